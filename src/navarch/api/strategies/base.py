@@ -1,0 +1,58 @@
+"""What a kind does beyond its schema: the strategy (upstream's `registry/rest` strategies).
+
+Pure: no I/O, no clock of its own. The generic write path calls, in this order: `defaults`,
+`prepare_create` or `prepare_update`, (mutating admission, `defaults` again), `validate` or
+`validate_update`, (validating admission). A kind without a class of its own uses `Strategy`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from navarch.api.errors import FieldError
+
+Object = dict[str, Any]
+
+
+class Strategy:
+    """The rules of a plain kind; subclasses override what differs."""
+
+    allow_create_on_update = False
+    """PUT on a missing object creates it (Lease, Service, ...)."""
+
+    allow_unconditional_update = True
+    """PUT without resourceVersion is taken as the newest version."""
+
+    status_is_subresource = True
+    """Writes to the main resource keep the old status; writes to /status keep all but status and
+    metadata. Ignored for kinds that serve no status subresource."""
+
+    default_grace_period_seconds = 0
+    """A deletion with grace (pods: 30); 0 removes at once."""
+
+    def defaults(self, obj: Object) -> None:
+        """Fill in defaults that depend on other fields (constant ones are in the schema)."""
+
+    def prepare_create(self, obj: Object) -> None:
+        """Clear or set the fields the server owns when an object is created (status, generation)."""
+
+    def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
+        """Carry over what this update may not touch. `subresource` is "" or e.g. "status"."""
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        """Complaints about a new object, beyond what the schema says. Metadata is checked by the
+        generic path."""
+        return []
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        """Complaints about a change (immutable fields and the like); calls `validate` itself where
+        the whole object has to be valid again."""
+        return self.validate(obj) if not subresource else []
+
+    def selectable_fields(self, obj: Object) -> dict[str, str]:
+        """Field-selector values beyond metadata.name and metadata.namespace."""
+        return {}
+
+    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+        """Texts of `Warning` headers for this write."""
+        return []

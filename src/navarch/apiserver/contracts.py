@@ -1,0 +1,125 @@
+"""The seams inside the front door: what authentication, authorization, admission and the registry
+of objects know of each other. Each piece implements one of these and is wired in `server.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+Object = dict[str, Any]
+"""A Kubernetes object as plain JSON data."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserInfo:
+    """Who makes a request (authentication.k8s.io/v1 UserInfo)."""
+
+    name: str
+    uid: str = ""
+    groups: tuple[str, ...] = ()
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+ANONYMOUS = UserInfo("system:anonymous", groups=("system:unauthenticated",))
+
+
+@dataclass(frozen=True, slots=True)
+class RequestInfo:
+    """What a request is about, read off its method and path (upstream's `RequestInfo`).
+
+    `verb` is get, list, watch, create, update, patch, delete, deletecollection, or the lower-case
+    HTTP method for a path that is no resource (`is_resource` False)."""
+
+    is_resource: bool
+    path: str
+    verb: str
+    group: str = ""
+    version: str = ""
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+
+
+class Decision(Enum):
+    ALLOW = "allow"
+    DENY = "deny"
+    NO_OPINION = "no opinion"
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """The question put to an authorizer. `field_selector` and `label_selector` are the raw
+    selectors of list, watch and deletecollection (KEP-4601)."""
+
+    user: UserInfo
+    info: RequestInfo
+    field_selector: str = ""
+    label_selector: str = ""
+
+
+class Authenticator(Protocol):
+    async def authenticate(
+        self, headers: Mapping[str, str], peer_certificate: bytes | None
+    ) -> UserInfo | None:
+        """The user, None when the request carries no credentials this knows (anonymous).
+        `peer_certificate` is DER, verified by TLS against the client CA already.
+        Raises ApiError 401 for credentials that are bad."""
+        ...
+
+
+class Authorizer(Protocol):
+    def authorize(self, attributes: Attributes) -> tuple[Decision, str]:
+        """The decision and its reason. Synchronous: it reads caches kept by `Lookup`."""
+        ...
+
+
+class Lookup(Protocol):
+    """Read access to stored objects from inside the API server, out of its watch caches.
+
+    `resource` is `pods` or `rolebindings.rbac.authorization.k8s.io`. Objects returned are shared:
+    never change them."""
+
+    def get(self, resource: str, namespace: str, name: str) -> Object | None: ...
+
+    def list(self, resource: str, namespace: str = "") -> Iterable[Object]: ...
+
+    def subscribe(
+        self, resource: str, callback: Callable[[Object | None, Object | None], None]
+    ) -> None:
+        """Call `callback(old, new)` for every object there is now (old None) and at each change
+        (new None: deleted)."""
+        ...
+
+
+@dataclass(slots=True)
+class AdmissionRequest:
+    """One write on its way to the store. Mutating plug-ins change `obj` in place."""
+
+    operation: str
+    """CREATE, UPDATE, DELETE or CONNECT."""
+    info: RequestInfo
+    kind: str
+    user: UserInfo
+    obj: Object | None
+    old: Object | None
+    dry_run: bool = False
+    options: Object = field(default_factory=dict)
+    """CreateOptions, UpdateOptions, ... as given by the client."""
+    warnings: list[str] = field(default_factory=list)
+    """Texts for `Warning` headers; plug-ins append."""
+
+
+class AdmissionPlugin(Protocol):
+    """An admission plug-in. `admit` may change the object, `validate` may only refuse; both raise
+    ApiError to refuse."""
+
+    name: str
+
+    def handles(self, request: AdmissionRequest) -> bool: ...
+
+    async def admit(self, request: AdmissionRequest) -> None: ...
+
+    async def validate(self, request: AdmissionRequest) -> None: ...

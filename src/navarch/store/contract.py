@@ -1,0 +1,115 @@
+"""The contract of the store: a revisioned key-value store with watch.
+
+It is what etcd is to upstream: every write gets the next revision of one global counter, reads can
+ask for a past revision until it is compacted, and a watch tells every change after a revision in
+revision order, without loss or repetition. It knows no kinds and no HTTP. Engines: `memory`,
+`sqlite`; one contract test suite runs against all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """One key at one revision. `create_revision` is the revision of its first put since it was
+    last absent, `mod_revision` that of its latest put."""
+
+    key: str
+    value: bytes
+    create_revision: int
+    mod_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class RangeResult:
+    """Keys in order, the revision that the answer shows, and how many keys lie beyond the limit."""
+
+    items: Sequence[KeyValue]
+    revision: int
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change. A put has `current` (and `previous` if the key existed); a delete has
+    `current=None`, the last state in `previous`, and its own `revision`."""
+
+    revision: int
+    key: str
+    current: KeyValue | None
+    previous: KeyValue | None
+
+
+class StoreError(Exception):
+    """Something the store could not do; the write it was asked for did not happen."""
+
+
+class CasFailed(StoreError):
+    """The key was not at the expected revision; nothing was written. `current` is what is there."""
+
+    def __init__(self, key: str, current: KeyValue | None) -> None:
+        super().__init__(f"{key} is not at the expected revision")
+        self.key = key
+        self.current = current
+
+
+class Compacted(StoreError):
+    """The revision asked for is older than `compacted`, the oldest that can still be read."""
+
+    def __init__(self, compacted: int) -> None:
+        super().__init__(f"revisions before {compacted} are compacted")
+        self.compacted = compacted
+
+
+class FutureRevision(StoreError):
+    """The revision asked for has not happened yet."""
+
+    def __init__(self, current: int) -> None:
+        super().__init__(f"the store is at revision {current}")
+        self.current = current
+
+
+class StoreFull(StoreError):
+    """The disk is full or the quota reached: writes fail, reads and deletes go on."""
+
+
+class Store(Protocol):
+    """All methods are safe to call concurrently from one event loop. A write is acknowledged (the
+    coroutine returns) only when it is durable; writers that come together share one commit."""
+
+    async def get(self, key: str, *, at_revision: int = 0) -> KeyValue | None: ...
+
+    async def range(
+        self, prefix: str, *, limit: int = 0, start: str = "", at_revision: int = 0
+    ) -> RangeResult:
+        """Keys that begin with `prefix`, from key `start` on (inclusive), at most `limit` (0: all),
+        as of `at_revision` (0: now). Raises `Compacted`, `FutureRevision`."""
+        ...
+
+    async def put(self, key: str, value: bytes, *, expected: int | None = None) -> int:
+        """Write and return the new revision. `expected`: None writes whatever is there, 0 only if
+        the key is absent, another only if the key's `mod_revision` is that. Raises `CasFailed`."""
+        ...
+
+    async def delete(self, key: str, *, expected: int | None = None) -> int:
+        """Remove and return the revision of the removal. Raises `CasFailed` (with `current=None`
+        when the key is absent)."""
+        ...
+
+    def watch(self, prefix: str, *, after_revision: int) -> AsyncIterator[Sequence[Event]]:
+        """Batches of events with a revision above `after_revision`, in order. Raises `Compacted`
+        from the iterator when history does not reach back that far. Every event of revision N is
+        delivered to the iterator's queue before the `put` or `delete` that made N returns."""
+        ...
+
+    async def compact(self, revision: int) -> None:
+        """Forget the history before `revision`; the current state stays."""
+        ...
+
+    async def revision(self) -> int: ...
+
+    async def close(self) -> None: ...
