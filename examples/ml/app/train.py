@@ -1,7 +1,7 @@
 """Train a classifier of handwritten digits and hand it over as a file.
 
-The data (1797 images of 8 x 8 pixels) ships with scikit-learn. Which estimator is trained, and under
-which name the model is saved, comes from the environment, so one image serves every version.
+The data (1797 images of 8 x 8 pixels) ships with scikit-learn. Which estimator is trained, and
+under which name the model is saved, comes from the environment, so one image serves every version.
 """
 
 import json
