@@ -1,0 +1,167 @@
+"""JSON Patch (RFC 6902), with the limits of the API server.
+
+A patch that is no list of operations is 400, more than 10 000 operations are 413, and everything
+that only shows when the patch is applied (a failing test, a missing path, a bad index, copies that
+sum up to more than the largest request) is 422. As in the library upstream uses, negative indices
+count from the end, and the document itself (path "") cannot be replaced.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from navarch.api.errors import ApiError, bad_request
+from navarch.api.patch.common import PatchError, copy_json, json_equal, too_deep, unprocessable
+
+MAX_OPERATIONS = 10_000
+MAX_COPIED_BYTES = 3 * 1024 * 1024
+_INDEX = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_MISSING = object()
+
+
+def apply_json_patch(document: dict[str, Any], patch: Any) -> dict[str, Any]:
+    """`document` with the operations of `patch` (decoded JSON) applied."""
+    operations = _checked(patch)
+    try:
+        result = copy_json(document)
+        copied = 0
+        for operation in operations:
+            copied = _apply_operation(result, operation, copied)
+    except PatchError as error:
+        raise unprocessable() from error
+    except RecursionError:
+        raise too_deep() from None
+    return result  # type: ignore[no-any-return]
+
+
+def _checked(patch: Any) -> list[dict[str, Any]]:
+    if not isinstance(patch, list):
+        raise bad_request("error decoding patch: a JSON patch must be an array of operations")
+    if len(patch) > MAX_OPERATIONS:
+        raise ApiError(
+            413,
+            "RequestEntityTooLarge",
+            "Request entity too large: The allowed maximum operations in a JSON patch is "
+            f"{MAX_OPERATIONS}, got {len(patch)}",
+            {},
+        )
+    for operation in patch:
+        if not isinstance(operation, dict):
+            raise bad_request("error decoding patch: a JSON patch operation must be an object")
+    return patch
+
+
+def _apply_operation(document: dict[str, Any], operation: dict[str, Any], copied: int) -> int:
+    """Change `document`; returns the bytes copied so far."""
+    name = operation.get("op")
+    path = _pointer(operation.get("path"))
+    if name == "add":
+        _add(document, path, copy_json(_value(operation)))
+    elif name == "remove":
+        _remove(document, path)
+    elif name == "replace":
+        _replace(document, path, copy_json(_value(operation)))
+    elif name == "test":
+        _test(document, path, operation.get("value"))
+    elif name == "move":
+        source = _pointer(operation.get("from"))
+        _add(document, path, _remove(document, source))
+    elif name == "copy":
+        value = _get(document, _pointer(operation.get("from")))
+        copied += len(msgspec.json.encode(value))
+        if copied > MAX_COPIED_BYTES:
+            raise PatchError(f"copies of more than {MAX_COPIED_BYTES} bytes")
+        _add(document, path, copy_json(value))
+    else:
+        raise PatchError(f"unknown operation {name!r}")
+    return copied
+
+
+def _value(operation: dict[str, Any]) -> Any:
+    if "value" not in operation:
+        raise PatchError("the operation lacks a value")
+    return operation["value"]
+
+
+def _pointer(text: Any) -> list[str]:
+    """The keys of a JSON pointer (RFC 6901) below the root."""
+    if not isinstance(text, str) or not text.startswith("/"):
+        raise PatchError(f"not a path inside the document: {text!r}")
+    keys = text[1:].split("/")
+    if "~" in text:
+        keys = [key.replace("~1", "/").replace("~0", "~") for key in keys]
+    return keys
+
+
+def _index(key: str, length: int) -> int:
+    if not _INDEX.fullmatch(key):
+        raise PatchError(f"not an index: {key!r}")
+    index = int(key)
+    if not -length <= index < length:
+        raise PatchError(f"index {index} is out of bounds")
+    return index + length if index < 0 else index
+
+
+def _child(container: Any, key: str) -> Any:
+    if isinstance(container, dict):
+        return container.get(key, _MISSING)
+    if isinstance(container, list):
+        return container[_index(key, len(container))]
+    raise PatchError(f"nothing below a scalar: {key!r}")
+
+
+def _container(document: dict[str, Any], path: list[str]) -> Any:
+    """The dict or list that holds the last key of `path`."""
+    current: Any = document
+    for key in path[:-1]:
+        current = _child(current, key)
+    if not isinstance(current, dict | list):
+        raise PatchError("the path does not exist")
+    return current
+
+
+def _get(document: dict[str, Any], path: list[str]) -> Any:
+    value = _child(_container(document, path), path[-1])
+    if value is _MISSING:
+        raise PatchError(f"no such key: {path[-1]!r}")
+    return value
+
+
+def _add(document: dict[str, Any], path: list[str], value: Any) -> None:
+    container, key = _container(document, path), path[-1]
+    if isinstance(container, dict):
+        container[key] = value
+    elif key == "-":
+        container.append(value)
+    else:
+        container.insert(_index(key, len(container) + 1), value)
+
+
+def _remove(document: dict[str, Any], path: list[str]) -> Any:
+    container, key = _container(document, path), path[-1]
+    if isinstance(container, list):
+        return container.pop(_index(key, len(container)))
+    if key not in container:
+        raise PatchError(f"no such key: {key!r}")
+    return container.pop(key)
+
+
+def _replace(document: dict[str, Any], path: list[str], value: Any) -> None:
+    container, key = _container(document, path), path[-1]
+    if isinstance(container, list):
+        container[_index(key, len(container))] = value
+    elif key in container:
+        container[key] = value
+    else:
+        raise PatchError(f"no such key: {key!r}")
+
+
+def _test(document: dict[str, Any], path: list[str], expected: Any) -> None:
+    actual = _child(_container(document, path), path[-1])
+    if actual is _MISSING:
+        actual = None
+    if not json_equal(actual, expected):
+        raise PatchError("a test failed")

@@ -1,0 +1,112 @@
+"""JSON Patch: RFC 6902 with the API server's limits and refusals."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from navarch.api.errors import ApiError
+from navarch.api.patch.json import MAX_OPERATIONS, apply_json_patch
+
+
+def op(name: str, path: str, **rest: Any) -> dict[str, Any]:
+    return {"op": name, "path": path, **rest}
+
+
+@pytest.mark.parametrize(
+    ("document", "patch", "expected"),
+    [
+        pytest.param({}, [op("add", "/a", value=1)], {"a": 1}, id="add a key"),
+        pytest.param({"a": 1}, [op("add", "/a", value=2)], {"a": 2}, id="add over a key"),
+        pytest.param({"a": [1, 3]}, [op("add", "/a/1", value=2)], {"a": [1, 2, 3]}, id="insert"),
+        pytest.param({"a": [1]}, [op("add", "/a/1", value=2)], {"a": [1, 2]}, id="insert at end"),
+        pytest.param({"a": [1]}, [op("add", "/a/-", value=2)], {"a": [1, 2]}, id="append"),
+        pytest.param({"a": [1]}, [op("add", "/a/-1", value=2)], {"a": [1, 2]}, id="from the end"),
+        pytest.param({"a": None}, [op("add", "/a", value=None)], {"a": None}, id="null is a value"),
+        pytest.param({"a": [1, 2]}, [op("remove", "/a/0")], {"a": [2]}, id="remove an item"),
+        pytest.param({"a": {"b": 1}}, [op("remove", "/a/b")], {"a": {}}, id="remove a key"),
+        pytest.param({"a": 1}, [op("replace", "/a", value=2)], {"a": 2}, id="replace"),
+        pytest.param({"a": [1]}, [op("replace", "/a/0", value=2)], {"a": [2]}, id="replace item"),
+        pytest.param({"a": 1}, [{"op": "move", "from": "/a", "path": "/b"}], {"b": 1}, id="move"),
+        pytest.param(
+            {"a": [1]},
+            [{"op": "copy", "from": "/a", "path": "/b"}, op("add", "/b/-", value=2)],
+            {"a": [1], "b": [1, 2]},
+            id="a copy is independent",
+        ),
+        pytest.param(
+            {"x/y": {"~": 1}}, [op("replace", "/x~1y/~0", value=2)], {"x/y": {"~": 2}}, id="escapes"
+        ),
+        pytest.param({"a": {"b": [1.0]}}, [op("test", "/a", value={"b": [1]})], None, id="test"),
+        pytest.param({}, [op("test", "/a", value=None)], {}, id="test for absence"),
+    ],
+)
+def test_applies(document: dict[str, Any], patch: list[Any], expected: Any) -> None:
+    before = repr(document)
+    assert apply_json_patch(document, patch) == (document if expected is None else expected)
+    assert repr(document) == before
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        pytest.param([op("remove", "/missing")], id="remove of nothing"),
+        pytest.param([op("replace", "/missing", value=1)], id="replace of nothing"),
+        pytest.param([op("add", "/missing/a", value=1)], id="add below nothing"),
+        pytest.param([op("add", "/s/a", value=1)], id="add below a scalar"),
+        pytest.param([op("add", "/l/5", value=1)], id="index out of bounds"),
+        pytest.param([op("add", "/l/99999999999999999999", value=1)], id="huge index"),
+        pytest.param([op("add", "/l/x", value=1)], id="no index"),
+        pytest.param([op("remove", "/l/-")], id="remove at the end mark"),
+        pytest.param([op("test", "/s", value="other")], id="failing test"),
+        pytest.param([op("test", "/one", value=True)], id="one is not true"),
+        pytest.param([op("frobnicate", "/s")], id="unknown operation"),
+        pytest.param([op("add", "", value={})], id="the root"),
+        pytest.param([op("add", "s", value={})], id="no leading slash"),
+        pytest.param([op("add", "/s")], id="no value"),
+        pytest.param([{"op": "copy", "path": "/b"}], id="no from"),
+        pytest.param([{"op": "remove", "path": 5}], id="path of a wrong type"),
+    ],
+)
+def test_cannot_be_applied(patch: list[Any]) -> None:
+    with pytest.raises(ApiError) as caught:
+        apply_json_patch({"s": "text", "l": [1], "one": 1}, patch)
+    assert (caught.value.status, caught.value.reason) == (422, "Invalid")
+    assert caught.value.message == "the server rejected our request due to an error in our request"
+    assert caught.value.details == {}
+
+
+@pytest.mark.parametrize("patch", [{}, None, 1, [1], [[]]])
+def test_no_patch_at_all(patch: Any) -> None:
+    with pytest.raises(ApiError) as caught:
+        apply_json_patch({}, patch)
+    assert caught.value.status == 400
+
+
+def test_too_many_operations() -> None:
+    operations = [op("add", "/a", value=1)] * MAX_OPERATIONS
+    assert apply_json_patch({}, operations) == {"a": 1}
+    with pytest.raises(ApiError) as caught:
+        apply_json_patch({}, [*operations, op("add", "/b", value=1)])
+    assert caught.value.status == 413
+
+
+def test_copy_bomb_is_refused_quickly() -> None:
+    document = {"a": ["x" * 100]}
+    bomb = [{"op": "copy", "from": "/a", "path": "/a/-"}] * 40
+    started = time.perf_counter()
+    with pytest.raises(ApiError) as caught:
+        apply_json_patch(document, bomb)
+    assert caught.value.status == 422
+    assert time.perf_counter() - started < 0.5
+
+
+def test_nesting_without_end_is_refused() -> None:
+    deep: Any = 1
+    for _ in range(20_000):
+        deep = {"a": deep}
+    with pytest.raises(ApiError) as caught:
+        apply_json_patch({}, [op("add", "/a", value=deep)])
+    assert caught.value.status == 400
