@@ -1,0 +1,1 @@
+"""What objects of a kind look like: its facts, decoding against them, constant defaults."""
