@@ -45,9 +45,7 @@ class ServerBackend(Protocol):
         """Where the runtime serves this exec (CRI Exec)."""
         ...
 
-    async def attach_url(
-        self, namespace: str, pod: str, container: str, streams: Streams
-    ) -> str:
+    async def attach_url(self, namespace: str, pod: str, container: str, streams: Streams) -> str:
         """Where the runtime serves this attach (CRI Attach)."""
         ...
 

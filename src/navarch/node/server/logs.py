@@ -25,7 +25,7 @@ STATE_CHECK_SECONDS = 0.5
 @dataclass(frozen=True, slots=True)
 class LogOptions:
     """The query of a log request. `since` hides what was written before it, `tail` (None: all) is
-    counted in lines from the end, `limit` in bytes of output; `stream` is stdout, stderr or both."""
+    counted in lines from the end, `limit` in bytes of output; `stream` empty means both."""
 
     follow: bool = False
     timestamps: bool = False

@@ -8,7 +8,8 @@ standard input), and SPDY tunnelled in a WebSocket for port-forward (KEP-4006).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
@@ -219,7 +220,7 @@ class _Translation:
         self.runtime.close()
 
 
-async def _until_closed(*directions: asyncio._CoroutineLike[None]) -> None:
+async def _until_closed(*directions: Coroutine[Any, Any, None]) -> None:
     """Run the directions of a session; a connection that breaks ends all of them quietly."""
     tasks = [asyncio.ensure_future(direction) for direction in directions]
     try:
