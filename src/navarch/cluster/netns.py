@@ -1,0 +1,179 @@
+"""Applies a cluster's wiring to the kernel, through netlink.
+
+The only module of `cluster` that speaks netlink. Everything can be applied again at any time: what
+is there is left alone, what is missing or wrong is put right, so a start after a crash, a reboot
+or a half-finished stop needs no separate path.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from navarch.cluster import kernel
+from navarch.cluster.namespaces import Pins
+from navarch.cluster.profile import ClusterError
+from navarch.cluster.topology import SYSCTLS, NodeWiring, Route, Wiring
+
+UNREACHABLE = 7
+"""RTN_UNREACHABLE (rtnetlink(7))."""
+
+
+def apply(wiring: Wiring, pins: Path) -> None:
+    """Wire the host and every node. The nodes' namespaces exist already."""
+    with IPRoute() as netlink:
+        bridge = _bridge(netlink, wiring)
+        for node in wiring.nodes:
+            _attach(netlink, bridge, node, Pins(pins, node.node))
+        for route in wiring.routes:
+            _route(netlink, route)
+    load_rules(wiring.rules)
+    for node in wiring.nodes:
+        with inside_network(Pins(pins, node.node)):
+            _furnish(node)
+
+
+def remove(wiring: Wiring) -> None:
+    """Take everything off the host again. Routes go with the bridge."""
+    with IPRoute() as netlink:
+        for name in [*(node.host_interface for node in wiring.nodes), wiring.bridge]:
+            for index in netlink.link_lookup(ifname=name):
+                netlink.link("del", index=index)
+        # A veth whose other end is still held by a dying namespace bears a name of ours, too.
+        for link in netlink.get_links():
+            name = link.get_attr("IFLA_IFNAME") or ""
+            if name.startswith(f"{wiring.bridge}n"):
+                _ignore_missing(lambda found=link: netlink.link("del", index=found["index"]))
+    load_rules(f"add table ip {wiring.table}\ndelete table ip {wiring.table}\n")
+
+
+def remove_node(host_interface: str) -> None:
+    """Unplug one node."""
+    with IPRoute() as netlink:
+        for index in netlink.link_lookup(ifname=host_interface):
+            netlink.link("del", index=index)
+
+
+def route_pods(routes: list[Route]) -> None:
+    """Routes on the host that lead straight to the node of each pod range."""
+    with IPRoute() as netlink:
+        for route in routes:
+            _route(netlink, route)
+
+
+def load_rules(rules: str) -> None:
+    """Hand one transaction to nft. It is taken as a whole or not at all."""
+    try:
+        subprocess.run(
+            ["nft", "-f", "-"], input=rules.encode(), check=True, capture_output=True, timeout=30
+        )
+    except FileNotFoundError as error:
+        raise ClusterError("nft is not installed", "Run: navarch setup") from error
+    except subprocess.CalledProcessError as error:
+        raise ClusterError(
+            f"nft refused the cluster's rules: {error.stderr.decode(errors='replace').strip()}",
+            "Check the kernel's nftables support: navarch doctor",
+        ) from error
+
+
+@contextmanager
+def inside_network(pins: Pins) -> Iterator[None]:
+    """This thread, for a while, in a node's network namespace. Sockets opened inside stay there."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        target = os.open(pins.file("net"), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            kernel.setns(target, kernel.CLONE_NEWNET)
+        finally:
+            os.close(target)
+        yield
+    finally:
+        kernel.setns(home, kernel.CLONE_NEWNET)
+        os.close(home)
+
+
+def _bridge(netlink: Any, wiring: Wiring) -> int:
+    found = netlink.link_lookup(ifname=wiring.bridge)
+    if not found:
+        # Without a spanning tree and its delay: the first packet passes at once.
+        netlink.link("add", ifname=wiring.bridge, kind="bridge", br_stp_state=0)
+        found = netlink.link_lookup(ifname=wiring.bridge)
+    index = int(found[0])
+    _address(netlink, index, wiring.address, wiring.prefix_length)
+    netlink.link("set", index=index, state="up")
+    return index
+
+
+def _attach(netlink: Any, bridge: int, node: NodeWiring, pins: Pins) -> None:
+    """Give the node its interface. A leftover host end without a peer in this very namespace is
+    replaced: it belonged to an earlier life of the node."""
+    found = netlink.link_lookup(ifname=node.host_interface)
+    if found and not _has_interface(pins):
+        netlink.link("del", index=found[0])
+        found = []
+    if not found:
+        descriptor = os.open(pins.file("net"), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            peer = {"ifname": "eth0", "net_ns_fd": descriptor}
+            netlink.link("add", ifname=node.host_interface, kind="veth", peer=peer)
+        finally:
+            os.close(descriptor)
+        found = netlink.link_lookup(ifname=node.host_interface)
+    netlink.link("set", index=found[0], master=bridge, state="up")
+
+
+def _has_interface(pins: Pins) -> bool:
+    with inside_network(pins):
+        return any(name == "eth0" for _, name in socket.if_nameindex())
+
+
+def _furnish(node: NodeWiring) -> None:
+    """Addresses, routes, settings and rules inside a node."""
+    for setting, value in SYSCTLS.items():
+        path = Path("/proc/sys", setting)
+        if path.exists() and path.read_text().strip() != value:
+            path.write_text(value)
+    with IPRoute() as netlink:
+        loopback = netlink.link_lookup(ifname="lo")[0]
+        netlink.link("set", index=loopback, state="up")
+        interface = netlink.link_lookup(ifname="eth0")[0]
+        _address(netlink, interface, node.address, node.prefix_length)
+        netlink.link("set", index=interface, state="up")
+        for route in node.routes:
+            _route(netlink, route)
+    load_rules(node.rules)
+
+
+def _address(netlink: Any, index: int, address: str, prefix_length: int) -> None:
+    there = {
+        (message.get_attr("IFA_ADDRESS"), message["prefixlen"])
+        for message in netlink.get_addr(family=socket.AF_INET, index=index)
+    }
+    if (address, prefix_length) not in there:
+        netlink.addr("add", index=index, address=address, prefixlen=prefix_length)
+
+
+def _route(netlink: Any, route: Route) -> None:
+    if not route.interface:
+        netlink.route("replace", dst=route.destination, type="unreachable")
+        return
+    index = netlink.link_lookup(ifname=route.interface)[0]
+    via = {"gateway": route.gateway} if route.gateway else {}
+    netlink.route("replace", dst=route.destination, oif=index, **via)
+
+
+def _ignore_missing(action: Any) -> None:
+    try:
+        action()
+    except NetlinkError as error:
+        if error.code != errno.ENODEV:
+            raise

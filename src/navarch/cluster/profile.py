@@ -1,0 +1,352 @@
+"""A profile: one cluster on this machine, its settings and where it keeps its state.
+
+Several profiles live side by side. Each gets a *slot*, and everything that two clusters could
+quarrel about is derived from it: the bridge and its subnet, the Service range, the pod range. The
+API port is the first one from 8443 that nobody uses. All of it is written down once, when the
+profile is made, so that a cluster keeps its addresses for life.
+
+Layout of a profile's directory (`/var/lib/navarch/<profile>` for root, the XDG state directory
+otherwise, `NAVARCH_HOME` overrides):
+
+    profile.json     this file's `Profile`
+    pki/             the certificate authority and the control plane's certificates, mode 0700
+    kubeconfigs/     one per component, and admin.conf
+    store/           the API server's database
+    logs/            one file per process
+    run/             pid files, pinned namespaces, what must not outlive a reboot
+    nodes/<node>/    one machine's disk: containerd, kubelet, cni, its own credentials
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+DEFAULT_PROFILE = "navarch"
+FIRST_API_PORT = 8443
+SLOTS = 100
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+
+
+class ClusterError(Exception):
+    """Something the user can mend. `advice` says how."""
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What was decided when the cluster was made. Immutable but for the numbers of nodes."""
+
+    name: str
+    slot: int = 0
+    nodes: int = 1
+    simulated: int = 0
+    api_port: int = FIRST_API_PORT
+    bridge: str = "navarch0"
+    subnet: str = "192.168.49.0/24"
+    service_cidr: str = "10.96.0.0/16"
+    pod_cidr: str = "10.244.0.0/16"
+    cluster_domain: str = "cluster.local"
+    pause_image: str = "localhost/navarch/pause:1"
+    max_pods: int = 110
+
+    @property
+    def host_address(self) -> str:
+        """The bridge's own address: how nodes and pods reach the API server."""
+        return str(ipaddress.ip_network(self.subnet)[1])
+
+    @property
+    def dns_address(self) -> str:
+        return str(ipaddress.ip_network(self.service_cidr)[10])
+
+    @property
+    def kubernetes_service_address(self) -> str:
+        return str(ipaddress.ip_network(self.service_cidr)[1])
+
+    @property
+    def server(self) -> str:
+        """The API server as this machine's user reaches it."""
+        return f"https://127.0.0.1:{self.api_port}"
+
+    @property
+    def node_server(self) -> str:
+        """The API server as nodes reach it."""
+        return f"https://{self.host_address}:{self.api_port}"
+
+    def node_names(self) -> tuple[str, ...]:
+        """Real nodes: the first bears the profile's name, the others add -m02, -m03 (minikube)."""
+        return tuple(
+            self.name if number == 1 else f"{self.name}-m{number:02d}"
+            for number in range(1, self.nodes + 1)
+        )
+
+    def node_address(self, node: str) -> str:
+        return str(ipaddress.ip_network(self.subnet)[2 + self.node_names().index(node)])
+
+    @property
+    def cgroup(self) -> str:
+        """Parent of every container's control group, so that deletion finds them all."""
+        return f"/navarch-{self.name}"
+
+    def node_cgroup(self, node: str) -> str:
+        return f"{self.cgroup}/{node}"
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where a profile keeps what."""
+
+    root: Path
+
+    @property
+    def profile(self) -> Path:
+        return self.root / "profile.json"
+
+    @property
+    def pki(self) -> Path:
+        return self.root / "pki"
+
+    @property
+    def kubeconfigs(self) -> Path:
+        return self.root / "kubeconfigs"
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def pins(self) -> Path:
+        """Bind mounts of the nodes' namespaces."""
+        return self.run / "ns"
+
+    @property
+    def nodes(self) -> Path:
+        return self.root / "nodes"
+
+    def node(self, name: str) -> Path:
+        return self.nodes / name
+
+    def kubeconfig(self, user: str) -> Path:
+        return self.kubeconfigs / f"{user}.conf"
+
+    def create(self) -> None:
+        """Make the directories. Secrets live below, so nobody else may enter."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o700)
+        for directory in (self.pki, self.kubeconfigs, self.store, self.logs, self.run, self.nodes):
+            directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def home() -> Path:
+    """The directory of all profiles of this user."""
+    if override := os.environ.get("NAVARCH_HOME"):
+        return Path(override).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/navarch")
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "navarch"
+
+
+def paths_of(name: str) -> Paths:
+    return Paths(home() / name)
+
+
+def check_name(name: str) -> str:
+    """A profile's name becomes a node's name and part of socket paths: a short DNS label."""
+    if not _NAME.fullmatch(name):
+        raise ClusterError(
+            f"{name!r} is not a profile name",
+            "Use at most 40 lower-case letters, digits and '-', beginning and ending with a "
+            "letter or digit.",
+        )
+    return name
+
+
+def write_json(path: Path, value: Any, mode: int = 0o600) -> None:
+    """Replace `path` as a whole: a crash leaves the old file or the new one, never half of one."""
+    write_file(path, json.dumps(value, indent=2).encode() + b"\n", mode)
+
+
+def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load(name: str) -> Profile | None:
+    """The profile as it was saved, None when there is no such cluster."""
+    path = paths_of(check_name(name)).profile
+    try:
+        data = json.loads(path.read_bytes())
+        known = {field.name for field in fields(Profile)}
+        return Profile(**{key: value for key, value in data.items() if key in known})
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise ClusterError(
+            f"{path} cannot be read: {error}", f"Mend it, or run: navarch delete -p {name}"
+        ) from error
+
+
+def save(profile: Profile) -> None:
+    paths = paths_of(profile.name)
+    paths.create()
+    write_json(paths.profile, asdict(profile))
+
+
+def all_profiles() -> list[Profile]:
+    try:
+        names = sorted(entry.parent.name for entry in home().glob("*/profile.json"))
+    except PermissionError:
+        return []
+    found = (load(name) for name in names if _NAME.fullmatch(name))
+    return [profile for profile in found if profile is not None]
+
+
+def current_name() -> str:
+    """The profile commands mean when none is named."""
+    if name := os.environ.get("NAVARCH_PROFILE"):
+        return name
+    try:
+        name = json.loads((home() / "config.json").read_bytes())["profile"]
+    except (FileNotFoundError, PermissionError, ValueError, KeyError, TypeError):
+        return DEFAULT_PROFILE
+    return name if isinstance(name, str) and _NAME.fullmatch(name) else DEFAULT_PROFILE
+
+
+def set_current(name: str) -> None:
+    home().mkdir(parents=True, exist_ok=True)
+    write_json(home() / "config.json", {"profile": check_name(name)}, 0o644)
+
+
+def forget(name: str) -> None:
+    """Remove a profile's directory, and the home directory with the last one."""
+    if paths_of(name).root.exists():
+        shutil.rmtree(paths_of(name).root)
+    config = home() / "config.json"
+    if current_name() == name or not all_profiles():
+        config.unlink(missing_ok=True)
+    if home().is_dir() and not any(home().iterdir()):
+        home().rmdir()
+
+
+@dataclass(frozen=True, slots=True)
+class HostUse:
+    """What is taken on this machine already, seen from outside the profiles."""
+
+    networks: tuple[str, ...] = ()
+    """Destinations of the host's routes."""
+    links: tuple[str, ...] = ()
+
+
+def slot_ranges(slot: int) -> dict[str, Any]:
+    """The names and ranges that belong to a slot."""
+    return {
+        "slot": slot,
+        "bridge": f"navarch{slot}",
+        "subnet": f"192.168.{49 + slot}.0/24",
+        "service_cidr": f"10.{96 + slot}.0.0/16" if slot < 48 else f"10.{slot - 48}.0.0/16",
+        "pod_cidr": f"10.{244 - slot}.0.0/16",
+    }
+
+
+def allocate(name: str, taken: Collection[Profile], use: HostUse, free_port: int) -> Profile:
+    """A new profile in the first slot whose ranges touch neither another profile nor the host."""
+    busy = [ipaddress.ip_network(network) for network in use.networks]
+    for other in taken:
+        busy += [
+            ipaddress.ip_network(network)
+            for network in (other.subnet, other.service_cidr, other.pod_cidr)
+        ]
+    bridges = {other.bridge for other in taken} | set(use.links)
+    for slot in range(SLOTS):
+        values = slot_ranges(slot)
+        wanted = [
+            ipaddress.ip_network(values[key]) for key in ("subnet", "service_cidr", "pod_cidr")
+        ]
+        if values["bridge"] not in bridges and not _overlap(wanted, busy):
+            return Profile(name=name, api_port=free_port, **values)
+    raise ClusterError(
+        "no address range is left for another cluster",
+        "Delete a profile: navarch profile list; navarch delete -p NAME",
+    )
+
+
+def _overlap(wanted: Iterable[Any], busy: Collection[Any]) -> bool:
+    return any(
+        one.version == other.version and one.overlaps(other) for one in wanted for other in busy
+    )
+
+
+def free_api_port(taken: Collection[Profile]) -> int:
+    """The first port from 8443 that is neither another profile's nor in use on loopback."""
+    reserved = {profile.api_port for profile in taken}
+    for port in range(FIRST_API_PORT, FIRST_API_PORT + 1000):
+        if port not in reserved and _is_free(port):
+            return port
+    raise ClusterError("no free TCP port between 8443 and 9442 on 127.0.0.1")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def host_use() -> HostUse:
+    """Read the host's routes and links from the kernel's own tables (cheap: no netlink needed)."""
+    networks = []
+    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+        _, destination, _, _, _, _, _, mask, *_ = line.split()
+        network = int.from_bytes(bytes.fromhex(destination), "little")
+        length = int(mask, 16).bit_count()
+        if length:
+            networks.append(f"{ipaddress.ip_address(network)}/{length}")
+    return HostUse(tuple(networks), tuple(name for _, name in socket.if_nameindex()))
+
+
+def resized(profile: Profile, nodes: int | None, simulated: int | None) -> Profile:
+    """The profile with other numbers of nodes, where given."""
+    changed = replace(
+        profile,
+        nodes=profile.nodes if nodes is None else nodes,
+        simulated=profile.simulated if simulated is None else simulated,
+    )
+    if not 0 <= changed.nodes <= 200:
+        raise ClusterError("--nodes is a number from 0 to 200")
+    if not 0 <= changed.simulated <= 20_000:
+        raise ClusterError("--simulated is a number from 0 to 20000")
+    return changed
