@@ -16,10 +16,11 @@ with 500; here all of them are 400.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from navarch.api.errors import ApiError, bad_request
 from navarch.api.patch.common import too_deep, unprocessable
+from navarch.api.schema.facts import FieldFacts, Shape, TypeFacts
 
 DIRECTIVE = "$patch"
 RETAIN_KEYS = "$retainKeys"
@@ -29,34 +30,7 @@ ELEMENT_ORDER = "$setElementOrder/"
 Object = dict[str, Any]
 
 
-class PatchField(Protocol):
-    """How patches treat one field of a type."""
-
-    @property
-    def patch_strategies(self) -> frozenset[str]:
-        """Out of merge, replace and retainKeys."""
-        ...
-
-    @property
-    def merge_key(self) -> str:
-        """The field that tells the items of a merged list apart, empty for scalars."""
-        ...
-
-    @property
-    def patch_type(self) -> PatchType | None:
-        """The type of the value or, for a list or map, of its items. None for scalars."""
-        ...
-
-
-class PatchType(Protocol):
-    """A type as patches see it: its fields by name."""
-
-    def patch_field(self, name: str) -> PatchField | None:
-        """None for a field the type does not have; maps answer the same for every key."""
-        ...
-
-
-def apply_strategic_merge_patch(document: Object, patch: Any, kind: PatchType) -> Object:
+def apply_strategic_merge_patch(document: Object, patch: Any, kind: TypeFacts) -> Object:
     """`document` with `patch` (decoded JSON) merged into it. Unchanged parts are shared."""
     if not isinstance(patch, dict):
         raise bad_request("error decoding patch: a strategic merge patch must be an object")
@@ -70,7 +44,7 @@ def _bad(message: str) -> ApiError:
     return bad_request(f"invalid strategic merge patch: {message}")
 
 
-def _merge_object(original: Object, patch: Object, kind: PatchType | None) -> Object:
+def _merge_object(original: Object, patch: Object, kind: TypeFacts | None) -> Object:
     directive = patch.get(DIRECTIVE, "merge")
     if directive == "replace":
         return _cleaned_object({key: item for key, item in patch.items() if key != DIRECTIVE})
@@ -101,13 +75,16 @@ def _is_directive(key: str) -> bool:
     return key in (DIRECTIVE, RETAIN_KEYS) or key.startswith((DELETE_FROM_LIST, ELEMENT_ORDER))
 
 
-def _merge_value(current: Any, value: Any, key: str, kind: PatchType | None) -> Any:
+def _merge_value(current: Any, value: Any, key: str, kind: TypeFacts | None) -> Any:
     """The new value of field `key`; None when nothing is to stay of it."""
     if isinstance(value, dict) and isinstance(current, dict):
         rule = _rule(kind, key)
         if rule is not None and "replace" in rule.patch_strategies:
             return _cleaned(value)
-        return _merge_object(current, value, rule.patch_type if rule else None)
+        if rule is not None:
+            return _merge_object(current, value, rule.type)
+        # The values of a map are never structs with directives of their own to look up.
+        return _merge_object(current, value, kind.item if kind is not None else None)
     if isinstance(value, list) and isinstance(current, list):
         rule = _rule(kind, key)
         if rule is not None and "merge" in rule.patch_strategies:
@@ -115,11 +92,11 @@ def _merge_value(current: Any, value: Any, key: str, kind: PatchType | None) -> 
     return _cleaned(value)
 
 
-def _rule(kind: PatchType | None, key: str) -> PatchField | None:
-    """The rule of a field; untyped data (inside JSON-valued fields) merges like a merge patch."""
-    if kind is None:
+def _rule(kind: TypeFacts | None, key: str) -> FieldFacts | None:
+    """The rule of a field; maps and free JSON (None) have none and merge like a merge patch."""
+    if kind is None or kind.shape is not Shape.STRUCT:
         return None
-    rule = kind.patch_field(key)
+    rule = kind.fields.get(key)
     if rule is None:
         raise _bad(f'unable to find api field for the json field "{key}"')
     return rule
@@ -146,7 +123,7 @@ def _delete_scalars(result: Object, key: str, values: Any) -> None:
         result[key] = [item for item in _keys(current, "") if item not in gone]
 
 
-def _merge_ordered_lists(result: Object, patch: Object, kind: PatchType | None) -> set[str]:
+def _merge_ordered_lists(result: Object, patch: Object, kind: TypeFacts | None) -> set[str]:
     """Merge the lists that have a `$setElementOrder`; returns their fields."""
     done: set[str] = set()
     for directive, order in patch.items():
@@ -154,7 +131,7 @@ def _merge_ordered_lists(result: Object, patch: Object, kind: PatchType | None) 
             continue
         key = directive.removeprefix(ELEMENT_ORDER)
         rule = _rule(kind, key)
-        merge_key = rule.merge_key if rule else ""
+        merge_key = rule.patch_merge_key if rule else ""
         live, changes = result.get(key), patch.get(key)
         for value in (order, live, changes):
             if not isinstance(value, list) and not (value is None and value is not order):
@@ -208,8 +185,8 @@ def _keys(items: Iterable[Any], merge_key: str) -> list[Any]:
     return keys
 
 
-def _merge_list(current: list[Any], changes: list[Any], rule: PatchField) -> list[Any]:
-    merge_key = rule.merge_key
+def _merge_list(current: list[Any], changes: list[Any], rule: FieldFacts) -> list[Any]:
+    merge_key = rule.patch_merge_key
     if not merge_key:
         live = _keys(current, "")
         wanted = list(dict.fromkeys(_keys(changes, "")))
@@ -226,7 +203,7 @@ def _merge_list(current: list[Any], changes: list[Any], rule: PatchField) -> lis
             positions[key] = len(merged)
             merged.append(_cleaned_object(item))
         else:
-            merged[known] = _merge_object(merged[known], item, rule.patch_type)
+            merged[known] = _merge_object(merged[known], item, rule.type.item)
     return _arranged(merged, wanted, _keys(current, merge_key), merge_key)
 
 

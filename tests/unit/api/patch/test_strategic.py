@@ -2,56 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from navarch.api.errors import ApiError
 from navarch.api.patch.strategic import apply_strategic_merge_patch
-
-
-@dataclass
-class FakeField:
-    patch_strategies: frozenset[str] = frozenset()
-    merge_key: str = ""
-    patch_type: FakeType | None = None
-
-
-@dataclass
-class FakeType:
-    fields: dict[str, FakeField] = field(default_factory=dict)
-
-    def patch_field(self, name: str) -> FakeField | None:
-        return self.fields.get(name)
-
+from navarch.api.schema.facts import FieldFacts, Shape, TypeFacts, schema_for
 
 DELETE = {"$patch": "delete"}
-MERGE = frozenset({"merge"})
-CONTAINER = FakeType(
-    {
-        "name": FakeField(),
-        "image": FakeField(),
-        "args": FakeField(),
-        "env": FakeField(MERGE, "name", FakeType({"name": FakeField(), "value": FakeField()})),
-    }
-)
-SPEC = FakeType(
-    {
-        "containers": FakeField(MERGE, "name", CONTAINER),
-        "strategy": FakeField(frozenset({"retainKeys"}), "", FakeType({"rolling": FakeField()})),
-        "nodeSelector": FakeField(),
-        "whole": FakeField(frozenset({"replace"})),
-        "tolerations": FakeField(),
-    }
-)
-POD = FakeType(
-    {
-        "metadata": FakeField(
-            patch_type=FakeType({"finalizers": FakeField(MERGE), "labels": FakeField()})
-        ),
-        "spec": FakeField(patch_type=SPEC),
-    }
+
+
+def struct(**fields: FieldFacts) -> TypeFacts:
+    return TypeFacts(Shape.STRUCT, fields=fields)
+
+
+def facts(kind: TypeFacts | None = None, *strategies: str, key: str = "") -> FieldFacts:
+    return FieldFacts(
+        "field",
+        kind or TypeFacts(Shape.SCALAR, scalar="string"),
+        patch_strategies=strategies,
+        patch_merge_key=key,
+    )
+
+
+def items(item: TypeFacts | None = None) -> TypeFacts:
+    return TypeFacts(Shape.LIST, item=item or TypeFacts(Shape.SCALAR, scalar="string"))
+
+
+MAP = TypeFacts(Shape.MAP, item=TypeFacts(Shape.SCALAR, scalar="string"))
+ENV = items(struct(name=facts(), value=facts()))
+CONTAINER = struct(name=facts(), image=facts(), env=facts(ENV, "merge", key="name"))
+POD = struct(
+    metadata=facts(struct(finalizers=facts(items(), "merge"))),
+    spec=facts(
+        struct(
+            containers=facts(items(CONTAINER), "merge", key="name"),
+            strategy=facts(struct(rolling=facts(MAP)), "retainKeys"),
+            nodeSelector=facts(MAP),
+            whole=facts(MAP, "replace"),
+            tolerations=facts(items()),
+        )
+    ),
 )
 
 
@@ -219,3 +211,56 @@ def test_refused(patch: Any, status: int) -> None:
     with pytest.raises(ApiError) as caught:
         apply_strategic_merge_patch(document, patch, POD)
     assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("kind", "document", "patch", "expected"),
+    [
+        pytest.param(
+            ("apps", "v1", "Deployment"),
+            {"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}},
+            {"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}},
+            {"spec": {"strategy": {"type": "Recreate"}}},
+            id="deployment strategy",
+        ),
+        pytest.param(
+            ("", "v1", "Service"),
+            {"spec": {"ports": [{"port": 80, "name": "a", "nodePort": 30000}]}},
+            {"spec": {"ports": [{"port": 80, "name": "b"}]}},
+            {"spec": {"ports": [{"port": 80, "name": "b", "nodePort": 30000}]}},
+            id="service ports",
+        ),
+        pytest.param(
+            ("", "v1", "Node"),
+            {"status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "X"}]}},
+            {"status": {"conditions": [{"type": "Ready", "status": "False"}]}},
+            {"status": {"conditions": [{"type": "Ready", "status": "False"}, {"type": "X"}]}},
+            id="conditions",
+        ),
+        pytest.param(
+            ("", "v1", "Pod"),
+            {"spec": {"containers": [{"name": "a", "env": [{"name": "X", "value": "1"}]}]}},
+            {"spec": {"containers": [{"name": "a", "env": [{"name": "Y", "value": "2"}]}]}},
+            {
+                "spec": {
+                    "containers": [
+                        {
+                            "name": "a",
+                            "env": [{"name": "Y", "value": "2"}, {"name": "X", "value": "1"}],
+                        }
+                    ]
+                }
+            },
+            id="lists in lists",
+        ),
+        pytest.param(
+            ("", "v1", "ConfigMap"),
+            {"data": {"a": "1", "b": "2"}},
+            {"data": {"a": None, "c": "3"}},
+            {"data": {"b": "2", "c": "3"}},
+            id="map of a config map",
+        ),
+    ],
+)
+def test_real_kinds(kind: tuple[str, str, str], document: Any, patch: Any, expected: Any) -> None:
+    assert apply_strategic_merge_patch(document, patch, schema_for(*kind)) == expected
