@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -161,7 +161,7 @@ class _Module:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        path = files("navarch.api.schema") / "data" / f"{name}.json"
+        path = Path(__file__).parent / "data" / f"{name}.json"
         self.raw: dict[str, dict[str, Any]] = msgspec.json.decode(path.read_bytes())
         self.types: dict[str, TypeFacts] = {}
 
