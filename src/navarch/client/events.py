@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 QUEUE_LIMIT = 1000
 AT_ONCE = 8
 MAX_TRIES = 12
+MESSAGE_LIMIT = 4096
 AGGREGATE_AFTER = 10
 AGGREGATE_SECONDS = 600.0
 SPAM_BURST = 25.0
@@ -95,13 +96,10 @@ class Occurrence:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """An Event to be created (`count` 1), or one whose count, last time and message to patch."""
+    """An Event to create, or to patch with its new count, last time and message."""
 
     event: Event
-
-    @property
-    def is_patch(self) -> bool:
-        return self.event.count > 1
+    is_new: bool
 
 
 class Correlator:
@@ -109,6 +107,7 @@ class Correlator:
 
     def __init__(self, component: str, host: str) -> None:
         self._source = EventSource(component=component, host=host)
+        self._stamp = 0
         self._similar: _Recent[_Similar] = _Recent(lambda: _Similar({}, float("-inf")))
         self._counted: _Recent[_Counted] = _Recent(_Counted)
         self._buckets: _Recent[TokenBucket] = _Recent(lambda: TokenBucket(SPAM_RATE, SPAM_BURST))
@@ -131,23 +130,20 @@ class Correlator:
             message = f"(combined from similar events): {message}"
         if not self._buckets.use((*who, occurrence.type)).take(occurrence.monotonic):
             return None
-        return Write(self._event(occurrence, message, self._counted.use(identity)))
+        counted = self._counted.use(identity)
+        if not counted.count:
+            counted.name = f"{about.name}.{self._unique_stamp(occurrence.at):x}"
+            counted.first = format_time(occurrence.at)
+        counted.count += 1
+        return Write(self._event(occurrence, message, counted), counted.count == 1)
 
-    def forget(self, write: Write) -> None:
-        """The Event that repetitions were counted in is gone from the server (it expired): the
-        next repetition starts a new one."""
-        for counted in self._counted._entries.values():
-            if counted.name == write.event.metadata.name:
-                counted.count = 0
+    def _unique_stamp(self, at: datetime) -> int:
+        """Nanoseconds as upstream puts them into names, and never the same twice."""
+        self._stamp = max(int(at.timestamp() * 1e6) * 1000, self._stamp + 1)
+        return self._stamp
 
     def _event(self, occurrence: Occurrence, message: str, counted: _Counted) -> Event:
         about = occurrence.about
-        now = format_time(occurrence.at)
-        if not counted.count:
-            nanoseconds = int(occurrence.at.timestamp() * 1e6) * 1000
-            counted.name = f"{about.name}.{nanoseconds:x}"
-            counted.first = now
-        counted.count += 1
         return Event(
             metadata=ObjectMeta(name=counted.name, namespace=about.namespace or "default"),
             involvedObject=about,
@@ -155,7 +151,7 @@ class Correlator:
             message=message,
             source=self._source,
             firstTimestamp=counted.first,
-            lastTimestamp=now,
+            lastTimestamp=format_time(occurrence.at),
             count=counted.count,
             type=occurrence.type,
             reportingComponent=self._source.component,
@@ -191,7 +187,9 @@ class EventRecorder:
             return
         about = reference_to(obj, field_path)
         now, monotonic = self._clock.now(), self._clock.monotonic()
-        self._waiting.append(Occurrence(about, type, reason, message[:1024], now, monotonic))
+        self._waiting.append(
+            Occurrence(about, type, reason, message[:MESSAGE_LIMIT], now, monotonic)
+        )
         if self._task is None or self._task.done():
             name = f"events of {self._component}"
             self._task = asyncio.get_running_loop().create_task(self._drain(), name=name)
@@ -224,13 +222,10 @@ class EventRecorder:
                 if write is None:
                     self._drop("rationed")
                 else:
-                    # A later count of the same Event replaces an earlier one of this batch, unless
-                    # that one is yet to be created.
-                    earlier = batch.get(write.event.metadata.name)
-                    if earlier is not None and not earlier.is_patch:
-                        write.event.count, kept = write.event.count, write.event
-                        kept.firstTimestamp = earlier.event.firstTimestamp
-                    batch[write.event.metadata.name] = write
+                    # A later count replaces an earlier one of the same Event.
+                    name = write.event.metadata.name
+                    is_new = write.is_new or (name in batch and batch[name].is_new)
+                    batch[name] = Write(write.event, is_new)
             async with asyncio.TaskGroup() as group:
                 for name, write in batch.items():
                     group.create_task(self._write(write), name=f"event {name}")
@@ -252,7 +247,7 @@ class EventRecorder:
 
     async def _write_once(self, write: Write) -> None:
         event = write.event
-        if write.is_patch:
+        if not write.is_new:
             body: dict[str, Any] = {
                 "count": event.count,
                 "lastTimestamp": event.lastTimestamp,

@@ -192,7 +192,7 @@ class Informer(Generic[T]):
             timeout_seconds=int(WATCH_SECONDS * (1.0 + self._rng.random())),
         )
         try:
-            async with aclosing(events) as stream:  # type: ignore[type-var]
+            async with aclosing(events) as stream:
                 async for event in stream:
                     told = True
                     self._handle(event)

@@ -63,6 +63,8 @@ class WatchEvent(msgspec.Struct, Generic[T], frozen=True):
 
 
 class _WireList(msgspec.Struct, Generic[T]):
+    apiVersion: str = ""
+    kind: str = ""
     metadata: ListMeta = msgspec.field(default_factory=ListMeta)
     items: list[T] = msgspec.field(default_factory=list)
 
@@ -126,6 +128,19 @@ class Codec(Generic[T]):
 
     def encode(self, obj: T) -> bytes:
         return encode(obj)
+
+
+def _name_items(wire: _WireList[Any]) -> None:
+    """Say apiVersion and kind in each item: upstream leaves them out in lists of built-in kinds,
+    where Structs have them by themselves."""
+    kind = wire.kind.removesuffix("List")
+    for item in wire.items:
+        if isinstance(item, dict):
+            item.setdefault("apiVersion", wire.apiVersion)
+            item.setdefault("kind", kind)
+        else:
+            item.apiVersion = item.apiVersion or wire.apiVersion
+            item.kind = item.kind or kind
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:

@@ -7,7 +7,7 @@ is the one in its metadata.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar, cast
@@ -209,7 +209,7 @@ class ResourceClient(Generic[T]):
         allow_bookmarks: bool = False,
         timeout_seconds: int = 0,
         send_initial_events: bool = False,
-    ) -> AsyncIterator[WatchEvent[T]]:
+    ) -> AsyncGenerator[WatchEvent[T], None]:
         """The events after `resource_version` (without one: the present objects as ADDED, then
         what follows). Ends when the server ends the watch, which is normal: go on from the last
         resourceVersion seen. Raises `ApiError` with `is_gone` when history no longer reaches back

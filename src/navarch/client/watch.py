@@ -7,7 +7,7 @@ changes").
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TypeVar
 
 import msgspec
@@ -54,7 +54,9 @@ def decode_event(line: bytes, codec: Codec[T]) -> WatchEvent[T]:
     return codec.decode_event(line)
 
 
-async def read_watch(chunks: AsyncIterator[bytes], codec: Codec[T]) -> AsyncIterator[WatchEvent[T]]:
+async def read_watch(
+    chunks: AsyncIterator[bytes], codec: Codec[T]
+) -> AsyncGenerator[WatchEvent[T], None]:
     """The events in a watch's body. A last line that was cut off is not an event: the watch is
     resumed before it."""
     splitter = LineSplitter()
