@@ -119,6 +119,8 @@ class Codec(Generic[T]):
 
     def decode_list(self, data: bytes) -> ObjectList[T]:
         wire: _WireList[T] = _decode(self._list, data)
+        if not hasattr(self.item_type, "GROUP_VERSION_KIND"):
+            _name_items(wire)
         meta = wire.metadata
         return ObjectList(wire.items, meta.resourceVersion, meta.continue_, meta.remainingItemCount)
 
