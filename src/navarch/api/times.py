@@ -1,0 +1,105 @@
+"""Times as the API writes them: RFC 3339 in UTC, to the second or (MicroTime) microsecond."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+
+LAYOUT = "2006-01-02T15:04:05Z07:00"
+MICRO_LAYOUT = "2006-01-02T15:04:05.000000Z07:00"
+
+_PATTERN = re.compile(
+    r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:[.,](\d{1,64}))?(Z|[+-]\d\d:\d\d)", re.ASCII
+)
+_PARTS = (
+    (r"\d{4}", "2006"),
+    ("-", "-"),
+    (r"\d\d", "01"),
+    ("-", "-"),
+    (r"\d\d", "02"),
+    ("T", "T"),
+    (r"\d\d", "15"),
+    (":", ":"),
+    (r"\d\d", "04"),
+    (":", ":"),
+    (r"\d\d", "05"),
+    (r"(?:[.,]\d+)?(?:Z|[+-]\d\d:\d\d)", "Z07:00"),
+)
+
+
+class TimeError(ValueError):
+    """The text is no RFC 3339 time; the message is Go's."""
+
+
+@lru_cache(maxsize=4096)
+def parse_time(text: str) -> datetime:
+    """The time in UTC; raises `TimeError`. Digits beyond the microsecond are cut off."""
+    match = _PATTERN.fullmatch(text)
+    if match is None:
+        raise TimeError(_complaint(text))
+    date, clock, fraction, zone = match.groups()
+    micros = f".{fraction[:6].ljust(6, '0')}" if fraction else ""
+    try:
+        return datetime.fromisoformat(f"{date}T{clock}{micros}{zone}").astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise TimeError(_complaint(text)) from None
+
+
+def _complaint(text: str) -> str:
+    """Go's message: which part of the layout the text does not follow."""
+    rest = text
+    for pattern, layout in _PARTS:
+        match = re.match(pattern, rest, re.ASCII)
+        if match is None:
+            return f'parsing time "{text}" as "{LAYOUT}": cannot parse "{rest}" as "{layout}"'
+        rest = rest[match.end() :]
+    if rest:
+        return f'parsing time "{text}": extra text: "{rest}"'
+    return f'parsing time "{text}": {_out_of_range(text)} out of range'
+
+
+def _out_of_range(text: str) -> str:
+    """The first part that is no valid month, hour, minute, second, zone or else day."""
+    month, hour, minute, second = (int(text[at : at + 2]) for at in (5, 11, 14, 17))
+    for name, bad in (
+        ("month", not 1 <= month <= 12),
+        ("hour", hour > 23),
+        ("minute", minute > 59),
+        ("second", second > 59),
+    ):
+        if bad:
+            return name
+    return "day"
+
+
+def format_time(moment: datetime) -> str:
+    """`2026-01-31T08:00:00Z`; fractions of a second are cut off."""
+    utc = moment.astimezone(UTC)
+    return f"{utc:%Y}".rjust(4, "0") + f"{utc:-%m-%dT%H:%M:%SZ}"
+
+
+def format_micro_time(moment: datetime) -> str:
+    """`2026-01-31T08:00:00.123456Z`."""
+    utc = moment.astimezone(UTC)
+    return f"{utc:%Y}".rjust(4, "0") + f"{utc:-%m-%dT%H:%M:%S.%fZ}"
+
+
+@lru_cache(maxsize=4096)
+def canonical_time(text: str) -> str:
+    """A Time's text as the API prints it; raises `TimeError`."""
+    return format_time(parse_time(text))
+
+
+@lru_cache(maxsize=4096)
+def canonical_micro_time(text: str) -> str:
+    """A MicroTime's text as the API prints it; raises `TimeError`."""
+    try:
+        return format_micro_time(parse_time(text))
+    except TimeError as error:
+        raise TimeError(str(error).replace(LAYOUT, MICRO_LAYOUT)) from None
+
+
+def now() -> datetime:
+    """The present moment in UTC. Components with a clock of their own ask that one instead."""
+    return datetime.now(UTC)
