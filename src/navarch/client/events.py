@@ -128,13 +128,13 @@ class Correlator:
             similar.messages.pop(next(iter(similar.messages)))
             identity = same_reason
             message = f"(combined from similar events): {message}"
-        if not self._buckets.use((*who, occurrence.type)).take(occurrence.monotonic):
-            return None
         counted = self._counted.use(identity)
         if not counted.count:
             counted.name = f"{about.name}.{self._unique_stamp(occurrence.at):x}"
             counted.first = format_time(occurrence.at)
-        counted.count += 1
+        counted.count += 1  # also what is not written has happened
+        if not self._buckets.use((*who, occurrence.type)).take(occurrence.monotonic):
+            return None
         return Write(self._event(occurrence, message, counted), counted.count == 1)
 
     def _unique_stamp(self, at: datetime) -> int:

@@ -83,14 +83,14 @@ class PretendResource:
         self._changed = asyncio.Event()
 
     async def list(
-        self, namespace: str = "", *, limit: int = 0, continue_: str = "", **_: object
+        self, namespace: str = "", *, limit: int = 0, continue_: str = "", **selectors: object
     ) -> ObjectList[ConfigMap]:
         await asyncio.sleep(0)
         if self.refusals:
             raise self.refusals.pop(0)
         if not continue_:
             self.lists += 1
-        revision, _, start = continue_.partition("/") if continue_ else (self.revision, "", "")
+        revision, _, start = (continue_ or f"{self.revision}/").partition("/")
         if int(revision) < self.oldest:
             raise gone("continue token expired")
         objects = self.snapshots[int(revision)]
