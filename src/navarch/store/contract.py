@@ -77,6 +77,52 @@ class StoreFull(StoreError):
     """The disk is full or the quota reached: writes fail, reads and deletes go on."""
 
 
+class StoreFailed(StoreError):
+    """The storage no longer does what it says (failed fsync, I/O error, damaged page). Fatal: from
+    here on nothing is acknowledged or served, and the process has to exit and be started again.
+    Whether the write that met the fault survived is unknown until then: asking the disk a second
+    time proves nothing, because a kernel may forget the pages that it could not write."""
+
+
+class StoreUnusable(StoreError):
+    """The data cannot be opened: in use by another process, damaged, or written by a newer
+    version. The message says which, and what to do."""
+
+
+class StoreClosed(StoreError):
+    """The store is closed, or closing."""
+
+
+class WatchTooSlow(StoreError):
+    """The watcher left its events unread until its queue was full, and was ended. It may watch
+    again after the last revision that it saw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What the metrics tell about a store. Sizes are bytes; the memory engine has none."""
+
+    revision: int
+    compacted_revision: int
+    keys: int
+    watchers: int
+    slow_watchers_ended: int
+    pending_writes: int
+    """Writes that wait for a commit or are in the one under way."""
+    commits: int
+    """Group commits, each of which made `writes / commits` writes durable on average."""
+    writes: int
+    commit_seconds: float
+    """Time spent in all group commits together."""
+    full: bool
+    """Puts are refused because the disk is full or the quota reached."""
+    database_bytes: int = 0
+    free_bytes: int = 0
+    """Part of `database_bytes` that holds nothing and is used again first."""
+    log_bytes: int = 0
+    """Size of the write-ahead log."""
+
+
 class Store(Protocol):
     """All methods are safe to call concurrently from one event loop. A write is acknowledged (the
     coroutine returns) only when it is durable; writers that come together share one commit."""
@@ -102,7 +148,8 @@ class Store(Protocol):
 
     def watch(self, prefix: str, *, after_revision: int) -> AsyncIterator[Sequence[Event]]:
         """Batches of events with a revision above `after_revision`, in order. Raises `Compacted`
-        from the iterator when history does not reach back that far. Every event of revision N is
+        from the iterator when history does not reach back that far, `WatchTooSlow` when too many
+        events were left unread, `StoreClosed` when the store closes. Every event of revision N is
         delivered to the iterator's queue before the `put` or `delete` that made N returns."""
         ...
 
@@ -111,5 +158,17 @@ class Store(Protocol):
         ...
 
     async def revision(self) -> int: ...
+
+    def statistics(self) -> Statistics: ...
+
+    async def backup(self, path: str) -> int:
+        """Write a consistent copy of the store to a new file while it goes on working, and return
+        the revision that the copy shows."""
+        ...
+
+    async def wait_failed(self) -> StoreFailed:
+        """Return the fault when the storage fails; until then, wait. The process that owns the
+        store awaits this and exits."""
+        ...
 
     async def close(self) -> None: ...
