@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +96,7 @@ async def run(options: DnsOptions) -> None:
         await server.start(options.addresses, options.port)
         log.info("answering for %s on %s", options.domain, ", ".join(options.addresses))
         try:
-            await asyncio.Event().wait()
+            await informers.join()
         finally:
             await server.stop()
+            await informers.stop()

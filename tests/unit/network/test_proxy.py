@@ -1,0 +1,276 @@
+"""The service proxy's decisions, as text: which endpoints, which rules, which commands."""
+
+import re
+
+import pytest
+
+from navarch.api.types.core_v1 import (
+    ClientIPConfig,
+    LoadBalancerIngress,
+    LoadBalancerStatus,
+    Service,
+    ServicePort,
+    ServiceSpec,
+    ServiceStatus,
+    SessionAffinityConfig,
+)
+from navarch.api.types.discovery_v1 import (
+    Endpoint,
+    EndpointConditions,
+    EndpointHints,
+    EndpointPort,
+    EndpointSlice,
+    ForZone,
+)
+from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.client.clock import FakeClock
+from navarch.network.proxy.kernel import Flow, NftError
+from navarch.network.proxy.model import Place, endpoints_of, ports_of, select
+from navarch.network.proxy.proxier import Proxier
+from navarch.network.proxy.rules import Addresses
+
+ADDRESSES = Addresses(("192.168.49.2",), ("10.96.0.0/16",), "10.244.0.0/16")
+HERE, THERE = "n1", "n2"
+
+
+def service(name: str = "web", protocol: str = "TCP", **spec: object) -> Service:
+    status = ServiceStatus()
+    balancer = spec.pop("balancer", None)
+    if balancer is not None:
+        ingress = [LoadBalancerIngress(ip=str(balancer))]
+        status = ServiceStatus(loadBalancer=LoadBalancerStatus(ingress=ingress))
+    fields: dict[str, object] = {
+        "clusterIP": "10.96.0.20",
+        "clusterIPs": ["10.96.0.20"],
+        "ports": [ServicePort(name="http", port=80, protocol=protocol)],
+        **spec,
+    }
+    return Service(
+        metadata=ObjectMeta(name=name, namespace="shop"),
+        spec=ServiceSpec(**fields),  # type: ignore[arg-type]
+        status=status,
+    )
+
+
+def endpoint(address: str, node: str = HERE, state: str = "ready", zone: str = "") -> Endpoint:
+    return Endpoint(
+        addresses=[address],
+        nodeName=node,
+        conditions=EndpointConditions(
+            ready=state == "ready",
+            serving=state in ("ready", "leaving"),
+            terminating=state in ("leaving", "gone"),
+        ),
+        hints=EndpointHints(forZones=[ForZone(name=zone)]) if zone else None,
+    )
+
+
+def slice_of(*endpoints: Endpoint, name: str = "web", protocol: str = "TCP") -> EndpointSlice:
+    return EndpointSlice(
+        metadata=ObjectMeta(
+            name=f"{name}-x", namespace="shop", labels={"kubernetes.io/service-name": name}
+        ),
+        addressType="IPv4",
+        ports=[EndpointPort(name="http", port=8080, protocol=protocol)],
+        endpoints=list(endpoints),
+    )
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "cluster", "local"),
+    [
+        pytest.param(
+            [endpoint("10.244.0.1"), endpoint("10.244.1.1", THERE)],
+            ["10.244.0.1", "10.244.1.1"],
+            ["10.244.0.1"],
+            id="ready ones",
+        ),
+        pytest.param(
+            [endpoint("10.244.0.1", state="unready"), endpoint("10.244.1.1", THERE)],
+            ["10.244.1.1"],
+            [],
+            id="unready ones are left out",
+        ),
+        pytest.param(
+            [endpoint("10.244.0.1", state="leaving"), endpoint("10.244.1.1", THERE)],
+            ["10.244.1.1"],
+            ["10.244.0.1"],
+            id="terminating ones only where nothing else is",
+        ),
+        pytest.param(
+            [endpoint("10.244.0.1", state="leaving"), endpoint("10.244.0.2", state="gone")],
+            ["10.244.0.1"],
+            ["10.244.0.1"],
+            id="terminating ones have to serve",
+        ),
+        pytest.param(
+            [endpoint("10.244.0.1", zone="b"), endpoint("10.244.1.1", THERE, zone="a")],
+            ["10.244.1.1"],
+            ["10.244.0.1"],
+            id="hints for our zone",
+        ),
+        pytest.param(
+            [endpoint("10.244.0.1", zone="b"), endpoint("10.244.1.1", THERE, zone="c")],
+            ["10.244.0.1", "10.244.1.1"],
+            ["10.244.0.1"],
+            id="hints that leave us out are ignored",
+        ),
+    ],
+)
+def test_selection(endpoints: list[Endpoint], cluster: list[str], local: list[str]) -> None:
+    ports = endpoints_of([slice_of(*endpoints)], "ip")
+    (found,) = ports.values()
+    backends = select(found, Place(HERE, "a"))
+    assert [e.address for e in backends.cluster] == cluster
+    assert [e.address for e in backends.local] == local
+
+
+@pytest.mark.parametrize(
+    "unproxied",
+    [
+        service(clusterIP="None", clusterIPs=["None"]),
+        service(type="ExternalName", externalName="x.y", clusterIP="", clusterIPs=[]),
+        service(clusterIP="fd00::1", clusterIPs=["fd00::1"]),
+    ],
+)
+def test_services_that_are_not_proxied(unproxied: Service) -> None:
+    assert ports_of(unproxied, "ip") == []
+
+
+class Notebook:
+    """A kernel that writes down what it is told; the next transactions fail where `failures`."""
+
+    def __init__(self) -> None:
+        self.transactions: list[str] = []
+        self.flows: list[Flow] = []
+        self.failures = 0
+
+    async def apply(self, transaction: str) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise NftError("no")
+        self.transactions.append(transaction)
+
+    async def delete_udp_flows(self, is_stale: object) -> int:
+        before = len(self.flows)
+        self.flows = [flow for flow in self.flows if not is_stale(flow)]  # type: ignore[operator]
+        return before - len(self.flows)
+
+    def last(self) -> list[str]:
+        """The last transaction, without the hashes in names."""
+        text = re.sub(r"-[A-Z2-7]{8}-", "-X-", self.transactions[-1])
+        return text.replace(" ip kube-proxy", "").splitlines()
+
+
+@pytest.fixture
+def kernel() -> Notebook:
+    return Notebook()
+
+
+@pytest.fixture
+def proxier(kernel: Notebook) -> Proxier:
+    return Proxier("ip", ADDRESSES, Place(HERE), kernel, FakeClock())
+
+
+async def test_a_changed_service_touches_only_its_own_elements(
+    proxier: Proxier, kernel: Notebook
+) -> None:
+    for number in range(3):
+        address = f"10.96.0.{number + 1}"
+        proxier.put_service(service(f"s{number}", clusterIP=address, clusterIPs=[address]))
+    await proxier.sync()
+    assert len(kernel.last()) > 50
+    proxier.put_slice(slice_of(endpoint("10.244.0.1"), name="s1"))
+    await proxier.sync()
+    assert kernel.last() == [
+        "add chain service-X-shop/s1/tcp/http",
+        "flush chain service-X-shop/s1/tcp/http",
+        "add rule service-X-shop/s1/tcp/http meta l4proto tcp dnat ip addr . port to "
+        "numgen random mod 1 map { 0 : 10.244.0.1 . 8080 }",
+        "delete element no-endpoint-services { 10.96.0.2 . tcp . 80 }",
+        "add element hairpin-connections { 10.244.0.1 . 10.244.0.1 . tcp . 8080 }",
+        "add element service-ips { 10.96.0.2 . tcp . 80 : goto service-X-shop/s1/tcp/http }",
+    ]
+    proxier.remove_service(service("s1"))
+    await proxier.sync()
+    assert kernel.last() == [
+        "delete element cluster-ips { 10.96.0.2 }",
+        "delete element hairpin-connections { 10.244.0.1 . 10.244.0.1 . tcp . 8080 }",
+        "delete element service-ips { 10.96.0.2 . tcp . 80 }",
+        "flush chain service-X-shop/s1/tcp/http",
+    ]
+    count = len(kernel.transactions)
+    proxier.put_service(service("s2", clusterIP="10.96.0.3", clusterIPs=["10.96.0.3"]))
+    await proxier.sync()
+    assert len(kernel.transactions) == count, "an update that changes nothing reaches nft"
+
+
+async def test_local_policies(proxier: Proxier, kernel: Notebook) -> None:
+    proxier.put_service(
+        service(
+            type="LoadBalancer",
+            externalTrafficPolicy="Local",
+            balancer="192.0.2.9",
+            loadBalancerSourceRanges=["198.51.100.0/24"],
+            healthCheckNodePort=30999,
+            ports=[ServicePort(name="http", port=80, protocol="TCP", nodePort=30080)],
+        )
+    )
+    proxier.put_slice(slice_of(endpoint("10.244.1.1", THERE)))
+    await proxier.sync()
+    text = kernel.last()
+    external = "goto external-X-shop/web/tcp/http"
+    assert f"add element service-nodeports {{ tcp . 30080 : {external} }}" in text
+    assert "add element no-endpoint-nodeports { tcp . 30080 : drop }" in text
+    assert "add element no-endpoint-services { 192.0.2.9 . tcp . 80 : drop }" in text
+    firewall = "add rule firewall-X-shop/web/tcp/http ip saddr != { 198.51.100.0/24 } drop"
+    assert firewall in text
+    assert proxier.health_states()[30999].local_endpoints == 0
+    proxier.put_slice(slice_of(endpoint("10.244.1.1", THERE), endpoint("10.244.0.1")))
+    await proxier.sync()
+    assert "delete element no-endpoint-nodeports { tcp . 30080 }" in kernel.last()
+    rule = "add rule external-X-shop/web/tcp/http goto local-X-shop/web/tcp/http"
+    assert rule in kernel.last()
+    assert proxier.health_states()[30999].local_endpoints == 1
+
+
+async def test_affinity_keeps_a_client_with_its_endpoint(
+    proxier: Proxier, kernel: Notebook
+) -> None:
+    config = SessionAffinityConfig(clientIP=ClientIPConfig(timeoutSeconds=60))
+    proxier.put_service(service(sessionAffinity="ClientIP", sessionAffinityConfig=config))
+    proxier.put_slice(slice_of(endpoint("10.244.0.1"), endpoint("10.244.0.2")))
+    await proxier.sync()
+    text = "\n".join(kernel.last())
+    assert text.count("flags dynamic,timeout ; timeout 60s") == 2
+    assert "numgen random mod 2 vmap" in text
+    proxier.put_service(service())
+    await proxier.sync()
+    assert sum(line.startswith("delete set") for line in kernel.last()) == 2
+
+
+async def test_after_a_refusal_the_table_is_made_anew(proxier: Proxier, kernel: Notebook) -> None:
+    proxier.put_service(service())
+    await proxier.sync()
+    kernel.failures = 1
+    proxier.put_slice(slice_of(endpoint("10.244.0.1")))
+    with pytest.raises(NftError):
+        await proxier.sync()
+    proxier._table.is_known = False
+    await proxier.sync()
+    assert kernel.last()[:2] == ["add table", "delete table"]
+    assert any("service-ips { 10.96.0.20" in line for line in kernel.last())
+
+
+async def test_udp_flows_of_gone_endpoints_are_forgotten(
+    proxier: Proxier, kernel: Notebook
+) -> None:
+    proxier.put_service(service(protocol="UDP"))
+    proxier.put_slice(slice_of(endpoint("10.244.0.2"), protocol="UDP"))
+    kept = [
+        Flow("10.96.0.20", 80, "10.244.0.2", 8080),
+        Flow("10.96.0.99", 80, "10.244.0.1", 8080),
+    ]
+    kernel.flows = [Flow("10.96.0.20", 80, "10.244.0.1", 8080), *kept]
+    await proxier.sync()
+    assert kernel.flows == kept
