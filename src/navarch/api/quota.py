@@ -1,0 +1,267 @@
+"""What objects count against a ResourceQuota: pure arithmetic for admission and the controller.
+
+Names under `spec.hard` are object counts (`count/deployments.apps`, and older aliases such as
+`configmaps`), or amounts that pods, services and claims use up. A quota with scopes looks only at
+the pods (or claims) that match all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from navarch.api.pod_resources import (
+    Amounts,
+    has_pod_level_resources,
+    is_best_effort,
+    largest,
+    parse_amounts,
+    pod_limits,
+    pod_requests,
+)
+from navarch.api.quantity import parse_quantity
+from navarch.api.times import parse_time
+
+Object = dict[str, Any]
+
+UNTRACKED = frozenset(
+    {
+        "bindings",
+        "componentstatuses",
+        "events",
+        "events.events.k8s.io",
+        "tokenreviews.authentication.k8s.io",
+        "selfsubjectreviews.authentication.k8s.io",
+        "subjectaccessreviews.authorization.k8s.io",
+        "selfsubjectaccessreviews.authorization.k8s.io",
+        "localsubjectaccessreviews.authorization.k8s.io",
+        "selfsubjectrulesreviews.authorization.k8s.io",
+    }
+)
+"""Resources that no quota counts: most of them are not stored at all."""
+
+_ALIASED = ("configmaps", "resourcequotas", "replicationcontrollers", "secrets", "services")
+_COMPUTE = ("cpu", "memory", "ephemeral-storage")
+_POD_NAMES = frozenset(
+    ["pods", *_COMPUTE] + [f"{kind}.{name}" for kind in ("requests", "limits") for name in _COMPUTE]
+)
+_MUST_BE_SET = tuple(
+    f"{prefix}{name}" for name in ("cpu", "memory") for prefix in ("", "requests.", "limits.")
+)
+_CLASS_SUFFIX = ".storageclass.storage.k8s.io/"
+_CLAIM_NAMES = ("persistentvolumeclaims", "requests.storage")
+_SERVICE_NAMES = ("services", "services.nodeports", "services.loadbalancers")
+_DEVICE_CLASS = "deviceclass.resource.kubernetes.io/"
+_ONE = parse_quantity("1")
+_ZERO = parse_quantity("0")
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeSelector:
+    """One demand of a quota's scopes or scopeSelector."""
+
+    scope: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+def usage(resource: str, obj: Object, now: datetime) -> Amounts:
+    """What one object of `resource` (`pods`, `deployments.apps`) uses up."""
+    counted = {f"count/{resource}": _ONE}
+    if resource == "pods":
+        return {**counted, **(_pod_usage(obj) if _counts(obj, now) else {})}
+    if resource == "services":
+        return {**counted, **_service_usage(obj)}
+    if resource == "persistentvolumeclaims":
+        return {**counted, **_claim_usage(obj)}
+    return {**counted, resource: _ONE} if resource in _ALIASED else counted
+
+
+def matching_names(resource: str, names: Iterable[str]) -> list[str]:
+    """Those of a quota's names that objects of `resource` count against."""
+    return [name for name in names if name == f"count/{resource}" or _tracks(resource, name)]
+
+
+def scope_selectors(quota: Object) -> list[ScopeSelector]:
+    spec = quota.get("spec") or {}
+    selectors = [ScopeSelector(scope, "Exists") for scope in spec.get("scopes") or ()]
+    for expression in (spec.get("scopeSelector") or {}).get("matchExpressions") or ():
+        values = tuple(expression.get("values") or ())
+        selectors.append(
+            ScopeSelector(expression.get("scopeName", ""), expression.get("operator", ""), values)
+        )
+    return selectors
+
+
+def in_scope(quota: Object, resource: str, obj: Object) -> bool:
+    """Whether the object matches every scope of the quota (a quota without any takes all)."""
+    return all(_matches_scope(s, resource, obj) for s in scope_selectors(quota))
+
+
+def missing_compute(pod: Object, names: Iterable[str]) -> str:
+    """Which containers do not set what a quota counts, "" if none: a quota on cpu or memory makes
+    every container say how much it wants (`cpu for: c1,c2; memory for: c1`)."""
+    if has_pod_level_resources(pod):
+        return ""
+    required = sorted(set(names) & set(_MUST_BE_SET))
+    lacking: dict[str, set[str]] = {}
+    spec = pod.get("spec") or {}
+    for container in [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]:
+        resources = container.get("resources") or {}
+        given = _compute_usage(
+            parse_amounts(resources.get("requests")), parse_amounts(resources.get("limits"))
+        )
+        for name in required:
+            if name not in given:
+                lacking.setdefault(name, set()).add(container.get("name", ""))
+    return "; ".join(f"{name} for: {','.join(sorted(lacking[name]))}" for name in sorted(lacking))
+
+
+def is_terminating(pod: Object) -> bool:
+    """Whether the pod is of the scope Terminating: it has a deadline."""
+    deadline = (pod.get("spec") or {}).get("activeDeadlineSeconds")
+    return deadline is not None and deadline >= 0
+
+
+def _tracks(resource: str, name: str) -> bool:
+    if resource == "pods":
+        extended = name.startswith("requests.") and (
+            ("/" in name and "kubernetes.io/" not in name)
+            or name.startswith(f"requests.{_DEVICE_CLASS}")
+        )
+        huge = name.startswith(("hugepages-", "requests.hugepages-"))
+        return name in _POD_NAMES or huge or extended
+    if resource == "services":
+        return name in _SERVICE_NAMES
+    if resource == "persistentvolumeclaims":
+        return name in _CLAIM_NAMES or name.endswith(
+            tuple(f"{_CLASS_SUFFIX}{claimed}" for claimed in _CLAIM_NAMES)
+        )
+    return name == resource and resource in _ALIASED
+
+
+def _counts(pod: Object, now: datetime) -> bool:
+    """A pod that has ended counts no more, nor one that outlived its deletion (its node is lost):
+    its owner must be able to replace it."""
+    if (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded"):
+        return False
+    metadata = pod.get("metadata") or {}
+    deleted, grace = metadata.get("deletionTimestamp"), metadata.get("deletionGracePeriodSeconds")
+    if deleted and grace is not None:
+        return now <= parse_time(deleted) + timedelta(seconds=grace)
+    return True
+
+
+def _pod_usage(pod: Object) -> Amounts:
+    return {"pods": _ONE, **_compute_usage(pod_requests(pod), pod_limits(pod))}
+
+
+def _compute_usage(requests: Amounts, limits: Amounts) -> Amounts:
+    result: Amounts = {}
+    for name, value in requests.items():
+        if name in _COMPUTE or name.startswith("hugepages-"):
+            result[name] = value
+            result[f"requests.{name}"] = value
+        elif ("/" in name and "kubernetes.io/" not in name) or name.startswith(_DEVICE_CLASS):
+            result[f"requests.{name}"] = value
+    for name in _COMPUTE:
+        if name in limits:
+            result[f"limits.{name}"] = limits[name]
+    return result
+
+
+def _service_usage(service: Object) -> Amounts:
+    spec = service.get("spec") or {}
+    ports = spec.get("ports") or []
+    balanced = spec.get("type") == "LoadBalancer"
+    node_ports = 0
+    if spec.get("type") == "NodePort":
+        node_ports = len(ports)
+    elif balanced and spec.get("allocateLoadBalancerNodePorts") is False:
+        node_ports = sum(1 for port in ports if port.get("nodePort"))
+    elif balanced:
+        node_ports = len(ports)
+    return {
+        "services": _ONE,
+        "services.nodeports": parse_quantity(str(node_ports)),
+        "services.loadbalancers": _ONE if balanced else _ZERO,
+    }
+
+
+def _claim_usage(claim: Object) -> Amounts:
+    spec, status = claim.get("spec") or {}, claim.get("status") or {}
+    result = {"persistentvolumeclaims": _ONE}
+    requested = parse_amounts((spec.get("resources") or {}).get("requests"))
+    if "storage" in requested:
+        storage = {"storage": requested["storage"]}
+        storage = largest(storage, _storage_of(status.get("allocatedResources")))
+        # Counted in whole bytes, as a quota's own values have to be.
+        result["requests.storage"] = parse_quantity(str(storage["storage"].value()))
+        if storage["storage"] == parse_quantity(str(storage["storage"].value())):
+            result["requests.storage"] = storage["storage"]
+    annotations = (claim.get("metadata") or {}).get("annotations") or {}
+    klass = annotations.get("volume.beta.kubernetes.io/storage-class") or spec.get(
+        "storageClassName"
+    )
+    if klass:
+        result.update({f"{klass}{_CLASS_SUFFIX}{name}": value for name, value in result.items()})
+    return result
+
+
+def _storage_of(resources: dict[str, Any] | None) -> Amounts:
+    return {name: value for name, value in parse_amounts(resources).items() if name == "storage"}
+
+
+def _matches_scope(selector: ScopeSelector, resource: str, obj: Object) -> bool:
+    if resource == "persistentvolumeclaims" and selector.scope == "VolumeAttributesClass":
+        return _matches_values(selector, set(_attribute_classes(obj)))
+    if resource != "pods":
+        return False
+    spec = obj.get("spec") or {}
+    if selector.scope == "PriorityClass":
+        name = spec.get("priorityClassName") or ""
+        return _matches_values(selector, {name} if name else set())
+    answer = {
+        "Terminating": is_terminating,
+        "NotTerminating": lambda pod: not is_terminating(pod),
+        "BestEffort": is_best_effort,
+        "NotBestEffort": lambda pod: not is_best_effort(pod),
+        "CrossNamespacePodAffinity": _crosses_namespaces,
+    }.get(selector.scope)
+    return answer is not None and bool(answer(obj))
+
+
+def _matches_values(selector: ScopeSelector, held: set[str]) -> bool:
+    if selector.operator == "Exists":
+        return bool(held)
+    if selector.operator == "DoesNotExist":
+        return not held
+    if selector.operator == "In":
+        return bool(held & set(selector.values))
+    others = held - set(selector.values)
+    return selector.operator == "NotIn" and (not held or bool(others))
+
+
+def _attribute_classes(claim: Object) -> Iterator[str]:
+    """The attribute classes a claim wants or still has, for both use the class."""
+    spec, status = claim.get("spec") or {}, claim.get("status") or {}
+    names = (
+        spec.get("volumeAttributesClassName"),
+        status.get("currentVolumeAttributesClassName"),
+        (status.get("modifyVolumeStatus") or {}).get("targetVolumeAttributesClassName"),
+    )
+    yield from (name for name in names if name)
+
+
+def _crosses_namespaces(pod: Object) -> bool:
+    affinity = (pod.get("spec") or {}).get("affinity") or {}
+    for kind in ("podAffinity", "podAntiAffinity"):
+        rules = affinity.get(kind) or {}
+        terms = list(rules.get("requiredDuringSchedulingIgnoredDuringExecution") or ())
+        for weighted in rules.get("preferredDuringSchedulingIgnoredDuringExecution") or ():
+            terms.append(weighted.get("podAffinityTerm") or {})
+        if any(t.get("namespaces") or t.get("namespaceSelector") is not None for t in terms):
+            return True
+    return False

@@ -1,0 +1,38 @@
+"""PodTopologyLabels: a pod gets its node's zone and region as labels when it is bound (KEP-4742).
+
+A binding carries the labels to the pod, so the plug-in puts them on the binding; a pod that is
+created with a node gets them directly."""
+
+from __future__ import annotations
+
+from navarch.apiserver.admission.base import AdmissionAccess, Plugin, labels_of, spec_of
+from navarch.apiserver.contracts import AdmissionRequest
+
+LABELS = ("topology.kubernetes.io/zone", "topology.kubernetes.io/region")
+
+
+class PodTopologyLabels(Plugin):
+    name = "PodTopologyLabels"
+    operations = ("CREATE",)
+    resources = frozenset({("", "pods")})
+    subresources = ("", "binding")
+
+    def __init__(self, access: AdmissionAccess) -> None:
+        self._access = access
+
+    async def admit(self, request: AdmissionRequest) -> None:
+        obj = request.obj
+        if obj is None:
+            return
+        if request.info.subresource:
+            target = obj.get("target") or {}
+            node_name = target.get("name") if target.get("kind") == "Node" else None
+        else:
+            node_name = spec_of(obj).get("nodeName")
+        if not node_name:
+            return
+        node = self._access.lookup.get("nodes", "", node_name)
+        found = {key: value for key, value in labels_of(node).items() if key in LABELS}
+        if found:
+            metadata = obj.setdefault("metadata", {})
+            metadata["labels"] = {**(metadata.get("labels") or {}), **found}

@@ -1,0 +1,44 @@
+"""The review kinds of authentication.k8s.io: whose token is this, and who am I?"""
+
+from __future__ import annotations
+
+from navarch.api.errors import bad_request
+from navarch.apiserver.authentication.tokens import ServiceAccountTokens, TokenError
+from navarch.apiserver.contracts import Object, UserInfo
+
+
+def user_to_object(user: UserInfo) -> Object:
+    """A user as the API shows it (authentication.k8s.io/v1 UserInfo)."""
+    result: Object = {"username": user.name}
+    if user.uid:
+        result["uid"] = user.uid
+    if user.groups:
+        result["groups"] = list(user.groups)
+    if user.extra:
+        result["extra"] = {key: list(values) for key, values in user.extra.items()}
+    return result
+
+
+def token_review(review: Object, tokens: ServiceAccountTokens) -> Object:
+    """A TokenReview with its answer. A bad token is an answer, not an error."""
+    spec = review.get("spec") or {}
+    if not spec.get("token"):
+        raise bad_request("token is required for TokenReview in authentication")
+    status: Object
+    try:
+        verified = tokens.verify(spec["token"], spec.get("audiences") or ())
+    except TokenError as error:
+        status = {"user": {}, "error": str(error)}
+    else:
+        status = {
+            "authenticated": True,
+            "user": user_to_object(verified.user),
+            "audiences": list(verified.audiences),
+        }
+    return {**review, "metadata": review.get("metadata") or {}, "status": status}
+
+
+def self_subject_review(review: Object, user: UserInfo) -> Object:
+    """A SelfSubjectReview: who the API server takes the caller for (impersonation included)."""
+    metadata = review.get("metadata") or {}
+    return {**review, "metadata": metadata, "status": {"userInfo": user_to_object(user)}}
