@@ -1,0 +1,214 @@
+"""The front door: every request, from its first line to its response.
+
+parse → authenticate → authorize → dispatch; whatever goes wrong on the way becomes a Status here
+and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from navarch.api.errors import ApiError, forbidden, internal_error, method_not_allowed, unauthorized
+from navarch.apiserver.contracts import ANONYMOUS, Attributes, Decision, RequestInfo
+from navarch.apiserver.core import Core
+from navarch.apiserver.http.call import Call
+from navarch.apiserver.http.metrics import RequestMetrics
+from navarch.apiserver.http.negotiation import negotiate
+from navarch.apiserver.http.options import parse_duration
+from navarch.apiserver.http.request_info import parse_target
+from navarch.apiserver.http.respond import respond_error, respond_not_found
+from navarch.apiserver.registry.resource import Resource
+
+log = logging.getLogger(__name__)
+
+PathHandler = Callable[[Core, Call], Awaitable[web.StreamResponse]]
+ResourceHandler = Callable[[Core, Call, Resource], Awaitable[web.StreamResponse]]
+VirtualHandler = Callable[[Core, Call], Awaitable[web.StreamResponse]]
+
+_RESOURCE_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+
+
+class App:
+    """Takes a request to its handler. Handlers are found in tables, filled at start:
+
+    `paths`: non-resource paths, exact; `prefixes`: the same for everything below a path;
+    `verbs`: by verb, for every stored resource; `subresources`: by (resource name or "*",
+    subresource, verb); `virtual`: kinds that are never stored, by (group, resource)."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.paths: dict[str, PathHandler] = {}
+        self.prefixes: dict[str, PathHandler] = {}
+        self.verbs: dict[str, ResourceHandler] = {}
+        self.subresources: dict[tuple[str, str, str], ResourceHandler] = {}
+        self.virtual: dict[tuple[str, str], VirtualHandler] = {}
+        self.metrics = RequestMetrics()
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        audit_id = request.headers.get("Audit-Id") or str(uuid.uuid4())
+        call = Call(request, parse_target(request.method, request.raw_path), audit_id)
+        started = time.perf_counter()
+        self.metrics.in_flight += 1
+        status = 500
+        try:
+            response = await self._serve(call)
+            status = response.status
+            return response
+        except ApiError as error:
+            status = error.status
+            return self._refuse(call, error)
+        except RecursionError:
+            status = 400
+            return self._refuse(call, ApiError(400, "BadRequest", "the object is nested too deep"))
+        except (asyncio.CancelledError, ConnectionError):
+            status = 499
+            raise
+        except Exception as error:
+            log.exception("%s %s failed", request.method, call.info.path)
+            return self._refuse(call, internal_error(f"{type(error).__name__}: {error}"))
+        finally:
+            self.metrics.in_flight -= 1
+            self.metrics.observe(call.info, request.method, status, time.perf_counter() - started)
+
+    def _refuse(self, call: Call, error: ApiError) -> web.StreamResponse:
+        """The error's Status, unless a response is under way: then the connection can only end."""
+        if call.request.writer.output_size > 0:
+            raise ConnectionResetError("the response broke off") from error
+        response = respond_error(call, error)
+        if error.status in (408, 413):
+            response.force_close()
+        return response
+
+    async def _serve(self, call: Call) -> web.StreamResponse:
+        request = call.request
+        certificate = self.core.connection_of(request).peer_certificate
+        user = await self.core.authenticator.authenticate(request.headers, certificate)
+        if user is None:
+            if not self.core.options.anonymous_auth:
+                raise unauthorized()
+            user = ANONYMOUS
+        call.user = user
+        self._authorize(call)
+        timeout = call.parameter("timeout")
+        if not timeout:
+            return await self._dispatch(call)
+        return await self._dispatch_in_time(call, timeout)
+
+    async def _dispatch_in_time(self, call: Call, timeout: str) -> web.StreamResponse:
+        seconds = parse_duration(timeout)
+        if seconds <= 0 or call.info.verb == "watch":
+            return await self._dispatch(call)
+        try:
+            async with asyncio.timeout(seconds):
+                # A timeout below what any request needs has passed before the work begins.
+                await asyncio.sleep(0 if seconds > 0.001 else 0.002)
+                return await self._dispatch(call)
+        except TimeoutError:
+            text = "request did not complete within the allotted timeout"
+            raise ApiError(504, "Timeout", f"Timeout: {text}", {}) from None
+
+    def _authorize(self, call: Call) -> None:
+        info = call.info
+        query = call.target.query
+        attributes = Attributes(
+            call.user,
+            info,
+            field_selector=call.parameter("fieldSelector") if query else "",
+            label_selector=call.parameter("labelSelector") if query else "",
+        )
+        decision, reason = self.core.authorizer.authorize(attributes)
+        if decision is not Decision.ALLOW:
+            raise refusal(call.user.name, info, reason)
+
+    # ---- dispatch
+
+    async def _dispatch(self, call: Call) -> web.StreamResponse:
+        info = call.info
+        if not info.is_resource:
+            return await self._dispatch_path(call)
+        if call.target.is_malformed:
+            return respond_not_found(call)
+        call.representation = negotiate(call.request.headers.get("Accept"))
+        resource = self.core.catalog.find(info.group, info.version, info.resource)
+        if resource is None:
+            virtual = self.virtual.get((info.group, info.resource))
+            if virtual is not None:
+                return await virtual(self.core, call)
+            return self._unknown_resource(call)
+        return await self._dispatch_resource(call, resource)
+
+    async def _dispatch_resource(self, call: Call, resource: Resource) -> web.StreamResponse:
+        info, kind = call.info, resource.kind
+        is_namespaces = info.resource == "namespaces" and not info.group
+        if not kind.namespaced and info.namespace and not is_namespaces:
+            return respond_not_found(call)
+        if kind.namespaced and not info.namespace and call.target.is_item:
+            return respond_not_found(call)
+        if info.subresource:
+            handler = self._subresource_handler(call, resource)
+            if handler is None:
+                return respond_not_found(call)
+            return await handler(self.core, call, resource)
+        verb = info.verb
+        if call.request.method not in _RESOURCE_METHODS or verb not in kind.verbs:
+            raise method_not_allowed()
+        if call.target.is_item != (verb in _ITEM_VERBS) and verb != "watch":
+            raise method_not_allowed()
+        if verb == "create" and kind.namespaced and not info.namespace:
+            raise method_not_allowed()
+        return await self.verbs[verb](self.core, call, resource)
+
+    def _subresource_handler(self, call: Call, resource: Resource) -> ResourceHandler | None:
+        """The handler of a subresource; None when the kind has no such subresource. Raises 405."""
+        info = call.info
+        row = resource.kind.subresource(info.subresource)
+        if row is None:
+            return None
+        table = self.subresources
+        for owner in (resource.name, "*"):
+            for verb in (info.verb, "*"):
+                handler = table.get((owner, info.subresource, verb))
+                if handler is not None:
+                    return handler
+        raise method_not_allowed()
+
+    def _unknown_resource(self, call: Call) -> web.StreamResponse:
+        """404: as text outside of the served groups, as a Status within them."""
+        info = call.info
+        served = {(each.kind.group, each.kind.version) for each in self.core.catalog}
+        if (info.group, info.version) not in served:
+            return respond_not_found(call)
+        text = "the server could not find the requested resource"
+        raise ApiError(404, "NotFound", text, {})
+
+    async def _dispatch_path(self, call: Call) -> web.StreamResponse:
+        path = call.info.path
+        handler = self.paths.get(path)
+        if handler is None:
+            handler = next(
+                (each for prefix, each in self.prefixes.items() if path.startswith(prefix)), None
+            )
+        if handler is None:
+            return respond_not_found(call)
+        return await handler(self.core, call)
+
+
+_ITEM_VERBS = frozenset({"get", "update", "patch", "delete"})
+
+
+def refusal(user: str, info: RequestInfo, reason: str) -> ApiError:
+    """403 in the words of upstream's authorizer."""
+    if not info.is_resource:
+        text = f'User "{user}" cannot {info.verb} path "{info.path}"'
+        return forbidden("", "", "", f"{text}: {reason}" if reason else text)
+    resource = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
+    where = f'in the namespace "{info.namespace}"' if info.namespace else "at the cluster scope"
+    what = f'resource "{resource}" in API group "{info.group}"'
+    text = f'User "{user}" cannot {info.verb} {what} {where}'
+    return forbidden(info.resource, info.group, info.name, f"{text}: {reason}" if reason else text)

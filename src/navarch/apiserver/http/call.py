@@ -1,0 +1,64 @@
+"""One API call on its way through the server: who, what, and in which form the answer goes back."""
+
+from __future__ import annotations
+
+from aiohttp.web import BaseRequest
+
+from navarch.apiserver.contracts import ANONYMOUS, RequestInfo, UserInfo
+from navarch.apiserver.http.negotiation import PLAIN, Representation
+from navarch.apiserver.http.request_info import Target, query_flag
+
+
+class Call:
+    """The request and what earlier steps found out about it."""
+
+    __slots__ = (
+        "audit_id",
+        "info",
+        "representation",
+        "request",
+        "target",
+        "user",
+        "warnings",
+    )
+
+    def __init__(self, request: BaseRequest, target: Target, audit_id: str) -> None:
+        self.request = request
+        self.target = target
+        self.info: RequestInfo = target.info
+        self.audit_id = audit_id
+        self.user: UserInfo = ANONYMOUS
+        self.representation: Representation = PLAIN
+        self.warnings: list[str] = []
+
+    def parameter(self, name: str) -> str:
+        """The first value of a query parameter, "" when it is absent."""
+        values = self.target.query.get(name)
+        return values[0] if values else ""
+
+    def flag(self, name: str) -> bool:
+        return query_flag(self.target.query.get(name))
+
+    def warn(self, text: str) -> None:
+        """Add a `Warning` header, once per text."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    @property
+    def field_manager(self) -> str:
+        """The manager that a write is booked under: the parameter, else the program's name."""
+        named = self.parameter("fieldManager")
+        if named:
+            return named
+        agent = self.request.headers.get("User-Agent", "")
+        program = "".join(each for each in agent.partition("/")[0] if each.isprintable())
+        return program[:128] or "unknown"
+
+    @property
+    def wants_indent(self) -> bool:
+        """Pretty JSON: asked for, or the client is a person with curl or a browser."""
+        query = self.target.query
+        if "pretty" in query:
+            return query_flag(query["pretty"])
+        agent = self.request.headers.get("User-Agent", "")
+        return agent.startswith(("curl", "Wget", "Mozilla/5.0"))

@@ -1,0 +1,119 @@
+"""One client connection: aiohttp's protocol, with what an API server needs besides.
+
+The peer's certificate is read once per connection, handlers learn when the client leaves, a client
+that sends half a request is not waited for, and broken requests get the status they deserve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+REQUEST_HEAD_SECONDS = 32.0
+IDLE_SECONDS = 180.0
+MAX_HEADER_BYTES = 1024 * 1024
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Connection(RequestHandler):
+    """A connection and what is known about its peer."""
+
+    __slots__ = ("_head_timer", "on_lost", "peer_certificate", "upgraded")
+
+    def __init__(self, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self.peer_certificate: bytes | None = None
+        self.on_lost: set[Callable[[], None]] = set()
+        """Called once when the connection is gone."""
+        self._head_timer: asyncio.TimerHandle | None = None
+        self.upgraded = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        if isinstance(tls, ssl.SSLObject):
+            self.peer_certificate = tls.getpeercert(binary_form=True)
+        self._head_timer = self._loop.call_later(REQUEST_HEAD_SECONDS, self._head_late)
+
+    def data_received(self, data: bytes) -> None:
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count != before:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+        elif self._head_timer is None and self._waiter is not None:
+            # Bytes came and no request was complete: its head has this long to arrive.
+            self._head_timer = self._loop.call_later(REQUEST_HEAD_SECONDS, self._head_late)
+
+    def _head_late(self) -> None:
+        """A request was begun, or a connection opened, and nothing complete followed."""
+        self._head_timer = None
+        if self._waiter is not None and self.transport is not None:
+            self.transport.write(
+                b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+                b"Connection: close\r\nContent-Length: 15\r\n\r\n400 Bad Request"
+            )
+            self.close()
+            self.transport.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        super().connection_lost(exc)
+        callbacks, self.on_lost = self.on_lost, set()
+        for callback in callbacks:
+            callback()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What cannot be parsed as a request: a bare status, nothing about our insides."""
+        if isinstance(exc, LineTooLong):
+            status = 431
+        elif status == 500:
+            log.error("failure outside of any handler", exc_info=exc)
+        text = f"{status} {_PHRASES.get(status, 'Bad Request')}"
+        response = web.Response(status=status, text=text, content_type="text/plain")
+        response.force_close()
+        return response
+
+
+_PHRASES = {
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+}
+
+
+class FrontServer(web.Server):
+    """aiohttp's low-level server with our connections."""
+
+    def __init__(self, handler: Handler) -> None:
+        super().__init__(handler)
+        self.options: dict[str, Any] = {
+            "loop": asyncio.get_running_loop(),
+            "keepalive_timeout": IDLE_SECONDS,
+            "access_log": None,
+            "auto_decompress": False,
+            "max_line_size": MAX_HEADER_BYTES,
+            "max_field_size": MAX_HEADER_BYTES,
+            "lingering_time": 2.0,
+            "read_bufsize": 256 * 1024,
+        }
+
+    def __call__(self) -> Connection:
+        return Connection(self, **self.options)

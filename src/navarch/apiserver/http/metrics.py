@@ -1,0 +1,67 @@
+"""What the server counts about its requests, and `/metrics` in Prometheus' text format."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+
+from navarch.apiserver.contracts import RequestInfo
+
+BUCKETS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+Labels = tuple[str, str, str, str, str]
+_LONG_RUNNING = frozenset({"watch", "proxy"})
+
+
+class RequestMetrics:
+    """Counters and histograms of requests."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self._requests: Counter[tuple[Labels, int]] = Counter()
+        self._buckets: dict[Labels, list[int]] = {}
+        self._sums: Counter[Labels] = Counter()
+
+    def observe(self, info: RequestInfo, method: str, status: int, seconds: float) -> None:
+        if info.is_resource:
+            verb = (info.verb or method).upper()
+            labels = (verb, info.group, info.version, info.resource, info.subresource)
+        else:
+            labels = (method, "", "", "", "")
+        self._requests[labels, status] += 1
+        if info.verb in _LONG_RUNNING:
+            return
+        buckets = self._buckets.get(labels)
+        if buckets is None:
+            buckets = self._buckets[labels] = [0] * (len(BUCKETS) + 1)
+        buckets[bisect_left(BUCKETS, seconds)] += 1
+        self._sums[labels] += seconds  # type: ignore[assignment]
+
+    def render(self) -> list[str]:
+        """The lines of this module's metrics."""
+        lines = [
+            "# TYPE apiserver_current_inflight_requests gauge",
+            f"apiserver_current_inflight_requests {self.in_flight}",
+            "# TYPE apiserver_request_total counter",
+        ]
+        for (labels, status), count in sorted(self._requests.items()):
+            lines.append(f'apiserver_request_total{{{_labels(labels)},code="{status}"}} {count}')
+        lines.append("# TYPE apiserver_request_duration_seconds histogram")
+        name = "apiserver_request_duration_seconds"
+        for labels, buckets in sorted(self._buckets.items()):
+            text = _labels(labels)
+            total = 0
+            for bound, count in zip((*BUCKETS, "+Inf"), buckets, strict=True):
+                total += count
+                lines.append(f'{name}_bucket{{{text},le="{bound}"}} {total}')
+            lines.append(f"{name}_sum{{{text}}} {self._sums[labels]:.6f}")
+            lines.append(f"{name}_count{{{text}}} {total}")
+        return lines
+
+
+def _labels(labels: Labels) -> str:
+    names = ("verb", "group", "version", "resource", "subresource")
+    return ",".join(f'{name}="{_escape(value)}"' for name, value in zip(names, labels, strict=True))
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

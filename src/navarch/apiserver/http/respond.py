@@ -1,0 +1,122 @@
+"""From results to response bytes: objects, lists, statuses, plain text."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from aiohttp.web import Response
+from multidict import CIMultiDict
+
+from navarch.api.errors import ApiError
+from navarch.apiserver.http.call import Call
+from navarch.apiserver.http.negotiation import JSON, YAML
+
+Object = dict[str, Any]
+
+GZIP_THRESHOLD = 128 * 1024
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+def encode_json(value: object) -> bytes:
+    return _encode(value)
+
+
+def base_headers(call: Call) -> CIMultiDict[str]:
+    """The headers that every answer carries."""
+    headers = CIMultiDict((("Audit-Id", call.audit_id), ("Cache-Control", "no-cache, private")))
+    for text in call.warnings:
+        headers.add("Warning", warning_header(text))
+    return headers
+
+
+def warning_header(text: str) -> str:
+    """`299 - "text"` (RFC 7234), the text on one line and its quotes escaped."""
+    clean = "".join(each if each.isprintable() else " " for each in text)
+    escaped = clean.replace("\\", "\\\\").replace('"', '\\"')
+    return f'299 - "{escaped}"'
+
+
+def respond_bytes(call: Call, body: bytes, status: int = 200) -> Response:
+    """Encoded JSON in the representation that was negotiated (JSON or YAML)."""
+    headers = base_headers(call)
+    if call.representation.media_type == YAML:
+        headers["Content-Type"] = YAML
+        return Response(body=to_yaml(_decode(body)), status=status, headers=headers)
+    headers["Content-Type"] = JSON
+    if call.wants_indent:
+        body = msgspec.json.format(body, indent=2) + b"\n"
+    if len(body) >= GZIP_THRESHOLD and accepts_gzip(call):
+        body = gzip_body(body)
+        headers["Content-Encoding"] = "gzip"
+        headers["Vary"] = "Accept-Encoding"
+    return Response(body=body, status=status, headers=headers)
+
+
+def respond_object(call: Call, obj: Object, status: int = 200) -> Response:
+    """A decoded object or list."""
+    return respond_bytes(call, _encode(obj), status)
+
+
+def respond_text(call: Call, text: str, status: int = 200) -> Response:
+    headers = base_headers(call)
+    headers["Content-Type"] = "text/plain; charset=utf-8"
+    headers["X-Content-Type-Options"] = "nosniff"
+    return Response(body=text.encode(), status=status, headers=headers)
+
+
+def respond_not_found(call: Call) -> Response:
+    """What a path that nobody serves answers: text, not a Status."""
+    return respond_text(call, "404 page not found\n", 404)
+
+
+def respond_error(call: Call, error: ApiError) -> Response:
+    """A failure as a Status; always JSON unless YAML was asked for and can be given."""
+    headers = base_headers(call)
+    body = _encode(error.to_status())
+    if call.representation.media_type == YAML:
+        headers["Content-Type"] = YAML
+        body = to_yaml(error.to_status())
+    else:
+        headers["Content-Type"] = JSON
+        if call.wants_indent:
+            body = msgspec.json.format(body, indent=2) + b"\n"
+    retry = (error.details or {}).get("retryAfterSeconds")
+    if retry:
+        headers["Retry-After"] = str(retry)
+    headers.update(error.headers)
+    if error.status == 401:
+        headers.setdefault("WWW-Authenticate", "Bearer")
+    return Response(body=body, status=error.status, headers=headers)
+
+
+def success_status(details: Mapping[str, Any] | None = None, code: int = 0) -> Object:
+    """A `Status` that tells of success."""
+    status: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+    if details is not None:
+        status["details"] = dict(details)
+    if code:
+        status["code"] = code
+    return status
+
+
+def accepts_gzip(call: Call) -> bool:
+    return "gzip" in call.request.headers.get("Accept-Encoding", "")
+
+
+def gzip_body(body: bytes | Sequence[bytes]) -> bytes:
+    """Level 1: on a local network the CPU is dearer than the bytes."""
+    compressor = zlib.compressobj(1, zlib.DEFLATED, 31)
+    parts = [body] if isinstance(body, bytes) else body
+    return b"".join([*(compressor.compress(part) for part in parts), compressor.flush()])
+
+
+def to_yaml(value: object) -> bytes:
+    import yaml
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(value, Dumper=dumper, default_flow_style=False, allow_unicode=True)
+    return text.encode()

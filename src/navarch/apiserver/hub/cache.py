@@ -1,0 +1,248 @@
+"""All objects of one stored resource, in key order, with the recent past.
+
+The cache is written by the hub alone, in revision order, and read by everybody. Reading is
+synchronous, so a reader sees one revision.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+from navarch.apiserver.hub.change import Change
+from navarch.apiserver.hub.entry import Entry, StoredKind
+from navarch.apiserver.hub.watcher import Selection, Watcher
+from navarch.store.contract import KeyValue
+
+HISTORY_SECONDS = 600.0
+HISTORY_EVENTS = 50_000
+HISTORY_BYTES = 24 * 1024 * 1024
+
+Listener = Callable[[Entry | None, Entry | None], None]
+
+
+class Expired(Exception):
+    """A watch wants to start further back than history reaches."""
+
+    def __init__(self, asked: int, oldest: int) -> None:
+        super().__init__(f"too old resource version: {asked} ({oldest})")
+
+
+class _Namespace:
+    """The objects of one namespace; the name order is made when somebody lists."""
+
+    __slots__ = ("entries", "ordered", "sorted")
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.ordered: list[str] = []
+        self.sorted = True
+
+    def names(self) -> list[str]:
+        if not self.sorted:
+            self.ordered = sorted(self.entries)
+            self.sorted = True
+        return self.ordered
+
+
+class Cache:
+    """The objects, history and watchers of one stored resource."""
+
+    def __init__(self, stored: StoredKind, index_field: str = "") -> None:
+        self.stored = stored
+        self.loaded = False
+        self.buffered: list[tuple[int, KeyValue | None, str]] = []
+        self.revision = 0
+        """Of the newest change of this resource."""
+        self.count = 0
+        self.size = 0
+        self.history: deque[Change] = deque()
+        self.oldest = 0
+        """A watch can start after this revision or a later one."""
+        self._history_bytes = 0
+        self._namespaces: dict[str, _Namespace] = {}
+        self._namespace_order: list[str] | None = None
+        self._watchers: dict[tuple[str, str], set[Watcher]] = {}
+        self._listeners: list[Listener] = []
+        names = stored.field_names
+        self._index = names.index(index_field) if index_field in names else -1
+        self.index_field = index_field
+
+    # ---- reading
+
+    def get(self, namespace: str, name: str) -> Entry | None:
+        bucket = self._namespaces.get(namespace)
+        return bucket.entries.get(name) if bucket else None
+
+    def scan(self, namespace: str = "", after: str = "") -> Iterator[Entry]:
+        """Entries in key order (bytewise by `namespace/name`), those with a path above `after`."""
+        if namespace or not self.stored.namespaced:
+            chosen = [namespace] if namespace in self._namespaces else []
+        else:
+            chosen = self._ordered_namespaces()
+        for each in chosen:
+            bucket = self._namespaces[each]
+            names = bucket.names()
+            start = 0
+            if after:
+                space, _, name = after.rpartition("/")
+                if each and each + "/" < space + "/":
+                    continue
+                if each == space:
+                    start = bisect_left(names, name)
+                    if start < len(names) and names[start] == name:
+                        start += 1
+            entries = bucket.entries
+            for index in range(start, len(names)):
+                yield entries[names[index]]
+
+    def select(self, selection: Selection) -> Iterable[Entry]:
+        """The entries of a selection in key order."""
+        if selection.name:
+            return self._named(selection)
+        entries = self.scan(selection.namespace)
+        return entries if selection.everything else filter(selection.matches, entries)
+
+    def _named(self, selection: Selection) -> list[Entry]:
+        spaces = [selection.namespace] if selection.namespace else self._ordered_namespaces()
+        found = [self.get(space, selection.name) for space in spaces]
+        return [entry for entry in found if entry is not None and selection.covers(entry)]
+
+    def namespaces(self) -> list[str]:
+        """The namespaces that hold an object of this resource."""
+        return list(self._ordered_namespaces())
+
+    def _ordered_namespaces(self) -> list[str]:
+        if self._namespace_order is None:
+            self._namespace_order = sorted(self._namespaces, key=lambda each: each + "/")
+        return self._namespace_order
+
+    # ---- writing, by the hub only
+
+    def put(self, entry: Entry) -> Entry | None:
+        """Set an entry; returns the one that was there."""
+        bucket = self._namespaces.get(entry.namespace)
+        if bucket is None:
+            bucket = self._namespaces[entry.namespace] = _Namespace()
+            self._namespace_order = None
+        old = bucket.entries.get(entry.name)
+        if old is None:
+            if bucket.sorted and bucket.ordered and entry.name < bucket.ordered[-1]:
+                bucket.sorted = False
+            elif bucket.sorted:
+                bucket.ordered.append(entry.name)
+            self.count += 1
+        else:
+            self.size -= len(old.tail)
+        bucket.entries[entry.name] = entry
+        self.size += len(entry.tail)
+        return old
+
+    def remove(self, namespace: str, name: str) -> Entry | None:
+        bucket = self._namespaces.get(namespace)
+        old = bucket.entries.pop(name, None) if bucket else None
+        if bucket is None or old is None:
+            return None
+        if not bucket.entries:
+            del self._namespaces[namespace]
+            self._namespace_order = None
+        else:
+            bucket.sorted = False
+        self.count -= 1
+        self.size -= len(old.tail)
+        return old
+
+    def record(self, change: Change) -> None:
+        """Keep a change for late watchers and tell everybody who listens."""
+        self.revision = change.revision
+        self.history.append(change)
+        self._history_bytes += change.size
+        self.trim(change.when)
+        for watcher in self._interested(change):
+            watcher.offer(change)
+        for listener in self._listeners:
+            listener(change.old, change.new)
+
+    def trim(self, now: float) -> None:
+        """Forget history beyond its bounds in time, number and bytes."""
+        history = self.history
+        while history and (
+            len(history) > HISTORY_EVENTS
+            or self._history_bytes > HISTORY_BYTES
+            or now - history[0].when > HISTORY_SECONDS
+        ):
+            gone = history.popleft()
+            self._history_bytes -= gone.size
+            self.oldest = gone.revision
+
+    def reset(self) -> None:
+        """Forget everything, end all watches: the hub starts again from the store."""
+        for watcher in self.watchers():
+            watcher.close()
+        self._watchers.clear()
+        self._namespaces.clear()
+        self._namespace_order = None
+        self.history.clear()
+        self._history_bytes = self.count = self.size = 0
+        self.loaded = False
+        self.buffered.clear()
+
+    # ---- watching
+
+    def watchers(self) -> list[Watcher]:
+        return [watcher for bucket in self._watchers.values() for watcher in bucket]
+
+    def add_watcher(self, watcher: Watcher) -> None:
+        """Register a watch and replay to it what it has missed. Raises `Expired`."""
+        after = watcher.after
+        if after < self.oldest:
+            raise Expired(after, self.oldest)
+        if self.history and after < self.history[-1].revision:
+            for change in self._since(after):
+                watcher.offer(change)
+        self._watchers.setdefault(self._bucket_of(watcher.selection), set()).add(watcher)
+
+    def _since(self, revision: int) -> Iterator[Change]:
+        """The changes after a revision, oldest first, found from the young end."""
+        newer = 0
+        for change in reversed(self.history):
+            if change.revision <= revision:
+                break
+            newer += 1
+        for index in range(len(self.history) - newer, len(self.history)):
+            yield self.history[index]
+
+    def remove_watcher(self, watcher: Watcher) -> None:
+        bucket_name = self._bucket_of(watcher.selection)
+        bucket = self._watchers.get(bucket_name)
+        if bucket is not None:
+            bucket.discard(watcher)
+            if not bucket:
+                del self._watchers[bucket_name]
+
+    def _bucket_of(self, selection: Selection) -> tuple[str, str]:
+        if selection.name:
+            return "name", selection.name
+        if selection.indexed is not None and self._index >= 0:
+            return "index", selection.indexed
+        if selection.namespace:
+            return "namespace", selection.namespace
+        return "all", ""
+
+    def _interested(self, change: Change) -> list[Watcher]:
+        """The watchers this change may concern. With one watch per node on pods, asking all of them
+        at each change would be quadratic in the size of the cluster."""
+        if not self._watchers:
+            return []
+        entry = change.entry
+        keys = {("all", ""), ("namespace", entry.namespace), ("name", entry.name)}
+        if self._index >= 0:
+            for state in (change.old, change.new):
+                if state is not None:
+                    keys.add(("index", state.facts.fields[self._index]))
+        return [each for key in keys if key in self._watchers for each in self._watchers[key]]
+
+    def add_listener(self, listener: Listener) -> None:
+        """Call `listener(old, new)` at each change, in revision order, inside the hub's turn."""
+        self._listeners.append(listener)

@@ -1,0 +1,175 @@
+"""One stored object as the hub keeps it: the encoded bytes, and the few facts that select it.
+
+The store's value is JSON that begins `{"apiVersion":..,"kind":..,"metadata":{`. What the hub keeps
+is its *tail*: everything from `"metadata"` on, with the resourceVersion spliced in as the first
+field of the metadata. A response is then a join of bytes: a head with apiVersion and kind (items of
+a built-in list have none) plus the tail. Nothing is decoded to answer a GET, a LIST or a WATCH.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from navarch.store.contract import KeyValue
+
+Object = dict[str, Any]
+
+_encode = msgspec.json.Encoder().encode
+decode_json = msgspec.json.Decoder().decode
+
+METADATA = b'"metadata":{'
+RESOURCE_VERSION = b'"metadata":{"resourceVersion":"'
+
+
+@dataclass(frozen=True, eq=False)
+class StoredKind:
+    """How one resource lies in the store: its key prefix and the version its values are written in.
+
+    `selectable_fields` gives the field-selector values beyond name and namespace, in an order that
+    never changes for the kind; `field_names` are their names."""
+
+    prefix: str
+    api_version: str
+    kind: str
+    namespaced: bool
+    field_names: tuple[str, ...]
+    selectable_fields: Callable[[Object], Mapping[str, str]]
+
+    @cached_property
+    def head(self) -> bytes:
+        return object_head(self.api_version, self.kind)
+
+    def key(self, namespace: str, name: str) -> str:
+        return f"{self.prefix}{namespace}/{name}" if self.namespaced else self.prefix + name
+
+
+def object_head(api_version: str, kind: str) -> bytes:
+    """The bytes of an object before its tail."""
+    return b'{"apiVersion":%b,"kind":%b,' % (_encode(api_version), _encode(kind))
+
+
+class Facts:
+    """What selectors look at: the labels, and the values of the kind's selectable fields."""
+
+    __slots__ = ("fields", "labels")
+
+    def __init__(self, labels: Mapping[str, str], fields: tuple[str, ...]) -> None:
+        self.labels = labels
+        self.fields = fields
+
+
+_NO_LABELS: Mapping[str, str] = {}
+
+
+def facts_of(stored: StoredKind, obj: Object) -> Facts:
+    """Read the facts off a decoded object; strings that repeat are kept once."""
+    labels = obj["metadata"].get("labels")
+    if labels:
+        labels = {sys.intern(key): sys.intern(value) for key, value in labels.items()}
+    if not stored.field_names:
+        return Facts(labels or _NO_LABELS, ())
+    values = stored.selectable_fields(obj)
+    return Facts(
+        labels or _NO_LABELS,
+        tuple(sys.intern(str(values.get(name, ""))) for name in stored.field_names),
+    )
+
+
+class Entry:
+    """An object at one revision. Entries are never changed: a write makes a new one."""
+
+    __slots__ = ("_decoded", "create_revision", "facts", "name", "namespace", "revision", "tail")
+
+    def __init__(
+        self, namespace: str, name: str, tail: bytes, facts: Facts, revisions: tuple[int, int]
+    ) -> None:
+        self.namespace = namespace
+        self.name = name
+        self.tail = tail
+        self.facts = facts
+        self.create_revision, self.revision = revisions
+        self._decoded: Object | None = None
+
+    @property
+    def path(self) -> str:
+        """`namespace/name`, or the name alone."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+    def decode(self, stored: StoredKind) -> Object:
+        """A fresh, private copy of the object, with apiVersion, kind and resourceVersion."""
+        obj: Object = decode_json(stored.head + self.tail)
+        return obj
+
+    def shared(self, stored: StoredKind) -> Object:
+        """The object decoded once and kept: for readers that never change it."""
+        if self._decoded is None:
+            self._decoded = self.decode(stored)
+        return self._decoded
+
+    def forget(self) -> None:
+        """Drop the decoded copy; it comes back on demand."""
+        self._decoded = None
+
+
+def encode_stored(obj: Object, stored: StoredKind) -> bytes:
+    """The store's value of an object: apiVersion, kind and metadata first, no resourceVersion."""
+    metadata = obj["metadata"]
+    if "resourceVersion" in metadata:
+        metadata = {key: value for key, value in metadata.items() if key != "resourceVersion"}
+    ordered: Object = {"apiVersion": stored.api_version, "kind": stored.kind, "metadata": metadata}
+    for key, value in obj.items():
+        if key not in ordered:
+            ordered[key] = value
+    return _encode(ordered)
+
+
+def encode_object(obj: Object, api_version: str, kind: str) -> bytes:
+    """An object as a response: apiVersion, kind and metadata first."""
+    ordered: Object = {"apiVersion": api_version, "kind": kind, "metadata": obj["metadata"]}
+    for key, value in obj.items():
+        if key not in ordered:
+            ordered[key] = value
+    return _encode(ordered)
+
+
+def encode_tail(obj: Object) -> bytes:
+    """The tail of a decoded object that has its resourceVersion."""
+    metadata = dict(obj["metadata"])
+    ordered: Object = {
+        "metadata": {"resourceVersion": metadata.pop("resourceVersion", ""), **metadata}
+    }
+    for key, value in obj.items():
+        if key not in ("apiVersion", "kind", "metadata"):
+            ordered[key] = value
+    return _encode(ordered)[1:]
+
+
+def tail_of(value: bytes, stored: StoredKind, revision: int) -> bytes:
+    """The tail of a stored value at a revision. Values that another writer laid out differently
+    (upstream's own) are brought into our order first."""
+    start = stored.head + METADATA
+    if not value.startswith(start):
+        value = encode_stored(decode_json(value), stored)
+    return b"".join((RESOURCE_VERSION, b'%d",' % revision, memoryview(value)[len(start) :]))
+
+
+def tail_at(tail: bytes, revision: int) -> bytes:
+    """The same object with another resourceVersion (a DELETED event carries the deletion's)."""
+    end = tail.index(b'"', len(RESOURCE_VERSION))
+    return b"".join((RESOURCE_VERSION, b"%d" % revision, memoryview(tail)[end:]))
+
+
+def entry_of(kv: KeyValue, stored: StoredKind, facts: Facts | None) -> Entry:
+    """The entry of a stored key; `facts` when the writer knows them, else they are read here."""
+    path = kv.key[len(stored.prefix) :]
+    namespace, _, name = path.rpartition("/")
+    if facts is None:
+        facts = facts_of(stored, decode_json(kv.value))
+    tail = tail_of(kv.value, stored, kv.mod_revision)
+    return Entry(sys.intern(namespace), name, tail, facts, (kv.create_revision, kv.mod_revision))

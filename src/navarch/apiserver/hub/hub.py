@@ -1,0 +1,209 @@
+"""The hub: every stored resource's cache, fed by one watch on the store.
+
+One pump reads the store's events in revision order and applies each to the cache of its resource.
+So there is one revision up to which the whole hub is complete, and a writer that waits for its own
+revision afterwards reads its own write in every list, get and watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from navarch.apiserver.hub.cache import Cache
+from navarch.apiserver.hub.change import Change
+from navarch.apiserver.hub.entry import Facts, StoredKind, entry_of
+from navarch.store.contract import Event, KeyValue, Store, StoreError
+
+REGISTRY = "/registry/"
+PAGE = 2000
+MAX_HINTS = 4096
+
+log = logging.getLogger(__name__)
+
+
+class Hub:
+    """Caches by key prefix, and the pump that feeds them."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self.store = store
+        self.clock = clock
+        self.revision = 0
+        """Every change up to here is in the caches."""
+        self._caches: dict[str, Cache] = {}
+        self._hints: dict[str, tuple[bytes, Facts]] = {}
+        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+        self._pump: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Load every registered cache and follow the store; returns when reads can be served."""
+        self._pump = asyncio.create_task(self._run(), name="hub")
+        ready = asyncio.create_task(self._ready.wait(), name="hub-ready")
+        await asyncio.wait({self._pump, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if self._pump.done():
+            ready.cancel()
+            await self._pump
+
+    async def stop(self) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)
+        for cache in self._caches.values():
+            for watcher in cache.watchers():
+                watcher.close()
+
+    @property
+    def is_following(self) -> bool:
+        """The caches are loaded and the pump is alive: what readiness asks."""
+        return self._ready.is_set() and self._pump is not None and not self._pump.done()
+
+    async def _run(self) -> None:
+        """Follow the store; after a break of its watch, start again from its present state."""
+        while True:
+            try:
+                await self._follow()
+                return
+            except StoreError as error:
+                log.warning("the store's watch broke (%s); reading everything again", error)
+                self._ready.clear()
+                for cache in self._caches.values():
+                    cache.reset()
+                await asyncio.sleep(0.2)
+
+    async def _follow(self) -> None:
+        start = await self.store.revision()
+        self.revision = start
+        batches = self.store.watch(REGISTRY, after_revision=start)
+        for cache in list(self._caches.values()):
+            await self._load(cache)
+        self._ready.set()
+        async for batch in batches:
+            self._apply_batch(batch)
+
+    # ---- caches
+
+    def register(self, stored: StoredKind, index_field: str = "") -> Cache:
+        """The cache of a stored resource, made at the first call; `load` fills it when the hub
+        runs already."""
+        cache = self._caches.get(stored.prefix)
+        if cache is None:
+            cache = self._caches[stored.prefix] = Cache(stored, index_field)
+        return cache
+
+    async def load(self, cache: Cache) -> None:
+        """Fill a cache that was registered while the hub runs (a new custom resource)."""
+        if not cache.loaded:
+            await self._load(cache)
+
+    def unregister(self, prefix: str) -> None:
+        """Forget a resource that is no longer served; its watches end."""
+        cache = self._caches.pop(prefix, None)
+        if cache is not None:
+            cache.reset()
+
+    def revision_of(self, cache: Cache) -> int:
+        """The revision that a read of this cache shows (a fresh cache may be ahead of the pump)."""
+        return max(self.revision, cache.revision)
+
+    def caches(self) -> list[Cache]:
+        return list(self._caches.values())
+
+    async def _load(self, cache: Cache) -> None:
+        """Read a cache's objects page by page at one revision, then what happened meanwhile."""
+        stored = cache.stored
+        start, revision = "", 0
+        while True:
+            page = await self.store.range(
+                stored.prefix, limit=PAGE, start=start, at_revision=revision
+            )
+            revision = revision or page.revision
+            for kv in page.items:
+                cache.put(entry_of(kv, stored, None))
+            if not page.remaining:
+                break
+            start = page.items[-1].key + "\0"
+        cache.oldest = cache.revision = revision
+        cache.loaded = True
+        now = self.clock()
+        for event_revision, current, key in cache.buffered:
+            if event_revision > revision:
+                self._apply(cache, (event_revision, current, key), now)
+        cache.buffered.clear()
+
+    # ---- changes
+
+    def hint(self, key: str, value: bytes, facts: Facts) -> None:
+        """A writer's knowledge of what it is about to put, so that the hub need not decode it."""
+        if len(self._hints) > MAX_HINTS:
+            self._hints.clear()
+        self._hints[key] = (value, facts)
+
+    def _cache_of(self, key: str) -> Cache | None:
+        """Prefixes have one segment (`/registry/pods/`) or two (`/registry/services/specs/`)."""
+        first = key.index("/", len(REGISTRY)) + 1
+        cache = self._caches.get(key[:first])
+        if cache is None:
+            second = key.find("/", first) + 1
+            cache = self._caches.get(key[:second]) if second else None
+        return cache
+
+    def _apply_batch(self, batch: Sequence[Event]) -> None:
+        now = self.clock()
+        for event in batch:
+            cache = self._cache_of(event.key)
+            if cache is not None:
+                change = (event.revision, event.current, event.key)
+                if cache.loaded:
+                    self._apply(cache, change, now)
+                else:
+                    cache.buffered.append(change)
+        if batch:
+            self.revision = max(self.revision, batch[-1].revision)
+            self._release()
+
+    def _apply(self, cache: Cache, change: tuple[int, KeyValue | None, str], now: float) -> None:
+        revision, current, key = change
+        if revision <= cache.revision:
+            return
+        if current is None:
+            namespace, _, name = key[len(cache.stored.prefix) :].rpartition("/")
+            old = cache.remove(namespace, name)
+            if old is not None:
+                cache.record(Change(revision, old, None, now))
+            return
+        hint = self._hints.pop(key, None)
+        facts = hint[1] if hint is not None and hint[0] == current.value else None
+        entry = entry_of(current, cache.stored, facts)
+        cache.record(Change(revision, cache.put(entry), entry, now))
+
+    # ---- waiting
+
+    def _release(self) -> None:
+        while self._waiters and self._waiters[0][0] <= self.revision:
+            future = heapq.heappop(self._waiters)[2]
+            if not future.done():
+                future.set_result(None)
+
+    async def wait_for(self, revision: int) -> None:
+        """Return when the caches show everything up to a revision."""
+        if revision <= self.revision:
+            return
+        future = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiters, (revision, next(self._order), future))
+        await future
+
+    def tick(self) -> None:
+        """Once in a while: trim histories and send bookmarks."""
+        now = self.clock()
+        for cache in self._caches.values():
+            cache.trim(now)
+            for watcher in cache.watchers():
+                watcher.bookmark(self.revision)

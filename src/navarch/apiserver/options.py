@@ -1,0 +1,46 @@
+"""The options of an API server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """How one API server runs. Paths may be None in tests; a server without `tls_cert` speaks plain
+    HTTP and is for tests alone."""
+
+    data_dir: Path | None = None
+    """Where the database lies; needed by the sqlite store."""
+    store: str = "sqlite"
+    """sqlite or memory."""
+    bind_addresses: tuple[str, ...] = ("127.0.0.1",)
+    port: int = 8443
+    """0 lets the system choose."""
+    advertise_address: str = ""
+    """The address that `default/kubernetes` points to; by default the first bind address that is no
+    loopback one."""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    client_ca: Path | None = None
+    service_account_keys: tuple[Path, ...] = ()
+    """Public (or private) keys that service-account tokens are verified with."""
+    service_account_signing_key: Path | None = None
+    service_account_issuer: str = "https://kubernetes.default.svc.cluster.local"
+    api_audiences: tuple[str, ...] = ()
+    """By default the issuer."""
+    kubelet_client_cert: Path | None = None
+    kubelet_client_key: Path | None = None
+    kubelet_ca: Path | None = None
+    """Verifies the kubelets' serving certificates; without it they are not verified."""
+    service_cidr: str = "10.96.0.0/16"
+    node_port_range: tuple[int, int] = (30000, 32767)
+    anonymous_auth: bool = True
+    requestheader_client_ca: Path | None = None
+    requestheader_allowed_names: tuple[str, ...] = ()
+    event_ttl_seconds: int = 3600
+
+    @property
+    def audiences(self) -> tuple[str, ...]:
+        return self.api_audiences or (self.service_account_issuer,)

@@ -1,0 +1,36 @@
+"""What a write knows besides the object: who makes it, how, and where it may leave warnings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from navarch.apiserver.contracts import RequestInfo, UserInfo
+
+Object = dict[str, Any]
+
+SYSTEM = UserInfo("system:apiserver", groups=("system:masters", "system:authenticated"))
+"""The server itself, when it makes objects of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteContext:
+    """A write on its way to the store. `options` are the client's options object for admission;
+    `warnings` collects texts for `Warning` headers."""
+
+    info: RequestInfo
+    user: UserInfo = SYSTEM
+    field_manager: str = "kube-apiserver"
+    field_validation: str = "Warn"
+    dry_run: bool = False
+    options: Object = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+
+def internal_context(verb: str, group: str, version: str, resource: str) -> WriteContext:
+    """The context of a write that the server makes for itself."""
+    return WriteContext(RequestInfo(True, "", verb, group, version, resource))

@@ -1,0 +1,445 @@
+"""The registry: every write to an object, of whatever kind, goes through here.
+
+One path for built-in and custom resources: defaults, managed fields, mutating admission, the kind's
+strategy, validation, validating admission, and a compare-and-swap on the store. A write returns
+when it is durable and every read through the hub shows it.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from navarch.api import names
+from navarch.api.errors import (
+    OBJECT_MODIFIED,
+    ApiError,
+    FieldError,
+    already_exists,
+    bad_request,
+    conflict,
+    internal_error,
+    invalid,
+    invalid_object,
+    not_found,
+    too_large,
+)
+from navarch.api.patch.common import copy_json
+from navarch.apiserver.contracts import AdmissionPlugin, AdmissionRequest, UserInfo
+from navarch.apiserver.hub.entry import (
+    Entry,
+    Facts,
+    encode_object,
+    encode_stored,
+    facts_of,
+    tail_of,
+)
+from navarch.apiserver.hub.hub import Hub
+from navarch.apiserver.registry import metadata as meta
+from navarch.apiserver.registry.context import WriteContext
+from navarch.apiserver.registry.fields import FieldTracker
+from navarch.apiserver.registry.resource import Catalog, Resource
+from navarch.store.contract import CasFailed, Store, StoreError, StoreFull
+
+Object = dict[str, Any]
+
+VALUE_LIMIT = 1_572_864
+"""What etcd takes in one request: an object beyond it could not be handed over."""
+RETRIES = 10
+GENERATE_ATTEMPTS = 8
+
+Settle = Callable[[bool], Awaitable[None]]
+"""Ends a reservation that a hook made for a write: kept (True) or given back (False)."""
+Hook = Callable[[Object, Object | None, WriteContext], Awaitable[Settle | None]]
+Transform = Callable[[Object], Object]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The result of a write: the object in the requested version, and its bytes."""
+
+    obj: Object
+    body: bytes
+    created: bool = False
+
+
+class Registry:
+    """Writes to the objects of all kinds."""
+
+    def __init__(self, store: Store, hub: Hub, catalog: Catalog) -> None:
+        self.store = store
+        self.hub = hub
+        self.catalog = catalog
+        self.plugins: Sequence[AdmissionPlugin] = ()
+        self.hooks: dict[str, Hook] = {}
+        """By resource name: called before validation of a create or update, may allocate."""
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self.chooser = random.SystemRandom()
+        self.fields = FieldTracker()
+
+    def timestamp(self) -> str:
+        return self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    # ---- reading
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Entry:
+        """The entry of an object. Raises 404."""
+        entry = resource.cache.get(namespace, name)
+        if entry is None:
+            raise not_found(resource.kind.plural, resource.kind.group, name)
+        return entry
+
+    # ---- create
+
+    async def create(self, resource: Resource, obj: Object, context: WriteContext) -> Written:
+        """Make a new object out of a decoded one, which becomes the registry's. A generated name
+        that is taken is generated anew, and all that follows from the name with it."""
+        metadata = obj["metadata"]
+        if metadata.get("resourceVersion"):
+            raise bad_request("resourceVersion should not be set on objects to be created")
+        metadata.pop("resourceVersion", None)
+        base = "" if metadata.get("name") else metadata.get("generateName", "")
+        if not base:
+            return await self._create(resource, obj, context)
+        for attempt in range(1, GENERATE_ATTEMPTS + 1):
+            candidate = copy_json(obj)
+            candidate["metadata"]["name"] = names.generate_name(base, self.chooser)
+            try:
+                return await self._create(resource, candidate, context)
+            except ApiError as error:
+                if not error.is_already_exists:
+                    raise
+                if attempt == GENERATE_ATTEMPTS:
+                    error.message += (
+                        ", the server was not able to generate a unique name for the object"
+                    )
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _create(self, resource: Resource, obj: Object, context: WriteContext) -> Written:
+        strategy = resource.strategy
+        metadata = obj["metadata"]
+        meta.clear_server_fields(metadata)
+        metadata["uid"] = str(uuid.UUID(int=self.chooser.getrandbits(128), version=4))
+        metadata["creationTimestamp"] = self.timestamp()
+        for text in meta.dedup_owner_references(metadata):
+            context.warn(text)
+        resource.shape.default(obj)
+        strategy.defaults(obj)
+        strategy.prepare_create(obj)
+        strategy.stamp_user(obj, user_object(context.user))
+        self.fields.created(resource, obj, context, self.timestamp())
+        request = self.admission(resource, "CREATE", obj, None, context)
+        obj = await self._mutate(resource, request)
+        settle = await self._reserve(resource, obj, None, context)
+        kept = False
+        try:
+            self._check(resource, obj, self._create_errors(resource, obj))
+            await self._validate(request)
+            for text in strategy.warnings(obj, None):
+                context.warn(text)
+            written = await self._insert(resource, obj, context)
+            kept = not context.dry_run
+            return written
+        finally:
+            if settle is not None:
+                await settle(kept)
+
+    def _create_errors(self, resource: Resource, obj: Object) -> list[FieldError]:
+        errors = meta.validate_metadata(
+            obj["metadata"], resource.kind.namespaced, resource.strategy.validate_name
+        )
+        errors += resource.shape.validate(obj, None)
+        errors += resource.strategy.validate(obj)
+        return errors
+
+    async def _insert(self, resource: Resource, obj: Object, context: WriteContext) -> Written:
+        kind = resource.kind
+        metadata = obj["metadata"]
+        name = metadata["name"]
+        if context.dry_run:
+            if resource.cache.get(metadata.get("namespace", ""), name) is None:
+                return self._dry(resource, obj, created=True)
+        else:
+            try:
+                return await self._put(resource, obj, 0)
+            except CasFailed:
+                pass
+        raise already_exists(kind.plural, kind.group, name)
+
+    # ---- update
+
+    async def update(
+        self,
+        resource: Resource,
+        key: tuple[str, str],
+        transform: Transform,
+        context: WriteContext,
+        subresource: str = "",
+    ) -> Written:
+        """Change an object: `transform` makes the wanted object from a private copy of the current
+        one, and is called again when another write came first. Raises 404, 409, 422."""
+        namespace, name = key
+        for _ in range(RETRIES):
+            entry = self.get(resource, namespace, name)
+            try:
+                return await self._attempt(resource, entry, transform, context, subresource)
+            except CasFailed as lost:
+                await self.catch_up(lost)
+        raise conflict(resource.kind.plural, resource.kind.group, name, OBJECT_MODIFIED)
+
+    async def catch_up(self, lost: CasFailed) -> None:
+        """After a lost race: wait until the caches show what won it."""
+        if lost.current is not None:
+            await self.hub.wait_for(lost.current.mod_revision)
+        else:
+            await self.hub.wait_for(await self.store.revision())
+
+    async def _attempt(
+        self,
+        resource: Resource,
+        entry: Entry,
+        transform: Transform,
+        context: WriteContext,
+        subresource: str,
+    ) -> Written:
+        strategy = resource.strategy
+        old = resource.decode(entry)
+        obj = transform(resource.decode(entry))
+        metadata, old_metadata = obj["metadata"], old["metadata"]
+        pinned = self._check_identity(resource, metadata, old_metadata, entry)
+        meta.carry_over(metadata, old_metadata)
+        for text in meta.dedup_owner_references(metadata):
+            context.warn(text)
+        resource.shape.default(obj)
+        strategy.defaults(obj)
+        strategy.prepare_update(obj, old, subresource)
+        obj = self.fields.updated(resource, obj, old, context, self.timestamp(), subresource)
+        request = self.admission(resource, "UPDATE", obj, old, context)
+        obj = await self._mutate(resource, request)
+        settle = await self._reserve(resource, obj, old, context)
+        kept = False
+        try:
+            self._check(resource, obj, self._update_errors(resource, obj, old, subresource))
+            await self._validate(request)
+            for text in strategy.warnings(obj, old):
+                context.warn(text)
+            written = await self._replace(resource, obj, entry, context)
+            kept = not context.dry_run
+            return written
+        except CasFailed:
+            if pinned:
+                raise conflict(
+                    resource.kind.plural, resource.kind.group, entry.name, OBJECT_MODIFIED
+                ) from None
+            raise
+        finally:
+            if settle is not None:
+                await settle(kept)
+
+    def _check_identity(
+        self, resource: Resource, metadata: Object, old: Object, entry: Entry
+    ) -> bool:
+        """The resourceVersion and uid that a client names must be those there are. Returns whether
+        the write insists on this revision."""
+        kind = resource.kind
+        uid = metadata.get("uid")
+        if uid and uid != old.get("uid"):
+            key = f"{resource.stored_kind.prefix}{entry.path}"
+            raise conflict(
+                kind.plural,
+                kind.group,
+                entry.name,
+                f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, "
+                f"AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, "
+                f"UID in object meta: {old.get('uid')}",
+            )
+        version = metadata.get("resourceVersion") or "0"
+        if version == "0":
+            if not resource.strategy.allow_unconditional_update:
+                error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
+                raise invalid_object(kind.kind, kind.group, entry.name, [error])
+            metadata["resourceVersion"] = str(entry.revision)
+            return False
+        if not (version.isascii() and version.isdigit()):
+            error = invalid("metadata.resourceVersion", version, "must be an unsigned integer")
+            raise bad_request(str(error))
+        if int(version) != entry.revision:
+            raise conflict(kind.plural, kind.group, entry.name, OBJECT_MODIFIED)
+        return True
+
+    def _update_errors(
+        self, resource: Resource, obj: Object, old: Object, subresource: str
+    ) -> list[FieldError]:
+        errors = meta.validate_metadata_update(obj["metadata"], old["metadata"])
+        if obj["metadata"] != old["metadata"]:
+            errors += meta.validate_metadata(
+                obj["metadata"], resource.kind.namespaced, lambda name: []
+            )
+        errors += resource.shape.validate(obj, old)
+        errors += resource.strategy.validate_update(obj, old, subresource)
+        return errors
+
+    async def _replace(
+        self, resource: Resource, obj: Object, entry: Entry, context: WriteContext
+    ) -> Written:
+        """Put a changed object, or remove it when this update took its last finalizer."""
+        stored = resource.stored_kind
+        value = self._encode(resource, obj)
+        if tail_of(value, stored, entry.revision) == entry.tail:
+            return Written(obj, resource.body(entry))
+        if context.dry_run:
+            return self._dry(resource, obj)
+        if _is_released(obj, entry.decode(stored)):
+            revision = await self.remove(resource, entry)
+            obj["metadata"]["resourceVersion"] = str(revision)
+            tail = tail_of(value, stored, revision)
+            return Written(obj, resource.body(_detached(entry, tail, revision)))
+        return await self._put(resource, obj, entry.revision)
+
+    # ---- the store
+
+    def _encode(self, resource: Resource, obj: Object) -> bytes:
+        stored_obj = obj
+        if resource.convert_in is not None:
+            stored_obj = resource.to_stored(copy_json(obj))
+        value = encode_stored(stored_obj, resource.stored_kind)
+        if len(value) > VALUE_LIMIT:
+            raise too_large(VALUE_LIMIT)
+        return value
+
+    async def _put(self, resource: Resource, obj: Object, expected: int) -> Written:
+        """Compare and swap; returns when the hub shows it. Raises CasFailed."""
+        stored = resource.stored_kind
+        metadata = obj["metadata"]
+        key = stored.key(metadata.get("namespace", ""), metadata["name"])
+        value = self._encode(resource, obj)
+        if resource.convert_in is None:
+            self.hub.hint(key, value, facts_of(stored, obj))
+        revision = await self._write(self.store.put(key, value, expected=expected))
+        await self.hub.wait_for(revision)
+        metadata["resourceVersion"] = str(revision)
+        tail = tail_of(value, stored, revision)
+        body = resource.head + tail
+        if resource.convert_out is not None:
+            body = resource.body(_detached(None, tail, revision))
+        return Written(obj, body, created=expected == 0)
+
+    async def rewrite(self, resource: Resource, obj: Object, expected: int) -> Written:
+        """Put an object as it is, without the update path: the server's own marks. CasFailed."""
+        return await self._put(resource, obj, expected)
+
+    async def remove(self, resource: Resource, entry: Entry) -> int:
+        """Remove an object at the revision of `entry`. Raises CasFailed."""
+        key = resource.stored_kind.key(entry.namespace, entry.name)
+        revision = await self._write(self.store.delete(key, expected=entry.revision))
+        await self.hub.wait_for(revision)
+        return revision
+
+    async def _write(self, operation: Awaitable[int]) -> int:
+        """A store write; a full or broken store is never taken for a lost race."""
+        try:
+            return await operation
+        except CasFailed:
+            raise
+        except StoreFull as error:
+            raise internal_error(f"the store is full: {error}") from error
+        except StoreError as error:
+            raise internal_error(str(error)) from error
+
+    def _dry(self, resource: Resource, obj: Object, created: bool = False) -> Written:
+        """The answer to a dry run: everything but the write."""
+        body = encode_object(obj, resource.kind.api_version, resource.kind.kind)
+        return Written(obj, body, created)
+
+    # ---- admission and checks
+
+    def admission(
+        self,
+        resource: Resource,
+        operation: str,
+        obj: Object | None,
+        old: Object | None,
+        context: WriteContext,
+    ) -> AdmissionRequest:
+        return AdmissionRequest(
+            operation=operation,
+            info=context.info,
+            kind=resource.kind.kind,
+            user=context.user,
+            obj=obj,
+            old=old,
+            dry_run=context.dry_run,
+            options=context.options,
+            warnings=context.warnings,
+        )
+
+    async def _mutate(self, resource: Resource, request: AdmissionRequest) -> Object:
+        """Mutating admission, and defaults for what it added."""
+        is_handled = False
+        for plugin in self.plugins:
+            if plugin.handles(request):
+                await plugin.admit(request)
+                is_handled = True
+        obj = request.obj
+        assert obj is not None
+        if is_handled:
+            resource.shape.default(obj)
+            resource.strategy.defaults(obj)
+        return obj
+
+    async def _validate(self, request: AdmissionRequest) -> None:
+        for plugin in self.plugins:
+            if plugin.handles(request):
+                await plugin.validate(request)
+
+    async def admit_removal(self, request: AdmissionRequest) -> None:
+        """Admission of a deletion or a connection: mutating first, then validating."""
+        for plugin in self.plugins:
+            if plugin.handles(request):
+                await plugin.admit(request)
+        await self._validate(request)
+
+    async def _reserve(
+        self, resource: Resource, obj: Object, old: Object | None, context: WriteContext
+    ) -> Settle | None:
+        hook = self.hooks.get(resource.name)
+        return await hook(obj, old, context) if hook is not None else None
+
+    def _check(self, resource: Resource, obj: Object, errors: list[FieldError]) -> None:
+        if errors:
+            kind = resource.kind
+            raise invalid_object(kind.kind, kind.group, obj["metadata"].get("name", ""), errors)
+
+
+def user_object(user: UserInfo) -> Object:
+    """The user as an authentication.k8s.io/v1 UserInfo."""
+    result: Object = {"username": user.name}
+    if user.uid:
+        result["uid"] = user.uid
+    if user.groups:
+        result["groups"] = list(user.groups)
+    if user.extra:
+        result["extra"] = {key: list(values) for key, values in user.extra.items()}
+    return result
+
+
+def _is_released(obj: Object, old: Object) -> bool:
+    """An update that leaves a deleted object without finalizers and without grace removes it."""
+    metadata, before = obj["metadata"], old["metadata"]
+    if not before.get("deletionTimestamp") or metadata.get("finalizers"):
+        return False
+    if before.get("deletionGracePeriodSeconds"):
+        return False
+    is_namespace = obj.get("kind") == "Namespace" and obj.get("apiVersion") == "v1"
+    return not (is_namespace and (obj.get("spec") or {}).get("finalizers"))
+
+
+def _detached(entry: Entry | None, tail: bytes, revision: int) -> Entry:
+    """An entry that is in no cache: a state just written or just removed."""
+    create = entry.create_revision if entry is not None else revision
+    return Entry("", "", tail, Facts({}, ()), (create, revision))

@@ -1,0 +1,175 @@
+"""Served resources: a row of the kinds table joined with its cache, its strategy and its shape.
+
+The catalog knows every resource that is served right now; custom resources come and go while it
+runs. All versions of one kind share one cache, which holds the stored version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from navarch.api.kinds import KINDS, Kind
+from navarch.api.strategies.base import Strategy
+from navarch.apiserver.hub.cache import Cache
+from navarch.apiserver.hub.entry import Entry, StoredKind, encode_tail, object_head
+from navarch.apiserver.hub.hub import Hub
+from navarch.apiserver.registry.behaviour import conversions, strategy_for
+from navarch.apiserver.registry.shape import Shape, built_in_shape
+
+Object = dict[str, Any]
+
+INDEX_FIELDS = {"pods": "spec.nodeName"}
+"""The field of a kind that many watches select by, each another value."""
+
+
+@dataclass(eq=False, slots=True)
+class Resource:
+    """One resource in one version, ready to be served."""
+
+    kind: Kind
+    stored: Kind
+    """The row of the stored version; the same row for most."""
+    cache: Cache
+    strategy: Strategy
+    shape: Shape
+    is_custom: bool = False
+    convert_out: Callable[[Object], Object] | None = None
+    """From the stored version to this one; None when only apiVersion differs. May change its
+    argument."""
+    convert_in: Callable[[Object], Object] | None = None
+    definition: Object | None = None
+    """Of a custom resource: its CustomResourceDefinition."""
+    head: bytes = field(init=False)
+    item_head: bytes = field(init=False)
+    """The bytes of a list item before its tail: items of built-in lists carry no kind."""
+
+    def __post_init__(self) -> None:
+        self.head = object_head(self.kind.api_version, self.kind.kind)
+        self.item_head = self.head if self.is_custom else b"{"
+
+    @property
+    def stored_kind(self) -> StoredKind:
+        return self.cache.stored
+
+    @property
+    def name(self) -> str:
+        """`pods`, `deployments.apps`: as messages and lookups spell it."""
+        return str(self.kind)
+
+    def to_stored(self, obj: Object) -> Object:
+        """An object of this version in the stored one."""
+        return obj if self.convert_in is None else self.convert_in(obj)
+
+    def from_stored(self, obj: Object) -> Object:
+        """A stored object (private to the caller) in this version."""
+        if self.convert_out is not None:
+            obj = self.convert_out(obj)
+        obj["apiVersion"] = self.kind.api_version
+        return obj
+
+    def decode(self, entry: Entry) -> Object:
+        """A private copy of an entry in this version."""
+        return self.from_stored(entry.decode(self.stored_kind))
+
+    def tail(self, entry: Entry) -> bytes:
+        """The tail of an entry in this version."""
+        if self.convert_out is None:
+            return entry.tail
+        return encode_tail(self.decode(entry))
+
+    def body(self, entry: Entry) -> bytes:
+        """The whole object in this version, as a response."""
+        return self.head + self.tail(entry)
+
+
+class Catalog:
+    """Every resource that is served, by group, version and plural."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.generation = 0
+        """Counts changes: what is derived from the catalog (discovery) is cached under it."""
+        self._resources: dict[tuple[str, str, str], Resource] = {}
+        self._listeners: list[Callable[[], None]] = []
+
+    def add_built_in(self) -> None:
+        """Register every stored kind of the table."""
+        for kind in KINDS:
+            if kind.is_stored:
+                self._resources[kind.group, kind.version, kind.plural] = built_in(kind, self.hub)
+
+    def find(self, group: str, version: str, plural: str) -> Resource | None:
+        return self._resources.get((group, version, plural))
+
+    def get(self, group: str, version: str, plural: str) -> Resource:
+        """A resource that must exist. Raises KeyError."""
+        return self._resources[group, version, plural]
+
+    def by_group(self, group: str, plural: str) -> Resource | None:
+        """A resource in any served version, the stored one first."""
+        found = [
+            each
+            for (of_group, _, of_plural), each in self._resources.items()
+            if of_group == group and of_plural == plural
+        ]
+        found.sort(key=lambda each: each.kind.version != each.stored.version)
+        return found[0] if found else None
+
+    def by_name(self, name: str) -> Resource | None:
+        """A resource as lookups spell it: `pods`, `rolebindings.rbac.authorization.k8s.io`."""
+        plural, _, group = name.partition(".")
+        return self.by_group(group, plural)
+
+    def __iter__(self) -> Iterator[Resource]:
+        return iter(list(self._resources.values()))
+
+    def custom(self) -> list[Resource]:
+        return [each for each in self._resources.values() if each.is_custom]
+
+    def set_custom(self, group: str, plural: str, resources: list[Resource]) -> None:
+        """Replace all versions of one custom resource; none removes it."""
+        for key in [key for key in self._resources if key[0] == group and key[2] == plural]:
+            if self._resources[key].is_custom:
+                del self._resources[key]
+        for each in resources:
+            self._resources[each.kind.group, each.kind.version, each.kind.plural] = each
+        self.changed()
+
+    def changed(self) -> None:
+        self.generation += 1
+        for listener in self._listeners:
+            listener()
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        self._listeners.append(listener)
+
+
+def built_in(kind: Kind, hub: Hub) -> Resource:
+    """A kind of the table as a served resource."""
+    stored = kind.stored_kind
+    strategy = strategy_for(kind)
+    stored_strategy = strategy if stored is kind else strategy_for(stored)
+    probe = stored_strategy.selectable_fields({"metadata": {}})
+    cache = hub.register(
+        StoredKind(
+            prefix=stored.storage_range(),
+            api_version=stored.api_version,
+            kind=stored.kind,
+            namespaced=stored.namespaced,
+            field_names=tuple(probe),
+            selectable_fields=stored_strategy.selectable_fields,
+        ),
+        INDEX_FIELDS.get(str(stored), ""),
+    )
+    convert_out, convert_in = conversions(stored, kind)
+    return Resource(
+        kind=kind,
+        stored=stored,
+        cache=cache,
+        strategy=strategy,
+        shape=built_in_shape(kind),
+        convert_out=convert_out,
+        convert_in=convert_in,
+    )

@@ -1,0 +1,144 @@
+"""The API server as a whole: wires the parts, opens the sockets, serves until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from navarch.apiserver.contracts import AdmissionPlugin, Authenticator, Authorizer
+from navarch.apiserver.core import Core
+from navarch.apiserver.http.app import App
+from navarch.apiserver.http.connection import FrontServer
+from navarch.apiserver.http.health import Health, index_handler, metrics_handler, version
+from navarch.apiserver.hub.hub import Hub
+from navarch.apiserver.options import ServerOptions
+from navarch.apiserver.registry.registry import Registry
+from navarch.apiserver.registry.resource import Catalog
+from navarch.apiserver.verbs import delete, patch, read, watch, write
+from navarch.store.contract import Store
+from navarch.store.memory import open_memory_store
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 50.0
+STOP_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """Who decides who may do what. Tests bring their own."""
+
+    authenticator: Authenticator
+    authorizer: Authorizer
+    plugins: Sequence[AdmissionPlugin] = ()
+
+
+class Server:
+    """One API server in this process."""
+
+    def __init__(self, options: ServerOptions, store: Store, security: Security) -> None:
+        self.options = options
+        self.store = store
+        hub = Hub(store)
+        catalog = Catalog(hub)
+        catalog.add_built_in()
+        registry = Registry(store, hub, catalog)
+        registry.plugins = security.plugins
+        self.core = Core(
+            options=options,
+            store=store,
+            hub=hub,
+            catalog=catalog,
+            registry=registry,
+            authenticator=security.authenticator,
+            authorizer=security.authorizer,
+        )
+        self.app = App(self.core)
+        self.health = Health(self.core)
+        self._add_handlers()
+        self._front: FrontServer | None = None
+        self._listeners: list[asyncio.Server] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self.port = options.port
+
+    def _add_handlers(self) -> None:
+        app = self.app
+        app.verbs = {
+            "get": read.get,
+            "list": read.list_objects,
+            "watch": watch.watch,
+            "create": write.create,
+            "update": write.update,
+            "patch": patch.patch,
+            "delete": delete.delete,
+            "deletecollection": delete.delete_collection,
+        }
+        self.health.add_to(app)
+        app.paths["/version"] = app.paths["/version/"] = version
+        app.paths["/metrics"] = metrics_handler(app)
+        app.paths["/"] = index_handler(app)
+
+    async def start(self) -> None:
+        """Load the caches and open the sockets."""
+        await self.core.hub.start()
+        self._front = FrontServer(self.app)
+        context = tls_context(self.options)
+        loop = asyncio.get_running_loop()
+        for address in self.options.bind_addresses:
+            listener = await loop.create_server(
+                self._front, address, self.port, ssl=context, backlog=1024
+            )
+            if not self.port:
+                self.port = listener.sockets[0].getsockname()[1]
+            self._listeners.append(listener)
+        self._tasks.append(asyncio.create_task(self._tick(), name="hub-tick"))
+
+    @property
+    def url(self) -> str:
+        scheme = "https" if self.options.tls_cert else "http"
+        return f"{scheme}://{self.options.bind_addresses[0]}:{self.port}"
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self.core.hub.tick()
+
+    async def stop(self) -> None:
+        """End the watches, finish what is in flight, close."""
+        for listener in self._listeners:
+            listener.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for cache in self.core.hub.caches():
+            for watcher in cache.watchers():
+                watcher.finish()
+        if self._front is not None:
+            await self._front.shutdown(STOP_SECONDS)
+        await self.core.hub.stop()
+        await self.store.close()
+
+
+def tls_context(options: ServerOptions) -> ssl.SSLContext | None:
+    """TLS 1.2 or later; client certificates are optional and verified when given."""
+    if options.tls_cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(options.tls_cert, options.tls_key)
+    context.set_alpn_protocols(["http/1.1"])
+    if options.client_ca is not None:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_verify_locations(options.client_ca)
+        if options.requestheader_client_ca is not None:
+            context.load_verify_locations(options.requestheader_client_ca)
+    return context
+
+
+async def open_store(options: ServerOptions) -> Store:
+    if options.store == "memory":
+        return open_memory_store()
+    raise ValueError(f"unknown store {options.store!r}: sqlite and memory are known")

@@ -1,0 +1,144 @@
+"""PATCH: JSON patch, merge patch, strategic merge patch, server-side apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp.web import StreamResponse
+
+from navarch.api.errors import ApiError, FieldError, bad_request, forbidden_field, required
+from navarch.api.patch.json import apply_json_patch
+from navarch.api.patch.merge import apply_merge_patch
+from navarch.api.patch.strategic import apply_strategic_merge_patch
+from navarch.api.schema.facts import schema_for
+from navarch.apiserver.core import Core
+from navarch.apiserver.http.body import (
+    Document,
+    content_type,
+    decode_json,
+    decode_yaml,
+    read_body,
+    unsupported_media_type,
+)
+from navarch.apiserver.http.call import Call
+from navarch.apiserver.http.options import WriteOptions, options_error, write_options
+from navarch.apiserver.registry.context import WriteContext
+from navarch.apiserver.registry.registry import Written
+from navarch.apiserver.registry.resource import Resource
+from navarch.apiserver.verbs.write import context_of, respond_written
+from navarch.apiserver.verbs.write_body import report, shaped
+
+Object = dict[str, Any]
+Apply = Callable[[Object, Any], Object]
+
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+
+
+async def patch(
+    core: Core, call: Call, resource: Resource, subresource: str = ""
+) -> StreamResponse:
+    """Change an object by a patch; apply creates it when it is not there."""
+    media_type = _check_type(call, resource)
+    options = write_options(call, "PatchOptions")
+    _check_options(call, options, media_type)
+    context = context_of(call, options, "PatchOptions")
+    body = await read_body(call.request)
+    if media_type == APPLY_PATCH:
+        written = await apply(
+            core, call, resource, decode_yaml(body), (context, options), subresource
+        )
+        return respond_written(call, resource, written, 201 if written.created else 200)
+    document = decode_json(body, strict=options.field_validation == "Strict")
+    transform = patch_transform(resource, media_type, document, options, context)
+    key = (call.info.namespace if resource.kind.namespaced else "", call.info.name)
+    written = await core.registry.update(resource, key, transform, context, subresource)
+    return respond_written(call, resource, written)
+
+
+def _check_type(call: Call, resource: Resource) -> str:
+    media_type = content_type(call.request)
+    accepted = [JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH]
+    if resource.is_custom:
+        accepted.remove(STRATEGIC_PATCH)
+    if media_type not in accepted:
+        raise unsupported_media_type(", ".join(accepted))
+    return media_type
+
+
+def _check_options(call: Call, options: WriteOptions, media_type: str) -> None:
+    errors: list[FieldError] = []
+    if media_type == APPLY_PATCH:
+        if not call.parameter("fieldManager"):
+            errors.append(required("fieldManager", "is required for apply patch"))
+    elif "force" in call.target.query:
+        errors.append(forbidden_field("force", "may not be specified for non-apply patch"))
+    if errors:
+        raise options_error("PatchOptions", errors)
+
+
+def patch_transform(
+    resource: Resource,
+    media_type: str,
+    document: Document,
+    options: WriteOptions,
+    context: WriteContext,
+) -> Callable[[Object], Object]:
+    """A function from the current object to the patched one, in canonical form."""
+    kind = resource.kind
+    if document.duplicates:
+        report(resource, [], document, options.field_validation, context)
+
+    def transform(current: Object) -> Object:
+        if media_type == JSON_PATCH:
+            result = apply_json_patch(current, document.value)
+        elif media_type == MERGE_PATCH:
+            result = apply_merge_patch(current, document.value)
+        else:
+            facts = schema_for(kind.group, kind.version, kind.kind)
+            result = apply_strategic_merge_patch(current, document.value, facts)
+        return checked_result(resource, result, current, options, context)
+
+    return transform
+
+
+def checked_result(
+    resource: Resource,
+    result: Object,
+    current: Object,
+    options: WriteOptions,
+    context: WriteContext,
+) -> Object:
+    """A patch's result in canonical form; it may change neither kind nor name."""
+    if not isinstance(result.get("metadata"), dict):
+        raise bad_request("metadata: must be an object")
+    obj = shaped(resource, Document(result), options.field_validation, context)
+    metadata, before = obj["metadata"], current["metadata"]
+    name = metadata.get("name") or before["name"]
+    if name != before["name"]:
+        raise bad_request(
+            f"the name of the object ({name}) does not match the name on the URL ({before['name']})"
+        )
+    metadata["name"] = name
+    if before.get("namespace"):
+        namespace = metadata.setdefault("namespace", before["namespace"])
+        if namespace != before["namespace"]:
+            raise bad_request(
+                "the namespace of the object does not match the namespace on the request"
+            )
+    return obj
+
+
+async def apply(
+    core: Core,
+    call: Call,
+    resource: Resource,
+    document: Document,
+    how: tuple[WriteContext, WriteOptions],
+    subresource: str,
+) -> Written:
+    """Server-side apply."""
+    raise ApiError(415, "UnsupportedMediaType", "server-side apply is not served")

@@ -1,0 +1,277 @@
+"""GET of one object, and lists: answered from the hub's bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import msgspec
+from aiohttp.web import StreamResponse
+
+from navarch.api.errors import ApiError, bad_request, gone, not_found
+from navarch.apiserver.core import Core
+from navarch.apiserver.http.call import Call
+from navarch.apiserver.http.negotiation import JSON
+from navarch.apiserver.http.options import ListOptions, list_options, parse_revision
+from navarch.apiserver.http.respond import (
+    accepts_gzip,
+    base_headers,
+    encode_json,
+    respond_bytes,
+    respond_object,
+)
+from navarch.apiserver.http.transform import transform_list, transform_object
+from navarch.apiserver.hub.entry import Entry, entry_of
+from navarch.apiserver.hub.watcher import Selection
+from navarch.apiserver.registry.resource import Resource
+from navarch.apiserver.verbs.selection import selection_of
+from navarch.store.contract import Compacted, FutureRevision
+
+STREAM_THRESHOLD = 2 * 1024 * 1024
+STREAM_PIECE = 512 * 1024
+FUTURE_SECONDS = 3.0
+TOKEN_VERSION = "meta.k8s.io/v1"
+
+
+async def get(core: Core, call: Call, resource: Resource) -> StreamResponse:
+    """One object, at the newest revision (or a newer one than was asked for)."""
+    if call.target.query:
+        text = call.parameter("resourceVersion")
+        if text:
+            await wait_for_revision(core, parse_revision(text))
+    info = call.info
+    namespace = info.namespace if resource.kind.namespaced else ""
+    entry = resource.cache.get(namespace, info.name)
+    if entry is None:
+        raise not_found(resource.kind.plural, resource.kind.group, info.name)
+    if call.representation.transform:
+        obj = resource.decode(entry)
+        include = call.parameter("includeObject")
+        return respond_object(call, transform_object(resource, obj, call.representation, include))
+    return respond_bytes(call, resource.body(entry))
+
+
+async def wait_for_revision(core: Core, revision: int) -> None:
+    """Wait for a revision that has not happened yet. Raises 504 after three seconds."""
+    if revision <= core.hub.revision:
+        return
+    try:
+        async with asyncio.timeout(FUTURE_SECONDS):
+            await core.hub.wait_for(revision)
+    except TimeoutError:
+        text = f"Too large resource version: {revision}, current: {core.hub.revision}"
+        cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+        details = {"causes": [cause], "retryAfterSeconds": 1}
+        raise ApiError(504, "Timeout", text, details) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The entries of a list and what its metadata says. `next_key` is the path to go on after."""
+
+    entries: Sequence[Entry]
+    revision: int
+    next_key: str = ""
+    remaining: int = 0
+
+
+async def list_objects(core: Core, call: Call, resource: Resource) -> StreamResponse:
+    """A list, whole or in pages."""
+    options = list_options(call, is_watch=False)
+    namespace = call.info.namespace if resource.kind.namespaced else ""
+    selection = selection_of(resource, namespace, options)
+    page = await find_page(core, resource, selection, options)
+    metadata: dict[str, object] = {"resourceVersion": str(page.revision)}
+    if page.next_key:
+        metadata["continue"] = encode_token(page.revision, page.next_key)
+        if selection.everything and page.remaining:
+            metadata["remainingItemCount"] = page.remaining
+    if call.representation.transform:
+        objects = [resource.decode(entry) for entry in page.entries]
+        include = call.parameter("includeObject")
+        wanted = call.representation
+        return respond_object(call, transform_list(resource, objects, wanted, metadata, include))
+    head = b'{"kind":%b,"apiVersion":%b,"metadata":%b,"items":[' % (
+        encode_json(resource.kind.list_kind),
+        encode_json(resource.kind.api_version),
+        encode_json(metadata),
+    )
+    return await _respond_list(call, resource, head, page.entries)
+
+
+async def _respond_list(
+    call: Call, resource: Resource, head: bytes, entries: Sequence[Entry]
+) -> StreamResponse:
+    """Join the entries' bytes; what is big goes out in pieces, so that memory holds it once."""
+    item_head = resource.item_head
+    if resource.convert_out is None:
+        tails = [entry.tail for entry in entries]
+    else:
+        tails = [resource.tail(entry) for entry in entries]
+    separator = b"," + item_head
+    size = sum(map(len, tails))
+    is_plain = call.representation.media_type == JSON and not call.wants_indent
+    if size < STREAM_THRESHOLD or not is_plain or accepts_gzip(call):
+        items = item_head + separator.join(tails) if tails else b""
+        return respond_bytes(call, b"%b%b]}" % (head, items))
+    headers = base_headers(call)
+    headers["Content-Type"] = JSON
+    response = StreamResponse(headers=headers)
+    total = len(head) + size + len(item_head) + (len(tails) - 1) * len(separator) + 2
+    response.content_length = total
+    await response.prepare(call.request)
+    pieces = [head + item_head]
+    gathered = 0
+    last = len(tails) - 1
+    for index, tail in enumerate(tails):
+        pieces.append(tail)
+        pieces.append(separator if index < last else b"]}")
+        gathered += len(tail)
+        if gathered >= STREAM_PIECE:
+            await response.write(b"".join(pieces))
+            pieces.clear()
+            gathered = 0
+    await response.write(b"".join(pieces))
+    await response.write_eof()
+    return response
+
+
+# ---- paging
+
+
+async def find_page(
+    core: Core, resource: Resource, selection: Selection, options: ListOptions
+) -> Page:
+    """The entries that a list's options ask for. Raises 400, 410, 504."""
+    hub, cache = core.hub, resource.cache
+    if options.continue_token:
+        if options.revision:
+            raise bad_request("specifying resource version is not allowed when using continue")
+        revision, start = decode_token(options.continue_token)
+        if revision > 0 and cache.revision > revision:
+            return await _stored_page(core, resource, selection, options, (revision, start))
+        shown = revision if revision > 0 else hub.revision_of(cache)
+        return _cached_page(resource, selection, options.limit, shown, start)
+    asked = options.revision or 0
+    if asked:
+        await wait_for_revision(core, asked)
+        is_exact = options.match == "Exact" or (not options.match and options.limit)
+        if is_exact and cache.revision > asked:
+            return await _stored_page(core, resource, selection, options, (asked, ""))
+        if is_exact:
+            return _cached_page(resource, selection, options.limit, asked, "")
+    limit = options.limit if options.revision != 0 else 0
+    return _cached_page(resource, selection, limit, hub.revision_of(cache), "")
+
+
+def _cached_page(
+    resource: Resource, selection: Selection, limit: int, revision: int, start: str
+) -> Page:
+    cache = resource.cache
+    if not limit and not start:
+        return Page(list(cache.select(selection)), revision)
+    entries = cache.scan(selection.namespace, start)
+    if not selection.everything:
+        entries = filter(selection.matches, entries)
+    found = list(islice(entries, limit)) if limit else list(entries)
+    if not limit or len(found) < limit:
+        return Page(found, revision)
+    remaining = sum(1 for _ in entries) if selection.everything else int(any(True for _ in entries))
+    if not remaining:
+        return Page(found, revision)
+    return Page(found, revision, found[-1].path, remaining)
+
+
+async def _stored_page(
+    core: Core,
+    resource: Resource,
+    selection: Selection,
+    options: ListOptions,
+    position: tuple[int, str],
+) -> Page:
+    """A page of the past, read from the store's own history."""
+    revision, start = position
+    stored = resource.stored_kind
+    prefix = stored.prefix
+    if selection.namespace and stored.namespaced:
+        prefix += selection.namespace + "/"
+    begin = f"{stored.prefix}{start}\0" if start else ""
+    found: list[Entry] = []
+    limit = options.limit
+    while True:
+        size = max(limit - len(found), 100) if limit and not selection.everything else limit
+        try:
+            result = await core.store.range(prefix, limit=size, start=begin, at_revision=revision)
+        except Compacted:
+            raise _expired(revision, start) from None
+        except FutureRevision as error:
+            raise gone(str(error)) from None
+        for index, kv in enumerate(result.items):
+            entry = entry_of(kv, stored, None)
+            if not selection.everything and not selection.matches(entry):
+                continue
+            found.append(entry)
+            if limit and len(found) == limit:
+                left = result.remaining + len(result.items) - index - 1
+                return Page(found, revision, entry.path if left else "", left)
+        if not result.remaining:
+            return Page(found, revision)
+        begin = result.items[-1].key + "\0"
+
+
+class _ExpiredList(ApiError):
+    """410 with a token to go on with, inconsistently."""
+
+    def __init__(self, status: int, reason: str, message: str, token: str) -> None:
+        super().__init__(status, reason, message)
+        self.token = token
+
+    def to_status(self) -> dict[str, Any]:
+        status = super().to_status()
+        status["metadata"] = {"continue": self.token}
+        return status
+
+
+def _expired(revision: int, start: str) -> ApiError:
+    """410; a list that was under way gets a token to go on with at the present revision."""
+    if not start:
+        return gone(f"The resourceVersion for the provided list is too old: {revision}")
+    return _ExpiredList(
+        410,
+        "Expired",
+        "The provided continue parameter is too old to display a consistent list result. You can "
+        "start a new list without the continue parameter, or use the continue token in this "
+        "response to retrieve the remainder of the results. Continuing with the provided token "
+        "results in an inconsistent list - objects that were created, modified, or deleted between "
+        "the time the first chunk was returned and now may show up in the list.",
+        token=encode_token(-1, start),
+    )
+
+
+def encode_token(revision: int, path: str) -> str:
+    """A continue token: the snapshot's revision, and where to go on (just behind `path`)."""
+    text = msgspec.json.encode({"v": TOKEN_VERSION, "rv": revision, "start": path + "\0"})
+    return base64.urlsafe_b64encode(text).decode().rstrip("=")
+
+
+def decode_token(token: str) -> tuple[int, str]:
+    """Revision and path of a token; the revision is -1 for an inconsistent one. Raises 400."""
+    try:
+        padded = token + "=" * (-len(token) % 4)
+        data = msgspec.json.decode(base64.urlsafe_b64decode(padded.encode("ascii")))
+        version, revision, start = data["v"], data["rv"], data["start"]
+        if version != TOKEN_VERSION or type(revision) is not int or type(start) is not str:
+            raise ValueError("wrong version or types")
+    except (ValueError, KeyError, TypeError, binascii.Error, msgspec.DecodeError) as error:
+        raise bad_request(f"continue key is not valid: {error}") from None
+    path = start.removesuffix("\0")
+    if not path or ".." in path.split("/") or path.count("/") > 1 or path.startswith("/"):
+        raise bad_request("continue key is not valid: invalid start")
+    if revision == 0 or revision < -1:
+        raise bad_request("continue key is not valid: incorrect encoded start resourceVersion")
+    return revision, path
