@@ -208,7 +208,10 @@ class Credentials:
         self._clock = clock
         self._checked = clock.monotonic()
         self._stamp = self._file_stamp()
-        self.ssl_context, self.headers = self._read()
+        try:
+            self.ssl_context, self.headers = self._read()
+        except OSError as error:
+            raise ConfigError(f"cannot read the credentials: {error}") from error
 
     def refresh(self, force: bool = False) -> bool:
         """Look at the files again if it is time (or `force`); whether anything changed."""

@@ -122,6 +122,12 @@ def test_in_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (config.server, config.namespace) == ("https://[fd00::1]:443", "apps")
 
 
+def test_missing_credentials_are_named(tmp_path: Path) -> None:
+    config = ClientConfig("http://h", token_file=str(tmp_path / "token"))
+    with pytest.raises(ConfigError, match=r"cannot read the credentials: .*token"):
+        Credentials(config, FakeClock())
+
+
 async def test_tokens_are_read_again_when_their_file_changes(tmp_path: Path) -> None:
     clock = FakeClock()
     token = tmp_path / "token"

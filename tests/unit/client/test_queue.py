@@ -51,12 +51,15 @@ async def test_delays_wake_on_time_and_the_shortest_counts() -> None:
     assert await drain(queue) == ["now"]
     await clock.advance(1.0)
     assert await drain(queue) == ["quick"]
+    queue.add_after("quick", 100.0)
     await clock.advance(8.9)
     assert len(queue) == 0
     await clock.advance(0.1)
     assert await drain(queue) == ["slow"]
-    await clock.advance(60.0)
+    await clock.advance(80.0)
     assert len(queue) == 0
+    await clock.advance(20.0)
+    assert await drain(queue) == ["quick"]
 
 
 async def test_failures_double_the_delay_until_forgotten() -> None:
