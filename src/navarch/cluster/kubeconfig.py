@@ -217,7 +217,7 @@ def _load(path: Path) -> Config:
     import yaml
 
     try:
-        config = yaml.load(path.read_bytes(), Loader=_safe_loader())
+        config = _safe_loader()(path.read_bytes()).get_single_data()
     except FileNotFoundError:
         return {}
     except (yaml.YAMLError, PermissionError) as error:
@@ -292,4 +292,3 @@ def _locked(path: Path, timeout: float = 5.0) -> Iterator[None]:
 def render(config: Config) -> str:
     """A kubeconfig as YAML text, for printing."""
     return _dump(config).decode()
-

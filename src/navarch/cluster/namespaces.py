@@ -194,9 +194,7 @@ def release_directory(directory: Path) -> None:
 
 def identities(pins: Pins) -> dict[str, int]:
     """The inode numbers by which processes inside the node are told."""
-    return {
-        kind: pins.file(kind).stat().st_ino for kind in KINDS if is_namespace(pins.file(kind))
-    }
+    return {kind: pins.file(kind).stat().st_ino for kind in KINDS if is_namespace(pins.file(kind))}
 
 
 def processes_inside(pins: Pins) -> list[int]:

@@ -8,7 +8,9 @@ or a half-finished stop needs no separate path.
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -21,28 +23,29 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from navarch.cluster import kernel
 from navarch.cluster.namespaces import Pins
-from navarch.cluster.profile import ClusterError
+from navarch.cluster.profile import ClusterError, write_json
 from navarch.cluster.topology import SYSCTLS, NodeWiring, Route, Wiring
 
-UNREACHABLE = 7
-"""RTN_UNREACHABLE (rtnetlink(7))."""
+_BRIDGE = re.compile(r"navarch\d+")
 
 
-def apply(wiring: Wiring, pins: Path) -> None:
-    """Wire the host and every node. The nodes' namespaces exist already."""
+def apply(wiring: Wiring, pins: Path, record: Path) -> None:
+    """Wire the host and every node. The nodes' namespaces exist already. What is changed in the
+    host's settings is written to `record`, so that it can be changed back."""
     with IPRoute() as netlink:
         bridge = _bridge(netlink, wiring)
         for node in wiring.nodes:
             _attach(netlink, bridge, node, Pins(pins, node.node))
         for route in wiring.routes:
             _route(netlink, route)
+        _forward(wiring.bridge, _uplinks(netlink), record)
     load_rules(wiring.rules)
     for node in wiring.nodes:
         with inside_network(Pins(pins, node.node)):
             _furnish(node)
 
 
-def remove(wiring: Wiring) -> None:
+def remove(wiring: Wiring, record: Path) -> None:
     """Take everything off the host again. Routes go with the bridge."""
     with IPRoute() as netlink:
         for name in [*(node.host_interface for node in wiring.nodes), wiring.bridge]:
@@ -54,6 +57,8 @@ def remove(wiring: Wiring) -> None:
             if name.startswith(f"{wiring.bridge}n"):
                 _ignore_missing(lambda found=link: netlink.link("del", index=found["index"]))
     load_rules(f"add table ip {wiring.table}\ndelete table ip {wiring.table}\n")
+    if not any(_BRIDGE.fullmatch(name) for _, name in socket.if_nameindex()):
+        _restore_forwarding(record)
 
 
 def remove_node(host_interface: str) -> None:
@@ -111,6 +116,43 @@ def _bridge(netlink: Any, wiring: Wiring) -> int:
     _address(netlink, index, wiring.address, wiring.prefix_length)
     netlink.link("set", index=index, state="up")
     return index
+
+
+def _uplinks(netlink: Any) -> list[str]:
+    """The interfaces that lead out of this machine."""
+    indices = {
+        index
+        for route in netlink.get_default_routes(family=socket.AF_INET)
+        if (index := route.get_attr("RTA_OIF")) is not None
+    }
+    return [name for number, name in socket.if_nameindex() if number in indices]
+
+
+def _forward(bridge: str, uplinks: list[str], record: Path) -> None:
+    """Let packets pass between the nodes and the world, on these interfaces only."""
+    changed = json.loads(record.read_bytes()) if record.is_file() else []
+    for interface in (bridge, *uplinks):
+        setting = _forwarding(interface)
+        if setting.read_text().strip() == "0":
+            if interface != bridge and interface not in changed:
+                changed.append(interface)
+                write_json(record, changed)
+            setting.write_text("1")
+
+
+def _restore_forwarding(record: Path) -> None:
+    """Undo `_forward`, when the last cluster on this machine goes."""
+    if not record.is_file():
+        return
+    for interface in json.loads(record.read_bytes()):
+        setting = _forwarding(interface)
+        if setting.exists():
+            setting.write_text("0")
+    record.unlink()
+
+
+def _forwarding(interface: str) -> Path:
+    return Path("/proc/sys/net/ipv4/conf", interface, "forwarding")
 
 
 def _attach(netlink: Any, bridge: int, node: NodeWiring, pins: Pins) -> None:

@@ -216,9 +216,7 @@ def _issue(authority: _Authority, request: Request, root: Path, now: datetime) -
 
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(request.common_name, request.organizations)
-    purpose = (
-        ExtendedKeyUsageOID.SERVER_AUTH if request.server else ExtendedKeyUsageOID.CLIENT_AUTH
-    )
+    purpose = ExtendedKeyUsageOID.SERVER_AUTH if request.server else ExtendedKeyUsageOID.CLIENT_AUTH
     builder = _builder(subject, authority.certificate.subject, now, LIFETIME)
     builder = builder.public_key(key.public_key())
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)

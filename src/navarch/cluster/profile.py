@@ -59,7 +59,7 @@ class Profile:
     service_cidr: str = "10.96.0.0/16"
     pod_cidr: str = "10.244.0.0/16"
     cluster_domain: str = "cluster.local"
-    pause_image: str = "localhost/navarch/pause:1"
+    pause_image: str = "navarch.local/pause:1"
     max_pods: int = 110
 
     @property
@@ -169,6 +169,11 @@ def home() -> Path:
 
 def paths_of(name: str) -> Paths:
     return Paths(home() / name)
+
+
+def forwarding_record() -> Path:
+    """Where it is noted which interfaces of the host were told to forward packets."""
+    return home() / "forwarding.json"
 
 
 def check_name(name: str) -> str:

@@ -1,0 +1,97 @@
+"""A small blocking client for what `start` and `status` ask of the API server.
+
+Commands that live for a second cannot afford the import of an asynchronous HTTP stack; the
+standard library speaks to the server just as well.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from pathlib import Path
+from typing import Any
+
+from navarch.cluster.profile import Paths, Profile
+
+APPLY = "application/apply-patch+yaml"
+
+
+class ApiUnavailableError(Exception):
+    """The server did not answer, or not as hoped."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Api:
+    """One connection to the API server, as administrator."""
+
+    def __init__(self, profile: Profile, paths: Paths, timeout: float = 5.0) -> None:
+        self._port = profile.api_port
+        self._pki = paths.pki
+        self._timeout = timeout
+        self._connection: http.client.HTTPSConnection | None = None
+
+    def get(self, path: str) -> Any:
+        return json.loads(self.request("GET", path))
+
+    def is_ready(self) -> bool:
+        try:
+            return self.request("GET", "/readyz") == b"ok"
+        except ApiUnavailableError:
+            return False
+
+    def apply(self, path: str, value: dict[str, Any]) -> None:
+        """Server-side apply: creates or updates, any number of times."""
+        query = "?fieldManager=navarch&force=true"
+        self.request("PATCH", path + query, json.dumps(value).encode(), APPLY)
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
+    ) -> bytes:
+        """The body of a successful answer. Raises ApiUnavailableError for everything else."""
+        try:
+            connection = self._connect()
+            headers = {"Content-Type": kind} if body is not None else {}
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise ApiUnavailableError(f"{method} {path}: {error}") from error
+        if response.status >= 300:
+            raise ApiUnavailableError(
+                f"{method} {path}: {response.status} {_message(content)}", response.status
+            )
+        return content
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connect(self) -> http.client.HTTPSConnection:
+        if self._connection is None:
+            context = _context(self._pki)
+            self._connection = http.client.HTTPSConnection(
+                "127.0.0.1", self._port, context=context, timeout=self._timeout
+            )
+        return self._connection
+
+
+def _context(pki: Path) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+        context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
+    except (OSError, ssl.SSLError) as error:
+        raise ApiUnavailableError(f"the certificates in {pki} cannot be used: {error}") from error
+    return context
+
+
+def _message(content: bytes) -> str:
+    try:
+        return str(json.loads(content)["message"])
+    except (ValueError, KeyError, TypeError):
+        return content[:200].decode(errors="replace")

@@ -1,0 +1,108 @@
+"""The components that can run as processes, and how their options are read.
+
+Each component has `async def run(options)` and a frozen dataclass of options. The same class is
+filled from a JSON file by `navarch start` and from flags by `navarch <component>`; nothing is
+described twice. Modules are imported when a component is about to run, not before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import types
+import typing
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Run = Callable[[Any], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """Where a component's code is."""
+
+    module: str
+    options: str
+    summary: str
+
+    def load(self) -> tuple[Run, type]:
+        module = importlib.import_module(self.module)
+        return module.run, getattr(module, self.options)
+
+
+COMPONENTS = {
+    "apiserver": Component("navarch.apiserver.server", "ServerOptions", "the API server"),
+    "controllers": Component(
+        "navarch.controllers.manager", "ManagerOptions", "all controllers (controller manager)"
+    ),
+    "scheduler": Component("navarch.scheduler.main", "SchedulerOptions", "the scheduler"),
+    "kubelet": Component("navarch.node.main", "NodeOptions", "the agent of one node"),
+    "proxy": Component("navarch.network.proxy.main", "ProxyOptions", "the Service proxy of a node"),
+    "dns": Component("navarch.network.dns.main", "DnsOptions", "the cluster's name server"),
+    "simulated": Component(
+        "navarch.node.simulated", "SimulatedOptions", "nodes without containers, for tests of scale"
+    ),
+    "podnetwork": Component(
+        "navarch.cluster.podnetwork", "PodNetworkOptions", "a node's pod network and its routes"
+    ),
+}
+
+
+def options_from(values: Mapping[str, Any], kind: type) -> Any:
+    """Options from plain values. Unknown names are refused, and so are values of a wrong type."""
+    import msgspec
+
+    known = {field.name for field in dataclasses.fields(kind)}
+    if unknown := sorted(values.keys() - known):
+        raise ValueError(f"{kind.__name__} has no option {', '.join(unknown)}")
+    return msgspec.convert(dict(values), kind, strict=False, dec_hook=_decode)
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if issubclass(kind, Path):
+        return Path(value)
+    raise NotImplementedError(kind)
+
+
+def parser_for(name: str, kind: type) -> argparse.ArgumentParser:
+    """A command line for a component: one flag per option, `node_ip` becoming `--node-ip`."""
+    summary = COMPONENTS[name].summary
+    parser = argparse.ArgumentParser(
+        prog=f"navarch {name}", description=f"Run {summary} in the foreground."
+    )
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        _add_flag(parser, field, hints[field.name])
+    parser.add_argument("-v", "--verbose", action="store_true", help="log details")
+    return parser
+
+
+def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
+    has_default = (
+        field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    )
+    arguments: dict[str, Any] = {
+        "dest": field.name,
+        "default": argparse.SUPPRESS,
+        "required": not has_default,
+    }
+    if field.default not in (dataclasses.MISSING, None, ""):
+        arguments["help"] = f"default: {field.default}"
+    kind = _plain(hint)
+    if kind is bool:
+        arguments["action"] = argparse.BooleanOptionalAction
+    else:
+        arguments["metavar"] = getattr(kind, "__name__", "value").upper()
+        if typing.get_origin(kind) in (tuple, list, frozenset, Sequence):
+            arguments.update(action="append", metavar="VALUE")
+    parser.add_argument(f"--{field.name.replace('_', '-')}", **arguments)
+
+
+def _plain(hint: Any) -> Any:
+    """`X` of `X | None`."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    return hint

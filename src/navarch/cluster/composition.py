@@ -1,0 +1,185 @@
+"""Which processes make up a profile, and with which options.
+
+    apiserver                    the API server and its store
+    controllers                  controllers and scheduler
+    simulated                    simulated nodes, if asked for
+    containerd-<node>            a node's container runtime
+    node-<node>                  a node's kubelet, proxy, name server and pod network
+
+Each Python process reads its options from a JSON file. What a process is started from goes into a
+digest (options, program, version, certificates), so that `navarch start` replaces exactly the
+processes whose description has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from navarch import __version__
+from navarch.cluster import containerd
+from navarch.cluster.profile import Paths, Profile, home, write_json
+from navarch.cluster.supervisor import Description, Spec
+
+NODE_LEVEL, CONTROL_LEVEL, RUNTIME_LEVEL, API_LEVEL = 4, 3, 2, 1
+KUBELET_PORT = 10250
+
+DAEMON_ENVIRONMENT = {
+    # Few threads allocate here: one arena, and freed memory goes back to the kernel early.
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+    "OPENBLAS_NUM_THREADS": "1",
+    "GRPC_ENABLE_FORK_SUPPORT": "0",
+    "PYTHONUNBUFFERED": "1",
+}
+
+Options = dict[str, Any]
+
+
+def apiserver_options(profile: Profile, paths: Paths) -> Options:
+    addresses = ["127.0.0.1"]
+    if profile.nodes:
+        addresses.append(profile.host_address)
+    return {
+        "data_dir": str(paths.store),
+        "bind_addresses": addresses,
+        "port": profile.api_port,
+        "advertise_address": profile.host_address,
+        "tls_cert": str(paths.pki / "apiserver.crt"),
+        "tls_key": str(paths.pki / "apiserver.key"),
+        "client_ca": str(paths.pki / "ca.crt"),
+        "service_account_keys": [str(paths.pki / "sa.pub")],
+        "service_account_signing_key": str(paths.pki / "sa.key"),
+        "service_account_issuer": f"https://kubernetes.default.svc.{profile.cluster_domain}",
+        "kubelet_client_cert": str(paths.pki / "kubelet-client.crt"),
+        "kubelet_client_key": str(paths.pki / "kubelet-client.key"),
+        "kubelet_ca": str(paths.pki / "ca.crt"),
+        "service_cidr": profile.service_cidr,
+    }
+
+
+def controllers_options(profile: Profile, paths: Paths) -> Options:
+    return {
+        "kubeconfig": str(paths.kubeconfig("controllers")),
+        "cluster_cidr": profile.pod_cidr,
+        "root_ca": str(paths.pki / "ca.crt"),
+    }
+
+
+def scheduler_options(paths: Paths) -> Options:
+    return {"kubeconfig": str(paths.kubeconfig("scheduler"))}
+
+
+def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Options]:
+    """Everything that shares a node's process."""
+    directory = paths.node(node)
+    pki = directory / "pki"
+    address = profile.node_address(node)
+    kubelet = {
+        "kubeconfig": str(directory / "kubelet.conf"),
+        "node_name": node,
+        "node_ip": address,
+        "root": str(directory / "kubelet"),
+        "runtime_endpoint": containerd.ADDRESS,
+        "certificate": str(pki / "kubelet-serving.crt"),
+        "key": str(pki / "kubelet-serving.key"),
+        "client_ca": str(pki / "ca.crt"),
+        "cluster_dns": [profile.dns_address],
+        "cluster_domain": profile.cluster_domain,
+        "cgroup_root": profile.node_cgroup(node),
+        "max_pods": profile.max_pods,
+    }
+    proxy = {
+        "kubeconfig": str(directory / "proxy.conf"),
+        "node_name": node,
+    }
+    dns = {
+        "kubeconfig": str(directory / "proxy.conf"),
+        "addresses": [address],
+        "domain": profile.cluster_domain,
+    }
+    return {"kubelet": kubelet, "proxy": proxy, "dns": dns}
+
+
+def describe(profile: Profile, paths: Paths) -> Description:
+    """Write the option files and say what shall run."""
+    specs = [
+        _daemon("apiserver", {"apiserver": apiserver_options(profile, paths)}, paths, API_LEVEL),
+        _daemon(
+            "controllers",
+            {
+                "controllers": controllers_options(profile, paths),
+                "scheduler": scheduler_options(paths),
+            },
+            paths,
+            CONTROL_LEVEL,
+        ),
+    ]
+    if profile.simulated:
+        options = {
+            "kubeconfig": str(paths.kubeconfig("simulated")),
+            "nodes": profile.simulated,
+        }
+        specs.append(_daemon("simulated", {"simulated": options}, paths, NODE_LEVEL))
+    for node in profile.node_names():
+        specs.append(_containerd(profile, paths, node))
+        components = node_components(profile, paths, node)
+        specs.append(_daemon(f"node-{node}", components, paths, NODE_LEVEL, node))
+    renew = [sys.executable, "-P", "-m", "navarch.cluster.renew", profile.name]
+    return Description(str(paths.run), str(paths.pins), specs, renew)
+
+
+def _daemon(
+    name: str, components: Mapping[str, Options], paths: Paths, level: int, node: str = ""
+) -> Spec:
+    directory = paths.node(node) if node else paths.run
+    file = directory / f"{name}.json"
+    write_json(file, {"components": components})
+    return Spec(
+        name=name,
+        argv=[sys.executable, "-P", "-m", "navarch.cluster.daemon", str(file)],
+        env={**DAEMON_ENVIRONMENT, "NAVARCH_HOME": str(home())},
+        node=node,
+        log=str(paths.logs / f"{name}.log"),
+        level=level,
+        digest=digest([file, *_credentials(components)]),
+    )
+
+
+def _credentials(components: Mapping[str, Options]) -> list[Path]:
+    """The certificates and keys that options name: a listener takes up new ones by restarting.
+    Client certificates are named in kubeconfigs, which clients read again by themselves."""
+    values = [value for options in components.values() for value in options.values()]
+    return [
+        Path(value)
+        for value in values
+        if isinstance(value, str) and value.endswith((".crt", ".key"))
+    ]
+
+
+def _containerd(profile: Profile, paths: Paths, node: str) -> Spec:
+    config = containerd.prepare(paths.node(node), profile.pause_image)
+    return Spec(
+        name=f"containerd-{node}",
+        argv=[containerd.program(), "--config", str(config)],
+        env=containerd.ENVIRONMENT,
+        node=node,
+        log=str(paths.logs / f"containerd-{node}.log"),
+        level=RUNTIME_LEVEL,
+        grace=5.0,
+        drains=profile.node_cgroup(node),
+        digest=digest([config]),
+    )
+
+
+def digest(files: Iterable[Path]) -> str:
+    """A fingerprint of what a process is started from."""
+    state = hashlib.sha256(json.dumps([__version__, sys.version]).encode())
+    for file in sorted(set(files)):
+        if file.is_file():
+            state.update(str(file).encode() + b"\0" + file.read_bytes() + b"\0")
+    return state.hexdigest()[:16]

@@ -1,0 +1,234 @@
+"""A node's container runtime: its configuration, and bringing images into it.
+
+Each node runs a containerd of its own inside the node's namespaces. Because the node's `/run` is
+its own, the socket, the shims' sockets and the pinned pod networks are all at their usual paths
+(`/run/containerd/containerd.sock`), and `ctr` or `crictl` in the node need no options. What must
+outlive a reboot (images, snapshots, metadata) is in the node's directory.
+
+The configuration is format version 2, which containerd 1.6 (Debian 12) and 2.x both read; 2.x
+translates it by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from navarch.cluster import kernel
+from navarch.cluster.namespaces import Pins
+from navarch.cluster.profile import ClusterError, write_file
+
+SOCKET = "/run/containerd/containerd.sock"
+ADDRESS = f"unix://{SOCKET}"
+CAP_SYS_RESOURCE = 24
+CNI_DIRECTORIES = ("/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni")
+
+ENVIRONMENT = {"GOGC": "40", "GOMEMLIMIT": "96MiB"}
+"""A runtime for one machine's pods need not keep garbage about."""
+
+UNUSED_PLUGINS = (
+    "io.containerd.snapshotter.v1.aufs",
+    "io.containerd.snapshotter.v1.btrfs",
+    "io.containerd.snapshotter.v1.devmapper",
+    "io.containerd.snapshotter.v1.zfs",
+    "io.containerd.snapshotter.v1.blockfile",
+    "io.containerd.snapshotter.v1.erofs",
+    "io.containerd.internal.v1.opt",
+    "io.containerd.internal.v1.restart",
+    "io.containerd.internal.v1.tracing",
+    "io.containerd.tracing.processor.v1.otlp",
+    "io.containerd.nri.v1.nri",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSettings:
+    """What a node's containerd is told."""
+
+    root: Path
+    cni_conf: Path
+    cni_bin: str
+    pause_image: str
+    snapshotter: str
+    restrict_oom_score: bool
+    """Without CAP_SYS_RESOURCE a container's score cannot be lowered below its parent's."""
+
+
+def config(settings: RuntimeSettings) -> str:
+    """The configuration file."""
+    cri = 'plugins."io.containerd.grpc.v1.cri"'
+    disabled = "".join(f"  {json.dumps(plugin)},\n" for plugin in UNUSED_PLUGINS)
+    return f"""\
+version = 2
+root = {json.dumps(str(settings.root))}
+state = "/run/containerd"
+oom_score = 0
+disabled_plugins = [
+{disabled}]
+
+[grpc]
+  address = "{SOCKET}"
+
+[{cri}]
+  sandbox_image = {json.dumps(settings.pause_image)}
+  restrict_oom_score_adj = {json.dumps(settings.restrict_oom_score)}
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+  tolerate_missing_hugetlb_controller = true
+  [{cri}.cni]
+    bin_dir = {json.dumps(settings.cni_bin)}
+    conf_dir = {json.dumps(str(settings.cni_conf))}
+    max_conf_num = 1
+  [{cri}.containerd]
+    snapshotter = {json.dumps(settings.snapshotter)}
+    default_runtime_name = "runc"
+    [{cri}.containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [{cri}.containerd.runtimes.runc.options]
+        SystemdCgroup = false
+  [{cri}.registry]
+    config_path = "/etc/containerd/certs.d"
+"""
+
+
+def settings(directory: Path, pause_image: str) -> RuntimeSettings:
+    """Settings that fit this machine. `directory` is the node's."""
+    root = directory / "containerd"
+    root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    conf = directory / "cni"
+    conf.mkdir(mode=0o755, exist_ok=True)
+    return RuntimeSettings(
+        root=root,
+        cni_conf=conf,
+        cni_bin=cni_directory(),
+        pause_image=pause_image,
+        snapshotter="overlayfs" if overlay_works(root) else "native",
+        restrict_oom_score=not has_capability(CAP_SYS_RESOURCE),
+    )
+
+
+def cni_directory() -> str:
+    """Where the CNI plug-ins are installed."""
+    for directory in CNI_DIRECTORIES:
+        if Path(directory, "host-local").is_file():
+            return directory
+    raise ClusterError("the CNI plug-ins are not installed", "Run: navarch setup")
+
+
+def has_capability(number: int) -> bool:
+    """Whether this process has a capability, by its number in capabilities(7)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> number & 1)
+    return False
+
+
+def overlay_works(directory: Path) -> bool:
+    """Whether overlays can be mounted on the file system of `directory`: not where it is an
+    overlay itself, as inside another container. Found out by trying."""
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".overlay-") as scratch:
+        for name in ("lower", "upper", "work", "merged"):
+            Path(scratch, name).mkdir()
+        options = f"lowerdir={scratch}/lower,upperdir={scratch}/upper,workdir={scratch}/work"
+        try:
+            kernel.mount("overlay", f"{scratch}/merged", "overlay", data=options)
+        except OSError:
+            return False
+        kernel.umount(f"{scratch}/merged")
+        return True
+
+
+def prepare(directory: Path, pause_image: str) -> Path:
+    """Write the node's containerd configuration; returns its path."""
+    path = directory / "containerd.toml"
+    content = config(settings(directory, pause_image)).encode()
+    if not path.is_file() or path.read_bytes() != content:
+        write_file(path, content)
+    return path
+
+
+def program() -> str:
+    found = shutil.which("containerd")
+    if found is None:
+        raise ClusterError("containerd is not installed", "Run: navarch setup")
+    return found
+
+
+def run_in_node(
+    pins: Pins, command: Sequence[str], *, stdin: int | None = None, stdout: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program inside the node and collect what it prints. A small helper process enters
+    the node first, since this one may have threads."""
+    helper = [sys.executable, "-P", "-S", "-m", "navarch.cluster.enter"]
+    return subprocess.run(
+        [*helper, str(pins.directory), pins.node, "--", *command],
+        stdin=stdin if stdin is not None else subprocess.DEVNULL,
+        stdout=stdout if stdout is not None else subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        check=False,
+    )
+
+
+def ctr(
+    pins: Pins,
+    arguments: Sequence[str],
+    *,
+    stdin: int | None = None,
+    stdout: int | None = None,
+) -> str:
+    """Run containerd's own client against the node's runtime, among Kubernetes' images."""
+    command = ["ctr", "--address", SOCKET, "--namespace", "k8s.io", *arguments]
+    result = run_in_node(pins, command, stdin=stdin, stdout=stdout)
+    if result.returncode != 0:
+        complaint = result.stderr.strip().removeprefix("ctr: ")
+        raise ClusterError(
+            f"node {pins.node}: {complaint}",
+            "See the node's log: navarch logs --file containerd",
+        )
+    return result.stdout or ""
+
+
+def import_archive(pins: Pins, archive: Path) -> list[str]:
+    """Bring an OCI or Docker archive into the node. The file is handed over as an open
+    descriptor, since the node may not see its path. Returns the names of the images."""
+    with archive.open("rb") as file:
+        output = ctr(pins, ["images", "import", "--digests=false", "-"], stdin=file.fileno())
+    return [
+        line.split()[1].rstrip(".") for line in output.splitlines() if line.startswith("unpacking ")
+    ]
+
+
+def cni_config(pod_cidr: str, data: Path) -> str:
+    """The pod network of a node: a bridge, addresses from the node's own range, host ports.
+
+    Packets to the world are masqueraded by the node's own table, not by the plug-in, which would
+    need iptables."""
+    network = {
+        "cniVersion": "1.0.0",
+        "name": "navarch",
+        "plugins": [
+            {
+                "type": "bridge",
+                "bridge": "cni0",
+                "isGateway": True,
+                "isDefaultGateway": True,
+                "hairpinMode": True,
+                "ipMasq": False,
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": str(data),
+                    "ranges": [[{"subnet": pod_cidr}]],
+                },
+            },
+        ],
+    }
+    return json.dumps(network, indent=2) + "\n"

@@ -1,0 +1,93 @@
+"""Runs components: `python -m navarch.cluster.daemon CONFIG.json`.
+
+The file names the components that share this process and their options:
+
+    {"components": {"kubelet": {"kubeconfig": "..."}, "proxy": {...}}, "log_level": "INFO"}
+
+Components that belong together share a process because every Python process costs some twenty
+megabytes before it does anything. They do not share fates quietly, though: if one fails or
+returns, the process ends with an error and the supervisor starts all of it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from navarch.cluster.components import COMPONENTS, Run, options_from
+
+log = logging.getLogger("navarch.daemon")
+
+
+class ComponentEndedError(RuntimeError):
+    """A component returned, though it should run until it is cancelled."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    config = json.loads(Path(arguments[0]).read_bytes())
+    start_logging(config.get("log_level", "INFO"))
+    prepared: dict[str, tuple[Run, Any]] = {}
+    for name, values in config["components"].items():
+        run, kind = COMPONENTS[name].load()
+        prepared[name] = (run, options_from(values, kind))
+    return run_components(prepared)
+
+
+def start_logging(level: str) -> None:
+    """One record per line on standard error, which the supervisor leads to a file."""
+    logging.basicConfig(
+        level=level,
+        stream=sys.stderr,
+        format="%(asctime)sZ %(levelname).1s %(name)s: %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+    )
+    logging.Formatter.converter = time.gmtime
+
+
+def run_components(prepared: Mapping[str, tuple[Run, Any]]) -> int:
+    """Run components until a signal or a failure. Returns the exit code."""
+    import uvloop
+
+    # What was imported lives as long as the process: no collection need look at it again.
+    gc.collect()
+    gc.freeze()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_together(prepared))
+    except asyncio.CancelledError:
+        log.info("stopped")
+        return 0
+    except BaseExceptionGroup as group:
+        for error in group.exceptions:
+            log.error("%s", error, exc_info=error)
+        return 1
+    return 0
+
+
+async def _together(prepared: Mapping[str, tuple[Run, Any]]) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    async with asyncio.TaskGroup() as group:
+        for name, (run, options) in prepared.items():
+            group.create_task(_for_ever(name, run, options), name=name)
+
+
+async def _for_ever(name: str, run: Run, options: Any) -> None:
+    log.info("%s: starting", name)
+    await run(options)
+    raise ComponentEndedError(f"{name} has ended by itself")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

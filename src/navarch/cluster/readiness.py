@@ -1,0 +1,278 @@
+"""Waits until a cluster is usable, and says what stands in the way if it does not become so.
+
+Usable means: the API server answers, every node is ready, names are resolved, and pods can be
+created (the default service account is there). While waiting, the supervisor's notes are watched:
+a process that ends again and again is reported at once, with the end of its log, instead of after
+the time-out.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import struct
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from navarch.cluster import containerd
+from navarch.cluster.api import Api, ApiUnavailableError
+from navarch.cluster.namespaces import Pins
+from navarch.cluster.profile import ClusterError, Paths, Profile
+from navarch.cluster.progress import Progress
+
+INTERVAL = 0.03
+TOO_MANY_FAILURES = 4
+
+Check = Callable[[], bool]
+
+
+def wait(profile: Profile, paths: Paths, progress: Progress, timeout: float) -> None:
+    """Return when the cluster is usable. Raises ClusterError when it is not in time."""
+    api = Api(profile, paths)
+    waiting = Waiting(paths, time.monotonic() + timeout)
+    with ThreadPoolExecutor(max(1, profile.nodes), "pause-image") as pool:
+        images = [pool.submit(_pause_image, profile, paths, node) for node in profile.node_names()]
+        waiting.until("the API server", api.is_ready, "apiserver")
+        if profile.nodes:
+            waiting.until("the name service's object", lambda: _publish_dns(api, profile))
+        if profile.nodes or profile.simulated:
+            progress.step(f"Waiting for {_count(profile)}")
+            waiting.until("the nodes", lambda: _nodes_are_ready(api, profile), "node")
+        waiting.until("the service accounts", lambda: _accounts_are_there(api), "controllers")
+        if profile.nodes:
+            progress.step("Waiting for the cluster's name server")
+            name = f"kubernetes.default.svc.{profile.cluster_domain}"
+            waiting.until("the name server", lambda: resolves(profile.dns_address, name), "node")
+        for image in images:
+            waiting.until("the pause image", partial(_is_done, image), "containerd")
+    api.close()
+
+
+class Waiting:
+    """One deadline for everything that is waited for."""
+
+    def __init__(self, paths: Paths, deadline: float) -> None:
+        self._paths = paths
+        self._deadline = deadline
+
+    def until(self, what: str, check: Check, process: str = "") -> None:
+        while True:
+            problem = ""
+            try:
+                if check():
+                    return
+            except ApiUnavailableError as error:
+                problem = str(error)
+            self._failed_process()
+            if time.monotonic() > self._deadline:
+                raise ClusterError(
+                    f"{what}: not ready in time" + (f" ({problem})" if problem else ""),
+                    self._advice(process),
+                )
+            time.sleep(INTERVAL)
+
+    def _failed_process(self) -> None:
+        for name, state in supervised(self._paths).items():
+            if state["failures"] >= TOO_MANY_FAILURES:
+                raise ClusterError(
+                    f"{name} keeps ending: it {state['last_exit']}", self._advice(name)
+                )
+
+    def _advice(self, process: str) -> str:
+        logs = sorted(self._paths.logs.glob(f"{process}*.log")) if process else []
+        if not logs:
+            return f"See the logs in {self._paths.logs}"
+        return f"The end of {logs[0]}:\n{tail(logs[0], 12)}"
+
+
+def supervised(paths: Paths) -> dict[str, Any]:
+    """The supervisor's notes on its processes."""
+    try:
+        data = json.loads((paths.run / "state.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def tail(path: Path, lines: int) -> str:
+    """The last lines of a file, without reading all of it."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 64 * 1024))
+        text = file.read().decode(errors="replace")
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def _count(profile: Profile) -> str:
+    parts = []
+    if profile.nodes:
+        parts.append("the node" if profile.nodes == 1 else f"{profile.nodes} nodes")
+    if profile.simulated:
+        parts.append(f"{profile.simulated} simulated nodes")
+    return " and ".join(parts)
+
+
+def _nodes_are_ready(api: Api, profile: Profile) -> bool:
+    nodes = api.get("/api/v1/nodes")["items"]
+    ready = {node["metadata"]["name"] for node in nodes if _is_ready(node)}
+    wanted = set(profile.node_names())
+    return wanted <= ready and len(ready) >= profile.nodes + profile.simulated
+
+
+def _is_ready(node: dict[str, Any]) -> bool:
+    """Ready, and no longer kept from pods: the taint goes a moment after the condition comes."""
+    conditions = node.get("status", {}).get("conditions") or []
+    ready = any(
+        condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions
+    )
+    taints = node.get("spec", {}).get("taints") or []
+    return ready and not any(
+        taint["key"].startswith("node.kubernetes.io/not-ready") for taint in taints
+    )
+
+
+def _accounts_are_there(api: Api) -> bool:
+    try:
+        api.get("/api/v1/namespaces/default/serviceaccounts/default")
+        api.get("/api/v1/namespaces/default/configmaps/kube-root-ca.crt")
+    except ApiUnavailableError as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
+
+
+def _publish_dns(api: Api, profile: Profile) -> bool:
+    """The Service under which every node's own name server is known. Its endpoints are the nodes
+    themselves, and a pod always asks its own node."""
+    for path, value in dns_objects(profile):
+        api.apply(path, value)
+    return True
+
+
+def dns_objects(profile: Profile) -> list[tuple[str, dict[str, Any]]]:
+    """Paths and contents of the name service's objects."""
+    name, namespace = "kube-dns", "kube-system"
+    labels = {"k8s-app": name, "kubernetes.io/name": "CoreDNS"}
+    ports = [("dns", "UDP"), ("dns-tcp", "TCP")]
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": profile.dns_address,
+            "internalTrafficPolicy": "Local",
+            "ports": [
+                {"name": port, "port": 53, "protocol": protocol, "targetPort": 53}
+                for port, protocol in ports
+            ],
+        },
+    }
+    slice_name = f"{name}-nodes"
+    endpoints = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": slice_name,
+            "namespace": namespace,
+            "labels": {
+                "kubernetes.io/service-name": name,
+                "endpointslice.kubernetes.io/managed-by": "navarch",
+            },
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": port, "port": 53, "protocol": protocol} for port, protocol in ports],
+        "endpoints": [
+            {
+                "addresses": [profile.node_address(node)],
+                "nodeName": node,
+                "conditions": {"ready": True, "serving": True, "terminating": False},
+            }
+            for node in profile.node_names()
+        ],
+    }
+    slices = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+    return [
+        (f"/api/v1/namespaces/{namespace}/services/{name}", service),
+        (f"{slices}/{slice_name}", endpoints),
+    ]
+
+
+def resolves(server: str, name: str, timeout: float = 0.5) -> bool:
+    """Whether a name server knows an address for `name`: one question by hand (RFC 1035)."""
+    question = dns_question(secrets.randbits(16), name)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        asker.settimeout(timeout)
+        try:
+            asker.connect((server, 53))
+            asker.send(question)
+            answer = asker.recv(512)
+        except OSError:
+            return False
+    return is_answer(question, answer)
+
+
+def dns_question(identity: int, name: str) -> bytes:
+    labels = b"".join(bytes([len(label)]) + label for label in name.encode().split(b"."))
+    header = struct.pack("!6H", identity, 0x0100, 1, 0, 0, 0)
+    return header + labels + b"\0" + struct.pack("!2H", 1, 1)
+
+
+def is_answer(question: bytes, answer: bytes) -> bool:
+    """Same identity, a response, no error, at least one record."""
+    if len(answer) < 12 or answer[:2] != question[:2]:
+        return False
+    flags, _, records = struct.unpack("!3H", answer[2:8])
+    return bool(flags & 0x8000) and not flags & 0x000F and records > 0
+
+
+def _pause_image(profile: Profile, paths: Paths, node: str) -> None:
+    """Bring the pause image into a node as soon as its runtime answers, unless it is there."""
+    from navarch.node.images.pause import PAUSE_IMAGE, build_pause_image
+
+    if profile.pause_image != PAUSE_IMAGE:
+        return
+    pins = Pins(paths.pins, node)
+    archive = paths.node(node) / "pause.tar"
+    wait_for_runtime(pins, paths, node)
+    listed = containerd.ctr(pins, ["images", "ls", "-q", f"name=={PAUSE_IMAGE}"])
+    if PAUSE_IMAGE not in listed:
+        build_pause_image(archive)
+        containerd.import_archive(pins, archive)
+        archive.unlink()
+
+
+def wait_for_runtime(pins: Pins, paths: Paths, node: str, timeout: float = 30.0) -> None:
+    """Wait until the node's containerd listens. Its socket is in the node's own /run, which is
+    reached through the process."""
+    from navarch.cluster.processes import read_pid_file, wait_until
+
+    def listens() -> bool:
+        process = read_pid_file(paths.run / f"containerd-{node}.pid")
+        if process is None:
+            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(f"/proc/{process.pid}/root{containerd.SOCKET}")
+            except OSError:
+                return False
+        return True
+
+    if not wait_until(listens, timeout):
+        raise ClusterError(
+            f"the container runtime of {pins.node} does not answer",
+            f"See {paths.logs / f'containerd-{node}.log'}",
+        )
+
+
+def _is_done(image: Future[None]) -> bool:
+    if image.done():
+        image.result()
+        return True
+    return False

@@ -1,0 +1,235 @@
+"""`navarch start`: from nothing, or from whatever is left, to a cluster that can be used.
+
+Every step brings about a state and does nothing where it holds already. So the same path starts a
+new cluster, a stopped one, one whose machine has rebooted, and one of which parts were killed;
+processes that run as they should are left alone, and workloads with them.
+
+What can be done at the same time is: certificates on one side, namespaces and wires on the other;
+then the API server and the container runtime start together and everything else beside them. The
+command returns when the cluster is usable: nodes ready, names resolved, service accounts there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from navarch.cluster import (
+    composition,
+    kubeconfig,
+    namespaces,
+    pki,
+    processes,
+    profile,
+    readiness,
+    teardown,
+    topology,
+)
+from navarch.cluster.namespaces import NodeView, Pins
+from navarch.cluster.profile import ClusterError, Paths, Profile
+from navarch.cluster.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """What the user asked for; None leaves a number as it is (one node at first)."""
+
+    name: str
+    nodes: int | None = None
+    simulated: int | None = None
+    switch_context: bool = True
+    wait: bool = True
+    timeout: float = 120.0
+
+
+def start(request: StartRequest, progress: Progress) -> Profile:
+    """Start or mend the cluster; returns its profile."""
+    with exclusive(request.name):
+        wanted = _settle(request)
+        check_requirements(wanted)
+        paths = profile.paths_of(wanted.name)
+        before = profile.load(wanted.name)
+        progress.step(
+            f"Creating the cluster {wanted.name}"
+            if before is None
+            else f"Starting the cluster {wanted.name}"
+        )
+        profile.save(wanted)
+        _remove_surplus(before, wanted, paths)
+        _prepare(wanted, paths)
+        progress.step("Starting the control plane" + (" and the nodes" if wanted.nodes else ""))
+        _supervise(wanted, paths)
+        files = kubeconfig.user_files()
+        changed = kubeconfig.merge(wanted, paths, files, switch=request.switch_context)
+        _remember_kubeconfig(paths, changed)
+        if request.wait:
+            readiness.wait(wanted, paths, progress, request.timeout)
+        return wanted
+
+
+def _settle(request: StartRequest) -> Profile:
+    """The profile as it shall be from now on."""
+    existing = profile.load(request.name)
+    if existing is None:
+        others = profile.all_profiles()
+        port = profile.free_api_port(others)
+        existing = profile.allocate(request.name, others, profile.host_use(), port)
+        default = 0 if request.simulated and request.nodes is None else 1
+        return profile.resized(
+            existing, default if request.nodes is None else request.nodes, request.simulated
+        )
+    return profile.resized(existing, request.nodes, request.simulated)
+
+
+def check_requirements(wanted: Profile) -> None:
+    """Refuse at once what cannot work, and say what to do about it."""
+    if not wanted.nodes:
+        return
+    if os.geteuid() != 0:
+        raise ClusterError(
+            "real nodes need root",
+            "Run: sudo navarch start. Without root: navarch start --nodes 0 (API only) or "
+            "navarch start --simulated 3 (nodes without containers).",
+        )
+    tools = ("containerd", "runc", "nft", "ctr", "containerd-shim-runc-v2")
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing:
+        raise ClusterError(f"not installed: {', '.join(missing)}", "Run: navarch setup")
+
+
+@contextmanager
+def exclusive(name: str) -> Iterator[None]:
+    """One command at a time changes a profile. The lock is beside the profile's directory, so
+    that deletion can hold it, too, and its file goes with the lock."""
+    home = profile.home()
+    file = home / f".{profile.check_name(name)}.lock"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except PermissionError as error:
+        raise ClusterError(
+            f"{home} belongs to another user", "Run the command as that user, or with sudo."
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The holder before may have removed the file between our open and our lock.
+            taken = not file.exists() or file.stat().st_ino != os.fstat(descriptor).st_ino
+        except BlockingIOError:
+            taken = True
+        if taken:
+            raise ClusterError(
+                f"another command is changing the cluster {name}", "Wait until it has ended."
+            )
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+        if home.is_dir() and not any(home.iterdir()):
+            home.rmdir()
+
+
+def _remove_surplus(before: Profile | None, wanted: Profile, paths: Paths) -> None:
+    """Take down real nodes the cluster no longer has. Their directories stay until deletion, as
+    a machine's disk does."""
+    gone = set(before.node_names() if before else ()) - set(wanted.node_names())
+    if not gone or before is None:
+        return
+    _supervise(wanted, paths)
+    wiring = topology.plan(before)
+    for node in wiring.nodes:
+        if node.node in gone:
+            pins = Pins(paths.pins, node.node)
+            processes.end(namespaces.processes_inside(pins), 10.0)
+            teardown.clear_node(before, paths, node.node)
+            processes.remove_cgroup(before.node_cgroup(node.node))
+
+
+def _prepare(wanted: Profile, paths: Paths) -> None:
+    """Certificates and configuration beside namespaces and wires: neither needs the other."""
+    for node in wanted.node_names():
+        paths.node(node).mkdir(mode=0o700, exist_ok=True)
+    with ThreadPoolExecutor(1) as pool:
+        # Namespaces first and here: making them forks, which is safe while there is one thread.
+        _make_namespaces(wanted, paths)
+        credentials = pool.submit(_make_credentials, wanted, paths)
+        _wire(wanted, paths)
+        credentials.result()
+
+
+def _make_credentials(wanted: Profile, paths: Paths) -> None:
+    pki.ensure(wanted, paths)
+    for node in wanted.node_names():
+        kubeconfig.published_authority(paths, node)
+    kubeconfig.write_component_files(wanted, paths)
+
+
+def _make_namespaces(wanted: Profile, paths: Paths) -> None:
+    resolver = namespaces.host_resolver() if wanted.nodes else ""
+    for node in wanted.node_names():
+        pins = Pins(paths.pins, node)
+        if not pins.are_alive():
+            teardown.clear_node(wanted, paths, node)
+        namespaces.create(pins, NodeView(node, resolver, profile.home(), paths.node(node)))
+
+
+def _wire(wanted: Profile, paths: Paths) -> None:
+    if not wanted.nodes:
+        return
+    from navarch.cluster import netns
+
+    netns.apply(topology.plan(wanted), paths.pins, profile.forwarding_record())
+
+
+def _supervise(wanted: Profile, paths: Paths) -> None:
+    """Tell the supervisor what shall run, or start one."""
+    file = paths.run / "supervisor.json"
+    profile.write_file(file, composition.describe(wanted, paths).encode())
+    running = processes.read_pid_file(paths.run / "supervisor.pid")
+    if running is not None:
+        running.signal(signal.SIGHUP)
+        return
+    (paths.run / "state.json").unlink(missing_ok=True)
+    log = os.open(
+        paths.logs / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+    )
+    try:
+        subprocess.Popen(
+            [sys.executable, "-P", "-S", "-m", "navarch.cluster.supervisor", str(file)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+    finally:
+        os.close(log)
+
+
+def _remember_kubeconfig(paths: Paths, file: Path) -> None:
+    """Note the files the cluster was merged into: renewal updates them, deletion clears them."""
+    files = remembered_kubeconfigs(paths)
+    if file.absolute() not in files:
+        profile.write_json(
+            paths.root / "kubeconfigs.json", [str(entry) for entry in [*files, file.absolute()]]
+        )
+
+
+def remembered_kubeconfigs(paths: Paths) -> list[Path]:
+    try:
+        return [Path(entry) for entry in json.loads((paths.root / "kubeconfigs.json").read_bytes())]
+    except (FileNotFoundError, ValueError):
+        return []
