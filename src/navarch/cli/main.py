@@ -50,7 +50,12 @@ def _application(words: list[str]) -> int:
 
 
 def _component(name: str, words: list[str]) -> int:
-    from navarch.cluster.components import COMPONENTS, options_from, parser_for
+    from navarch.cluster.components import (
+        COMPONENTS,
+        options_from,
+        parser_for,
+        values_from_flags,
+    )
     from navarch.cluster.daemon import run_components, start_logging
 
     run, kind = COMPONENTS[name].load()
@@ -58,7 +63,7 @@ def _component(name: str, words: list[str]) -> int:
     values = vars(parser.parse_args(words))
     start_logging("DEBUG" if values.pop("verbose") else "INFO")
     try:
-        options = options_from(values, kind)
+        options = options_from(values_from_flags(values, kind), kind)
     except ValueError as error:
         parser.error(str(error))
     return run_components({name: (run, options)})

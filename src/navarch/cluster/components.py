@@ -10,12 +10,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import json
 import types
 import typing
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+REPEATED = (tuple, list, frozenset, Sequence, dict, Mapping)
+"""Kinds of options whose flag may be given several times."""
 
 Run = Callable[[Any], Coroutine[Any, Any, None]]
 
@@ -61,6 +65,22 @@ def options_from(values: Mapping[str, Any], kind: type) -> Any:
     return msgspec.convert(dict(values), kind, strict=False, dec_hook=_decode)
 
 
+def values_from_flags(flags: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """Flags as `options_from` takes them: `--labels a=b` becomes a map, and a flag for something
+    that is neither text nor a number is JSON."""
+    hints = typing.get_type_hints(kind)
+    result: dict[str, Any] = {}
+    for name, value in flags.items():
+        hint = _plain(hints[name])
+        if typing.get_origin(hint) in (dict, Mapping):
+            result[name] = dict(entry.partition("=")[::2] for entry in value)
+        elif isinstance(value, list) and typing.get_args(hint)[0] not in (str, int, float, Path):
+            result[name] = [json.loads(entry) for entry in value]
+        else:
+            result[name] = value
+    return result
+
+
 def _decode(kind: type, value: Any) -> Any:
     if issubclass(kind, Path):
         return Path(value)
@@ -96,7 +116,7 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hi
         arguments["action"] = argparse.BooleanOptionalAction
     else:
         arguments["metavar"] = getattr(kind, "__name__", "value").upper()
-        if typing.get_origin(kind) in (tuple, list, frozenset, Sequence):
+        if typing.get_origin(kind) in REPEATED:
             arguments.update(action="append", metavar="VALUE")
     parser.add_argument(f"--{field.name.replace('_', '-')}", **arguments)
 

@@ -83,26 +83,34 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "kubeconfig": str(directory / "kubelet.conf"),
         "node_name": node,
         "node_ip": address,
-        "root": str(directory / "kubelet"),
         "runtime_endpoint": containerd.ADDRESS,
-        "certificate": str(pki / "kubelet-serving.crt"),
-        "key": str(pki / "kubelet-serving.key"),
-        "client_ca": str(pki / "ca.crt"),
+        "root_directory": str(directory / "kubelet"),
+        "pod_logs_directory": str(directory / "pod-logs"),
         "cluster_dns": [profile.dns_address],
         "cluster_domain": profile.cluster_domain,
         "cgroup_root": profile.node_cgroup(node),
         "max_pods": profile.max_pods,
+        "port": KUBELET_PORT,
+        "listen_address": address,
+        "tls_certificate": str(pki / "kubelet-serving.crt"),
+        "tls_key": str(pki / "kubelet-serving.key"),
+        "client_ca": str(pki / "ca.crt"),
     }
+    user = str(directory / "proxy.conf")
     proxy = {
-        "kubeconfig": str(directory / "proxy.conf"),
+        "kubeconfig": user,
         "node_name": node,
+        "node_ips": [address],
+        "service_cidrs": [profile.service_cidr],
+        "pod_cidr": profile.pod_cidr,
     }
-    dns = {
-        "kubeconfig": str(directory / "proxy.conf"),
-        "addresses": [address],
-        "domain": profile.cluster_domain,
+    dns = {"kubeconfig": user, "addresses": [address], "domain": profile.cluster_domain}
+    network = {
+        "kubeconfig": user,
+        "node_name": node,
+        "cni_directory": str(directory / "cni"),
     }
-    return {"kubelet": kubelet, "proxy": proxy, "dns": dns}
+    return {"kubelet": kubelet, "proxy": proxy, "dns": dns, "podnetwork": network}
 
 
 def describe(profile: Profile, paths: Paths) -> Description:

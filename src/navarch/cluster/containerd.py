@@ -207,7 +207,7 @@ def import_archive(pins: Pins, archive: Path) -> list[str]:
     ]
 
 
-def cni_config(pod_cidr: str, data: Path) -> str:
+def cni_config(pod_cidr: str) -> str:
     """The pod network of a node: a bridge, addresses from the node's own range, host ports.
 
     Packets to the world are masqueraded by the node's own table, not by the plug-in, which would
@@ -223,11 +223,7 @@ def cni_config(pod_cidr: str, data: Path) -> str:
                 "isDefaultGateway": True,
                 "hairpinMode": True,
                 "ipMasq": False,
-                "ipam": {
-                    "type": "host-local",
-                    "dataDir": str(data),
-                    "ranges": [[{"subnet": pod_cidr}]],
-                },
+                "ipam": {"type": "host-local", "ranges": [[{"subnet": pod_cidr}]]},
             },
         ],
     }

@@ -8,6 +8,7 @@ In the mount namespace the node sees the host's file system, with these differen
 
 * `/run` is the node's own: container runtime state, sockets and pinned pod namespaces live at
   their usual paths without touching the host's. It vanishes with the node, as at a reboot.
+* So does `/var/lib/cni`, where the network plug-ins note addresses that are taken.
 * `/etc/resolv.conf` names servers that can be reached from the node (never the host's loopback).
 * Of the state of all clusters it sees its own directory only: neither the control plane's keys
   and database nor other nodes.
@@ -19,6 +20,7 @@ other way round; inside the node they are shared among its own processes, which 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Sequence
@@ -26,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from navarch.cluster import kernel
+
+CNI_STATE = Path("/var/lib/cni")
 
 KINDS = {"net": kernel.CLONE_NEWNET, "uts": kernel.CLONE_NEWUTS, "mnt": kernel.CLONE_NEWNS}
 """In the order in which a process enters them: the mount namespace last, since the pins are
@@ -129,6 +133,9 @@ def _furnish(view: NodeView) -> None:
     kernel.mount("tmpfs", "/run", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
     for directory in ("netns", "containerd", "lock"):
         Path("/run", directory).mkdir(mode=0o711 if directory != "lock" else 0o755)
+    Path("/run/cni").mkdir(mode=0o700)
+    CNI_STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
+    kernel.mount("/run/cni", CNI_STATE, flags=kernel.MS_BIND)
     _show_resolver(view.resolv_conf, resolver)
     _hide(view.hidden, view.shown)
 
@@ -187,9 +194,12 @@ def destroy(pins: Pins) -> None:
 
 
 def release_directory(directory: Path) -> None:
-    """Undo `_private_directory`, once the last pin is gone."""
+    """Undo `_private_directory`, once the last pin is gone, and remove the place that nodes mount
+    over if nothing else has ever used it."""
     while str(directory) in mount_points():
         kernel.umount(directory, kernel.MNT_DETACH)
+    with contextlib.suppress(OSError):
+        CNI_STATE.rmdir()
 
 
 def identities(pins: Pins) -> dict[str, int]:

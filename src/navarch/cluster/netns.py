@@ -13,8 +13,8 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +61,22 @@ def remove(wiring: Wiring, record: Path) -> None:
         _restore_forwarding(record)
 
 
-def remove_node(host_interface: str) -> None:
-    """Unplug one node."""
+def change_routes(
+    interface: str, wanted: Iterable[tuple[str, str]], unwanted: Iterable[tuple[str, str]]
+) -> None:
+    """Routes (destination, gateway) through an interface of this namespace. A gateway that is on
+    no network of the interface is passed over: such a node has no pods that can be reached."""
     with IPRoute() as netlink:
-        for index in netlink.link_lookup(ifname=host_interface):
-            netlink.link("del", index=index)
-
-
-def route_pods(routes: list[Route]) -> None:
-    """Routes on the host that lead straight to the node of each pod range."""
-    with IPRoute() as netlink:
-        for route in routes:
-            _route(netlink, route)
+        index = netlink.link_lookup(ifname=interface)[0]
+        for destination, gateway in unwanted:
+            with suppress(NetlinkError):
+                netlink.route("del", dst=destination, gateway=gateway, oif=index)
+        for destination, gateway in wanted:
+            try:
+                netlink.route("replace", dst=destination, gateway=gateway, oif=index)
+            except NetlinkError as error:
+                if error.code != errno.ENETUNREACH:
+                    raise
 
 
 def load_rules(rules: str) -> None:

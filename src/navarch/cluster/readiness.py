@@ -43,6 +43,8 @@ def wait(profile: Profile, paths: Paths, progress: Progress, timeout: float) -> 
         if profile.nodes or profile.simulated:
             progress.step(f"Waiting for {_count(profile)}")
             waiting.until("the nodes", lambda: _nodes_are_ready(api, profile), "node")
+        if profile.nodes:
+            _mark_control_plane(api, profile)
         waiting.until("the service accounts", lambda: _accounts_are_there(api), "controllers")
         if profile.nodes:
             progress.step("Waiting for the cluster's name server")
@@ -134,6 +136,14 @@ def _is_ready(node: dict[str, Any]) -> bool:
     return ready and not any(
         taint["key"].startswith("node.kubernetes.io/not-ready") for taint in taints
     )
+
+
+def _mark_control_plane(api: Api, profile: Profile) -> None:
+    """Show the role that kubeadm and minikube give the first node. A node may not do so itself."""
+    label = "node-role.kubernetes.io/control-plane"
+    body = json.dumps({"metadata": {"labels": {label: ""}}}).encode()
+    path = f"/api/v1/nodes/{profile.node_names()[0]}"
+    api.request("PATCH", path, body, "application/merge-patch+json")
 
 
 def _accounts_are_there(api: Api) -> bool:
