@@ -18,7 +18,8 @@ import pytest
 
 from navarch.apiserver.contracts import Attributes, Decision, UserInfo
 from navarch.apiserver.options import ServerOptions
-from navarch.apiserver.server import Security, Server
+from navarch.apiserver.security import Security
+from navarch.apiserver.server import Server
 from navarch.store.memory import open_memory_store
 
 Object = dict[str, Any]

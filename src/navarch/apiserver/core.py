@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 from aiohttp.web import BaseRequest
 
-from navarch.apiserver.contracts import Authenticator, Authorizer
 from navarch.apiserver.http.connection import Connection
+from navarch.apiserver.hub.cache import Cache
 from navarch.apiserver.hub.hub import Hub
+from navarch.apiserver.hub.lookup import HubLookup
 from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.registry.resource import Catalog
+from navarch.apiserver.security import Security
 from navarch.store.contract import Store
 
 
@@ -25,9 +27,24 @@ class Core:
     hub: Hub
     catalog: Catalog
     registry: Registry
-    authenticator: Authenticator
-    authorizer: Authorizer
+    port: int = 0
+    """Where the server listens, once it does."""
     gauges: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.lookup = HubLookup(self.hub, self._cache_of)
+        self.catalog.on_change(self.lookup.forget)
+        self.security: Security | None = None
+
+    def _cache_of(self, name: str) -> Cache | None:
+        resource = self.catalog.by_name(name)
+        return resource.cache if resource is not None else None
+
+    @property
+    def secured(self) -> Security:
+        """The security, which is there before the first request."""
+        assert self.security is not None
+        return self.security
 
     def gauge(self, name: str, change: int) -> None:
         """Move a gauge that `/metrics` shows."""

@@ -42,5 +42,9 @@ class ServerOptions:
     event_ttl_seconds: int = 3600
 
     @property
-    def audiences(self) -> tuple[str, ...]:
-        return self.api_audiences or (self.service_account_issuer,)
+    def advertised(self) -> str:
+        """The address that others reach this server at."""
+        if self.advertise_address:
+            return self.advertise_address
+        outer = [each for each in self.bind_addresses if not each.startswith("127.")]
+        return (outer or list(self.bind_addresses))[0]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Sequence
-from dataclasses import dataclass
 
-from navarch.apiserver.contracts import AdmissionPlugin, Authenticator, Authorizer
+from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.core import Core
+from navarch.apiserver.discovery.documents import Documents
+from navarch.apiserver.discovery.handlers import add_discovery
 from navarch.apiserver.http.app import App
 from navarch.apiserver.http.connection import FrontServer
 from navarch.apiserver.http.health import Health, index_handler, metrics_handler, version
@@ -17,9 +17,11 @@ from navarch.apiserver.hub.hub import Hub
 from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.registry.resource import Catalog
+from navarch.apiserver.security import Security, build_security
+from navarch.apiserver.start import bootstrap_access
 from navarch.apiserver.verbs import delete, patch, read, watch, write
+from navarch.store import open_store
 from navarch.store.contract import Store
-from navarch.store.memory import open_memory_store
 
 log = logging.getLogger(__name__)
 
@@ -27,35 +29,20 @@ TICK_SECONDS = 50.0
 STOP_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Security:
-    """Who decides who may do what. Tests bring their own."""
-
-    authenticator: Authenticator
-    authorizer: Authorizer
-    plugins: Sequence[AdmissionPlugin] = ()
-
-
 class Server:
     """One API server in this process."""
 
-    def __init__(self, options: ServerOptions, store: Store, security: Security) -> None:
+    def __init__(
+        self, options: ServerOptions, store: Store, security: Security | None = None
+    ) -> None:
+        """`security` replaces the default authentication, authorization and admission."""
         self.options = options
         self.store = store
         hub = Hub(store)
         catalog = Catalog(hub)
         catalog.add_built_in()
-        registry = Registry(store, hub, catalog)
-        registry.plugins = security.plugins
-        self.core = Core(
-            options=options,
-            store=store,
-            hub=hub,
-            catalog=catalog,
-            registry=registry,
-            authenticator=security.authenticator,
-            authorizer=security.authorizer,
-        )
+        self.core = Core(options, store, hub, catalog, Registry(store, hub, catalog))
+        self._security = security
         self.app = App(self.core)
         self.health = Health(self.core)
         self._add_handlers()
@@ -79,11 +66,17 @@ class Server:
         self.health.add_to(app)
         app.paths["/version"] = app.paths["/version/"] = version
         app.paths["/metrics"] = metrics_handler(app)
+        add_discovery(app, Documents(self.core.catalog))
         app.paths["/"] = index_handler(app)
 
     async def start(self) -> None:
         """Load the caches and open the sockets."""
-        await self.core.hub.start()
+        core = self.core
+        await core.hub.start()
+        security = self._security or build_security(self.options, core.registry, core.lookup)
+        core.security = security
+        core.registry.plugins = security.plugins
+        await bootstrap(bootstrap_access(core.registry, core.lookup))
         self._front = FrontServer(self.app)
         context = tls_context(self.options)
         loop = asyncio.get_running_loop()
@@ -93,6 +86,7 @@ class Server:
             )
             if not self.port:
                 self.port = listener.sockets[0].getsockname()[1]
+            core.port = self.port
             self._listeners.append(listener)
         self._tasks.append(asyncio.create_task(self._tick(), name="hub-tick"))
 
@@ -138,7 +132,22 @@ def tls_context(options: ServerOptions) -> ssl.SSLContext | None:
     return context
 
 
-async def open_store(options: ServerOptions) -> Store:
+async def run(options: ServerOptions) -> None:
+    """Serve until cancelled."""
+    store = await _open_store(options)
+    server = Server(options, store)
+    try:
+        await server.start()
+        log.info("serving on %s", server.url)
+        await asyncio.Event().wait()
+    finally:
+        await server.stop()
+
+
+async def _open_store(options: ServerOptions) -> Store:
     if options.store == "memory":
-        return open_memory_store()
-    raise ValueError(f"unknown store {options.store!r}: sqlite and memory are known")
+        return await open_store("memory:")
+    if options.data_dir is None:
+        raise ValueError("the API server needs a directory for its database")
+    options.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return await open_store(f"sqlite://{options.data_dir.absolute() / 'store.db'}")

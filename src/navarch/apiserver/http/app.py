@@ -14,8 +14,10 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from navarch.api.errors import ApiError, forbidden, internal_error, method_not_allowed, unauthorized
-from navarch.apiserver.contracts import ANONYMOUS, Attributes, Decision, RequestInfo
+from navarch.api.errors import ApiError, internal_error, method_not_allowed, unauthorized
+from navarch.apiserver.authentication.impersonation import impersonate
+from navarch.apiserver.authorization import require
+from navarch.apiserver.contracts import ANONYMOUS, Attributes
 from navarch.apiserver.core import Core
 from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.metrics import RequestMetrics
@@ -88,7 +90,8 @@ class App:
     async def _serve(self, call: Call) -> web.StreamResponse:
         request = call.request
         certificate = self.core.connection_of(request).peer_certificate
-        user = await self.core.authenticator.authenticate(request.headers, certificate)
+        security = self.core.secured
+        user = await security.authenticator.authenticate(request.headers, certificate)
         if user is None:
             if not self.core.options.anonymous_auth:
                 raise unauthorized()
@@ -114,17 +117,23 @@ class App:
             raise ApiError(504, "Timeout", f"Timeout: {text}", {}) from None
 
     def _authorize(self, call: Call) -> None:
-        info = call.info
-        query = call.target.query
-        attributes = Attributes(
-            call.user,
-            info,
-            field_selector=call.parameter("fieldSelector") if query else "",
-            label_selector=call.parameter("labelSelector") if query else "",
-        )
-        decision, reason = self.core.authorizer.authorize(attributes)
-        if decision is not Decision.ALLOW:
-            raise refusal(call.user.name, info, reason)
+        """Impersonation, then the decision on the request as the user it ends up with."""
+        authorizer = self.core.secured.authorizer
+        attributes = self._attributes(call)
+        headers = call.request.headers
+        if any(name[:12].lower() == "impersonate-" for name in headers):
+            wanted = impersonate(headers.items(), attributes, authorizer)
+            if wanted is not None:
+                call.user = wanted
+                attributes = self._attributes(call)
+        require(authorizer, attributes)
+
+    @staticmethod
+    def _attributes(call: Call) -> Attributes:
+        if not call.target.query:
+            return Attributes(call.user, call.info)
+        fields, labels = call.parameter("fieldSelector"), call.parameter("labelSelector")
+        return Attributes(call.user, call.info, field_selector=fields, label_selector=labels)
 
     # ---- dispatch
 
@@ -200,15 +209,3 @@ class App:
 
 
 _ITEM_VERBS = frozenset({"get", "update", "patch", "delete"})
-
-
-def refusal(user: str, info: RequestInfo, reason: str) -> ApiError:
-    """403 in the words of upstream's authorizer."""
-    if not info.is_resource:
-        text = f'User "{user}" cannot {info.verb} path "{info.path}"'
-        return forbidden("", "", "", f"{text}: {reason}" if reason else text)
-    resource = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
-    where = f'in the namespace "{info.namespace}"' if info.namespace else "at the cluster scope"
-    what = f'resource "{resource}" in API group "{info.group}"'
-    text = f'User "{user}" cannot {info.verb} {what} {where}'
-    return forbidden(info.resource, info.group, info.name, f"{text}: {reason}" if reason else text)

@@ -1,4 +1,4 @@
-"""Where the catalog finds what is particular to a kind: its strategy and its conversions."""
+"""Where the catalog finds what is particular to a kind: its conversions."""
 
 from __future__ import annotations
 
@@ -6,14 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from navarch.api.kinds import Kind
-from navarch.api.strategies.base import Strategy
 
 Object = dict[str, Any]
 Conversion = Callable[[Object], Object]
-
-
-def strategy_for(kind: Kind) -> Strategy:
-    return Strategy()
 
 
 def conversions(stored: Kind, kind: Kind) -> tuple[Conversion | None, Conversion | None]:

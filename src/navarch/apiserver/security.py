@@ -1,0 +1,110 @@
+"""Puts authentication, authorization and admission together over the hub's caches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from navarch.api.errors import ApiError
+from navarch.api.patch.common import copy_json
+from navarch.apiserver.admission import AdmissionAccess, build_admission
+from navarch.apiserver.authentication import (
+    Authentication,
+    AuthenticationOptions,
+    build_authenticator,
+)
+from navarch.apiserver.authorization import Authorization, build_authorizer
+from navarch.apiserver.contracts import (
+    AdmissionPlugin,
+    Authenticator,
+    Authorizer,
+    Lookup,
+    RequestInfo,
+)
+from navarch.apiserver.options import ServerOptions
+from navarch.apiserver.registry.context import WriteContext
+from navarch.apiserver.registry.registry import Registry
+from navarch.apiserver.registry.resource import Resource
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """Who decides who may do what. `authentication` and `authorization` are the full objects behind
+    the token and review kinds, None in tests that bring simpler ones."""
+
+    authenticator: Authenticator
+    authorizer: Authorizer
+    plugins: Sequence[AdmissionPlugin] = ()
+    authentication: Authentication | None = None
+    authorization: Authorization | None = None
+
+
+def build_security(options: ServerOptions, registry: Registry, lookup: Lookup) -> Security:
+    """The default security. The caches must be loaded: the authorizers read them at once."""
+    if options.service_account_signing_key is None:
+        raise ValueError("the API server needs a key to sign service-account tokens with")
+    authentication = build_authenticator(
+        AuthenticationOptions(
+            signing_key_file=options.service_account_signing_key,
+            key_files=options.service_account_keys,
+            issuers=(options.service_account_issuer,),
+            audiences=options.api_audiences,
+        ),
+        lookup,
+    )
+    authorization = build_authorizer(lookup)
+    plugins = build_admission(admission_access(registry, lookup), authorization)
+    return Security(authentication, authorization, plugins, authentication, authorization)
+
+
+def admission_access(registry: Registry, lookup: Lookup) -> AdmissionAccess:
+    """What the admission plug-ins may read and write, on this registry."""
+
+    async def get(resource: str, namespace: str, name: str) -> Object | None:
+        served = _resource(registry, resource)
+        stored = served.stored_kind
+        kv = await registry.store.get(stored.key(namespace, name))
+        if kv is None:
+            return None
+        await registry.hub.wait_for(kv.mod_revision)
+        entry = served.cache.get(namespace, name)
+        return served.decode(entry) if entry is not None else None
+
+    async def update_status(resource: str, obj: Object) -> Object:
+        served = _resource(registry, resource)
+        context = system_context(served, obj, "update", "status")
+        metadata = obj["metadata"]
+        key = metadata.get("namespace", ""), metadata["name"]
+        written = await registry.update(served, key, lambda old: copy_json(obj), context, "status")
+        return written.obj
+
+    return AdmissionAccess(lookup, get, update_status)
+
+
+def system_context(
+    resource: Resource, obj: Object, verb: str, subresource: str = ""
+) -> WriteContext:
+    """The context of a write that the server makes for itself."""
+    kind, metadata = resource.kind, obj["metadata"]
+    info = RequestInfo(
+        True,
+        "",
+        verb,
+        kind.group,
+        kind.version,
+        kind.plural,
+        subresource,
+        metadata.get("namespace", ""),
+        metadata.get("name", ""),
+    )
+    return WriteContext(info)
+
+
+def _resource(registry: Registry, name: str) -> Resource:
+    resource = registry.catalog.by_name(name)
+    if resource is None:
+        raise ApiError(404, "NotFound", f"the resource {name} is not served", {})
+    return resource
