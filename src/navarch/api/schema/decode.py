@@ -1,0 +1,249 @@
+"""From a request body to an object of a built-in kind, with upstream's complaints.
+
+    obj, warnings = decode_object(kind, body, "application/json", FieldValidation.WARN)
+
+The object is what upstream would print before defaulting: see `walker`. Unknown and repeated fields
+are an error (Strict), warnings (Warn) or nothing (Ignore); wrong types and bad syntax are always a
+400. `normalise_object` does the same for an object that is decoded already (the result of a patch).
+Custom resources share `parse_document`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Protocol
+
+from navarch.api.errors import ApiError, bad_request
+from navarch.api.kinds import GROUPS_BY_NAME, split_api_version
+from navarch.api.schema.facts import schema_for
+from navarch.api.schema.json_body import (
+    TOO_DEEP,
+    JsonError,
+    Repeated,
+    count_keys,
+    parse_json,
+    parse_json_with_repeats,
+    without_repeats,
+)
+from navarch.api.schema.walker import TypeProblem, Walk, strict_path, type_problem, walker_of
+
+Object = dict[str, Any]
+
+
+class FieldValidation(Enum):
+    """The `fieldValidation` parameter."""
+
+    STRICT = "Strict"
+    WARN = "Warn"
+    IGNORE = "Ignore"
+
+
+class HasKind(Protocol):
+    """A `Kind` or a `Subresource`: what the body must be."""
+
+    @property
+    def group(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+
+def decode_object(
+    kind: HasKind,
+    data: bytes,
+    content_type: str = "application/json",
+    field_validation: FieldValidation = FieldValidation.WARN,
+) -> tuple[Object, list[str]]:
+    """The object in a body, and the warnings to send back; raises `ApiError` 400."""
+    problems: list[str] = []
+    lenient = field_validation is FieldValidation.IGNORE
+    try:
+        if is_yaml(content_type):
+            value, problems = _parse_yaml(data)
+            obj, walk = _walk(kind, value, data)
+        else:
+            obj, walk = _walk(kind, parse_json(data), data)
+            if not lenient and walk.keys != count_keys(data):
+                # Keys were repeated, or look as if: the slow way tells.
+                obj, walk = _walk(kind, parse_json_with_repeats(data), data)
+                obj = without_repeats(obj)
+    except JsonError as error:
+        message = f"couldn't get version/kind; json parse error: {error}"
+        raise unrecognised(kind, data, message) from None
+    except RecursionError:
+        raise unrecognised(kind, data, TOO_DEEP) from None
+    return obj, _judge(kind, [*problems, *walk.problems], field_validation)
+
+
+def normalise_object(
+    kind: HasKind, obj: Object, field_validation: FieldValidation = FieldValidation.WARN
+) -> tuple[Object, list[str]]:
+    """Like `decode_object` for plain data, which is changed in place (a patched object)."""
+    try:
+        result, walk = _walk(kind, obj, b"")
+    except RecursionError:
+        raise bad_request(TOO_DEEP) from None
+    return result, _judge(kind, walk.problems, field_validation)
+
+
+def _walk(kind: HasKind, value: Any, data: bytes) -> tuple[Object, Walk]:
+    if value is None:
+        value = {}
+    if not isinstance(value, dict):
+        problem = type_problem(value, None, "", _META_STRUCT)
+        message = f"couldn't get version/kind; json parse error: {problem}"
+        raise unrecognised(kind, data, message)
+    group, version, name = _check_kind(kind, value, data)
+    walk = Walk()
+    walker = walker_of(schema_for(kind.group, kind.version, kind.kind))
+    try:
+        obj = walker(value, None, walk)
+    except TypeProblem as problem:
+        raise cannot_handle(kind, str(problem)) from None
+    if "kind" in obj and "apiVersion" in obj:
+        return obj, walk
+    api_version = f"{group}/{version}" if group else version
+    return {**obj, "kind": name, "apiVersion": api_version}, walk
+
+
+_META_STRUCT = (
+    'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; '
+    'Kind string "json:\\"kind,omitempty\\"" }'
+)
+
+
+def _check_kind(kind: HasKind, value: Object, data: bytes) -> tuple[str, str, str]:
+    """Group, version and kind of the body, which default to those expected and must be them."""
+    for key in ("apiVersion", "kind"):
+        if not isinstance(value.get(key, ""), str | None):
+            problem = type_problem(value[key], (None, key), "", "string")
+            message = f"couldn't get version/kind; json parse error: {problem}"
+            raise unrecognised(kind, data, message)
+    name = value.get("kind") or kind.kind
+    given = value.get("apiVersion") or ""
+    if given.count("/") > 1:
+        raise unrecognised(kind, data, f"unexpected GroupVersion string: {given}")
+    group, version = split_api_version(given) if given else (kind.group, kind.version)
+    if (group, version, name) == (kind.group, kind.version, kind.kind):
+        return group, version, name
+    if not _is_known(group, version, name):
+        api_version = f"{group}/{version}" if group else version
+        raise bad_request(
+            f'{name} in version "{version}" cannot be handled as a {kind.kind}: no kind "{name}" '
+            f'is registered for version "{api_version}" in scheme '
+            f'"pkg/api/legacyscheme/scheme.go:30"'
+        )
+    if (group, name) != (kind.group, kind.kind):
+        internal = kind.group.partition(".")[0] or "core"
+        raise bad_request(
+            f'{name} in version "{version}" cannot be handled as a {kind.kind}: converting '
+            f"({version}.{name}) to ({internal}.{kind.kind}): unknown conversion"
+        )
+    expected = f"{kind.group}/{kind.version}" if kind.group else kind.version
+    raise bad_request(
+        f"the API version in the data ({given}) does not match the expected API version "
+        f"({expected})"
+    )
+
+
+def _is_known(group: str, version: str, name: str) -> bool:
+    offered = GROUPS_BY_NAME.get(group)
+    if offered is None or version not in offered.versions:
+        return False
+    try:
+        schema_for(group, version, name)
+    except KeyError:
+        return False
+    return True
+
+
+def _judge(kind: HasKind, problems: list[str], field_validation: FieldValidation) -> list[str]:
+    """The warnings for what strictness found, or the error."""
+    if not problems or field_validation is FieldValidation.IGNORE:
+        return []
+    if field_validation is FieldValidation.WARN:
+        return problems
+    raise cannot_handle(kind, f"strict decoding error: {', '.join(problems)}")
+
+
+def cannot_handle(kind: HasKind, why: str) -> ApiError:
+    """400 for a body whose kind is right and whose content is not."""
+    return bad_request(
+        f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}'
+    )
+
+
+def unrecognised(kind: HasKind, data: bytes, why: str) -> ApiError:
+    """400 for a body whose kind cannot even be read."""
+    if not data:
+        shown = "<empty>"
+    else:
+        start = data[:30]
+        shown = start.decode(errors="replace") if data[:1] == b"{" else start.hex()
+        shown += " ..." if len(data) > 30 else ""
+    return bad_request(
+        f"the object provided is unrecognized (must be of type {kind.kind}): {why} ({shown})"
+    )
+
+
+def is_yaml(content_type: str) -> bool:
+    return "yaml" in content_type
+
+
+def _parse_yaml(data: bytes) -> tuple[Any, list[str]]:
+    # PyYAML is imported only where YAML is met: components that speak JSON never load it.
+    from navarch.api.schema.yaml_body import YamlError, parse_yaml
+
+    try:
+        document = parse_yaml(data)
+    except YamlError as error:
+        raise bad_request(f"error converting YAML to JSON: {error}") from None
+    if not document.duplicates:
+        return document.value, []
+    lines = "\n  ".join(document.duplicates)
+    return document.value, [f"yaml: unmarshal errors:\n  {lines}"]
+
+
+def parse_document(data: bytes, content_type: str) -> tuple[Any, list[str]]:
+    """Any JSON or YAML body, for what has no built-in schema: the value and one problem per
+    repeated key, as strictness words them. Raises `ApiError` 400."""
+    if is_yaml(content_type):
+        return _parse_yaml(data)
+    try:
+        value = parse_json(data)
+        if count_any_keys(value) == count_keys(data):
+            return value, []
+        repeats: list[str] = []
+        value = parse_json_with_repeats(data)
+        _find_repeats(value, None, repeats)
+        return without_repeats(value), repeats
+    except JsonError as error:
+        raise bad_request(str(error)) from None
+    except RecursionError:
+        raise bad_request(TOO_DEEP) from None
+
+
+def count_any_keys(value: Any) -> int:
+    """The keys of all objects in plain data."""
+    if isinstance(value, dict):
+        return len(value) + sum(map(count_any_keys, value.values()))
+    return sum(map(count_any_keys, value)) if isinstance(value, list) else 0
+
+
+def _find_repeats(value: Any, path: Any, repeats: list[str]) -> None:
+    if isinstance(value, Repeated):
+        seen: set[str] = set()
+        for key, _ in value.pairs:
+            problem = f'duplicate field "{strict_path((path, key))}"'
+            if key in seen and problem not in repeats:
+                repeats.append(problem)
+            seen.add(key)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _find_repeats(item, (path, key), repeats)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _find_repeats(item, (path, index), repeats)
