@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from navarch.api.selectors import SelectorError, parse_field_selector
 from navarch.apiserver.authorization.node_graph import NodeGraph
 from navarch.apiserver.authorization.rules import Rule
 from navarch.apiserver.contracts import Attributes, Decision, UserInfo
@@ -186,12 +187,8 @@ def _no(reason: str) -> Answer:
 
 
 def _selects_only(attributes: Attributes, field: str, value: str) -> bool:
-    """Whether the field selector demands `field=value` (further demands only narrow it).
-
-    An escaped comma could hide the text of a demand inside the value of another one; no node name
-    needs escapes, so a selector with any does not count."""
-    selector = attributes.field_selector
-    if "\\" in selector:
+    """Whether the field selector demands `field=value` (further demands only narrow it)."""
+    try:
+        return parse_field_selector(attributes.field_selector).exact(field) == value
+    except SelectorError:
         return False
-    wanted = (f"{field}={value}", f"{field}=={value}")
-    return any(term.strip() in wanted for term in selector.split(","))
