@@ -57,7 +57,9 @@ _OPTIONS = [
 class CriRuntime:
     """A CRI endpoint, such as containerd's socket. Use as an async context manager."""
 
-    def __init__(self, address: str, *, timeout: float = 120.0, pull_timeout: float = 3600.0) -> None:
+    def __init__(
+        self, address: str, *, timeout: float = 120.0, pull_timeout: float = 3600.0
+    ) -> None:
         target = address if "://" in address or address.startswith("unix:") else f"unix:{address}"
         self._target = target.replace("unix:///", "unix:/")
         self._timeout = timeout
@@ -511,9 +513,7 @@ def _group(
         else:
             labels = own_containers[0].labels
             name, namespace = labels.get(POD_NAME, ""), labels.get(POD_NAMESPACE, "")
-        result.append(
-            PodState(uid, name, namespace, tuple(own_sandboxes), tuple(own_containers))
-        )
+        result.append(PodState(uid, name, namespace, tuple(own_sandboxes), tuple(own_containers)))
     return result
 
 

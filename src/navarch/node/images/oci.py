@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 _MEDIA_TYPE = "application/vnd.oci.image."
 _CHUNK = 1 << 20
@@ -96,9 +96,7 @@ def build_image(
         partial = target.with_name(f".{target.name}.partial")
         with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
             _add_bytes(archive, "oci-layout", _encode({"imageLayoutVersion": "1.0.0"}))
-            _add_bytes(
-                archive, "index.json", _encode({"schemaVersion": 2, "manifests": [index]})
-            )
+            _add_bytes(archive, "index.json", _encode({"schemaVersion": 2, "manifests": [index]}))
             for blob in (manifest, config_blob):
                 _add_bytes(archive, _blob_path(_digest(blob)), blob)
             layer.seek(0)
@@ -115,7 +113,7 @@ def _write_layer(
     hashing = _HashingWriter(output)
     overlaid = {path.strip("/"): entry for path, entry in files.items()}
     present: set[str] = set()
-    with tarfile.open(fileobj=hashing, mode="w", format=tarfile.PAX_FORMAT) as archive:
+    with tarfile.open(fileobj=cast("IO[bytes]", hashing), mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path, source in _walk(rootfs) if rootfs is not None else ():
             present.add(path)
             if path not in overlaid:

@@ -1,0 +1,228 @@
+"""A container's environment variables and the `$(NAME)` references in its command line. Pure.
+
+Order, lowest precedence first: variables of Services, `envFrom` in list order, `env` in list order.
+ConfigMaps and Secrets are looked up beforehand (`references` says which) and handed in.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from navarch.api.types.core_v1 import (
+    ConfigMap,
+    Container,
+    EnvVar,
+    EnvVarSource,
+    Pod,
+    Secret,
+    Service,
+)
+
+from .downward import PodAddresses, field_value, resource_value
+from .resources import NodeResources
+
+_REFERENCE = re.compile(r"\$(\$|\(([^()]*)\))")
+_VARIABLE_NAME = re.compile(r"^[ -<>-~]+$")
+"""Printable ASCII but "=": what the relaxed rules let through as a variable's name."""
+
+
+class EnvironmentProblem(Exception):
+    """A required source or key is missing: the container waits with CreateContainerConfigError."""
+
+
+@dataclass(frozen=True)
+class EnvironmentSources:
+    """What variables may be taken from. A missing object is absent from its mapping."""
+
+    config_maps: Mapping[str, ConfigMap] = field(default_factory=dict)
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    services: Sequence[Service] = ()
+    addresses: PodAddresses = field(default_factory=PodAddresses)
+    node: NodeResources = field(default_factory=lambda: NodeResources(0, 0))
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The result: variables in order, and names from envFrom that no process could read."""
+
+    variables: Mapping[str, str]
+    invalid_names: tuple[str, ...] = ()
+
+
+def references(container: Container) -> tuple[set[str], set[str]]:
+    """The names of ConfigMaps and Secrets the container's environment refers to."""
+    config_maps, secrets = set(), set()
+    for source in container.envFrom:
+        if source.configMapRef is not None:
+            config_maps.add(source.configMapRef.name)
+        if source.secretRef is not None:
+            secrets.add(source.secretRef.name)
+    for variable in container.env:
+        value_from = variable.valueFrom
+        if value_from is not None and value_from.configMapKeyRef is not None:
+            config_maps.add(value_from.configMapKeyRef.name)
+        if value_from is not None and value_from.secretKeyRef is not None:
+            secrets.add(value_from.secretKeyRef.name)
+    return config_maps, secrets
+
+
+def expand(text: str, variables: Mapping[str, str]) -> str:
+    """Replaces `$(NAME)`; `$$` is a literal dollar, what cannot be resolved stays as it is."""
+
+    def replacement(found: re.Match[str]) -> str:
+        if found[1] == "$":
+            return "$"
+        return variables.get(found[2], found[0])
+
+    return _REFERENCE.sub(replacement, text)
+
+
+def unresolved(text: str, variables: Mapping[str, str]) -> list[str]:
+    """The references in `text` that have no value."""
+    found = _REFERENCE.finditer(text)
+    return [each[2] for each in found if each[1] != "$" and each[2] not in variables]
+
+
+def build(pod: Pod, container: Container, sources: EnvironmentSources) -> Environment:
+    """The environment of one container at the moment it is created."""
+    services = service_variables(pod, sources.services)
+    result: dict[str, str] = {}
+    invalid: list[str] = []
+    for name, value in _from_sources(pod, container, sources):
+        if _VARIABLE_NAME.match(name):
+            result[name] = value
+        else:
+            invalid.append(name)
+    # References see the Services' variables as well, but an explicit variable hides them.
+    visible = {**services, **result}
+    for variable in container.env:
+        resolved = _value(pod, container, variable, sources, visible)
+        if resolved is not None:
+            result[variable.name] = visible[variable.name] = resolved
+    return Environment({**services, **result}, tuple(invalid))
+
+
+def _from_sources(
+    pod: Pod, container: Container, sources: EnvironmentSources
+) -> Iterable[tuple[str, str]]:
+    for source in container.envFrom:
+        if (reference := source.configMapRef) is not None:
+            config_map = sources.config_maps.get(reference.name)
+            if config_map is None:
+                _require(reference.optional, f'configmap "{reference.name}" not found')
+                continue
+            for key in sorted(config_map.data):
+                yield source.prefix + key, config_map.data[key]
+        if (secret_reference := source.secretRef) is not None:
+            secret = sources.secrets.get(secret_reference.name)
+            if secret is None:
+                _require(secret_reference.optional, f'secret "{secret_reference.name}" not found')
+                continue
+            for key in sorted(secret.data):
+                yield source.prefix + key, secret_text(secret, key)
+
+
+def _require(optional: bool | None, problem: str) -> None:
+    if not optional:
+        raise EnvironmentProblem(problem)
+
+
+def secret_text(secret: Secret, key: str) -> str:
+    """A secret's value as text; bytes that are no text pass through unharmed (surrogates)."""
+    return base64.b64decode(secret.data[key]).decode("utf-8", "surrogateescape")
+
+
+def _value(
+    pod: Pod,
+    container: Container,
+    variable: EnvVar,
+    sources: EnvironmentSources,
+    visible: Mapping[str, str],
+) -> str | None:
+    if variable.valueFrom is None:
+        return expand(variable.value, visible)
+    return _value_from(pod, container, variable.valueFrom, sources)
+
+
+def _value_from(
+    pod: Pod, container: Container, source: EnvVarSource, sources: EnvironmentSources
+) -> str | None:
+    if source.fieldRef is not None:
+        return field_value(pod, source.fieldRef.fieldPath, sources.addresses)
+    if source.resourceFieldRef is not None:
+        return resource_value(pod, source.resourceFieldRef, container, sources.node)
+    namespace = pod.metadata.namespace
+    if (reference := source.configMapKeyRef) is not None:
+        config_map = sources.config_maps.get(reference.name)
+        if config_map is None:
+            _require(reference.optional, f'configmap "{reference.name}" not found')
+            return None
+        if reference.key not in config_map.data:
+            _require(
+                reference.optional,
+                f"couldn't find key {reference.key} in ConfigMap {namespace}/{reference.name}",
+            )
+            return None
+        return config_map.data[reference.key]
+    if (secret_reference := source.secretKeyRef) is not None:
+        secret = sources.secrets.get(secret_reference.name)
+        if secret is None:
+            _require(secret_reference.optional, f'secret "{secret_reference.name}" not found')
+            return None
+        if secret_reference.key not in secret.data:
+            _require(
+                secret_reference.optional,
+                f"couldn't find key {secret_reference.key} in Secret "
+                f"{namespace}/{secret_reference.name}",
+            )
+            return None
+        return secret_text(secret, secret_reference.key)
+    raise EnvironmentProblem("environment variable source is not supported by this node")
+
+
+def service_variables(pod: Pod, services: Sequence[Service]) -> dict[str, str]:
+    """Docker-link style variables of the namespace's Services, and always of the API server."""
+    links = pod.spec.enableServiceLinks is not False
+    chosen: dict[str, Service] = {}
+    for service in services:
+        if service.spec.clusterIP in ("", "None"):
+            continue
+        name, namespace = service.metadata.name, service.metadata.namespace
+        if namespace == pod.metadata.namespace and links:
+            chosen[name] = service
+        elif namespace == "default" and name == "kubernetes":
+            chosen.setdefault(name, service)
+    result: dict[str, str] = {}
+    for name in sorted(chosen):
+        result.update(_variables_of(chosen[name]))
+    return result
+
+
+def _variables_of(service: Service) -> dict[str, str]:
+    prefix = _variable_name(service.metadata.name)
+    address = service.spec.clusterIP
+    result = {f"{prefix}_SERVICE_HOST": address}
+    for number, port in enumerate(service.spec.ports):
+        if number == 0:
+            result[f"{prefix}_SERVICE_PORT"] = str(port.port)
+        if port.name:
+            result[f"{prefix}_SERVICE_PORT_{_variable_name(port.name)}"] = str(port.port)
+    host = f"[{address}]" if ":" in address else address
+    for number, port in enumerate(service.spec.ports):
+        protocol = port.protocol or "TCP"
+        url = f"{protocol.lower()}://{host}:{port.port}"
+        if number == 0:
+            result[f"{prefix}_PORT"] = url
+        each = f"{prefix}_PORT_{port.port}_{protocol.upper()}"
+        result[each] = url
+        result[f"{each}_PROTO"] = protocol.lower()
+        result[f"{each}_PORT"] = str(port.port)
+        result[f"{each}_ADDR"] = address
+    return result
+
+
+def _variable_name(name: str) -> str:
+    return name.replace("-", "_").upper()

@@ -1,0 +1,119 @@
+"""Reads what the machine is: capacity, identity, pressure. The only reader of these kernel files."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """What does not change while the agent runs."""
+
+    cpus: int
+    memory_bytes: int
+    disk_bytes: int
+    huge_pages: dict[str, int] = field(default_factory=dict)
+    """Bytes by resource name, such as `hugepages-2Mi`."""
+    machine_id: str = ""
+    system_uuid: str = ""
+    boot_id: str = ""
+    kernel: str = ""
+    os_image: str = ""
+    architecture: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """What is left of the things that may run out."""
+
+    memory_available: int
+    disk_available: int
+    disk_total: int
+    inodes_available: int
+    inodes_total: int
+    pids_available: int
+
+
+def read_facts(root_directory: Path) -> MachineFacts:
+    """The machine's facts; `root_directory` lies on the file system that pods fill."""
+    disk = os.statvfs(root_directory)
+    machine_id = _text("/etc/machine-id") or _text("/var/lib/dbus/machine-id")
+    return MachineFacts(
+        cpus=len(os.sched_getaffinity(0)),
+        memory_bytes=_meminfo().get("MemTotal", 0),
+        disk_bytes=disk.f_blocks * disk.f_frsize,
+        huge_pages=_huge_pages(),
+        machine_id=machine_id,
+        system_uuid=_text("/sys/class/dmi/id/product_uuid") or machine_id,
+        boot_id=_text("/proc/sys/kernel/random/boot_id"),
+        kernel=platform.release(),
+        os_image=_os_image(),
+        architecture={"x86_64": "amd64", "aarch64": "arm64"}.get(
+            platform.machine(), platform.machine()
+        ),
+    )
+
+
+def read_pressure(root_directory: Path) -> Pressure:
+    disk = os.statvfs(root_directory)
+    limit, used = _text("/proc/sys/kernel/pid_max"), _text("/proc/loadavg")
+    # The fourth field of loadavg is "running/all" threads.
+    threads = used.split()[3].partition("/")[2] if used else "0"
+    return Pressure(
+        memory_available=_meminfo().get("MemAvailable", 0),
+        disk_available=disk.f_bavail * disk.f_frsize,
+        disk_total=disk.f_blocks * disk.f_frsize,
+        inodes_available=disk.f_favail,
+        inodes_total=disk.f_files,
+        pids_available=int(limit or 32768) - int(threads or 0),
+    )
+
+
+def default_address() -> str:
+    """The address of this machine that packets to elsewhere would carry (nothing is sent)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
+
+
+def _meminfo() -> dict[str, int]:
+    result = {}
+    for line in _text("/proc/meminfo").splitlines():
+        name, _, value = line.partition(":")
+        words = value.split()
+        if words:
+            result[name] = int(words[0]) * (1024 if len(words) > 1 else 1)
+    return result
+
+
+def _huge_pages() -> dict[str, int]:
+    result = {}
+    base = Path("/sys/kernel/mm/hugepages")
+    for entry in sorted(base.glob("hugepages-*kB")):
+        kilobytes = int(entry.name.removeprefix("hugepages-").removesuffix("kB"))
+        name = f"{kilobytes // 1024}Mi" if kilobytes < 1 << 20 else f"{kilobytes >> 20}Gi"
+        count = int(_text(str(entry / "nr_hugepages")) or 0)
+        result[f"hugepages-{name}"] = count * kilobytes * 1024
+    return result
+
+
+def _os_image() -> str:
+    for line in (_text("/etc/os-release") or _text("/usr/lib/os-release")).splitlines():
+        key, _, value = line.partition("=")
+        if key == "PRETTY_NAME":
+            return value.strip('"')
+    return "Linux"
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""

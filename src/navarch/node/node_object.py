@@ -1,0 +1,266 @@
+"""The Node object as the agent wants it: pure functions of facts, options and the object before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from navarch import KUBERNETES_VERSION
+from navarch.api.quantity import parse_quantity
+from navarch.api.times import format_time
+from navarch.api.types.core_v1 import (
+    ContainerImage,
+    DaemonEndpoint,
+    Node,
+    NodeAddress,
+    NodeCondition,
+    NodeDaemonEndpoints,
+    NodeRuntimeHandler,
+    NodeSpec,
+    NodeStatus,
+    NodeSystemInfo,
+    Taint,
+)
+from navarch.api.types.meta_v1 import ObjectMeta
+
+from .cri.values import ImageRecord, RuntimeInfo
+from .machine import MachineFacts, Pressure
+from .resources import NodeResources
+from .settings import NodeOptions
+
+MAXIMUM_IMAGES = 50
+MEMORY_THRESHOLD = 100 << 20
+DISK_THRESHOLD, INODE_THRESHOLD = 0.10, 0.05
+PID_THRESHOLD = 1000
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """Everything the Node object tells of."""
+
+    options: NodeOptions
+    machine: MachineFacts
+    pressure: Pressure
+    runtime: RuntimeInfo | None
+    """None: the runtime does not answer."""
+    images: Sequence[ImageRecord]
+    addresses: Sequence[str]
+
+
+def capacity(options: NodeOptions, machine: MachineFacts) -> dict[str, str]:
+    return {
+        "cpu": options.cpu or str(machine.cpus),
+        "memory": options.memory or f"{machine.memory_bytes // 1024}Ki",
+        "ephemeral-storage": f"{machine.disk_bytes // 1024}Ki",
+        "pods": str(options.max_pods),
+        **{name: str(value) for name, value in machine.huge_pages.items()},
+    }
+
+
+def allocatable(options: NodeOptions, machine: MachineFacts) -> dict[str, str]:
+    """Capacity without what is reserved and without what eviction keeps free."""
+    result = capacity(options, machine)
+    reserved = options.reserved
+    cpu = parse_quantity(result["cpu"]).milli_value()
+    kept = parse_quantity(reserved["cpu"]).milli_value() if "cpu" in reserved else 0
+    free = max(0, cpu - kept)
+    result["cpu"] = str(free // 1000) if free % 1000 == 0 else f"{free}m"
+    memory = parse_quantity(result["memory"]).value() - MEMORY_THRESHOLD
+    if "memory" in reserved:
+        memory -= parse_quantity(reserved["memory"]).value()
+    result["memory"] = f"{max(0, memory) // 1024}Ki"
+    disk = parse_quantity(result["ephemeral-storage"]).value()
+    if "ephemeral-storage" in reserved:
+        disk -= parse_quantity(reserved["ephemeral-storage"]).value()
+    result["ephemeral-storage"] = str(max(0, int(disk * (1 - DISK_THRESHOLD))))
+    return result
+
+
+def node_resources(options: NodeOptions, machine: MachineFacts) -> NodeResources:
+    """The allocatable resources as numbers."""
+    free = allocatable(options, machine)
+    return NodeResources(
+        cpu_millis=parse_quantity(free["cpu"]).milli_value(),
+        memory_bytes=parse_quantity(free["memory"]).value(),
+        ephemeral_bytes=parse_quantity(free["ephemeral-storage"]).value(),
+        pods=options.max_pods,
+    )
+
+
+def own_labels(options: NodeOptions, machine: MachineFacts) -> dict[str, str]:
+    return {
+        "kubernetes.io/hostname": options.node_name,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": machine.architecture,
+        "beta.kubernetes.io/os": "linux",
+        "beta.kubernetes.io/arch": machine.architecture,
+        **options.labels,
+    }
+
+
+def new_node(facts: NodeFacts, now: datetime) -> Node:
+    """The object to register. It carries the not-ready taint until the node proves itself, which
+    the node-lifecycle controller takes away."""
+    options = facts.options
+    not_ready = Taint(key="node.kubernetes.io/not-ready", effect="NoSchedule")
+    node = Node(
+        metadata=ObjectMeta(
+            name=options.node_name,
+            labels=own_labels(options, facts.machine),
+            annotations={"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
+        ),
+        spec=NodeSpec(taints=[*options.taints, not_ready]),
+    )
+    node.status = node_status(node, facts, now)
+    return node
+
+
+def node_status(node: Node, facts: NodeFacts, now: datetime) -> NodeStatus:
+    """The status; extended resources and conditions of others stay as they are."""
+    options, machine = facts.options, facts.machine
+    before = node.status
+    full, free = capacity(options, machine), allocatable(options, machine)
+    foreign = {
+        name: value
+        for name, value in before.capacity.items()
+        if name not in full and not name.startswith("hugepages-")
+    }
+    runtime = facts.runtime
+    known = before.nodeInfo.containerRuntimeVersion
+    version = f"{runtime.name}://{runtime.version}" if runtime is not None else known
+    return NodeStatus(
+        capacity={**foreign, **full},
+        allocatable={**foreign, **free},
+        conditions=_conditions(before.conditions, facts, now),
+        addresses=[
+            *(NodeAddress(type="InternalIP", address=each) for each in facts.addresses),
+            NodeAddress(type="Hostname", address=options.node_name),
+        ],
+        daemonEndpoints=NodeDaemonEndpoints(kubeletEndpoint=DaemonEndpoint(Port=options.port)),
+        nodeInfo=NodeSystemInfo(
+            machineID=machine.machine_id,
+            systemUUID=machine.system_uuid,
+            bootID=machine.boot_id,
+            kernelVersion=machine.kernel,
+            osImage=machine.os_image,
+            containerRuntimeVersion=version,
+            kubeletVersion=KUBERNETES_VERSION,
+            operatingSystem="linux",
+            architecture=machine.architecture,
+        ),
+        images=_images(facts.images),
+        volumesInUse=before.volumesInUse,
+        volumesAttached=before.volumesAttached,
+        runtimeHandlers=[
+            NodeRuntimeHandler(name=name) for name in (runtime.handlers if runtime else ())
+        ],
+    )
+
+
+def _images(images: Sequence[ImageRecord]) -> list[ContainerImage]:
+    largest = sorted(images, key=lambda image: (-image.size, image.id))[:MAXIMUM_IMAGES]
+    return [
+        ContainerImage(names=[*image.digests, *image.tags], sizeBytes=image.size)
+        for image in largest
+        if image.digests or image.tags
+    ]
+
+
+def _conditions(
+    before: Sequence[NodeCondition], facts: NodeFacts, now: datetime
+) -> list[NodeCondition]:
+    pressure = facts.pressure
+    low_disk = (
+        pressure.disk_available < DISK_THRESHOLD * pressure.disk_total
+        or pressure.inodes_available < INODE_THRESHOLD * pressure.inodes_total
+    )
+    states = [
+        _pressure_condition("MemoryPressure", pressure.memory_available < MEMORY_THRESHOLD),
+        _pressure_condition("DiskPressure", low_disk),
+        _pressure_condition("PIDPressure", pressure.pids_available < PID_THRESHOLD),
+        _ready_condition(facts.runtime),
+    ]
+    known = {condition.type: condition for condition in before}
+    own = {state.type for state in states}
+    result = [condition for condition in before if condition.type not in own]
+    moment = format_time(now)
+    for state in states:
+        old = known.get(state.type)
+        unchanged = old is not None and old.status == state.status
+        state.lastHeartbeatTime = moment
+        state.lastTransitionTime = (
+            old.lastTransitionTime if old is not None and unchanged else moment
+        )
+        result.append(state)
+    return result
+
+
+_PRESSURE_TEXTS = {
+    "MemoryPressure": (
+        ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+        ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    ),
+    "DiskPressure": (
+        ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+        ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    ),
+    "PIDPressure": (
+        ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+        ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    ),
+}
+
+
+def _pressure_condition(kind: str, low: bool) -> NodeCondition:
+    reason, message = _PRESSURE_TEXTS[kind][0 if low else 1]
+    return NodeCondition(
+        type=kind, status="True" if low else "False", reason=reason, message=message
+    )
+
+
+def _ready_condition(runtime: RuntimeInfo | None) -> NodeCondition:
+    problems = []
+    if runtime is None:
+        problems.append("container runtime is down")
+    else:
+        if not runtime.ready:
+            problems.append(f"container runtime not ready: {runtime.message}")
+        if not runtime.network_ready:
+            problems.append(
+                f"container runtime network not ready: NetworkReady=false "
+                f"reason:{runtime.network_message}"
+            )
+    if problems:
+        return NodeCondition(
+            type="Ready", status="False", reason="KubeletNotReady", message="; ".join(problems)
+        )
+    return NodeCondition(
+        type="Ready",
+        status="True",
+        reason="KubeletReady",
+        message="kubelet is posting ready status",
+    )
+
+
+def without_heartbeat(status: NodeStatus) -> list[object]:
+    """What counts as a change of the status: everything but the time it was looked at."""
+    conditions = [
+        (each.type, each.status, each.reason, each.message) for each in status.conditions
+    ]
+    return [
+        status.capacity,
+        status.allocatable,
+        conditions,
+        status.addresses,
+        status.nodeInfo,
+        status.images,
+        status.runtimeHandlers,
+        status.daemonEndpoints,
+    ]
+
+
+def merged_labels(present: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str] | None:
+    """The labels to set on an object that exists already; None if nothing is missing."""
+    missing = {name: value for name, value in wanted.items() if present.get(name) != value}
+    return missing or None

@@ -1,0 +1,396 @@
+"""What to do next for one pod: a pure function of what is wanted and what is there.
+
+`plan` is called again after everything that happens (the pod changed, a container ended, a probe
+found something, an action has been done, a wait is over), so it never has to remember: it looks at
+the specification, the runtime's state and the worker's `View`, and names every action that can be
+begun now. What is being done already is in `View.busy` and not named again.
+
+The order of a pod's life, for a reader: sandbox; init containers one by one, sidecars among them
+staying; app containers all at once; restarts by policy; and at the end app containers, then
+sidecars in reverse order, then the sandbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from navarch.api.types.core_v1 import Pod
+
+from .backoff import BackoffTable, format_seconds
+from .cri.values import CONTAINER_HASH, ContainerRecord, ContainerState, PodState, SandboxRecord
+from .podspec import (
+    ContainerKind,
+    ContainerSpec,
+    container_hash,
+    containers_of,
+    full_name,
+    should_restart,
+)
+
+NANOSECONDS = 1_000_000_000
+
+
+class ProbeKind(Enum):
+    """The value is how messages name the probe."""
+
+    STARTUP = "Startup"
+    LIVENESS = "Liveness"
+    READINESS = "Readiness"
+
+
+@dataclass(frozen=True, slots=True)
+class StartSandbox:
+    """Make the sandbox (and set up the volumes meanwhile)."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartContainer:
+    """Create and start an instance of a container."""
+
+    spec: ContainerSpec
+    attempt: int
+    failed_at: float = 0.0
+    """When the instance before it ended, 0 if there was none: back-off counts from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopContainer:
+    """Hook, stop signal, and SIGKILL after the grace period."""
+
+    id: str
+    name: str
+    message: str
+    probe: ProbeKind | None = None
+    """The probe whose failure asks for this (it may bring a grace period of its own)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveContainer:
+    """Delete a dead instance that nobody needs any more."""
+
+    id: str
+    name: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopSandbox:
+    """End the sandbox and everything that may still run in it."""
+
+    id: str
+
+
+Action = StartSandbox | StartContainer | StopContainer | RemoveContainer | StopSandbox
+
+SANDBOX = ""
+"""The sandbox's name in `View.busy` (no container can have it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why a container is not running: reason and message of its `waiting` state."""
+
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class View:
+    """What the pod's worker knows beside the specification and the runtime's state."""
+
+    now: float
+    """Seconds since the epoch."""
+    backoff: BackoffTable
+    busy: frozenset[str] = frozenset()
+    """Containers (or `SANDBOX`) that an action is under way for."""
+    stopping: bool = False
+    """The pod is to end: deleted, evicted, past its deadline, refused or already terminal."""
+    is_started: Callable[[str], bool] = lambda container_id: True
+    """Whether a running container (by id) has passed its startup probe and postStart hook."""
+    failed_probes: Mapping[str, ProbeKind] = field(default_factory=dict)
+    """Containers (by id) that a probe wants killed."""
+    retry_at: Mapping[str, float] = field(default_factory=dict)
+    """Containers that could not be started for a reason of their own, and when to try again."""
+    restart_counts: Mapping[str, int] = field(default_factory=dict)
+    """Restart counts as the API knows them, for instances the runtime no longer has."""
+    sandbox_retry_at: float = 0.0
+
+
+@dataclass
+class Plan:
+    """The actions to begin, and what the wait (if any) is for."""
+
+    actions: list[Action] = field(default_factory=list)
+    waiting: dict[str, Waiting] = field(default_factory=dict)
+    wake_at: float | None = None
+    finished: bool = False
+    """No app container runs and none will be started again."""
+    over: bool = False
+    """Nothing of the pod runs any more, and its sandbox is stopped."""
+
+    def wake(self, at: float) -> None:
+        self.wake_at = at if self.wake_at is None else min(self.wake_at, at)
+
+
+def plan(pod: Pod, state: PodState, view: View) -> Plan:
+    """The next actions for the pod."""
+    if view.stopping:
+        return _plan_end(pod, state, view)
+    sandbox = state.sandbox
+    if sandbox is None or not sandbox.ready:
+        return _plan_sandbox(pod, state, view, sandbox)
+    result = Plan()
+    _plan_ephemeral(pod, state, view, result)
+    latest = _in_sandbox(state, sandbox)
+    goes_on, initialized = _plan_init(pod, state, view, latest, result)
+    if not goes_on:
+        # An init container has failed for good: nothing else may start, what runs must end.
+        return _merge_end(pod, state, view, result)
+    if initialized:
+        _plan_apps(pod, state, view, latest, result)
+        if result.finished:
+            return _merge_end(pod, state, view, result)
+    _prune(state, view, result)
+    return result
+
+
+def _merge_end(pod: Pod, state: PodState, view: View, result: Plan) -> Plan:
+    end = _plan_end(pod, state, view)
+    end.finished = True
+    end.waiting = result.waiting
+    return end
+
+
+def _in_sandbox(state: PodState, sandbox: SandboxRecord) -> dict[str, ContainerRecord]:
+    """The newest instances, without those of an earlier sandbox: they count as history only."""
+    return {
+        name: record for name, record in state.latest().items() if record.sandbox_id == sandbox.id
+    }
+
+
+def _plan_sandbox(pod: Pod, state: PodState, view: View, sandbox: SandboxRecord | None) -> Plan:
+    result = Plan()
+    if SANDBOX in view.busy:
+        return result
+    latest = state.latest()
+    if sandbox is not None and latest:
+        if _nothing_left_to_run(pod, latest):
+            return _merge_end(pod, state, view, result)
+        if any(record.state is not ContainerState.EXITED for record in state.containers):
+            # The sandbox died under its containers. Stopping it again makes the runtime end and
+            # account for whatever is left in it.
+            result.actions.append(StopSandbox(sandbox.id))
+            return result
+    if view.sandbox_retry_at > view.now:
+        result.wake(view.sandbox_retry_at)
+        return result
+    attempt = 0 if sandbox is None else sandbox.attempt + 1
+    result.actions.append(StartSandbox(attempt))
+    return result
+
+
+def _nothing_left_to_run(pod: Pod, latest: Mapping[str, ContainerRecord]) -> bool:
+    """Whether a lost sandbox need not be replaced: the pod is not restarted, or has done its work.
+
+    A pod that never got as far as having a container gets its new sandbox in any case.
+    """
+    apps = [each for each in containers_of(pod) if each.kind is ContainerKind.APP]
+    if any(latest[each.name].running for each in apps if each.name in latest):
+        return False
+    ended = [each for each in apps if each.name in latest]
+    if pod.spec.restartPolicy == "Never" and not any(each.container.restartPolicy for each in apps):
+        return any(latest[name].exited for name in latest)
+    return (
+        bool(apps)
+        and len(ended) == len(apps)
+        and all(not should_restart(pod, each, latest[each.name].exit_code) for each in ended)
+    )
+
+
+def _plan_ephemeral(pod: Pod, state: PodState, view: View, result: Plan) -> None:
+    latest = state.latest()
+    for spec in containers_of(pod):
+        if spec.kind is ContainerKind.EPHEMERAL and spec.name not in latest:
+            _start(pod, state, view, result, spec, None)
+
+
+def _plan_init(
+    pod: Pod,
+    state: PodState,
+    view: View,
+    latest: Mapping[str, ContainerRecord],
+    result: Plan,
+) -> tuple[bool, bool]:
+    """Returns whether the pod goes on at all, and whether app containers may start."""
+    specs = containers_of(pod)
+    # Dead init containers may have been removed since; an app container proves them done.
+    begun = any(each.kind is ContainerKind.APP and each.name in latest for each in specs)
+    for spec in specs:
+        record = latest.get(spec.name)
+        if spec.kind is ContainerKind.SIDECAR:
+            up = _keep_running(pod, state, view, result, spec, record)
+            if not begun and not up:
+                return True, False
+        elif spec.kind is ContainerKind.INIT and not begun:
+            if record is None or record.state is ContainerState.CREATED:
+                _start(pod, state, view, result, spec, record)
+                return True, False
+            if record.running:
+                return True, False
+            if record.exit_code != 0 or record.state is ContainerState.UNKNOWN:
+                if not should_restart(pod, spec, record.exit_code):
+                    return False, False
+                _start(pod, state, view, result, spec, record)
+                return True, False
+    return True, True
+
+
+def _plan_apps(
+    pod: Pod,
+    state: PodState,
+    view: View,
+    latest: Mapping[str, ContainerRecord],
+    result: Plan,
+) -> None:
+    pending = False
+    older = state.latest()
+    for spec in containers_of(pod):
+        if spec.kind is not ContainerKind.APP:
+            continue
+        record = latest.get(spec.name)
+        if record is None:
+            # It may have done its work in an earlier sandbox.
+            record = older.get(spec.name)
+            done = record is not None and record.exited
+            if done and record is not None and not should_restart(pod, spec, record.exit_code):
+                continue
+            _start(pod, state, view, result, spec, record)
+            pending = True
+        elif record.exited and not should_restart(pod, spec, record.exit_code):
+            continue
+        else:
+            _keep_running(pod, state, view, result, spec, record)
+            pending = True
+    result.finished = not pending
+
+
+def _keep_running(
+    pod: Pod,
+    state: PodState,
+    view: View,
+    result: Plan,
+    spec: ContainerSpec,
+    record: ContainerRecord | None,
+) -> bool:
+    """For containers that are to run all the time; returns whether it is up (started)."""
+    if record is None or not record.running:
+        _start(pod, state, view, result, spec, record)
+        return False
+    message, probe = _reason_to_kill(pod, view, spec, record)
+    if message:
+        if spec.name not in view.busy:
+            result.actions.append(StopContainer(record.id, spec.name, message, probe))
+        return False
+    return spec.name not in view.busy and view.is_started(record.id)
+
+
+def _reason_to_kill(
+    pod: Pod, view: View, spec: ContainerSpec, record: ContainerRecord
+) -> tuple[str, ProbeKind | None]:
+    word = "Init container" if spec.kind is ContainerKind.SIDECAR else "Container"
+    policy = spec.container.restartPolicy or pod.spec.restartPolicy
+    restarted = "" if policy == "Never" else ", will be restarted"
+    known_hash = record.annotations.get(CONTAINER_HASH)
+    if known_hash is not None and known_hash != container_hash(spec.container):
+        return f"{word} {spec.name} definition changed, will be restarted", None
+    probe = view.failed_probes.get(record.id)
+    if probe is not None:
+        return f"{word} {spec.name} failed {probe.value.lower()} probe{restarted}", probe
+    return "", None
+
+
+def _start(
+    pod: Pod,
+    state: PodState,
+    view: View,
+    result: Plan,
+    spec: ContainerSpec,
+    record: ContainerRecord | None,
+) -> None:
+    """Starts a container now, or notes what it waits for."""
+    if spec.name in view.busy or SANDBOX in view.busy:
+        return
+    if record is not None and record.state is ContainerState.CREATED:
+        # Made but never started (the agent was killed in between): begin again, as if it were not.
+        result.actions.append(RemoveContainer(record.id, record.name, record.attempt))
+        return
+    failed_at = 0.0
+    if record is not None:
+        failed_at = (record.finished_at or record.created_at) / NANOSECONDS
+        key = backoff_key(pod, spec)
+        remaining = view.backoff.remaining(key, failed_at, view.now)
+        if remaining > 0:
+            wait = format_seconds(view.backoff.seconds(key))
+            result.waiting[spec.name] = Waiting(
+                "CrashLoopBackOff",
+                f"back-off {wait} restarting failed container={spec.name} pod={full_name(pod)}",
+            )
+            result.wake(view.now + remaining)
+            return
+    retry_at = view.retry_at.get(spec.name, 0.0)
+    if retry_at > view.now:
+        result.wake(retry_at)
+        return
+    result.actions.append(StartContainer(spec, _next_attempt(state, view, spec.name), failed_at))
+
+
+def backoff_key(pod: Pod, spec: ContainerSpec) -> str:
+    """A changed image starts with a clean slate, and so does a pod of the same name."""
+    return f"{pod.metadata.uid}/{spec.name}/{container_hash(spec.container)}"
+
+
+def _next_attempt(state: PodState, view: View, name: str) -> int:
+    attempts = [record.attempt for record in state.containers if record.name == name]
+    if attempts:
+        return max(attempts) + 1
+    known = view.restart_counts.get(name)
+    return 0 if known is None else known + 1
+
+
+def _plan_end(pod: Pod, state: PodState, view: View) -> Plan:
+    """Containers first, sidecars after them from the last to the first, then the sandbox."""
+    result = Plan()
+    order = {spec.name: number for number, spec in enumerate(pod.spec.initContainers)}
+    sidecars = {spec.name for spec in containers_of(pod) if spec.kind is ContainerKind.SIDECAR}
+    running = [each for each in state.containers if each.running]
+    ordinary = [each for each in running if each.name not in sidecars]
+    if ordinary:
+        chosen = ordinary
+    else:
+        running.sort(key=lambda each: order.get(each.name, 0))
+        chosen = running[-1:]
+    for record in chosen:
+        if record.name not in view.busy:
+            message = f"Stopping container {record.name}"
+            result.actions.append(StopContainer(record.id, record.name, message))
+    if running or view.busy:
+        return result
+    for sandbox in state.sandboxes:
+        if sandbox.ready:
+            result.actions.append(StopSandbox(sandbox.id))
+    result.over = not result.actions
+    result.finished = True
+    return result
+
+
+def _prune(state: PodState, view: View, result: Plan) -> None:
+    """Dead instances beyond the newest and the one before it: nothing refers to them any more."""
+    seen: dict[str, int] = {}
+    for record in state.containers:
+        seen[record.name] = seen.get(record.name, 0) + 1
+        if seen[record.name] > 2 and record.exited and record.name not in view.busy:
+            result.actions.append(RemoveContainer(record.id, record.name, record.attempt))

@@ -1,0 +1,203 @@
+"""Keeps the Node object and the node's Lease: registered, up to date, alive.
+
+The Lease says every ten seconds that the node lives; the Node's status is computed just as often,
+but written only when something has changed, and every five minutes in any case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from navarch.api.errors import ApiError
+from navarch.api.objects import to_object
+from navarch.api.times import format_micro_time
+from navarch.api.types.coordination_v1 import Lease, LeaseSpec
+from navarch.api.types.core_v1 import Node
+from navarch.api.types.meta_v1 import ObjectMeta, OwnerReference
+from navarch.client.client import Client
+from navarch.client.clock import Clock
+from navarch.client.events import EventRecorder
+from navarch.client.resource import PatchType
+
+from .cri.runtime import Images, Runtime
+from .cri.values import ImageRecord, RuntimeFailure, RuntimeInfo
+from .machine import MachineFacts, read_pressure
+from .node_object import NodeFacts, merged_labels, new_node, node_status, own_labels
+from .node_object import without_heartbeat
+from .settings import NodeOptions
+
+log = logging.getLogger(__name__)
+
+LEASE_NAMESPACE = "kube-node-lease"
+LEASE_SECONDS = 40
+HEARTBEAT_SECONDS = 10.0
+REPORT_SECONDS = 300.0
+
+
+class Registration:
+    """This node in the API."""
+
+    def __init__(
+        self,
+        client: Client,
+        options: NodeOptions,
+        runtime: Runtime,
+        images: Images,
+        machine: MachineFacts,
+        addresses: tuple[str, ...],
+    ) -> None:
+        self._client, self._options, self._machine = client, options, machine
+        self._runtime, self._images, self._addresses = runtime, images, addresses
+        self._clock: Clock = client.clock
+        self._recorder = EventRecorder(client, "kubelet", options.node_name)
+        self.node: Node | None = None
+        """The object as it was last seen."""
+        self._reported_at = float("-inf")
+        self._reported: list[object] | None = None
+        self._lease: Lease | None = None
+        self.on_node: Callable[[Node], None] = lambda node: None
+
+    async def run(self) -> None:
+        """Registers the node, then keeps it alive until cancelled."""
+        await self._until_done(self._register)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._repeat(self._renew_lease), name="node-lease")
+            tasks.create_task(self._repeat(self._report), name="node-status")
+
+    async def _repeat(self, step: Callable[[], object]) -> None:
+        while True:
+            await self._until_done(step)
+            await self._clock.sleep(HEARTBEAT_SECONDS)
+
+    async def _until_done(self, step: Callable[[], object]) -> None:
+        """An API server that is away is waited for: pods run on meanwhile."""
+        delay = 0.2
+        while True:
+            try:
+                await step()  # type: ignore[misc]
+                return
+            except ApiError as error:
+                log.warning("node %s: %s", self._options.node_name, error)
+                await self._clock.sleep(delay)
+                delay = min(delay * 2, 7.0)
+
+    async def _register(self) -> None:
+        facts = await self._facts()
+        nodes = self._client.resource(Node)
+        now = self._clock.now()
+        try:
+            self.node = await nodes.get(self._options.node_name)
+        except ApiError as error:
+            if not error.is_not_found or not self._options.register_node:
+                raise
+            self.node = await nodes.create(new_node(facts, now))
+            self._event("Normal", "Starting", "Starting kubelet.")
+        labels = merged_labels(
+            self.node.metadata.labels, own_labels(self._options, self._machine)
+        )
+        if labels:
+            self.node = await nodes.patch(
+                self._options.node_name, "", {"metadata": {"labels": labels}}
+            )
+        self.on_node(self.node)
+
+    async def _report(self) -> None:
+        """Writes the status if it has changed or has not been written for long."""
+        nodes = self._client.resource(Node)
+        try:
+            self.node = await nodes.get(self._options.node_name)
+        except ApiError as error:
+            if not error.is_not_found:
+                raise
+            # Somebody has deleted the object of a living node: it comes back.
+            self._reported = None
+            await self._register()
+        assert self.node is not None
+        self.on_node(self.node)
+        status = node_status(self.node, await self._facts(), self._clock.now())
+        told = without_heartbeat(status)
+        age = self._clock.monotonic() - self._reported_at
+        if told == self._reported and told == without_heartbeat(self.node.status):
+            if age < REPORT_SECONDS:
+                return
+        before = _ready(self.node)
+        patch = {"status": to_object(status)}
+        # A merge patch would keep what is no longer there in maps; nothing else is removed.
+        gone = set(self.node.status.capacity) - set(status.capacity)
+        for name in gone:
+            patch["status"]["capacity"][name] = None
+            patch["status"]["allocatable"][name] = None
+        self.node = await nodes.patch(
+            self._options.node_name, "", patch, subresource="status", patch_type=PatchType.MERGE
+        )
+        self._reported, self._reported_at = told, self._clock.monotonic()
+        self.on_node(self.node)
+        after = _ready(self.node)
+        if before != after:
+            state = "NodeReady" if after == "True" else "NodeNotReady"
+            text = f"Node {self._options.node_name} status is now: {state}"
+            self._event("Normal", state, text)
+
+    def refresh(self) -> None:
+        """The next report writes the status whatever was written before."""
+        self._reported = None
+
+    async def _facts(self) -> NodeFacts:
+        runtime: RuntimeInfo | None = None
+        images: list[ImageRecord] = []
+        try:
+            runtime, images = await asyncio.gather(self._runtime.info(), self._images.images())
+        except RuntimeFailure as failure:
+            log.warning("container runtime: %s", failure.message)
+        pressure = read_pressure(Path(self._options.root_directory))
+        return NodeFacts(
+            self._options, self._machine, pressure, runtime, images, self._addresses
+        )
+
+    async def _renew_lease(self) -> None:
+        leases = self._client.resource(Lease)
+        name = self._options.node_name
+        try:
+            if self._lease is None:
+                self._lease = await leases.get(name, LEASE_NAMESPACE)
+            self._lease.spec.holderIdentity = name
+            self._lease.spec.leaseDurationSeconds = LEASE_SECONDS
+            self._lease.spec.renewTime = format_micro_time(self._clock.now())
+            self._lease = await leases.update(self._lease)
+        except ApiError as error:
+            # Whatever is known of the Lease may be wrong: look again the next time.
+            self._lease = None
+            if error.is_not_found:
+                self._lease = await leases.create(self._new_lease(self._clock.now()))
+            elif not error.is_conflict:
+                raise
+
+    def _new_lease(self, now: datetime) -> Lease:
+        name = self._options.node_name
+        owners = []
+        if self.node is not None:
+            owners.append(
+                OwnerReference(
+                    apiVersion="v1", kind="Node", name=name, uid=self.node.metadata.uid
+                )
+            )
+        return Lease(
+            metadata=ObjectMeta(name=name, namespace=LEASE_NAMESPACE, ownerReferences=owners),
+            spec=LeaseSpec(
+                holderIdentity=name,
+                leaseDurationSeconds=LEASE_SECONDS,
+                renewTime=format_micro_time(now),
+            ),
+        )
+
+    def _event(self, kind: str, reason: str, message: str) -> None:
+        if self.node is not None:
+            self._recorder.event(self.node, kind, reason, message)
+
+
+def _ready(node: Node) -> str:
+    return next((each.status for each in node.status.conditions if each.type == "Ready"), "")

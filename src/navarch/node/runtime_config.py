@@ -1,0 +1,366 @@
+"""What the runtime is told to make: the sandbox and container configurations of a pod. Pure.
+
+Everything that has to be looked up, written or mounted first is handed in; the result is the
+interface's message, which prints as text, so that tests compare it as it would be sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from navarch.api.types.core_v1 import (
+    AppArmorProfile,
+    Container,
+    Pod,
+    PodSecurityContext,
+    SeccompProfile,
+    SecurityContext,
+    SELinuxOptions,
+)
+
+from .cri import runtime_pb2 as pb
+from .cri.values import (
+    CONTAINER_HASH,
+    CONTAINER_NAME,
+    POD_NAME,
+    POD_NAMESPACE,
+    POD_TERMINATION_GRACE,
+    POD_UID,
+    RESTART_COUNT,
+    TERMINATION_PATH,
+    TERMINATION_POLICY,
+    ImageRecord,
+)
+from .environment import expand, unresolved
+from .netfiles import DnsSettings
+from .podspec import ContainerSpec, container_hash, full_name, pod_hostname
+from .resources import NodeResources, container_resources
+from .volumes.manager import PreparedVolume
+
+T = TypeVar("T")
+
+DEFAULT_TERMINATION_PATH = "/dev/termination-log"
+
+MASKED_PATHS = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+_PROPAGATION = {
+    "HostToContainer": pb.PROPAGATION_HOST_TO_CONTAINER,
+    "Bidirectional": pb.PROPAGATION_BIDIRECTIONAL,
+}
+_PROTOCOLS = {"TCP": pb.TCP, "UDP": pb.UDP, "SCTP": pb.SCTP}
+
+
+class ConfigProblem(Exception):
+    """The specification cannot become a container: it waits with CreateContainerConfigError."""
+
+
+def log_directory(root: Path, namespace: str, name: str, uid: str) -> Path:
+    """Where a pod's log files lie: `<root>/<namespace>_<pod>_<uid>`, as log collectors expect."""
+    return root / f"{namespace}_{name}_{uid}"
+
+
+def log_file(container: str, attempt: int) -> str:
+    """A container instance's log, relative to the pod's log directory."""
+    return f"{container}/{attempt}.log"
+
+
+@dataclass(frozen=True)
+class SandboxPlace:
+    """Where on the node a sandbox belongs."""
+
+    log_root: Path
+    cgroup_parent: str
+    node_hostname: str
+
+
+def sandbox_config(
+    pod: Pod, attempt: int, dns: DnsSettings, place: SandboxPlace
+) -> pb.PodSandboxConfig:
+    """The namespaces, network and identity all containers of the pod share."""
+    meta, spec = pod.metadata, pod.spec
+    context = spec.securityContext or PodSecurityContext()
+    security = pb.LinuxSandboxSecurityContext(
+        namespace_options=_namespaces(pod),
+        supplemental_groups=_groups(context),
+        privileged=any(
+            each.securityContext is not None and bool(each.securityContext.privileged)
+            for each in (*spec.initContainers, *spec.containers)
+        ),
+        # The pause process needs nothing: it always gets the runtime's own profile.
+        seccomp=pb.SecurityProfile(profile_type=pb.SecurityProfile.RuntimeDefault),
+    )
+    if context.runAsUser is not None:
+        security.run_as_user.value = context.runAsUser
+    if context.runAsGroup is not None and context.runAsUser is not None:
+        security.run_as_group.value = context.runAsGroup
+    if context.seLinuxOptions is not None:
+        security.selinux_options.CopyFrom(_selinux(context.seLinuxOptions))
+    config = pb.PodSandboxConfig(
+        metadata=pb.PodSandboxMetadata(
+            name=meta.name, uid=meta.uid, namespace=meta.namespace, attempt=attempt
+        ),
+        hostname=place.node_hostname if spec.hostNetwork else pod_hostname(pod),
+        log_directory=str(log_directory(place.log_root, meta.namespace, meta.name, meta.uid)),
+        dns_config=pb.DNSConfig(servers=dns.servers, searches=dns.searches, options=dns.options),
+        labels={**meta.labels, **_identity(pod)},
+        annotations=meta.annotations,
+        linux=pb.LinuxPodSandboxConfig(
+            cgroup_parent=place.cgroup_parent,
+            security_context=security,
+            sysctls={each.name.replace("/", "."): each.value for each in context.sysctls},
+        ),
+    )
+    if not spec.hostNetwork:
+        config.port_mappings.extend(_port_mappings(pod))
+    return config
+
+
+def _port_mappings(pod: Pod) -> list[pb.PortMapping]:
+    return [
+        pb.PortMapping(
+            protocol=_PROTOCOLS[port.protocol or "TCP"],
+            container_port=port.containerPort,
+            host_port=port.hostPort,
+            host_ip=port.hostIP,
+        )
+        for container in (*pod.spec.initContainers, *pod.spec.containers)
+        for port in container.ports
+        if port.hostPort
+    ]
+
+
+def _identity(pod: Pod) -> dict[str, str]:
+    meta = pod.metadata
+    return {POD_NAME: meta.name, POD_NAMESPACE: meta.namespace, POD_UID: meta.uid}
+
+
+def _namespaces(pod: Pod) -> pb.NamespaceOption:
+    spec = pod.spec
+    pid = pb.CONTAINER
+    if spec.hostPID:
+        pid = pb.NODE
+    elif spec.shareProcessNamespace:
+        pid = pb.POD
+    return pb.NamespaceOption(
+        network=pb.NODE if spec.hostNetwork else pb.POD,
+        ipc=pb.NODE if spec.hostIPC else pb.POD,
+        pid=pid,
+    )
+
+
+def _groups(context: PodSecurityContext) -> list[int]:
+    groups = [] if context.fsGroup is None else [context.fsGroup]
+    return list(dict.fromkeys([*groups, *context.supplementalGroups]))
+
+
+@dataclass(frozen=True)
+class ContainerInputs:
+    """Everything a container configuration is made of."""
+
+    pod: Pod
+    spec: ContainerSpec
+    attempt: int
+    image: ImageRecord
+    image_reference: str
+    variables: Mapping[str, str]
+    node: NodeResources
+    volumes: Mapping[str, PreparedVolume] = field(default_factory=dict)
+    subpaths: Mapping[int, Path] = field(default_factory=dict)
+    """What the mounts (by number) with a subPath are to show."""
+    hosts_file: Path | None = None
+    termination_log: Path | None = None
+    target_id: str = ""
+    """The running container whose process namespace an ephemeral container joins."""
+
+
+def container_config(inputs: ContainerInputs) -> pb.ContainerConfig:
+    """One instance of one container."""
+    pod, container = inputs.pod, inputs.spec.container
+    variables = inputs.variables
+    # An explicit command replaces the image's entrypoint and its default arguments.
+    config = pb.ContainerConfig(
+        metadata=pb.ContainerMetadata(name=container.name, attempt=inputs.attempt),
+        image=pb.ImageSpec(image=inputs.image.id, user_specified_image=inputs.image_reference),
+        command=[expand(each, variables) for each in container.command],
+        args=[expand(each, variables) for each in container.args],
+        working_dir=container.workingDir,
+        envs=[
+            pb.KeyValue(key=name, value=value.encode("utf-8", "surrogateescape"))
+            for name, value in variables.items()
+        ],
+        mounts=_mounts(inputs),
+        labels={**_identity(pod), CONTAINER_NAME: container.name},
+        annotations={
+            CONTAINER_HASH: container_hash(container),
+            RESTART_COUNT: str(inputs.attempt),
+            TERMINATION_PATH: container.terminationMessagePath or DEFAULT_TERMINATION_PATH,
+            TERMINATION_POLICY: container.terminationMessagePolicy or "File",
+            POD_TERMINATION_GRACE: str(pod.spec.terminationGracePeriodSeconds or 0),
+        },
+        log_path=log_file(container.name, inputs.attempt),
+        stdin=container.stdin,
+        stdin_once=container.stdinOnce,
+        tty=container.tty,
+        linux=pb.LinuxContainerConfig(
+            resources=container_resources(pod, container, inputs.node),
+            security_context=_security(inputs),
+        ),
+    )
+    return config
+
+
+def _mounts(inputs: ContainerInputs) -> list[pb.Mount]:
+    container = inputs.spec.container
+    mounts = []
+    taken = set()
+    for number, wanted in enumerate(container.volumeMounts):
+        volume = inputs.volumes.get(wanted.name)
+        if volume is None:
+            raise ConfigProblem(f'cannot find volume "{wanted.name}" to mount into container '
+                                f'"{container.name}"')  # fmt: skip
+        path = wanted.mountPath if wanted.mountPath.startswith("/") else "/" + wanted.mountPath
+        taken.add(str(PurePosixPath(path)))
+        mounts.append(
+            pb.Mount(
+                container_path=path,
+                host_path=str(inputs.subpaths.get(number, volume.path)),
+                readonly=wanted.readOnly or volume.read_only,
+                propagation=_PROPAGATION.get(wanted.mountPropagation or "", pb.PROPAGATION_PRIVATE),
+                recursive_read_only=wanted.recursiveReadOnly == "Enabled",
+            )
+        )
+    if inputs.hosts_file is not None and "/etc/hosts" not in taken:
+        mounts.append(pb.Mount(container_path="/etc/hosts", host_path=str(inputs.hosts_file)))
+    if inputs.termination_log is not None:
+        path = container.terminationMessagePath or DEFAULT_TERMINATION_PATH
+        mounts.append(pb.Mount(container_path=path, host_path=str(inputs.termination_log)))
+    return mounts
+
+
+def subpaths(container: Container, variables: Mapping[str, str]) -> dict[int, str]:
+    """The mounts (by number) that show a part of their volume, with references replaced."""
+    result = {}
+    for number, mount in enumerate(container.volumeMounts):
+        path = mount.subPath
+        if mount.subPathExpr:
+            missing = unresolved(mount.subPathExpr, variables)
+            if missing:
+                raise ConfigProblem(f"missing value for {missing[0]!r}".replace("'", '"'))
+            path = expand(mount.subPathExpr, variables)
+        if not path:
+            continue
+        if path.startswith("/"):
+            raise ConfigProblem(f"error SubPath `{path}` must not be an absolute path")
+        if ".." in PurePosixPath(path).parts:
+            raise ConfigProblem(f"unable to provision SubPath `{path}`: must not contain '..'")
+        result[number] = path
+    return result
+
+
+def _security(inputs: ContainerInputs) -> pb.LinuxContainerSecurityContext:
+    pod, container = inputs.pod, inputs.spec.container
+    whole = pod.spec.securityContext or PodSecurityContext()
+    own = container.securityContext or SecurityContext()
+    namespaces = _namespaces(pod)
+    if inputs.target_id:
+        namespaces.pid, namespaces.target_id = pb.TARGET, inputs.target_id
+    privileged = bool(own.privileged)
+    result = pb.LinuxContainerSecurityContext(
+        privileged=privileged,
+        namespace_options=namespaces,
+        readonly_rootfs=bool(own.readOnlyRootFilesystem),
+        supplemental_groups=_groups(whole),
+        supplemental_groups_policy=(
+            pb.Strict if whole.supplementalGroupsPolicy == "Strict" else pb.Merge
+        ),
+        no_new_privs=own.allowPrivilegeEscalation is False,
+        seccomp=_seccomp(own.seccompProfile or whole.seccompProfile),
+        apparmor=_apparmor(own.appArmorProfile or whole.appArmorProfile),
+    )
+    if own.capabilities is not None:
+        result.capabilities.add_capabilities.extend(own.capabilities.add)
+        result.capabilities.drop_capabilities.extend(own.capabilities.drop)
+    if own.procMount != "Unmasked" and not privileged:
+        result.masked_paths.extend(MASKED_PATHS)
+        result.readonly_paths.extend(READ_ONLY_PATHS)
+    selinux = own.seLinuxOptions or whole.seLinuxOptions
+    if selinux is not None:
+        result.selinux_options.CopyFrom(_selinux(selinux))
+    user = _first(own.runAsUser, whole.runAsUser)
+    group = _first(own.runAsGroup, whole.runAsGroup)
+    _check_non_root(inputs, user, _first(own.runAsNonRoot, whole.runAsNonRoot))
+    if user is None and inputs.image.uid is not None:
+        user = inputs.image.uid
+    if user is not None:
+        result.run_as_user.value = user
+    elif inputs.image.username:
+        result.run_as_username = inputs.image.username
+    if group is not None:
+        result.run_as_group.value = group
+    return result
+
+
+def _first(own: T | None, inherited: T | None) -> T | None:
+    return inherited if own is None else own
+
+
+def _check_non_root(inputs: ContainerInputs, user: int | None, required: bool | None) -> None:
+    if not required:
+        return
+    where = f'(pod: "{full_name(inputs.pod)}", container: {inputs.spec.name})'
+    if user is not None:
+        if user == 0:
+            raise ConfigProblem(f"container's runAsUser breaks non-root policy {where}")
+        return
+    if inputs.image.username and inputs.image.uid is None:
+        raise ConfigProblem(
+            "container has runAsNonRoot and image has non-numeric user "
+            f"({inputs.image.username}), cannot verify user is non-root {where}"
+        )
+    if not inputs.image.uid:
+        raise ConfigProblem(f"container has runAsNonRoot and image will run as root {where}")
+
+
+def _seccomp(profile: SeccompProfile | None) -> pb.SecurityProfile:
+    if profile is None or profile.type == "Unconfined":
+        return pb.SecurityProfile(profile_type=pb.SecurityProfile.Unconfined)
+    if profile.type == "Localhost":
+        return pb.SecurityProfile(
+            profile_type=pb.SecurityProfile.Localhost, localhost_ref=profile.localhostProfile or ""
+        )
+    return pb.SecurityProfile(profile_type=pb.SecurityProfile.RuntimeDefault)
+
+
+def _apparmor(profile: AppArmorProfile | None) -> pb.SecurityProfile | None:
+    if profile is None:
+        return None
+    if profile.type == "Localhost":
+        return pb.SecurityProfile(
+            profile_type=pb.SecurityProfile.Localhost, localhost_ref=profile.localhostProfile or ""
+        )
+    if profile.type == "Unconfined":
+        return pb.SecurityProfile(profile_type=pb.SecurityProfile.Unconfined)
+    return pb.SecurityProfile(profile_type=pb.SecurityProfile.RuntimeDefault)
+
+
+def _selinux(options: SELinuxOptions) -> pb.SELinuxOption:
+    return pb.SELinuxOption(
+        user=options.user, role=options.role, type=options.type, level=options.level
+    )

@@ -1,0 +1,313 @@
+"""Brings a pod's sandbox and its containers into being: the effects behind the plan's actions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from navarch.api.errors import ApiError
+from navarch.api.types.core_v1 import Pod, Secret, Service
+from navarch.client.clock import Clock
+
+from .cgroups import Cgroups
+from .cri import runtime_pb2 as pb
+from .cri.runtime import Runtime
+from .cri.values import PodState, RuntimeFailure, SandboxRecord
+from .downward import InvalidField, PodAddresses
+from .environment import EnvironmentProblem, EnvironmentSources, build, references
+from .events import PodEvents
+from .hooks import HookFailed, Hooks
+from .images.puller import FoundImage, ImageProblem, ImagePuller
+from .messages import prepare_termination_log, termination_log_path
+from .netfiles import DnsSettings, host_network_hosts_file, hosts_file, pod_dns
+from .objects import Objects
+from .plan import StartContainer, Waiting
+from .podspec import ContainerKind, ContainerSpec, pod_domain, pod_hostname
+from .probes.handlers import Target
+from .resources import NodeResources
+from .runtime_config import (
+    ConfigProblem,
+    ContainerInputs,
+    SandboxPlace,
+    container_config,
+    log_directory,
+    sandbox_config,
+    subpaths,
+)
+from .settings import NodeOptions
+from .volumes.manager import PreparedVolume, VolumeManager
+from .volumes.payload import VolumeProblem
+
+log = logging.getLogger(__name__)
+
+CONFIG_RETRY_SECONDS = 2.0
+
+
+class StartFailed(Exception):
+    """A container did not start; `wait` is what its status says, until it is tried again."""
+
+    def __init__(self, wait: Waiting, retry_in: float) -> None:
+        super().__init__(f"{wait.reason}: {wait.message}")
+        self.wait, self.retry_in = wait, retry_in
+
+
+@dataclass(frozen=True)
+class NodeServices:
+    """What the workers of all pods on a node share."""
+
+    options: NodeOptions
+    runtime: Runtime
+    puller: ImagePuller
+    volumes: VolumeManager
+    cgroups: Cgroups
+    hooks: Hooks
+    objects: Objects
+    events: PodEvents
+    clock: Clock
+    node: NodeResources
+    """What pods may use of the machine (allocatable)."""
+    host_ips: tuple[str, ...]
+    services: Callable[[], Sequence[Service]]
+    """All Services of the cluster, for variables."""
+    runtime_handler: Callable[[Pod], str]
+    """The runtime handler for a pod's RuntimeClass; raises `ConfigProblem` for an unknown one."""
+
+
+@dataclass(frozen=True)
+class StartedIn:
+    """The surroundings a container is started in."""
+
+    sandbox: SandboxRecord
+    state: PodState
+    volumes: Mapping[str, PreparedVolume]
+
+
+class Starter:
+    """Starts sandboxes and containers."""
+
+    def __init__(self, services: NodeServices) -> None:
+        self._services = services
+        self._options = services.options
+
+    async def sandbox(self, pod: Pod, attempt: int) -> str:
+        """Makes the pod's sandbox; raises `RuntimeFailure` or `ConfigProblem`."""
+        handler = self._services.runtime_handler(pod)
+        config = self.sandbox_config(pod, attempt)
+        os.makedirs(config.log_directory, exist_ok=True)
+        self._services.cgroups.ensure_pod(pod)
+        return await self._services.runtime.run_sandbox(config, handler)
+
+    def sandbox_config(self, pod: Pod, attempt: int) -> pb.PodSandboxConfig:
+        options = self._options
+        node_dns = DnsSettings.parse(_read(options.resolv_conf))
+        dns = pod_dns(pod, node_dns, options.cluster_dns, options.cluster_domain)
+        place = SandboxPlace(
+            options.pod_logs_directory,
+            self._services.cgroups.pod_path(pod),
+            options.node_name,
+        )
+        config = sandbox_config(pod, attempt, dns, place)
+        domain = pod_domain(pod, options.cluster_domain)
+        if pod.spec.setHostnameAsFQDN and domain:
+            full = f"{config.hostname}.{domain}"
+            if len(full) > 64:
+                raise ConfigProblem(
+                    f"Failed to construct FQDN from Pod hostname and cluster domain, FQDN {full} "
+                    "is too long (64 characters is the max, 64 characters requested)"
+                )
+            config.hostname = full
+        return config
+
+    async def container(
+        self, pod: Pod, action: StartContainer, place: StartedIn, on_created: Callable[[str], None]
+    ) -> str:
+        """Makes and starts a container instance and runs its postStart hook; returns its id.
+
+        `on_created` is told the id as soon as there is one. Raises `StartFailed`.
+        """
+        spec = action.spec
+        try:
+            secrets = await self._pull_secrets(pod)
+            image = await self._services.puller.ensure(pod, spec, secrets)
+            config = await self._config(pod, action, place, image)
+        except ImageProblem as problem:
+            raise StartFailed(Waiting(problem.reason, problem.message), problem.retry_in) from None
+        except (ConfigProblem, EnvironmentProblem, InvalidField, VolumeProblem) as problem:
+            raise self._failed(pod, spec, "CreateContainerConfigError", str(problem)) from problem
+        except ApiError as error:
+            raise self._failed(pod, spec, "CreateContainerConfigError", error.message) from error
+        runtime = self._services.runtime
+        try:
+            container_id = await runtime.create_container(
+                place.sandbox.id, config, self.sandbox_config(pod, place.sandbox.attempt)
+            )
+        except RuntimeFailure as failure:
+            raise self._failed(pod, spec, "CreateContainerError", failure.message) from failure
+        on_created(container_id)
+        self._services.events.container(pod, spec, "Normal", "Created", "Container created")
+        try:
+            await runtime.start_container(container_id)
+        except RuntimeFailure as failure:
+            raise self._failed(pod, spec, "RunContainerError", failure.message) from failure
+        self._services.events.container(pod, spec, "Normal", "Started", "Container started")
+        await self._post_start(pod, spec, container_id, place)
+        return container_id
+
+    def _failed(self, pod: Pod, spec: ContainerSpec, reason: str, text: str) -> StartFailed:
+        self._services.events.container(pod, spec, "Warning", "Failed", f"Error: {text}")
+        return StartFailed(Waiting(reason, text), CONFIG_RETRY_SECONDS)
+
+    async def _pull_secrets(self, pod: Pod) -> list[Secret]:
+        found = await asyncio.gather(
+            *(
+                self._services.objects.secret(pod.metadata.namespace, each.name, fresh=False)
+                for each in pod.spec.imagePullSecrets
+                if each.name
+            )
+        )
+        return [each for each in found if each is not None]
+
+    async def _config(
+        self, pod: Pod, action: StartContainer, place: StartedIn, image: FoundImage
+    ) -> pb.ContainerConfig:
+        spec = action.spec
+        addresses = self.addresses(pod, place.sandbox)
+        variables = await self._variables(pod, spec, addresses)
+        directory = self._services.volumes.pod_directory(pod.metadata.uid)
+        message_file = prepare_termination_log(
+            termination_log_path(directory, spec.name, action.attempt)
+        )
+        logs = log_directory(
+            self._options.pod_logs_directory,
+            pod.metadata.namespace,
+            pod.metadata.name,
+            pod.metadata.uid,
+        )
+        (logs / spec.name).mkdir(parents=True, exist_ok=True)
+        parts = {
+            number: await self._services.volumes.bind_subpath(
+                pod,
+                self._volume(place, spec, number),
+                spec.container.volumeMounts[number].name,
+                path,
+                f"{spec.name}/{number}",
+            )
+            for number, path in subpaths(spec.container, variables).items()
+        }
+        return container_config(
+            ContainerInputs(
+                pod=pod,
+                spec=spec,
+                attempt=action.attempt,
+                image=image.record,
+                image_reference=image.reference,
+                variables=variables,
+                node=self._services.node,
+                volumes=place.volumes,
+                subpaths=parts,
+                hosts_file=self._hosts_file(pod, addresses, directory),
+                termination_log=message_file,
+                target_id=_target_id(spec, place.state),
+            )
+        )
+
+    def _volume(self, place: StartedIn, spec: ContainerSpec, number: int) -> PreparedVolume:
+        name = spec.container.volumeMounts[number].name
+        volume = place.volumes.get(name)
+        if volume is None:
+            raise ConfigProblem(f'cannot find volume "{name}" to mount into container'
+                                f' "{spec.name}"')  # fmt: skip
+        return volume
+
+    async def _variables(
+        self, pod: Pod, spec: ContainerSpec, addresses: PodAddresses
+    ) -> Mapping[str, str]:
+        maps, secrets = references(spec.container)
+        namespace = pod.metadata.namespace
+        objects = self._services.objects
+        found_maps, found_secrets = await asyncio.gather(
+            asyncio.gather(*(objects.config_map(namespace, name) for name in sorted(maps))),
+            asyncio.gather(*(objects.secret(namespace, name) for name in sorted(secrets))),
+        )
+        environment = build(
+            pod,
+            spec.container,
+            EnvironmentSources(
+                {each.metadata.name: each for each in found_maps if each is not None},
+                {each.metadata.name: each for each in found_secrets if each is not None},
+                self._services.services(),
+                addresses,
+                self._services.node,
+            ),
+        )
+        if environment.invalid_names:
+            names = ", ".join(environment.invalid_names)
+            text = (
+                f"Keys [{names}] from the EnvFrom sources were skipped since they are "
+                "considered invalid environment variable names."
+            )
+            self._services.events.container(
+                pod, spec, "Warning", "InvalidEnvironmentVariableNames", text
+            )
+        return environment.variables
+
+    def addresses(self, pod: Pod, sandbox: SandboxRecord | None) -> PodAddresses:
+        hosts = self._services.host_ips
+        if pod.spec.hostNetwork:
+            return PodAddresses(hosts, hosts)
+        return PodAddresses(sandbox.ips if sandbox is not None else (), hosts)
+
+    def _hosts_file(self, pod: Pod, addresses: PodAddresses, directory: Path) -> Path:
+        """The pod's /etc/hosts: one file for all containers, which they may change."""
+        path = directory / "etc-hosts"
+        aliases = pod.spec.hostAliases
+        if pod.spec.hostNetwork:
+            text = host_network_hosts_file(_read(self._options.hosts_file), aliases)
+        else:
+            domain = pod_domain(pod, self._options.cluster_domain)
+            text = hosts_file(addresses.pod_ips, pod_hostname(pod), domain, aliases)
+        if not path.exists() or not any(ip in _read(path) for ip in addresses.pod_ips):
+            directory.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            path.chmod(0o644)
+        return path
+
+    async def _post_start(
+        self, pod: Pod, spec: ContainerSpec, container_id: str, place: StartedIn
+    ) -> None:
+        lifecycle = spec.container.lifecycle
+        if lifecycle is None or lifecycle.postStart is None:
+            return
+        addresses = self.addresses(pod, place.sandbox)
+        target = Target(spec.container, container_id, next(iter(addresses.pod_ips), ""))
+        try:
+            await self._services.hooks.run(pod, spec, lifecycle.postStart, target)
+        except HookFailed as failure:
+            log.warning("%s", failure)
+            events = self._services.events
+            events.container(pod, spec, "Warning", "FailedPostStartHook", "PostStartHook failed")
+            events.container(pod, spec, "Normal", "Killing", "FailedPostStartHook")
+            grace = float(pod.spec.terminationGracePeriodSeconds or 0)
+            await self._services.runtime.stop_container(container_id, grace)
+            wait = Waiting("PostStartHookError", str(failure))
+            raise StartFailed(wait, CONFIG_RETRY_SECONDS) from failure
+
+
+def _target_id(spec: ContainerSpec, state: PodState) -> str:
+    if spec.kind is not ContainerKind.EPHEMERAL or not spec.target:
+        return ""
+    target = state.latest().get(spec.target)
+    if target is None or not target.running:
+        raise ConfigProblem(f"unable to find target container {spec.target}")
+    return target.id
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,482 @@
+"""A pod's status as the API shows it: a pure function of what is known on the node.
+
+Phase and conditions follow from the container statuses, and these from the runtime's records, the
+plan's waits and the probes' results; what nobody knows any more (a container that the runtime has
+lost) is taken from the status before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from navarch.api.times import format_time
+from navarch.api.types.core_v1 import (
+    Container,
+    ContainerState,
+    ContainerStateRunning,
+    ContainerStateTerminated,
+    ContainerStateWaiting,
+    ContainerStatus,
+    ContainerUser,
+    HostIP,
+    LinuxContainerUser,
+    Pod,
+    PodCondition,
+    PodIP,
+    PodStatus,
+    VolumeMountStatus,
+)
+
+from .cri.values import ContainerRecord, PodState
+from .cri.values import ContainerState as RuntimeState
+from .plan import NANOSECONDS, Waiting
+from .podspec import ContainerKind, ContainerSpec, containers_of, qos_class, should_restart
+
+OWN_CONDITIONS = (
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+)
+"""The conditions the node agent owns: others' are left as they are."""
+
+STATUS_UNKNOWN_EXIT = 137
+
+
+@dataclass(frozen=True)
+class StatusInputs:
+    """What a status is computed from, beside the pod and the runtime's state."""
+
+    now: datetime
+    host_ips: Sequence[str]
+    runtime_name: str = "containerd"
+    waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    """Containers that are to start but wait, and why."""
+    ready: frozenset[str] = frozenset()
+    """Ids of the running containers that are ready."""
+    started: frozenset[str] = frozenset()
+    """Ids of the running containers that have started (startup probe and postStart passed)."""
+    messages: Mapping[str, str] = field(default_factory=dict)
+    """Termination messages by container id."""
+    hidden: frozenset[str] = frozenset()
+    """Ids of containers whose postStart hook still runs: they are shown as being created."""
+    ended: bool = False
+    """All containers are over and none will be started again."""
+    failure: tuple[str, str] | None = None
+    """Reason and message if the pod was failed from outside (deadline, eviction, admission)."""
+    start_time: datetime | None = None
+    """When the agent first saw the pod, for a pod whose status does not say so."""
+
+
+def compute_status(pod: Pod, state: PodState, inputs: StatusInputs) -> PodStatus:
+    """The whole status; conditions of others and fields of the server are carried over."""
+    before = pod.status
+    specs = containers_of(pod)
+    builder = _ContainerStatuses(pod, state, inputs)
+    init = [builder.build(each) for each in specs if each.kind in _INIT_KINDS]
+    apps = [builder.build(each) for each in specs if each.kind is ContainerKind.APP]
+    ephemeral = [builder.build(each) for each in specs if each.kind is ContainerKind.EPHEMERAL]
+    phase = _phase(pod, state, [*init, *apps], ended=inputs.ended)
+    reason, message = before.reason, before.message
+    if inputs.failure is not None:
+        phase, (reason, message) = "Failed", inputs.failure
+    elif before.phase in ("Failed", "Succeeded"):
+        phase = before.phase
+    else:
+        if inputs.ended and phase in ("Pending", "Running"):
+            phase = "Failed"  # the pod was ended from outside before it was done
+        if phase != before.phase:
+            reason, message = "", ""
+    if phase in ("Failed", "Succeeded"):
+        for status in (*init, *apps):
+            if status.state.running is not None or (
+                status.state.terminated is None or status.name not in builder.init_names
+            ):
+                status.ready = False
+            status.started = False if status.state.running is None else status.started
+    start = inputs.start_time or inputs.now
+    ips = _pod_ips(pod, state, inputs)
+    result = PodStatus(
+        observedGeneration=pod.metadata.generation,
+        phase=phase,
+        reason=reason,
+        message=message,
+        nominatedNodeName=before.nominatedNodeName,
+        hostIP=next(iter(inputs.host_ips), ""),
+        hostIPs=[HostIP(ip=ip) for ip in inputs.host_ips],
+        podIP=next(iter(ips), ""),
+        podIPs=[PodIP(ip=ip) for ip in ips],
+        startTime=before.startTime or format_time(start),
+        initContainerStatuses=init,
+        containerStatuses=apps,
+        ephemeralContainerStatuses=ephemeral,
+        qosClass=qos_class(pod),
+        resourceClaimStatuses=before.resourceClaimStatuses,
+        extendedResourceClaimStatus=before.extendedResourceClaimStatus,
+    )
+    result.conditions = _conditions(pod, state, result, inputs.now)
+    return result
+
+
+_INIT_KINDS = (ContainerKind.INIT, ContainerKind.SIDECAR)
+
+
+class _ContainerStatuses:
+    """Builds the statuses of one pod's containers."""
+
+    def __init__(self, pod: Pod, state: PodState, inputs: StatusInputs) -> None:
+        self._pod, self._inputs = pod, inputs
+        self._latest, self._previous = state.latest(), state.previous()
+        self.init_names = {each.name for each in pod.spec.initContainers}
+        status = pod.status
+        self._before = {
+            each.name: each
+            for each in (
+                *status.initContainerStatuses,
+                *status.containerStatuses,
+                *status.ephemeralContainerStatuses,
+            )
+        }
+
+    def build(self, spec: ContainerSpec) -> ContainerStatus:
+        record = self._latest.get(spec.name)
+        if record is not None and record.id in self._inputs.hidden:
+            record = None
+        if record is None:
+            status = self._without_record(spec)
+        else:
+            status = self._from_record(spec, record)
+        self._apply_wait(spec, status)
+        if not status.volumeMounts:
+            status.volumeMounts = _mount_statuses(spec.container)
+        return status
+
+    def _from_record(self, spec: ContainerSpec, record: ContainerRecord) -> ContainerStatus:
+        container = spec.container
+        prefix = self._inputs.runtime_name
+        status = ContainerStatus(
+            name=spec.name,
+            image=record.image or container.image,
+            imageID=record.image_ref,
+            containerID=f"{prefix}://{record.id}",
+            restartCount=record.attempt,
+            started=False,
+            resources=container.resources if _has_resources(container) else None,
+            allocatedResources=dict(container.resources.requests),
+        )
+        if record.user is not None:
+            status.user = ContainerUser(
+                linux=LinuxContainerUser(
+                    uid=record.user.uid,
+                    gid=record.user.gid,
+                    supplementalGroups=list(record.user.groups),
+                )
+            )
+        if record.running:
+            status.state.running = ContainerStateRunning(startedAt=_time(record.started_at))
+            started = record.id in self._inputs.started
+            status.started = started
+            status.ready = started and record.id in self._inputs.ready
+            if spec.kind is ContainerKind.INIT:
+                status.ready = False
+        elif record.exited:
+            status.state.terminated = self._terminated(record)
+            status.ready = (
+                spec.kind is ContainerKind.INIT
+                and record.state is RuntimeState.EXITED
+                and record.exit_code == 0
+            )
+        else:
+            status.state.waiting = ContainerStateWaiting(reason=self._default_reason(spec))
+        previous = self._previous.get(spec.name)
+        if previous is not None and previous.exited:
+            status.lastState.terminated = self._terminated(previous)
+        elif spec.name in self._before:
+            status.lastState = _last_state(self._before[spec.name], status.containerID)
+        return status
+
+    def _terminated(self, record: ContainerRecord) -> ContainerStateTerminated:
+        reason, code = record.reason, record.exit_code
+        if record.state is RuntimeState.UNKNOWN:
+            reason, code = "ContainerStatusUnknown", STATUS_UNKNOWN_EXIT
+        if not reason:
+            reason = "Completed" if code == 0 else "Error"
+        return ContainerStateTerminated(
+            exitCode=code,
+            reason=reason,
+            message=self._inputs.messages.get(record.id, record.message),
+            startedAt=_time(record.started_at),
+            finishedAt=_time(record.finished_at),
+            containerID=f"{self._inputs.runtime_name}://{record.id}",
+        )
+
+    def _without_record(self, spec: ContainerSpec) -> ContainerStatus:
+        before = self._before.get(spec.name)
+        status = ContainerStatus(name=spec.name, image=spec.container.image, started=False)
+        if before is not None and before.state.terminated is not None:
+            # It has ended, and the runtime (or this agent) has cleared it away since.
+            status.state = before.state
+            status.ready = before.ready
+            for name in ("restartCount", "image", "imageID", "containerID", "lastState"):
+                setattr(status, name, getattr(before, name))
+            return status
+        status.state.waiting = ContainerStateWaiting(reason=self._default_reason(spec))
+        if before is None:
+            return status
+        status.restartCount = before.restartCount
+        status.lastState = before.lastState
+        if before.state.running is not None and spec.kind is not ContainerKind.EPHEMERAL:
+            lost = ContainerStateTerminated(
+                exitCode=STATUS_UNKNOWN_EXIT,
+                reason="ContainerStatusUnknown",
+                message="The container could not be located when the pod was terminated",
+                startedAt=before.state.running.startedAt,
+                containerID=before.containerID,
+            )
+            if self._inputs.ended:
+                status.state = ContainerState(terminated=lost)
+            else:
+                lost.message = (
+                    "The container could not be located when the pod was deleted.  "
+                    "The container used to be Running"
+                )
+                status.lastState = ContainerState(terminated=lost)
+        return status
+
+    def _default_reason(self, spec: ContainerSpec) -> str:
+        waits_for_init = bool(self._pod.spec.initContainers) and spec.kind is ContainerKind.APP
+        return "PodInitializing" if waits_for_init else "ContainerCreating"
+
+    def _apply_wait(self, spec: ContainerSpec, status: ContainerStatus) -> None:
+        """A container that cannot be started (again) yet is shown waiting, with the reason."""
+        wait = self._inputs.waiting.get(spec.name)
+        if wait is None or status.state.running is not None or self._inputs.ended:
+            return
+        terminated = status.state.terminated
+        if terminated is not None:
+            if not should_restart(self._pod, spec, terminated.exitCode):
+                return
+            status.lastState = ContainerState(terminated=terminated)
+            status.ready = False
+        status.state = ContainerState(
+            waiting=ContainerStateWaiting(reason=wait.reason, message=wait.message)
+        )
+
+
+def _last_state(before: ContainerStatus, container_id: str) -> ContainerState:
+    if before.containerID != container_id and before.state.terminated is not None:
+        return before.state
+    return before.lastState
+
+
+def _has_resources(container: Container) -> bool:
+    return bool(container.resources.limits or container.resources.requests)
+
+
+def _mount_statuses(container: Container) -> list[VolumeMountStatus]:
+    return [
+        VolumeMountStatus(
+            name=mount.name,
+            mountPath=mount.mountPath,
+            readOnly=mount.readOnly,
+            recursiveReadOnly=(
+                ("Enabled" if mount.recursiveReadOnly == "Enabled" else "Disabled")
+                if mount.readOnly
+                else None
+            ),
+        )
+        for mount in container.volumeMounts
+    ]
+
+
+def _time(nanoseconds: int) -> str | None:
+    if nanoseconds <= 0:
+        return None
+    return format_time(datetime.fromtimestamp(nanoseconds / NANOSECONDS, UTC))
+
+
+def _pod_ips(pod: Pod, state: PodState, inputs: StatusInputs) -> list[str]:
+    if pod.spec.hostNetwork:
+        return list(inputs.host_ips)
+    sandbox = state.sandbox
+    if sandbox is not None and sandbox.ips:
+        return list(sandbox.ips)
+    return [each.ip for each in pod.status.podIPs]
+
+
+# The phase
+
+
+def _phase(pod: Pod, state: PodState, statuses: Sequence[ContainerStatus], *, ended: bool) -> str:
+    by_name = {status.name: status for status in statuses}
+    apps_begun = any(
+        _has_begun(by_name[each.name]) for each in pod.spec.containers if each.name in by_name
+    )
+    pending_init = pending_sidecar = False
+    for spec in containers_of(pod):
+        status = by_name.get(spec.name)
+        if status is None:
+            continue
+        end = status.state.terminated or (
+            status.lastState.terminated if status.state.waiting is not None else None
+        )
+        if spec.kind is ContainerKind.INIT:
+            if end is None or status.state.running is not None:
+                pending_init = True
+            elif end.exitCode != 0:
+                if not should_restart(pod, spec, end.exitCode) or ended:
+                    return "Failed"
+                pending_init = True
+        elif spec.kind is ContainerKind.SIDECAR and end is None:
+            pending_sidecar |= status.state.running is None or not status.started
+    if (pending_init or pending_sidecar) and not apps_begun:
+        return "Pending"
+    return _app_phase(pod, by_name, ended=ended)
+
+
+def _app_phase(pod: Pod, by_name: Mapping[str, ContainerStatus], *, ended: bool) -> str:
+    running = waiting = succeeded = restarting = stopped = 0
+    for spec in containers_of(pod):
+        if spec.kind is ContainerKind.SIDECAR:
+            # It does not keep a pod from being done, but the pod is not done while it runs.
+            running += by_name[spec.name].state.running is not None
+        if spec.kind is not ContainerKind.APP:
+            continue
+        status = by_name[spec.name]
+        end = status.state.terminated
+        if status.state.running is not None:
+            running += 1
+            continue
+        if end is None:
+            end = status.lastState.terminated
+        if end is None:
+            waiting += 1
+            continue
+        stopped += 1
+        if not ended and should_restart(pod, spec, end.exitCode):
+            restarting += 1
+        elif end.exitCode == 0:
+            succeeded += 1
+    if waiting:
+        # A pod that ends before all of its containers could begin has not done its work.
+        return "Failed" if ended and stopped else "Pending"
+    if running or restarting:
+        return "Running"
+    return "Succeeded" if succeeded == stopped else "Failed"
+
+
+def _has_begun(status: ContainerStatus) -> bool:
+    return status.state.waiting is None or status.lastState.terminated is not None
+
+
+# Conditions
+
+
+def _conditions(pod: Pod, state: PodState, status: PodStatus, now: datetime) -> list[PodCondition]:
+    before = {condition.type: condition for condition in pod.status.conditions}
+    result = [each for each in pod.status.conditions if each.type not in OWN_CONDITIONS]
+    foreign = {condition.type: condition for condition in result}
+    sandbox = state.sandbox
+    network = sandbox is not None and sandbox.ready
+    containers_ready = _containers_ready(pod, status)
+    ready = containers_ready
+    if containers_ready.status == "True":
+        ready = _readiness_gates(pod, foreign)
+    for kind, condition in (
+        ("PodReadyToStartContainers", PodCondition(status="True" if network else "False")),
+        ("Initialized", _initialized(pod, status)),
+        ("Ready", ready),
+        ("ContainersReady", containers_ready),
+        ("PodScheduled", PodCondition(status="True")),
+    ):
+        old = before.get(kind)
+        same = old is not None and old.status == condition.status
+        result.append(
+            PodCondition(
+                type=kind,
+                status=condition.status,
+                reason=condition.reason,
+                message=condition.message,
+                observedGeneration=pod.metadata.generation,
+                lastProbeTime=None,
+                lastTransitionTime=(
+                    old.lastTransitionTime
+                    if old is not None and same and old.lastTransitionTime
+                    else format_time(now)
+                ),
+            )
+        )
+    return result
+
+
+def _initialized(pod: Pod, status: PodStatus) -> PodCondition:
+    if status.phase == "Succeeded":
+        return PodCondition(status="True", reason="PodCompleted")
+    if any(_has_begun(each) for each in status.containerStatuses):
+        return PodCondition(status="True")
+    by_name = {each.name: each for each in status.initContainerStatuses}
+    incomplete, unknown = [], []
+    for spec in containers_of(pod):
+        if spec.kind not in _INIT_KINDS:
+            continue
+        container = by_name.get(spec.name)
+        if container is None:
+            unknown.append(spec.name)
+        elif not (container.started if spec.kind is ContainerKind.SIDECAR else container.ready):
+            incomplete.append(spec.name)
+    if not incomplete and not unknown:
+        return PodCondition(status="True")
+    texts = [f"containers with unknown status: {_listed(unknown)}"] if unknown else []
+    texts += [f"containers with incomplete status: {_listed(incomplete)}"] if incomplete else []
+    return PodCondition(status="False", reason="ContainersNotInitialized", message=", ".join(texts))
+
+
+def _containers_ready(pod: Pod, status: PodStatus) -> PodCondition:
+    if status.phase == "Failed":
+        return PodCondition(status="False", reason="PodFailed")
+    statuses = {each.name: each for each in status.containerStatuses}
+    statuses |= {each.name: each for each in status.initContainerStatuses}
+    unready, unknown = [], []
+    for spec in containers_of(pod):
+        if spec.kind not in (ContainerKind.SIDECAR, ContainerKind.APP):
+            continue
+        container = statuses.get(spec.name)
+        if container is None:
+            unknown.append(spec.name)
+        elif not container.ready:
+            unready.append(spec.name)
+    if status.phase == "Succeeded" and not unknown:
+        return PodCondition(status="False", reason="PodCompleted")
+    if not unready and not unknown:
+        return PodCondition(status="True")
+    texts = [f"containers with unknown status: {_listed(unknown)}"] if unknown else []
+    texts += [f"containers with unready status: {_listed(unready)}"] if unready else []
+    return PodCondition(status="False", reason="ContainersNotReady", message=", ".join(texts))
+
+
+def _readiness_gates(pod: Pod, foreign: Mapping[str, PodCondition]) -> PodCondition:
+    texts = []
+    for gate in pod.spec.readinessGates:
+        kind = gate.conditionType
+        condition = foreign.get(kind)
+        if condition is None:
+            texts.append(f'corresponding condition of pod readiness gate "{kind}" does not exist.')
+        elif condition.status != "True":
+            texts.append(
+                f'the status of pod readiness gate "{kind}" is not "True", but {condition.status}'
+            )
+    if texts:
+        return PodCondition(
+            status="False", reason="ReadinessGatesNotReady", message=", ".join(texts)
+        )
+    return PodCondition(status="True")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """A list as Go prints it."""
+    return f"[{' '.join(names)}]"

@@ -1,0 +1,69 @@
+"""Stops containers: the preStop hook and the stop signal within the grace period, then SIGKILL."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from navarch.api.types.core_v1 import Pod
+
+from .hooks import HookFailed
+from .plan import StopContainer
+from .podspec import MINIMUM_GRACE_SECONDS, ContainerSpec
+from .probes.handlers import Target
+from .starting import NodeServices
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StopOrder:
+    """How a container is to be stopped."""
+
+    deadline: float
+    """When (monotonic) the grace period is over."""
+    with_hook: bool = True
+    """False if the hook has been begun before, by a stop with a longer grace period."""
+    host: str = ""
+    """The pod's address, for hooks over HTTP."""
+
+
+class Stopper:
+    """Stops containers."""
+
+    def __init__(self, services: NodeServices) -> None:
+        self._services = services
+
+    async def stop(
+        self, pod: Pod, spec: ContainerSpec | None, action: StopContainer, order: StopOrder
+    ) -> None:
+        """Returns when the container is over. `spec` is None if the pod no longer names it."""
+        clock = self._services.clock
+        if spec is not None and order.with_hook:
+            self._services.events.container(pod, spec, "Normal", "Killing", action.message)
+            if order.deadline > clock.monotonic():
+                await self._pre_stop(pod, spec, action, order)
+        # Whatever the hook has used up: a process gets a moment to notice the signal.
+        remaining = order.deadline - clock.monotonic()
+        await self._services.runtime.stop_container(
+            action.id, max(remaining, MINIMUM_GRACE_SECONDS)
+        )
+
+    async def _pre_stop(
+        self, pod: Pod, spec: ContainerSpec, action: StopContainer, order: StopOrder
+    ) -> None:
+        lifecycle = spec.container.lifecycle
+        if lifecycle is None or lifecycle.preStop is None:
+            return
+        target = Target(spec.container, action.id, order.host)
+        try:
+            async with asyncio.timeout(order.deadline - self._services.clock.monotonic()):
+                await self._services.hooks.run(pod, spec, lifecycle.preStop, target)
+        except TimeoutError:
+            log.info("preStop hook of %s outlasts the grace period", spec.name)
+        except HookFailed as failure:
+            log.warning("%s", failure)
+            self._services.events.container(
+                pod, spec, "Warning", "FailedPreStopHook", "PreStopHook failed"
+            )

@@ -1,0 +1,589 @@
+"""One pod's life on this node, from first sight to last clean-up, in one task.
+
+The worker looks (the pod's newest specification, the runtime's state), asks `plan` what to do,
+publishes the status and begins the actions; each action is a task of its own, so that a slow image
+pull or a long grace period never keeps the pod from being looked at. It wakes for every change and
+otherwise about once a minute. It keeps no record: a new worker after a restart of the agent sees
+the same things and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from navarch.api.errors import ApiError
+from navarch.api.times import parse_time
+from navarch.api.types.core_v1 import Pod
+
+from .backoff import BackoffTable
+from .cri.values import PodState, RuntimeFailure
+from .messages import read_message
+from .plan import (
+    SANDBOX,
+    Action,
+    Plan,
+    ProbeKind,
+    RemoveContainer,
+    StartContainer,
+    StartSandbox,
+    StopContainer,
+    StopSandbox,
+    View,
+    Waiting,
+    backoff_key,
+    plan,
+)
+from .podapi import PodApi, StatusWriter
+from .podspec import containers_of, find_container, is_terminal, pod_key, termination_grace
+from .probes.manager import ProbeManager
+from .runtime_config import ConfigProblem, log_directory
+from .starting import NodeServices, StartedIn, Starter, StartFailed
+from .status import StatusInputs, compute_status
+from .stopping import StopOrder, Stopper
+from .volumes.manager import PreparedVolume, VolumesFailed
+
+log = logging.getLogger(__name__)
+
+RESYNC_SECONDS = 60.0
+ACTION_RETRY_SECONDS = 2.0
+SANDBOX_RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)
+VOLUME_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 122.0)
+DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
+VOLUMES = "\0volumes"
+"""The volumes' name among the operations under way (no container can have it)."""
+
+
+@dataclass
+class _Operation:
+    """An action under way."""
+
+    action: Action | None
+    task: asyncio.Task[None]
+    deadline: float = 0.0
+
+
+@dataclass
+class _Memory:
+    """What one worker has learnt and nobody else knows; lost at a restart without harm."""
+
+    waiting: dict[str, Waiting] = field(default_factory=dict)
+    retry_at: dict[str, float] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+    messages: dict[str, str] = field(default_factory=dict)
+    sandbox_failures: int = 0
+    sandbox_retry_at: float = 0.0
+    volume_failures: int = 0
+    volume_retry_at: float = 0.0
+    volumes: dict[str, PreparedVolume] | None = None
+    volumes_at: float = 0.0
+    finished: bool = False
+    cleaned: bool = False
+    failure: tuple[str, str] | None = None
+    stopping_since: float | None = None
+    held_off: dict[type, float] = field(default_factory=dict)
+    """Until when (monotonic) no action of a kind is begun, after one has failed."""
+    hooked: set[str] = field(default_factory=set)
+    """Ids of containers whose preStop hook has been begun."""
+
+
+class PodWorker:
+    """Runs one pod. Its owner runs `run` as a task and calls `update`, `remove` and `wake`."""
+
+    def __init__(self, pod: Pod, services: NodeServices, api: PodApi, probes: ProbeManager) -> None:
+        self.pod = pod
+        self.state = PodState(pod.metadata.uid)
+        self._services, self._api, self._probes = services, api, probes
+        self._starter, self._stopper = Starter(services), Stopper(services)
+        self._clock = services.clock
+        self._backoff = BackoffTable()
+        self._memory = _Memory()
+        self._operations: dict[str, _Operation] = {}
+        self._removed = False
+        self._dirty = True
+        self._wake = asyncio.Event()
+        self._seen_at = self._clock.now()
+        self.writer = StatusWriter(api, self._clock)
+        self.writer.seen(pod)
+
+    # What the owner tells
+
+    def update(self, pod: Pod) -> None:
+        """A new version of the pod has come from its source."""
+        if pod.metadata.generation != self.pod.metadata.generation:
+            self._memory.retry_at.clear()  # the change may be the cure
+        self.pod = pod
+        self.writer.seen(pod)
+        self._wake.set()
+
+    def remove(self, pod: Pod | None = None) -> None:
+        """The pod is gone from its source: end it, whatever its status says."""
+        if pod is not None:
+            self.pod = pod
+        self._removed = True
+        self._wake.set()
+
+    def reject(self, reason: str, message: str) -> None:
+        """The pod may not run here (any more): refused, evicted or preempted."""
+        self._memory.failure = (reason, message)
+        self._wake.set()
+
+    def wake(self, *, runtime_changed: bool = True) -> None:
+        """Something may have happened; look again."""
+        self._dirty |= runtime_changed
+        self._wake.set()
+
+    @property
+    def active(self) -> bool:
+        """Whether the pod still takes its share of the node."""
+        return not (self._memory.cleaned or is_terminal(self.pod))
+
+    # The loop
+
+    async def run(self) -> None:
+        """Returns when nothing of the pod is left on the node."""
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    await self._observe()
+                    result = self._look()
+                    if await self._wind_up(result):
+                        return
+                except RuntimeFailure as failure:
+                    log.warning("%s: %s", pod_key(self.pod), failure.message)
+                    self._dirty = True
+                    await self._pause(1.0)
+                    continue
+                await self._pause(self._seconds_until(result))
+        finally:
+            await self._cancel_everything()
+
+    async def _observe(self) -> None:
+        if not self._dirty:
+            return
+        self._dirty = False
+        states = await self._services.runtime.pods(self.pod.metadata.uid)
+        self.state = states[0] if states else PodState(self.pod.metadata.uid)
+        for record in self.state.containers:
+            if record.exited:
+                self._probes.forget(record.id)
+                if record.id not in self._memory.messages:
+                    directory = self._services.volumes.pod_directory(self.pod.metadata.uid)
+                    count = len(self.pod.spec.containers)
+                    self._memory.messages[record.id] = read_message(record, directory, count)
+
+    def _look(self) -> Plan:
+        """Decides, publishes and begins."""
+        memory = self._memory
+        self._check_deadline()
+        stopping = self._is_stopping()
+        if stopping and memory.stopping_since is None:
+            memory.stopping_since = self._clock.monotonic()
+            self._cancel_starts()
+        self._watch_probes()
+        result = plan(self.pod, self.state, self._view(stopping))
+        memory.finished |= result.finished
+        self._publish(result)
+        if not stopping and not result.finished:
+            self._care_for_volumes()
+        for action in result.actions:
+            if isinstance(action, StartContainer) and memory.volumes is None:
+                continue
+            if not self._is_held_off(action):
+                self._begin(action)
+        self._shorten_stops()
+        return result
+
+    def _is_held_off(self, action: Action) -> bool:
+        """Whether the runtime has just failed to do this: it gets a moment to recover."""
+        return self._memory.held_off.get(type(action), 0.0) > self._clock.monotonic()
+
+    def _is_stopping(self) -> bool:
+        return (
+            self._removed
+            or self._memory.finished
+            or self._memory.failure is not None
+            or self.pod.metadata.deletionTimestamp is not None
+            or is_terminal(self.pod)
+        )
+
+    def _view(self, stopping: bool) -> View:
+        memory = self._memory
+        failed: dict[str, ProbeKind] = {}
+        for record in self.state.containers:
+            results = self._probes.results(record.id) if record.running else None
+            if results is not None and results.failed is not None:
+                failed[record.id] = results.failed
+        counts = {
+            each.name: each.restartCount
+            for each in (
+                *self.pod.status.initContainerStatuses,
+                *self.pod.status.containerStatuses,
+            )
+            if each.containerID
+        }
+        return View(
+            now=self._clock.now().timestamp(),
+            backoff=self._backoff,
+            busy=frozenset(self._operations) - {VOLUMES},
+            stopping=stopping,
+            is_started=self._is_started,
+            failed_probes=failed,
+            retry_at=memory.retry_at,
+            restart_counts=counts,
+            sandbox_retry_at=memory.sandbox_retry_at,
+        )
+
+    def _is_started(self, container_id: str) -> bool:
+        if container_id in self._memory.hidden:
+            return False
+        results = self._probes.results(container_id)
+        return results is None or results.started
+
+    def _check_deadline(self) -> None:
+        seconds = self.pod.spec.activeDeadlineSeconds
+        if seconds is None or self._is_stopping():
+            return
+        if self._deadline_in(seconds) <= 0:
+            self._memory.failure = ("DeadlineExceeded", DEADLINE_MESSAGE)
+            self._services.events.pod(self.pod, "Normal", "DeadlineExceeded", DEADLINE_MESSAGE)
+
+    def _deadline_in(self, seconds: int) -> float:
+        started = self._start_time()
+        return started.timestamp() + seconds - self._clock.now().timestamp()
+
+    def _start_time(self) -> datetime:
+        text = self.pod.status.startTime
+        return parse_time(text) if text else self._seen_at
+
+    def _watch_probes(self) -> None:
+        specs = {spec.name: spec for spec in containers_of(self.pod)}
+        addresses = self._starter.addresses(self.pod, self.state.sandbox)
+        host = next(iter(addresses.pod_ips), "")
+        for record in self.state.containers:
+            spec = specs.get(record.name)
+            hidden = record.id in self._memory.hidden
+            if record.running and spec is not None and not hidden:
+                self._probes.watch(
+                    self.pod, spec, record, host, lambda: self.wake(runtime_changed=False)
+                )
+
+    # The status
+
+    def _publish(self, result: Plan) -> None:
+        memory = self._memory
+        running = [each for each in self.state.containers if each.running]
+        started = {each.id for each in running if self._is_started(each.id)}
+        ready = set()
+        for record in running:
+            results = self._probes.results(record.id)
+            if record.id in started and (results is None or results.ready):
+                ready.add(record.id)
+        ended = memory.finished and not running and not self._containers_in_motion()
+        inputs = StatusInputs(
+            now=self._clock.now(),
+            host_ips=self._services.host_ips,
+            waiting={**memory.waiting, **result.waiting},
+            ready=frozenset(ready),
+            started=frozenset(started),
+            messages=memory.messages,
+            hidden=frozenset(memory.hidden),
+            ended=ended,
+            failure=memory.failure,
+            start_time=self._seen_at,
+        )
+        # What was written last counts as "before", also when the watch has not brought it back.
+        pod = self._with_newest_status()
+        status = compute_status(pod, self.state, inputs)
+        self.writer.submit(status)
+
+    def _containers_in_motion(self) -> bool:
+        moves = (StartContainer, StopContainer)
+        return any(isinstance(each.action, moves) for each in self._operations.values())
+
+    def _with_newest_status(self) -> Pod:
+        newest = self.writer.status
+        if newest is None or newest is self.pod.status:
+            return self.pod
+        fields = {name: getattr(self.pod, name) for name in ("metadata", "spec")}
+        return Pod(**fields, status=newest)
+
+    # Actions
+
+    def _begin(self, action: Action) -> None:
+        match action:
+            case StartSandbox():
+                self._operate(SANDBOX, action, self._start_sandbox(action))
+            case StopSandbox():
+                self._operate(SANDBOX, action, self._services.runtime.stop_sandbox(action.id))
+            case StartContainer():
+                self._operate(action.spec.name, action, self._start_container(action))
+            case RemoveContainer():
+                self._operate(action.name, action, self._remove_container(action))
+            case StopContainer():
+                self._begin_stop(action)
+
+    def _operate(
+        self,
+        name: str,
+        action: Action | None,
+        work: Coroutine[Any, Any, None],
+        deadline: float = 0.0,
+    ) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"{pod_key(self.pod)} {name}")
+        self._operations[name] = _Operation(action, task, deadline)
+        task.add_done_callback(lambda done: self._operation_ended(name, done))
+
+    def _operation_ended(self, name: str, task: asyncio.Task[None]) -> None:
+        current = self._operations.get(name)
+        if current is not None and current.task is task:
+            del self._operations[name]
+        self._dirty = True
+        self._wake.set()
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            return
+        if isinstance(error, RuntimeFailure):
+            log.warning("%s %s: %s", pod_key(self.pod), name, error.message)
+        else:
+            log.error("%s %s failed", pod_key(self.pod), name, exc_info=error)
+        if current is not None and current.action is not None:
+            retry_at = self._clock.monotonic() + ACTION_RETRY_SECONDS
+            self._memory.held_off[type(current.action)] = retry_at
+        else:
+            self._memory.volume_retry_at = self._clock.monotonic() + ACTION_RETRY_SECONDS
+
+    async def _start_sandbox(self, action: StartSandbox) -> None:
+        memory = self._memory
+        old = self.state.sandbox
+        if old is not None:
+            self._services.events.pod(
+                self.pod,
+                "Normal",
+                "SandboxChanged",
+                "Pod sandbox changed, it will be killed and re-created.",
+            )
+            await self._services.runtime.stop_sandbox(old.id)
+        try:
+            await self._starter.sandbox(self.pod, action.attempt)
+        except (RuntimeFailure, ConfigProblem) as failure:
+            text = f"Failed to create pod sandbox: {failure}"
+            self._services.events.pod(self.pod, "Warning", "FailedCreatePodSandBox", text)
+            delays = SANDBOX_RETRY_SECONDS
+            delay = delays[min(memory.sandbox_failures, len(delays) - 1)]
+            memory.sandbox_failures += 1
+            memory.sandbox_retry_at = self._clock.now().timestamp() + delay
+            return
+        memory.sandbox_failures = 0
+        # Sandboxes before the new one (and the containers in them, but for the newest of each,
+        # which tell how they ended) are of no use any more.
+        if len(self.state.sandboxes) > 1:
+            for sandbox in self.state.sandboxes[1:]:
+                await self._services.runtime.remove_sandbox(sandbox.id)
+
+    async def _start_container(self, action: StartContainer) -> None:
+        memory, name = self._memory, action.spec.name
+        sandbox = self.state.sandbox
+        assert sandbox is not None and memory.volumes is not None, "planned without surroundings"
+        now = self._clock.now().timestamp()
+        if action.failed_at:
+            self._backoff.advance(backoff_key(self.pod, action.spec), action.failed_at, now)
+        created: list[str] = []
+        lifecycle = action.spec.container.lifecycle
+        has_hook = lifecycle is not None and lifecycle.postStart is not None
+
+        def on_created(container_id: str) -> None:
+            created.append(container_id)
+            if has_hook:
+                memory.hidden.add(container_id)
+
+        place = StartedIn(sandbox, self.state, memory.volumes)
+        try:
+            await self._starter.container(self.pod, action, place, on_created)
+        except StartFailed as failure:
+            memory.waiting[name] = failure.wait
+            memory.retry_at[name] = self._clock.now().timestamp() + failure.retry_in
+        else:
+            memory.waiting.pop(name, None)
+            memory.retry_at.pop(name, None)
+        finally:
+            memory.hidden.difference_update(created)
+
+    async def _remove_container(self, action: RemoveContainer) -> None:
+        await self._services.runtime.remove_container(action.id)
+        self._memory.messages.pop(action.id, None)
+        meta = self.pod.metadata
+        logs = log_directory(
+            self._services.options.pod_logs_directory, meta.namespace, meta.name, meta.uid
+        )
+        for path in (logs / action.name).glob(f"{action.attempt}.log*"):
+            path.unlink(missing_ok=True)
+
+    # Stopping
+
+    def _begin_stop(self, action: StopContainer) -> None:
+        memory = self._memory
+        deadline = self._stop_deadline(action)
+        order = StopOrder(
+            deadline=deadline,
+            with_hook=action.id not in memory.hooked,
+            host=next(iter(self._starter.addresses(self.pod, self.state.sandbox).pod_ips), ""),
+        )
+        memory.hooked.add(action.id)
+        spec = find_container(self.pod, action.name)
+        if memory.stopping_since is None:
+            self._probes.forget(action.id)
+        work = self._stopper.stop(self.pod, spec, action, order)
+        self._operate(action.name, action, work, deadline)
+
+    def _stop_deadline(self, action: StopContainer) -> float:
+        now = self._clock.monotonic()
+        if self._memory.stopping_since is not None:
+            # All containers share the pod's grace period, also those that are stopped last.
+            return self._memory.stopping_since + termination_grace(self.pod)
+        grace = termination_grace(self.pod)
+        spec = find_container(self.pod, action.name)
+        if action.probe is not None and spec is not None:
+            container = spec.container
+            probe = (
+                container.livenessProbe
+                if action.probe is ProbeKind.LIVENESS
+                else container.startupProbe
+            )
+            if probe is not None and probe.terminationGracePeriodSeconds is not None:
+                grace = probe.terminationGracePeriodSeconds
+        return now + grace
+
+    def _shorten_stops(self) -> None:
+        """A deletion with less grace than a stop under way has: stop again, without the hook."""
+        if self._memory.stopping_since is None:
+            return
+        for name, operation in list(self._operations.items()):
+            action = operation.action
+            if not isinstance(action, StopContainer):
+                continue
+            if self._stop_deadline(action) < operation.deadline - 0.5:
+                operation.task.cancel()
+                del self._operations[name]
+                self._begin_stop(action)
+
+    def _cancel_starts(self) -> None:
+        for operation in self._operations.values():
+            if isinstance(operation.action, StartContainer):
+                operation.task.cancel()
+
+    # Volumes
+
+    def _care_for_volumes(self) -> None:
+        memory = self._memory
+        now = self._clock.monotonic()
+        if VOLUMES in self._operations or now < memory.volume_retry_at:
+            return
+        if memory.volumes is None or now - memory.volumes_at > RESYNC_SECONDS * 0.9:
+            self._operate(VOLUMES, None, self._prepare_volumes())
+
+    async def _prepare_volumes(self) -> None:
+        memory = self._memory
+        first = memory.volumes is None
+        try:
+            prepared = await self._services.volumes.prepare(self.pod, fresh=first)
+        except VolumesFailed as failure:
+            for text in failure.problems.values():
+                self._services.events.pod(self.pod, "Warning", "FailedMount", text)
+            delays = VOLUME_RETRY_SECONDS
+            delay = delays[min(memory.volume_failures, len(delays) - 1)]
+            memory.volume_failures += 1
+            memory.volume_retry_at = self._clock.monotonic() + delay
+            return
+        memory.volumes, memory.volumes_at = prepared, self._clock.monotonic()
+        memory.volume_failures, memory.volume_retry_at = 0, 0.0
+
+    # The end
+
+    async def _wind_up(self, result: Plan) -> bool:
+        """Cleans up once nothing runs any more; True when the worker itself is done."""
+        if not result.over or self._operations or not self._is_stopping():
+            return False
+        memory = self._memory
+        uid = self.pod.metadata.uid
+        if not memory.cleaned:
+            # The last messages have been read from the pod's directory by now.
+            await self._services.volumes.take_down(uid)
+            await asyncio.to_thread(self._services.cgroups.remove_pod, uid)
+            self._services.puller.forget(uid)
+            memory.cleaned = True
+        if self._removed or self.writer.gone:
+            await self._remove_remains()
+            return True
+        if self.pod.metadata.deletionTimestamp is None:
+            return False
+        # Whoever watches must see how the containers ended before the pod is gone.
+        await self.writer.flush()
+        meta = self.pod.metadata
+        if not self.writer.gone:
+            try:
+                await self._api.delete(meta.namespace, meta.name, meta.uid, 0)
+            except ApiError as error:
+                if not error.is_not_found and not error.is_conflict:
+                    log.warning("deleting %s: %s", pod_key(self.pod), error)
+                    await self._pause(1.0)
+                    return False
+        await self._remove_remains()
+        return True
+
+    async def _remove_remains(self) -> None:
+        """The runtime's records and the logs: kept until now so that people could read them."""
+        runtime = self._services.runtime
+        for record in self.state.containers:
+            self._probes.forget(record.id)
+            await runtime.remove_container(record.id)
+        for sandbox in self.state.sandboxes:
+            await runtime.remove_sandbox(sandbox.id)
+        meta = self.pod.metadata
+        directory = log_directory(
+            self._services.options.pod_logs_directory, meta.namespace, meta.name, meta.uid
+        )
+        import shutil
+
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    # Waiting
+
+    def _seconds_until(self, result: Plan) -> float:
+        """Until something is due: a wait of the plan's, the volumes, the deadline, a resync."""
+        now = self._clock.now().timestamp()
+        seconds = RESYNC_SECONDS * (1.0 + 0.1 * random.random())
+        if result.wake_at is not None:
+            seconds = min(seconds, result.wake_at - now)
+        memory = self._memory
+        waits = [at - self._clock.monotonic() for at in memory.held_off.values()]
+        seconds = min([seconds, *(wait for wait in waits if wait > 0)])
+        if memory.volumes is None and memory.volume_retry_at:
+            seconds = min(seconds, memory.volume_retry_at - self._clock.monotonic())
+        deadline = self.pod.spec.activeDeadlineSeconds
+        if deadline is not None and not self._is_stopping():
+            seconds = min(seconds, self._deadline_in(deadline))
+        return max(seconds, 0.01)
+
+    async def _pause(self, seconds: float) -> None:
+        timer = self._clock.call_later(seconds, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+
+    async def _cancel_everything(self) -> None:
+        """The agent ends (or the pod is gone): containers stay as they are."""
+        tasks = [operation.task for operation in self._operations.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.writer.close()
