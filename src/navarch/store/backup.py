@@ -123,7 +123,7 @@ def _check(path: Path) -> int:
             raise Damaged("not a database of Navarch")
         if connection.pragma("user_version") > SCHEMA_VERSION:
             raise Damaged("written by a newer Navarch")
-        verdict = connection.pragma("quick_check(1)")
+        verdict = connection.pragma("quick_check", 1)
         if verdict != "ok":
             raise Damaged(str(verdict))
         revision = State.from_rows(connection.execute(SELECT_STATE).fetchall()).compacted

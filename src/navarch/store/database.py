@@ -191,6 +191,7 @@ class Database:
         write_ahead_log = beside(self._path, "-wal")
         self._is_unclean = write_ahead_log.exists() and write_ahead_log.stat().st_size > 0
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._is_new = self._path.stat().st_size == 0
         sync_directory(self._path.parent)
         flags = apsw.SQLITE_OPEN_READWRITE
         return apsw.Connection(str(self._path), flags=flags, statementcachesize=64)
@@ -199,7 +200,7 @@ class Database:
         self._configure()
         self._prepare_schema()
         if self._is_unclean:
-            verdict = self._connection.pragma("quick_check(1)")
+            verdict = self._connection.pragma("quick_check", 1)
             if verdict != "ok":
                 raise Damaged(str(verdict))
         self._state = State.from_rows(self._connection.execute(SELECT_STATE).fetchall())
@@ -219,8 +220,9 @@ class Database:
     def _configure(self) -> None:
         pragma = self._connection.pragma
         pragma("locking_mode", "exclusive")
-        pragma("page_size", self._page_size)
-        pragma("auto_vacuum", "incremental")
+        if self._is_new:  # on another, setting these may write, and the disk may be full
+            pragma("page_size", self._page_size)
+            pragma("auto_vacuum", "incremental")
         if pragma("journal_mode", "wal") != "wal":
             raise StoreUnusable(f"{self._path} does not support a write-ahead log")
         pragma("synchronous", "full")
