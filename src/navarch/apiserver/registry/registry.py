@@ -29,6 +29,7 @@ from navarch.api.errors import (
     too_large,
 )
 from navarch.api.patch.common import copy_json
+from navarch.api.validation.meta import validate_object_meta, validate_object_meta_update
 from navarch.apiserver.contracts import AdmissionPlugin, AdmissionRequest, UserInfo
 from navarch.apiserver.hub.entry import (
     Entry,
@@ -150,7 +151,7 @@ class Registry:
                 await settle(kept)
 
     def _create_errors(self, resource: Resource, obj: Object) -> list[FieldError]:
-        errors = meta.validate_metadata(
+        errors = validate_object_meta(
             obj["metadata"], resource.kind.namespaced, resource.strategy.validate_name
         )
         errors += resource.shape.validate(obj, None)
@@ -275,9 +276,9 @@ class Registry:
     def _update_errors(
         self, resource: Resource, obj: Object, old: Object, subresource: str
     ) -> list[FieldError]:
-        errors = meta.validate_metadata_update(obj["metadata"], old["metadata"])
+        errors = validate_object_meta_update(obj["metadata"], old["metadata"])
         if obj["metadata"] != old["metadata"]:
-            errors += meta.validate_metadata(
+            errors += validate_object_meta(
                 obj["metadata"], resource.kind.namespaced, lambda name: []
             )
         errors += resource.shape.validate(obj, old)

@@ -27,6 +27,8 @@ def strategy_for(kind: Kind) -> Strategy:
         fallback.validate_name = lambda name: []  # type: ignore
         return fallback
 
+
+from navarch.apiserver.http.body import OBJECT_TYPES
 from navarch.apiserver.hub.cache import Cache
 from navarch.apiserver.hub.entry import Entry, StoredKind, encode_tail, object_head
 from navarch.apiserver.hub.hub import Hub
@@ -63,6 +65,11 @@ class Resource:
     def __post_init__(self) -> None:
         self.head = object_head(self.kind.api_version, self.kind.kind)
         self.item_head = self.head if self.is_custom else b"{"
+
+    @property
+    def body_types(self) -> tuple[str, ...]:
+        """The media types that request bodies may have."""
+        return OBJECT_TYPES[:2] if self.is_custom else OBJECT_TYPES
 
     @property
     def stored_kind(self) -> StoredKind:

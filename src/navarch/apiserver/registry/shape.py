@@ -10,16 +10,26 @@ from typing import Any, Protocol
 
 from navarch.api.errors import FieldError
 from navarch.api.kinds import Kind
+from navarch.api.schema.decode import FieldValidation, decode_object, normalise_object
+from navarch.api.schema.defaults import apply_defaults
+from navarch.api.schema.protobuf import decode_protobuf
+from navarch.apiserver.http.body import PROTOBUF
 
 Object = dict[str, Any]
+Decoded = tuple[Object, list[str]]
+"""An object in canonical form, and the warnings to give."""
 
 
 class Shape(Protocol):
     """The form of one kind in one version."""
 
-    def decode(self, obj: Object) -> tuple[Object, list[str]]:
-        """The object in canonical form without unknown fields, and the paths of those. Raises
-        ApiError 400 for values of a wrong type."""
+    def decode(self, data: bytes, content_type: str, validation: FieldValidation) -> Decoded:
+        """The object in a request body. Raises ApiError 400."""
+        ...
+
+    def normalise(self, obj: Object, validation: FieldValidation) -> Decoded:
+        """The same for an object that is decoded already (a patch's result), which becomes the
+        callee's. Raises ApiError 400."""
         ...
 
     def default(self, obj: Object) -> None:
@@ -37,11 +47,16 @@ class BuiltInShape:
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
 
-    def decode(self, obj: Object) -> tuple[Object, list[str]]:
-        return obj, []
+    def decode(self, data: bytes, content_type: str, validation: FieldValidation) -> Decoded:
+        if content_type == PROTOBUF:
+            return self.normalise(decode_protobuf(self.kind, data), validation)
+        return decode_object(self.kind, data, content_type, validation)
+
+    def normalise(self, obj: Object, validation: FieldValidation) -> Decoded:
+        return normalise_object(self.kind, obj, validation)
 
     def default(self, obj: Object) -> None:
-        return
+        apply_defaults(self.kind, obj)
 
     def validate(self, obj: Object, old: Object | None) -> list[FieldError]:
         return []

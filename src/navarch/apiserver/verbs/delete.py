@@ -17,9 +17,12 @@ from navarch.api.errors import (
     invalid_object,
     not_supported,
 )
+from navarch.api.kinds import Subresource
+from navarch.api.schema.decode import parse_document
+from navarch.api.schema.protobuf import decode_protobuf
 from navarch.api.times import format_time, parse_time
 from navarch.apiserver.core import Core
-from navarch.apiserver.http.body import content_type, decode_body, read_body
+from navarch.apiserver.http.body import PROTOBUF, effective_type, object_type, read_body
 from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.options import list_options, parse_integer
 from navarch.apiserver.http.respond import respond_bytes, respond_object, success_status
@@ -51,6 +54,7 @@ class DeleteOptions:
     dry_run: bool = False
 
 
+_DELETE_OPTIONS = Subresource("", (), "", "v1", "DeleteOptions")
 _NO_OPTIONS = DeleteOptions()
 
 
@@ -59,8 +63,10 @@ async def read_options(call: Call) -> DeleteOptions:
     request = call.request
     body = await read_body(request) if request.body_exists else b""
     if body.strip():
-        document = decode_body(body, content_type(request), strict=False)
-        return _options_from_body(document.value)
+        media_type = effective_type(object_type(request), body)
+        if media_type == PROTOBUF:
+            return _options_from_body(decode_protobuf(_DELETE_OPTIONS, body))
+        return _options_from_body(parse_document(body, media_type)[0])
     if not call.target.query:
         return _NO_OPTIONS
     grace = call.parameter("gracePeriodSeconds")

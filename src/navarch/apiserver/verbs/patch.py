@@ -11,23 +11,17 @@ from navarch.api.errors import ApiError, FieldError, bad_request, forbidden_fiel
 from navarch.api.patch.json import apply_json_patch
 from navarch.api.patch.merge import apply_merge_patch
 from navarch.api.patch.strategic import apply_strategic_merge_patch
+from navarch.api.schema.decode import FieldValidation, cannot_handle, parse_document
 from navarch.api.schema.facts import schema_for
 from navarch.apiserver.core import Core
-from navarch.apiserver.http.body import (
-    Document,
-    content_type,
-    decode_json,
-    decode_yaml,
-    read_body,
-    unsupported_media_type,
-)
+from navarch.apiserver.http.body import JSON, content_type, read_body, unsupported_media_type
 from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.options import WriteOptions, options_error, write_options
 from navarch.apiserver.registry.context import WriteContext
 from navarch.apiserver.registry.registry import Written
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.verbs.write import context_of, respond_written
-from navarch.apiserver.verbs.write_body import report, shaped
+from navarch.apiserver.verbs.write_body import accept
 
 Object = dict[str, Any]
 Apply = Callable[[Object, Any], Object]
@@ -48,12 +42,11 @@ async def patch(
     context = context_of(call, options, "PatchOptions")
     body = await read_body(call.request)
     if media_type == APPLY_PATCH:
-        written = await apply(
-            core, call, resource, decode_yaml(body), (context, options), subresource
-        )
+        written = await apply(core, call, resource, body, (context, options), subresource)
         return respond_written(call, resource, written, 201 if written.created else 200)
-    document = decode_json(body, strict=options.field_validation == "Strict")
-    transform = patch_transform(resource, media_type, document, options, context)
+    value, problems = parse_document(body, JSON)
+    report(problems, resource, options, context)
+    transform = patch_transform(resource, media_type, value, options, context)
     key = (call.info.namespace if resource.kind.namespaced else "", call.info.name)
     written = await core.registry.update(resource, key, transform, context, subresource)
     return respond_written(call, resource, written)
@@ -80,26 +73,35 @@ def _check_options(call: Call, options: WriteOptions, media_type: str) -> None:
         raise options_error("PatchOptions", errors)
 
 
+def report(
+    problems: list[str], resource: Resource, options: WriteOptions, context: WriteContext
+) -> None:
+    """Doubled keys in the patch itself."""
+    if problems and options.field_validation == "Strict":
+        raise cannot_handle(resource.kind, f"strict decoding error: {', '.join(problems)}")
+    if options.field_validation == "Warn":
+        for text in problems:
+            context.warn(text)
+
+
 def patch_transform(
     resource: Resource,
     media_type: str,
-    document: Document,
+    value: Any,
     options: WriteOptions,
     context: WriteContext,
 ) -> Callable[[Object], Object]:
     """A function from the current object to the patched one, in canonical form."""
     kind = resource.kind
-    if document.duplicates:
-        report(resource, [], document, options.field_validation, context)
 
     def transform(current: Object) -> Object:
         if media_type == JSON_PATCH:
-            result = apply_json_patch(current, document.value)
+            result = apply_json_patch(current, value)
         elif media_type == MERGE_PATCH:
-            result = apply_merge_patch(current, document.value)
+            result = apply_merge_patch(current, value)
         else:
             facts = schema_for(kind.group, kind.version, kind.kind)
-            result = apply_strategic_merge_patch(current, document.value, facts)
+            result = apply_strategic_merge_patch(current, value, facts)
         return checked_result(resource, result, current, options, context)
 
     return transform
@@ -115,7 +117,8 @@ def checked_result(
     """A patch's result in canonical form; it may change neither kind nor name."""
     if not isinstance(result.get("metadata"), dict):
         raise bad_request("metadata: must be an object")
-    obj = shaped(resource, Document(result), options.field_validation, context)
+    validation = FieldValidation(options.field_validation)
+    obj = accept(resource.shape.normalise(result, validation), context)
     metadata, before = obj["metadata"], current["metadata"]
     name = metadata.get("name") or before["name"]
     if name != before["name"]:
@@ -136,7 +139,7 @@ async def apply(
     core: Core,
     call: Call,
     resource: Resource,
-    document: Document,
+    body: bytes,
     how: tuple[WriteContext, WriteOptions],
     subresource: str,
 ) -> Written:
