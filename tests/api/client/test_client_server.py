@@ -272,12 +272,9 @@ async def test_errors_patches_and_preconditions(client: Client) -> None:
     merged = await maps.patch("m", "default", {"data": {"c": "4"}})
     assert merged.data == {"a": "2", "b": "3", "c": "4"}
     stale = created.metadata.resourceVersion
-    for call in (
-        maps.delete("m", "default", uid="other"),
-        maps.delete("m", "default", resource_version=stale),
-    ):
+    for uid, version in (("other", ""), ("", stale)):
         with pytest.raises(ApiError) as caught:
-            await call
+            await maps.delete("m", "default", uid=uid, resource_version=version)
         assert caught.value.is_conflict
     await maps.delete("m", "default", uid=created.metadata.uid)
     assert [obj.metadata.name for obj in (await maps.list("default")).items] == []
