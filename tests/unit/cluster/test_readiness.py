@@ -1,0 +1,114 @@
+"""What `navarch start` waits for."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from navarch.cluster import readiness
+from navarch.cluster.api import ApiUnavailableError
+from navarch.cluster.profile import ClusterError, Paths, Profile
+from navarch.cluster.readiness import Waiting, dns_question, is_answer
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    found = Paths(tmp_path / "dev")
+    found.create()
+    return found
+
+
+def test_a_question_as_on_the_wire() -> None:
+    assert dns_question(7, "a.bc") == bytes.fromhex("0007 0100 0001 0000 0000 0000") + (
+        b"\x01a\x02bc\x00\x00\x01\x00\x01"
+    )
+
+
+@pytest.mark.parametrize(
+    ("identity", "flags", "records", "good"),
+    [
+        pytest.param(7, 0x8180, 1, True, id="an address"),
+        pytest.param(7, 0x8180, 0, False, id="no record"),
+        pytest.param(7, 0x8183, 0, False, id="no such name"),
+        pytest.param(7, 0x8182, 1, False, id="server failure"),
+        pytest.param(7, 0x0100, 1, False, id="not a response"),
+        pytest.param(8, 0x8180, 1, False, id="another question's"),
+    ],
+)
+def test_answers(identity: int, flags: int, records: int, good: bool) -> None:
+    answer = struct.pack("!6H", identity, flags, 1, records, 0, 0)
+    assert is_answer(dns_question(7, "a"), answer) is good
+
+
+def test_a_short_answer_is_none() -> None:
+    assert not is_answer(dns_question(7, "a"), b"\x00\x07")
+
+
+def node(ready: str = "True", taints: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    return {
+        "spec": {"taints": taints} if taints is not None else {},
+        "status": {"conditions": [{"type": "Ready", "status": ready}]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "ready"),
+    [
+        pytest.param(node(), True, id="ready"),
+        pytest.param(node("False"), False, id="not ready"),
+        pytest.param(node("Unknown"), False, id="unknown"),
+        pytest.param({"spec": {}, "status": {}}, False, id="no condition yet"),
+        pytest.param(
+            node(taints=[{"key": "node.kubernetes.io/not-ready"}]), False, id="still tainted"
+        ),
+        pytest.param(node(taints=[{"key": "dedicated"}]), True, id="the user's own taint"),
+    ],
+)
+def test_node_readiness(value: dict[str, Any], ready: bool) -> None:
+    assert readiness._is_ready(value) is ready
+
+
+def test_waiting_ends_with_the_condition(paths: Paths) -> None:
+    answers = iter([False, False, True])
+    Waiting(paths, time.monotonic() + 5).until("it", lambda: next(answers))
+
+
+def test_a_time_out_tells_the_last_problem_and_the_end_of_the_log(paths: Paths) -> None:
+    (paths.logs / "apiserver.log").write_text("first\nlast\n")
+
+    def check() -> bool:
+        raise ApiUnavailableError("GET /readyz: 503")
+
+    with pytest.raises(ClusterError, match="503") as caught:
+        Waiting(paths, time.monotonic()).until("the API server", check, "apiserver")
+    assert "last" in caught.value.advice
+
+
+def test_a_process_that_keeps_ending_is_reported_at_once(paths: Paths) -> None:
+    state = {"controllers": {"failures": 4, "last_exit": "has ended with code 1"}}
+    (paths.run / "state.json").write_text(json.dumps(state))
+    (paths.logs / "controllers.log").write_text("the reason\n")
+    with pytest.raises(ClusterError, match="controllers keeps ending") as caught:
+        Waiting(paths, time.monotonic() + 60).until("the nodes", lambda: False)
+    assert "the reason" in caught.value.advice
+
+
+def test_the_tail_of_a_long_log(tmp_path: Path) -> None:
+    file = tmp_path / "a.log"
+    file.write_text("".join(f"{number}\n" for number in range(50_000)))
+    assert readiness.tail(file, 2) == "49998\n49999"
+
+
+def test_every_node_answers_for_names() -> None:
+    service, endpoints = (value for _, value in readiness.dns_objects(Profile("dev", nodes=2)))
+    assert service["spec"]["clusterIP"] == "10.96.0.10"
+    assert [entry["addresses"] for entry in endpoints["endpoints"]] == [
+        ["192.168.49.2"],
+        ["192.168.49.3"],
+    ]
+    assert {port["protocol"] for port in service["spec"]["ports"]} == {"UDP", "TCP"}

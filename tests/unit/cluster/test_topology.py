@@ -1,0 +1,66 @@
+"""The wires and rules of a cluster as text."""
+
+from __future__ import annotations
+
+from navarch.cluster import topology
+from navarch.cluster.profile import Profile
+
+
+def test_two_nodes() -> None:
+    assert (
+        topology.plan(Profile("dev", nodes=2)).describe()
+        == """\
+bridge navarch0 192.168.49.1/24
+host route 10.96.0.0/16 via 192.168.49.2 dev navarch0
+host route 10.244.0.0/16 via 192.168.49.2 dev navarch0
+node dev: navarch0n1 -> eth0 192.168.49.2/24
+node dev: route 0.0.0.0/0 via 192.168.49.1 dev eth0
+node dev: route unreachable 10.244.0.0/16
+node dev-m02: navarch0n2 -> eth0 192.168.49.3/24
+node dev-m02: route 0.0.0.0/0 via 192.168.49.1 dev eth0
+node dev-m02: route unreachable 10.244.0.0/16
+"""
+    )
+
+
+def test_host_rules() -> None:
+    assert (
+        topology.host_rules(Profile("dev"))
+        == """\
+add table ip navarch0
+delete table ip navarch0
+table ip navarch0 {
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		iifname "navarch0" ip daddr INSIDE reject with icmp net-unreachable
+		oifname != "navarch0" ip daddr INSIDE reject with icmp net-unreachable
+		oifname != "navarch0" ip saddr INSIDE drop
+	}
+	chain output {
+		type filter hook output priority filter; policy accept;
+		oifname != { "lo", "navarch0" } ip daddr INSIDE reject with icmp net-unreachable
+	}
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr 192.168.49.0/24 oifname != "navarch0" masquerade
+	}
+}
+"""
+    )
+
+
+def test_a_node_refuses_what_no_service_has_taken() -> None:
+    rules = topology.node_rules(Profile("dev"))
+    assert rules.count("ip daddr 10.96.0.0/16 reject with icmp port-unreachable") == 2
+    # Pods leave the cluster, and only that, under their node's address.
+    assert (
+        "ip saddr 10.244.0.0/16 ip daddr != { 192.168.49.0/24, 10.244.0.0/16, 10.96.0.0/16 } "
+        'oifname "eth0" masquerade'
+    ) in rules
+
+
+def test_interface_names_fit_the_kernel() -> None:
+    wiring = topology.plan(Profile("x" * 40, nodes=200, bridge="navarch99"))
+    names = [wiring.bridge, *(node.host_interface for node in wiring.nodes)]
+    assert len(set(names)) == 201
+    assert max(len(name) for name in names) <= 15
