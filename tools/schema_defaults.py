@@ -2,7 +2,8 @@
 
 Defaults that depend on another field (a Service's targetPort, a strategy's parameters, the pull
 policy) belong to the kind's strategy. A default applies where the field is absent or, not being a
-pointer in Go, zero. `{}` creates an empty object, in which further defaults then apply.
+pointer in Go, zero. `{}` creates an empty object, in which further defaults then apply. Members of
+a struct held by value are defaults for that place only (a CronJob's job template gets none).
 """
 
 from __future__ import annotations
@@ -53,9 +54,8 @@ DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
         "ObjectFieldSelector": {"apiVersion": "v1"},
         "Secret": {"type": "Opaque"},
         "ServiceSpec": {"sessionAffinity": "None", "type": "ClusterIP"},
-        "PersistentVolumeSpec": {
-            "persistentVolumeReclaimPolicy": "Retain",
-            "volumeMode": "Filesystem",
+        "PersistentVolume": {
+            "spec": {"persistentVolumeReclaimPolicy": "Retain", "volumeMode": "Filesystem"}
         },
         "PersistentVolumeStatus": {"phase": "Pending"},
         "PersistentVolumeClaimSpec": {"volumeMode": "Filesystem"},
@@ -86,7 +86,9 @@ DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
         "ReplicaSetSpec": {"replicas": 1},
     },
     "batch_v1": {
-        "JobSpec": {"completionMode": "NonIndexed", "suspend": False, "manualSelector": False},
+        "Job": {
+            "spec": {"completionMode": "NonIndexed", "suspend": False, "manualSelector": False}
+        },
         "CronJobSpec": {
             "concurrencyPolicy": "Allow",
             "suspend": False,

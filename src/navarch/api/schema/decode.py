@@ -20,7 +20,7 @@ from navarch.api.schema.json_body import (
     TOO_DEEP,
     JsonError,
     Repeated,
-    count_keys,
+    may_have_repeats,
     parse_json,
     parse_json_with_repeats,
     without_repeats,
@@ -65,11 +65,10 @@ def decode_object(
             value, problems = _parse_yaml(data)
             obj, walk = _walk(kind, value, data)
         else:
-            obj, walk = _walk(kind, parse_json(data), data)
-            if not lenient and walk.keys != count_keys(data):
-                # Keys were repeated, or look as if: the slow way tells.
-                obj, walk = _walk(kind, parse_json_with_repeats(data), data)
-                obj = without_repeats(obj)
+            value = parse_json(data)
+            slow = not lenient and may_have_repeats(value, data)
+            obj, walk = _walk(kind, parse_json_with_repeats(data) if slow else value, data)
+            obj = without_repeats(obj) if slow else obj
     except JsonError as error:
         message = f"couldn't get version/kind; json parse error: {error}"
         raise unrecognised(kind, data, message) from None
@@ -214,7 +213,7 @@ def parse_document(data: bytes, content_type: str) -> tuple[Any, list[str]]:
         return _parse_yaml(data)
     try:
         value = parse_json(data)
-        if count_any_keys(value) == count_keys(data):
+        if not may_have_repeats(value, data):
             return value, []
         repeats: list[str] = []
         value = parse_json_with_repeats(data)
@@ -224,13 +223,6 @@ def parse_document(data: bytes, content_type: str) -> tuple[Any, list[str]]:
         raise bad_request(str(error)) from None
     except RecursionError:
         raise bad_request(TOO_DEEP) from None
-
-
-def count_any_keys(value: Any) -> int:
-    """The keys of all objects in plain data."""
-    if isinstance(value, dict):
-        return len(value) + sum(map(count_any_keys, value.values()))
-    return sum(map(count_any_keys, value)) if isinstance(value, list) else 0
 
 
 def _find_repeats(value: Any, path: Any, repeats: list[str]) -> None:

@@ -41,7 +41,7 @@ class _Struct:
                 obj[name] = make()
         for name, step in self.children:
             value = obj.get(name)
-            if value:
+            if value is not None:
                 step(value)
 
 
@@ -56,13 +56,29 @@ def _struct_step(facts: TypeFacts) -> Step | None:
         return None
     step = _structs[facts.name] = _Struct()
     for field in facts.fields.values():
-        if field.default is not None:
+        if _is_for_this_place(field):
+            step.children.append((field.name, _members_step(field.default)))
+        elif field.default is not None:
             step.defaults.append((field.name, field.pointer, _maker(field)))
     for field in facts.fields.values():
         child = _step(field.type)
         if child is not None:
             step.children.append((field.name, child))
     return step
+
+
+def _is_for_this_place(field: FieldFacts) -> bool:
+    """Members of a struct held by value that have defaults here and not wherever the type is used:
+    a Job's spec has them, a CronJob's template of one has not."""
+    return not field.pointer and field.type.shape is Shape.STRUCT and bool(field.default)
+
+
+def _members_step(members: Object) -> Step:
+    def set_members(value: Object) -> None:
+        for name, default in members.items():
+            value.setdefault(name, default)
+
+    return set_members
 
 
 def _maker(field: FieldFacts) -> Callable[[], Any]:

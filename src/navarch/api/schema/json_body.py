@@ -30,6 +30,7 @@ class Repeated(dict[str, Any]):
 
 
 _decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -128,12 +129,20 @@ def _complaint(error: json.JSONDecodeError) -> str:
     return _invalid(character, next(places, "looking for beginning of value"))
 
 
-_ODD_KEY = (b" :", b"\t:", b"\n:", b"\r:", b'\\\\":')
+def may_have_repeats(value: Any, data: bytes) -> bool:
+    """Whether the text of a decoded value may have held repeated keys.
+
+    A compact text without any is as long as the value written again. Where that says nothing, keys
+    are counted: in the text each one ends in `":`, and inside strings only `\\":` looks alike.
+    """
+    if len(_encode(value)) == len(data):
+        return False
+    if b'\\\\":' in data or any(odd in data for odd in (b" :", b"\t:", b"\n:", b"\r:")):
+        return True
+    return _count_keys(value) != data.count(b'":') - data.count(b'\\":')
 
 
-def count_keys(data: bytes) -> int:
-    """How many keys the objects in a JSON text have, duplicates included; -1 if that cannot be told
-    cheaply. Every key ends in `":`, and only `\\":` looks the same inside a string."""
-    if any(odd in data for odd in _ODD_KEY):
-        return -1
-    return data.count(b'":') - data.count(b'\\":')
+def _count_keys(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(map(_count_keys, value.values()))
+    return sum(map(_count_keys, value)) if isinstance(value, list) else 0

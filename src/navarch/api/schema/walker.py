@@ -52,11 +52,9 @@ class _Mismatch(Exception):
 class Walk:
     """What one walk has met."""
 
-    __slots__ = ("keys", "problems")
+    __slots__ = ("problems",)
 
     def __init__(self) -> None:
-        self.keys = 0
-        """Keys of all objects seen: fewer than the body's mean that some were repeated."""
         self.problems: list[str] = []
 
     def report(self, problem: str) -> None:
@@ -103,15 +101,6 @@ def type_problem(value: Any, path: Path, owner: str, go_type: str) -> TypeProble
     )
     where = f"Go struct field {owner}.{names}" if names else "Go value"
     return TypeProblem(f"json: cannot unmarshal {found} into {where} of type {go_type}")
-
-
-def count_any(value: Any) -> int:
-    """The keys of all objects inside a free value."""
-    if isinstance(value, dict):
-        return len(value) + sum(map(count_any, value.values()))
-    if isinstance(value, list):
-        return sum(map(count_any, value))
-    return 0
 
 
 # Scalars: the class to expect, whether the value is used as it is, and the step for the rest.
@@ -295,38 +284,35 @@ class Walker:
         """The struct as Go prints it when nothing is set."""
         return {name: zero() for name, zero in self._always}
 
-    def __call__(self, value: Any, path: Path, walk: Walk) -> Object:
+    def __call__(self, value: Any, path: Path, walk: Walk, is_part: bool = False) -> Object:
+        """Check and normalise an object; a part of one is not filled up."""
         if value.__class__ is not dict:
             if not isinstance(value, dict):
                 raise _Mismatch(value, path, self.go_type)
             return self._repeated(value, path, walk)
-        self._check(value, path, walk)
-        for name, zero in self._always:
-            if name not in value:
-                value[name] = zero()
-        return value
-
-    def _check(self, obj: Object, path: Path, walk: Walk) -> None:
-        walk.keys += len(obj)
         fields = self._fields
         dropped = []
         try:
-            for key, value in obj.items():
+            for key, item in value.items():
                 entry = fields.get(key)
                 if entry is None:
                     walk.report(f'unknown field "{strict_path((path, key))}"')
-                    walk.keys += count_any(value)
-                elif value is not None:
+                elif item is not None:
                     expected, step, drops = entry
-                    if value.__class__ is not expected and step is not None:
-                        value = obj[key] = step(value, (path, key), walk)
-                    if value or not drops:
+                    if item.__class__ is not expected and step is not None:
+                        item = value[key] = step(item, (path, key), walk)
+                    if item or not drops:
                         continue
                 dropped.append(key)
         except _Mismatch as found:
             raise type_problem(found.value, found.path, self.name, found.go_type) from None
         for key in dropped:
-            del obj[key]
+            del value[key]
+        if not is_part:
+            for name, zero in self._always:
+                if name not in value:
+                    value[name] = zero()
+        return value
 
     def _repeated(self, value: Object, path: Path, walk: Walk) -> Object:
         """An object with repeated keys: problems come in the order of the text, the last wins."""
@@ -336,8 +322,7 @@ class Walker:
             if key in seen and key in self._fields:
                 walk.report(f'duplicate field "{strict_path((path, key))}"')
             seen.add(key)
-            part = {key: item}
-            self._check(part, path, walk)
+            part = self({key: item}, path, walk, is_part=True)
             result.pop(key, None)
             result.update(part)
         for name, zero in self._always:
@@ -376,7 +361,6 @@ def _map_step(facts: TypeFacts) -> Step:
             if not isinstance(value, dict):
                 raise _Mismatch(value, path, go_type)
             value = _merge_repeated(value, path, walk)
-        walk.keys += len(value)
         for key, item in value.items():
             if item is None:
                 value[key] = zero()
@@ -396,11 +380,6 @@ def _merge_repeated(value: Object, path: Path, walk: Walk) -> Object:
     return dict(value)
 
 
-def _any_step(value: Any, path: Path, walk: Walk) -> Any:
-    walk.keys += count_any(value)
-    return value
-
-
 def _schema_step(facts: TypeFacts) -> Step:
     """A field of a JSON schema that is a schema or something else: Go decodes the schema inside
     leniently, so its unknown fields go without a word."""
@@ -415,7 +394,6 @@ def _schema_step(facts: TypeFacts) -> Step:
             value = [
                 schema(item, path, inner) if isinstance(item, dict) else item for item in value
             ]
-        walk.keys += inner.keys
         return value
 
     return walk_schema
@@ -430,7 +408,7 @@ def _step(facts: TypeFacts) -> tuple[type | None, Step | None]:
         return None, _list_step(facts)
     if facts.shape is Shape.MAP:
         return None, _map_step(facts)
-    return None, _schema_step(facts) if facts.item is not None else _any_step
+    return None, _schema_step(facts) if facts.item is not None else None
 
 
 _walkers: dict[str, Walker] = {}
