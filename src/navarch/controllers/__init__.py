@@ -1,0 +1,1 @@
+"""The controllers: one noun a file, all of one shape (`navarch.client.controller.Controller`)."""
