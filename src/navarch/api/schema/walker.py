@@ -183,7 +183,11 @@ _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 
 
 def _bad_byte(text: str) -> int:
+    """Where Go's decoder gives up: at a foreign character, behind the padding, or at the last
+    group of four if that is not complete."""
     for index, character in enumerate(text):
+        if character == "=" and index % 4 > 1:
+            return index + 4 - index % 4
         if character not in _BASE64:
             return index
     return len(text) - len(text) % 4

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from navarch.api.schema.facts import Shape, TypeFacts, schema_for, type_facts
+from navarch.api.schema import facts as facts_module
+from navarch.api.schema.facts import Shape, TypeFacts, load_module, schema_for, type_facts
 
 
 @pytest.mark.parametrize(
@@ -85,10 +88,6 @@ def test_struct_types_are_shared_and_may_recurse() -> None:
 
 
 def test_every_type_resolves() -> None:
-    from importlib.resources import files
-
-    from navarch.api.schema.facts import load_module
-
     def visit(facts: TypeFacts, seen: set[int]) -> None:
         if id(facts) not in seen:
             seen.add(id(facts))
@@ -98,8 +97,8 @@ def test_every_type_resolves() -> None:
                 visit(facts.item, seen)
 
     seen: set[int] = set()
-    for path in (files("navarch.api.schema") / "data").iterdir():
-        module = load_module(path.name.removesuffix(".json"))
+    for path in Path(facts_module.__file__).parent.glob("data/*_v*.json"):
+        module = load_module(path.stem)
         for name in module.raw:
             visit(module.struct(name), seen)
     assert len(seen) > 700
