@@ -19,6 +19,11 @@ from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.registry.resource import Catalog
 from navarch.apiserver.security import Security, build_security
 from navarch.apiserver.start import bootstrap_access
+from navarch.apiserver.subresources.binding import add_binding
+from navarch.apiserver.subresources.eviction import add_eviction
+from navarch.apiserver.subresources.plain import add_plain
+from navarch.apiserver.subresources.reviews import add_reviews
+from navarch.apiserver.subresources.scale import add_scale
 from navarch.apiserver.verbs import delete, patch, read, watch, write
 from navarch.store import open_store
 from navarch.store.contract import Store
@@ -63,6 +68,11 @@ class Server:
             "delete": delete.delete,
             "deletecollection": delete.delete_collection,
         }
+        add_plain(app)
+        add_scale(app)
+        add_binding(app)
+        add_eviction(app)
+        add_reviews(app)
         self.health.add_to(app)
         app.paths["/version"] = app.paths["/version/"] = version
         app.paths["/metrics"] = metrics_handler(app)

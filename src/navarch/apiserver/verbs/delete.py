@@ -65,8 +65,8 @@ async def read_options(call: Call) -> DeleteOptions:
     if body.strip():
         media_type = effective_type(object_type(request), body)
         if media_type == PROTOBUF:
-            return _options_from_body(decode_protobuf(_DELETE_OPTIONS, body))
-        return _options_from_body(parse_document(body, media_type)[0])
+            return options_from_body(decode_protobuf(_DELETE_OPTIONS, body))
+        return options_from_body(parse_document(body, media_type)[0])
     if not call.target.query:
         return _NO_OPTIONS
     grace = call.parameter("gracePeriodSeconds")
@@ -81,7 +81,8 @@ async def read_options(call: Call) -> DeleteOptions:
     )
 
 
-def _options_from_body(value: Any) -> DeleteOptions:
+def options_from_body(value: Any) -> DeleteOptions:
+    """The options in a decoded DeleteOptions. Raises 400, 422."""
     if not isinstance(value, dict):
         raise bad_request("couldn't get version/kind; json parse error: not a DeleteOptions object")
     kind = value.get("kind") or "DeleteOptions"
@@ -198,26 +199,33 @@ class Deletion:
     """The deletion of objects of one resource with the same options."""
 
     def __init__(
-        self, registry: Registry, resource: Resource, options: DeleteOptions, context: WriteContext
+        self,
+        registry: Registry,
+        resource: Resource,
+        options: DeleteOptions,
+        context: WriteContext,
+        is_admitted: bool = False,
     ) -> None:
         self.registry = registry
         self.resource = resource
         self.options = options
         self.context = context
+        self.is_admitted = is_admitted
+        """Admission has seen the deletion in another form (an eviction)."""
 
     async def run(self, namespace: str, name: str) -> tuple[bool, Object]:
         """Delete an object. Returns whether it is gone, and its last state. Raises 404, 409."""
         resource = self.resource
         if resource.name == "namespaces" and name in PROTECTED_NAMESPACES:
             raise forbidden("namespaces", "", name, "this namespace may not be deleted")
-        is_admitted = False
+        is_admitted = self.is_admitted
         for _ in range(20):
             entry = self.registry.get(resource, namespace, name)
             obj = resource.decode(entry)
             self._check_preconditions(obj)
             if not is_admitted:
                 request = self.registry.admission(resource, "DELETE", None, obj, self.context)
-                await self.registry.admit_removal(request)
+                await self.registry.admit(request)
                 is_admitted = True
             try:
                 return await self._attempt(entry, obj)
