@@ -21,6 +21,10 @@ def load(
     archives: Annotated[
         list[Path], typer.Argument(help="Archives (docker save, OCI) or OCI directories.")
     ],
+    name: Annotated[
+        str,
+        typer.Option(help="Name the image; needed for the tar file of a root file system."),
+    ] = "",
     profile: ProfileOption = None,
 ) -> None:
     """Load images into every node."""
@@ -28,10 +32,15 @@ def load(
 
     found = existing(context, profile)
     nodes = images.running_nodes(found.profile, found.paths)
+    record = images.LoadRecord(found.paths.root / "loaded.json")
     with Steps() as steps:
         for archive in archives:
             steps.step(f"Loading {archive}")
-            names = images.load(nodes, archive)
+            if names := record.still_there(nodes, archive, name):
+                steps.done(f"{', '.join(names)}: there already")
+                continue
+            names = images.load(nodes, archive, name)
+            record.note(nodes, archive, name, names)
             steps.done(f"Loaded {', '.join(names)}")
 
 

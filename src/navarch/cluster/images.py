@@ -6,7 +6,10 @@ time. Building is buildah's: it knows Dockerfiles, needs no daemon, and is in De
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import shutil
 import subprocess
 import tarfile
@@ -16,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, Any, TypeVar
 
 from navarch.cluster import containerd, processes
 from navarch.cluster.namespaces import Pins
@@ -52,38 +55,135 @@ def running_nodes(profile: Profile, paths: Paths) -> list[Pins]:
     return pins
 
 
-def load(nodes: Sequence[Pins], source: Path) -> list[str]:
-    """Bring an archive (OCI or Docker, plain or compressed) or an OCI layout directory into every
-    node. Returns the names of the images."""
-    with _as_archive(source) as archive:
+def load(nodes: Sequence[Pins], source: Path, name: str = "") -> list[str]:
+    """Bring an image into every node: from an archive (OCI or Docker, plain or compressed), an OCI
+    layout directory, or the tar file of a root file system, which `name` makes an image of.
+    Returns the names of the images; `name` is added to an image that has another one."""
+    with _as_archive(source, normalized(name) if name else "") as archive:
         loaded = _on_each(nodes, lambda pins: containerd.import_archive(pins, archive))
-    names = list(dict.fromkeys(name for names in loaded for name in names))
-    if not names:
+    found = list(dict.fromkeys(image for images in loaded for image in images))
+    if not found:
         raise ClusterError(
             f"{source} names no image",
             "Save it with a name, such as: docker save -o image.tar NAME:TAG",
         )
-    return names
+    if name and normalized(name) not in found:
+        tag = ["images", "tag", "--force", found[0], normalized(name)]
+        _on_each(nodes, lambda pins: containerd.ctr(pins, tag))
+        found.append(normalized(name))
+    return found
 
 
 @contextmanager
-def _as_archive(source: Path) -> Iterator[Path]:
+def _as_archive(source: Path, name: str) -> Iterator[Path]:
+    """`source` as an image archive, for as long as it is needed."""
     if not source.exists():
         raise ClusterError(
             f"{source} does not exist",
             "Give an image archive, such as one made by: docker save -o image.tar NAME:TAG",
         )
-    if source.is_file():
+    if source.is_dir():
+        with tempfile.TemporaryDirectory(prefix="navarch-load-") as scratch:
+            yield _archive_of_layout(source, Path(scratch, "image.tar"))
+    elif _is_image(source):
         yield source
-        return
-    if not (source / "index.json").is_file():
-        raise ClusterError(f"{source} is not an OCI image directory: it has no index.json")
-    with tempfile.TemporaryDirectory() as scratch:
-        archive = Path(scratch, "image.tar")
-        with tarfile.open(archive, "w") as tar:
-            for entry in sorted(source.iterdir()):
-                tar.add(entry, entry.name)
-        yield archive
+    elif not name:
+        raise ClusterError(
+            f"{source} is not an image archive",
+            "If it holds a root file system, name the image to make of it: --name NAME:TAG",
+        )
+    else:
+        with tempfile.TemporaryDirectory(prefix="navarch-load-") as scratch:
+            yield _archive_of_root(source, Path(scratch, "image.tar"), name)
+
+
+def _is_image(archive: Path) -> bool:
+    """Whether a tar file is an OCI or Docker archive. Both kinds name their parts at the top
+    level, though not always first."""
+    try:
+        with tarfile.open(archive) as tar:
+            for number, entry in enumerate(tar):
+                if entry.name.removeprefix("./") in ("oci-layout", "manifest.json", "index.json"):
+                    return True
+                if number > 500:
+                    break
+    except tarfile.TarError as error:
+        raise ClusterError(f"{archive} is not a tar file: {error}") from error
+    return False
+
+
+def _archive_of_layout(directory: Path, target: Path) -> Path:
+    if not (directory / "index.json").is_file():
+        raise ClusterError(f"{directory} is not an OCI image directory: it has no index.json")
+    with tarfile.open(target, "w") as tar:
+        for entry in sorted(directory.iterdir()):
+            tar.add(entry, entry.name)
+    return target
+
+
+def _open_plain(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+_OPENERS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"\xfd7": lzma.open,
+    b"BZ": bz2.open,
+}
+
+
+def _archive_of_root(source: Path, target: Path, name: str) -> Path:
+    from navarch.node.images.oci import ImageConfig, image_of_root
+
+    with source.open("rb") as file:
+        magic = file.read(2)
+    with _OPENERS.get(magic, _open_plain)(source) as root:
+        return image_of_root(target, name, ImageConfig(cmd=["/bin/sh"]), root)
+
+
+class LoadRecord:
+    """Which archives were loaded as which images, so that loading the same file again, as scripts
+    do, is instant. A file is the same if its time and size are; an image is still there if every
+    node has that name with that digest."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        try:
+            self._entries: dict[str, Any] = json.loads(file.read_bytes())
+        except (FileNotFoundError, ValueError):
+            self._entries = {}
+
+    def still_there(self, nodes: Sequence[Pins], archive: Path, name: str) -> list[str]:
+        """The images of the archive, if nothing need be done."""
+        entry = self._entries.get(_load_key(archive, name))
+        if not entry or not archive.is_file() or entry["file"] != _fingerprint(archive):
+            return []
+        wanted = entry["images"].items()
+        there = _on_each(nodes, lambda pins: wanted <= _digests(pins).items())
+        return list(entry["images"]) if all(there) else []
+
+    def note(self, nodes: Sequence[Pins], archive: Path, name: str, images: list[str]) -> None:
+        if not archive.is_file():
+            return
+        digests = _digests(nodes[0])
+        self._entries[_load_key(archive, name)] = {
+            "file": _fingerprint(archive),
+            "images": {image: digests[image] for image in images if image in digests},
+        }
+        write_json(self._file, self._entries)
+
+
+def _load_key(archive: Path, name: str) -> str:
+    return f"{archive.absolute()} {name}"
+
+
+def _fingerprint(archive: Path) -> list[int]:
+    state = archive.stat()
+    return [state.st_size, state.st_mtime_ns, state.st_ino]
+
+
+def _digests(pins: Pins) -> dict[str, str]:
+    return {str(image["name"]): str(image["digest"]) for image in describe(pins)}
 
 
 def names(pins: Pins) -> list[str]:
@@ -179,7 +279,7 @@ def _provide_bases(
 ) -> None:
     """Give the builder those base images that the cluster has: an image that was loaded can be
     built upon, with no registry in between. What was handed over before is not copied again."""
-    there = {str(image["name"]): str(image["digest"]) for image in describe(pins)}
+    there = _digests(pins)
     record = storage / "bases.json"
     known = json.loads(record.read_bytes()) if record.is_file() else {}
     for base in bases:

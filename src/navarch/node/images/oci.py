@@ -73,38 +73,62 @@ def build_image(
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=target.parent) as layer:
         digest, size = _write_layer(layer, files or {}, rootfs)
-        config_blob = _encode(_config_document(config, digest))
-        manifest = _encode(
-            {
-                "schemaVersion": 2,
-                "mediaType": _MEDIA_TYPE + "manifest.v1+json",
-                "config": _descriptor("config.v1+json", config_blob),
-                "layers": [
-                    {
-                        "mediaType": _MEDIA_TYPE + "layer.v1.tar",
-                        "digest": digest,
-                        "size": size,
-                    }
-                ],
-            }
-        )
-        index = _descriptor("manifest.v1+json", manifest)
-        index["annotations"] = {
-            "io.containerd.image.name": name,
-            "org.opencontainers.image.ref.name": name.rpartition(":")[2],
-        }
-        partial = target.with_name(f".{target.name}.partial")
-        with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
-            _add_bytes(archive, "oci-layout", _encode({"imageLayoutVersion": "1.0.0"}))
-            _add_bytes(archive, "index.json", _encode({"schemaVersion": 2, "manifests": [index]}))
-            for blob in (manifest, config_blob):
-                _add_bytes(archive, _blob_path(_digest(blob)), blob)
-            layer.seek(0)
-            entry = tarfile.TarInfo(_blob_path(digest))
-            entry.size = size
-            archive.addfile(entry, layer)
-        os.replace(partial, target)
+        layer.seek(0)
+        _write_archive(target, name, config, _Layer(layer, digest, size))
     return target
+
+
+def image_of_root(target: Path, name: str, config: ImageConfig, root: IO[bytes]) -> Path:
+    """Writes the image `name` whose only layer is the tar stream `root`, a root file system as
+    debootstrap and its like make them (`docker import`). `root` must be seekable."""
+    digest, size = hashlib.sha256(), 0
+    root.seek(0)
+    while block := root.read(_CHUNK):
+        digest.update(block)
+        size += len(block)
+    root.seek(0)
+    _write_archive(target, name, config, _Layer(root, f"sha256:{digest.hexdigest()}", size))
+    return target
+
+
+@dataclass(frozen=True)
+class _Layer:
+    content: IO[bytes]
+    digest: str
+    size: int
+
+
+def _write_archive(target: Path, name: str, config: ImageConfig, layer: _Layer) -> None:
+    config_blob = _encode(_config_document(config, layer.digest))
+    manifest = _encode(
+        {
+            "schemaVersion": 2,
+            "mediaType": _MEDIA_TYPE + "manifest.v1+json",
+            "config": _descriptor("config.v1+json", config_blob),
+            "layers": [
+                {
+                    "mediaType": _MEDIA_TYPE + "layer.v1.tar",
+                    "digest": layer.digest,
+                    "size": layer.size,
+                }
+            ],
+        }
+    )
+    index = _descriptor("manifest.v1+json", manifest)
+    index["annotations"] = {
+        "io.containerd.image.name": name,
+        "org.opencontainers.image.ref.name": name.rpartition(":")[2],
+    }
+    partial = target.with_name(f".{target.name}.partial")
+    with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
+        _add_bytes(archive, "oci-layout", _encode({"imageLayoutVersion": "1.0.0"}))
+        _add_bytes(archive, "index.json", _encode({"schemaVersion": 2, "manifests": [index]}))
+        for blob in (manifest, config_blob):
+            _add_bytes(archive, _blob_path(_digest(blob)), blob)
+        entry = tarfile.TarInfo(_blob_path(layer.digest))
+        entry.size = layer.size
+        archive.addfile(entry, layer.content)
+    os.replace(partial, target)
 
 
 def _write_layer(
@@ -113,7 +137,9 @@ def _write_layer(
     hashing = _HashingWriter(output)
     overlaid = {path.strip("/"): entry for path, entry in files.items()}
     present: set[str] = set()
-    with tarfile.open(fileobj=cast("IO[bytes]", hashing), mode="w", format=tarfile.PAX_FORMAT) as archive:
+    with tarfile.open(
+        fileobj=cast("IO[bytes]", hashing), mode="w", format=tarfile.PAX_FORMAT
+    ) as archive:
         for path, source in _walk(rootfs) if rootfs is not None else ():
             present.add(path)
             if path not in overlaid:
