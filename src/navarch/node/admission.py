@@ -129,8 +129,9 @@ def _check_ports(pod: Pod, others: Sequence[Pod]) -> Refusal | None:
             same_address = "" in (address, other_address) or address == other_address
             if (protocol, number) == (other_protocol, other_number) and same_address:
                 return Refusal(
-                    "NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for "
-                    "the requested pod ports"
+                    "NodePorts",
+                    "Predicate NodePorts failed: node(s) didn't have free ports for "
+                    "the requested pod ports",
                 )
     return None
 

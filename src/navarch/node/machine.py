@@ -1,4 +1,4 @@
-"""Reads what the machine is: capacity, identity, pressure. The only reader of these kernel files."""
+"""Reads what the machine is: capacity, identity, pressure. No other module reads these files."""
 
 from __future__ import annotations
 

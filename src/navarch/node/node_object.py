@@ -245,9 +245,7 @@ def _ready_condition(runtime: RuntimeInfo | None) -> NodeCondition:
 
 def without_heartbeat(status: NodeStatus) -> list[object]:
     """What counts as a change of the status: everything but the time it was looked at."""
-    conditions = [
-        (each.type, each.status, each.reason, each.message) for each in status.conditions
-    ]
+    conditions = [(each.type, each.status, each.reason, each.message) for each in status.conditions]
     return [
         status.capacity,
         status.allocatable,

@@ -19,6 +19,7 @@ from navarch.api.types.core_v1 import (
     Secret,
     ServiceAccount,
 )
+from navarch.api.types.node_v1 import RuntimeClass
 from navarch.client.client import Client
 from navarch.client.clock import Clock
 from navarch.client.objects import KubernetesObject
@@ -41,6 +42,8 @@ class Objects(Protocol):
     async def claim(self, namespace: str, name: str) -> PersistentVolumeClaim | None: ...
 
     async def volume(self, name: str) -> PersistentVolume | None: ...
+
+    async def runtime_class(self, name: str) -> RuntimeClass | None: ...
 
     async def token(self, namespace: str, account: str, request: TokenRequest) -> TokenRequest: ...
 
@@ -66,6 +69,9 @@ class ApiObjects:
 
     async def volume(self, name: str) -> PersistentVolume | None:
         return await self._get(PersistentVolume, "", name)
+
+    async def runtime_class(self, name: str) -> RuntimeClass | None:
+        return await self._get(RuntimeClass, "", name)
 
     async def token(self, namespace: str, account: str, request: TokenRequest) -> TokenRequest:
         accounts = self._client.resource(ServiceAccount)

@@ -120,6 +120,18 @@ class StatusWriter:
         """A version of the pod has come from the API (an older one than ours does not count)."""
         if self._known is None or _version(pod) >= _version(self._known):
             self._known = pod
+            self.gone = False
+        if self._wanted is not None and not self._is_writing:
+            self.submit(self._wanted)
+
+    @property
+    def _is_writing(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    @property
+    def wanted(self) -> PodStatus | None:
+        """The status that is still on its way to the API."""
+        return self._wanted
 
     @property
     def status(self) -> PodStatus | None:
@@ -129,12 +141,12 @@ class StatusWriter:
     def submit(self, status: PodStatus) -> None:
         """Makes this the status to be written; returns at once."""
         self._wanted = status
-        if self._task is None or self._task.done():
+        if not self._is_writing:
             self._task = asyncio.get_running_loop().create_task(self._write(), name="pod-status")
 
     async def flush(self) -> None:
         """Waits until everything submitted is written (or the pod is gone)."""
-        while self._task is not None and not self._task.done():
+        while self._task is not None and self._is_writing:
             await asyncio.shield(self._task)
 
     async def close(self) -> None:

@@ -26,8 +26,14 @@ from navarch.client.resource import PatchType
 from .cri.runtime import Images, Runtime
 from .cri.values import ImageRecord, RuntimeFailure, RuntimeInfo
 from .machine import MachineFacts, read_pressure
-from .node_object import NodeFacts, merged_labels, new_node, node_status, own_labels
-from .node_object import without_heartbeat
+from .node_object import (
+    NodeFacts,
+    merged_labels,
+    new_node,
+    node_status,
+    own_labels,
+    without_heartbeat,
+)
 from .settings import NodeOptions
 
 log = logging.getLogger(__name__)
@@ -96,9 +102,7 @@ class Registration:
                 raise
             self.node = await nodes.create(new_node(facts, now))
             self._event("Normal", "Starting", "Starting kubelet.")
-        labels = merged_labels(
-            self.node.metadata.labels, own_labels(self._options, self._machine)
-        )
+        labels = merged_labels(self.node.metadata.labels, own_labels(self._options, self._machine))
         if labels:
             self.node = await nodes.patch(
                 self._options.node_name, "", {"metadata": {"labels": labels}}
@@ -121,9 +125,9 @@ class Registration:
         status = node_status(self.node, await self._facts(), self._clock.now())
         told = without_heartbeat(status)
         age = self._clock.monotonic() - self._reported_at
-        if told == self._reported and told == without_heartbeat(self.node.status):
-            if age < REPORT_SECONDS:
-                return
+        unchanged = told == self._reported == without_heartbeat(self.node.status)
+        if unchanged and age < REPORT_SECONDS:
+            return
         before = _ready(self.node)
         patch = {"status": to_object(status)}
         # A merge patch would keep what is no longer there in maps; nothing else is removed.
@@ -154,9 +158,7 @@ class Registration:
         except RuntimeFailure as failure:
             log.warning("container runtime: %s", failure.message)
         pressure = read_pressure(Path(self._options.root_directory))
-        return NodeFacts(
-            self._options, self._machine, pressure, runtime, images, self._addresses
-        )
+        return NodeFacts(self._options, self._machine, pressure, runtime, images, self._addresses)
 
     async def _renew_lease(self) -> None:
         leases = self._client.resource(Lease)
@@ -181,9 +183,7 @@ class Registration:
         owners = []
         if self.node is not None:
             owners.append(
-                OwnerReference(
-                    apiVersion="v1", kind="Node", name=name, uid=self.node.metadata.uid
-                )
+                OwnerReference(apiVersion="v1", kind="Node", name=name, uid=self.node.metadata.uid)
             )
         return Lease(
             metadata=ObjectMeta(name=name, namespace=LEASE_NAMESPACE, ownerReferences=owners),

@@ -73,8 +73,6 @@ class NodeServices:
     host_ips: tuple[str, ...]
     services: Callable[[], Sequence[Service]]
     """All Services of the cluster, for variables."""
-    runtime_handler: Callable[[Pod], str]
-    """The runtime handler for a pod's RuntimeClass; raises `ConfigProblem` for an unknown one."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +93,22 @@ class Starter:
 
     async def sandbox(self, pod: Pod, attempt: int) -> str:
         """Makes the pod's sandbox; raises `RuntimeFailure` or `ConfigProblem`."""
-        handler = self._services.runtime_handler(pod)
+        handler = await self._runtime_handler(pod)
         config = self.sandbox_config(pod, attempt)
         os.makedirs(config.log_directory, exist_ok=True)
         self._services.cgroups.ensure_pod(pod)
         return await self._services.runtime.run_sandbox(config, handler)
+
+    async def _runtime_handler(self, pod: Pod) -> str:
+        name = pod.spec.runtimeClassName
+        if not name:
+            return ""
+        found = await self._services.objects.runtime_class(name)
+        if found is None:
+            raise ConfigProblem(
+                f'failed to get sandbox runtime: runtimeclass.node.k8s.io "{name}" not found'
+            )
+        return found.handler
 
     def sandbox_config(self, pod: Pod, attempt: int) -> pb.PodSandboxConfig:
         options = self._options

@@ -40,7 +40,14 @@ from .plan import (
     plan,
 )
 from .podapi import PodApi, StatusWriter
-from .podspec import containers_of, find_container, is_terminal, pod_key, termination_grace
+from .podspec import (
+    containers_of,
+    find_container,
+    is_static,
+    is_terminal,
+    pod_key,
+    termination_grace,
+)
 from .probes.manager import ProbeManager
 from .runtime_config import ConfigProblem, log_directory
 from .starting import NodeServices, StartedIn, Starter, StartFailed
@@ -109,7 +116,9 @@ class PodWorker:
         self._wake = asyncio.Event()
         self._seen_at = self._clock.now()
         self.writer = StatusWriter(api, self._clock)
-        self.writer.seen(pod)
+        if not is_static(pod):
+            # The API knows a static pod by its mirror only, which comes (and may go) by itself.
+            self.writer.seen(pod)
 
     # What the owner tells
 
@@ -142,6 +151,17 @@ class PodWorker:
     def active(self) -> bool:
         """Whether the pod still takes its share of the node."""
         return not (self._memory.cleaned or is_terminal(self.pod))
+
+    @property
+    def shown_pod(self) -> Pod:
+        """The pod with the newest status, whether or not the API has it by now."""
+        status = self.writer.wanted or self.writer.status or self.pod.status
+        return Pod(metadata=self.pod.metadata, spec=self.pod.spec, status=status)
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether something is being started or stopped right now."""
+        return bool(self._operations)
 
     # The loop
 
@@ -308,11 +328,10 @@ class PodWorker:
         return any(isinstance(each.action, moves) for each in self._operations.values())
 
     def _with_newest_status(self) -> Pod:
-        newest = self.writer.status
+        newest = self.writer.wanted or self.writer.status
         if newest is None or newest is self.pod.status:
             return self.pod
-        fields = {name: getattr(self.pod, name) for name in ("metadata", "spec")}
-        return Pod(**fields, status=newest)
+        return Pod(metadata=self.pod.metadata, spec=self.pod.spec, status=newest)
 
     # Actions
 
@@ -374,7 +393,7 @@ class PodWorker:
             await self._services.runtime.stop_sandbox(old.id)
         try:
             await self._starter.sandbox(self.pod, action.attempt)
-        except (RuntimeFailure, ConfigProblem) as failure:
+        except (RuntimeFailure, ConfigProblem, ApiError) as failure:
             text = f"Failed to create pod sandbox: {failure}"
             self._services.events.pod(self.pod, "Warning", "FailedCreatePodSandBox", text)
             delays = SANDBOX_RETRY_SECONDS
@@ -520,7 +539,7 @@ class PodWorker:
             await asyncio.to_thread(self._services.cgroups.remove_pod, uid)
             self._services.puller.forget(uid)
             memory.cleaned = True
-        if self._removed or self.writer.gone:
+        if self._removed or (self.writer.gone and not is_static(self.pod)):
             await self._remove_remains()
             return True
         if self.pod.metadata.deletionTimestamp is None:

@@ -124,8 +124,9 @@ class PodState:
         return result
 
     @property
-    def empty(self) -> bool:
-        return not self.sandboxes and not self.containers
+    def ids(self) -> list[str]:
+        """The ids of all containers and sandboxes."""
+        return [each.id for each in self.containers] + [each.id for each in self.sandboxes]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,278 @@
+"""The node agent: gives every pod of this node its worker, and keeps the house.
+
+Pods come from the API (those bound to this node) and from the manifest directory. Each gets a
+`PodWorker` task, owned here. Beside them run: the runtime's event stream, which wakes the worker
+whose container has ended; a relist as safety net for events that were missed; the clean-up of what
+belongs to no pod; log rotation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from dataclasses import dataclass
+
+from navarch.api.types.core_v1 import Node, Pod
+
+from .admission import NodeView, admit
+from .cri.values import POD_TERMINATION_GRACE, PodState, RuntimeFailure
+from .podapi import PodApi
+from .podspec import is_mirror, is_terminal, pod_key, qos_class
+from .probes.manager import ProbeManager
+from .resources import cpu_shares, pod_requests
+from .rotation import rotate_if_large
+from .starting import NodeServices
+from .worker import PodWorker
+
+log = logging.getLogger(__name__)
+
+RELIST_SECONDS = 10.0
+BLIND_RELIST_SECONDS = 1.0
+"""Without an event stream an end is only seen by looking."""
+HOUSEKEEPING_SECONDS = 30.0
+ROTATION_SECONDS = 10.0
+WORKER_RETRY_SECONDS = 5.0
+
+
+@dataclass
+class _Running:
+    """A pod's worker and its task."""
+
+    worker: PodWorker
+    task: asyncio.Task[None]
+
+
+class NodeAgent:
+    """All pods of one node."""
+
+    def __init__(self, services: NodeServices, api: PodApi, probes: ProbeManager) -> None:
+        self._services, self._api, self._probes = services, api, probes
+        self._clock = services.clock
+        self._pods: dict[str, _Running] = {}
+        self._owner_of: dict[str, str] = {}
+        """The pod (uid) of each container and sandbox id that was seen in the runtime."""
+        self._hears_events = False
+        self._in_runtime: dict[str, PodState] = {}
+        self.node: Node | None = None
+
+    # Pods, as their source tells of them. Synchronous: they are called by informers.
+
+    def pod_present(self, pod: Pod) -> None:
+        """The pod is new or has changed."""
+        if is_mirror(pod):
+            return
+        running = self._pods.get(pod.metadata.uid)
+        if running is None:
+            self._begin(pod)
+        else:
+            running.worker.update(pod)
+
+    def pod_gone(self, pod: Pod) -> None:
+        """The pod is no longer in its source."""
+        running = self._pods.get(pod.metadata.uid)
+        if running is not None:
+            running.worker.remove(pod)
+
+    def workers(self) -> list[PodWorker]:
+        return [running.worker for running in self._pods.values()]
+
+    def find(self, namespace: str, name: str) -> PodWorker | None:
+        """The worker of the newest pod of that name."""
+        found = [
+            each
+            for each in self.workers()
+            if each.pod.metadata.name == name and each.pod.metadata.namespace == namespace
+        ]
+        return max(found, key=lambda each: each.pod.metadata.creationTimestamp or "", default=None)
+
+    def _begin(self, pod: Pod) -> None:
+        worker = PodWorker(pod, self._services, self._api, self._probes)
+        known = self._in_runtime.get(pod.metadata.uid)
+        fresh = known is None and not pod.status.startTime and not is_terminal(pod)
+        if fresh and pod.metadata.deletionTimestamp is None:
+            others = [each.pod for each in self.workers() if each.active]
+            refusal = admit(pod, others, self._view())
+            if refusal is not None:
+                self._services.events.pod(pod, "Warning", refusal.reason, refusal.message)
+                worker.reject(refusal.reason, refusal.message)
+        self._start(worker)
+        self._weigh_burstable()
+
+    def _start(self, worker: PodWorker) -> None:
+        uid = worker.pod.metadata.uid
+        task = asyncio.get_running_loop().create_task(
+            worker.run(), name=f"pod {pod_key(worker.pod)}"
+        )
+        self._pods[uid] = _Running(worker, task)
+        task.add_done_callback(lambda done: self._ended(worker, done))
+
+    def _ended(self, worker: PodWorker, task: asyncio.Task[None]) -> None:
+        uid = worker.pod.metadata.uid
+        self._pods.pop(uid, None)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self._in_runtime.pop(uid, None)
+            self._owner_of = {key: pod for key, pod in self._owner_of.items() if pod != uid}
+            self._weigh_burstable()
+            return
+        log.error("worker of %s failed", pod_key(worker.pod), exc_info=error)
+        # A fault in one worker must not leave its pod without one.
+        self._clock.call_later(WORKER_RETRY_SECONDS, lambda: self._begin_again(worker))
+
+    def _begin_again(self, worker: PodWorker) -> None:
+        if worker.pod.metadata.uid not in self._pods:
+            self._start(PodWorker(worker.pod, self._services, self._api, self._probes))
+
+    def _view(self) -> NodeView:
+        options = self._services.options
+        labels = self.node.metadata.labels if self.node is not None else options.labels
+        taints = self.node.spec.taints if self.node is not None else options.taints
+        return NodeView(
+            options.node_name,
+            labels,
+            taints,
+            self._services.node,
+            options.allowed_unsafe_sysctls,
+        )
+
+    def _weigh_burstable(self) -> None:
+        milli = sum(
+            pod_requests(each.pod).get("cpu", 0)
+            for each in self.workers()
+            if each.active and qos_class(each.pod) == "Burstable"
+        )
+        self._services.cgroups.set_burstable_shares(cpu_shares(milli))
+
+    # The loops
+
+    async def prepare(self) -> None:
+        """Looks at what runs already, before the first pod comes."""
+        self._services.cgroups.ensure_classes()
+        await self._relist()
+
+    async def run(self) -> None:
+        """Runs until cancelled; then workers end and containers go on."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._listen(), name="runtime-events")
+                tasks.create_task(self._keep_listing(), name="runtime-relist")
+                tasks.create_task(self._keep_house(), name="housekeeping")
+                tasks.create_task(self._rotate_logs(), name="log-rotation")
+        finally:
+            tasks_of_pods = [running.task for running in self._pods.values()]
+            for task in tasks_of_pods:
+                task.cancel()
+            await asyncio.gather(*tasks_of_pods, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        """Wakes the worker of each container that has ended."""
+        while True:
+            try:
+                self._hears_events = True
+                async for container_id in self._services.runtime.events():
+                    self._wake_owner(container_id)
+            except RuntimeFailure as failure:
+                log.warning("runtime events: %s", failure.message)
+            self._hears_events = False
+            await self._clock.sleep(BLIND_RELIST_SECONDS)
+
+    def _wake_owner(self, container_id: str) -> None:
+        uid = self._owner_of.get(container_id)
+        if uid is None:
+            for running in self._pods.values():
+                state = running.worker.state
+                if container_id in state.ids:
+                    uid = running.worker.pod.metadata.uid
+                    self._owner_of[container_id] = uid
+        if uid is not None and uid in self._pods:
+            self._pods[uid].worker.wake()
+        elif uid is None:
+            # It ended before anybody had seen it begin: whoever starts containers looks again.
+            for running in self._pods.values():
+                if running.worker.is_moving:
+                    running.worker.wake()
+
+    async def _keep_listing(self) -> None:
+        while True:
+            await self._clock.sleep(RELIST_SECONDS if self._hears_events else BLIND_RELIST_SECONDS)
+            try:
+                await self._relist()
+            except RuntimeFailure as failure:
+                log.warning("container runtime: %s", failure.message)
+
+    async def _relist(self) -> None:
+        """Looks at everything and wakes the workers whose pods differ from what they know."""
+        states = {state.uid: state for state in await self._services.runtime.pods()}
+        self._in_runtime = states
+        self._owner_of = {each: state.uid for state in states.values() for each in state.ids}
+        for uid, running in self._pods.items():
+            if states.get(uid, PodState(uid)) != running.worker.state:
+                running.worker.wake()
+
+    async def _keep_house(self) -> None:
+        """Removes what belongs to no pod: its pod was deleted while the agent was away."""
+        while True:
+            try:
+                await self.clean_up()
+            except (RuntimeFailure, OSError) as failure:
+                log.warning("housekeeping: %s", failure)
+            await self._clock.sleep(HOUSEKEEPING_SECONDS)
+
+    async def clean_up(self) -> None:
+        """Ends orphaned pods and deletes orphaned directories and cgroups."""
+        states = await self._services.runtime.pods()
+        orphans = [state for state in states if state.uid not in self._pods]
+        await asyncio.gather(*(self._end_orphan(state) for state in orphans))
+        for uid in self._services.volumes.known_pods():
+            if uid not in self._pods:
+                await self._services.volumes.take_down(uid)
+        for uid in await asyncio.to_thread(self._services.cgroups.pods):
+            if uid not in self._pods:
+                await asyncio.to_thread(self._services.cgroups.remove_pod, uid)
+        await asyncio.to_thread(self._remove_orphaned_logs)
+
+    async def _end_orphan(self, state: PodState) -> None:
+        log.info("pod %s/%s (%s) is no longer wanted", state.namespace, state.name, state.uid)
+        runtime = self._services.runtime
+
+        async def stop(container_id: str, grace: str) -> None:
+            await runtime.stop_container(container_id, float(grace) if grace.isdecimal() else 30.0)
+
+        await asyncio.gather(
+            *(
+                stop(each.id, each.annotations.get(POD_TERMINATION_GRACE, ""))
+                for each in state.containers
+                if each.running
+            )
+        )
+        for sandbox in state.sandboxes:
+            await runtime.stop_sandbox(sandbox.id)
+            await runtime.remove_sandbox(sandbox.id)
+
+    def _remove_orphaned_logs(self) -> None:
+        root = self._services.options.pod_logs_directory
+        uids = set(self._pods)
+        for path in root.iterdir() if root.is_dir() else ():
+            if path.name.count("_") == 2 and path.name.rpartition("_")[2] not in uids:
+                shutil.rmtree(path, ignore_errors=True)
+
+    async def _rotate_logs(self) -> None:
+        options = self._services.options
+        while True:
+            await self._clock.sleep(ROTATION_SECONDS)
+            for record in [each for worker in self.workers() for each in worker.state.containers]:
+                if not record.running:
+                    continue
+                try:
+                    await rotate_if_large(
+                        self._services.runtime,
+                        record,
+                        options.log_max_size,
+                        options.log_max_files,
+                        self._clock.now(),
+                    )
+                except (RuntimeFailure, OSError) as failure:
+                    log.warning("rotating %s: %s", record.log_path, failure)

@@ -1,0 +1,186 @@
+"""Runs the node agent (the kubelet): puts its parts together and keeps them running."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from navarch.api.types.core_v1 import Node, Pod, Service
+from navarch.client.client import Client
+from navarch.client.config import ClientConfig
+from navarch.client.events import EventRecorder
+from navarch.client.informer import Informer, InformerFactory
+
+from .agent import NodeAgent
+from .backend import NodeBackend
+from .cgroups import Cgroups
+from .cri.client import CriRuntime
+from .cri.values import RuntimeFailure
+from .events import ApiEvents
+from .hooks import Hooks
+from .images.puller import ImagePuller
+from .machine import MachineFacts, default_address, read_facts
+from .manifests import ManifestDirectory
+from .node_object import node_resources
+from .objects import ApiObjects
+from .podapi import ClientPodApi
+from .probes.handlers import Handlers
+from .probes.manager import ProbeManager
+from .registration import Registration
+from .settings import NodeOptions
+from .starting import NodeServices
+from .volumes.manager import VolumeManager
+
+__all__ = ["NodeOptions", "run"]
+
+log = logging.getLogger(__name__)
+
+RUNTIME_WAIT_SECONDS = 0.2
+
+
+async def run(options: NodeOptions) -> None:
+    """Runs the agent until cancelled. Containers live on."""
+    config = ClientConfig.from_kubeconfig(str(options.kubeconfig))
+    async with Client(config) as client, CriRuntime(options.runtime_endpoint) as runtime:
+        await run_with(options, client, runtime)
+
+
+async def run_with(options: NodeOptions, client: Client, runtime: CriRuntime) -> None:
+    """Runs the agent with a client and a runtime that are there already."""
+    options.root_directory.mkdir(parents=True, exist_ok=True)
+    options.root_directory.chmod(0o750)
+    await _wait_for_runtime(runtime, client)
+    machine = read_facts(options.root_directory)
+    addresses = (options.node_ip or default_address(),)
+    informers = InformerFactory(client)
+    pods = informers.informer(Pod, field_selector=f"spec.nodeName={options.node_name}")
+    services = informers.informer(Service)
+    parts = _assemble(options, client, runtime, machine, addresses, services)
+    agent = parts.agent
+    registration = Registration(client, options, runtime, runtime, machine, addresses)
+
+    def on_node(node: Node) -> None:
+        agent.node = node
+
+    registration.on_node = on_node
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(registration.run(), name="registration")
+            await agent.prepare()
+            if options.tls_certificate is not None:
+                await _start_server(options, client, agent, runtime, tasks)
+            await informers.start()
+            # Pods get their Services as variables, so those come first.
+            await services.wait_synced()
+            _follow(pods, agent)
+            await pods.wait_synced()
+            if options.manifest_directory is not None:
+                manifests = ManifestDirectory(options, agent, parts.api, pods)
+                tasks.create_task(manifests.run(), name="manifests")
+            tasks.create_task(agent.run(), name="agent")
+            tasks.create_task(informers.join(), name="informers")
+    finally:
+        await parts.probes.close()
+        await parts.recorder.close()
+        await informers.stop()
+
+
+@dataclass(frozen=True)
+class _Parts:
+    agent: NodeAgent
+    api: ClientPodApi
+    probes: ProbeManager
+    recorder: EventRecorder
+
+
+def _assemble(
+    options: NodeOptions,
+    client: Client,
+    runtime: CriRuntime,
+    machine: MachineFacts,
+    addresses: tuple[str, ...],
+    services: Informer[Service],
+) -> _Parts:
+    clock = client.clock
+    recorder = EventRecorder(client, "kubelet", options.node_name)
+    events = ApiEvents(recorder)
+    handlers = Handlers(runtime)
+    objects = ApiObjects(client, clock)
+    resources = node_resources(options, machine)
+
+    def known_services() -> Sequence[Service]:
+        return services.cache.list()
+
+    shared = NodeServices(
+        options=options,
+        runtime=runtime,
+        puller=ImagePuller(runtime, events, clock),
+        volumes=VolumeManager(options.root_directory, objects, resources, clock),
+        cgroups=Cgroups(options.cgroup_root),
+        hooks=Hooks(runtime, handlers),
+        objects=objects,
+        events=events,
+        clock=clock,
+        node=resources,
+        host_ips=addresses,
+        services=known_services,
+    )
+    probes = ProbeManager(handlers, events, clock)
+    api = ClientPodApi(client)
+    return _Parts(NodeAgent(shared, api, probes), api, probes, recorder)
+
+
+def _follow(pods: Informer[Pod], agent: NodeAgent) -> None:
+    pods.add_handler(
+        on_add=agent.pod_present,
+        on_update=lambda old, new: agent.pod_present(new),
+        on_delete=agent.pod_gone,
+    )
+
+
+async def _wait_for_runtime(runtime: CriRuntime, client: Client) -> None:
+    """containerd may be starting at this very moment."""
+    told = False
+    while True:
+        try:
+            await runtime.info()
+            return
+        except RuntimeFailure as failure:
+            if not told:
+                log.warning("waiting for the container runtime: %s", failure.message)
+                told = True
+            await client.clock.sleep(RUNTIME_WAIT_SECONDS)
+
+
+async def _start_server(
+    options: NodeOptions,
+    client: Client,
+    agent: NodeAgent,
+    runtime: CriRuntime,
+    tasks: asyncio.TaskGroup,
+) -> None:
+    from .server.access import DelegatedAccess
+    from .server.server import KubeletServer, KubeletServerOptions
+
+    server = KubeletServer(
+        KubeletServerOptions(
+            address=options.listen_address or "0.0.0.0",
+            port=options.port,
+            certificate=str(options.tls_certificate),
+            key=str(options.tls_key),
+            client_ca=str(options.client_ca),
+        ),
+        NodeBackend(agent, runtime),
+        DelegatedAccess(client, options.node_name),
+    )
+    await server.start()
+
+    async def until_cancelled() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await server.stop()
+
+    tasks.create_task(until_cancelled(), name="kubelet-server")
