@@ -252,6 +252,7 @@ async def test_a_failed_sync_is_fatal(tmp_path: Path, for_ever: bool) -> None:
     lines = result.stdout.splitlines()
     assert "failed" in lines
     assert lines[-2:] == ["failed", "over"], "something was acknowledged after the failure"
+    assert (tmp_path / "store.db-wal").stat().st_size > 0, "the log is the only good copy"
     store = await open_sqlite_store(SqliteOptions(path, reserve_bytes=0))
     revision = await store.revision()
     acks = acks_of(result)

@@ -27,7 +27,7 @@ from navarch.store.contract import (
     StoreFull,
     StoreUnusable,
 )
-from navarch.store.database import SqliteOptions
+from navarch.store.database import Database, SqliteOptions
 from navarch.store.engine import LogStore
 from navarch.store.sqlite import open_sqlite_store
 
@@ -261,6 +261,28 @@ async def test_files_stay_small(path: Path) -> None:
     store = await open_sqlite_store(options)
     assert len(await contents(store)) == 100
     await store.close()
+
+
+async def test_a_compaction_that_was_cut_short_is_finished(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await open_sqlite_store(SqliteOptions(path))
+    for i in range(50):
+        await store.put(f"/{i % 5}", b"%d" % i)
+    await store.delete("/0")
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "forget", lambda self, revisions: None)
+        await store.compact(51)
+        await store.settle()
+        await store.close()
+    assert query(path, "SELECT count(*) FROM log") == 51
+    store = await open_sqlite_store(SqliteOptions(path))
+    await store.settle()
+    assert [item.value for item in await contents(store)] == [b"46", b"47", b"48", b"49"]
+    before = await store.get("/0", at_revision=51)
+    assert before is not None and before.value == b"45"
+    await store.close()
+    assert query(path, "SELECT count(*) FROM log") == 6
 
 
 async def test_the_quota_refuses_puts_until_there_is_room(path: Path) -> None:

@@ -300,7 +300,12 @@ class LogStore:
                 raise FutureRevision(self._index.revision)
             if revision <= self._index.compacted:
                 return
-            await self._guarded(self._log.mark_compacted(revision))
+            try:
+                await self._guarded(self._log.mark_compacted(revision))
+            except StoreFull as error:
+                # Compaction is what makes room, so it may use what the log has in reserve.
+                self._become_full(error)
+                await self._guarded(self._log.mark_compacted(revision))
             self._index.compact(revision)
             self._call_housekeeper()
 

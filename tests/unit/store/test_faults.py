@@ -150,3 +150,22 @@ async def test_a_compaction_that_finds_no_room_is_taken_up_again(
         await log.got_room.wait()
     await store.settle()
     assert [record.mod_revision for record in await log.read(range(2, 12))] == [11]
+
+
+async def test_compaction_may_use_the_reserve_of_a_full_disk(
+    store: LogStore, log: FaultyLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put("/a", b"1")
+    attempts: list[int] = []
+
+    async def refuse_once(revision: int) -> None:
+        attempts.append(revision)
+        if len(attempts) == 1:
+            raise StoreFull("the disk is full")
+
+    monkeypatch.setattr(log, "mark_compacted", refuse_once)
+    log.has_room = False
+    await store.compact(2)
+    assert attempts == [2, 2]
+    assert store.statistics().compacted_revision == 2
+    assert store.statistics().full
