@@ -212,7 +212,7 @@ def quota(scope: str, operator: str, *values: str) -> Object:
 
 
 HIGH = pod(container(), priorityClassName="high")
-TERM = {"namespaceSelector": {}}
+TERM: Object = {"namespaceSelector": {}}
 CROSSING = pod(
     container(),
     affinity={"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [TERM]}},

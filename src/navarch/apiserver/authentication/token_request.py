@@ -74,7 +74,10 @@ class TokenIssuer:
         self._now = now
 
     def prepare(self, request: Object, namespace: str, name: str) -> Object:
-        """The request with its defaults, checked against the service account. Raises ApiError."""
+        """The request checked against the service account, and its lifetime set. Raises ApiError.
+
+        Audiences are left as they were asked for: admission tells a node that asks for none (the
+        API server's) from one that asks for some."""
         metadata, spec = dict(request.get("metadata") or {}), dict(request.get("spec") or {})
         for field, own in (("name", name), ("namespace", namespace)):
             given = metadata.get(field)
@@ -92,7 +95,6 @@ class TokenIssuer:
             raise conflict("TokenRequest", GROUP, name, why)
         metadata.update(name=name, namespace=namespace, uid=uid)
         metadata["creationTimestamp"] = format_time(datetime.fromtimestamp(self._now(), UTC))
-        spec["audiences"] = spec.get("audiences") or list(self._policy.audiences)
         if spec.get("expirationSeconds") is None:
             spec["expirationSeconds"] = DEFAULT_SECONDS
         spec.setdefault("boundObjectRef", None)
@@ -105,6 +107,7 @@ class TokenIssuer:
         """Sign the token that a prepared request asks for. Raises ApiError."""
         namespace, name = prepared["metadata"]["namespace"], prepared["metadata"]["name"]
         spec = dict(prepared["spec"])
+        spec["audiences"] = spec.get("audiences") or list(self._policy.audiences)
         bound = KubernetesClaims(namespace, Reference(name, prepared["metadata"]["uid"]))
         if spec["boundObjectRef"] is not None:
             self._bind(bound, spec["boundObjectRef"])

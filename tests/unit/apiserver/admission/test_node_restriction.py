@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -170,7 +171,7 @@ async def test_status_deletion_and_eviction_of_its_pods(
     old = world.lookup.get("pods", "ns", name)
     new = {**copy.deepcopy(old), "status": {"phase": "Running"}}
     eviction = {"metadata": {"name": name, "namespace": "ns"}}
-    runs = (
+    runs: tuple[Callable[[], Awaitable[Any]], ...] = (
         lambda: world.run(plugin, "pods/status", new, old, user=NODE),
         lambda: world.run(plugin, "pods", None, old, operation="DELETE", user=NODE),
         lambda: world.run(plugin, "pods/eviction", eviction, operation="CREATE", user=NODE),

@@ -274,7 +274,7 @@ async def test_topology_labels_come_with_the_binding(world: Any) -> None:
     labels = {"topology.kubernetes.io/zone": "z1", "other": "x"}
     world.add("nodes", "n1", metadata={"labels": labels})
     plugin = PodTopologyLabels(world.access)
-    binding = {
+    binding: Object = {
         "metadata": {"name": "web", "namespace": "ns"},
         "target": {"kind": "Node", "name": "n1"},
     }
