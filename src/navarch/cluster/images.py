@@ -24,6 +24,7 @@ from typing import IO, Any, TypeVar
 from navarch.cluster import containerd, processes
 from navarch.cluster.namespaces import Pins
 from navarch.cluster.profile import ClusterError, Paths, Profile, write_json
+from navarch.cluster.setup import install
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,9 +228,8 @@ def build(
     """Build an image and bring it into every node. Returns its full name. `storage` keeps layers,
     so that the next build repeats only what has changed."""
     if shutil.which("buildah") is None:
-        raise ClusterError(
-            "building images needs buildah", "Install it: sudo navarch setup --build"
-        )
+        output("Installing buildah, which is needed for this once ...")
+        install(["buildah"])
     tag = normalized(request.tag)
     dockerfile = request.dockerfile or _dockerfile(request.context)
     storage.mkdir(mode=0o700, exist_ok=True)

@@ -236,3 +236,20 @@ def test_control_groups_of_every_hierarchy_are_found(tmp_path: Path) -> None:
     assert processes.cgroup_processes("/navarch-dev", mounts) == {11, 12}
     found = processes.cgroup_directories("/navarch-dev", mounts)
     assert [path.name for path in found] == ["pod1", "dev", "navarch-dev"] * 2
+
+
+@pytest.mark.parametrize(
+    ("caught", "blocked", "identities", "deaf"),
+    [
+        pytest.param("0000000000000000", "0000000000000000", "812\t1", True, id="no handler"),
+        pytest.param("0000000000004000", "0000000000000000", "812\t1", False, id="handles TERM"),
+        pytest.param("0000000000000000", "0000000000004000", "812\t1", False, id="waits for TERM"),
+        pytest.param("0000000000000000", "0000000000000000", "812\t7", False, id="not the first"),
+        pytest.param("0000000000000000", "0000000000000000", "812", False, id="the host's"),
+    ],
+)
+def test_who_does_not_hear_a_request_to_end(
+    caught: str, blocked: str, identities: str, deaf: bool
+) -> None:
+    text = f"Name:\tx\nNSpid:\t{identities}\nSigBlk:\t{blocked}\nSigCgt:\t{caught}\n"
+    assert processes.hears_nothing(text) is deaf
