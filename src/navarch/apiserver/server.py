@@ -7,6 +7,10 @@ import logging
 import ssl
 
 from navarch.apiserver.bootstrap import bootstrap
+from navarch.apiserver.connect.forward import Forwarder
+from navarch.apiserver.connect.nodes import Kubelets
+from navarch.apiserver.connect.pods import PodStreams
+from navarch.apiserver.connect.proxy import Proxy
 from navarch.apiserver.core import Core
 from navarch.apiserver.discovery.documents import Documents
 from navarch.apiserver.discovery.handlers import add_discovery
@@ -50,6 +54,7 @@ class Server:
         self._security = security
         self.app = App(self.core)
         self.health = Health(self.core)
+        self._forwarder = Forwarder()
         self._add_handlers()
         self._front: FrontServer | None = None
         self._listeners: list[asyncio.Server] = []
@@ -73,6 +78,9 @@ class Server:
         add_binding(app)
         add_eviction(app)
         add_reviews(app)
+        kubelets = Kubelets(self.options, self.core.lookup)
+        PodStreams(kubelets, self._forwarder).add_to(app)
+        Proxy(kubelets, self._forwarder).add_to(app)
         self.health.add_to(app)
         app.paths["/version"] = app.paths["/version/"] = version
         app.paths["/metrics"] = metrics_handler(app)
@@ -122,6 +130,7 @@ class Server:
                 watcher.finish()
         if self._front is not None:
             await self._front.shutdown(STOP_SECONDS)
+        await self._forwarder.close()
         await self.core.hub.stop()
         await self.store.close()
 

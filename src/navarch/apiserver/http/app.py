@@ -80,7 +80,10 @@ class App:
 
     def _refuse(self, call: Call, error: ApiError) -> web.StreamResponse:
         """The error's Status, unless a response is under way: then the connection can only end."""
-        if call.request.writer.output_size > 0:
+        if (
+            call.request.writer.output_size > 0
+            or self.core.connection_of(call.request).is_taken_over
+        ):
             raise ConnectionResetError("the response broke off") from error
         response = respond_error(call, error)
         if error.status in (408, 413):

@@ -28,7 +28,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class Connection(RequestHandler):
     """A connection and what is known about its peer."""
 
-    __slots__ = ("_head_timer", "on_lost", "peer_certificate", "upgraded")
+    __slots__ = ("_head_timer", "on_lost", "peer_certificate")
 
     def __init__(self, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -36,7 +36,11 @@ class Connection(RequestHandler):
         self.on_lost: set[Callable[[], None]] = set()
         """Called once when the connection is gone."""
         self._head_timer: asyncio.TimerHandle | None = None
-        self.upgraded = False
+
+    @property
+    def is_taken_over(self) -> bool:
+        """The connection speaks another protocol now: nothing of HTTP may be written to it."""
+        return self.transport is not None and self.transport.get_protocol() is not self
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -83,6 +87,8 @@ class Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """What cannot be parsed as a request: a bare status, nothing about our insides."""
+        if self.is_taken_over or request.writer.output_size > 0:
+            raise ConnectionResetError("the response is under way already")
         if isinstance(exc, LineTooLong):
             status = 431
         elif status == 500:
