@@ -90,12 +90,11 @@ class Quantity:
             return self
         return Quantity(_divide_up(self.nanos, unit) * unit, self.format)
 
-    @property
     def is_zero(self) -> bool:
         return self.nanos == 0
 
-    @property
     def sign(self) -> int:
+        """-1, 0 or 1."""
         return (self.nanos > 0) - (self.nanos < 0)
 
     def __float__(self) -> float:
