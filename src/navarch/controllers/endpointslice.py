@@ -1,0 +1,322 @@
+"""The EndpointSlice controller: where the traffic of a Service can go.
+
+For each Service with a selector it keeps slices of at most 100 endpoints, one group of slices for
+each set of port numbers (a named port may be another number on another pod) and address family. A
+change touches as few slices as it can: endpoints stay in the slice they are in, new ones fill
+slices that change anyway, and the rest becomes new slices. The service proxy and DNS read slices
+only.
+
+Source: discovery.k8s.io/v1 API, KEP-752; upstream's `staging/src/k8s.io/endpointslice`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from navarch.api.errors import ApiError
+from navarch.api.objects import copy_object
+from navarch.api.types.core_v1 import Node, Pod, Service
+from navarch.api.types.discovery_v1 import (
+    Endpoint,
+    EndpointConditions,
+    EndpointHints,
+    EndpointPort,
+    EndpointSlice,
+    ForNode,
+    ForZone,
+)
+from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.client import Controller, ControllerContext, owner_reference
+from navarch.client.objects import object_key
+from navarch.controllers.service_pods import (
+    Backend,
+    Port,
+    address_of,
+    backends_of,
+    is_headless,
+    ports_of,
+    services_of,
+)
+
+MAX_ENDPOINTS = 100
+PATIENCE_SECONDS = 5.0
+"""How long a write of our own is waited for; after that the cache is believed as it is."""
+SERVICE_LABEL = "kubernetes.io/service-name"
+MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
+MANAGER = "endpointslice-controller.k8s.io"
+HEADLESS_LABEL = "service.kubernetes.io/headless"
+ZONE_LABEL = "topology.kubernetes.io/zone"
+NEAR_ZONE = ("PreferClose", "PreferSameZone")
+
+Group = tuple[str, tuple[Port, ...]]
+"""Address family and ports: what all endpoints of one slice have in common."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What has to be written."""
+
+    create: list[EndpointSlice] = field(default_factory=list)
+    update: list[EndpointSlice] = field(default_factory=list)
+    delete: list[EndpointSlice] = field(default_factory=list)
+
+
+def desired(
+    service: Service, backends: Iterable[Backend], zones: dict[str, str]
+) -> dict[Group, dict[str, Endpoint]]:
+    """The endpoints that should be, by group and address. `zones` are the nodes' zones."""
+    families = service.spec.ipFamilies or ["IPv4"]
+    groups: dict[Group, dict[str, Endpoint]] = {}
+    for backend in backends:
+        ports = ports_of(service, backend.pod)
+        for family in families:
+            address = address_of(backend.pod, family)
+            if address and (ports or not service.spec.ports):
+                endpoint = _endpoint(backend, address, service, zones)
+                groups.setdefault((family, ports), {})[address] = endpoint
+    if not groups:
+        # A Service nobody stands behind has an empty slice, so that readers see it was looked at.
+        groups[(families[0], ())] = {}
+    return groups
+
+
+def _port(port: EndpointPort) -> Port:
+    return Port(port.name or "", port.protocol or "", port.port or 0, port.appProtocol or "")
+
+
+def _endpoint(backend: Backend, address: str, service: Service, zones: dict[str, str]) -> Endpoint:
+    node = backend.pod.spec.nodeName
+    zone = zones.get(node, "")
+    preference = service.spec.trafficDistribution or ""
+    hints = None
+    if backend.ready and zone and preference in NEAR_ZONE:
+        hints = EndpointHints(forZones=[ForZone(name=zone)])
+    elif backend.ready and node and preference == "PreferSameNode":
+        zones_hint = [ForZone(name=zone)] if zone else []
+        hints = EndpointHints(forZones=zones_hint, forNodes=[ForNode(name=node)])
+    return Endpoint(
+        addresses=[address],
+        conditions=EndpointConditions(
+            ready=backend.ready, serving=backend.serving, terminating=backend.terminating
+        ),
+        hostname=backend.hostname or None,
+        targetRef=backend.reference,
+        nodeName=node or None,
+        zone=zone or None,
+        hints=hints,
+    )
+
+
+def labels_of(service: Service) -> dict[str, str]:
+    """The labels of a Service's slices: its own, and those that say what they are."""
+    labels = {k: v for k, v in service.metadata.labels.items() if k != HEADLESS_LABEL}
+    if is_headless(service):
+        labels[HEADLESS_LABEL] = ""
+    labels[SERVICE_LABEL] = service.metadata.name
+    labels[MANAGED_BY_LABEL] = MANAGER
+    return labels
+
+
+def plan(
+    service: Service, wanted: dict[Group, dict[str, Endpoint]], existing: Sequence[EndpointSlice]
+) -> Plan:
+    """The writes that turn the existing slices into the wanted endpoints."""
+    result = Plan()
+    labels = labels_of(service)
+    by_group: dict[Group, list[EndpointSlice]] = {}
+    for slice_ in existing:
+        group = (slice_.addressType, tuple(map(_port, slice_.ports)))
+        if group in wanted:
+            by_group.setdefault(group, []).append(slice_)
+        else:
+            result.delete.append(slice_)
+    for group, endpoints in wanted.items():
+        _plan_group(service, (group, labels), endpoints, by_group.get(group, []), result)
+    if result.create and result.delete:
+        _reuse(result)
+    return result
+
+
+def _plan_group(
+    service: Service,
+    shape: tuple[Group, dict[str, str]],
+    endpoints: dict[str, Endpoint],
+    existing: Sequence[EndpointSlice],
+    result: Plan,
+) -> None:
+    group, labels = shape
+    left = dict(endpoints)
+    changed: list[EndpointSlice] = []
+    unchanged: list[EndpointSlice] = []
+    for slice_ in existing:
+        kept = [left.pop(address) for e in slice_.endpoints if (address := e.addresses[0]) in left]
+        if kept == slice_.endpoints and labels == slice_.metadata.labels:
+            unchanged.append(slice_)
+            continue
+        new = copy_object(slice_)
+        new.endpoints = kept
+        new.metadata.labels = dict(labels)
+        changed.append(new)
+    _fill(left, changed)
+    if left and unchanged and not changed:
+        # Room in one slice that would not change otherwise is better than one more slice.
+        room = [s for s in unchanged if len(s.endpoints) + len(left) <= MAX_ENDPOINTS]
+        if room:
+            fullest = max(room, key=lambda s: len(s.endpoints))
+            unchanged.remove(fullest)
+            changed.append(copy_object(fullest))
+            _fill(left, changed)
+    empty = [slice_ for slice_ in changed if not slice_.endpoints]
+    others = len(existing) - len(empty)
+    if empty and not others and not left:
+        empty.pop()  # one of them stays as the placeholder
+    result.delete += empty
+    result.update += [s for s in changed if all(s is not gone for gone in empty)]
+    items = list(left.values())
+    starts = range(0, len(items), MAX_ENDPOINTS) if items or existing else [0]
+    result.create += [
+        _new_slice(service, group, labels, items[start : start + MAX_ENDPOINTS]) for start in starts
+    ]
+
+
+def _fill(left: dict[str, Endpoint], slices: Iterable[EndpointSlice]) -> None:
+    for slice_ in slices:
+        while left and len(slice_.endpoints) < MAX_ENDPOINTS:
+            slice_.endpoints.append(left.pop(next(iter(left))))
+
+
+def _new_slice(
+    service: Service, group: Group, labels: dict[str, str], endpoints: list[Endpoint]
+) -> EndpointSlice:
+    return EndpointSlice(
+        metadata=ObjectMeta(
+            generateName=f"{service.metadata.name}-",
+            namespace=service.metadata.namespace,
+            labels=dict(labels),
+            ownerReferences=[owner_reference(service)],
+        ),
+        addressType=group[0],
+        ports=[
+            EndpointPort(
+                name=port.name,
+                protocol=port.protocol,
+                port=port.number,
+                appProtocol=port.app_protocol or None,
+            )
+            for port in group[1]
+        ],
+        endpoints=endpoints,
+    )
+
+
+def _reuse(result: Plan) -> None:
+    """A slice to delete becomes one to create: one write instead of two, and no gap between."""
+    for old in list(result.delete):
+        new = next((s for s in result.create if s.addressType == old.addressType), None)
+        if new is None:
+            continue
+        updated = copy_object(old)
+        updated.endpoints, updated.ports = new.endpoints, new.ports
+        updated.metadata.labels = new.metadata.labels
+        result.update.append(updated)
+        result.delete.remove(old)
+        result.create.remove(new)
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """A write of our own that the informer has not shown yet."""
+
+    resource_version: int
+    until: float
+
+
+class EndpointSliceController(Controller):
+    """Watches: Services; pods by the Services that select them; its own slices; nodes' zones."""
+
+    name = "endpointslice"
+
+    def __init__(self, context: ControllerContext) -> None:
+        super().__init__(context)
+        self.services = context.informers.informer(Service)
+        self.pods = context.informers.informer(Pod)
+        self.slices = context.informers.informer(EndpointSlice)
+        self.nodes = context.informers.informer(Node)
+        self._unseen: dict[str, dict[str, Unseen]] = {}
+        self.depends_on(self.nodes)
+        self.watch(self.services)
+        self.watch(self.pods, lambda pod: services_of(pod, self.services.cache))
+        self.watch(self.slices, _service_key)
+
+    def _awaits_own_writes(self, key: str) -> bool:
+        """Whether slices written in an earlier pass are not in the cache yet: to plan without them
+        would write them twice. Their event queues the key again."""
+        unseen = self._unseen.get(key, {})
+        now = self.clock.monotonic()
+        for name, write in list(unseen.items()):
+            seen = self.slices.cache.get(name)
+            version = int(seen.metadata.resourceVersion) if seen is not None else 0
+            if version >= write.resource_version or now > write.until:
+                del unseen[name]
+        if not unseen:
+            self._unseen.pop(key, None)
+            return False
+        self.queue.add_after(key, max(write.until for write in unseen.values()) - now)
+        return True
+
+    async def reconcile(self, key: str) -> None:
+        if self._awaits_own_writes(key):
+            return
+        service = self.services.cache.get(key)
+        namespace, _, name = key.partition("/")
+        existing = [
+            slice_
+            for slice_ in self.slices.cache.list(namespace)
+            if slice_.metadata.labels.get(SERVICE_LABEL) == name
+            and slice_.metadata.labels.get(MANAGED_BY_LABEL) == MANAGER
+            and not slice_.metadata.deletionTimestamp
+        ]
+        if service is None or service.metadata.deletionTimestamp:
+            await self._apply(key, Plan(delete=existing if service is None else []))
+            return
+        if service.spec.type == "ExternalName" or not service.spec.selector:
+            return
+        owned = [
+            slice_
+            for slice_ in existing
+            if any(r.uid == service.metadata.uid for r in slice_.metadata.ownerReferences)
+        ]
+        backends = backends_of(service, self.pods.cache.list(namespace))
+        zones = {
+            node.metadata.name: node.metadata.labels.get(ZONE_LABEL, "")
+            for node in self.nodes.cache.list()
+        }
+        decided = plan(service, desired(service, backends, zones), owned)
+        decided.delete += [slice_ for slice_ in existing if slice_ not in owned]
+        await self._apply(key, decided)
+
+    async def _apply(self, key: str, decided: Plan) -> None:
+        resource = self.client.resource(EndpointSlice)
+        unseen = self._unseen.setdefault(key, {})
+        until = self.clock.monotonic() + PATIENCE_SECONDS
+        # New endpoints first: between the writes a reader sees too many rather than none.
+        for slice_ in decided.create:
+            written = await resource.create(slice_)
+            unseen[object_key(written)] = Unseen(int(written.metadata.resourceVersion), until)
+        for slice_ in decided.update:
+            written = await resource.update(slice_)
+            unseen[object_key(written)] = Unseen(int(written.metadata.resourceVersion), until)
+        for slice_ in decided.delete:
+            meta = slice_.metadata
+            try:
+                await resource.delete(meta.name, meta.namespace, uid=meta.uid)
+            except ApiError as error:
+                if not error.is_not_found:
+                    raise
+
+
+def _service_key(slice_: EndpointSlice) -> str | None:
+    if slice_.metadata.labels.get(MANAGED_BY_LABEL) != MANAGER:
+        return None
+    return f"{slice_.metadata.namespace}/{slice_.metadata.labels.get(SERVICE_LABEL, '')}"

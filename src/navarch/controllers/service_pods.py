@@ -1,0 +1,115 @@
+"""Which pods stand behind a Service, and on which ports: shared by Endpoints and EndpointSlices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from navarch.api.selectors import label_selector_from_map
+from navarch.api.types.core_v1 import Container, ObjectReference, Pod, Service, ServicePort
+from navarch.client import Cache
+from navarch.client.objects import object_key
+from navarch.controllers.pods import is_ready, is_terminal
+
+
+class Port(NamedTuple):
+    """One port of a Service as it is on a pod."""
+
+    name: str
+    protocol: str
+    number: int
+    app_protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One pod behind a Service."""
+
+    pod: Pod
+    ready: bool
+    serving: bool
+    terminating: bool
+    hostname: str
+    """Its DNS hostname; only for pods whose subdomain is the Service."""
+
+    @property
+    def reference(self) -> ObjectReference:
+        meta = self.pod.metadata
+        return ObjectReference(kind="Pod", namespace=meta.namespace, name=meta.name, uid=meta.uid)
+
+
+def backends_of(service: Service, pods: Iterable[Pod]) -> list[Backend]:
+    """The selected pods that have an address and have not finished."""
+    selector = label_selector_from_map(service.spec.selector)
+    publishes_all = service.spec.publishNotReadyAddresses
+    result = []
+    for pod in pods:
+        if is_terminal(pod) or not addresses_of(pod) or not selector.matches(pod.metadata.labels):
+            continue
+        ready = is_ready(pod)
+        leaving = bool(pod.metadata.deletionTimestamp)
+        in_domain = pod.spec.subdomain == service.metadata.name
+        result.append(
+            Backend(
+                pod,
+                ready=publishes_all or (ready and not leaving),
+                serving=ready,
+                terminating=leaving,
+                hostname=pod.spec.hostname if in_domain else "",
+            )
+        )
+    return sorted(result, key=lambda backend: backend.pod.metadata.name)
+
+
+def addresses_of(pod: Pod) -> list[str]:
+    """The pod's addresses, the primary first."""
+    return [entry.ip for entry in pod.status.podIPs if entry.ip] or (
+        [pod.status.podIP] if pod.status.podIP else []
+    )
+
+
+def address_of(pod: Pod, family: str) -> str:
+    """The pod's address in the family `IPv4` or `IPv6`, empty where it has none."""
+    wants_colon = family == "IPv6"
+    return next((a for a in addresses_of(pod) if (":" in a) == wants_colon), "")
+
+
+def ports_of(service: Service, pod: Pod) -> tuple[Port, ...]:
+    """The Service's ports as numbers on this pod, less named ports that the pod does not have."""
+    result = []
+    for port in service.spec.ports:
+        number = _target_number(port, pod)
+        if number:
+            result.append(Port(port.name, port.protocol or "TCP", number, port.appProtocol or ""))
+    return tuple(result)
+
+
+def _target_number(port: ServicePort, pod: Pod) -> int:
+    target = port.targetPort
+    if isinstance(target, int):
+        return target or port.port
+    if not target:
+        return port.port
+    sidecars = [c for c in pod.spec.initContainers if c.restartPolicy == "Always"]
+    containers: Sequence[Container] = [*pod.spec.containers, *sidecars]
+    for container in containers:
+        for candidate in container.ports:
+            same_protocol = (candidate.protocol or "TCP") == (port.protocol or "TCP")
+            if candidate.name == target and same_protocol:
+                return candidate.containerPort
+    return 0
+
+
+def services_of(pod: Pod, services: Cache[Service]) -> list[str]:
+    """The keys of the Services that select a pod."""
+    labels = pod.metadata.labels
+    return [
+        object_key(service)
+        for service in services.list(pod.metadata.namespace)
+        if service.spec.selector and service.spec.selector.items() <= labels.items()
+    ]
+
+
+def is_headless(service: Service) -> bool:
+    return service.spec.type != "ExternalName" and service.spec.clusterIP == "None"

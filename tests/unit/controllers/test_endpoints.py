@@ -1,0 +1,154 @@
+"""Endpoints and EndpointSlices of a Service, from its pods."""
+
+import pytest
+
+from navarch.api.types.core_v1 import (
+    Container,
+    ContainerPort,
+    Pod,
+    PodCondition,
+    PodIP,
+    PodSpec,
+    PodStatus,
+    Service,
+    ServicePort,
+    ServiceSpec,
+)
+from navarch.api.types.discovery_v1 import EndpointSlice
+from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.controllers.endpoints import CAPACITY, OVER_CAPACITY
+from navarch.controllers.endpoints import desired as desired_endpoints
+from navarch.controllers.endpointslice import MAX_ENDPOINTS, desired, plan
+from navarch.controllers.service_pods import backends_of
+
+
+def pod(number: int, ready: bool = True, port: int = 8080, **meta: object) -> Pod:
+    return Pod(
+        metadata=ObjectMeta(
+            name=f"p{number:04}",
+            namespace="d",
+            uid=f"u{number}",
+            labels={"app": "a"},
+            **meta,  # type: ignore[arg-type]
+        ),
+        spec=PodSpec(
+            nodeName="n1",
+            hostname=f"h{number}",
+            subdomain="web" if number == 1 else "",
+            containers=[
+                Container(name="c", ports=[ContainerPort(name="http", containerPort=port)])
+            ],
+        ),
+        status=PodStatus(
+            phase="Running",
+            podIPs=[PodIP(ip=f"10.0.{number // 250}.{number % 250}")],
+            conditions=[PodCondition(type="Ready", status="True" if ready else "False")],
+        ),
+    )
+
+
+def service(target: int | str = "http", **spec: object) -> Service:
+    fields: dict[str, object] = {
+        "clusterIP": "10.96.0.9",
+        "selector": {"app": "a"},
+        "ports": [ServicePort(name="web", port=80, targetPort=target)],
+        **spec,
+    }
+    return Service(
+        metadata=ObjectMeta(name="web", namespace="d", uid="s"),
+        spec=ServiceSpec(**fields),  # type: ignore[arg-type]
+    )
+
+
+def slices(of: Service, pods: list[Pod], existing: list[EndpointSlice]) -> list[EndpointSlice]:
+    """The slices after the plan was carried out."""
+    zones = {"n1": "z1"}
+    decided = plan(of, desired(of, backends_of(of, pods), zones), existing)
+    updated = {s.metadata.name: s for s in decided.update}
+    deleted = {s.metadata.name for s in decided.delete}
+    kept = [updated.get(s.metadata.name, s) for s in existing]
+    for index, new in enumerate(decided.create):
+        new.metadata.name = f"new-{len(existing)}-{index}"
+    return [s for s in kept if s.metadata.name not in deleted] + decided.create
+
+
+def addresses(result: list[EndpointSlice]) -> set[str]:
+    found = [e.addresses[0] for s in result for e in s.endpoints]
+    assert len(found) == len(set(found)), "an address stands in two slices"
+    return set(found)
+
+
+def test_a_service_without_pods_has_an_empty_slice() -> None:
+    (only,) = slices(service(), [], [])
+    assert (only.endpoints, only.ports, only.addressType) == ([], [], "IPv4")
+    assert slices(service(), [], [only]) == [only], "and keeps it"
+    (filled,) = slices(service(), [pod(1)], [only])
+    assert filled.metadata.name == only.metadata.name, "it is filled, not replaced"
+    (emptied,) = slices(service(), [], [filled])
+    assert emptied.endpoints == []
+
+
+def test_conditions_hostname_and_ports() -> None:
+    leaving = pod(3, deletionTimestamp="2026-01-01T00:00:00Z")
+    (only,) = slices(service(), [pod(1), pod(2, ready=False), leaving], [])
+    states = [
+        (e.conditions.ready, e.conditions.serving, e.conditions.terminating) for e in only.endpoints
+    ]
+    assert states == [(True, True, False), (False, False, False), (False, True, True)]
+    assert [e.hostname for e in only.endpoints] == ["h1", None, None]
+    assert (only.ports[0].name, only.ports[0].port) == ("web", 8080)
+    assert only.endpoints[0].zone == "z1"
+
+
+def test_a_named_port_may_differ_between_pods() -> None:
+    result = slices(service(), [pod(1), pod(2, port=9090)], [])
+    assert sorted(s.ports[0].port or 0 for s in result) == [8080, 9090]
+    assert len(slices(service("nothing"), [pod(1)], [])[0].endpoints) == 0
+
+
+def test_finished_pods_and_pods_without_address_are_left_out() -> None:
+    done, fresh = pod(1), pod(2)
+    done.status.phase = "Succeeded"
+    fresh.status.podIPs = []
+    assert backends_of(service(), [done, fresh]) == []
+
+
+def test_slices_hold_a_hundred_and_change_as_little_as_can_be() -> None:
+    pods = [pod(i) for i in range(250)]
+    result = slices(service(), pods, [])
+    assert [len(s.endpoints) for s in result] == [MAX_ENDPOINTS, MAX_ENDPOINTS, 50]
+    of = service()
+    decided = plan(of, desired(of, backends_of(of, pods[1:]), {"n1": "z1"}), result)
+    assert (len(decided.create), len(decided.update), len(decided.delete)) == (0, 1, 0)
+    more = slices(of, [*pods, pod(300)], result)
+    assert [len(s.endpoints) for s in more] == [MAX_ENDPOINTS, MAX_ENDPOINTS, 51]
+    assert len(addresses(more)) == 251
+
+
+@pytest.mark.parametrize("preference", ["PreferClose", "PreferSameZone", "PreferSameNode"])
+def test_hints(preference: str) -> None:
+    (only,) = slices(service(trafficDistribution=preference), [pod(1)], [])
+    hints = only.endpoints[0].hints
+    assert hints is not None and hints.forZones[0].name == "z1"
+    assert bool(hints.forNodes) == (preference == "PreferSameNode")
+
+
+def test_endpoints_object() -> None:
+    result = desired_endpoints(service(), backends_of(service(), [pod(1), pod(2, False)]), None)
+    (subset,) = result.subsets
+    assert [a.ip for a in subset.addresses] == ["10.0.0.1"]
+    assert [a.ip for a in subset.notReadyAddresses] == ["10.0.0.2"]
+    assert subset.ports[0].port == 8080
+    of = service(publishNotReadyAddresses=True)
+    published = desired_endpoints(of, backends_of(of, [pod(2, False)]), result)
+    assert [a.ip for a in published.subsets[0].addresses] == ["10.0.0.2"]
+    assert desired_endpoints(service(), [], None).subsets == []
+
+
+def test_endpoints_are_truncated() -> None:
+    pods = [pod(i, ready=i % 2 == 0) for i in range(CAPACITY + 200)]
+    result = desired_endpoints(service(), backends_of(service(), pods), None)
+    (subset,) = result.subsets
+    assert len(subset.addresses) == (CAPACITY + 200) // 2
+    assert len(subset.addresses) + len(subset.notReadyAddresses) == CAPACITY
+    assert result.metadata.annotations[OVER_CAPACITY] == "truncated"

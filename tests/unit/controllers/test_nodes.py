@@ -1,0 +1,134 @@
+"""What becomes of nodes that fall silent, of the pods on tainted ones, and of pod ranges."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from navarch.api.times import format_time
+from navarch.api.types.core_v1 import (
+    Node,
+    NodeCondition,
+    NodeSpec,
+    NodeStatus,
+    Taint,
+    Toleration,
+)
+from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.controllers.node_ipam import free_range
+from navarch.controllers.node_lifecycle import (
+    NOT_READY,
+    UNREACHABLE,
+    lost_conditions,
+    wanted_taints,
+)
+from navarch.controllers.taint_eviction import seconds_to_live, tolerates
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def node(unschedulable: bool = False, taints: list[Taint] | None = None, **statuses: str) -> Node:
+    return Node(
+        metadata=ObjectMeta(name="n"),
+        spec=NodeSpec(unschedulable=unschedulable, taints=taints or []),
+        status=NodeStatus(
+            conditions=[NodeCondition(type=t, status=s) for t, s in statuses.items()]
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        pytest.param(node(Ready="True"), set(), id="well"),
+        pytest.param(
+            node(Ready="False"), {(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")}, id="unready"
+        ),
+        pytest.param(
+            node(Ready="Unknown"),
+            {(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")},
+            id="silent",
+        ),
+        pytest.param(node(), {(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")}, id="new"),
+        pytest.param(
+            node(Ready="True", MemoryPressure="True"),
+            {("node.kubernetes.io/memory-pressure", "NoSchedule")},
+            id="pressed",
+        ),
+        pytest.param(
+            node(True, Ready="True"),
+            {("node.kubernetes.io/unschedulable", "NoSchedule")},
+            id="cordoned",
+        ),
+        pytest.param(
+            node(taints=[Taint(key="mine", effect="NoExecute")], Ready="True"),
+            {("mine", "NoExecute")},
+            id="foreign taints stay",
+        ),
+        pytest.param(
+            node(taints=[Taint(key=NOT_READY, effect="NoExecute")], Ready="True"),
+            set(),
+            id="cured",
+        ),
+    ],
+)
+def test_taints(of: Node, expected: set[tuple[str, str]]) -> None:
+    assert {(taint.key, taint.effect) for taint in wanted_taints(of, NOW)} == expected
+
+
+def test_a_taint_keeps_the_time_it_was_added() -> None:
+    before = Taint(key=UNREACHABLE, effect="NoExecute", timeAdded="2025-12-31T00:00:00Z")
+    taints = wanted_taints(node(taints=[before], Ready="Unknown"), NOW)
+    assert before in taints
+
+
+def test_lost_conditions() -> None:
+    result = lost_conditions([NodeCondition(type="Ready", status="True", reason="Fine")], NOW)
+    assert {c.type: c.status for c in result} == dict.fromkeys(
+        ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure"), "Unknown"
+    )
+    assert result[0].reason == "NodeStatusUnknown"
+    assert lost_conditions(result, NOW + timedelta(seconds=9)) == result
+
+
+@pytest.mark.parametrize(
+    ("toleration", "matches"),
+    [
+        pytest.param(Toleration(operator="Exists"), True, id="everything"),
+        pytest.param(Toleration(key="k", operator="Exists"), True, id="key exists"),
+        pytest.param(Toleration(key="k", value="v"), True, id="equal by default"),
+        pytest.param(Toleration(key="k", operator="Equal", value="x"), False, id="other value"),
+        pytest.param(Toleration(key="k", value="v", effect="NoSchedule"), False, id="effect"),
+        pytest.param(Toleration(key="j", operator="Exists"), False, id="other key"),
+    ],
+)
+def test_tolerations(toleration: Toleration, matches: bool) -> None:
+    assert tolerates(toleration, Taint(key="k", value="v", effect="NoExecute")) is matches
+
+
+@pytest.mark.parametrize(
+    ("seconds", "left"),
+    [
+        pytest.param([], 0.0, id="not tolerated"),
+        pytest.param([None], None, id="for ever"),
+        pytest.param([60], 50.0, id="counted from when the taint was added"),
+        pytest.param([60, 20, None], 10.0, id="the shortest counts"),
+        pytest.param([-5], -10.0, id="negative is none"),
+    ],
+)
+def test_seconds_to_live(seconds: list[int | None], left: float | None) -> None:
+    taint = Taint(key="k", effect="NoExecute", timeAdded=format_time(NOW - timedelta(seconds=10)))
+    tolerations = [Toleration(key="k", operator="Exists", tolerationSeconds=s) for s in seconds]
+    assert seconds_to_live(tolerations, [taint], NOW) == left
+
+
+@pytest.mark.parametrize(
+    ("used", "expected"),
+    [
+        pytest.param([], "10.244.0.0/24", id="first"),
+        pytest.param(["10.244.0.0/24", "10.244.2.0/24"], "10.244.1.0/24", id="gap"),
+        pytest.param(["10.244.0.0/23"], "10.244.2.0/24", id="another size"),
+        pytest.param(["10.244.0.0/16"], None, id="full"),
+    ],
+)
+def test_free_range(used: list[str], expected: str | None) -> None:
+    assert free_range("10.244.0.0/16", 24, used) == expected
