@@ -1,0 +1,142 @@
+"""A private containerd in a network namespace of its own, for tests of the node agent.
+
+The test process itself enters that namespace: the API server of the test, the agent and the pods
+then see each other as on a real node, and nothing leaves it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.images.busybox import build_busybox
+
+from navarch.node.images.pause import PAUSE_IMAGE, build_pause_image
+
+_CLONE_NEWNET = 0x40000000
+
+
+@dataclass(frozen=True)
+class RuntimeEnvironment:
+    """A running containerd."""
+
+    directory: Path
+    socket: Path
+    namespace: str
+    cgroup_root: str
+
+
+def run(*command: str) -> str:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{' '.join(command)}: {result.stderr}"
+    return result.stdout
+
+
+def enter_network(path: str) -> None:
+    """Moves the calling thread into a network namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(path) as namespace:
+        assert libc.setns(namespace.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+
+
+@contextmanager
+def containerd(directory: Path, subnet: str) -> Iterator[RuntimeEnvironment]:
+    """Starts containerd with two images and takes everything away at the end."""
+    name = f"nvtest-{os.getpid()}"
+    environment = RuntimeEnvironment(
+        directory, directory / "containerd.sock", name, f"/navarch-test-{os.getpid()}"
+    )
+    _write_configuration(environment, subnet)
+    run("ip", "netns", "add", name)
+    run("ip", "-n", name, "link", "set", "lo", "up")
+    with (directory / "containerd.log").open("wb") as log:
+        process = subprocess.Popen(
+            ["nsenter", f"--net=/run/netns/{name}", "containerd", "--config",
+             str(directory / "config.toml")],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        _wait_until_serving(environment)
+        for archive in (
+            build_pause_image(directory / "pause.tar"),
+            build_busybox(directory / "busybox.tar"),
+        ):
+            run("ctr", "-a", str(environment.socket), "-n", "k8s.io", "images", "import",
+                str(archive))  # fmt: skip
+        yield environment
+    finally:
+        _tear_down(environment, process)
+
+
+def _write_configuration(environment: RuntimeEnvironment, subnet: str) -> None:
+    directory = environment.directory
+    cni = directory / "cni"
+    cni.mkdir(parents=True, exist_ok=True)
+    bridge = {
+        "type": "bridge",
+        "bridge": "nvt0",
+        "isGateway": True,
+        "hairpinMode": True,
+        "ipam": {
+            "type": "host-local",
+            "dataDir": str(directory / "ipam"),
+            "ranges": [[{"subnet": subnet}]],
+            "routes": [{"dst": "0.0.0.0/0"}],
+        },
+    }
+    portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
+    document = {"cniVersion": "0.4.0", "name": "test", "plugins": [bridge, portmap]}
+    (cni / "10-bridge.conflist").write_text(json.dumps(document))
+    (directory / "config.toml").write_text(f"""
+version = 2
+root = "{directory}/root"
+state = "{directory}/state"
+[grpc]
+  address = "{environment.socket}"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{PAUSE_IMAGE}"
+  restrict_oom_score_adj = true
+  stream_server_address = "127.0.0.1"
+  tolerate_missing_hugetlb_controller = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "{cni}"
+""")
+
+
+def _wait_until_serving(environment: RuntimeEnvironment) -> None:
+    deadline = time.monotonic() + 20
+    command = ["ctr", "-a", str(environment.socket), "version"]
+    while subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        assert time.monotonic() < deadline, (environment.directory / "containerd.log").read_text()
+        time.sleep(0.05)
+
+
+def _tear_down(environment: RuntimeEnvironment, process: subprocess.Popen[bytes]) -> None:
+    """Shims outlive containerd, so what the tests have left running is ended through it."""
+    ctr = ["ctr", "-a", str(environment.socket), "-n", "k8s.io"]
+    listed = subprocess.run([*ctr, "tasks", "ls", "-q"], capture_output=True, text=True,
+                            check=False).stdout.split()  # fmt: skip
+    for task in listed:
+        subprocess.run([*ctr, "tasks", "rm", "-f", task], capture_output=True, check=False)
+    os.kill(process.pid, signal.SIGTERM)
+    process.wait(10)
+    base = str(environment.directory)
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for point in reversed([point for point in points if point.startswith(base + "/")]):
+        subprocess.run(["umount", "-l", point], check=False)
+    run("ip", "netns", "del", environment.namespace)
+    for tree in Path("/sys/fs/cgroup").iterdir():
+        own = Path(f"{tree}{environment.cgroup_root}")
+        for directory, _, _ in os.walk(own, topdown=False):
+            Path(directory).rmdir()

@@ -1,0 +1,1 @@
+"""Small images for tests, made from what Debian packages have installed on this machine."""
