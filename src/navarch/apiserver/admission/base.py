@@ -33,6 +33,8 @@ class Plugin:
     """A plug-in says what it handles and overrides one or both phases."""
 
     name: str = ""
+    mutates: ClassVar[bool] = False
+    """Whether `admit` may change the object, so that it has to be defaulted again."""
     operations: ClassVar[tuple[str, ...]] = ("CREATE", "UPDATE")
     resources: ClassVar[frozenset[tuple[str, str]]] = frozenset()
     """(group, resource) of what it looks at; empty for everything."""

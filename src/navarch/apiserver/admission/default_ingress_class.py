@@ -16,6 +16,7 @@ _DEFAULT = "ingressclass.kubernetes.io/is-default-class"
 
 class DefaultIngressClass(Plugin):
     name = "DefaultIngressClass"
+    mutates = True
     operations = ("CREATE",)
     resources = frozenset({("networking.k8s.io", "ingresses")})
 

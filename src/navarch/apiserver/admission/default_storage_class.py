@@ -19,6 +19,7 @@ _DEFAULT = (
 
 class DefaultStorageClass(Plugin):
     name = "DefaultStorageClass"
+    mutates = True
     operations = ("CREATE",)
     resources = frozenset({("", "persistentvolumeclaims")})
 

@@ -20,6 +20,7 @@ _ZERO = parse_quantity("0")
 
 class LimitRanger(Plugin):
     name = "LimitRanger"
+    mutates = True
     resources = frozenset({("", "pods"), ("", "persistentvolumeclaims")})
     subresources = ("", "resize")
 

@@ -11,6 +11,7 @@ PREEMPT = "PreemptLowerPriority"
 
 class Priority(Plugin):
     name = "Priority"
+    mutates = True
     resources = frozenset({("", "pods"), ("scheduling.k8s.io", "priorityclasses")})
 
     def __init__(self, access: AdmissionAccess) -> None:

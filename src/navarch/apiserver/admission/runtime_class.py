@@ -10,6 +10,7 @@ RESOURCE = "runtimeclasses.node.k8s.io"
 
 class RuntimeClass(Plugin):
     name = "RuntimeClass"
+    mutates = True
     operations = ("CREATE",)
     resources = frozenset({("", "pods")})
 

@@ -29,6 +29,7 @@ _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 
 class ServiceAccount(Plugin):
     name = "ServiceAccount"
+    mutates = True
     resources = frozenset({("", "pods")})
     subresources = ("", "ephemeralcontainers")
 

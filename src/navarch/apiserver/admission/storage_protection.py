@@ -17,6 +17,7 @@ FINALIZERS = {
 
 class StorageObjectInUseProtection(Plugin):
     name = "StorageObjectInUseProtection"
+    mutates = True
     operations = ("CREATE",)
     resources = frozenset(FINALIZERS)
 

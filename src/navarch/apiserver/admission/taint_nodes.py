@@ -12,6 +12,7 @@ NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
 
 class TaintNodesByCondition(Plugin):
     name = "TaintNodesByCondition"
+    mutates = True
     operations = ("CREATE",)
     resources = frozenset({("", "nodes")})
 

@@ -13,6 +13,7 @@ LABELS = ("topology.kubernetes.io/zone", "topology.kubernetes.io/region")
 
 class PodTopologyLabels(Plugin):
     name = "PodTopologyLabels"
+    mutates = True
     operations = ("CREATE",)
     resources = frozenset({("", "pods")})
     subresources = ("", "binding")

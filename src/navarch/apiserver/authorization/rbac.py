@@ -123,9 +123,10 @@ class RbacAuthorizer:
         key = (user.name, user.groups, namespace)
         found = self._permissions.get(key)
         if found is None:
+            found = self._collect(user, namespace)
             if len(self._permissions) >= MEMO_LIMIT:
                 self._permissions.clear()
-            found = self._permissions[key] = self._collect(user, namespace)
+            self._permissions[key] = found
         return found
 
     def role_rules(self, role: RoleRef, namespace: str) -> tuple[Rule, ...]:
@@ -162,8 +163,15 @@ class RbacAuthorizer:
         return rules
 
     def _collect(self, user: UserInfo, namespace: str) -> Permissions:
+        """A namespace that adds nothing shares what the user has everywhere."""
+        bindings = list(self._bindings_of(user, namespace))
         result = Permissions()
-        for binding in self._bindings_of(user, namespace):
+        if namespace:
+            everywhere = self.permissions(user, "")
+            if not bindings:
+                return everywhere
+            result = Permissions(list(everywhere.rules), list(everywhere.errors))
+        for binding in bindings:
             rules = self._resolve(binding.role, binding.namespace)
             if rules is None:
                 kind, name = binding.role.kind.lower(), quoted(binding.role.name)
@@ -174,14 +182,12 @@ class RbacAuthorizer:
         return result
 
     def _bindings_of(self, user: UserInfo, namespace: str) -> Iterator[_Binding]:
-        subjects = [f"u:{user.name}", *(f"g:{group}" for group in user.groups)]
-        for scope in ("", namespace) if namespace else ("",):
-            seen: set[str] = set()
-            for subject in subjects:
-                for name, binding in self._bindings.get((scope, subject), {}).items():
-                    if name not in seen:
-                        seen.add(name)
-                        yield binding
+        seen: set[str] = set()
+        for subject in (f"u:{user.name}", *(f"g:{group}" for group in user.groups)):
+            for name, binding in self._bindings.get((namespace, subject), {}).items():
+                if name not in seen:
+                    seen.add(name)
+                    yield binding
 
     def _role_changed(self, old: Object | None, new: Object | None) -> None:
         namespace, name = _identity(new or old)
