@@ -236,8 +236,8 @@ async def test_access_reviews_agree_with_access(ready: Any) -> None:
         answer = (await ready.post(own, body, user="ed")).ok(201)
         assert answer["status"]["allowed"] is allowed
     rules = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
-    body = {"spec": {"namespace": "default"}}
-    answer = (await ready.post(rules, body, user="ed")).ok(201)
+    question: Object = {"spec": {"namespace": "default"}}
+    answer = (await ready.post(rules, question, user="ed")).ok(201)
     assert any("deployments" in rule["resources"] for rule in answer["status"]["resourceRules"])
 
 
