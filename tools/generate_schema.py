@@ -145,16 +145,13 @@ def default_of(item: FieldModel, table: dict[str, Any]) -> Any:
     return value if value or item.pointer else None
 
 
-def main() -> None:
-    modules: dict[str, dict[str, Any]] = {}
+def render_all() -> dict[str, str]:
+    """Every generated file by name."""
+    modules: dict[str, list[str]] = {}
     used: set[tuple[str, str, str]] = set()
     for _, model in sorted(load().items()):
         table = DEFAULTS.get(model.module, {}).get(model.name, {})
-        used |= {
-            (model.module, model.name, key)
-            for key in table
-            if key in {f.name for f in model.fields}
-        }
+        used |= {(model.module, model.name, item.name) for item in model.fields}
         entry: dict[str, Any] = {
             "f": {
                 item.name: render_field(item, model.module, default_of(item, table))
@@ -163,19 +160,20 @@ def main() -> None:
         }
         if "x-kubernetes-map-type" in model.schema:
             entry["m"] = model.schema["x-kubernetes-map-type"]
-        modules.setdefault(model.module, {})[model.name] = entry
+        line = f"{json.dumps(model.name)}:{json.dumps(entry, separators=(',', ':'))}"
+        modules.setdefault(model.module, []).append(line)
     wanted = {(m, t, f) for m, types in DEFAULTS.items() for t, fs in types.items() for f in fs}
     if wanted - used:
         raise SystemExit(f"defaults of unknown fields: {sorted(wanted - used)}")
+    return {f"{name}.json": "{\n" + ",\n".join(lines) + "\n}\n" for name, lines in modules.items()}
+
+
+def main() -> None:
     TARGET.mkdir(parents=True, exist_ok=True)
     for old in TARGET.glob("*_v*.json"):
         old.unlink()
-    for module, types in modules.items():
-        lines = [
-            f"{json.dumps(name)}:{json.dumps(entry, separators=(',', ':'))}"
-            for name, entry in types.items()
-        ]
-        (TARGET / f"{module}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    for name, text in render_all().items():
+        (TARGET / name).write_text(text)
 
 
 if __name__ == "__main__":

@@ -172,18 +172,24 @@ def ordered(models: list[TypeModel]) -> list[TypeModel]:
     return list(result.values())
 
 
-def main() -> None:
+def render_all() -> dict[str, str]:
+    """Every generated file by name."""
     by_module: dict[str, list[TypeModel]] = {}
     for model in load().values():
         by_module.setdefault(model.module, []).append(model)
+    head = '"""Typed objects, one module per group and version; see tools/generate_types.py."""\n'
+    files = {"__init__.py": head}
+    for name, models in sorted(by_module.items()):
+        files[f"{name}.py"] = Module(name).render(models)
+    return files
+
+
+def main() -> None:
     TARGET.mkdir(exist_ok=True)
     for old in TARGET.glob("*_v*.py"):
         old.unlink()
-    (TARGET / "__init__.py").write_text(
-        '"""Typed objects, one module per group and version; see tools/generate_types.py."""\n'
-    )
-    for name, models in sorted(by_module.items()):
-        (TARGET / f"{name}.py").write_text(Module(name).render(models))
+    for name, text in render_all().items():
+        (TARGET / name).write_text(text)
 
 
 if __name__ == "__main__":

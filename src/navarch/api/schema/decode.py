@@ -25,7 +25,14 @@ from navarch.api.schema.json_body import (
     parse_json_with_repeats,
     without_repeats,
 )
-from navarch.api.schema.walker import TypeProblem, Walk, strict_path, type_problem, walker_of
+from navarch.api.schema.walker import (
+    MAX_PROBLEMS,
+    TypeProblem,
+    Walk,
+    strict_path,
+    type_problem,
+    walker_of,
+)
 
 Object = dict[str, Any]
 
@@ -229,9 +236,10 @@ def _find_repeats(value: Any, path: Any, repeats: list[str]) -> None:
     if isinstance(value, Repeated):
         seen: set[str] = set()
         for key, _ in value.pairs:
-            problem = f'duplicate field "{strict_path((path, key))}"'
-            if key in seen and problem not in repeats:
-                repeats.append(problem)
+            if key in seen and len(repeats) < MAX_PROBLEMS:
+                problem = f'duplicate field "{strict_path((path, key))}"'
+                if problem not in repeats:
+                    repeats.append(problem)
             seen.add(key)
     if isinstance(value, dict):
         for key, item in value.items():

@@ -57,9 +57,11 @@ class Walk:
     def __init__(self) -> None:
         self.problems: list[str] = []
 
-    def report(self, problem: str) -> None:
-        if len(self.problems) < MAX_PROBLEMS and problem not in self.problems:
-            self.problems.append(problem)
+    def report(self, what: str, path: Path) -> None:
+        if len(self.problems) < MAX_PROBLEMS:
+            problem = f'{what} field "{strict_path(path)}"'
+            if problem not in self.problems:
+                self.problems.append(problem)
 
 
 Step = Callable[[Any, Path, Walk], Any]
@@ -300,7 +302,7 @@ class Walker:
             for key, item in value.items():
                 entry = fields.get(key)
                 if entry is None:
-                    walk.report(f'unknown field "{strict_path((path, key))}"')
+                    walk.report("unknown", (path, key))
                 elif item is not None:
                     expected, step, drops = entry
                     if item.__class__ is not expected and step is not None:
@@ -324,7 +326,7 @@ class Walker:
         seen: set[str] = set()
         for key, item in value.pairs if isinstance(value, Repeated) else value.items():
             if key in seen and key in self._fields:
-                walk.report(f'duplicate field "{strict_path((path, key))}"')
+                walk.report("duplicate", (path, key))
             seen.add(key)
             part = self({key: item}, path, walk, is_part=True)
             result.pop(key, None)
@@ -379,7 +381,7 @@ def _merge_repeated(value: Object, path: Path, walk: Walk) -> Object:
     seen: set[str] = set()
     for key, _ in value.pairs if isinstance(value, Repeated) else ():
         if key in seen:
-            walk.report(f'duplicate field "{strict_path((path, key))}"')
+            walk.report("duplicate", (path, key))
         seen.add(key)
     return dict(value)
 

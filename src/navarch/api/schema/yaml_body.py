@@ -17,6 +17,9 @@ from yaml.cyaml import CParser  # type: ignore[attr-defined]
 MAX_DEPTH = 1000
 MAX_ALIASED = 100_000
 """How many values aliases may repeat in one document."""
+MAX_VALUES = 500_000
+"""How many values a document may hold: no manifest comes near, and each costs time."""
+MAX_DUPLICATES = 100
 
 
 class YamlError(ValueError):
@@ -133,6 +136,7 @@ class _Builder:
         self.stack: list[_Frame] = []
         self.anchors: dict[str, Any] = {}
         self.aliased = 0
+        self.values = 0
 
     def open(self, value: dict[str, Any] | list[Any], anchor: str | None) -> None:
         if len(self.stack) >= MAX_DEPTH:
@@ -175,6 +179,9 @@ class _Builder:
 
     def add(self, value: Any, event: Any) -> None:
         """Put a finished value where it belongs."""
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise YamlError(f"yaml: document holds more than {MAX_VALUES} values")
         if not self.stack:
             self.document.value = value
             return
@@ -183,7 +190,7 @@ class _Builder:
             frame.value.append(value)
         elif frame.key is _NO_KEY:
             frame.key = _key_text(value)
-            if frame.key in frame.value:
+            if frame.key in frame.value and len(self.document.duplicates) < MAX_DUPLICATES:
                 line = event.start_mark.line + 1
                 self.document.duplicates.append(
                     f'line {line}: key "{frame.key}" already set in map'

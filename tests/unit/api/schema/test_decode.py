@@ -447,6 +447,38 @@ def test_an_alias_bomb_is_refused_at_once() -> None:
     assert time.perf_counter() - started < 0.5
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        pytest.param(
+            b'{"data":{' + b",".join(b'"%d":"","%d":""' % (n, n) for n in range(50_000)) + b"}}",
+            "application/json",
+            id="repeated keys",
+        ),
+        pytest.param(
+            b"{" + b",".join(b'"%d":{}' % n for n in range(100_000)) + b"}",
+            "application/json",
+            id="unknown fields",
+        ),
+        pytest.param(
+            b"".join(b"a%d: b\na%d: c\n" % (n, n) for n in range(20_000)),
+            YAML,
+            id="repeated in yaml",
+        ),
+    ],
+)
+def test_many_problems_cost_little_and_are_told_in_part(body: bytes, content_type: str) -> None:
+    started = time.perf_counter()
+    assert len(complaint(CONFIG_MAP, body, content_type)) < 10_000
+    assert time.perf_counter() - started < 0.5
+    assert len(parse_document(body, content_type)[1]) <= 100
+    assert time.perf_counter() - started < 1
+
+
+def test_a_document_of_too_many_values_is_refused() -> None:
+    assert "more than 500000 values" in complaint(CONFIG_MAP, b"[" + b"a," * 500_001 + b"]", YAML)
+
+
 def test_broken_text_is_repaired() -> None:
     data = decode(CONFIG_MAP, b'{"data":{"a":"x\xffy","b":"\\ud800","c":"\\u0000"}}')["data"]
     assert data == {"a": "x\ufffdy", "b": "\ufffd", "c": "\x00"}
