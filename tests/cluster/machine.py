@@ -1,0 +1,153 @@
+"""A machine's state as tests of whole clusters look at it, and the commands they run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from navarch.cluster import namespaces, processes
+from navarch.cluster.namespaces import Pins
+from navarch.cluster.profile import Paths, Profile
+
+SHELL_IMAGE = "navarch.local/test-shell:1"
+
+
+@dataclass
+class Machine:
+    """Runs `navarch` and `kubectl` with a home of its own."""
+
+    home: Path
+    kubeconfig: Path
+    namespaces: set[int] = field(default_factory=set)
+    """Every node namespace that was ever seen, to look for survivors."""
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "NAVARCH_HOME": str(self.home),
+            "KUBECONFIG": str(self.kubeconfig),
+        }
+
+    def navarch(self, *words: str, expect: int | None = 0) -> str:
+        result = subprocess.run(
+            [sys.executable, "-m", "navarch.cli.main", *words],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=170,
+            check=False,
+        )
+        output = result.stdout + result.stderr
+        assert expect is None or result.returncode == expect, f"{words}: {output}"
+        return output
+
+    def kubectl(self, *words: str, feed: str | None = None, expect: int | None = 0) -> str:
+        result = subprocess.run(
+            ["kubectl", *words],
+            env=self.environment(),
+            input=feed,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert expect is None or result.returncode == expect, f"{words}: {result.stderr}"
+        return result.stdout
+
+    def get(self, *words: str) -> Any:
+        return json.loads(self.kubectl("get", *words, "-o", "json"))
+
+    def paths(self, profile: str) -> Paths:
+        return Paths(self.home / profile)
+
+    def profile(self, name: str) -> Profile:
+        return Profile(**json.loads(self.paths(name).profile.read_bytes()))
+
+    def pid(self, profile: str, process: str) -> int:
+        found = processes.read_pid_file(self.paths(profile).run / f"{process}.pid")
+        return found.pid if found else 0
+
+    def pids(self, profile: str) -> dict[str, int]:
+        """Every process of the cluster itself that lives."""
+        files = self.paths(profile).run.glob("*.pid")
+        found = {file.stem: self.pid(profile, file.stem) for file in files}
+        return {name: pid for name, pid in found.items() if pid}
+
+    def kill(self, profile: str, names: Sequence[str]) -> None:
+        pids = [self.pid(profile, name) for name in names]
+        assert all(pids), names
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        assert not processes.wait_gone(pids, 10)
+
+    def remember_namespaces(self, profile: str) -> None:
+        paths = self.paths(profile)
+        for file in paths.pins.glob("*.mnt"):
+            self.namespaces |= set(namespaces.identities(Pins(paths.pins, file.stem)).values())
+
+    def traces(self, profile: Profile) -> list[str]:
+        """Everything on this machine that belongs to a cluster, as lines of text."""
+        home = str(self.home)
+        found = [f"file {path}" for path in self.home.rglob("*")] if self.home.exists() else []
+        found += [f"mount {line}" for line in namespaces.mount_points() if line.startswith(home)]
+        found += [f"cgroup {path}" for path in processes.cgroup_directories(profile.cgroup)]
+        found += [
+            f"link {link['ifname']}"
+            for link in self._json("ip", "-j", "link")
+            if link["ifname"].startswith(profile.bridge)
+        ]
+        found += [
+            f"route {route['dst']}"
+            for route in self._json("ip", "-j", "route", "show", "table", "all")
+            if route.get("dst") in (profile.service_cidr, profile.pod_cidr, profile.subnet)
+        ]
+        tables = subprocess.run(
+            ["nft", "list", "tables"], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        found += [f"nftables {line}" for line in tables if line.endswith(f" {profile.bridge}")]
+        return found + self._processes(profile)
+
+    def _json(self, *command: str) -> Any:
+        return json.loads(
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        )
+
+    def _processes(self, profile: Profile) -> list[str]:
+        found = []
+        for directory in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                groups = (directory / "cgroup").read_text()
+                inside = (directory / "ns" / "mnt").stat().st_ino in self.namespaces
+            except OSError:
+                continue
+            ours = str(self.home) in command and int(directory.name) != os.getpid()
+            if ours or inside or f"{profile.cgroup}/" in groups:
+                found.append(f"process {directory.name} {command}")
+        return found
+
+
+def pod(name: str, command: str, node: str = "", **spec: Any) -> str:
+    """A manifest of a pod that runs a line of shell, as JSON."""
+    container = {
+        "name": "main",
+        "image": SHELL_IMAGE,
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", command],
+    }
+    body: dict[str, Any] = {
+        "containers": [container],
+        "terminationGracePeriodSeconds": 1,
+        **spec,
+    }
+    if node:
+        body["nodeName"] = node
+    metadata = {"name": name, "labels": {"app": name}}
+    return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": body})

@@ -1,0 +1,268 @@
+"""A cluster's life on a real machine: started, stopped, killed in parts, deleted completely."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.cluster.machine import SHELL_IMAGE, Machine, pod
+from tests.images.busybox import build_busybox
+
+from navarch.cluster import kernel, namespaces, processes
+from navarch.cluster.namespaces import Pins
+from navarch.cluster.readiness import resolves
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root"),
+    pytest.mark.skipif(shutil.which("containerd") is None, reason="run: navarch setup"),
+]
+
+NAME = "life"
+COUNT = "echo started >> /data/starts; while :; do date +%s; sleep 0.2; done"
+DATA = [{"name": "data", "emptyDir": {}}]
+
+
+def eventually(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
+    assert processes.wait_until(lambda: bool(condition()), timeout, 0.1), what
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
+    found = Machine(home / "home", home / "kubeconfig")
+    found.navarch("start", "-p", NAME)
+    found.remember_namespaces(NAME)
+    try:
+        found.navarch(
+            "image", "load", "-p", NAME, str(build_busybox(home / "shell.tar", SHELL_IMAGE))
+        )
+        yield found
+    finally:
+        found.navarch("delete", "--all", expect=None)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def running_pod(machine: Machine, name: str, command: str = "sleep 1000000") -> str:
+    """Run a pod and wait for it; returns its container's ID."""
+    machine.kubectl("apply", "-f", "-", feed=pod(name, command))
+    machine.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+    return container(machine, name)
+
+
+def container(machine: Machine, name: str) -> str:
+    return str(machine.get("pod", name)["status"]["containerStatuses"][0]["containerID"])
+
+
+def test_the_cluster_is_usable_when_start_returns(machine: Machine) -> None:
+    assert "Configured" in machine.navarch("status", "-p", NAME)
+    nodes = machine.get("nodes")["items"]
+    assert [node["metadata"]["name"] for node in nodes] == [NAME]
+    profile = machine.profile(NAME)
+    assert resolves(profile.dns_address, "kubernetes.default.svc.cluster.local")
+    machine.kubectl("get", "serviceaccount", "default")
+    with socket.create_connection((profile.kubernetes_service_address, 443), 5):
+        pass  # the host reaches Services
+
+
+def test_status_is_quick(machine: Machine) -> None:
+    machine.navarch("status", "-p", NAME)
+    times = []
+    for _ in range(3):
+        begin = time.monotonic()
+        machine.navarch("status", "-p", NAME)
+        times.append(time.monotonic() - begin)
+    assert min(times) < 0.6
+
+
+def test_nobody_listens_to_the_world(machine: Machine) -> None:
+    """Neither on the host nor in a node does anything of ours listen on every address, but what
+    Kubernetes defines so."""
+    profile = machine.profile(NAME)
+    listening = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
+    addresses = [line.split()[3] for line in listening.splitlines()]
+    ours = [entry for entry in addresses if entry.endswith(f":{profile.api_port}")]
+    assert sorted(ours) == sorted(
+        f"{address}:{profile.api_port}" for address in ("127.0.0.1", profile.host_address)
+    )
+    for key in [*machine.paths(NAME).root.rglob("*.key"), machine.paths(NAME).pki]:
+        assert key.stat().st_mode & 0o077 == 0, key
+
+
+def test_a_node_sees_neither_keys_nor_store(machine: Machine) -> None:
+    paths = machine.paths(NAME)
+    seen = machine.navarch("ssh", "-p", NAME, "--", "find", str(machine.home), "-maxdepth", "3")
+    assert str(paths.node(NAME)) in seen
+    assert str(paths.pki) not in seen
+    assert str(paths.store) not in seen
+
+
+def test_what_is_for_nobody_does_not_leave(machine: Machine) -> None:
+    """Unknown Services and pods are refused at once, from the host as from a node."""
+    profile = machine.profile(NAME)
+    unknown = [
+        profile.service_cidr.replace("0.0/16", "77.77"),
+        profile.pod_cidr.replace("0.0/16", "77.77"),
+    ]
+    for address in unknown:
+        begin = time.monotonic()
+        with pytest.raises(OSError), socket.create_connection((address, 80), 5):
+            pass
+        assert time.monotonic() - begin < 2, address
+        command = ["ssh", "-p", NAME, "--", "busybox", "nc", "-w", "5", address, "80"]
+        begin = time.monotonic()
+        machine.navarch(*command, expect=None)
+        assert time.monotonic() - begin < 3, address
+
+
+@pytest.mark.parametrize(
+    "victim",
+    ["apiserver", "controllers", f"node-{NAME}", f"containerd-{NAME}", "supervisor", "everything"],
+)
+def test_killed_processes_come_back_and_containers_do_not_notice(
+    machine: Machine, victim: str
+) -> None:
+    before = running_pod(machine, "steady")
+    names = [victim] if victim != "everything" else list(machine.pids(NAME))
+    machine.kill(NAME, names)
+    if "supervisor" in names:
+        machine.navarch("start", "-p", NAME)
+    eventually(lambda: all(machine.pid(NAME, name) for name in names), f"{names} is back")
+    machine.navarch("start", "-p", NAME)
+    assert container(machine, "steady") == before
+    status = machine.get("pod", "steady")["status"]["containerStatuses"][0]
+    assert (status["restartCount"], status["ready"]) == (0, True)
+    # The cluster does not only look alive: it works.
+    name = f"after-{victim.partition('-')[0]}"
+    running_pod(machine, name)
+    machine.kubectl("delete", "pod", name, "--timeout=30s")
+
+
+def test_starting_a_running_cluster_restarts_nothing(machine: Machine) -> None:
+    before = machine.pids(NAME)
+    machine.navarch("start", "-p", NAME)
+    assert machine.pids(NAME) == before
+
+
+def test_a_workload_survives_stop_and_start(machine: Machine) -> None:
+    machine.kubectl("apply", "-f", "-", feed=pod("kept", "sleep 1000000", restartPolicy="Always"))
+    machine.kubectl("wait", "--for=condition=Ready", "pod/kept", "--timeout=60s")
+    machine.kubectl("create", "configmap", "note", "--from-literal=key=value")
+    uid = machine.get("pod", "kept")["metadata"]["uid"]
+    profile = machine.profile(NAME)
+
+    machine.navarch("stop", "-p", NAME)
+    assert machine.pids(NAME) == {}
+    kept = ("file ",)
+    left = [line for line in machine.traces(profile) if not line.startswith(kept)]
+    assert left == []
+    assert "host: Stopped" in machine.navarch("status", "-p", NAME, expect=7)
+
+    machine.navarch("start", "-p", NAME)
+    machine.remember_namespaces(NAME)
+    machine.kubectl("wait", "--for=condition=Ready", "pod/kept", "--timeout=90s")
+    found = machine.get("pod", "kept")
+    assert found["metadata"]["uid"] == uid
+    assert found["status"]["containerStatuses"][0]["restartCount"] >= 1
+    assert machine.get("configmap", "note")["data"] == {"key": "value"}
+    machine.kubectl("delete", "pod", "kept", "--timeout=30s")
+
+
+def test_a_reboot_is_healed(machine: Machine) -> None:
+    """After a reboot no process, namespace, link or control group is left, but files that speak of
+    them are."""
+    running_pod(machine, "rebooted")
+    profile, paths = machine.profile(NAME), machine.paths(NAME)
+    pins = Pins(paths.pins, NAME)
+    pids = [machine.pid(NAME, "supervisor"), *machine.pids(NAME).values()]
+    inside = namespaces.processes_inside(pins)
+    grouped = processes.cgroup_processes(profile.cgroup)
+    for pid in {*pids, *inside, *grouped}:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    processes.wait_gone({*pids, *inside, *grouped}, 10)
+    for kind in namespaces.KINDS:
+        kernel.umount(pins.file(kind), kernel.MNT_DETACH)
+    kernel.umount(paths.pins, kernel.MNT_DETACH)
+    subprocess.run(["ip", "link", "del", profile.bridge], check=True)
+    subprocess.run(["nft", "delete", "table", "ip", profile.bridge], check=True)
+    processes.remove_cgroup(profile.cgroup)
+    assert list(paths.run.glob("*.pid"))
+
+    machine.navarch("start", "-p", NAME)
+    machine.remember_namespaces(NAME)
+    machine.kubectl("wait", "--for=condition=Ready", "pod/rebooted", "--timeout=90s")
+    running_pod(machine, "afterwards")
+
+
+def test_profiles_live_side_by_side(machine: Machine) -> None:
+    machine.navarch("start", "-p", "other", "--nodes", "2")
+    machine.remember_namespaces("other")
+    other = machine.profile("other")
+    try:
+        assert machine.kubectl("config", "current-context").strip() == "other"
+        assert len(machine.get("nodes")["items"]) == 2
+        machine.navarch("profile", "use", NAME)
+        assert len(machine.get("nodes")["items"]) == 1
+        assert "other" in machine.navarch("profile", "list")
+        machine.navarch("image", "load", "-p", "other", str(machine.home.parent / "shell.tar"))
+        machine.navarch("profile", "use", "other")
+        _pods_on_two_nodes_talk(machine)
+    finally:
+        machine.navarch("profile", "use", NAME)
+        machine.navarch("delete", "-p", "other")
+    home = str(machine.paths("other").root)
+    left = [
+        line
+        for line in machine.traces(other)
+        if not line.startswith("file ") or line.startswith(f"file {home}")
+    ]
+    assert [line for line in left if not line.startswith("process ") or home in line] == []
+    assert "Running" in machine.navarch("status", "-p", NAME)
+
+
+def _pods_on_two_nodes_talk(machine: Machine) -> None:
+    serve = "mkdir /w; echo hello > /w/index.html; httpd -f -p 8080 -h /w"
+    machine.kubectl("apply", "-f", "-", feed=pod("server", serve, node="other"))
+    machine.kubectl("apply", "-f", "-", feed=pod("asker", "sleep 1000000", node="other-m02"))
+    for name in ("server", "asker"):
+        machine.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+    address = machine.get("pod", "server")["status"]["podIP"]
+    url = f"http://{address}:8080/"
+    answer = machine.kubectl("exec", "asker", "--", "wget", "-q", "-T", "5", "-O", "-", url)
+    assert answer.strip() == "hello"
+
+
+def test_the_api_alone_and_simulated_nodes(machine: Machine) -> None:
+    machine.navarch("start", "-p", "api", "--nodes", "0", "--keep-context")
+    try:
+        status = machine.navarch("status", "-p", "api")
+        assert "kubelet" not in status
+        assert machine.kubectl("--context", "api", "get", "namespace", "default")
+        machine.navarch("start", "-p", "api", "--simulated", "3", "--keep-context")
+        found = machine.kubectl("--context", "api", "get", "nodes", "-o", "name").split()
+        assert len(found) == 3
+    finally:
+        machine.navarch("delete", "-p", "api")
+
+
+def test_delete_leaves_nothing(machine: Machine) -> None:
+    """The last test of this cluster: with pods running, it goes without a trace."""
+    running_pod(machine, "last")
+    profile = machine.profile(NAME)
+    assert machine.traces(profile)
+    machine.navarch("delete", "-p", NAME)
+    assert machine.traces(profile) == []
+    assert not machine.kubeconfig.exists()
+    assert not machine.home.exists()
