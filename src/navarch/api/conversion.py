@@ -42,20 +42,6 @@ def _completed(change: Callable[[Object], None], target: Kind) -> Conversion:
     return convert
 
 
-def stored_field(kind: Kind, field: str) -> str:
-    """A field selector's field as the stored version names it: `regarding.name` of an
-    events.k8s.io Event is `involvedObject.name`. Fields the version does not offer come back
-    empty."""
-    if (kind.group, kind.kind) != ("events.k8s.io", "Event"):
-        return field
-    if field.startswith("regarding."):
-        return "involvedObject." + field.removeprefix("regarding.")
-    if field == "reportingController":
-        return "reportingComponent"
-    known = ("reason", "type", "metadata.namespace", "metadata.name")
-    return field if field in known else ""
-
-
 # Events.
 
 _EVENT_FIELDS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from navarch.api.conversion import conversions, stored_field
+from navarch.api.conversion import conversions
 from navarch.api.kinds import KINDS, Kind, kind_by_name
 from navarch.api.schema.decode import FieldValidation, decode_object
 
@@ -261,21 +261,6 @@ def test_stored_forms() -> None:
     assert claim["spec"]["devices"]["requests"] == [
         {"name": "a", "exactly": {"deviceClassName": "gpu"}}
     ]
-
-
-@pytest.mark.parametrize(
-    ("field", "stored"),
-    [
-        ("regarding.name", "involvedObject.name"),
-        ("reportingController", "reportingComponent"),
-        ("reason", "reason"),
-        ("metadata.name", "metadata.name"),
-        ("involvedObject.name", ""),
-    ],
-)
-def test_fields_of_events_have_other_names_in_the_store(field: str, stored: str) -> None:
-    assert stored_field(EVENT, field) == stored
-    assert stored_field(row("", "v1", "Event"), field) == field
 
 
 def test_all_other_versions_differ_in_name_alone() -> None:
