@@ -19,6 +19,7 @@ from navarch.api.types.core_v1 import Event, Namespace, Pod
 from navarch.client.client import Client
 from navarch.client.config import ClientConfig
 from navarch.node.cri.client import CriRuntime
+from navarch.node.cri.values import RuntimeFailure
 from navarch.node.main import run_with
 from navarch.node.settings import NodeOptions
 
@@ -156,10 +157,19 @@ async def _cluster(environment: RuntimeEnvironment, directory: Path) -> AsyncIte
         finally:
             if cluster.agent is not None:
                 await cluster.stop_agent()
-            for state in await runtime.pods():
-                for sandbox in state.sandboxes:
+            await _remove_all_pods(runtime)
+
+
+async def _remove_all_pods(runtime: CriRuntime) -> None:
+    """A start that was interrupted a moment ago may keep the runtime busy a little longer."""
+    async with asyncio.timeout(20):
+        while states := await runtime.pods():
+            for sandbox in [each for state in states for each in state.sandboxes]:
+                try:
                     await runtime.stop_sandbox(sandbox.id)
                     await runtime.remove_sandbox(sandbox.id)
+                except RuntimeFailure:
+                    await asyncio.sleep(0.1)
 
 
 async def _ensure_namespaces(client: Client) -> None:

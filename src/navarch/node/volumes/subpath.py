@@ -29,7 +29,8 @@ def bind_subpath(volume: Path, subpath: str, target: Path) -> Path:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise VolumeProblem(f"failed to prepare subPath {subpath}: {error.strerror}") from error
+        reason = os.strerror(error.errno or 0)
+        raise VolumeProblem(f"failed to prepare subPath {subpath}: {reason}") from error
     finally:
         os.close(root)
     return target

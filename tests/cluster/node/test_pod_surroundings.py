@@ -1,0 +1,304 @@
+"""What a container finds around itself: volumes, environment, identity, network files, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from navarch.api.types.core_v1 import Pod
+
+from tests.cluster.node.conftest import Cluster, pod, shell
+from tests.cluster.node.test_pod_life import FOREVER, is_ready, reason_of
+
+pytestmark = pytest.mark.cluster
+
+
+async def create(cluster: Cluster, plural: str, kind: str, name: str, **body: Any) -> None:
+    metadata = {"name": name, "namespace": "default"}
+    await cluster.client.dynamic("", "v1", plural).create(
+        {"apiVersion": "v1", "kind": kind, "metadata": metadata, **body}
+    )
+
+
+async def output(cluster: Cluster, document: dict[str, Any], container: str = "main") -> str:
+    """What a pod that runs to its end prints."""
+    document["spec"]["restartPolicy"] = "Never"
+    created = await cluster.create(document)
+    ended = await cluster.wait(created.metadata.name, ended_well)
+    return await cluster.logs(ended, container)
+
+
+def ended_well(pod: Pod) -> bool:
+    assert pod.status.phase != "Failed", pod.status
+    return pod.status.phase == "Succeeded"
+
+
+async def test_config_maps_and_secrets_as_files(cluster: Cluster) -> None:
+    await create(cluster, "configmaps", "ConfigMap", "config",
+                 data={"plain": "text", "other": "x"}, binaryData={"raw": "AAEC"})  # fmt: skip
+    secret = {"password": base64.b64encode(b"hush").decode()}
+    await create(cluster, "secrets", "Secret", "secret", data=secret)
+    script = """
+cat /config/plain; echo; ls -l /config/ | awk 'NR>1 {print $1, $9, $10, $11}'
+stat -c '%a' /config/raw -L; hexdump -C /config/raw | head -1
+cat /secret/inner/file; echo; stat -L -c '%a %g' /secret/inner/file; grep ' /secret ' /proc/mounts
+cat /part
+echo no > /config/plain || echo refused
+"""
+    container = shell("main", script, volumeMounts=[
+        {"name": "config", "mountPath": "/config"},
+        {"name": "secret", "mountPath": "/secret"},
+        {"name": "config", "mountPath": "/part", "subPath": "other"},
+    ])  # fmt: skip
+    text = await output(
+        cluster,
+        pod("files", container, securityContext={"fsGroup": 4321}, volumes=[
+            {"name": "config", "configMap": {"name": "config"}},
+            {"name": "secret", "secret": {"secretName": "secret", "items": [
+                {"key": "password", "path": "inner/file", "mode": 0o400}]}},
+        ]),
+    )  # fmt: skip
+    lines = text.splitlines()
+    assert lines[0] == "text"
+    assert "lrwxrwxrwx other -> ..data/other" in lines
+    assert "644" in lines
+    assert "hush" in lines and "440 4321" in lines
+    assert any(line.startswith("tmpfs /secret tmpfs ro") for line in lines)
+    assert lines[-1] == "xrefused"
+
+
+async def test_files_follow_their_config_map(cluster: Cluster) -> None:
+    await create(cluster, "configmaps", "ConfigMap", "live", data={"key": "one"})
+    container = shell("main", FOREVER, volumeMounts=[{"name": "live", "mountPath": "/live"}])
+    await cluster.create(
+        pod("follower", container, volumes=[{"name": "live", "configMap": {"name": "live"}}])
+    )
+    ready = await cluster.wait("follower", is_ready)
+    maps = cluster.client.dynamic("", "v1", "configmaps")
+    await maps.patch("live", "default", {"data": {"key": None, "other": "two"}})
+    # The next refresh is a minute away; a new agent refreshes at once.
+    await cluster.stop_agent()
+    cluster.start_agent()
+    base = cluster.options.root_directory / "pods" / ready.metadata.uid / "volumes"
+    directory = base / "kubernetes.io~configmap" / "live"
+    async with asyncio.timeout(10):
+        while not (directory / "other").exists():
+            await asyncio.sleep(0.05)
+    assert (directory / "other").read_text() == "two"
+    assert sorted(each.name for each in directory.iterdir() if each.name[0] != ".") == ["other"]
+
+
+async def test_a_pod_waits_for_its_volume(cluster: Cluster) -> None:
+    container = shell("main", "cat /config/key",
+                      volumeMounts=[{"name": "config", "mountPath": "/config"}])  # fmt: skip
+    await cluster.create(
+        pod("patient", container, restartPolicy="Never",
+            volumes=[{"name": "config", "configMap": {"name": "later"}}])  # fmt: skip
+    )
+    await cluster.wait("patient", lambda each: each.status.podIP != "")
+    async with asyncio.timeout(5):
+        while not any(reason == "FailedMount" for reason, _ in await cluster.events("patient")):
+            await asyncio.sleep(0.05)
+    assert (
+        "FailedMount",
+        'MountVolume.SetUp failed for volume "config" : configmap "later" not found',
+    ) in await cluster.events("patient")
+    waiting = await cluster.get("patient")
+    assert reason_of(waiting) == "ContainerCreating"
+    await create(cluster, "configmaps", "ConfigMap", "later", data={"key": "came"})
+    ended = await cluster.wait("patient", ended_well)
+    assert await cluster.logs(ended, "main") == "came"
+
+
+async def test_empty_dirs(cluster: Cluster) -> None:
+    script = "stat -c %a /disk /memory; grep ' /memory ' /proc/mounts; cat /disk/hello"
+    writer = shell("writer", "echo shared > /disk/hello")
+    main = shell("main", script)
+    writer["volumeMounts"] = [{"name": "disk", "mountPath": "/disk"}]
+    main["volumeMounts"] = [
+        {"name": "disk", "mountPath": "/disk"},
+        {"name": "memory", "mountPath": "/memory"},
+    ]
+    volumes = [
+        {"name": "disk", "emptyDir": {}},
+        {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
+    ]
+    text = await output(cluster, pod("empty", main, initContainers=[writer], volumes=volumes))
+    lines = text.splitlines()
+    assert lines[:2] == ["777", "777"]
+    assert lines[2].startswith("tmpfs /memory tmpfs rw") and "size=8192k" in lines[2]
+    assert lines[3] == "shared"
+
+
+async def test_variables(cluster: Cluster) -> None:
+    await create(cluster, "configmaps", "ConfigMap", "vars", data={"COLOUR": "blue", "a.b": "dot"})
+    env = [
+        {"name": "FIRST", "value": "1"},
+        {"name": "SECOND", "value": "$(FIRST)-$$(FIRST)-$(MISSING)"},
+        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "LABEL", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['tier']"}}},
+        {"name": "KEY", "valueFrom": {"configMapKeyRef": {"name": "vars", "key": "COLOUR"}}},
+        {"name": "NONE", "valueFrom": {"configMapKeyRef": {
+            "name": "vars", "key": "none", "optional": True}}},
+    ]  # fmt: skip
+    container = shell("main", "env; echo $0", env=env, args=["$(FIRST)"],
+                      envFrom=[{"prefix": "P_", "configMapRef": {"name": "vars"}}])  # fmt: skip
+    document = pod("vars", container)
+    document["metadata"]["labels"] = {"tier": "front"}
+    text = await output(cluster, document)
+    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    shown = await cluster.get("vars")
+    assert values["SECOND"] == "1-$(FIRST)-$(MISSING)"
+    assert values["POD_IP"] == shown.status.podIP
+    assert (values["LABEL"], values["KEY"], values["P_COLOUR"]) == ("front", "blue", "blue")
+    assert "NONE" not in values and values["HOSTNAME"] == "vars"
+    assert text.splitlines()[-1] == "1"
+
+
+async def test_a_missing_source_is_waited_for(cluster: Cluster) -> None:
+    env = [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "later", "key": "k"}}}]
+    await cluster.create(pod("keyless", shell("main", "echo $KEY", env=env),
+                             restartPolicy="Never"))  # fmt: skip
+    waiting = await cluster.wait(
+        "keyless", lambda each: reason_of(each) == "CreateContainerConfigError"
+    )
+    state = waiting.status.containerStatuses[0].state.waiting
+    assert state is not None and state.message == 'secret "later" not found'
+    await create(cluster, "secrets", "Secret", "later", data={"k": "aGk="})
+    ended = await cluster.wait("keyless", ended_well)
+    assert await cluster.logs(ended, "main") == "hi"
+
+
+async def test_network_files(cluster: Cluster) -> None:
+    text = await output(
+        cluster,
+        pod("net", shell("main", "cat /etc/hosts /etc/resolv.conf; hostname"),
+            hostname="box", subdomain="sub", dnsConfig={"options": [{"name": "ndots", "value": "2"}]},
+            hostAliases=[{"ip": "10.1.1.1", "hostnames": ["foo", "bar"]}]),
+    )  # fmt: skip
+    shown = await cluster.get("net")
+    assert text.startswith("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n")
+    assert f"{shown.status.podIP}\tbox.sub.default.svc.cluster.local\tbox\n" in text
+    assert "\n# Entries added by HostAliases.\n10.1.1.1\tfoo\tbar\n" in text
+    assert "search default.svc.cluster.local svc.cluster.local cluster.local example.test\n" in text
+    assert "nameserver 10.96.0.10\n" in text and "options ndots:2\n" in text
+    assert text.endswith("\nbox")
+
+
+async def test_identity_and_rights(cluster: Cluster) -> None:
+    script = (
+        "id; touch /x 2>&1; grep -E 'NoNewPrivs|CapEff|Seccomp:' /proc/self/status;"
+        " cat /proc/1/oom_score_adj"
+    )
+    context = {
+        "runAsUser": 1001,
+        "readOnlyRootFilesystem": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    text = await output(
+        cluster,
+        pod("modest", shell("main", script, securityContext=context),
+            securityContext={"runAsGroup": 2002, "supplementalGroups": [3003], "fsGroup": 4004}),
+    )  # fmt: skip
+    assert "uid=1001 gid=2002" in text and "groups=2002,3003,4004" in text
+    assert "Read-only file system" in text
+    assert "CapEff:\t0000000000000000" in text and "NoNewPrivs:\t1" in text
+    assert "Seccomp:\t2" in text
+    assert text.endswith("\n1000")
+
+
+async def test_root_is_refused_where_it_must_not_be(cluster: Cluster) -> None:
+    await cluster.create(
+        pod("rooted", shell("main", "true", securityContext={"runAsNonRoot": True}))
+    )
+    waiting = await cluster.wait(
+        "rooted", lambda each: reason_of(each) == "CreateContainerConfigError"
+    )
+    state = waiting.status.containerStatuses[0].state.waiting
+    assert state is not None
+    assert state.message == (
+        "container has runAsNonRoot and image will run as root (pod: "
+        f'"rooted_default({waiting.metadata.uid})", container: main)'
+    )
+
+
+async def test_limits_reach_the_kernel(cluster: Cluster) -> None:
+    resources = {"requests": {"cpu": "250m", "memory": "32Mi"},
+                 "limits": {"cpu": "500m", "memory": "64Mi"}}  # fmt: skip
+    await cluster.create(pod("limited", shell("main", FOREVER, resources=resources)))
+    ready = await cluster.wait("limited", is_ready)
+    state = (await cluster.runtime.pods())[0]
+    root = f"{cluster.options.cgroup_root}/kubepods/burstable/pod{ready.metadata.uid}"
+    own = f"{root}/{state.containers[0].id}"
+    base = Path("/sys/fs/cgroup")
+    if (base / "cgroup.controllers").exists():
+        assert Path(f"{base}{own}/cpu.max").read_text() == "50000 100000\n"
+        assert Path(f"{base}{own}/memory.max").read_text() == f"{64 << 20}\n"
+        assert Path(f"{base}{root}/memory.max").read_text() == f"{64 << 20}\n"
+    else:
+        assert Path(f"{base}/cpu{own}/cpu.cfs_quota_us").read_text() == "50000\n"
+        assert Path(f"{base}/cpu{own}/cpu.shares").read_text() == "256\n"
+        assert Path(f"{base}/memory{own}/memory.limit_in_bytes").read_text() == f"{64 << 20}\n"
+        assert Path(f"{base}/memory{root}/memory.limit_in_bytes").read_text() == f"{64 << 20}\n"
+        assert Path(f"{base}/cpu{root}/cpu.shares").read_text() == "256\n"
+
+
+async def test_a_shared_process_namespace(cluster: Cluster) -> None:
+    script = "sleep 1; ps -o args"
+    text = await output(
+        cluster,
+        pod("together", shell("main", script), shell("other", "sleep 3"),
+            shareProcessNamespace=True),
+    )  # fmt: skip
+    assert "/pause" in text and "sleep 3" in text
+
+
+async def test_termination_messages(cluster: Cluster) -> None:
+    written = shell("written", "printf DONE > /dev/termination-custom-log",
+                    terminationMessagePath="/dev/termination-custom-log",
+                    securityContext={"runAsUser": 1000})  # fmt: skip
+    logged = shell("logged", "echo from the log; exit 1",
+                   terminationMessagePolicy="FallbackToLogsOnError")  # fmt: skip
+    await cluster.create(pod("telling", written, logged, restartPolicy="Never"))
+    ended = await cluster.wait("telling", lambda each: each.status.phase == "Failed")
+    messages = {
+        status.name: status.state.terminated.message
+        for status in ended.status.containerStatuses
+        if status.state.terminated is not None
+    }
+    assert messages == {"written": "DONE", "logged": "from the log\n"}
+
+
+async def test_a_subpath_cannot_leave_its_volume(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "escape").symlink_to("/etc")
+    container = shell("main", "ls /inside", volumeMounts=[
+        {"name": "host", "mountPath": "/inside", "subPath": "escape"}])  # fmt: skip
+    await cluster.create(
+        pod("prisoner", container, volumes=[{"name": "host", "hostPath": {"path": str(tmp_path)}}])
+    )
+    waiting = await cluster.wait(
+        "prisoner", lambda each: reason_of(each) == "CreateContainerConfigError"
+    )
+    state = waiting.status.containerStatuses[0].state.waiting
+    assert state is not None
+    assert state.message == "failed to prepare subPath escape: Invalid cross-device link"
+
+
+async def test_a_host_port(cluster: Cluster) -> None:
+    script = "mkdir /www; hostname > /www/index.html; httpd -p 8080 -h /www; " + FOREVER
+    container = shell("main", script, ports=[{"containerPort": 8080, "hostPort": 18080}])
+    await cluster.create(pod("ported", container))
+    ready = await cluster.wait("ported", is_ready)
+    await cluster.create(
+        pod("asking", shell("main", "until wget -qO- http://10.251.7.1:18080/; do sleep 0.1; done"),
+            restartPolicy="Never")  # fmt: skip
+    )
+    ended = await cluster.wait("asking", ended_well)
+    assert await cluster.logs(ended, "main") == "ported"
+    assert ready.status.hostIP == "127.0.0.1"
