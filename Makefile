@@ -25,7 +25,7 @@ lint: $(STAMP)  ## Formatting, lint rules, types, import contract
 	$(BIN)/ruff format --check src tests tools bench examples
 	$(BIN)/ruff check src tests tools bench examples
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timing
+	$(BIN)/lint-imports
 
 format: $(STAMP)  ## Put the code into the project's format
 	$(BIN)/ruff check --fix src tests tools bench examples
