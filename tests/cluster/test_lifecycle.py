@@ -40,12 +40,11 @@ def eventually(condition: Callable[[], object], what: str, timeout: float = 60.0
 def machine() -> Iterator[Machine]:
     home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
     found = Machine(home / "home", home / "kubeconfig")
+    archive = build_busybox(home / "shell.tar", SHELL_IMAGE)
     found.navarch("start", "-p", NAME)
     found.remember_namespaces(NAME)
     try:
-        found.navarch(
-            "image", "load", "-p", NAME, str(build_busybox(home / "shell.tar", SHELL_IMAGE))
-        )
+        found.navarch("image", "load", "-p", NAME, str(archive))
         yield found
     finally:
         found.navarch("delete", "--all", expect=None)

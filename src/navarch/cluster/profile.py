@@ -316,12 +316,13 @@ def free_api_port(taken: Collection[Profile]) -> int:
     """The first port from 8443 that is neither another profile's nor in use on loopback."""
     reserved = {profile.api_port for profile in taken}
     for port in range(FIRST_API_PORT, FIRST_API_PORT + 1000):
-        if port not in reserved and _is_free(port):
+        if port not in reserved and is_free(port):
             return port
     raise ClusterError("no free TCP port between 8443 and 9442 on 127.0.0.1")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port of the loopback interface."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

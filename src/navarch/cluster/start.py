@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from navarch.cluster import (
@@ -88,7 +88,14 @@ def _settle(request: StartRequest) -> Profile:
         return profile.resized(
             existing, default if request.nodes is None else request.nodes, request.simulated
         )
-    return profile.resized(existing, request.nodes, request.simulated)
+    found = profile.resized(existing, request.nodes, request.simulated)
+    paths = profile.paths_of(found.name)
+    if processes.read_pid_file(paths.run / "apiserver.pid") or profile.is_free(found.api_port):
+        return found
+    # Somebody else has taken the port while the cluster was stopped. Everything that names it is
+    # written anew at each start, so another one does as well.
+    others = [other for other in profile.all_profiles() if other.name != found.name]
+    return replace(found, api_port=profile.free_api_port(others))
 
 
 def check_requirements(wanted: Profile) -> None:
@@ -197,11 +204,12 @@ def _supervise(wanted: Profile, paths: Paths) -> None:
     """Tell the supervisor what shall run, or start one."""
     file = paths.run / "supervisor.json"
     profile.write_file(file, composition.describe(wanted, paths).encode())
+    # What it said of earlier failures is no longer true.
+    (paths.run / "state.json").unlink(missing_ok=True)
     running = processes.read_pid_file(paths.run / "supervisor.pid")
     if running is not None:
         running.signal(signal.SIGHUP)
         return
-    (paths.run / "state.json").unlink(missing_ok=True)
     log = os.open(
         paths.logs / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
     )

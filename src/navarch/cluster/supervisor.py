@@ -179,6 +179,7 @@ class Supervisor:
                     self._forget(child)
                 else:
                     self._stop(child, time.monotonic())
+        self._report()
         say("the description was read again")
 
     def stop_all(self) -> None:
