@@ -15,8 +15,9 @@ import importlib
 import logging
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from navarch.client import (
@@ -41,13 +42,13 @@ class ManagerOptions:
     controllers: tuple[str, ...] = ("*",)
     """Names of controllers, `*` for all, `-name` for none of that name."""
     cluster_cidr: str = ""
-    """Addresses for pods, one range per address family, separated by commas; each node gets a
-    part. Empty leaves the nodes' ranges to somebody else."""
+    """Addresses for pods, of which each node gets a part. Empty: nodes get theirs elsewhere."""
     node_cidr_mask_size: int = 24
-    """The size of a node's part of the IPv4 range, as a prefix length."""
-    node_cidr_mask_size_ipv6: int = 64
+    """The size of a node's part, as a prefix length."""
     root_ca: str = ""
-    """A file with the certificates that pods trust the API server by."""
+    """A file with the certificates by which pods trust the API server. Empty: not published."""
+    node_monitor_grace_seconds: float = 50.0
+    """A node that is not heard of for so long counts as unreachable."""
     terminated_pod_threshold: int = 12500
     """So many finished pods are kept; the oldest above that are collected. 0 keeps them all."""
     leader_elect: bool = False
@@ -63,6 +64,7 @@ class Registered:
     module: str
     class_name: str
     arguments: Arguments = lambda options: {}
+    is_needed: Callable[[ManagerOptions], bool] = lambda options: True
 
     def make(self, context: ControllerContext, options: ManagerOptions) -> Controller:
         module = importlib.import_module(f"navarch.controllers.{self.module}")
@@ -78,19 +80,51 @@ CONTROLLERS: Mapping[str, Registered] = {
     "deployment": Registered("deployment", "DeploymentController"),
     "endpoints": Registered("endpoints", "EndpointsController"),
     "endpointslice": Registered("endpointslice", "EndpointSliceController"),
+    "serviceaccount": Registered("serviceaccount", "ServiceAccountController"),
+    "root-ca-certificate-publisher": Registered(
+        "root_ca",
+        "RootCaPublisher",
+        lambda options: {"read_ca": Path(options.root_ca).read_text},
+        lambda options: bool(options.root_ca),
+    ),
+    "nodeipam": Registered(
+        "node_ipam",
+        "NodeIpamController",
+        lambda options: {
+            "cluster_cidr": options.cluster_cidr,
+            "mask_size": options.node_cidr_mask_size,
+        },
+        lambda options: bool(options.cluster_cidr),
+    ),
+    "nodelifecycle": Registered(
+        "node_lifecycle",
+        "NodeLifecycleController",
+        lambda options: {"grace_seconds": options.node_monitor_grace_seconds},
+    ),
+    "taint-eviction": Registered("taint_eviction", "TaintEvictionController"),
+    "namespace": Registered("namespace", "NamespaceController"),
+    "ttl-after-finished": Registered("ttl_after_finished", "TtlAfterFinishedController"),
+    "podgc": Registered(
+        "pod_gc",
+        "PodGarbageCollector",
+        lambda options: {"terminated_pod_threshold": options.terminated_pod_threshold},
+    ),
 }
 """By the names that upstream's `--controllers` knows."""
 
 
-def selected(patterns: Sequence[str]) -> list[str]:
+def selected(options: ManagerOptions) -> list[str]:
     """The names of the controllers to run. Raises ValueError for one that does not exist."""
+    patterns = options.controllers
     for pattern in patterns:
         if pattern != "*" and pattern.removeprefix("-") not in CONTROLLERS:
             raise ValueError(f"no controller is called {pattern.removeprefix('-')!r}")
     return [
         name
-        for name in CONTROLLERS
-        if f"-{name}" not in patterns and (name in patterns or "*" in patterns)
+        for name, registered in CONTROLLERS.items()
+        if f"-{name}" not in patterns
+        and (name in patterns or "*" in patterns)
+        and registered.is_needed(options)
     ]
 
 
@@ -114,7 +148,7 @@ async def run_controllers(client: Client, options: ManagerOptions) -> None:
     context = ControllerContext(client, InformerFactory(client), client.clock)
     try:
         # All are made before anything starts: indexes and handlers belong to an empty cache.
-        made = [CONTROLLERS[name].make(context, options) for name in selected(options.controllers)]
+        made = [CONTROLLERS[name].make(context, options) for name in selected(options)]
         await context.informers.start()
         log.info("running %s", ", ".join(controller.name for controller in made))
         async with asyncio.TaskGroup() as group:

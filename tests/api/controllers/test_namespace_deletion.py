@@ -1,0 +1,125 @@
+"""Namespaces that are deleted: what goes when, and what is told meanwhile."""
+
+from __future__ import annotations
+
+import time
+
+from navarch.api.errors import ApiError
+from navarch.api.types.core_v1 import ConfigMap, Namespace, Pod
+from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.client import Client
+
+from .conftest import Kubelet, add_node, eventually, pod, running
+
+
+async def make_namespace(client: Client, name: str) -> Namespace:
+    return await client.resource(Namespace).create(Namespace(metadata=ObjectMeta(name=name)))
+
+
+async def is_gone(client: Client, name: str) -> bool:
+    try:
+        await client.resource(Namespace).get(name)
+    except ApiError as error:
+        return error.is_not_found
+    return False
+
+
+async def test_an_empty_namespace_goes_at_once(client: Client) -> None:
+    async with running(client, "namespace"):
+        await make_namespace(client, "a")
+        started = time.monotonic()
+        await client.resource(Namespace).delete("a")
+        await eventually(lambda: is_gone(client, "a"), "the namespace's end")
+        assert time.monotonic() - started < 1.0
+
+
+async def test_pods_go_before_anything_else(client: Client) -> None:
+    await make_namespace(client, "b")
+    await add_node(client)
+    held = pod("held")
+    held.metadata.namespace = "b"
+    held.metadata.finalizers = ["example.com/hold"]
+    await client.resource(Pod).create(held)
+    settings = ConfigMap(metadata=ObjectMeta(name="settings", namespace="b"))
+    await client.resource(ConfigMap).create(settings)
+
+    async def told() -> Namespace | None:
+        namespace = await client.resource(Namespace).get("b")
+        by_type = {c.type: c for c in namespace.status.conditions}
+        assert by_type["NamespaceContentRemaining"].status == "True"
+        return namespace
+
+    async with running(client, "namespace"), Kubelet(client):
+        await client.resource(Namespace).delete("b")
+        namespace = await eventually(told, "the condition on what remains")
+        assert namespace.status.phase == "Terminating"
+        conditions = {c.type: (c.status, c.reason, c.message) for c in namespace.status.conditions}
+        assert conditions == {
+            "NamespaceDeletionDiscoveryFailure": (
+                "False",
+                "ResourcesDiscovered",
+                "All resources successfully discovered",
+            ),
+            "NamespaceDeletionGroupVersionParsingFailure": (
+                "False",
+                "ParsedGroupVersions",
+                "All legacy kube types successfully parsed",
+            ),
+            "NamespaceDeletionContentFailure": (
+                "False",
+                "ContentDeleted",
+                "All content successfully deleted, may be waiting on finalization",
+            ),
+            "NamespaceContentRemaining": (
+                "True",
+                "SomeResourcesRemain",
+                "Some resources are remaining: pods. has 1 resource instances",
+            ),
+            "NamespaceFinalizersRemaining": (
+                "True",
+                "SomeFinalizersRemain",
+                "Some content in the namespace has finalizers remaining: "
+                "example.com/hold in 1 resource instances",
+            ),
+        }
+        assert (await client.resource(Pod).get("held", "b")).metadata.deletionTimestamp
+        assert not (
+            await client.resource(ConfigMap).get("settings", "b")
+        ).metadata.deletionTimestamp
+        await client.resource(Pod).patch("held", "b", {"metadata": {"finalizers": None}})
+        await eventually(lambda: is_gone(client, "b"), "the namespace's end")
+
+
+async def test_content_that_others_hold_keeps_the_namespace(client: Client) -> None:
+    await make_namespace(client, "c")
+    held = ConfigMap(metadata=ObjectMeta(name="held", namespace="c", finalizers=["example.com/x"]))
+    await client.resource(ConfigMap).create(held)
+    async with running(client, "namespace"):
+        await client.resource(Namespace).delete("c")
+
+        async def told() -> bool:
+            namespace = await client.resource(Namespace).get("c")
+            messages = [c.message for c in namespace.status.conditions]
+            return "Some resources are remaining: configmaps. has 1 resource instances" in messages
+
+        await eventually(told, "the condition on what remains")
+        await client.resource(ConfigMap).patch("held", "c", {"metadata": {"finalizers": None}})
+        await eventually(lambda: is_gone(client, "c"), "the namespace's end")
+
+
+async def test_a_foreign_finalizer_keeps_the_empty_namespace(client: Client) -> None:
+    namespace = await make_namespace(client, "d")
+    namespace.spec.finalizers.append("example.com/hold")
+    await client.resource(Namespace).update(namespace, subresource="finalize")
+    async with running(client, "namespace"):
+        await client.resource(Namespace).delete("d")
+
+        async def ours_is_off() -> bool:
+            found = await client.resource(Namespace).get("d")
+            return found.spec.finalizers == ["example.com/hold"]
+
+        await eventually(ours_is_off, "the namespace controller's part")
+        namespace = await client.resource(Namespace).get("d")
+        namespace.spec.finalizers = []
+        await client.resource(Namespace).update(namespace, subresource="finalize")
+        await eventually(lambda: is_gone(client, "d"), "the namespace's end")
