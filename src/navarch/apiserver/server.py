@@ -22,19 +22,31 @@ from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.registry.resource import Catalog
 from navarch.apiserver.security import Security, build_security
+from navarch.apiserver.services.addresses import AddressAllocator
+from navarch.apiserver.services.kubernetes import KubernetesService
+from navarch.apiserver.services.ports import PortAllocator
+from navarch.apiserver.services.reservation import ServiceAllocator
 from navarch.apiserver.start import bootstrap_access
 from navarch.apiserver.subresources.binding import add_binding
 from navarch.apiserver.subresources.eviction import add_eviction
 from navarch.apiserver.subresources.plain import add_plain
 from navarch.apiserver.subresources.reviews import add_reviews
 from navarch.apiserver.subresources.scale import add_scale
+from navarch.apiserver.upkeep import (
+    BOOKMARK_SECONDS,
+    COMPACT_SECONDS,
+    EVENT_SECONDS,
+    REPAIR_SECONDS,
+    Compaction,
+    EventExpiry,
+    forever,
+)
 from navarch.apiserver.verbs import delete, patch, read, watch, write
 from navarch.store import open_store
 from navarch.store.contract import Store
 
 log = logging.getLogger(__name__)
 
-TICK_SECONDS = 50.0
 STOP_SECONDS = 5.0
 
 
@@ -59,6 +71,9 @@ class Server:
         self._front: FrontServer | None = None
         self._listeners: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._services: ServiceAllocator | None = None
+        self.is_started = False
+        self.health.ready_checks["poststarthook/bootstrap"] = lambda: self.is_started
         self.port = options.port
 
     def _add_handlers(self) -> None:
@@ -88,35 +103,70 @@ class Server:
         app.paths["/"] = index_handler(app)
 
     async def start(self) -> None:
-        """Load the caches and open the sockets."""
+        """Load the caches, make what every cluster has, then open the doors. Cleans up after itself
+        when it fails."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
         core = self.core
         await core.hub.start()
         security = self._security or build_security(self.options, core.registry, core.lookup)
         core.security = security
         core.registry.plugins = security.plugins
-        await bootstrap(bootstrap_access(core.registry, core.lookup))
+        await self._listen()
+        await self._prepare()
+        for listener in self._listeners:
+            await listener.start_serving()
+        self.is_started = True
+
+    async def _listen(self) -> None:
+        """Bind the sockets: the port must be known to those who are told where we are."""
         self._front = FrontServer(self.app)
         context = tls_context(self.options)
         loop = asyncio.get_running_loop()
         for address in self.options.bind_addresses:
             listener = await loop.create_server(
-                self._front, address, self.port, ssl=context, backlog=1024
+                self._front, address, self.port, ssl=context, backlog=1024, start_serving=False
             )
+            self._listeners.append(listener)
             if not self.port:
                 self.port = listener.sockets[0].getsockname()[1]
-            core.port = self.port
-            self._listeners.append(listener)
-        self._tasks.append(asyncio.create_task(self._tick(), name="hub-tick"))
+            self.core.port = self.port
 
     @property
     def url(self) -> str:
         scheme = "https" if self.options.tls_cert else "http"
         return f"{scheme}://{self.options.bind_addresses[0]}:{self.port}"
 
+    async def _prepare(self) -> None:
+        """Make what every cluster has, and start the server's own steady work."""
+        core, options = self.core, self.options
+        await bootstrap(bootstrap_access(core.registry, core.lookup))
+        addresses = AddressAllocator(core.registry, core.lookup, options.service_cidr)
+        self._services = ServiceAllocator(addresses, PortAllocator(*options.node_port_range))
+        core.lookup.subscribe("services", self._services.follow)
+        core.registry.hooks["services"] = self._services.reserve
+        own = KubernetesService(
+            core.registry, core.lookup, addresses, (options.advertised, self.port)
+        )
+        await own.repair()
+        events = EventExpiry(core)
+        events.start()
+        for name, seconds, turn in (
+            ("bookmarks", BOOKMARK_SECONDS, self._tick),
+            ("compaction", COMPACT_SECONDS, Compaction(core).turn),
+            ("event expiry", EVENT_SECONDS, events.turn),
+            ("the kubernetes service", REPAIR_SECONDS, own.repair),
+        ):
+            task = asyncio.create_task(forever(name, seconds, turn), name=name)
+            self._tasks.append(task)
+
     async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            self.core.hub.tick()
+        self.core.hub.tick()
 
     async def stop(self) -> None:
         """End the watches, finish what is in flight, close."""
@@ -131,6 +181,8 @@ class Server:
         if self._front is not None:
             await self._front.shutdown(STOP_SECONDS)
         await self._forwarder.close()
+        if self._services is not None:
+            await self._services.close()
         await self.core.hub.stop()
         await self.store.close()
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from navarch.api.conversion import conversions
 from navarch.api.kinds import KINDS, Kind
 from navarch.api.strategies.base import Strategy
 
@@ -32,7 +33,6 @@ from navarch.apiserver.http.body import OBJECT_TYPES
 from navarch.apiserver.hub.cache import Cache
 from navarch.apiserver.hub.entry import Entry, StoredKind, encode_tail, object_head
 from navarch.apiserver.hub.hub import Hub
-from navarch.apiserver.registry.behaviour import conversions
 from navarch.apiserver.registry.shape import Shape, built_in_shape
 
 Object = dict[str, Any]

@@ -56,7 +56,7 @@ def _field_predicate(
     except SelectorError as error:
         raise bad_request(str(error)) from None
     known = resource.stored_kind.field_names
-    aliases = _aliases(resource)
+    aliases = _ALIASES.get(resource.name, {})
     requirements = [
         (aliases.get(each.field, each.field), not each.negated, each.value)
         for each in selector.requirements
@@ -69,10 +69,11 @@ def _field_predicate(
             position = -1
         elif key == "metadata.namespace" and resource.kind.namespaced:
             position = -2
-        elif key in positions:
-            position = positions[key]
         else:
-            raise _unknown_field(resource, key)
+            stored = _stored_field(resource, key)
+            if stored not in positions:
+                raise _unknown_field(resource, key)
+            position = positions[stored]
         checks.append((position, wanted, value))
         if wanted:
             exact[key] = value
@@ -95,16 +96,14 @@ def _field_predicate(
 _ALIASES = {"namespaces": {"name": "metadata.name"}}
 
 
-def _aliases(resource: Resource) -> Mapping[str, str]:
-    """Field names that a version calls otherwise than the stored one."""
-    if resource.kind.group == "events.k8s.io":
-        return {
-            name.replace("involvedObject", "regarding").replace(
-                "reportingComponent", "reportingController"
-            ): name
-            for name in resource.stored_kind.field_names
-        }
-    return _ALIASES.get(resource.name, {})
+def _stored_field(resource: Resource, key: str) -> str:
+    """A field as the stored version names it."""
+    if resource.kind.group != "events.k8s.io":
+        return key
+    if key == "reportingController":
+        return "reportingComponent"
+    first, dot, rest = key.partition(".")
+    return f"involvedObject.{rest}" if dot and first == "regarding" else key
 
 
 def _unknown_field(resource: Resource, key: str) -> Exception:
