@@ -221,10 +221,16 @@ def _supervise(wanted: Profile, paths: Paths) -> None:
             stderr=log,
             start_new_session=True,
             cwd="/",
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**clean_environment(), "PYTHONPATH": str(Path(__file__).parents[2])},
         )
     finally:
         os.close(log)
+
+
+def clean_environment() -> dict[str, str]:
+    """The caller's environment without Python's own settings: what suits a shell (no byte code
+    written, say) would make every restart of a process slower."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 def _remember_kubeconfig(paths: Paths, file: Path) -> None:

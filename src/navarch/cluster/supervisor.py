@@ -250,6 +250,7 @@ class Supervisor:
                 from navarch.cluster.namespaces import Pins, enter
 
                 enter(Pins(Path(self._description.pins), spec.node))
+            os.environ.pop("PYTHONPATH", None)  # the supervisor's own, which runs without site
             os.execvpe(spec.argv[0], list(spec.argv), {**os.environ, **spec.env})
         except BaseException as error:
             os.write(2, f"{spec.name} cannot be started: {error}\n".encode())
