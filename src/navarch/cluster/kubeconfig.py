@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import os
+import pwd
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -97,10 +98,21 @@ def published_authority(paths: Paths, node: str) -> None:
 
 
 def user_files(environ: Mapping[str, str] | None = None) -> list[Path]:
-    """The files kubectl would read: KUBECONFIG's, or the one in the home directory."""
+    """The files kubectl would read: KUBECONFIG's, or the one in the home directory. Under sudo
+    that is the directory of whoever typed the command, since they will type kubectl, too."""
     environ = os.environ if environ is None else environ
     named = [Path(entry) for entry in environ.get("KUBECONFIG", "").split(os.pathsep) if entry]
-    return named or [Path(environ.get("HOME") or Path.home()) / ".kube" / "config"]
+    return named or [_user_home(environ) / ".kube" / "config"]
+
+
+def _user_home(environ: Mapping[str, str]) -> Path:
+    identity = environ.get("SUDO_UID", "")
+    if os.geteuid() == 0 and identity.isdigit():
+        try:
+            return Path(pwd.getpwuid(int(identity)).pw_dir)
+        except KeyError:
+            pass
+    return Path(environ.get("HOME") or Path.home())
 
 
 def merge(profile: Profile, paths: Paths, files: Sequence[Path], *, switch: bool = True) -> Path:

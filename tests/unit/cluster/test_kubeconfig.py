@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +165,18 @@ def test_context_state_without_a_file(tmp_path: Path) -> None:
         ({"KUBECONFIG": "", "HOME": "/h"}, ["/h/.kube/config"]),
         ({"KUBECONFIG": "::/a:", "HOME": "/h"}, ["/a"]),
         ({"HOME": "/h"}, ["/h/.kube/config"]),
+        ({"HOME": "/h", "SUDO_UID": "no number"}, ["/h/.kube/config"]),
     ],
 )
 def test_user_files(environ: dict[str, str], expected: list[str]) -> None:
     assert [str(file) for file in kubeconfig.user_files(environ)] == expected
+
+
+def test_under_sudo_the_users_own_file_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    user = pwd.getpwall()[1]
+    files = kubeconfig.user_files({"HOME": "/root", "SUDO_UID": str(user.pw_uid)})
+    assert files == [Path(user.pw_dir) / ".kube" / "config"]
 
 
 def test_a_nodes_kubeconfigs_name_only_what_the_node_can_see(paths: Paths) -> None:
