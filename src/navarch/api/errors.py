@@ -30,7 +30,9 @@ class FieldError:
 
 def required(path: str, detail: str = "") -> FieldError:
     """A field that must be set is not."""
-    return FieldError("FieldValueRequired", path, f"Required value{': ' + detail if detail else ''}")
+    return FieldError(
+        "FieldValueRequired", path, f"Required value{': ' + detail if detail else ''}"
+    )
 
 
 def invalid(path: str, value: object, detail: str) -> FieldError:
@@ -60,9 +62,7 @@ def forbidden_field(path: str, detail: str) -> FieldError:
 
 def too_long(path: str, limit: int) -> FieldError:
     """A value is longer than its limit in bytes."""
-    return FieldError(
-        "FieldValueTooLong", path, f"Too long: may not be more than {limit} bytes"
-    )
+    return FieldError("FieldValueTooLong", path, f"Too long: may not be more than {limit} bytes")
 
 
 def too_many(path: str, actual: int, limit: int) -> FieldError:
@@ -90,7 +90,7 @@ def render_value(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class ApiError(Exception):
     """An API failure: HTTP status code, machine-readable reason, message, details of the Status."""
 

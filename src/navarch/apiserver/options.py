@@ -37,8 +37,6 @@ class ServerOptions:
     service_cidr: str = "10.96.0.0/16"
     node_port_range: tuple[int, int] = (30000, 32767)
     anonymous_auth: bool = True
-    requestheader_client_ca: Path | None = None
-    requestheader_allowed_names: tuple[str, ...] = ()
     event_ttl_seconds: int = 3600
 
     @property

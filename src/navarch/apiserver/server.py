@@ -198,8 +198,6 @@ def tls_context(options: ServerOptions) -> ssl.SSLContext | None:
     if options.client_ca is not None:
         context.verify_mode = ssl.CERT_OPTIONAL
         context.load_verify_locations(options.client_ca)
-        if options.requestheader_client_ca is not None:
-            context.load_verify_locations(options.requestheader_client_ca)
     return context
 
 
@@ -210,7 +208,8 @@ async def run(options: ServerOptions) -> None:
     try:
         await server.start()
         log.info("serving on %s", server.url)
-        await asyncio.Event().wait()
+        # A store that no longer does what it says must not be asked again: exit and start anew.
+        raise await store.wait_failed()
     finally:
         await server.stop()
 

@@ -89,6 +89,8 @@ class Connection(RequestHandler):
         """What cannot be parsed as a request: a bare status, nothing about our insides."""
         if self.is_taken_over or request.writer.output_size > 0:
             raise ConnectionResetError("the response is under way already")
+        if isinstance(exc, ConnectionError):
+            raise exc  # The client has gone: there is nobody to answer.
         if isinstance(exc, LineTooLong):
             status = 431
         elif status == 500:

@@ -213,6 +213,10 @@ class Registry:
         obj = transform(resource.decode(entry))
         metadata, old_metadata = obj["metadata"], old["metadata"]
         pinned = self._check_identity(resource, metadata, old_metadata, entry)
+        if context.info.verb == "patch":
+            # A patch is made anew on what won the race; one that names a revision itself then
+            # differs from the one there is, and fails in the check above.
+            pinned = False
         meta.carry_over(metadata, old_metadata)
         for text in meta.dedup_owner_references(metadata):
             context.warn(text)
@@ -404,14 +408,14 @@ class Registry:
 
     async def _mutate(self, resource: Resource, request: AdmissionRequest) -> Object:
         """Mutating admission, and defaults for what it added."""
-        is_handled = False
+        may_differ = False
         for plugin in self.plugins:
             if plugin.handles(request):
                 await plugin.admit(request)
-                is_handled = True
+                may_differ |= getattr(plugin, "mutates", True)
         obj = request.obj
         assert obj is not None
-        if is_handled:
+        if may_differ:
             resource.shape.default(obj)
             resource.strategy.defaults(obj)
         return obj

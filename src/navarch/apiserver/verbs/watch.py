@@ -50,7 +50,6 @@ async def watch(core: Core, call: Call, resource: Resource) -> StreamResponse:
         resource.cache.add_watcher(watcher)
     except Expired as error:
         await response.write(_error_line(gone(str(error)).to_status()))
-        await response.write_eof()
         return response
     state = list(resource.cache.select(selection)) if wants_state else []
     seconds = options.timeout_seconds or MIN_SECONDS * (1 + random.random())
@@ -64,7 +63,6 @@ async def watch(core: Core, call: Call, resource: Resource) -> StreamResponse:
             await response.write(form.bookmark(after, True))
         while lines := await watcher.take():
             await response.write(lines)
-        await response.write_eof()
     finally:
         core.gauge("watches", -1)
         connection.on_lost.discard(watcher.close)
