@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from navarch.api import names
 from navarch.api.errors import FieldError
 
 Object = dict[str, Any]
@@ -34,7 +35,8 @@ class Strategy:
         """Fill in defaults that depend on other fields (constant ones are in the schema)."""
 
     def prepare_create(self, obj: Object) -> None:
-        """Clear or set the fields the server owns when an object is created (status, generation)."""
+        """Clear or set the fields the server owns in a new object (status, generation). Its name
+        and uid are set by then."""
 
     def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
         """Carry over what this update may not touch. `subresource` is "" or e.g. "status"."""
@@ -48,6 +50,15 @@ class Strategy:
         """Complaints about a change (immutable fields and the like); calls `validate` itself where
         the whole object has to be valid again."""
         return self.validate(obj) if not subresource else []
+
+    def validate_name(self, name: str) -> list[str]:
+        """What is wrong with an object's name."""
+        return names.dns1123_subdomain(name)
+
+    def stamp_user(self, obj: Object, user: Object) -> None:
+        """Write who creates the object into it, where the kind records that (signing requests).
+        `user` has the fields of an authentication.k8s.io/v1 UserInfo. Called right after
+        `prepare_create`."""
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         """Field-selector values beyond metadata.name and metadata.namespace."""

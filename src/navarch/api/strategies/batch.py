@@ -1,0 +1,82 @@
+"""Jobs and CronJobs. A Job without a selector of its own gets one by its uid, which also labels its
+pods, so that no two Jobs ever fight over a pod."""
+
+from __future__ import annotations
+
+from navarch.api.errors import FieldError
+from navarch.api.strategies.base import Object
+from navarch.api.strategies.generic import GenericStrategy
+from navarch.api.strategies.workloads import default_template
+from navarch.api.validation import batch as validation
+
+MAX_INT32 = 2**31 - 1
+JOB_NAME_LABELS = ("job-name", "batch.kubernetes.io/job-name")
+CONTROLLER_UID_LABELS = ("controller-uid", "batch.kubernetes.io/controller-uid")
+
+
+class JobStrategy(GenericStrategy):
+    has_generation = True
+
+    def defaults(self, obj: Object) -> None:
+        spec = obj.setdefault("spec", {})
+        default_template(spec)
+        if spec.get("completions") is None and spec.get("parallelism") is None:
+            spec["completions"] = 1
+        spec.setdefault("parallelism", 1)
+        if spec.get("backoffLimit") is None:
+            per_index = spec.get("backoffLimitPerIndex") is not None
+            spec["backoffLimit"] = MAX_INT32 if per_index else 6
+        _label_like_template(obj)
+        if not spec.get("podReplacementPolicy"):
+            failed = spec.get("podFailurePolicy") is not None
+            spec["podReplacementPolicy"] = "Failed" if failed else "TerminatingOrFailed"
+
+    def prepare_create(self, obj: Object) -> None:
+        super().prepare_create(obj)
+        if not obj["spec"].get("manualSelector"):
+            _generate_selector(obj)
+            # Upstream defaults once more when it reads what it stored.
+            _label_like_template(obj)
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_job(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        if subresource:
+            return validation.validate_job_status_update(obj, old)
+        return validation.validate_job_update(obj, old)
+
+    def selectable_fields(self, obj: Object) -> dict[str, str]:
+        return {"status.successful": str((obj.get("status") or {}).get("succeeded") or 0)}
+
+
+def _label_like_template(obj: Object) -> None:
+    labels = ((obj["spec"].get("template") or {}).get("metadata") or {}).get("labels")
+    if labels and not obj["metadata"].get("labels"):
+        obj["metadata"]["labels"] = dict(labels)
+
+
+def _generate_selector(obj: Object) -> None:
+    """Values that are there already stay; validation refuses those that do not fit."""
+    spec, metadata = obj["spec"], obj["metadata"]
+    template = spec.setdefault("template", {}).setdefault("metadata", {})
+    labels = template["labels"] = dict(template.get("labels") or {})
+    for key in JOB_NAME_LABELS:
+        labels.setdefault(key, metadata.get("name", ""))
+    for key in CONTROLLER_UID_LABELS:
+        labels.setdefault(key, metadata.get("uid", ""))
+    selector = spec.setdefault("selector", {}).setdefault("matchLabels", {})
+    selector.setdefault(CONTROLLER_UID_LABELS[1], metadata.get("uid", ""))
+
+
+class CronJobStrategy(GenericStrategy):
+    has_generation = True
+
+    def defaults(self, obj: Object) -> None:
+        default_template((obj.get("spec", {}).get("jobTemplate") or {}).get("spec") or {})
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_cron_job(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        return [] if subresource else validation.validate_cron_job_update(obj, old)

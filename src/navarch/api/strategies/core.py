@@ -1,0 +1,245 @@
+"""The smaller kinds of the core group: namespaces, nodes, configuration, accounts, events and
+limits."""
+
+from __future__ import annotations
+
+import base64
+
+from navarch.api import names
+from navarch.api.errors import FieldError
+from navarch.api.strategies.base import Object
+from navarch.api.strategies.generic import GenericStrategy, keep, keep_generation
+from navarch.api.validation import config as config_rules
+from navarch.api.validation import endpoints as endpoints_rules
+from navarch.api.validation import events as events_rules
+from navarch.api.validation import limits as limits_rules
+from navarch.api.validation import nodes as node_rules
+
+NAME_LABEL = "kubernetes.io/metadata.name"
+FINALIZER = "kubernetes"
+
+
+class NamespaceStrategy(GenericStrategy):
+    def defaults(self, obj: Object) -> None:
+        name = obj["metadata"].get("name")
+        if name:
+            obj["metadata"].setdefault("labels", {})[NAME_LABEL] = name
+
+    def prepare_create(self, obj: Object) -> None:
+        super().prepare_create(obj)
+        finalizers = obj.setdefault("spec", {}).setdefault("finalizers", [])
+        if FINALIZER not in finalizers:
+            finalizers.append(FINALIZER)
+
+    def empty_status(self, obj: Object) -> Object:
+        return {"phase": "Active"}
+
+    def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
+        if subresource == "finalize":
+            # Only the finalizers of the spec are taken; they are all a namespace's spec has.
+            keep_generation(obj, old)
+            keep(obj, old, "status")
+            return
+        super().prepare_update(obj, old, subresource)
+        if not subresource:
+            keep(obj, old, "spec")
+
+    def validate_name(self, name: str) -> list[str]:
+        return names.dns1123_label(name)
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return node_rules.validate_namespace_finalizers(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        if subresource == "finalize":
+            return node_rules.validate_namespace_finalizers(obj)
+        return node_rules.validate_namespace_status(obj) if subresource == "status" else []
+
+    def selectable_fields(self, obj: Object) -> dict[str, str]:
+        return {
+            "name": obj.get("metadata", {}).get("name") or "",
+            "status.phase": (obj.get("status") or {}).get("phase") or "",
+        }
+
+
+class NodeStrategy(GenericStrategy):
+    def defaults(self, obj: Object) -> None:
+        status = obj.get("status") or {}
+        if status.get("capacity") and not status.get("allocatable"):
+            status["allocatable"] = dict(status["capacity"])
+
+    def empty_status(self, obj: Object) -> Object:
+        # A node registers together with its status.
+        status: Object = obj.get("status") or super().empty_status(obj) or {}
+        return status
+
+    def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
+        super().prepare_update(obj, old, subresource)
+        if subresource and "config" not in (old.get("status") or {}):
+            (obj.get("status") or {}).pop("config", None)
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return node_rules.validate_node(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        return node_rules.validate_node_update(obj, old)
+
+    def selectable_fields(self, obj: Object) -> dict[str, str]:
+        unschedulable = bool((obj.get("spec") or {}).get("unschedulable"))
+        return {"spec.unschedulable": "true" if unschedulable else "false"}
+
+
+class ConfigMapStrategy(GenericStrategy):
+    def validate(self, obj: Object) -> list[FieldError]:
+        return config_rules.validate_config_map(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        return config_rules.validate_config_map_update(obj, old)
+
+
+class SecretStrategy(GenericStrategy):
+    def defaults(self, obj: Object) -> None:
+        # stringData is for writing only: it ends up in data, encoded, and wins over it.
+        plain = obj.pop("stringData", None)
+        if plain:
+            data = obj["data"] = dict(obj.get("data") or {})
+            for key, value in plain.items():
+                text = "" if value is None else str(value)
+                raw = text.encode(errors="surrogatepass")
+                data[key] = base64.b64encode(raw).decode()
+        obj.setdefault("type", "Opaque")
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return config_rules.validate_secret(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        return config_rules.validate_secret_update(obj, old)
+
+    def selectable_fields(self, obj: Object) -> dict[str, str]:
+        return {"type": obj.get("type") or ""}
+
+
+class ServiceAccountStrategy(GenericStrategy):
+    def prepare_create(self, obj: Object) -> None:
+        super().prepare_create(obj)
+        _only_names(obj)
+
+    def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
+        super().prepare_update(obj, old, subresource)
+        _only_names(obj)
+
+
+def _only_names(account: Object) -> None:
+    """References to secrets are names in the account's own namespace."""
+    if account.get("secrets"):
+        account["secrets"] = [
+            {"name": reference["name"]} if reference.get("name") else {}
+            for reference in account["secrets"]
+        ]
+
+
+class EndpointsStrategy(GenericStrategy):
+    allow_create_on_update = True
+
+    def defaults(self, obj: Object) -> None:
+        for subset in obj.get("subsets") or ():
+            for port in subset.get("ports") or ():
+                port.setdefault("protocol", "TCP")
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return endpoints_rules.validate_endpoints(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        return endpoints_rules.validate_endpoints(obj)
+
+
+class EventStrategy(GenericStrategy):
+    allow_create_on_update = True
+
+    def validate_name(self, name: str) -> list[str]:
+        return names.path_segment_name(name)
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return events_rules.validate_event(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        return events_rules.validate_event_update(obj, old)
+
+    def selectable_fields(self, obj: Object) -> dict[str, str]:
+        involved = obj.get("involvedObject") or {}
+        source = obj.get("source") or {}
+        fields = {
+            f"involvedObject.{key}": involved.get(key) or ""
+            for key in (
+                "kind",
+                "namespace",
+                "name",
+                "uid",
+                "apiVersion",
+                "resourceVersion",
+                "fieldPath",
+            )
+        }
+        reporter = obj.get("reportingComponent") or ""
+        fields["reason"] = obj.get("reason") or ""
+        fields["reportingComponent"] = reporter
+        fields["source"] = source.get("component") or reporter
+        fields["type"] = obj.get("type") or ""
+        return fields
+
+
+class EventsV1Strategy(EventStrategy):
+    """events.k8s.io/v1: the same objects under other field names and stricter rules."""
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return events_rules.validate_new_event(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        return events_rules.validate_new_event_update(obj, old)
+
+    def selectable_fields(self, obj: Object) -> dict[str, str]:
+        regarding = obj.get("regarding") or {}
+        fields = {
+            f"regarding.{key}": regarding.get(key) or ""
+            for key in (
+                "kind",
+                "namespace",
+                "name",
+                "uid",
+                "apiVersion",
+                "resourceVersion",
+                "fieldPath",
+            )
+        }
+        fields["reason"] = obj.get("reason") or ""
+        fields["reportingController"] = obj.get("reportingController") or ""
+        fields["type"] = obj.get("type") or ""
+        return fields
+
+
+class LimitRangeStrategy(GenericStrategy):
+    allow_create_on_update = True
+
+    def defaults(self, obj: Object) -> None:
+        for item in (obj.get("spec") or {}).get("limits") or ():
+            if item.get("type") != "Container":
+                continue
+            limits = {**(item.get("max") or {}), **(item.get("default") or {})}
+            requests = {**(item.get("min") or {}), **limits, **(item.get("defaultRequest") or {})}
+            if limits:
+                item["default"] = limits
+            if requests:
+                item["defaultRequest"] = requests
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return limits_rules.validate_limit_range(obj)
+
+
+class ResourceQuotaStrategy(GenericStrategy):
+    def validate(self, obj: Object) -> list[FieldError]:
+        return limits_rules.validate_resource_quota(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        if subresource:
+            return limits_rules.validate_resource_quota_status(obj)
+        return limits_rules.validate_resource_quota_update(obj, old)

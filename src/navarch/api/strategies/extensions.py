@@ -1,0 +1,181 @@
+"""What extends the API: custom resource definitions, API services, admission webhooks and policies,
+and the custom resources themselves."""
+
+from __future__ import annotations
+
+from navarch.api.errors import FieldError
+from navarch.api.strategies.base import Object
+from navarch.api.strategies.generic import GenericStrategy
+from navarch.api.validation import extensions as validation
+
+
+class CustomResourceDefinitionStrategy(GenericStrategy):
+    has_generation = True
+    allow_unconditional_update = False
+
+    def defaults(self, obj: Object) -> None:
+        spec = obj.setdefault("spec", {})
+        kind_names = spec.setdefault("names", {})
+        kind = kind_names.get("kind") or ""
+        if kind and not kind_names.get("singular"):
+            kind_names["singular"] = kind.lower()
+        if kind and not kind_names.get("listKind"):
+            kind_names["listKind"] = kind + "List"
+        if not spec.get("conversion"):
+            spec["conversion"] = {"strategy": "None"}
+
+    def empty_status(self, obj: Object) -> Object:
+        stored = [
+            version.get("name")
+            for version in obj["spec"].get("versions") or ()
+            if version.get("storage")
+        ]
+        return {
+            "conditions": None,
+            "acceptedNames": {"plural": "", "kind": ""},
+            "storedVersions": stored[:1],
+        }
+
+    def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
+        super().prepare_update(obj, old, subresource)
+        if subresource:
+            return
+        status = obj.setdefault("status", {})
+        stored = status.setdefault("storedVersions", []) or []
+        for version in obj["spec"].get("versions") or ():
+            if version.get("storage") and version.get("name") not in stored:
+                status["storedVersions"] = [*stored, version.get("name")]
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_definition(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        if subresource:
+            return validation.validate_definition_status(obj)
+        return validation.validate_definition_update(obj, old)
+
+
+class CustomResourceStrategy(GenericStrategy):
+    """A custom resource. Without a status subresource, `status` is data like any other."""
+
+    allow_unconditional_update = False
+    has_generation = True
+    status_keeps_metadata = True
+
+    def __init__(self, has_status: bool) -> None:
+        self.status_is_subresource = has_status
+
+    def desired_state(self, obj: Object) -> Object:
+        state = super().desired_state(obj)
+        if not self.status_is_subresource and "status" in obj:
+            state["status"] = obj["status"]
+        return state
+
+    def empty_status(self, obj: Object) -> Object | None:
+        return None
+
+
+class APIServiceStrategy(GenericStrategy):
+    allow_unconditional_update = False
+
+    def defaults(self, obj: Object) -> None:
+        service = (obj.get("spec") or {}).get("service")
+        if service is not None:
+            service.setdefault("port", 443)
+
+    def empty_status(self, obj: Object) -> Object:
+        if (obj.get("spec") or {}).get("service"):
+            return {}
+        condition = {
+            "type": "Available",
+            "status": "True",
+            "lastTransitionTime": self.timestamp(),
+            "reason": "Local",
+            "message": "Local APIServices are always available",
+        }
+        return {"conditions": [condition]}
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_api_service(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        if subresource:
+            return validation.validate_api_service_status(obj)
+        return validation.validate_api_service(obj)
+
+
+class WebhookConfigurationStrategy(GenericStrategy):
+    has_generation = True
+    allow_unconditional_update = False
+    mutating = False
+
+    def defaults(self, obj: Object) -> None:
+        for webhook in obj.get("webhooks") or ():
+            webhook.setdefault("failurePolicy", "Fail")
+            webhook.setdefault("matchPolicy", "Equivalent")
+            webhook.setdefault("namespaceSelector", {})
+            webhook.setdefault("objectSelector", {})
+            webhook.setdefault("timeoutSeconds", 10)
+            if self.mutating:
+                webhook.setdefault("reinvocationPolicy", "Never")
+            _default_rules(webhook.get("rules"))
+            service = (webhook.get("clientConfig") or {}).get("service")
+            if service is not None:
+                service.setdefault("port", 443)
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_webhooks(obj, self.mutating)
+
+
+class MutatingWebhookConfigurationStrategy(WebhookConfigurationStrategy):
+    mutating = True
+
+
+class AdmissionPolicyStrategy(GenericStrategy):
+    has_generation = True
+    allow_unconditional_update = False
+    status_keeps_metadata = True
+    mutating = False
+
+    def defaults(self, obj: Object) -> None:
+        spec = obj.setdefault("spec", {})
+        spec.setdefault("failurePolicy", "Fail")
+        _default_match(spec.get("matchConstraints"))
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_policy(obj, self.mutating)
+
+
+class MutatingAdmissionPolicyStrategy(AdmissionPolicyStrategy):
+    mutating = True
+
+
+class AdmissionPolicyBindingStrategy(GenericStrategy):
+    has_generation = True
+    allow_unconditional_update = False
+    mutating = False
+
+    def defaults(self, obj: Object) -> None:
+        _default_match((obj.get("spec") or {}).get("matchResources"))
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_policy_binding(obj, self.mutating)
+
+
+class MutatingAdmissionPolicyBindingStrategy(AdmissionPolicyBindingStrategy):
+    mutating = True
+
+
+def _default_match(match: Object | None) -> None:
+    if match is None:
+        return
+    match.setdefault("matchPolicy", "Equivalent")
+    match.setdefault("namespaceSelector", {})
+    match.setdefault("objectSelector", {})
+    _default_rules(match.get("resourceRules"))
+    _default_rules(match.get("excludeResourceRules"))
+
+
+def _default_rules(rules: list[Object] | None) -> None:
+    for rule in rules or ():
+        rule.setdefault("scope", "*")

@@ -1,0 +1,89 @@
+"""Networking kinds beside services: Ingress, IngressClass, NetworkPolicy, EndpointSlice,
+ServiceCIDR and IPAddress."""
+
+from __future__ import annotations
+
+from navarch.api.errors import FieldError
+from navarch.api.strategies.base import Object
+from navarch.api.strategies.generic import GenericStrategy
+from navarch.api.validation import endpoints as endpoints_rules
+from navarch.api.validation import networking as validation
+
+
+class IngressStrategy(GenericStrategy):
+    has_generation = True
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_ingress_create(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        if subresource:
+            return validation.validate_ingress_status(obj)
+        return validation.validate_ingress(obj)
+
+    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+        key = "kubernetes.io/ingress.class"
+        if old is None and key in (obj["metadata"].get("annotations") or {}):
+            return [
+                f"annotation \"{key}\" is deprecated, please use 'spec.ingressClassName' instead"
+            ]
+        return []
+
+
+class IngressClassStrategy(GenericStrategy):
+    has_generation = True
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_ingress_class(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        return validation.validate_ingress_class_update(obj, old)
+
+
+class NetworkPolicyStrategy(GenericStrategy):
+    has_generation = True
+
+    def defaults(self, obj: Object) -> None:
+        spec = obj.setdefault("spec", {})
+        if not spec.get("policyTypes"):
+            spec["policyTypes"] = ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_network_policy(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        return validation.validate_network_policy(obj)
+
+
+class EndpointSliceStrategy(GenericStrategy):
+    has_generation = True
+
+    def desired_state(self, obj: Object) -> Object:
+        return {**super().desired_state(obj), "labels": obj["metadata"].get("labels") or {}}
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return endpoints_rules.validate_slice(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        return endpoints_rules.validate_slice_update(obj, old)
+
+
+class ServiceCIDRStrategy(GenericStrategy):
+    status_keeps_metadata = True
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_service_cidr(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        return [] if subresource else validation.validate_service_cidr_update(obj, old)
+
+
+class IPAddressStrategy(GenericStrategy):
+    def validate_name(self, name: str) -> list[str]:
+        return validation.validate_address_name(name)
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_ip_address(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        return validation.validate_ip_address_update(obj, old)

@@ -1,0 +1,169 @@
+"""Services. Allocation of addresses and node ports is the API server's; here are the defaults, the
+fields a change of type drops, and the rules."""
+
+from __future__ import annotations
+
+from navarch.api import names
+from navarch.api.errors import FieldError
+from navarch.api.strategies.base import Object
+from navarch.api.strategies.generic import GenericStrategy
+from navarch.api.validation import service as validation
+
+DEFAULT_AFFINITY_SECONDS = 10800
+
+
+def externally_accessible(spec: Object) -> bool:
+    kind = spec.get("type")
+    return kind in ("LoadBalancer", "NodePort") or (
+        kind == "ClusterIP" and bool(spec.get("externalIPs"))
+    )
+
+
+class ServiceStrategy(GenericStrategy):
+    allow_create_on_update = True
+
+    def defaults(self, obj: Object) -> None:
+        spec = obj.setdefault("spec", {})
+        kind = spec.setdefault("type", "ClusterIP")
+        affinity = spec.setdefault("sessionAffinity", "None")
+        if affinity == "None":
+            spec.pop("sessionAffinityConfig", None)
+        elif affinity == "ClientIP":
+            config = spec.get("sessionAffinityConfig") or {}
+            if (config.get("clientIP") or {}).get("timeoutSeconds") is None:
+                spec["sessionAffinityConfig"] = {
+                    "clientIP": {"timeoutSeconds": DEFAULT_AFFINITY_SECONDS}
+                }
+        for port in spec.get("ports") or ():
+            port.setdefault("protocol", "TCP")
+            if port.get("targetPort") in (None, 0, ""):
+                port["targetPort"] = port.get("port", 0)
+        if externally_accessible(spec):
+            spec.setdefault("externalTrafficPolicy", "Cluster")
+        if kind in ("ClusterIP", "NodePort", "LoadBalancer"):
+            spec.setdefault("internalTrafficPolicy", "Cluster")
+        if kind == "LoadBalancer":
+            spec.setdefault("allocateLoadBalancerNodePorts", True)
+            for ingress in _ingress(obj):
+                if ingress.get("ip"):
+                    ingress.setdefault("ipMode", "VIP")
+
+    def prepare_create(self, obj: Object) -> None:
+        super().prepare_create(obj)
+        _complete_addresses(obj["spec"])
+
+    def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
+        super().prepare_update(obj, old, subresource)
+        if not subresource:
+            _keep_addresses(obj["spec"], old["spec"])
+            _drop_for_type(obj["spec"], old["spec"])
+            if obj["spec"].get("type") != "LoadBalancer" and _ingress(obj):
+                obj["status"]["loadBalancer"] = {}
+
+    def validate_name(self, name: str) -> list[str]:
+        return names.dns1123_label(name)
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_service(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        if subresource:
+            return validation.validate_service_status(obj)
+        return validation.validate_service_update(obj, old)
+
+    def selectable_fields(self, obj: Object) -> dict[str, str]:
+        spec = obj.get("spec") or {}
+        return {
+            "spec.clusterIP": spec.get("clusterIP") or "",
+            "spec.type": spec.get("type") or "",
+        }
+
+
+def _ingress(obj: Object) -> list[Object]:
+    return ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+
+
+def _complete_addresses(spec: Object) -> None:
+    """Clients that know only the singular field mean the list of one."""
+    if spec.get("clusterIP") and not spec.get("clusterIPs"):
+        spec["clusterIPs"] = [spec["clusterIP"]]
+
+
+def _keep_addresses(new: Object, old: Object) -> None:
+    """An update that leaves allocated values out keeps them, as long as the type needs them."""
+    if new.get("type") == "ExternalName":
+        return
+    if old.get("type") == "ExternalName":
+        _complete_addresses(new)
+        return
+    if not new.get("clusterIP") and old.get("clusterIP"):
+        new["clusterIP"] = old["clusterIP"]
+    if not new.get("clusterIPs") and old.get("clusterIPs"):
+        new["clusterIPs"] = list(old["clusterIPs"])
+    if new.get("clusterIP") != old.get("clusterIP") and new.get("clusterIPs") == old.get(
+        "clusterIPs"
+    ):
+        new["clusterIPs"] = [new["clusterIP"]]
+    for key in ("ipFamilies", "ipFamilyPolicy"):
+        if key not in new and key in old:
+            new[key] = list(old[key]) if isinstance(old[key], list) else old[key]
+    if needs_node_ports(new) and needs_node_ports(old):
+        _keep_node_ports(new, old)
+    if needs_health_check_port(new) and needs_health_check_port(old):
+        port = old.get("healthCheckNodePort")
+        if port and not new.get("healthCheckNodePort"):
+            new["healthCheckNodePort"] = port
+
+
+def _keep_node_ports(new: Object, old: Object) -> None:
+    allocated = {port.get("name"): port.get("nodePort") for port in old.get("ports") or ()}
+    taken = {port.get("nodePort") for port in new.get("ports") or ()}
+    for port in new.get("ports") or ():
+        known = allocated.get(port.get("name"))
+        if known and not port.get("nodePort") and known not in taken:
+            port["nodePort"] = known
+
+
+def needs_node_ports(spec: Object) -> bool:
+    return spec.get("type") in ("NodePort", "LoadBalancer")
+
+
+def needs_health_check_port(spec: Object) -> bool:
+    return spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
+
+
+def _drop_for_type(new: Object, old: Object) -> None:
+    """Drop what the new type has no use for, unless the same update changes it: then it is the
+    client's wish, and validation answers."""
+
+    def same(key: str) -> bool:
+        return bool(new.get(key) == old.get(key))
+
+    if new.get("type") == "ExternalName" and old.get("type") != "ExternalName":
+        if same("clusterIP") and same("clusterIPs"):
+            new.pop("clusterIP", None)
+            new.pop("clusterIPs", None)
+        for key in ("ipFamilies", "ipFamilyPolicy"):
+            if same(key):
+                new.pop(key, None)
+    if needs_node_ports(old) and not needs_node_ports(new):
+        before = {port.get("nodePort") for port in old.get("ports") or ()} | {0, None}
+        if all(port.get("nodePort") in before for port in new.get("ports") or ()):
+            for port in new.get("ports") or ():
+                port.pop("nodePort", None)
+    if (
+        needs_health_check_port(old)
+        and not needs_health_check_port(new)
+        and same("healthCheckNodePort")
+    ):
+        new.pop("healthCheckNodePort", None)
+    if old.get("type") == "LoadBalancer" and new.get("type") != "LoadBalancer":
+        for key in ("allocateLoadBalancerNodePorts", "loadBalancerClass"):
+            if same(key):
+                new.pop(key, None)
+    if (
+        externally_accessible(old)
+        and not externally_accessible(new)
+        and same("externalTrafficPolicy")
+    ):
+        new.pop("externalTrafficPolicy", None)

@@ -1,0 +1,206 @@
+"""The kinds that make pods from a template: Deployment, ReplicaSet, ReplicationController,
+StatefulSet, DaemonSet, and the helpers PodTemplate and ControllerRevision."""
+
+from __future__ import annotations
+
+from navarch.api import names
+from navarch.api.errors import FieldError
+from navarch.api.strategies.base import Object
+from navarch.api.strategies.generic import GenericStrategy, keep
+from navarch.api.strategies.podspec import default_pod_spec
+from navarch.api.validation import workloads as validation
+
+
+def default_template(spec: Object) -> None:
+    template = spec.get("template")
+    if template is not None and template.get("spec") is not None:
+        default_pod_spec(template["spec"])
+
+
+class DeploymentStrategy(GenericStrategy):
+    has_generation = True
+
+    def defaults(self, obj: Object) -> None:
+        spec = obj.setdefault("spec", {})
+        default_template(spec)
+        strategy = spec.setdefault("strategy", {})
+        if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+            rolling = strategy.setdefault("rollingUpdate", {})
+            rolling.setdefault("maxUnavailable", "25%")
+            rolling.setdefault("maxSurge", "25%")
+
+    def desired_state(self, obj: Object) -> Object:
+        # A rollback lives in annotations, so they are part of what is desired.
+        return {
+            "spec": obj.get("spec"),
+            "annotations": obj["metadata"].get("annotations"),
+        }
+
+    def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
+        super().prepare_update(obj, old, subresource)
+        if subresource:
+            keep(obj["metadata"], old["metadata"], "labels")
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_deployment(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        if subresource:
+            return validation.validate_deployment_status(obj, old)
+        return validation.validate_deployment_update(obj, old)
+
+    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+        return _hostname_warning(obj) if old is None else []
+
+
+class ReplicaSetStrategy(GenericStrategy):
+    has_generation = True
+
+    def defaults(self, obj: Object) -> None:
+        default_template(obj.setdefault("spec", {}))
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_replica_set(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        if subresource:
+            return validation.validate_replica_status(obj)
+        return validation.validate_replica_set_update(obj, old)
+
+    def selectable_fields(self, obj: Object) -> dict[str, str]:
+        return {"status.replicas": str((obj.get("status") or {}).get("replicas") or 0)}
+
+    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+        return _hostname_warning(obj) if old is None else []
+
+
+class ReplicationControllerStrategy(ReplicaSetStrategy):
+    def defaults(self, obj: Object) -> None:
+        spec = obj.setdefault("spec", {})
+        default_template(spec)
+        labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
+        if labels:
+            if not spec.get("selector"):
+                spec["selector"] = dict(labels)
+            if not obj["metadata"].get("labels"):
+                obj["metadata"]["labels"] = dict(labels)
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_replication_controller(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        if subresource:
+            return validation.validate_replica_status(obj)
+        return validation.validate_replication_controller(obj)
+
+
+class StatefulSetStrategy(GenericStrategy):
+    has_generation = True
+
+    def defaults(self, obj: Object) -> None:
+        spec = obj.setdefault("spec", {})
+        default_template(spec)
+        strategy = spec.setdefault("updateStrategy", {})
+        if not strategy.get("type"):
+            strategy["type"] = "RollingUpdate"
+            strategy.setdefault("rollingUpdate", {})
+        if strategy["type"] == "RollingUpdate" and strategy.get("rollingUpdate") is not None:
+            strategy["rollingUpdate"].setdefault("partition", 0)
+        for claim in spec.get("volumeClaimTemplates") or ():
+            claim.setdefault("apiVersion", "v1")
+            claim.setdefault("kind", "PersistentVolumeClaim")
+            claim.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+            claim.setdefault("status", {}).setdefault("phase", "Pending")
+
+    def prepare_create(self, obj: Object) -> None:
+        super().prepare_create(obj)
+        # As upstream without the MaxUnavailableStatefulSet gate, which is off by default.
+        rolling = (obj["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}
+        rolling.pop("maxUnavailable", None)
+
+    def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
+        rolling = (obj["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}
+        rolling.pop("maxUnavailable", None)
+        super().prepare_update(obj, old, subresource)
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_stateful_set(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        if subresource:
+            return validation.validate_stateful_set_status(obj)
+        return validation.validate_stateful_set_update(obj, old)
+
+    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+        limit = obj["spec"].get("revisionHistoryLimit")
+        if isinstance(limit, int) and limit < 0:
+            return [
+                "spec.revisionHistoryLimit: a negative value retains all historical revisions; "
+                "a value >= 0 is recommended"
+            ]
+        return []
+
+
+class DaemonSetStrategy(GenericStrategy):
+    has_generation = True
+
+    def defaults(self, obj: Object) -> None:
+        spec = obj.setdefault("spec", {})
+        default_template(spec)
+        strategy = spec.setdefault("updateStrategy", {})
+        if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+            rolling = strategy.setdefault("rollingUpdate", {})
+            rolling.setdefault("maxUnavailable", 1)
+            rolling.setdefault("maxSurge", 0)
+
+    def prepare_create(self, obj: Object) -> None:
+        super().prepare_create(obj)
+        # The count of template changes predates apps/v1, where an annotation carries it.
+        annotations = obj["metadata"].setdefault("annotations", {})
+        annotations.setdefault("deprecated.daemonset.template.generation", "1")
+
+    def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
+        super().prepare_update(obj, old, subresource)
+        if subresource:
+            return
+        key = "deprecated.daemonset.template.generation"
+        before = (old["metadata"].get("annotations") or {}).get(key, "1")
+        if obj["spec"].get("template") != old["spec"].get("template") and before.isdigit():
+            before = str(int(before) + 1)
+        obj["metadata"].setdefault("annotations", {})[key] = before
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_daemon_set(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        if subresource:
+            return validation.validate_daemon_set_status(obj)
+        return validation.validate_daemon_set_update(obj, old)
+
+
+class PodTemplateStrategy(GenericStrategy):
+    has_generation = True
+
+    def defaults(self, obj: Object) -> None:
+        default_template(obj)
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_pod_template(obj)
+
+
+class ControllerRevisionStrategy(GenericStrategy):
+    def validate(self, obj: Object) -> list[FieldError]:
+        return validation.validate_controller_revision(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        return validation.validate_controller_revision_update(obj, old)
+
+
+def _hostname_warning(obj: Object) -> list[str]:
+    problems = names.dns1123_label(obj["metadata"].get("name") or "")
+    if not problems:
+        return []
+    return [
+        "metadata.name: this is used in Pod names and hostnames, which can result in surprising "
+        f"behavior; a DNS label is recommended: [{' '.join(problems)}]"
+    ]

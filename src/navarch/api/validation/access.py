@@ -1,0 +1,265 @@
+"""RBAC objects and certificate signing requests."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from navarch.api import names
+from navarch.api.errors import (
+    duplicate,
+    forbidden_field,
+    invalid,
+    not_supported,
+    required,
+)
+from navarch.api.validation.common import (
+    Errors,
+    Object,
+    check,
+    check_choice,
+    check_label_selector,
+    check_name,
+    dns1123_subdomain,
+)
+
+RBAC_GROUP = "rbac.authorization.k8s.io"
+USAGES = (
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+)
+VERDICTS = ("Approved", "Denied")
+_CERTIFICATE = "-----BEGIN CERTIFICATE-----"
+
+
+def validate_role(obj: Object) -> Errors:
+    errors: Errors = []
+    for index, rule in enumerate(obj.get("rules") or ()):
+        _check_rule(errors, f"rules[{index}]", rule, namespaced=True)
+    return errors
+
+
+def validate_cluster_role(obj: Object) -> Errors:
+    errors: Errors = []
+    for index, rule in enumerate(obj.get("rules") or ()):
+        _check_rule(errors, f"rules[{index}]", rule, namespaced=False)
+    aggregation = obj.get("aggregationRule")
+    if aggregation is not None:
+        here, selectors = (
+            "aggregationRule.clusterRoleSelectors",
+            aggregation.get("clusterRoleSelectors"),
+        )
+        if not selectors:
+            detail = "at least one clusterRoleSelector required if aggregationRule is non-nil"
+            errors.append(required(here, detail))
+        for index, selector in enumerate(selectors or ()):
+            check_label_selector(errors, f"{here}[{index}]", selector)
+    return errors
+
+
+def _check_rule(errors: Errors, path: str, rule: Object, namespaced: bool) -> None:
+    if not rule.get("verbs"):
+        errors.append(required(f"{path}.verbs", "verbs must contain at least one value"))
+    urls = rule.get("nonResourceURLs")
+    if urls:
+        if namespaced:
+            detail = "namespaced rules cannot apply to non-resource URLs"
+            errors.append(invalid(f"{path}.nonResourceURLs", urls, detail))
+        if rule.get("apiGroups") or rule.get("resources") or rule.get("resourceNames"):
+            detail = "rules cannot apply to both regular resources and non-resource URLs"
+            errors.append(invalid(f"{path}.nonResourceURLs", urls, detail))
+        return
+    if not rule.get("apiGroups"):
+        detail = "resource rules must supply at least one api group"
+        errors.append(required(f"{path}.apiGroups", detail))
+    if not rule.get("resources"):
+        detail = "resource rules must supply at least one resource"
+        errors.append(required(f"{path}.resources", detail))
+
+
+def validate_binding(obj: Object, namespaced: bool) -> Errors:
+    """A RoleBinding, or a ClusterRoleBinding when not namespaced."""
+    errors: Errors = []
+    reference = obj.get("roleRef") or {}
+    group, kind = reference.get("apiGroup") or "", reference.get("kind") or ""
+    if group != RBAC_GROUP:
+        errors.append(not_supported("roleRef.apiGroup", group, (RBAC_GROUP,)))
+    kinds = ("Role", "ClusterRole") if namespaced else ("ClusterRole",)
+    if kind not in kinds:
+        errors.append(not_supported("roleRef.kind", kind, kinds))
+    check_name(errors, "roleRef.name", reference.get("name"), names.path_segment_name)
+    for index, subject in enumerate(obj.get("subjects") or ()):
+        _check_subject(errors, f"subjects[{index}]", subject, namespaced)
+    return errors
+
+
+def _check_subject(errors: Errors, path: str, subject: Object, namespaced: bool) -> None:
+    kind, name, group = (
+        subject.get("kind") or "",
+        subject.get("name"),
+        subject.get("apiGroup") or "",
+    )
+    if not name:
+        errors.append(required(f"{path}.name"))
+    if kind == "ServiceAccount":
+        if name:
+            check(errors, f"{path}.name", name, dns1123_subdomain(name))
+        if group:
+            errors.append(not_supported(f"{path}.apiGroup", group, ("",)))
+        if not namespaced and not subject.get("namespace"):
+            errors.append(required(f"{path}.namespace"))
+    elif kind in ("User", "Group"):
+        if group != RBAC_GROUP:
+            errors.append(not_supported(f"{path}.apiGroup", group, (RBAC_GROUP,)))
+    else:
+        errors.append(not_supported(f"{path}.kind", kind, ("ServiceAccount", "User", "Group")))
+
+
+def validate_role_ref_update(obj: Object, old: Object) -> Errors:
+    if obj.get("roleRef") != old.get("roleRef"):
+        return [invalid("roleRef", obj.get("roleRef"), "cannot change roleRef")]
+    return []
+
+
+def validate_signing_request(obj: Object) -> Errors:
+    """A new request. Upstream parses the PKCS#10 inside; that it is PEM of that kind is checked
+    here, its signature where it is signed."""
+    errors: Errors = []
+    spec = obj.get("spec") or {}
+    problem = _request_problem(spec.get("request") or "")
+    if problem:
+        errors.append(invalid("spec.request", spec.get("request"), problem))
+    usages = spec.get("usages") or ()
+    if not usages:
+        errors.append(required("spec.usages"))
+    seen: set[str] = set()
+    for index, usage in enumerate(usages):
+        if usage not in USAGES:
+            errors.append(not_supported(f"spec.usages[{index}]", usage, USAGES))
+        if usage in seen:
+            errors.append(duplicate(f"spec.usages[{index}]", usage))
+        seen.add(usage)
+    _check_signer(errors, spec.get("signerName") or "")
+    seconds = spec.get("expirationSeconds")
+    if seconds is not None and seconds < 600:
+        detail = "may not specify a duration less than 600 seconds (10 minutes)"
+        errors.append(invalid("spec.expirationSeconds", seconds, detail))
+    return errors
+
+
+def _request_problem(encoded: str) -> str:
+    try:
+        text = base64.b64decode(encoded, validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        return "PEM block type must be CERTIFICATE REQUEST"
+    begin, end = "-----BEGIN CERTIFICATE REQUEST-----", "-----END CERTIFICATE REQUEST-----"
+    start = text.find(begin)
+    stop = text.find(end, start)
+    if start < 0 or stop < 0:
+        return "PEM block type must be CERTIFICATE REQUEST"
+    body = "".join(text[start + len(begin) : stop].split())
+    try:
+        der = base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError):
+        return "PEM block type must be CERTIFICATE REQUEST"
+    # A DER sequence, whole.
+    return "" if der[:1] == b"\x30" and len(der) > 64 else "asn1: structure error"
+
+
+def _check_signer(errors: Errors, signer: str) -> None:
+    here = "spec.signerName"
+    if not signer:
+        errors.append(required(here))
+        return
+    if signer == "kubernetes.io/legacy-unknown":
+        detail = "the legacy signerName is not allowed via this API version"
+        errors.append(invalid(here, signer, detail))
+    domain, slash, path = signer.partition("/")
+    if not slash or "/" in path:
+        detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
+        errors.append(invalid(here, signer, detail))
+        return
+    problems = dns1123_subdomain(domain)
+    if problems:
+        detail = f'validating label "{domain}": {"; ".join(problems)}'
+        errors.append(invalid(here, signer, detail))
+    elif "." not in domain:
+        detail = "should be a domain with at least two segments separated by dots"
+        errors.append(invalid(here, signer, detail))
+    if segment := dns1123_subdomain(path):
+        detail = f'validating label "{path}": {"; ".join(segment)}'
+        errors.append(invalid(here, signer, detail))
+
+
+def validate_signing_request_update(obj: Object, old: Object, subresource: str) -> Errors:
+    errors: Errors = []
+    status, before = obj.get("status") or {}, old.get("status") or {}
+    conditions, known = status.get("conditions") or [], before.get("conditions") or []
+    _check_conditions(errors, conditions)
+    here = "status.conditions"
+    for verdict in (*VERDICTS, "Failed"):
+        new = [each for each in conditions if each.get("type") == verdict]
+        old_ones = [each for each in known if each.get("type") == verdict]
+        if len(new) < len(old_ones):
+            detail = f'updates may not remove a condition of type "{verdict}"'
+            errors.append(forbidden_field(here, detail))
+        elif verdict in VERDICTS and subresource != "approval" and new != old_ones:
+            verb = "add" if len(new) > len(old_ones) else "modify"
+            detail = f'updates may not {verb} a condition of type "{verdict}"'
+            errors.append(forbidden_field(here, detail))
+    certificate, issued = status.get("certificate"), before.get("certificate")
+    if certificate != issued:
+        if subresource != "status":
+            detail = "updates may not set certificate content"
+            errors.append(forbidden_field("status.certificate", detail))
+        elif issued:
+            detail = "updates may not modify existing certificate content"
+            errors.append(forbidden_field("status.certificate", detail))
+        elif certificate and _CERTIFICATE not in _decoded(certificate):
+            detail = "at least one CERTIFICATE block must be present"
+            errors.append(invalid("status.certificate", "<certificate data>", detail))
+    return errors
+
+
+def _decoded(encoded: str) -> str:
+    try:
+        return base64.b64decode(encoded, validate=True).decode("ascii", "replace")
+    except (binascii.Error, ValueError):
+        return ""
+
+
+def _check_conditions(errors: Errors, conditions: list[Object]) -> None:
+    seen: set[str] = set()
+    for index, condition in enumerate(conditions):
+        here, kind = f"status.conditions[{index}]", condition.get("type") or ""
+        if not kind:
+            errors.append(required(f"{here}.type"))
+        choices = ("True",) if kind in (*VERDICTS, "Failed") else ("False", "True", "Unknown")
+        check_choice(errors, f"{here}.status", condition.get("status"), choices)
+        if kind in seen:
+            errors.append(duplicate(f"{here}.type", kind))
+        seen.add(kind)
+    if {"Approved", "Denied"} <= seen:
+        detail = "Approved and Denied conditions are mutually exclusive"
+        errors.append(invalid("status.conditions", "Denied", detail))

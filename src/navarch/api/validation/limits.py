@@ -1,0 +1,235 @@
+"""LimitRanges and ResourceQuotas."""
+
+from __future__ import annotations
+
+from navarch.api.errors import duplicate, forbidden_field, invalid, required
+from navarch.api.quantity import Quantity
+from navarch.api.validation.common import (
+    IMMUTABLE,
+    Errors,
+    Object,
+    check,
+    qualified_name,
+    quantity,
+)
+from navarch.api.validation.resources import (
+    check_amount,
+    container_name_problems,
+    may_overcommit,
+    name_problems,
+    quota_name_problems,
+)
+
+SCOPES = (
+    "Terminating",
+    "NotTerminating",
+    "BestEffort",
+    "NotBestEffort",
+    "PriorityClass",
+    "CrossNamespacePodAffinity",
+    "VolumeAttributesClass",
+)
+LIMIT_TYPES = ("Pod", "Container", "PersistentVolumeClaim")
+_COMPUTE = frozenset(
+    f"{prefix}{name}"
+    for prefix in ("", "requests.", "limits.")
+    for name in ("cpu", "memory", "ephemeral-storage")
+)
+_POD_SCOPES = frozenset({"Terminating", "NotTerminating", "NotBestEffort", "PriorityClass"})
+ONLY_EXISTS = (
+    "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, "
+    "ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, "
+    "ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"
+)
+
+
+def validate_limit_range(obj: Object) -> Errors:
+    errors: Errors = []
+    seen: set[str] = set()
+    for index, limit in enumerate((obj.get("spec") or {}).get("limits") or ()):
+        here, kind = f"spec.limits[{index}]", limit.get("type") or ""
+        problems = qualified_name(kind)
+        check(errors, f"{here}.type", kind, problems)
+        if not problems and "/" not in kind and kind not in LIMIT_TYPES:
+            detail = "must be a standard limit type or fully qualified"
+            errors.append(invalid(f"{here}.type", kind, detail))
+        if kind in seen:
+            errors.append(duplicate(f"{here}.type", kind))
+        seen.add(kind)
+        _check_limit(errors, here, limit, kind)
+    return errors
+
+
+def _check_limit(errors: Errors, path: str, limit: Object, kind: str) -> None:
+    rule = container_name_problems if kind in ("Pod", "Container") else name_problems
+    for field in ("max", "min", "default", "defaultRequest", "maxLimitRequestRatio"):
+        amounts = limit.get(field) or {}
+        if kind == "Pod" and field.startswith("default"):
+            if amounts:
+                detail = "may not be specified when `type` is 'Pod'"
+                errors.append(forbidden_field(f"{path}.{field}", detail))
+            continue
+        for name in amounts:
+            check(errors, f"{path}.{field}[{name}]", name, rule(name))
+    if kind == "PersistentVolumeClaim" and (
+        not any("storage" in (limit.get(field) or {}) for field in ("min", "max"))
+    ):
+        detail = "either minimum or maximum storage value is required, but neither was provided"
+        errors.append(required(f"{path}.limits", detail))
+    resources = {
+        name
+        for field in ("max", "min", "default", "defaultRequest", "maxLimitRequestRatio")
+        for name in limit.get(field) or ()
+    }
+    for name in sorted(resources):
+        _check_limit_order(errors, path, limit, name)
+
+
+def _check_limit_order(errors: Errors, path: str, limit: Object, name: str) -> None:
+    def amount(field: str) -> Quantity | None:
+        text = (limit.get(field) or {}).get(name)
+        return quantity(text) if text is not None else None
+
+    low, high = amount("min"), amount("max")
+    default, request, ratio = (
+        amount("default"),
+        amount("defaultRequest"),
+        amount("maxLimitRequestRatio"),
+    )
+    for first, second, field, text in (
+        (low, high, "min", "min value {} is greater than max value {}"),
+        (low, request, "defaultRequest", "min value {} is greater than default request value {}"),
+        (request, high, "defaultRequest", "default request value {} is greater than max value {}"),
+        (
+            request,
+            default,
+            "defaultRequest",
+            "default request value {} is greater than default limit value {}",
+        ),
+        (low, default, "default", "min value {} is greater than default value {}"),
+        (default, high, "default", "default value {} is greater than max value {}"),
+    ):
+        if first is not None and second is not None and first > second:
+            shown = low if field in ("min", "default") and first is low else request or high
+            if field == "default" and first is default:
+                shown = high
+            detail = text.format(first, second)
+            errors.append(invalid(f"{path}.{field}[{name}]", str(shown), detail))
+    here = f"{path}.maxLimitRequestRatio[{name}]"
+    if ratio is not None and ratio < Quantity.of(1):
+        errors.append(invalid(here, str(ratio), f"ratio {ratio} is less than 1"))
+    if ratio is not None and low is not None and high is not None and not low.is_zero():
+        most = float(high) / float(low)
+        if float(ratio) > most:
+            detail = f"ratio {ratio} is greater than max/min = {most:f}"
+            errors.append(invalid(here, str(ratio), detail))
+    if (
+        not may_overcommit(name)
+        and default is not None
+        and request is not None
+        and default != request
+    ):
+        detail = f"default value {default} must equal to defaultRequest value {request} in {name}"
+        errors.append(invalid(f"{path}.defaultRequest[{name}]", str(request), detail))
+
+
+def validate_resource_quota(obj: Object) -> Errors:
+    errors: Errors = []
+    spec = obj.get("spec") or {}
+    _check_amounts(errors, "spec.hard", spec.get("hard") or {})
+    scopes, hard = spec.get("scopes") or [], spec.get("hard") or {}
+    for scope in scopes:
+        if scope not in SCOPES:
+            errors.append(invalid("spec.scopes", scopes, "unsupported scope"))
+        for name in sorted(hard):
+            if not _scope_fits(scope, name):
+                detail = "unsupported scope applied to resource"
+                errors.append(invalid("spec.scopes", scopes, detail))
+    _check_pairs(errors, "spec.scopes", scopes, scopes)
+    selector = spec.get("scopeSelector")
+    if selector is not None:
+        _check_scope_selector(errors, selector, hard, scopes)
+    return errors
+
+
+def _check_amounts(errors: Errors, path: str, amounts: Object) -> None:
+    for name, text in amounts.items():
+        here = f"{path}[{name}]"
+        check(errors, here, name, quota_name_problems(name))
+        check_amount(errors, here, name, text)
+
+
+def _scope_fits(scope: str, resource: str) -> bool:
+    """Scopes select pods, so with them only what pods use can be limited."""
+    if quota_name_problems(resource) or "/" in resource:
+        return True
+    if scope == "BestEffort":
+        return resource == "pods"
+    if scope == "VolumeAttributesClass":
+        return resource in ("persistentvolumeclaims", "requests.storage")
+    if scope in _POD_SCOPES or scope == "CrossNamespacePodAffinity":
+        return resource == "pods" or resource in _COMPUTE
+    return True
+
+
+def _check_pairs(errors: Errors, path: str, scopes: list[str], shown: object) -> None:
+    for pair in (("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")):
+        if all(scope in scopes for scope in pair):
+            errors.append(invalid(path, shown, "conflicting scopes"))
+
+
+def _check_scope_selector(
+    errors: Errors, selector: Object, hard: Object, scopes: list[str]
+) -> None:
+    here = "spec.scopeSelector.matchExpressions"
+    named: list[str] = []
+    for expression in selector.get("matchExpressions") or ():
+        scope, operator = expression.get("scopeName") or "", expression.get("operator") or ""
+        values = expression.get("values") or ()
+        named.append(scope)
+        if scope not in SCOPES:
+            errors.append(invalid(f"{here}.scopeName", scope, "unsupported scope"))
+        for name in sorted(hard):
+            if not _scope_fits(scope, name):
+                detail = "unsupported scope applied to resource"
+                errors.append(invalid(here, selector, detail))
+        if (
+            scope in SCOPES
+            and scope not in ("PriorityClass", "VolumeAttributesClass")
+            and operator != "Exists"
+        ):
+            errors.append(invalid(f"{here}.operator", operator, ONLY_EXISTS))
+        if operator in ("In", "NotIn"):
+            if not values:
+                detail = (
+                    "must be at least one value when `operator` is 'In' or 'NotIn' for scope "
+                    "selector"
+                )
+                errors.append(required(f"{here}.values", detail))
+        elif operator in ("Exists", "DoesNotExist"):
+            if values:
+                detail = (
+                    "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope "
+                    "selector"
+                )
+                errors.append(invalid(f"{here}.values", values, detail))
+        else:
+            detail = "not a valid selector operator"
+            errors.append(invalid(f"{here}.operator", operator, detail))
+    _check_pairs(errors, here, named, scopes)
+
+
+def validate_resource_quota_update(obj: Object, old: Object) -> Errors:
+    errors = validate_resource_quota(obj)
+    new, before = obj["spec"].get("scopes") or [], old["spec"].get("scopes") or []
+    if set(new) != set(before):
+        errors.append(invalid("spec.scopes", new, IMMUTABLE))
+    return errors
+
+
+def validate_resource_quota_status(obj: Object) -> Errors:
+    errors: Errors = []
+    status = obj.get("status") or {}
+    for field in ("hard", "used"):
+        _check_amounts(errors, f"status.{field}", status.get(field) or {})
+    return errors

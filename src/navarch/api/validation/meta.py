@@ -1,0 +1,185 @@
+"""Object metadata: names, labels, annotations, owners, finalizers (upstream's
+`apimachinery/pkg/api/validation/objectmeta.go`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from navarch.api import names
+from navarch.api.errors import (
+    forbidden_field,
+    invalid,
+    required,
+    too_long,
+)
+from navarch.api.validation.common import (
+    Errors,
+    Object,
+    check,
+    check_immutable,
+    check_labels,
+    check_not_negative,
+    dns1123_label,
+    qualified_name,
+)
+
+NameRule = Callable[[str], list[str]]
+
+ANNOTATIONS_LIMIT = 256 * 1024
+STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
+NOT_STANDARD = "name is neither a standard finalizer name nor is it fully qualified"
+
+
+def validate_object_meta(
+    metadata: Object, namespaced: bool, rule: NameRule, path: str = "metadata"
+) -> Errors:
+    """Complaints about the metadata of a new object, or of the result of an update."""
+    errors: Errors = []
+    generate = metadata.get("generateName")
+    if generate:
+        check(errors, f"{path}.generateName", generate, names.as_prefix(rule)(generate))
+    name = metadata.get("name") or ""
+    if not name:
+        errors.append(required(f"{path}.name", "name or generateName is required"))
+    else:
+        check(errors, f"{path}.name", name, rule(name))
+    namespace = metadata.get("namespace") or ""
+    if namespaced:
+        if not namespace:
+            errors.append(required(f"{path}.namespace"))
+        else:
+            check(errors, f"{path}.namespace", namespace, dns1123_label(namespace))
+    elif namespace:
+        errors.append(forbidden_field(f"{path}.namespace", "not allowed on this type"))
+    check_not_negative(errors, f"{path}.generation", metadata.get("generation"))
+    if metadata.get("labels"):
+        check_labels(errors, f"{path}.labels", metadata["labels"])
+    if metadata.get("annotations"):
+        check_annotations(errors, f"{path}.annotations", metadata["annotations"])
+    if metadata.get("ownerReferences"):
+        _check_owners(errors, f"{path}.ownerReferences", metadata["ownerReferences"])
+    if metadata.get("finalizers"):
+        _check_finalizers(errors, f"{path}.finalizers", metadata["finalizers"])
+    if metadata.get("managedFields"):
+        _check_managed_fields(errors, f"{path}.managedFields", metadata["managedFields"])
+    return errors
+
+
+def validate_object_meta_update(new: Object, old: Object, path: str = "metadata") -> Errors:
+    """Complaints about what an update may not change in the metadata."""
+    errors: Errors = []
+    if old.get("deletionTimestamp"):
+        before = old.get("finalizers") or ()
+        added = sorted(each for each in new.get("finalizers") or () if each not in before)
+        if added:
+            listed = ", ".join(f'"{each}"' for each in added)
+            detail = (
+                "no new finalizers can be added if the object is being deleted, found new "
+                f"finalizers []string{{{listed}}}"
+            )
+            errors.append(forbidden_field(f"{path}.finalizers", detail))
+    version = new.get("resourceVersion")
+    if not version:
+        errors.append(invalid(f"{path}.resourceVersion", "", "must be specified for an update"))
+    if (new.get("generation") or 0) < (old.get("generation") or 0):
+        generation = new.get("generation") or 0
+        errors.append(invalid(f"{path}.generation", generation, "must not be decremented"))
+    for key in (
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ):
+        check_immutable(errors, f"{path}.{key}", new.get(key), old.get(key))
+    return errors
+
+
+def validate_template_meta(errors: Errors, path: str, metadata: Object) -> None:
+    """The metadata of an object made from a template: labels and annotations only."""
+    check_annotations(errors, f"{path}.annotations", metadata.get("annotations") or {})
+    check_labels(errors, f"{path}.labels", metadata.get("labels"))
+    for key, value in metadata.items():
+        if key not in ("labels", "annotations") and value:
+            errors.append(
+                forbidden_field(
+                    f"{path}.{key}", "cannot be set for an Ephemeral Volume's PVC template"
+                )
+            )
+
+
+def check_annotations(errors: Errors, path: str, annotations: Mapping[str, Any]) -> None:
+    size = 0
+    for key, value in annotations.items():
+        # Keys are compared without regard to case, for the sake of some old ones.
+        check(errors, path, key, qualified_name(key.lower()))
+        size += len(key) + len(value)
+    if size > ANNOTATIONS_LIMIT // 4:
+        size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
+        if size > ANNOTATIONS_LIMIT:
+            errors.append(too_long(path, ANNOTATIONS_LIMIT))
+
+
+def _check_owners(errors: Errors, path: str, references: list[Object]) -> None:
+    controller = ""
+    for reference in references:
+        version, kind = reference.get("apiVersion") or "", reference.get("kind") or ""
+        group, _, number = version.rpartition("/")
+        if not number:
+            errors.append(invalid(f"{path}.apiVersion", version, "version must not be empty"))
+        if not kind:
+            errors.append(invalid(f"{path}.kind", kind, "must not be empty"))
+        for key in ("name", "uid"):
+            if not reference.get(key):
+                errors.append(invalid(f"{path}.{key}", "", "must not be empty"))
+        if kind == "Event" and group in ("", "events.k8s.io"):
+            named = f"{group}/{number}, Kind=Event"
+            errors.append(invalid(path, reference, f"{named} is disallowed from being an owner"))
+        if reference.get("controller"):
+            owner = f"{kind}/{reference.get('name')}"
+            if controller:
+                detail = (
+                    "Only one reference can have Controller set to true. Found "
+                    f'"true" in references for {controller} and {owner}'
+                )
+                errors.append(invalid(path, references, detail))
+            controller = owner
+
+
+def _check_finalizers(errors: Errors, path: str, finalizers: list[str]) -> None:
+    for finalizer in finalizers:
+        check_finalizer(errors, path, finalizer)
+    if "orphan" in finalizers and "foregroundDeletion" in finalizers:
+        detail = "finalizer orphan and foregroundDeletion cannot be both set"
+        errors.append(invalid(path, finalizers, detail))
+
+
+def check_finalizer(errors: Errors, path: str, finalizer: str) -> None:
+    check(errors, path, finalizer, qualified_name(finalizer))
+    if "/" not in finalizer and finalizer not in STANDARD_FINALIZERS:
+        errors.append(invalid(path, finalizer, NOT_STANDARD))
+
+
+def _check_managed_fields(errors: Errors, path: str, entries: list[Object]) -> None:
+    for index, entry in enumerate(entries):
+        here = f"{path}[{index}]"
+        if entry.get("operation") not in ("Apply", "Update"):
+            detail = "must be `Apply` or `Update`"
+            errors.append(invalid(f"{here}.operation", entry.get("operation") or "", detail))
+        if entry.get("fieldsType") not in (None, "", "FieldsV1"):
+            detail = "must be `FieldsV1`"
+            errors.append(invalid(f"{here}.fieldsType", entry["fieldsType"], detail))
+        check_field_manager(errors, f"{here}.manager", entry.get("manager") or "")
+        if len(entry.get("subresource") or "") > 256:
+            errors.append(too_long(f"{here}.subresource", 256))
+
+
+def check_field_manager(errors: Errors, path: str, manager: str) -> None:
+    if len(manager.encode(errors="surrogatepass")) > 128:
+        errors.append(too_long(path, 128))
+    for position, character in enumerate(manager):
+        if not character.isprintable():
+            detail = f"invalid character U+{ord(character):04X} (at position {position})"
+            errors.append(invalid(path, manager, detail))

@@ -1,0 +1,141 @@
+"""Security contexts of pods and containers."""
+
+from __future__ import annotations
+
+import re
+
+from navarch.api import names
+from navarch.api.errors import duplicate, forbidden_field, invalid, required, too_long
+from navarch.api.validation.common import Errors, Object, check, check_optional_choice
+
+PROFILES = ("Localhost", "RuntimeDefault", "Unconfined")
+_SYSCTL = re.compile(r"([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?")
+_SYSCTL_TEXT = (
+    "must have at most 253 characters and match regex "
+    r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
+)
+_IPC = frozenset({"kernel.sem", "fs.mqueue"})
+_MAX_PROFILE = 4095
+
+
+def check_container_context(errors: Errors, path: str, context: Object, host_users: bool) -> None:
+    _check_ids(errors, path, context, ("runAsUser", "runAsGroup"))
+    mount = context.get("procMount")
+    check_optional_choice(errors, f"{path}.procMount", mount, ("Default", "Unmasked"))
+    if mount == "Unmasked" and host_users:
+        detail = "`hostUsers` must be false to use `Unmasked`"
+        errors.append(invalid(f"{path}.procMount", mount, detail))
+    _check_profiles(errors, path, context)
+    if context.get("allowPrivilegeEscalation") is False:
+        forbidden = "cannot set `allowPrivilegeEscalation` to false and"
+        if context.get("privileged"):
+            errors.append(invalid(path, context, f"{forbidden} `privileged` to true"))
+        if "CAP_SYS_ADMIN" in ((context.get("capabilities") or {}).get("add") or ()):
+            detail = f"{forbidden} `capabilities.Add` CAP_SYS_ADMIN"
+            errors.append(invalid(path, context, detail))
+
+
+def check_pod_context(errors: Errors, path: str, spec: Object) -> None:
+    context = spec.get("securityContext") or {}
+    if spec.get("shareProcessNamespace") and spec.get("hostPID"):
+        detail = "ShareProcessNamespace and HostPID cannot both be enabled"
+        errors.append(invalid(f"{path}.shareProcessNamespace", True, detail))
+    if not context:
+        return
+    _check_ids(errors, path, context, ("fsGroup", "runAsUser", "runAsGroup"))
+    for index, group in enumerate(context.get("supplementalGroups") or ()):
+        here = f"{path}.supplementalGroups[{index}]"
+        check(errors, here, group, names.user_or_group_id(group))
+    if context.get("sysctls"):
+        _check_sysctls(errors, f"{path}.sysctls", spec)
+    for field, choices in (
+        ("fsGroupChangePolicy", ("Always", "OnRootMismatch")),
+        ("supplementalGroupsPolicy", ("Merge", "Strict")),
+        ("seLinuxChangePolicy", ("MountOption", "Recursive")),
+    ):
+        check_optional_choice(errors, f"{path}.{field}", context.get(field), choices)
+    _check_profiles(errors, path, context)
+
+
+def _check_ids(errors: Errors, path: str, context: Object, fields: tuple[str, ...]) -> None:
+    for field in fields:
+        value = context.get(field)
+        if value is not None:
+            check(errors, f"{path}.{field}", value, names.user_or_group_id(value))
+
+
+def _check_sysctls(errors: Errors, path: str, spec: Object) -> None:
+    seen: set[str] = set()
+    for index, sysctl in enumerate(spec["securityContext"]["sysctls"]):
+        here, name = f"{path}[{index}].name", sysctl.get("name") or ""
+        if not name:
+            errors.append(required(here))
+        elif len(name) > 253 or not _SYSCTL.fullmatch(name):
+            errors.append(invalid(here, name, _SYSCTL_TEXT))
+        elif name in seen:
+            errors.append(duplicate(here, name))
+        seen.add(name)
+        plain = name.replace("/", ".")
+        if spec.get("hostNetwork") and plain.startswith("net."):
+            errors.append(invalid(here, name, "may not be specified when 'hostNetwork' is true"))
+        ipc = plain.startswith(("kernel.shm", "kernel.msg", "fs.mqueue.")) or plain in _IPC
+        if spec.get("hostIPC") and ipc:
+            errors.append(invalid(here, name, "may not be specified when 'hostIPC' is true"))
+
+
+def _check_profiles(errors: Errors, path: str, context: Object) -> None:
+    if context.get("seccompProfile") is not None:
+        _check_seccomp(errors, f"{path}.seccompProfile", context["seccompProfile"])
+    if context.get("appArmorProfile") is not None:
+        _check_app_armor(errors, f"{path}.appArmorProfile", context["appArmorProfile"])
+
+
+def _check_seccomp(errors: Errors, path: str, profile: Object) -> None:
+    kind, file = profile.get("type"), profile.get("localhostProfile")
+    if not kind:
+        errors.append(required(f"{path}.type", "type is required when seccompProfile is set"))
+    check_optional_choice(errors, f"{path}.type", kind or None, PROFILES)
+    here = f"{path}.localhostProfile"
+    if kind == "Localhost":
+        if not file:
+            errors.append(required(here, "must be set when seccomp type is Localhost"))
+        elif file.startswith("/"):
+            errors.append(invalid(here, file, "must be a relative path"))
+        if file and ".." in file.split("/"):
+            errors.append(invalid(here, file, "must not contain '..'"))
+    elif file is not None:
+        errors.append(invalid(here, profile, "can only be set when seccomp type is Localhost"))
+
+
+def _check_app_armor(errors: Errors, path: str, profile: Object) -> None:
+    kind, name = profile.get("type"), profile.get("localhostProfile")
+    here = f"{path}.localhostProfile"
+    if kind == "Localhost":
+        if name is None or (not name.strip() and name == name.strip()):
+            errors.append(required(here, "must be set when AppArmor type is Localhost"))
+        elif name != name.strip():
+            errors.append(invalid(here, name, "must not be padded with whitespace"))
+        if name and len(name) > _MAX_PROFILE:
+            errors.append(too_long(here, _MAX_PROFILE))
+    elif not kind:
+        errors.append(required(f"{path}.type", "type is required when appArmorProfile is set"))
+    elif kind in PROFILES:
+        if name is not None:
+            errors.append(invalid(here, name, "can only be set when AppArmor type is Localhost"))
+    else:
+        check_optional_choice(errors, f"{path}.type", kind, PROFILES)
+
+
+def check_host_users(errors: Errors, path: str, spec: Object) -> None:
+    """A pod in its own user namespace cannot share the host's others."""
+    if spec.get("hostUsers") is not False:
+        return
+    for field in ("hostNetwork", "hostPID", "hostIPC"):
+        if spec.get(field):
+            shown = field if field == "hostNetwork" else field[0].upper() + field[1:]
+            errors.append(forbidden_field(f"{path}.{shown}", "when `hostUsers` is false"))
+    for kind in ("initContainers", "containers", "ephemeralContainers"):
+        for index, container in enumerate(spec.get(kind) or ()):
+            if container.get("volumeDevices"):
+                here = f"{path}.{kind}[{index}].volumeDevices"
+                errors.append(forbidden_field(here, "when `hostUsers` is false"))

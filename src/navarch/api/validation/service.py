@@ -1,0 +1,307 @@
+"""Services: ports, addresses, types and what each type may have."""
+
+from __future__ import annotations
+
+from navarch.api.errors import duplicate, forbidden_field, invalid, required
+from navarch.api.validation.common import (
+    PROTOCOLS,
+    Errors,
+    Object,
+    check,
+    check_address,
+    check_choice,
+    check_cidr,
+    check_endpoint_address,
+    check_immutable,
+    check_label_name,
+    check_labels,
+    check_optional_choice,
+    check_port,
+    check_port_or_name,
+    dns1123_label,
+    dns1123_subdomain,
+    parse_address,
+)
+
+TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+MAX_AFFINITY_SECONDS = 86400
+SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
+FAMILY_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
+
+
+def validate_service(obj: Object, old: Object | None = None) -> Errors:
+    errors: Errors = []
+    spec = obj["spec"]
+    kind, headless = spec.get("type") or "", is_headless(spec)
+    if not spec.get("ports") and not headless and kind != "ExternalName":
+        errors.append(required("spec.ports"))
+    if headless and kind in ("LoadBalancer", "NodePort"):
+        detail = f"may not be set to 'None' for {kind} services"
+        errors.append(invalid("spec.clusterIPs[0]", "None", detail))
+    if kind == "ExternalName":
+        _check_external_name(errors, spec)
+    _check_ports(errors, spec)
+    check_labels(errors, "spec.selector", spec.get("selector"))
+    _check_affinity(errors, spec)
+    _check_addresses(errors, spec, ((old or {}).get("spec") or {}))
+    known = ((old or {}).get("spec") or {}).get("externalIPs") or ()
+    for index, address in enumerate(spec.get("externalIPs") or ()):
+        here = f"spec.externalIPs[{index}]"
+        before = len(errors)
+        if address not in known:
+            check_address(errors, here, address)
+        if len(errors) == before:
+            check_endpoint_address(errors, here, address)
+    check_choice(errors, "spec.type", kind, TYPES)
+    _check_load_balancer(errors, obj)
+    _check_traffic(errors, spec)
+    return errors
+
+
+def is_headless(spec: Object) -> bool:
+    return spec.get("clusterIPs") == ["None"] or (
+        not spec.get("clusterIPs") and spec.get("clusterIP") == "None"
+    )
+
+
+def is_externally_accessible(spec: Object) -> bool:
+    kind = spec.get("type")
+    outside = kind in ("LoadBalancer", "NodePort")
+    return outside or (kind == "ClusterIP" and bool(spec.get("externalIPs")))
+
+
+def _check_external_name(errors: Errors, spec: Object) -> None:
+    for field in ("clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+        if spec.get(field):
+            detail = "may not be set for ExternalName services"
+            errors.append(forbidden_field(f"spec.{field}", detail))
+    name = (spec.get("externalName") or "").removesuffix(".")
+    if name:
+        check(errors, "spec.externalName", name, dns1123_subdomain(name))
+    else:
+        errors.append(required("spec.externalName"))
+
+
+def _check_ports(errors: Errors, spec: Object) -> None:
+    ports = spec.get("ports") or ()
+    seen: set[str] = set()
+    numbers: set[tuple[str, int]] = set()
+    node_ports: set[tuple[str, int]] = set()
+    for index, port in enumerate(ports):
+        here, name, protocol = f"spec.ports[{index}]", port.get("name"), port.get("protocol") or ""
+        if not name and len(ports) > 1:
+            errors.append(required(f"{here}.name"))
+        elif name:
+            check(errors, f"{here}.name", name, dns1123_label(name))
+            if name in seen:
+                errors.append(duplicate(f"{here}.name", name))
+            seen.add(name)
+        number, node_port = port.get("port") or 0, port.get("nodePort") or 0
+        check_port(errors, f"{here}.port", number)
+        check_choice(errors, f"{here}.protocol", protocol, PROTOCOLS)
+        check_port_or_name(errors, f"{here}.targetPort", port.get("targetPort"))
+        if port.get("appProtocol") is not None:
+            check_label_name(errors, f"{here}.appProtocol", port["appProtocol"])
+        if node_port:
+            if spec.get("type") == "ClusterIP":
+                detail = "may not be used when `type` is 'ClusterIP'"
+                errors.append(forbidden_field(f"{here}.nodePort", detail))
+            if (protocol, node_port) in node_ports:
+                errors.append(duplicate(f"{here}.nodePort", node_port))
+            node_ports.add((protocol, node_port))
+        if (protocol, number) in numbers:
+            errors.append(duplicate(here, {"protocol": protocol, "port": number}))
+        numbers.add((protocol, number))
+
+
+def _check_affinity(errors: Errors, spec: Object) -> None:
+    affinity, config = spec.get("sessionAffinity"), spec.get("sessionAffinityConfig")
+    check_choice(errors, "spec.sessionAffinity", affinity, ("ClientIP", "None"))
+    here = "spec.sessionAffinityConfig"
+    if affinity == "None" and config is not None:
+        detail = "must not be set when session affinity is None"
+        errors.append(forbidden_field(here, detail))
+    if affinity != "ClientIP":
+        return
+    detail = "when session affinity type is ClientIP"
+    if config is None:
+        errors.append(required(here, detail))
+    elif config.get("clientIP") is None:
+        errors.append(required(f"{here}.clientIP", detail))
+    elif config["clientIP"].get("timeoutSeconds") is None:
+        errors.append(required(f"{here}.clientIP.timeoutSeconds", detail))
+    else:
+        seconds = config["clientIP"]["timeoutSeconds"]
+        if not 0 < seconds <= MAX_AFFINITY_SECONDS:
+            detail = f"must be greater than 0 and less than {MAX_AFFINITY_SECONDS}"
+            errors.append(invalid(f"{here}.clientIP.timeoutSeconds", seconds, detail))
+
+
+def _check_addresses(errors: Errors, spec: Object, old: Object) -> None:
+    if spec.get("type") == "ExternalName":
+        return
+    address, addresses = spec.get("clusterIP") or "", spec.get("clusterIPs") or []
+    if address and not addresses:
+        errors.append(required("spec.clusterIPs"))
+    elif addresses and addresses[0] != address:
+        detail = "first value must match `clusterIP`"
+        errors.append(invalid("spec.clusterIPs", addresses, detail))
+    if len(addresses) > 2:
+        detail = "may only hold up to 2 values"
+        errors.append(invalid("spec.clusterIPs", addresses, detail))
+    known = old.get("clusterIPs") or ()
+    for index, each in enumerate(addresses):
+        here = f"spec.clusterIPs[{index}]"
+        if each == "None":
+            if index or len(addresses) > 1:
+                detail = "'None' must be the first and only value"
+                errors.append(invalid(here, each, detail))
+        elif each not in known:
+            check_address(errors, here, each)
+    families = {":" in each for each in addresses if each != "None"}
+    if len(addresses) == 2 and "None" not in addresses and len(families) < 2:
+        detail = "may specify no more than one IP for each IP family"
+        errors.append(invalid("spec.clusterIPs", addresses, detail))
+    _check_families(errors, spec, addresses)
+
+
+def _check_families(errors: Errors, spec: Object, addresses: list[str]) -> None:
+    families, policy = spec.get("ipFamilies") or [], spec.get("ipFamilyPolicy")
+    check_optional_choice(errors, "spec.ipFamilyPolicy", policy, FAMILY_POLICIES)
+    if len(families) > 2:
+        errors.append(invalid("spec.ipFamilies", families, "may only hold up to 2 values"))
+    for index, family in enumerate(families):
+        here = f"spec.ipFamilies[{index}]"
+        check_optional_choice(errors, here, family, ("IPv4", "IPv6"))
+        if family in families[:index]:
+            errors.append(duplicate(here, family))
+    for index, (family, address) in enumerate(zip(families, addresses, strict=False)):
+        parsed = parse_address(address)
+        if parsed is not None and family in ("IPv4", "IPv6") and parsed.version != int(family[-1]):
+            detail = f"expected an {family} value as indicated by `ipFamilies[{index}]`"
+            errors.append(invalid(f"spec.clusterIPs[{index}]", address, detail))
+
+
+def _check_load_balancer(errors: Errors, obj: Object) -> None:
+    spec = obj["spec"]
+    is_balancer, only = spec.get("type") == "LoadBalancer", "may only be used when `type` is "
+    detail = f"{only}'LoadBalancer'"
+    ranges = spec.get("loadBalancerSourceRanges") or ()
+    text = (obj["metadata"].get("annotations") or {}).get(SOURCE_RANGES)
+    if ranges:
+        here = "spec.LoadBalancerSourceRanges"
+        if not is_balancer:
+            errors.append(forbidden_field(here, detail))
+        for index, value in enumerate(ranges):
+            check_cidr(errors, f"{here}[{index}]", value.strip())
+    elif text is not None:
+        here = f"metadata.annotations[{SOURCE_RANGES}]"
+        if not is_balancer:
+            errors.append(forbidden_field(here, detail))
+        for value in text.strip().split(",") if text.strip() else ():
+            check_cidr(errors, here, value.strip())
+    allocate = spec.get("allocateLoadBalancerNodePorts")
+    if allocate is not None and not is_balancer:
+        errors.append(forbidden_field("spec.allocateLoadBalancerNodePorts", detail))
+    if is_balancer and allocate is None:
+        errors.append(required("allocateLoadBalancerNodePorts"))
+    load_balancer_class = spec.get("loadBalancerClass")
+    if load_balancer_class is not None:
+        if not is_balancer:
+            errors.append(forbidden_field("spec.loadBalancerClass", detail))
+        else:
+            check_label_name(errors, "spec.loadBalancerClass", load_balancer_class)
+
+
+def _check_traffic(errors: Errors, spec: Object) -> None:
+    policy, here = spec.get("externalTrafficPolicy"), "spec.externalTrafficPolicy"
+    if is_externally_accessible(spec):
+        check_choice(errors, here, policy, ("Cluster", "Local"))
+    elif policy:
+        detail = "may only be set for externally-accessible services"
+        errors.append(invalid(here, policy, detail))
+    port = spec.get("healthCheckNodePort")
+    if spec.get("type") == "LoadBalancer" and policy == "Local":
+        if not port:
+            errors.append(required("spec.healthCheckNodePort"))
+        else:
+            check_port(errors, "spec.healthCheckNodePort", port)
+    elif port:
+        detail = (
+            "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
+        )
+        errors.append(invalid("spec.healthCheckNodePort", port, detail))
+    inside = spec.get("internalTrafficPolicy")
+    if inside is None and spec.get("type") in ("NodePort", "LoadBalancer", "ClusterIP"):
+        errors.append(required("spec.internalTrafficPolicy"))
+    choices = ("Cluster", "Local")
+    check_optional_choice(errors, "spec.internalTrafficPolicy", inside, choices)
+    choices = ("PreferClose", "PreferSameZone", "PreferSameNode")
+    distribution = spec.get("trafficDistribution")
+    check_optional_choice(errors, "spec.trafficDistribution", distribution, choices)
+
+
+def validate_service_update(obj: Object, old: Object) -> Errors:
+    errors: Errors = []
+    new, before = obj["spec"], old["spec"]
+    kinds = (new.get("type"), before.get("type"))
+    if "ExternalName" not in kinds:
+        _check_addresses_update(errors, new, before)
+    if kinds == ("LoadBalancer", "LoadBalancer") and new.get("loadBalancerClass") != before.get(
+        "loadBalancerClass"
+    ):
+        detail = "may not change once set"
+        value = new.get("loadBalancerClass")
+        errors.append(invalid("spec.loadBalancerClass", value, detail))
+    both = all(
+        each.get("type") == "LoadBalancer" and each.get("externalTrafficPolicy") == "Local"
+        for each in (new, before)
+    )
+    if both and new.get("healthCheckNodePort") != before.get("healthCheckNodePort"):
+        errors.append(forbidden_field("spec.healthCheckNodePort", "field is immutable"))
+    return errors + validate_service(obj, old)
+
+
+def _check_addresses_update(errors: Errors, new: Object, before: Object) -> None:
+    addresses, known = new.get("clusterIPs") or [], before.get("clusterIPs") or []
+    for index in range(min(len(known), 2)):
+        current = addresses[index] if len(addresses) > index else None
+        if index and current is None:
+            # The second address may be given back, when the service becomes single-stack.
+            if new.get("ipFamilyPolicy") == "SingleStack":
+                continue
+            detail = f"may not be unset when ipFamilyPolicy is {new.get('ipFamilyPolicy')}"
+            errors.append(invalid("spec.clusterIPs[1]", known[1], detail))
+        elif current != known[index]:
+            detail = "may not change once set"
+            errors.append(invalid(f"spec.clusterIPs[{index}]", addresses, detail))
+    families, old_families = new.get("ipFamilies") or [], before.get("ipFamilies") or []
+    if families and old_families:
+        check_immutable(errors, "spec.ipFamilies[0]", families[0], old_families[0])
+
+
+def validate_service_status(obj: Object) -> Errors:
+    errors: Errors = []
+    ingress = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    here = "status.loadBalancer.ingress"
+    if obj["spec"].get("type") != "LoadBalancer" and ingress:
+        detail = "may only be used when `spec.type` is 'LoadBalancer'"
+        errors.append(forbidden_field(here, detail))
+        return errors
+    for index, each in enumerate(ingress):
+        address, mode, hostname = each.get("ip"), each.get("ipMode"), each.get("hostname")
+        if address:
+            check_address(errors, f"{here}[{index}].ip", address)
+            if mode is None:
+                detail = "must be specified when `ip` is set"
+                errors.append(required(f"{here}[{index}].ipMode", detail))
+        elif mode is not None:
+            detail = "may not be specified when `ip` is not set"
+            errors.append(forbidden_field(f"{here}[{index}].ipMode", detail))
+        check_optional_choice(errors, f"{here}[{index}].ipMode", mode, ("Proxy", "VIP"))
+        if hostname:
+            check(errors, f"{here}[{index}].hostname", hostname, dns1123_subdomain(hostname))
+            if parse_address(hostname) is not None:
+                detail = "must be a DNS name, not an IP address"
+                errors.append(invalid(f"{here}[{index}].hostname", hostname, detail))
+    return errors
