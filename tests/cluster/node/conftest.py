@@ -16,6 +16,7 @@ from tests.cluster.node.environment import RuntimeEnvironment, containerd, enter
 
 from navarch.api.errors import ApiError
 from navarch.api.types.core_v1 import Event, Namespace, Pod
+from navarch.apiserver.options import ServerOptions
 from navarch.client.client import Client
 from navarch.client.config import ClientConfig
 from navarch.node.cri.client import CriRuntime
@@ -145,8 +146,10 @@ async def _cluster(environment: RuntimeEnvironment, directory: Path) -> AsyncIte
         resolv_conf=root / "resolv.conf",
         cgroup_root=environment.cgroup_root,
     )
+    # Pods are not given a loopback address for the API server.
+    server_options = ServerOptions(port=0, advertise_address="192.0.2.1")
     async with (
-        running_server() as server,
+        running_server(options=server_options) as server,
         Client(ClientConfig(server=server.url)) as client,
         CriRuntime(options.runtime_endpoint) as runtime,
     ):

@@ -60,8 +60,13 @@ async def test_init_containers_and_sidecars_start_in_order(cluster: Cluster) -> 
     for container in (*init, main):
         container["volumeMounts"] = volume_mounts
     await cluster.create(
-        pod("ordered", main, initContainers=init, restartPolicy="Never",
-            volumes=[{"name": "work", "emptyDir": {}}])  # fmt: skip
+        pod(
+            "ordered",
+            main,
+            initContainers=init,
+            restartPolicy="Never",
+            volumes=[{"name": "work", "emptyDir": {}}],
+        )  # fmt: skip
     )
     done = await cluster.wait("ordered", lambda each: each.status.phase == "Succeeded")
     lines = (await cluster.logs(done, "main")).split()
@@ -75,8 +80,12 @@ async def test_init_containers_and_sidecars_start_in_order(cluster: Cluster) -> 
 
 async def test_a_failing_init_container_ends_the_pod(cluster: Cluster) -> None:
     await cluster.create(
-        pod("broken", shell("main", "true"), restartPolicy="Never",
-            initContainers=[shell("one", "true"), shell("two", "exit 3")])  # fmt: skip
+        pod(
+            "broken",
+            shell("main", "true"),
+            restartPolicy="Never",
+            initContainers=[shell("one", "true"), shell("two", "exit 3")],
+        )  # fmt: skip
     )
     failed = await cluster.wait("broken", lambda each: each.status.phase == "Failed")
     assert failed.status.containerStatuses[0].state.waiting is not None
@@ -88,9 +97,7 @@ async def test_a_crashing_container_backs_off(cluster: Cluster) -> None:
     await cluster.create(pod("crash", shell("main", "echo run; exit 1")))
     waiting = await cluster.wait(
         "crash",
-        lambda each: (
-            reason_of(each) == "CrashLoopBackOff"
-        ),
+        lambda each: reason_of(each) == "CrashLoopBackOff",
     )
     status = waiting.status.containerStatuses[0]
     assert status.restartCount == 1
@@ -102,9 +109,7 @@ async def test_a_crashing_container_backs_off(cluster: Cluster) -> None:
     assert status.lastState.terminated.reason == "Error"
     assert waiting.status.phase == "Running"
     assert await cluster.logs(waiting, "main", 1) == "run"
-    await cluster.wait(
-        "crash", lambda each: restarts_of(each) == 2, seconds=15
-    )
+    await cluster.wait("crash", lambda each: restarts_of(each) == 2, seconds=15)
 
 
 @pytest.mark.parametrize(
@@ -136,9 +141,7 @@ async def test_a_liveness_probe_restarts(cluster: Cluster) -> None:
              "failureThreshold": 1}  # fmt: skip
     script = "touch /tmp/healthy; (sleep 1; rm /tmp/healthy) & " + FOREVER
     await cluster.create(pod("sick", shell("main", script, livenessProbe=probe)))
-    restarted = await cluster.wait(
-        "sick", lambda each: restarts_of(each) == 1
-    )
+    restarted = await cluster.wait("sick", lambda each: restarts_of(each) == 1)
     assert restarted.status.containerStatuses[0].lastState.terminated is not None
     told = await cluster.events("sick")
     assert ("Killing", "Container main failed liveness probe, will be restarted") in told
@@ -180,9 +183,7 @@ async def test_an_oom_kill_is_named(cluster: Cluster) -> None:
 async def test_an_image_that_must_not_be_pulled(cluster: Cluster) -> None:
     container = {"name": "main", "image": "nowhere.test/none:1", "imagePullPolicy": "Never"}
     await cluster.create(pod("imageless", container))
-    waiting = await cluster.wait(
-        "imageless", lambda each: reason_of(each) == "ErrImageNeverPull"
-    )
+    waiting = await cluster.wait("imageless", lambda each: reason_of(each) == "ErrImageNeverPull")
     state = waiting.status.containerStatuses[0].state.waiting
     assert state is not None
     assert state.message == (
@@ -232,8 +233,11 @@ async def test_hooks_run_and_grace_is_kept(cluster: Cluster, tmp_path: Path) -> 
 
 async def test_who_does_not_stop_is_killed(cluster: Cluster) -> None:
     await cluster.create(
-        pod("stubborn", shell("main", "trap '' TERM; while :; do sleep 1; done"),
-            terminationGracePeriodSeconds=2)  # fmt: skip
+        pod(
+            "stubborn",
+            shell("main", "trap '' TERM; while :; do sleep 1; done"),
+            terminationGracePeriodSeconds=2,
+        )  # fmt: skip
     )
     await cluster.wait("stubborn", is_ready)
     watching = asyncio.create_task(cluster.wait_gone("stubborn"))
@@ -266,12 +270,18 @@ async def test_containers_outlive_the_agent(cluster: Cluster) -> None:
         "steady", "default", {"metadata": {"labels": {"seen": "yes"}}}
     )
     after = await cluster.wait("steady", lambda each: "seen" in each.metadata.labels)
-    assert after.status.containerStatuses[0].containerID == \
-        before.status.containerStatuses[0].containerID
+    assert (
+        after.status.containerStatuses[0].containerID
+        == before.status.containerStatuses[0].containerID
+    )
     assert after.status.containerStatuses[0].restartCount == 0
     ready = [each for each in after.status.conditions if each.type == "Ready"]
-    assert ready[0].lastTransitionTime == \
-        next(each for each in before.status.conditions if each.type == "Ready").lastTransitionTime
+    assert (
+        ready[0].lastTransitionTime
+        == next(
+            each for each in before.status.conditions if each.type == "Ready"
+        ).lastTransitionTime
+    )
 
 
 async def test_a_pod_deleted_while_the_agent_is_away_is_cleaned_up(cluster: Cluster) -> None:

@@ -96,8 +96,12 @@ async def test_a_pod_waits_for_its_volume(cluster: Cluster) -> None:
     container = shell("main", "cat /config/key",
                       volumeMounts=[{"name": "config", "mountPath": "/config"}])  # fmt: skip
     await cluster.create(
-        pod("patient", container, restartPolicy="Never",
-            volumes=[{"name": "config", "configMap": {"name": "later"}}])  # fmt: skip
+        pod(
+            "patient",
+            container,
+            restartPolicy="Never",
+            volumes=[{"name": "config", "configMap": {"name": "later"}}],
+        )  # fmt: skip
     )
     await cluster.wait("patient", lambda each: each.status.podIP != "")
     async with asyncio.timeout(5):
@@ -296,8 +300,11 @@ async def test_a_host_port(cluster: Cluster) -> None:
     await cluster.create(pod("ported", container))
     ready = await cluster.wait("ported", is_ready)
     await cluster.create(
-        pod("asking", shell("main", "until wget -qO- http://10.251.7.1:18080/; do sleep 0.1; done"),
-            restartPolicy="Never")  # fmt: skip
+        pod(
+            "asking",
+            shell("main", "until wget -qO- http://10.251.7.1:18080/; do sleep 0.1; done"),
+            restartPolicy="Never",
+        )  # fmt: skip
     )
     ended = await cluster.wait("asking", ended_well)
     assert await cluster.logs(ended, "main") == "ported"
