@@ -1,0 +1,151 @@
+"""A load generator: requests over many connections, as fast as the server answers.
+
+Plain HTTP/1.1 over asyncio protocols with ready-made request bytes, because a full client would be
+measured along with the server on a small machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from navarch.client.config import ClientConfig, make_ssl_context
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of a load: answers by status code, latencies in seconds, bytes received."""
+
+    seconds: float = 0.0
+    statuses: Counter[int] = field(default_factory=Counter)
+    latencies: list[float] = field(default_factory=list)
+    received: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Successful requests a second."""
+        good = sum(count for status, count in self.statuses.items() if status < 300)
+        return good / self.seconds if self.seconds else 0.0
+
+    def quantile(self, share: float) -> float:
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server and how to be let in."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    authorization: str
+
+    @classmethod
+    def of(cls, config: ClientConfig) -> Target:
+        parts = urlsplit(config.server)
+        tls = make_ssl_context(config) if parts.scheme == "https" else None
+        bearer = f"Authorization: Bearer {config.token}\r\n" if config.token else ""
+        port = parts.port or (443 if tls else 80)
+        return cls(parts.hostname or "127.0.0.1", port, tls, bearer)
+
+    def request(self, method: str, path: str, body: bytes = b"") -> bytes:
+        """A request as bytes."""
+        head = (
+            f"{method} {path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n{self.authorization}"
+            f"Accept: application/json\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: sends the next request when the answer to the last is complete."""
+
+    def __init__(self, next_request: Callable[[], bytes | None], result: Result) -> None:
+        self._next = next_request
+        self._result = result
+        self._buffer = bytearray()
+        self._needed = -1
+        self._chunked = False
+        self._status = 0
+        self._sent = 0.0
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self._send()
+
+    def _send(self) -> None:
+        assert self._transport is not None
+        request = self._next()
+        if request is None:
+            if not self.done.done():
+                self.done.set_result(None)
+            self._transport.close()
+            return
+        self._sent = time.perf_counter()
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._result.received += len(data)
+        if self._needed < 0 and not self._chunked:
+            self._buffer += data
+            end = self._buffer.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            head = bytes(self._buffer[:end]).lower()
+            self._status = int(head[9:12])
+            self._chunked = b"transfer-encoding: chunked" in head
+            position = head.find(b"content-length:")
+            length = int(head[position + 15 :].split(b"\r\n", 1)[0]) if position >= 0 else 0
+            body = self._buffer[end + 4 :]
+            self._needed = length - len(body)
+            self._buffer = bytearray(body[-5:])
+        else:
+            self._needed -= len(data)
+            self._buffer = (self._buffer + data[-5:])[-5:]
+        if self._buffer.endswith(b"0\r\n\r\n") if self._chunked else self._needed <= 0:
+            self._result.latencies.append(time.perf_counter() - self._sent)
+            self._result.statuses[self._status] += 1
+            self._buffer.clear()
+            self._needed, self._chunked = -1, False
+            self._send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(exc or ConnectionResetError("the server closed"))
+
+
+async def run(
+    target: Target, connections: int, make: Callable[[int], bytes], *, count: int, seconds: float
+) -> Result:
+    """Send `make(0)`, `make(1)`, ... until `count` requests or the time is up."""
+    result = Result()
+    sent = 0
+    deadline = time.perf_counter() + seconds
+    loop = asyncio.get_running_loop()
+
+    def next_request() -> bytes | None:
+        nonlocal sent
+        if sent >= count or time.perf_counter() > deadline:
+            return None
+        sent += 1
+        return make(sent - 1)
+
+    started = time.perf_counter()
+    opened = [
+        await loop.create_connection(
+            lambda: _Connection(next_request, result), target.host, target.port, ssl=target.tls
+        )
+        for _ in range(connections)
+    ]
+    await asyncio.gather(*(protocol.done for _, protocol in opened))
+    result.seconds = time.perf_counter() - started
+    return result
