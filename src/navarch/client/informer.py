@@ -39,7 +39,7 @@ from navarch.client.objects import (
     object_key,
 )
 from navarch.client.ratelimit import Backoff
-from navarch.client.resource import ResourceClient
+from navarch.client.resource import ResourceClient, ResourcePath
 
 T = TypeVar("T")
 S = TypeVar("S", bound=KubernetesObject)
@@ -317,6 +317,17 @@ class InformerFactory:
         """The informer of any resource, holding nothing but metadata."""
         resource = self.client.metadata(group, version, plural, namespaced)
         return self._shared(resource, scope, drop_managed_fields)
+
+    def of(self, resource: ResourceClient[T], transform: Callable[[T], T]) -> Informer[T]:
+        """The informer of a resource whose objects come in a form of the caller's own."""
+        return self._shared(resource, Scope(), transform)
+
+    def existing(self, path: ResourcePath) -> Informer[Any] | None:
+        """One that follows all objects of a resource already, in whatever form."""
+        for informer in self._informers.values():
+            if informer.resource.path == path and informer.scope == Scope():
+                return informer
+        return None
 
     async def start(self) -> None:
         """Start every informer that does not run yet; may be called again after adding some."""

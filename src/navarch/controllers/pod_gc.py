@@ -11,7 +11,6 @@ Source: upstream's `pkg/controller/podgc`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any
@@ -19,13 +18,15 @@ from typing import Any
 from navarch.api.errors import ApiError
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Node, Pod
-from navarch.client import Controller, ControllerContext, PatchType, object_key
+from navarch.client import Controller, ControllerContext, PatchType, object_key, slow_start
 from navarch.controllers.pods import find_condition, is_terminal
 
 THRESHOLD_KEY = "finished pods"
 """No pod's key: those have a slash."""
 THRESHOLD_SECONDS = 20.0
 QUARANTINE_SECONDS = 40.0
+AT_ONCE = 50
+"""So many pods are deleted at the same time."""
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 
@@ -114,7 +115,11 @@ class PodGarbageCollector(Controller):
     async def reconcile(self, key: str) -> None:
         if key == THRESHOLD_KEY:
             excess = surplus(self.pods.cache.list(), self.threshold)
-            await asyncio.gather(*(self._take(pod, Verdict.KEEP) for pod in excess))
+            _, failure = await slow_start(
+                len(excess), lambda index: self._take(excess[index], Verdict.KEEP), AT_ONCE
+            )
+            if failure is not None:
+                raise failure
             return
         pod = self.pods.cache.get(key)
         if pod is None:

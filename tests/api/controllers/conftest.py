@@ -134,7 +134,7 @@ class Kubelet:
         await self._status(pod, phase, "False", ContainerState(terminated=terminated))
 
     async def _status(
-        self, pod: Pod, phase: str, ready: str, state: ContainerState = ContainerState()
+        self, pod: Pod, phase: str, ready: str, state: ContainerState | None = None
     ) -> None:
         meta = pod.metadata
         fresh = await self.pods.get(meta.name, meta.namespace)
@@ -147,7 +147,8 @@ class Kubelet:
         condition = PodCondition(type="Ready", status=ready, lastTransitionTime=now)
         fresh.status.conditions = [*others, condition]
         fresh.status.containerStatuses = [
-            ContainerStatus(name=c.name, image=c.image, state=state) for c in pod.spec.containers
+            ContainerStatus(name=c.name, image=c.image, state=state or ContainerState())
+            for c in pod.spec.containers
         ]
         await self.pods.update_status(fresh)
 
