@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from navarch.apiserver.contracts import Attributes, Decision, UserInfo
+from navarch.apiserver.contracts import Attributes, Authenticator, Decision, UserInfo
 from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.security import Security
 from navarch.apiserver.server import Server
@@ -36,6 +39,19 @@ class HeaderAuthenticator:
             return None
         groups = tuple(filter(None, headers.get("Test-Groups", "").split(",")))
         return UserInfo(name, groups=(*groups, "system:authenticated"))
+
+
+class AlsoHeaders(HeaderAuthenticator):
+    """The real authenticator, and for the tests whoever a header names."""
+
+    def __init__(self, real: Authenticator) -> None:
+        self.real = real
+
+    async def authenticate(
+        self, headers: Mapping[str, str], peer_certificate: bytes | None
+    ) -> UserInfo | None:
+        named = await super().authenticate(headers, peer_certificate)
+        return named or await self.real.authenticate(headers, peer_certificate)
 
 
 class AllowEverything:
@@ -140,6 +156,25 @@ async def running_server(
     security = security or Security(HeaderAuthenticator(), AllowEverything())
     server = Server(options or ServerOptions(port=0), open_memory_store(), security)
     await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def secured_server(directory: Path) -> AsyncIterator[Server]:
+    """The same with the real authentication, authorization and admission; a key goes into the
+    directory. Users named by a header are believed here as well."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    path = directory / "sa.key"
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    options = ServerOptions(port=0, service_account_signing_key=path)
+    server = Server(options, open_memory_store())
+    await server.start()
+    security = server.core.secured
+    authenticator = AlsoHeaders(security.authenticator)
+    server.core.security = replace(security, authenticator=authenticator)
     try:
         yield server
     finally:

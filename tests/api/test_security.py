@@ -6,20 +6,15 @@ everything else go through the real authenticator.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tests.api.conftest import secured_server
 
 from navarch.apiserver.bootstrap import plan
-from navarch.apiserver.contracts import UserInfo
-from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.server import Server
-from navarch.store.memory import open_memory_store
 
 Object = dict[str, Any]
 
@@ -29,39 +24,10 @@ PODS = "/api/v1/namespaces/default/pods"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
 
-class AlsoHeaders:
-    """The real authenticator, and for the tests whoever a header names."""
-
-    def __init__(self, real: Any) -> None:
-        self.real = real
-
-    async def authenticate(
-        self, headers: Mapping[str, str], peer_certificate: bytes | None
-    ) -> UserInfo | None:
-        name = headers.get("Test-User")
-        if name is None:
-            found: UserInfo | None = await self.real.authenticate(headers, peer_certificate)
-            return found
-        groups = tuple(filter(None, headers.get("Test-Groups", "").split(",")))
-        return UserInfo(name, groups=(*groups, "system:authenticated"))
-
-
 @pytest.fixture
 async def api_server(tmp_path: Path) -> AsyncIterator[Server]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    path = tmp_path / "sa.key"
-    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    options = ServerOptions(port=0, service_account_signing_key=path)
-    server = Server(options, open_memory_store())
-    await server.start()
-    security = server.core.security
-    assert security is not None
-    authenticator = AlsoHeaders(security.authenticator)
-    server.core.security = dataclasses.replace(security, authenticator=authenticator)
-    try:
+    async with secured_server(tmp_path) as server:
         yield server
-    finally:
-        await server.stop()
 
 
 @pytest.fixture
