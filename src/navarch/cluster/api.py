@@ -14,7 +14,7 @@ from typing import Any
 
 from navarch.cluster.profile import Paths, Profile
 
-APPLY = "application/apply-patch+yaml"
+MERGE_PATCH = "application/merge-patch+json"
 
 
 class ApiUnavailableError(Exception):
@@ -43,10 +43,19 @@ class Api:
         except ApiUnavailableError:
             return False
 
-    def apply(self, path: str, value: dict[str, Any]) -> None:
-        """Server-side apply: creates or updates, any number of times."""
-        query = "?fieldManager=navarch&force=true"
-        self.request("PATCH", path + query, json.dumps(value).encode(), APPLY)
+    def put_in_place(self, collection: str, value: dict[str, Any]) -> None:
+        """Create an object, or bring one that is there to the same state."""
+        name = value["metadata"]["name"]
+        body = json.dumps(value).encode()
+        try:
+            self.request("POST", collection, body)
+        except ApiUnavailableError as error:
+            if error.status != 409:
+                raise
+            self.merge(f"{collection}/{name}", value)
+
+    def merge(self, path: str, value: dict[str, Any]) -> None:
+        self.request("PATCH", path, json.dumps(value).encode(), MERGE_PATCH)
 
     def request(
         self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"

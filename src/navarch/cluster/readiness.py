@@ -141,9 +141,8 @@ def _is_ready(node: dict[str, Any]) -> bool:
 def _mark_control_plane(api: Api, profile: Profile) -> None:
     """Show the role that kubeadm and minikube give the first node. A node may not do so itself."""
     label = "node-role.kubernetes.io/control-plane"
-    body = json.dumps({"metadata": {"labels": {label: ""}}}).encode()
     path = f"/api/v1/nodes/{profile.node_names()[0]}"
-    api.request("PATCH", path, body, "application/merge-patch+json")
+    api.merge(path, {"metadata": {"labels": {label: ""}}})
 
 
 def _accounts_are_there(api: Api) -> bool:
@@ -160,13 +159,13 @@ def _accounts_are_there(api: Api) -> bool:
 def _publish_dns(api: Api, profile: Profile) -> bool:
     """The Service under which every node's own name server is known. Its endpoints are the nodes
     themselves, and a pod always asks its own node."""
-    for path, value in dns_objects(profile):
-        api.apply(path, value)
+    for collection, value in dns_objects(profile):
+        api.put_in_place(collection, value)
     return True
 
 
 def dns_objects(profile: Profile) -> list[tuple[str, dict[str, Any]]]:
-    """Paths and contents of the name service's objects."""
+    """Collections and contents of the name service's objects."""
     name, namespace = "kube-dns", "kube-system"
     labels = {"k8s-app": name, "kubernetes.io/name": "CoreDNS"}
     ports = [("dns", "UDP"), ("dns-tcp", "TCP")]
@@ -184,12 +183,11 @@ def dns_objects(profile: Profile) -> list[tuple[str, dict[str, Any]]]:
             ],
         },
     }
-    slice_name = f"{name}-nodes"
     endpoints = {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": slice_name,
+            "name": f"{name}-nodes",
             "namespace": namespace,
             "labels": {
                 "kubernetes.io/service-name": name,
@@ -207,10 +205,9 @@ def dns_objects(profile: Profile) -> list[tuple[str, dict[str, Any]]]:
             for node in profile.node_names()
         ],
     }
-    slices = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
     return [
-        (f"/api/v1/namespaces/{namespace}/services/{name}", service),
-        (f"{slices}/{slice_name}", endpoints),
+        (f"/api/v1/namespaces/{namespace}/services", service),
+        (f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices", endpoints),
     ]
 
 
