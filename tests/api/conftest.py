@@ -16,8 +16,10 @@ from typing import Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from yarl import URL
 
 from navarch.apiserver.contracts import Attributes, Authenticator, Decision, UserInfo
 from navarch.apiserver.options import ServerOptions
@@ -102,7 +104,7 @@ class Api:
             sent.setdefault("Content-Type", content_type)
         if user:
             sent |= {"Test-User": user, "Test-Groups": groups}
-        url = aiohttp.client.URL(self.server.url + path, encoded=True)
+        url = URL(self.server.url + path, encoded=True)
         async with self.session.request(
             method,
             url,
@@ -137,7 +139,7 @@ class Api:
     @asynccontextmanager
     async def watch(self, path: str, **options: Any) -> AsyncIterator[AsyncIterator[Object]]:
         """The events of a watch, one by one."""
-        url = aiohttp.client.URL(self.server.url + path, encoded=True)
+        url = URL(self.server.url + path, encoded=True)
         async with self.session.get(url, **options) as response:
             assert response.status == 200, await response.text()
 
@@ -192,6 +194,17 @@ async def api_server() -> AsyncIterator[Server]:
 async def api(api_server: Server) -> AsyncIterator[Api]:
     async with aiohttp.ClientSession() as session:
         yield Api(api_server, session)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
+    """One server with real security for all tests of a module, which must not be in each other's
+    way. Its tests run in the module's loop."""
+    async with (
+        secured_server(tmp_path_factory.mktemp("shared")) as server,
+        aiohttp.ClientSession() as session,
+    ):
+        yield Api(server, session)
 
 
 def config_map(name: str, namespace: str = "default", **data: str) -> Object:

@@ -12,6 +12,7 @@ from navarch.apiserver.connect.nodes import Kubelets
 from navarch.apiserver.connect.pods import PodStreams
 from navarch.apiserver.connect.proxy import Proxy
 from navarch.apiserver.core import Core
+from navarch.apiserver.crd.controller import CustomResources
 from navarch.apiserver.discovery.documents import Documents
 from navarch.apiserver.discovery.handlers import add_discovery
 from navarch.apiserver.http.app import App
@@ -150,6 +151,9 @@ class Server:
         self._services = ServiceAllocator(addresses, PortAllocator(*options.node_port_range))
         core.lookup.subscribe("services", self._services.follow)
         core.registry.hooks["services"] = self._services.reserve
+        custom = CustomResources(core)
+        await custom.start()
+        self._tasks.append(asyncio.create_task(custom.run(), name="custom resources"))
         own = KubernetesService(
             core.registry, core.lookup, addresses, (options.advertised, self.port)
         )

@@ -13,22 +13,7 @@ from typing import Any
 from navarch.api.conversion import conversions
 from navarch.api.kinds import KINDS, Kind
 from navarch.api.strategies.base import Strategy
-
-try:
-    from navarch.api.strategies.registry import strategy_for as _sf
-except ImportError:
-    _sf = None  # type: ignore
-
-
-def strategy_for(kind: Kind) -> Strategy:
-    try:
-        return _sf(kind)
-    except (ImportError, AttributeError):
-        fallback = Strategy()
-        fallback.validate_name = lambda name: []  # type: ignore
-        return fallback
-
-
+from navarch.api.strategies.registry import strategy_for
 from navarch.apiserver.http.body import OBJECT_TYPES
 from navarch.apiserver.hub.cache import Cache
 from navarch.apiserver.hub.entry import Entry, StoredKind, encode_tail, object_head

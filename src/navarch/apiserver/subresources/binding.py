@@ -93,7 +93,7 @@ def assign_node(pod: Object, binding: Object, now: str) -> None:
             metadata[field] = {**(metadata.get(field) or {}), **added}
     status = pod.setdefault("status", {})
     status.pop("nominatedNodeName", None)
-    conditions = status.setdefault("conditions", [])
+    conditions = status["conditions"] = status.get("conditions") or []
     condition = next((each for each in conditions if each.get("type") == "PodScheduled"), None)
     if condition is None:
         condition = {"type": "PodScheduled"}

@@ -39,6 +39,8 @@ Object = dict[str, Any]
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
 ORPHANED_BY_DEFAULT = frozenset({"replicationcontrollers", "jobs.batch"})
+DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
+CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 PROTECTED_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
 
 
@@ -269,6 +271,8 @@ class Deletion:
         None: it lingers as it is; False: it can be removed at once."""
         if self.resource.name == "namespaces":
             return self._mark_namespace(obj)
+        if self.resource.name == DEFINITIONS:
+            self._mark_definition(obj)
         metadata = obj["metadata"]
         grace = self._shortened_grace(obj)
         if grace is None:
@@ -283,6 +287,26 @@ class Deletion:
         if grace > 0 or finalizers:
             return self._set_deleting(metadata, grace) or is_changed or None
         return False
+
+    def _mark_definition(self, obj: Object) -> None:
+        """The objects of a custom resource go before its definition: a finalizer sees to that."""
+        metadata = obj["metadata"]
+        if metadata.get("deletionTimestamp"):
+            return
+        finalizers = metadata.get("finalizers") or []
+        if CLEANUP_FINALIZER not in finalizers:
+            metadata["finalizers"] = [*finalizers, CLEANUP_FINALIZER]
+        status = obj.setdefault("status", {})
+        conditions = status["conditions"] = status.get("conditions") or []
+        conditions.append(
+            {
+                "type": "Terminating",
+                "status": "True",
+                "lastTransitionTime": self.registry.timestamp(),
+                "reason": "InstanceDeletionInProgress",
+                "message": "CustomResource deletion is in progress",
+            }
+        )
 
     def _shortened_grace(self, obj: Object) -> int | None:
         """The seconds of grace this deletion gives; None when a pending one goes on unchanged."""
