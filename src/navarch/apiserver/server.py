@@ -19,6 +19,8 @@ from navarch.apiserver.http.app import App
 from navarch.apiserver.http.connection import FrontServer
 from navarch.apiserver.http.health import Health, index_handler, metrics_handler, version
 from navarch.apiserver.hub.hub import Hub
+from navarch.apiserver.openapi.documents import OpenApi
+from navarch.apiserver.openapi.handlers import add_openapi
 from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.registry.resource import Catalog
@@ -101,6 +103,7 @@ class Server:
         app.paths["/version"] = app.paths["/version/"] = version
         app.paths["/metrics"] = metrics_handler(app)
         add_discovery(app, Documents(self.core.catalog))
+        add_openapi(app, OpenApi(self.core.catalog))
         app.paths["/"] = index_handler(app)
 
     async def start(self) -> None:

@@ -1,0 +1,244 @@
+"""What happens to a CustomResourceDefinition: its names are accepted, its resources are served, and
+when it is deleted its objects go first.
+
+`plan` decides on the status from the definition and its neighbours; `CustomResources` writes it,
+serves what is established and empties what is being deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from navarch.api.errors import ApiError
+from navarch.api.kinds import KINDS
+from navarch.api.patch.common import copy_json
+from navarch.apiserver.core import Core
+from navarch.apiserver.crd.serving import (
+    cache_for,
+    custom_resources,
+    storage_version,
+    stored_kind,
+)
+from navarch.apiserver.registry.resource import Resource
+from navarch.apiserver.security import system_context
+from navarch.apiserver.verbs.delete import DeleteOptions, Deletion
+
+Object = dict[str, Any]
+
+NAME = "customresourcedefinitions.apiextensions.k8s.io"
+FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
+RETRY_SECONDS = 1.0
+APPROVAL = "api-approved.kubernetes.io"
+PROTECTED = (".k8s.io", ".kubernetes.io")
+
+log = logging.getLogger(__name__)
+
+
+def condition(crd: Object, kind: str) -> Object | None:
+    conditions = (crd.get("status") or {}).get("conditions") or ()
+    return next((each for each in conditions if each.get("type") == kind), None)
+
+
+def is_established(crd: Object) -> bool:
+    found = condition(crd, "Established")
+    return found is not None and found.get("status") == "True"
+
+
+def name_conflict(crd: Object, others: Iterable[Object]) -> tuple[str, str] | None:
+    """Reason and message of the first name that somebody else in the group has already."""
+    names, group = crd["spec"]["names"], crd["spec"]["group"]
+    plurals: set[str] = set()
+    kinds: set[str] = set()
+    for other in others:
+        if other["metadata"]["name"] == crd["metadata"]["name"] or other["spec"]["group"] != group:
+            continue
+        held = (other.get("status") or {}).get("acceptedNames") or {}
+        plurals |= {held.get("plural", ""), held.get("singular", "")}
+        plurals |= set(held.get("shortNames") or ())
+        kinds |= {held.get("kind", ""), held.get("listKind", "")}
+    for kind in KINDS:
+        if kind.group == group:
+            plurals |= {kind.plural, kind.singular, *kind.short_names}
+            kinds |= {kind.kind, kind.list_kind}
+    for field, reason, taken in (
+        ("plural", "PluralConflict", plurals),
+        ("singular", "SingularConflict", plurals),
+        ("kind", "KindConflict", kinds),
+        ("listKind", "ListKindConflict", kinds),
+    ):
+        value = names.get(field)
+        if value and value in taken:
+            return reason, f'"{value}" is already in use'
+    for value in names.get("shortNames") or ():
+        if value in plurals:
+            return "ShortNamesConflict", f'"{value}" is already in use'
+    return None
+
+
+def plan(crd: Object, others: Iterable[Object], now: str) -> Object:
+    """The status that the definition should have."""
+    status: Object = copy_json(crd.get("status") or {})
+    problem = name_conflict(crd, others)
+    if problem is None:
+        status["acceptedNames"] = copy_json(crd["spec"]["names"])
+        accepted = ("NamesAccepted", "True", "NoConflicts", "no conflicts found")
+    else:
+        status.setdefault("acceptedNames", {"plural": "", "kind": ""})
+        accepted = ("NamesAccepted", "False", *problem)
+    wanted = [accepted]
+    if problem is None:
+        wanted.append(
+            (
+                "Established",
+                "True",
+                "InitialNamesAccepted",
+                "the initial names have been accepted",
+            )
+        )
+    elif not is_established(crd):
+        wanted.append(("Established", "False", "NotAccepted", "not all names are accepted"))
+    group = crd["spec"]["group"]
+    if group.endswith(PROTECTED):
+        wanted.append(_approval(crd["metadata"].get("annotations") or {}))
+    stored = storage_version(crd)
+    versions = status.get("storedVersions") or []
+    if stored not in versions:
+        versions.append(stored)
+    status["storedVersions"] = versions
+    conditions = status["conditions"] = status.get("conditions") or []
+    for each in wanted:
+        set_condition(conditions, each, now)
+    return status
+
+
+def _approval(annotations: Mapping[str, str]) -> tuple[str, str, str, str]:
+    kind = "KubernetesAPIApprovalPolicyConformant"
+    value = annotations.get(APPROVAL, "")
+    if value.startswith("unapproved"):
+        return kind, "False", "UnapprovedAnnotation", f'not approved: "{value}"'
+    if value:
+        return kind, "True", "ApprovedAnnotation", f"approved in {value}"
+    return kind, "False", "MissingAnnotation", f"protected groups must have approval {APPROVAL}"
+
+
+def set_condition(conditions: list[Object], wanted: tuple[str, str, str, str], now: str) -> None:
+    """Set a condition; its transition time moves only with its status."""
+    kind, status, reason, message = wanted
+    found = next((each for each in conditions if each.get("type") == kind), None)
+    if found is None:
+        found = {"type": kind}
+        conditions.append(found)
+    if found.get("status") != status:
+        found["lastTransitionTime"] = now
+    found |= {"status": status, "reason": reason, "message": message}
+
+
+class CustomResources:
+    """Keeps the catalog in step with the definitions there are."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._definitions = core.catalog.get("apiextensions.k8s.io", "v1", NAME.partition(".")[0])
+        self._dirty: asyncio.Queue[str] = asyncio.Queue()
+        self._served: dict[str, tuple[str, str]] = {}
+
+    async def start(self) -> None:
+        """Serve what is established already, before the first request."""
+        for crd in list(self._core.lookup.list(NAME)):
+            await self._turn(crd["metadata"]["name"])
+        self._core.lookup.subscribe(NAME, self._changed)
+
+    def _changed(self, old: Object | None, new: Object | None) -> None:
+        obj = new or old
+        assert obj is not None
+        self._dirty.put_nowait(obj["metadata"]["name"])
+
+    async def run(self) -> None:
+        """Handle changes one by one, until cancelled."""
+        while True:
+            name = await self._dirty.get()
+            try:
+                is_done = await self._turn(name)
+            except ApiError as error:
+                log.warning("custom resource definition %s: %s", name, error)
+                is_done = False
+            except Exception:
+                log.exception("custom resource definition %s", name)
+                is_done = False
+            if not is_done:
+                loop = asyncio.get_running_loop()
+                loop.call_later(RETRY_SECONDS, self._dirty.put_nowait, name)
+
+    async def _turn(self, name: str) -> bool:
+        """Bring one definition's status and service up to date; False to be called again."""
+        crd = self._core.lookup.get(NAME, "", name)
+        if crd is None:
+            self._unserve(name)
+            return True
+        status = plan(crd, self._core.lookup.list(NAME), self._core.registry.timestamp())
+        if status != (crd.get("status") or {}):
+            crd = await self._write_status(name, status)
+        if is_established(crd):
+            await self._serve(name, crd)
+        if crd["metadata"].get("deletionTimestamp"):
+            return await self._empty(name, crd)
+        return True
+
+    async def _write_status(self, name: str, status: Object) -> Object:
+        def change(obj: Object) -> None:
+            obj["status"] = status
+
+        return await self._core.registry.modify(self._definitions, ("", name), change)
+
+    # ---- serving
+
+    async def _serve(self, name: str, crd: Object) -> None:
+        group, plural = crd["spec"]["group"], crd["spec"]["names"]["plural"]
+        cache = cache_for(self._core.hub, stored_kind(crd, plural))
+        await self._core.hub.load(cache)
+        self._served[name] = (group, plural)
+        self._core.catalog.set_custom(group, plural, custom_resources(crd, cache))
+
+    def _unserve(self, name: str) -> None:
+        group, plural = self._served.pop(name, ("", ""))
+        if plural:
+            self._core.catalog.set_custom(group, plural, [])
+            self._core.hub.unregister(f"/registry/{group}/{plural}/")
+
+    # ---- deleting
+
+    async def _empty(self, name: str, crd: Object) -> bool:
+        """Delete the objects of a definition that is being deleted, then let it go."""
+        if FINALIZER not in (crd["metadata"].get("finalizers") or ()):
+            return True
+        group, plural = crd["spec"]["group"], crd["spec"]["names"]["plural"]
+        resource = self._core.catalog.by_group(group, plural)
+        if resource is not None and resource.cache.count:
+            await self._delete_objects(resource)
+            if resource.cache.count:
+                return False
+
+        def release(obj: Object) -> Object:
+            finalizers = obj["metadata"].get("finalizers") or []
+            obj["metadata"]["finalizers"] = [each for each in finalizers if each != FINALIZER]
+            return obj
+
+        context = system_context(self._definitions, crd, "update")
+        await self._core.registry.update(self._definitions, ("", name), release, context)
+        return True
+
+    async def _delete_objects(self, resource: Resource) -> None:
+        for entry in list(resource.cache.scan()):
+            obj = {"metadata": {"namespace": entry.namespace, "name": entry.name}}
+            context = system_context(resource, obj, "delete")
+            deletion = Deletion(
+                self._core.registry, resource, DeleteOptions(), context, is_admitted=True
+            )
+            try:
+                await deletion.run(entry.namespace, entry.name)
+            except ApiError as error:
+                if not error.is_not_found:
+                    raise

@@ -1,0 +1,112 @@
+"""From a CustomResourceDefinition to the resources it makes the server serve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from navarch.api.kinds import Kind, Subresource
+from navarch.apiserver.crd.shape import CustomShape, CustomStrategy
+from navarch.apiserver.hub.cache import Cache
+from navarch.apiserver.hub.entry import StoredKind
+from navarch.apiserver.hub.hub import Hub
+from navarch.apiserver.registry.resource import Resource
+
+Object = dict[str, Any]
+
+_GPU = ("get", "patch", "update")
+
+
+def selectable_paths(crd: Object) -> tuple[str, ...]:
+    """The fields that any version can be selected by."""
+    found: dict[str, None] = {}
+    for version in crd["spec"]["versions"]:
+        for each in version.get("selectableFields") or ():
+            found[each["jsonPath"].lstrip(".")] = None
+    return tuple(found)
+
+
+def storage_version(crd: Object) -> str:
+    for version in crd["spec"]["versions"]:
+        if version.get("storage"):
+            return str(version["name"])
+    return str(crd["spec"]["versions"][0]["name"])
+
+
+def kind_rows(crd: Object) -> list[tuple[Kind, Object]]:
+    """A row of the kinds table for every served version, with the version itself."""
+    spec = crd["spec"]
+    names = (crd.get("status") or {}).get("acceptedNames") or spec["names"]
+    group = spec["group"]
+    rows = []
+    for version in spec["versions"]:
+        if not version.get("served"):
+            continue
+        own = (group, version["name"], names["kind"])
+        subresources = []
+        declared = version.get("subresources") or {}
+        if declared.get("status") is not None:
+            subresources.append(Subresource("status", _GPU, *own))
+        if declared.get("scale") is not None:
+            subresources.append(Subresource("scale", _GPU, "autoscaling", "v1", "Scale"))
+        kind = Kind(
+            group=group,
+            version=version["name"],
+            kind=names["kind"],
+            plural=names["plural"],
+            singular=names.get("singular") or names["kind"].lower(),
+            namespaced=spec["scope"] == "Namespaced",
+            list_kind=names.get("listKind") or names["kind"] + "List",
+            short_names=tuple(names.get("shortNames") or ()),
+            categories=tuple(names.get("categories") or ()),
+            subresources=tuple(subresources),
+            storage_prefix=f"{group}/{names['plural']}",
+            stored_as=(group, storage_version(crd)),
+        )
+        rows.append((kind, version))
+    return rows
+
+
+def stored_kind(crd: Object, plural: str) -> StoredKind:
+    """How the objects lie in the store."""
+    spec = crd["spec"]
+    paths = selectable_paths(crd)
+    return StoredKind(
+        prefix=f"/registry/{spec['group']}/{plural}/",
+        api_version=f"{spec['group']}/{storage_version(crd)}",
+        kind=spec["names"]["kind"],
+        namespaced=spec["scope"] == "Namespaced",
+        field_names=paths,
+        selectable_fields=CustomStrategy(False, paths).selectable_fields,
+    )
+
+
+def cache_for(hub: Hub, stored: StoredKind) -> Cache:
+    """The cache of a custom resource; made anew when what is kept of the objects has changed."""
+    cache = hub.register(stored)
+    before = cache.stored
+    if before.field_names != stored.field_names or before.namespaced != stored.namespaced:
+        hub.unregister(stored.prefix)
+        cache = hub.register(stored)
+    cache.stored = stored
+    return cache
+
+
+def custom_resources(crd: Object, cache: Cache) -> list[Resource]:
+    """The resources of all served versions. Converting between versions renames apiVersion alone
+    (strategy None)."""
+    rows = kind_rows(crd)
+    stored_version = storage_version(crd)
+    paths = selectable_paths(crd)
+    stored = next((kind for kind, _ in rows if kind.version == stored_version), None)
+    return [
+        Resource(
+            kind=kind,
+            stored=stored or kind,
+            cache=cache,
+            strategy=CustomStrategy(kind.subresource("status") is not None, paths),
+            shape=CustomShape(kind, (version.get("schema") or {}).get("openAPIV3Schema")),
+            is_custom=True,
+            definition=crd,
+        )
+        for kind, version in rows
+    ]

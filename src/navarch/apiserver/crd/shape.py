@@ -1,0 +1,135 @@
+"""The form and the strategy of custom resources, built from a version of their definition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from navarch.api.errors import FieldError, invalid, invalid_object
+from navarch.api.kinds import Kind
+from navarch.api.schema.decode import FieldValidation, cannot_handle, parse_document
+from navarch.api.schema.facts import schema_for
+from navarch.api.schema.walker import TypeProblem, Walk, walker_of
+from navarch.api.strategies.generic import GenericStrategy
+from navarch.apiserver.crd import structural
+from navarch.apiserver.registry.shape import Decoded
+
+Object = dict[str, Any]
+
+ANYTHING: Object = {"type": "object", structural.PRESERVE: True}
+
+
+class CustomShape:
+    """Decodes, prunes, defaults and validates the objects of one version."""
+
+    def __init__(self, kind: Kind, schema: Object | None) -> None:
+        self.kind = kind
+        self.schema = schema or ANYTHING
+
+    def decode(self, data: bytes, content_type: str, validation: FieldValidation) -> Decoded:
+        value, problems = parse_document(data, content_type)
+        if value is None:
+            value = {}
+        if not isinstance(value, dict):
+            raise cannot_handle(self.kind, "the object is not a JSON object")
+        return self._finish(value, problems, validation)
+
+    def normalise(self, obj: Object, validation: FieldValidation) -> Decoded:
+        return self._finish(obj, [], validation)
+
+    def _finish(self, obj: Object, problems: list[str], validation: FieldValidation) -> Decoded:
+        self._check_kind(obj)
+        obj.setdefault("apiVersion", self.kind.api_version)
+        obj.setdefault("kind", self.kind.kind)
+        unknown = structural.prune(obj, self.schema)
+        unknown += self._take_metadata(obj, "metadata")
+        for path, embedded in structural.embedded_objects(obj, self.schema):
+            if "metadata" in embedded:
+                unknown += self._take_metadata(embedded, f"{path}.metadata")
+        if validation is FieldValidation.IGNORE:
+            return obj, []
+        found = [f'unknown field "{path}"' for path in sorted(unknown)] + problems
+        if found and validation is FieldValidation.STRICT:
+            raise cannot_handle(self.kind, f"strict decoding error: {', '.join(found)}")
+        return obj, found
+
+    def _check_kind(self, obj: Object) -> None:
+        errors = []
+        for field, wanted in (("kind", self.kind.kind), ("apiVersion", self.kind.api_version)):
+            given = obj.get(field) or wanted
+            if given != wanted:
+                errors.append(invalid(field, given, f"must be {wanted}"))
+        if errors:
+            metadata = obj.get("metadata")
+            name = metadata.get("name", "") if isinstance(metadata, dict) else ""
+            raise invalid_object(self.kind.kind, self.kind.group, str(name), errors)
+
+    def _take_metadata(self, obj: Object, path: str) -> list[str]:
+        """Bring an object's metadata into its own form; returns the unknown fields. Raises 400."""
+        metadata = obj.get("metadata")
+        if metadata is None:
+            obj["metadata"] = {}
+            return []
+        walk = Walk()
+        try:
+            walker = walker_of(schema_for("", "v1", "ObjectMeta"))
+            obj["metadata"] = walker(metadata, (None, path), walk)
+        except TypeProblem as problem:
+            raise cannot_handle(self.kind, str(problem)) from None
+        marker = 'unknown field "'
+        return [
+            text.removeprefix(marker).removesuffix('"')
+            for text in walk.problems
+            if text.startswith(marker)
+        ]
+
+    def default(self, obj: Object) -> None:
+        structural.drop_nulls(obj, self.schema)
+        structural.default(obj, self.schema)
+
+    def validate(self, obj: Object, old: Object | None) -> list[FieldError]:
+        schema = {
+            **self.schema,
+            "properties": {
+                name: inner
+                for name, inner in (self.schema.get("properties") or {}).items()
+                if name not in ("apiVersion", "kind", "metadata")
+            },
+        }
+        errors = structural.validate(obj, schema)
+        if old is None or not errors:
+            return errors
+        # What was wrong before and has not been touched may stay (KEP-4008).
+        before = {(error.field, error.message) for error in structural.validate(old, schema)}
+        return [error for error in errors if (error.field, error.message) not in before]
+
+
+class CustomStrategy(GenericStrategy):
+    """Custom resources count generations, insist on resourceVersions, and have a status of its own
+    only when the definition says so."""
+
+    has_generation = True
+    allow_unconditional_update = False
+    status_keeps_metadata = True
+
+    def __init__(self, has_status: bool, selectable: tuple[str, ...]) -> None:
+        self.status_is_subresource = has_status
+        self._selectable = selectable
+
+    def desired_state(self, obj: Object) -> Object:
+        left_out = {"apiVersion", "kind", "metadata"}
+        if self.status_is_subresource:
+            left_out.add("status")
+        return {key: value for key, value in obj.items() if key not in left_out}
+
+    def selectable_fields(self, obj: Object) -> dict[str, str]:
+        return {path: _text_at(obj, path) for path in self._selectable}
+
+
+def _text_at(obj: Any, path: str) -> str:
+    for name in path.split("."):
+        obj = obj.get(name) if isinstance(obj, dict) else None
+    if obj is None or isinstance(obj, dict | list):
+        return ""
+    if isinstance(obj, bool):
+        return "true" if obj else "false"
+    return str(obj)

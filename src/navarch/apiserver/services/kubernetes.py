@@ -1,0 +1,189 @@
+"""The Service `default/kubernetes`, by which pods reach the API server, and what belongs to it: its
+Endpoints, its EndpointSlice, and the default ServiceCIDR. Made at start and kept right afterwards.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import timedelta
+from typing import Any
+
+from navarch.api.errors import ApiError
+from navarch.api.patch.common import copy_json
+from navarch.apiserver.contracts import Lookup
+from navarch.apiserver.registry.registry import Registry
+from navarch.apiserver.security import system_context
+from navarch.apiserver.services.addresses import MANAGER, AddressAllocator
+from navarch.apiserver.services.reservation import cluster_addresses
+
+Object = dict[str, Any]
+
+NAME = "kubernetes"
+SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
+
+
+def _metadata(labels: Object | None = None) -> Object:
+    metadata: Object = {"name": NAME, "namespace": "default"}
+    if labels:
+        metadata["labels"] = labels
+    return metadata
+
+
+class KubernetesService:
+    """Keeps the objects of the API server's own Service."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        lookup: Lookup,
+        addresses: AddressAllocator,
+        where: tuple[str, int],
+    ) -> None:
+        """`where` is the address and port that the server is reached at."""
+        self._registry = registry
+        self._lookup = lookup
+        self._addresses = addresses
+        self._address, self._port = where
+
+    async def repair(self) -> None:
+        """Make what is missing and mend what differs; then addresses that lost their Service."""
+        await self._ensure("servicecidrs.networking.k8s.io", self._range(), ("spec",))
+        await self._set_range_ready()
+        await self._ensure("services", self._service(), ("spec.ports", "spec.type"))
+        if not ipaddress.ip_address(self._address).is_loopback:
+            # A server that only this machine can reach has no endpoint to offer to pods.
+            await self._ensure("endpoints", self._endpoints(), ("subsets", "metadata.labels"))
+            fields = ("endpoints", "ports", "metadata.labels")
+            await self._ensure("endpointslices.discovery.k8s.io", self._slice(), fields)
+        await self._repair_addresses()
+
+    # ---- the objects
+
+    def _range(self) -> Object:
+        return {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "ServiceCIDR",
+            "metadata": {"name": NAME},
+            "spec": {"cidrs": [str(self._addresses.default_range)]},
+        }
+
+    def _service(self) -> Object:
+        return {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": _metadata({"component": "apiserver", "provider": NAME}),
+            "spec": {
+                "type": "ClusterIP",
+                "clusterIP": str(self._addresses.default_range[1]),
+                "ports": [
+                    {"name": "https", "protocol": "TCP", "port": 443, "targetPort": self._port}
+                ],
+                "sessionAffinity": "None",
+            },
+        }
+
+    def _endpoints(self) -> Object:
+        ports = [{"name": "https", "port": self._port, "protocol": "TCP"}]
+        return {
+            "apiVersion": "v1",
+            "kind": "Endpoints",
+            "metadata": _metadata({SKIP_MIRROR: "true"}),
+            "subsets": [{"addresses": [{"ip": self._address}], "ports": ports}],
+        }
+
+    def _slice(self) -> Object:
+        return {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": _metadata({"kubernetes.io/service-name": NAME}),
+            "addressType": "IPv6" if ":" in self._address else "IPv4",
+            "endpoints": [{"addresses": [self._address], "conditions": {"ready": True}}],
+            "ports": [{"name": "https", "port": self._port, "protocol": "TCP"}],
+        }
+
+    # ---- keeping them
+
+    async def _ensure(self, name: str, wanted: Object, fields: tuple[str, ...]) -> None:
+        """Create an object, or set the fields that must be as wanted."""
+        resource = self._registry.catalog.by_name(name)
+        assert resource is not None
+        metadata = wanted["metadata"]
+        key = metadata.get("namespace", ""), metadata["name"]
+        found = self._lookup.get(name, *key)
+        try:
+            if found is None:
+                context = system_context(resource, wanted, "create")
+                await self._registry.create(resource, copy_json(wanted), context)
+            elif any(_at(found, field) != _at(wanted, field) for field in fields):
+
+                def mend(obj: Object) -> Object:
+                    for field in fields:
+                        _set(obj, field, copy_json(_at(wanted, field)))
+                    return obj
+
+                context = system_context(resource, wanted, "update")
+                await self._registry.update(resource, key, mend, context)
+        except ApiError as error:
+            if not (error.is_already_exists or error.is_conflict or error.is_not_found):
+                raise
+
+    async def _set_range_ready(self) -> None:
+        name = "servicecidrs.networking.k8s.io"
+        found = self._lookup.get(name, "", NAME)
+        resource = self._registry.catalog.by_name(name)
+        if found is None or resource is None or found["metadata"].get("deletionTimestamp"):
+            return
+        conditions = (found.get("status") or {}).get("conditions") or ()
+        if any(each["type"] == "Ready" and each["status"] == "True" for each in conditions):
+            return
+        now = self._registry.timestamp()
+
+        def set_ready(obj: Object) -> None:
+            obj["status"] = {
+                "conditions": [
+                    {
+                        "type": "Ready",
+                        "status": "True",
+                        "lastTransitionTime": now,
+                        "reason": "",
+                        "message": "Kubernetes default Service CIDR is ready",
+                    }
+                ]
+            }
+
+        await self._registry.modify(resource, ("", NAME), set_ready)
+
+    async def _repair_addresses(self) -> None:
+        """Addresses without a Service are released, Services without a record get one."""
+        held: dict[str, Object] = {}
+        for service in self._lookup.list("services"):
+            held |= dict.fromkeys(cluster_addresses(service), service)
+        for obj in list(self._lookup.list("ipaddresses.networking.k8s.io")):
+            labels = obj["metadata"].get("labels") or {}
+            if labels.get("ipaddress.kubernetes.io/managed-by") != MANAGER:
+                continue
+            name = obj["metadata"]["name"]
+            if name not in held and self._is_old(obj):
+                await self._addresses.release(name)
+        for address, service in held.items():
+            if not self._addresses.is_taken(address):
+                await self._addresses.record(address, service)
+
+    def _is_old(self, obj: Object) -> bool:
+        """The write that took the address may still be under way in its first minute."""
+        created = obj["metadata"].get("creationTimestamp", "")
+        limit = self._registry.now() - timedelta(seconds=60)
+        return bool(created < limit.strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
+def _at(obj: Any, path: str) -> Any:
+    for name in path.split("."):
+        obj = obj.get(name) if isinstance(obj, dict) else None
+    return obj
+
+
+def _set(obj: Object, path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for name in parents:
+        obj = obj.setdefault(name, {})
+    obj[last] = value
