@@ -78,6 +78,8 @@ async def run_with(options: NodeOptions, client: Client, runtime: CriRuntime) ->
             await pods.wait_synced()
             if options.manifest_directory is not None:
                 manifests = ManifestDirectory(options, agent, parts.api, pods)
+                # Before the first clean-up, which ends what nobody seems to want.
+                await manifests.load()
                 tasks.create_task(manifests.run(), name="manifests")
             tasks.create_task(agent.run(), name="agent")
             tasks.create_task(informers.join(), name="informers")
@@ -126,6 +128,7 @@ def _assemble(
         node=resources,
         host_ips=addresses,
         services=known_services,
+        sandbox_slots=asyncio.Semaphore(max(3, 2 * machine.cpus)),
     )
     probes = ProbeManager(handlers, events, clock)
     api = ClientPodApi(client)

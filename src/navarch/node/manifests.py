@@ -89,15 +89,19 @@ class ManifestDirectory:
         self._agent, self._api, self._pods = agent, api, pods
         self._running: dict[str, Pod] = {}
 
+    async def load(self) -> None:
+        """Reads the directory and tells the agent of every pod that is new or gone."""
+        wanted = await asyncio.to_thread(self._read)
+        for uid in self._running.keys() - wanted.keys():
+            self._agent.pod_gone(self._running[uid])
+        for uid in wanted.keys() - self._running.keys():
+            self._agent.pod_present(wanted[uid])
+        self._running = wanted
+
     async def run(self) -> None:
         """Runs until cancelled."""
         while True:
-            wanted = await asyncio.to_thread(self._read)
-            for uid in self._running.keys() - wanted.keys():
-                self._agent.pod_gone(self._running[uid])
-            for uid in wanted.keys() - self._running.keys():
-                self._agent.pod_present(wanted[uid])
-            self._running = wanted
+            await self.load()
             try:
                 await self._mirror()
             except ApiError as error:

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 LEASE_NAMESPACE = "kube-node-lease"
 LEASE_SECONDS = 40
 HEARTBEAT_SECONDS = 10.0
+STARTING_SECONDS = 0.1
 REPORT_SECONDS = 300.0
 
 
@@ -72,12 +73,23 @@ class Registration:
         await self._until_done(self._register)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(self._renew_lease), name="node-lease")
-            tasks.create_task(self._repeat(self._report), name="node-status")
+            tasks.create_task(self._repeat_report(), name="node-status")
 
     async def _repeat(self, step: Callable[[], object]) -> None:
         while True:
             await self._until_done(step)
             await self._clock.sleep(HEARTBEAT_SECONDS)
+
+    async def _repeat_report(self) -> None:
+        """Reports often until the node is ready for the first time: pods wait for it then."""
+        while True:
+            await self._until_done(self._report)
+            if self.node is not None and _ready(self.node) == "True":
+                break
+            await self._clock.sleep(STARTING_SECONDS)
+        while True:
+            await self._clock.sleep(HEARTBEAT_SECONDS)
+            await self._until_done(self._report)
 
     async def _until_done(self, step: Callable[[], object]) -> None:
         """An API server that is away is waited for: pods run on meanwhile."""

@@ -73,6 +73,9 @@ class NodeServices:
     host_ips: tuple[str, ...]
     services: Callable[[], Sequence[Service]]
     """All Services of the cluster, for variables."""
+    sandbox_slots: asyncio.Semaphore
+    """How many sandboxes are made at once. A crowd of pods becomes ready no later for being let in
+    a few at a time (the processors are the limit), but the first of them much earlier."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,8 @@ class Starter:
         config = self.sandbox_config(pod, attempt)
         os.makedirs(config.log_directory, exist_ok=True)
         self._services.cgroups.ensure_pod(pod)
-        return await self._services.runtime.run_sandbox(config, handler)
+        async with self._services.sandbox_slots:
+            return await self._services.runtime.run_sandbox(config, handler)
 
     async def _runtime_handler(self, pod: Pod) -> str:
         name = pod.spec.runtimeClassName

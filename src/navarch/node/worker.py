@@ -534,8 +534,7 @@ class PodWorker:
         memory = self._memory
         uid = self.pod.metadata.uid
         if not memory.cleaned:
-            # The last messages have been read from the pod's directory by now.
-            await self._services.volumes.take_down(uid)
+            await self._services.volumes.release(uid)
             await asyncio.to_thread(self._services.cgroups.remove_pod, uid)
             self._services.puller.forget(uid)
             memory.cleaned = True
@@ -561,6 +560,7 @@ class PodWorker:
     async def _remove_remains(self) -> None:
         """The runtime's records and the logs: kept until now so that people could read them."""
         runtime = self._services.runtime
+        await self._services.volumes.take_down(self.pod.metadata.uid)
         for record in self.state.containers:
             self._probes.forget(record.id)
             await runtime.remove_container(record.id)

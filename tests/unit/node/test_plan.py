@@ -52,8 +52,12 @@ def actions(result: Plan) -> list[str]:
 
 TWO = ({"name": "a"}, {"name": "b"})
 INIT = {"initContainers": [{"name": "i1", "image": "x"}, {"name": "i2", "image": "x"}]}
-SIDECAR = {"initContainers": [
-    {"name": "s", "image": "x", "restartPolicy": "Always"}, {"name": "i", "image": "x"}]}  # fmt: skip
+SIDECAR = {
+    "initContainers": [
+        {"name": "s", "image": "x", "restartPolicy": "Always"},
+        {"name": "i", "image": "x"},
+    ]
+}
 
 plain, two = make_pod(), make_pod(*TWO)
 never, on_failure = make_pod(restartPolicy="Never"), make_pod(restartPolicy="OnFailure")

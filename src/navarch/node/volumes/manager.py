@@ -248,10 +248,16 @@ class VolumeManager:
         target = self.pod_directory(pod.metadata.uid) / "volume-subpaths" / name / place
         return await asyncio.to_thread(bind_subpath, volume.path, subpath, target)
 
+    async def release(self, uid: str) -> None:
+        """Takes down the volumes of a pod that has ended; its termination messages stay."""
+        self._tokens.forget(uid)
+        for part in ("volumes", "volume-subpaths"):
+            await asyncio.to_thread(_remove_mounted, self.pod_directory(uid) / part)
+
     async def take_down(self, uid: str) -> None:
         """Unmounts and deletes everything of a pod."""
         self._tokens.forget(uid)
-        await asyncio.to_thread(_remove_pod_directory, self.pod_directory(uid))
+        await asyncio.to_thread(_remove_mounted, self.pod_directory(uid))
 
 
 def _ownership(pod: Pod, *, writable: bool = True) -> Ownership:
@@ -259,7 +265,7 @@ def _ownership(pod: Pod, *, writable: bool = True) -> Ownership:
     return Ownership(context.fsGroup if context is not None else None, writable)
 
 
-def _remove_pod_directory(directory: Path) -> None:
+def _remove_mounted(directory: Path) -> None:
     if not directory.exists():
         return
     for point in mounts_under(directory):

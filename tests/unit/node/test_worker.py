@@ -1,0 +1,253 @@
+"""Whole lives of pods with a runtime and an API in memory, on virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.unit.node.builders import make_pod
+from tests.unit.node.fakes import Stage, stage
+
+from navarch.api.errors import ApiError
+from navarch.node.cri.values import ExecResult, ImageRecord
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Stage]:
+    async with stage(tmp_path) as result:
+        yield result
+
+
+def ready(node: Stage) -> str:
+    return next(each.status for each in node.status().conditions if each.type == "Ready")
+
+
+async def test_from_creation_to_deletion(node: Stage) -> None:
+    await node.create(make_pod())
+    assert str(node.runtime) == "sandbox default/web#0 ready\n  main#0 running"
+    status = node.status()
+    assert (status.phase, status.podIP, ready(node)) == ("Running", "10.1.0.1", "True")
+    assert status.observedGeneration == 1
+    assert status.containerStatuses[0].containerID == "containerd://c2"
+    node.api.mark_deleted("web")
+    await node.rest()
+    assert "web" not in node.api.pods
+    assert str(node.runtime) == ""
+    last = node.api.statuses[-1].containerStatuses[0].state.terminated
+    assert last is not None and last.exitCode == 143
+    assert node.events.told == [
+        'main Pulled: Container image "busybox:1.36" already present on machine and can be '
+        "accessed by the pod",
+        "main Created: Container created",
+        "main Started: Container started",
+        "main Killing: Stopping container main",
+    ]
+    assert not list((node.options.root_directory / "pods").iterdir())
+
+
+async def test_crash_loop(node: Stage) -> None:
+    await node.create(make_pod())
+    node.runtime.finish("c2", 1)
+    await node.rest()
+    assert node.runtime.container("main").attempt == 1
+    node.runtime.finish(node.runtime.container("main").id, 1)
+    await node.rest()
+    status = node.status().containerStatuses[0]
+    assert status.state.waiting is not None
+    assert status.state.waiting.reason == "CrashLoopBackOff"
+    assert status.restartCount == 1
+    assert status.lastState.terminated is not None
+    assert (node.status().phase, ready(node)) == ("Running", "False")
+    await node.rest(9.5)
+    assert node.runtime.container("main").attempt == 1
+    await node.rest(1)
+    assert node.runtime.container("main").attempt == 2
+    assert node.status().containerStatuses[0].state.running is not None
+    await node.rest(5)
+    node.runtime.finish(node.runtime.container("main").id, 1)
+    await node.rest(19)
+    assert node.runtime.container("main").attempt == 2
+    await node.rest(2)
+    assert node.runtime.container("main").attempt == 3
+    # Only the newest instance and the one before it are kept.
+    assert str(node.runtime).count("main#") == 2
+
+
+async def test_a_job_is_done(node: Stage) -> None:
+    await node.create(make_pod(restartPolicy="Never"))
+    node.runtime.finish("c2", 0)
+    await node.rest()
+    assert node.status().phase == "Succeeded"
+    assert str(node.runtime) == "sandbox default/web#0 stopped\n  main#0 exited 0"
+    # Its records stay, for logs, until the pod is deleted.
+    node.api.mark_deleted("web")
+    await node.rest()
+    assert (str(node.runtime), node.api.pods) == ("", {})
+
+
+async def test_a_pull_that_fails_is_tried_again(node: Stage) -> None:
+    await node.create(make_pod({"name": "main", "image": "web:2", "imagePullPolicy": "Always"}))
+    waiting = node.status().containerStatuses[0].state.waiting
+    assert waiting is not None and waiting.reason == "ErrImagePull"
+    await node.rest(3)
+    waiting = node.status().containerStatuses[0].state.waiting
+    assert waiting is not None
+    assert (waiting.reason, waiting.message) == (
+        "ImagePullBackOff",
+        'Back-off pulling image "web:2": ErrImagePull: web:2: not found',
+    )
+    node.runtime.registry["web:2"] = ImageRecord("sha256:2", ("web:2",))
+    await node.rest(8)
+    assert node.status().containerStatuses[0].state.running is not None
+
+
+async def test_a_sandbox_that_fails_is_tried_again(node: Stage) -> None:
+    node.runtime.fail_next("run_sandbox", "no network")
+    await node.create(make_pod())
+    assert node.events.told == ["FailedCreatePodSandBox: Failed to create pod sandbox: no network"]
+    assert node.status().phase == "Pending"
+    await node.rest(1.5)
+    assert node.status().phase == "Running"
+
+
+async def test_a_start_that_fails_is_shown(node: Stage) -> None:
+    node.runtime.fail_next("create_container", "no such command")
+    await node.create(make_pod())
+    waiting = node.status().containerStatuses[0].state.waiting
+    assert waiting is not None
+    assert (waiting.reason, waiting.message) == ("CreateContainerError", "no such command")
+    await node.rest(3)
+    assert node.status().phase == "Running"
+
+
+async def test_a_volume_is_waited_for(node: Stage) -> None:
+    volumes = [{"name": "config", "configMap": {"name": "later"}}]
+    mounts = [{"name": "config", "mountPath": "/config"}]
+    await node.create(make_pod({"name": "main", "volumeMounts": mounts}, volumes=volumes))
+    assert node.events.told == [
+        'FailedMount: MountVolume.SetUp failed for volume "config" : configmap "later" not found'
+    ]
+    assert str(node.runtime) == "sandbox default/web#0 ready"
+    node.objects.add_config_map("later", key="value")
+    await node.rest(1)
+    assert node.status().phase == "Running"
+    mount = node.runtime.configs["c2"].mounts[0]
+    assert (mount.container_path, mount.readonly) == ("/config", True)
+    assert (Path(mount.host_path) / "key").read_text() == "value"
+    # A later change comes with the next refresh.
+    node.objects.add_config_map("later", key="newer")
+    await node.rest(130)
+    assert (Path(mount.host_path) / "key").read_text() == "newer"
+
+
+async def test_probes_decide(node: Stage) -> None:
+    probes = {
+        "readinessProbe": {"exec": {"command": ["ready"]}, "periodSeconds": 2},
+        "livenessProbe": {"exec": {"command": ["alive"]}, "periodSeconds": 5,
+                          "failureThreshold": 2, "initialDelaySeconds": 3},
+    }  # fmt: skip
+    node.runtime.commands[("ready",)] = ExecResult(1)
+    await node.create(make_pod({"name": "main", **probes}))
+    assert ready(node) == "False"
+    node.runtime.commands[("ready",)] = ExecResult(0)
+    await node.rest(2.1)
+    assert ready(node) == "True"
+    node.runtime.commands[("alive",)] = ExecResult(1, b"ill")
+    await node.rest(5)
+    assert node.runtime.container("main").attempt == 0
+    await node.rest(5)
+    assert node.runtime.container("main").attempt == 1
+    assert "main Unhealthy: Liveness probe failed: ill" in node.events.told
+    assert (
+        "main Killing: Container main failed liveness probe, will be restarted" in node.events.told
+    )
+
+
+async def test_a_startup_probe_holds_the_others_back(node: Stage) -> None:
+    probes = {
+        "startupProbe": {"exec": {"command": ["up"]}, "periodSeconds": 1, "failureThreshold": 30},
+        "livenessProbe": {"exec": {"command": ["alive"]}, "periodSeconds": 1,
+                          "failureThreshold": 1},
+    }  # fmt: skip
+    node.runtime.commands[("up",)] = ExecResult(1)
+    node.runtime.commands[("alive",)] = ExecResult(1)
+    await node.create(make_pod({"name": "main", **probes}))
+    await node.rest(5)
+    status = node.status().containerStatuses[0]
+    assert (status.started, status.ready, status.restartCount) == (False, False, 0)
+    node.runtime.commands[("alive",)] = ExecResult(0)
+    node.runtime.commands[("up",)] = ExecResult(0)
+    await node.rest(1.5)
+    status = node.status().containerStatuses[0]
+    assert (status.started, status.ready) == (True, True)
+
+
+async def test_the_deadline_ends_a_pod(node: Stage) -> None:
+    await node.create(make_pod(activeDeadlineSeconds=10))
+    await node.rest(9)
+    assert node.status().phase == "Running"
+    await node.rest(2)
+    assert (node.status().phase, node.status().reason) == ("Failed", "DeadlineExceeded")
+    assert "running" not in str(node.runtime)
+
+
+async def test_an_api_that_is_away_hears_of_it_later(node: Stage) -> None:
+    node.api.failures = [ApiError(0, "ConnectionFailed", "away")] * 3
+    await node.create(make_pod())
+    assert "web" in node.api.pods and node.status().phase == ""
+    assert "main#0 running" in str(node.runtime)
+    await node.rest(5)
+    assert node.status().phase == "Running"
+
+
+async def test_foreign_conditions_stay(node: Stage) -> None:
+    pod = make_pod(readinessGates=[{"conditionType": "example.com/ok"}])
+    await node.create(pod)
+    assert ready(node) == "False"
+    current = node.api.pods["web"]
+    from navarch.api.objects import copy_object
+    from navarch.api.types.core_v1 import PodCondition
+
+    changed = copy_object(current)
+    changed.status.conditions.append(PodCondition(type="example.com/ok", status="True"))
+    node.api.put(changed)
+    await node.rest()
+    assert ready(node) == "True"
+    assert any(each.type == "example.com/ok" for each in node.status().conditions)
+
+
+async def test_a_pod_that_does_not_fit_is_refused(node: Stage) -> None:
+    await node.create(make_pod({"name": "main", "resources": {"requests": {"cpu": "5"}}}))
+    assert (node.status().phase, node.status().reason) == ("Failed", "OutOfcpu")
+    assert str(node.runtime) == ""
+
+
+async def test_a_changed_image_restarts_the_container(node: Stage) -> None:
+    node.runtime.image_table["busybox:2"] = ImageRecord("sha256:b2", ("busybox:2",))
+    await node.create(make_pod())
+    from navarch.api.objects import copy_object
+
+    changed = copy_object(node.api.pods["web"])
+    changed.spec.containers[0].image = "busybox:2"
+    changed.metadata.generation = 2
+    node.api.put(changed)
+    await node.rest()
+    status = node.status()
+    assert status.containerStatuses[0].image == "busybox:2"
+    assert (status.containerStatuses[0].restartCount, status.observedGeneration) == (1, 2)
+
+
+async def test_deletion_interrupts_a_pull(node: Stage) -> None:
+    await node.create(make_pod({"name": "main", "image": "web:2"}))
+    node.api.mark_deleted("web")
+    await node.rest()
+    assert (str(node.runtime), node.api.pods) == ("", {})
+
+
+async def test_a_hook_that_fails_ends_the_container(node: Stage) -> None:
+    hook = {"postStart": {"exec": {"command": ["hook"]}}}
+    node.runtime.commands[("hook",)] = ExecResult(1)
+    await node.create(make_pod({"name": "main", "lifecycle": hook}, restartPolicy="Never"))
+    assert "main FailedPostStartHook: PostStartHook failed" in node.events.told
+    assert node.status().phase == "Failed"
