@@ -1,0 +1,93 @@
+"""What plugins and the scheduling cycle tell each other.
+
+A plugin looks at all nodes at once: a filter names the slots that cannot take the pod and why, a
+score gives each remaining node 0 to 100. A plugin that has nothing to say of a pod says None.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from navarch.scheduler.changes import Change
+from navarch.scheduler.cluster import Cluster, Mask, Numbers
+from navarch.scheduler.podinfo import PodInfo
+
+MAX_SCORE = 100
+
+
+class Code(Enum):
+    """Whether making room on a node could help a pod that was rejected there."""
+
+    UNSCHEDULABLE = "Unschedulable"
+    UNRESOLVABLE = "UnschedulableAndUnresolvable"
+
+
+class Verdict(NamedTuple):
+    """Nodes that a filter rejects for one reason."""
+
+    rejected: Mask
+    reason: str
+    code: Code = Code.UNRESOLVABLE
+
+
+class PodRejected(Exception):
+    """A plugin rejects the pod before looking at nodes."""
+
+    def __init__(self, plugin: str, reasons: Sequence[str], code: Code = Code.UNRESOLVABLE) -> None:
+        super().__init__(", ".join(reasons))
+        self.plugin = plugin
+        self.reasons = tuple(reasons)
+        self.code = code
+
+
+@dataclass(slots=True)
+class Cycle:
+    """One attempt to find a node for a pod."""
+
+    pod: PodInfo
+    cluster: Cluster
+    rng: random.Random
+    feasible: Mask
+    """Slots that no filter has rejected so far."""
+    nodes: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
+    """The numbers of the feasible slots, once filters are through."""
+    state: dict[str, Any] = field(default_factory=dict)
+    """What plugins keep from one point to the next, by their names."""
+
+
+class Plugin:
+    """The base of all plugins; each overrides what it has something to say about."""
+
+    name: ClassVar[str] = ""
+    weight: ClassVar[int] = 1
+
+    def pre_filter(self, cycle: Cycle) -> None:
+        """Reject the pod whatever the nodes are like, by raising `PodRejected`."""
+
+    def filter(self, cycle: Cycle) -> list[Verdict] | None:
+        """Which nodes are out. Verdicts that come together may overlap: a node then has several
+        reasons."""
+        return None
+
+    def score(self, cycle: Cycle) -> Numbers | None:
+        """0 to 100 for each of `cycle.nodes`."""
+        return None
+
+    def helped_by(self, pod: PodInfo, change: Change) -> bool:
+        """Whether a change may make this plugin accept a pod that it rejected."""
+        return True
+
+
+def normalised(raw: Numbers, reverse: bool = False) -> Numbers:
+    """Stretch raw scores so that the highest becomes 100 (or, reversed, 0)."""
+    highest = int(raw.max(initial=0))
+    if highest == 0:
+        return np.full_like(raw, MAX_SCORE if reverse else 0)
+    scaled: Numbers = raw * MAX_SCORE // highest
+    return MAX_SCORE - scaled if reverse else scaled

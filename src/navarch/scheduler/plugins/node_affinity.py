@@ -1,0 +1,60 @@
+"""Node affinity: pods choose nodes by their labels."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from navarch.scheduler.cluster import Numbers
+from navarch.scheduler.framework import Cycle, Plugin, PodRejected, Verdict, normalised
+from navarch.scheduler.node_selection import matches_term, matching_nodes
+from navarch.scheduler.podinfo import PodInfo
+
+
+class NodeAffinity(Plugin):
+    """Filters by nodeSelector and required affinity; scores by the weights of preferred terms."""
+
+    name: ClassVar[str] = "NodeAffinity"
+    weight: ClassVar[int] = 2
+
+    def pre_filter(self, cycle: Cycle) -> None:
+        if _names_conflict(cycle.pod):
+            raise PodRejected(self.name, ["pod affinity terms conflict"])
+
+    def filter(self, cycle: Cycle) -> list[Verdict] | None:
+        pod = cycle.pod
+        if not pod.pod.spec.nodeSelector and pod.required_nodes is None:
+            return None
+        rejected = ~matching_nodes(cycle.cluster, pod)
+        return [Verdict(rejected, "node(s) didn't match Pod's node affinity/selector")]
+
+    def score(self, cycle: Cycle) -> Numbers | None:
+        cluster, pod = cycle.cluster, cycle.pod
+        if not pod.preferred_nodes:
+            return None
+
+        def compute() -> Numbers:
+            raw = np.zeros(cluster.size, np.int64)
+            for term in pod.preferred_nodes:
+                raw += term.weight * matches_term(cluster, term.preference)
+            return raw
+
+        raw = cluster.cached((self.name, pod.node_affinity_key), compute)
+        return normalised(raw[cycle.nodes])
+
+
+def _names_conflict(pod: PodInfo) -> bool:
+    """Whether every term pins the node's name, and none leaves a name that could be."""
+    required = pod.required_nodes
+    if required is None or not required.nodeSelectorTerms:
+        return False
+    for term in required.nodeSelectorTerms:
+        pinned = [
+            set(item.values)
+            for item in term.matchFields
+            if item.key == "metadata.name" and item.operator == "In"
+        ]
+        if not pinned or set.intersection(*pinned):
+            return False
+    return True

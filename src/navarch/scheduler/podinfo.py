@@ -1,0 +1,85 @@
+"""A pod as the scheduler sees it: what it asks of nodes, worked out once per state of the pod."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from navarch.api.objects import encode
+from navarch.api.types.core_v1 import NodeSelector, Pod, PreferredSchedulingTerm
+from navarch.scheduler.requests import Requests, requests_of
+
+TERMINAL = ("Succeeded", "Failed")
+DEFAULT_SCHEDULER = "default-scheduler"
+
+Port = tuple[str, str, int]
+"""Address, protocol and number of a port on the node."""
+
+
+class PodInfo:
+    """Wraps a pod; the pod itself is shared and never changed. What only some plugins need is
+    computed when first asked for."""
+
+    def __init__(self, pod: Pod) -> None:
+        self.pod = pod
+        meta = pod.metadata
+        self.name = meta.name
+        self.namespace = meta.namespace
+        self.uid = meta.uid
+        self.key = f"{meta.namespace}/{meta.name}"
+        self.labels = meta.labels
+        self.priority = pod.spec.priority or 0
+        self.deleting = bool(meta.deletionTimestamp)
+
+    @property
+    def node(self) -> str:
+        return self.pod.spec.nodeName
+
+    @cached_property
+    def requests(self) -> Requests:
+        return requests_of(self.pod)
+
+    @cached_property
+    def ports(self) -> tuple[Port, ...]:
+        """The ports it wants on the node. Init containers are gone before others start, so only
+        those that stay count."""
+        spec = self.pod.spec
+        sidecars = [c for c in spec.initContainers if c.restartPolicy == "Always"]
+        return tuple(
+            (port.hostIP or "0.0.0.0", port.protocol or "TCP", port.hostPort)
+            for container in [*spec.containers, *sidecars]
+            for port in container.ports
+            if port.hostPort > 0
+        )
+
+    @cached_property
+    def tolerations_key(self) -> bytes:
+        """Equal for pods that tolerate the same."""
+        return encode(self.pod.spec.tolerations)
+
+    @cached_property
+    def node_affinity_key(self) -> bytes:
+        """Equal for pods that ask for the same nodes."""
+        spec = self.pod.spec
+        return encode((spec.nodeSelector, spec.affinity and spec.affinity.nodeAffinity))
+
+    @property
+    def required_nodes(self) -> NodeSelector | None:
+        affinity = self.pod.spec.affinity
+        if affinity is None or affinity.nodeAffinity is None:
+            return None
+        return affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution
+
+    @property
+    def preferred_nodes(self) -> list[PreferredSchedulingTerm]:
+        affinity = self.pod.spec.affinity
+        if affinity is None or affinity.nodeAffinity is None:
+            return []
+        return affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution
+
+    @cached_property
+    def gates(self) -> tuple[str, ...]:
+        return tuple(gate.name for gate in self.pod.spec.schedulingGates)
+
+
+def is_terminal(pod: Pod) -> bool:
+    return pod.status.phase in TERMINAL

@@ -1,0 +1,306 @@
+"""Pods that wait for a node, in four places.
+
+*active*: to be tried now, by priority, then by how long they wait. *backoff*: to be tried again
+once a delay is over that grows with each failure. *unschedulable*: tried without success; they wait
+for a change that could help, as the plugins that rejected them judge it, and for five minutes at
+most. *gated*: not to be tried before their gates are gone.
+
+A pod that is being tried is in none of them. Changes that happen meanwhile are kept and judged when
+it comes back, so that the one change that would have helped is not missed.
+
+The rules and the numbers are upstream's (`pkg/scheduler/backend/queue`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from navarch.client.clock import Clock
+from navarch.scheduler.changes import Action, Change, Subject
+from navarch.scheduler.podinfo import PodInfo
+
+log = logging.getLogger(__name__)
+
+INITIAL_BACKOFF = 1.0
+MAX_BACKOFF = 10.0
+LEFTOVER_SECONDS = 300.0
+LEFTOVER_PERIOD = 30.0
+FLUSH_PERIOD = 1.0
+
+Hint = Callable[[PodInfo, Change], bool]
+"""Whether a change may make a plugin accept a pod that it rejected."""
+
+
+class Place(Enum):
+    ACTIVE = "active"
+    BACKOFF = "backoff"
+    UNSCHEDULABLE = "unschedulable"
+    GATED = "gated"
+    IN_FLIGHT = "in flight"
+
+
+@dataclass(eq=False, slots=True)
+class Waiting:
+    """A pod and its history in the queue."""
+
+    info: PodInfo
+    place: Place = Place.ACTIVE
+    since: float = 0.0
+    """When it was last put into the queue."""
+    rejections: int = 0
+    errors: int = 0
+    """Failures in a row that were no plugin's rejection."""
+    rejected_by: frozenset[str] = frozenset()
+    ticket: int = 0
+    """Its entry in a heap; older entries count no more."""
+    first_change: int = field(default=0)
+    """The number of the first change after the attempt began."""
+
+
+class SchedulingQueue:
+    """`pop` the next pod to try; afterwards tell how it went with `done` or `put_back`."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        hints: Mapping[str, Hint],
+        *,
+        initial_backoff: float = INITIAL_BACKOFF,
+        max_backoff: float = MAX_BACKOFF,
+    ) -> None:
+        self._clock = clock
+        self._hints = hints
+        self._initial_backoff = initial_backoff
+        self._max_backoff = max_backoff
+        self._pods: dict[str, Waiting] = {}
+        self._parked: dict[str, Waiting] = {}
+        """Those of `_pods` that are unschedulable."""
+        self._active: list[tuple[int, float, int, Waiting]] = []
+        self._backoff: list[tuple[float, int, float, int, Waiting]] = []
+        self._failed: list[tuple[float, int, float, int, Waiting]] = []
+        """Like backoff, of pods whose last attempt ended with an error: those are not tried
+        early, whatever is wrong needs its time."""
+        self._tickets = itertools.count(1)
+        self._in_flight: dict[str, Waiting] = {}
+        self._changes: deque[Change] = deque()
+        self._first_change = 0
+        self._wakeup = asyncio.Event()
+
+    def place_of(self, uid: str) -> Place | None:
+        """Where a pod is, for tests and metrics."""
+        entry = self._pods.get(uid)
+        return entry.place if entry is not None else None
+
+    def __len__(self) -> int:
+        return len(self._pods)
+
+    def counts(self) -> Mapping[Place, int]:
+        result = dict.fromkeys(Place, 0)
+        for entry in self._pods.values():
+            result[entry.place] += 1
+        return result
+
+    def add(self, info: PodInfo) -> None:
+        """A new pod without a node."""
+        entry = self._pods[info.uid] = Waiting(info, since=self._clock.monotonic())
+        self._activate(entry)
+
+    def update(self, old: PodInfo, new: PodInfo) -> None:
+        """A waiting pod changed."""
+        entry = self._pods.get(new.uid)
+        if entry is None:
+            self.add(new)
+            return
+        entry.info = new
+        change = Change(Subject.OWN_POD, Action.UPDATE, old, new)
+        if entry.place is Place.GATED:
+            if not new.gates:
+                entry.since = self._clock.monotonic()
+                self._activate(entry)
+        elif entry.place is Place.UNSCHEDULABLE:
+            if self._helps(entry, change):
+                self._requeue(entry)
+        elif entry.place is Place.IN_FLIGHT:
+            self._record(change)
+        elif entry.place is Place.ACTIVE and old.priority != new.priority:
+            self._activate(entry)
+
+    def remove(self, uid: str) -> None:
+        """The pod is gone, or has its node."""
+        entry = self._pods.pop(uid, None)
+        if entry is None:
+            return
+        self._parked.pop(uid, None)
+        entry.ticket = 0
+        if entry.place is Place.IN_FLIGHT:
+            self._land(entry)
+
+    async def pop(self) -> PodInfo:
+        """The next pod to try; waits until there is one."""
+        while True:
+            entry = self._next()
+            if entry is not None:
+                break
+            self._wakeup.clear()
+            await self._wakeup.wait()
+        entry.place = Place.IN_FLIGHT
+        entry.ticket = 0
+        entry.first_change = self._first_change + len(self._changes)
+        self._in_flight[entry.info.uid] = entry
+        return entry.info
+
+    def done(self, uid: str) -> None:
+        """The pod has its node."""
+        self.remove(uid)
+
+    def put_back(self, uid: str, rejected_by: Iterable[str]) -> None:
+        """The attempt failed: plugins rejected the pod or, if none did, there was an error."""
+        entry = self._pods.get(uid)
+        if entry is None or entry.place is not Place.IN_FLIGHT:
+            return
+        changes = self._changes_since(entry)
+        self._land(entry)
+        entry.since = self._clock.monotonic()
+        entry.rejected_by = frozenset(rejected_by)
+        if not entry.rejected_by:
+            entry.errors += 1
+            self._requeue(entry)
+            return
+        entry.rejections += 1
+        entry.errors = 0
+        if any(self._helps(entry, change) for change in changes):
+            self._requeue(entry)
+        else:
+            entry.place = Place.UNSCHEDULABLE
+            self._parked[uid] = entry
+
+    def changed(self, change: Change) -> None:
+        """Something happened in the cluster: try again those that it may help."""
+        self._record(change)
+        for entry in [*self._parked.values()]:
+            if self._helps(entry, change):
+                self._requeue(entry)
+
+    async def run(self) -> None:
+        """Let delays end, until cancelled."""
+        waited = 0.0
+        while True:
+            now = self._clock.monotonic()
+            delay = math.floor(now) + FLUSH_PERIOD - now
+            await self._clock.sleep(delay)
+            waited += delay
+            self.flush_backoff()
+            if waited >= LEFTOVER_PERIOD:
+                waited = 0.0
+                self.flush_leftovers()
+
+    def flush_backoff(self) -> None:
+        """Activate the pods whose delay is over."""
+        now = math.floor(self._clock.monotonic())
+        for heap in (self._backoff, self._failed):
+            while heap:
+                expiry, _, _, ticket, entry = heap[0]
+                if entry.ticket != ticket:
+                    heapq.heappop(heap)
+                elif expiry < now:
+                    heapq.heappop(heap)
+                    self._activate(entry)
+                else:
+                    break
+
+    def flush_leftovers(self) -> None:
+        """Try once more what nothing has helped for long; a hint may have been wrong."""
+        limit = self._clock.monotonic() - LEFTOVER_SECONDS
+        for entry in [*self._parked.values()]:
+            if entry.since < limit:
+                self._requeue(entry)
+
+    def _next(self) -> Waiting | None:
+        while self._active:
+            _, _, ticket, entry = heapq.heappop(self._active)
+            if entry.ticket == ticket:
+                return entry
+        # There is nothing better to do than trying a pod before its delay is over.
+        while self._backoff:
+            _, _, _, ticket, entry = heapq.heappop(self._backoff)
+            if entry.ticket == ticket:
+                return entry
+        return None
+
+    def _activate(self, entry: Waiting) -> None:
+        self._parked.pop(entry.info.uid, None)
+        if entry.info.gates:
+            entry.place = Place.GATED
+            entry.ticket = 0
+            return
+        entry.place = Place.ACTIVE
+        entry.ticket = next(self._tickets)
+        heapq.heappush(self._active, (-entry.info.priority, entry.since, entry.ticket, entry))
+        self._wakeup.set()
+
+    def _requeue(self, entry: Waiting) -> None:
+        """To active if the pod has waited long enough, else to backoff."""
+        expiry = self._expiry(entry)
+        if expiry < math.floor(self._clock.monotonic()):
+            self._activate(entry)
+            return
+        self._parked.pop(entry.info.uid, None)
+        entry.place = Place.BACKOFF
+        entry.ticket = next(self._tickets)
+        heap = self._failed if entry.errors else self._backoff
+        item = (expiry, -entry.info.priority, entry.since, entry.ticket, entry)
+        heapq.heappush(heap, item)
+        self._wakeup.set()
+
+    def _expiry(self, entry: Waiting) -> float:
+        """The whole second in which the delay ends; -inf without a delay."""
+        count = entry.errors or entry.rejections
+        if not count or not self._max_backoff:
+            return -math.inf
+        delay = min(self._initial_backoff * 2.0 ** min(count - 1, 60), self._max_backoff)
+        return math.floor(entry.since + delay)
+
+    def _helps(self, entry: Waiting, change: Change) -> bool:
+        info = entry.info
+        if change.subject is Subject.OWN_POD and change.new.uid != info.uid:
+            return False
+        for name in entry.rejected_by:
+            hint = self._hints.get(name)
+            if hint is None:
+                return True
+            try:
+                if hint(info, change):
+                    return True
+            except Exception:
+                # A hint only saves work; when in doubt the pod is tried.
+                log.exception("the hint of %s failed for %s", name, info.key)
+                return True
+        return False
+
+    def _record(self, change: Change) -> None:
+        if self._in_flight:
+            self._changes.append(change)
+
+    def _changes_since(self, entry: Waiting) -> list[Change]:
+        start = entry.first_change - self._first_change
+        return list(itertools.islice(self._changes, start, None))
+
+    def _land(self, entry: Waiting) -> None:
+        """The pod is in flight no more: forget the changes that were kept for it alone."""
+        self._in_flight.pop(entry.info.uid, None)
+        oldest = next(iter(self._in_flight.values()), None)
+        if oldest is None:
+            self._first_change += len(self._changes)
+            self._changes.clear()
+            return
+        while self._first_change < oldest.first_change:
+            self._changes.popleft()
+            self._first_change += 1

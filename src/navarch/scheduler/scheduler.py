@@ -1,0 +1,278 @@
+"""The scheduler at work: what informers tell goes into the cluster and the queue; pods come out of
+the queue, get a node, and are bound to it.
+
+Choosing a node takes a fraction of a millisecond and happens one pod at a time. The pod counts on
+its node from that moment (it is assumed), so the next choice knows of it, while the API server is
+told in the background, for many pods at once. If it refuses, the pod is taken off again and tried
+anew after a delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from dataclasses import dataclass
+
+from navarch.api.errors import ApiError
+from navarch.api.objects import Object, to_object
+from navarch.api.times import format_time
+from navarch.api.types.core_v1 import Binding, Container, Node, ObjectReference, Pod, PodCondition
+from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.client import Client, ControllerContext, PatchType, drop_managed_fields
+from navarch.scheduler.changes import Action, Change, Subject
+from navarch.scheduler.cluster import Cluster
+from navarch.scheduler.cycle import Failure, schedule
+from navarch.scheduler.plugins import default_plugins
+from navarch.scheduler.podinfo import DEFAULT_SCHEDULER, PodInfo
+from navarch.scheduler.queue import SchedulingQueue
+
+log = logging.getLogger(__name__)
+
+BINDINGS_AT_ONCE = 64
+BINDINGS_WAITING = 2000
+"""Further pods are not tried while so many wait to be bound, so that choices stay fresh."""
+NOTE_LIMIT = 1024
+UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
+
+
+def slim(pod: Pod) -> Pod:
+    """The transform of the pod informer: leaves out what no plugin reads, which is most of a pod
+    (environment, mounts, probes)."""
+    drop_managed_fields(pod)
+    for containers in (pod.spec.containers, pod.spec.initContainers):
+        containers[:] = [
+            Container(
+                name=c.name,
+                image=c.image,
+                ports=c.ports,
+                resources=c.resources,
+                restartPolicy=c.restartPolicy,
+            )
+            for c in containers
+        ]
+    pod.spec.ephemeralContainers = []
+    pod.metadata.annotations = {}
+    return pod
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one scheduler is responsible for."""
+
+    name: str = DEFAULT_SCHEDULER
+
+
+class Scheduler:
+    """Make it before the informers start; `run` works until cancelled."""
+
+    def __init__(
+        self,
+        context: ControllerContext,
+        settings: Settings = Settings(),
+        rng: random.Random | None = None,
+    ) -> None:
+        self.context = context
+        self.client: Client = context.client
+        self.settings = settings
+        self.cluster = Cluster()
+        self.plugins = default_plugins()
+        hints = {plugin.name: plugin.helped_by for plugin in self.plugins}
+        self.queue = SchedulingQueue(context.clock, hints)
+        self.recorder = context.recorder(settings.name)
+        self._rng = rng or random.Random()
+        self._pods = self.client.resource(Pod)
+        self._assumed: dict[str, PodInfo] = {}
+        self._slots = asyncio.Semaphore(BINDINGS_AT_ONCE)
+        self._waiting = asyncio.Semaphore(BINDINGS_WAITING)
+        informers = context.informers
+        self.pod_informer = informers.informer(Pod, field_selector=UNFINISHED, transform=slim)
+        self.pod_informer.add_handler(self._pod_added, self._pod_updated, self._pod_deleted)
+        self.node_informer = informers.informer(Node)
+        self.node_informer.add_handler(self._node_added, self._node_updated, self._node_deleted)
+
+    async def run(self) -> None:
+        """Schedule until cancelled. Ends with an exception when an informer fails."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.context.informers.join(), name="scheduler informers")
+            await self.context.informers.wait_synced()
+            group.create_task(self.queue.run(), name="scheduler queue")
+            while True:
+                info = await self.queue.pop()
+                await self._waiting.acquire()
+                self._try(info, group)
+                # Let answers and events in between two pods.
+                await asyncio.sleep(0)
+
+    def _try(self, info: PodInfo, group: asyncio.TaskGroup) -> None:
+        """One attempt; whatever has to be told to the API server is left to a task."""
+        if info.deleting:
+            self._event(info, "Warning", f"skip schedule deleting pod: {info.key}")
+            self.queue.done(info.uid)
+            self._waiting.release()
+            return
+        try:
+            result = schedule(info, self.cluster, self.plugins, self._rng)
+        except Exception as error:
+            # One pod that cannot be handled must not keep all others waiting.
+            log.exception("%s: scheduling failed", info.key)
+            group.create_task(self._fail(info, Failure(str(error)), "SchedulerError"))
+            return
+        if isinstance(result, Failure):
+            group.create_task(self._fail(info, result, "Unschedulable"))
+            return
+        self._assumed[info.uid] = info
+        self.cluster.set_pod(info, result)
+        group.create_task(self._bind(info, result), name=f"bind {info.key}")
+
+    async def _bind(self, info: PodInfo, node: str) -> None:
+        binding = Binding(
+            metadata=ObjectMeta(name=info.name, namespace=info.namespace, uid=info.uid),
+            target=ObjectReference(kind="Node", name=node),
+        )
+        try:
+            async with self._slots:
+                await self._pods.post_subresource(info.name, info.namespace, "binding", binding)
+        except ApiError as error:
+            log.log(
+                logging.INFO if error.is_conflict or error.is_not_found else logging.WARNING,
+                "%s: not bound to %s: %s",
+                info.key,
+                node,
+                error,
+            )
+            self._forget(info)
+            await self._fail_bound(info, error)
+        else:
+            self.queue.done(info.uid)
+            text = f"Successfully assigned {info.key} to {node}"
+            self.recorder.event(info.pod, "Normal", "Scheduled", text)
+            self._waiting.release()
+
+    async def _fail_bound(self, info: PodInfo, error: ApiError) -> None:
+        await self._fail(info, Failure(f"binding rejected: {error}"), "SchedulerError")
+
+    def _forget(self, info: PodInfo) -> None:
+        """Take an assumed pod off its node again, unless an informer has seen it there."""
+        if self._assumed.pop(info.uid, None) is None:
+            return
+        self.cluster.remove_pod(info.uid)
+        self.queue.changed(Change(Subject.ASSIGNED_POD, Action.DELETE, info))
+
+    async def _fail(self, info: PodInfo, failure: Failure, reason: str) -> None:
+        """Tell why the pod has no node, and put it back."""
+        try:
+            current = self.pod_informer.cache.get(info.key)
+            if current is None or current.metadata.uid != info.uid or current.spec.nodeName:
+                self.queue.remove(info.uid)
+                return
+            self.queue.put_back(info.uid, failure.plugins)
+            self._event(info, "Warning", failure.message)
+            await self._set_condition(current, reason, failure.message)
+        finally:
+            self._waiting.release()
+
+    def _event(self, info: PodInfo, kind: str, message: str) -> None:
+        if len(message) > NOTE_LIMIT:
+            message = message[: NOTE_LIMIT - 4] + " ..."
+        self.recorder.event(info.pod, kind, "FailedScheduling", message)
+
+    async def _set_condition(self, pod: Pod, reason: str, message: str) -> None:
+        old = next((c for c in pod.status.conditions if c.type == "PodScheduled"), None)
+        generation = pod.metadata.generation
+        if old is not None and (old.status, old.reason, old.message, old.observedGeneration) == (
+            "False",
+            reason,
+            message,
+            generation,
+        ):
+            return
+        changed = old is None or old.status != "False"
+        now = format_time(self.context.clock.now())
+        condition = PodCondition(
+            type="PodScheduled",
+            status="False",
+            reason=reason,
+            message=message,
+            observedGeneration=generation,
+            lastTransitionTime=now if changed or old is None else old.lastTransitionTime,
+        )
+        patch: Object = {
+            "metadata": {"uid": pod.metadata.uid},
+            "status": {"conditions": [to_object(condition)]},
+        }
+        try:
+            async with self._slots:
+                await self._pods.patch(
+                    pod.metadata.name,
+                    pod.metadata.namespace,
+                    patch,
+                    subresource="status",
+                    patch_type=PatchType.STRATEGIC,
+                )
+        except ApiError as error:
+            if not (error.is_not_found or error.is_conflict):
+                log.warning("%s: condition not written: %s", pod.metadata.name, error)
+
+    def _is_ours(self, pod: Pod) -> bool:
+        return (pod.spec.schedulerName or DEFAULT_SCHEDULER) == self.settings.name
+
+    def _pod_added(self, pod: Pod) -> None:
+        info = PodInfo(pod)
+        if pod.spec.nodeName:
+            self._assigned(info)
+        elif self._is_ours(pod):
+            self.queue.add(info)
+
+    def _pod_updated(self, old: Pod, new: Pod) -> None:
+        info = PodInfo(new)
+        if not new.spec.nodeName:
+            if self._is_ours(new) and new.metadata.uid not in self._assumed:
+                self.queue.update(PodInfo(old), info)
+        elif not old.spec.nodeName:
+            self._assigned(info)
+        else:
+            self.cluster.set_pod(info, new.spec.nodeName)
+            change = Change(Subject.ASSIGNED_POD, Action.UPDATE, PodInfo(old), info)
+            self.queue.changed(change)
+
+    def _pod_deleted(self, pod: Pod) -> None:
+        info = PodInfo(pod)
+        uid = pod.metadata.uid
+        self._assumed.pop(uid, None)
+        self.queue.remove(uid)
+        if uid in self.cluster.pods:
+            self.cluster.remove_pod(uid)
+            self.queue.changed(Change(Subject.ASSIGNED_POD, Action.DELETE, info))
+
+    def _assigned(self, info: PodInfo) -> None:
+        """A pod has got its node, from us or from somebody else."""
+        self._assumed.pop(info.uid, None)
+        self.queue.remove(info.uid)
+        self.cluster.set_pod(info, info.node)
+        self.queue.changed(Change(Subject.ASSIGNED_POD, Action.ADD, None, info))
+
+    def _node_added(self, node: Node) -> None:
+        self.cluster.set_node(node)
+        self.queue.changed(Change(Subject.NODE, Action.ADD, None, node))
+
+    def _node_updated(self, old: Node, new: Node) -> None:
+        if _node_facts(old) == _node_facts(new):
+            return
+        self.cluster.set_node(new)
+        self.queue.changed(Change(Subject.NODE, Action.UPDATE, old, new))
+
+    def _node_deleted(self, node: Node) -> None:
+        self.cluster.remove_node(node.metadata.name)
+        self.queue.changed(Change(Subject.NODE, Action.DELETE, node))
+
+
+def _node_facts(node: Node) -> object:
+    """What of a node matters here; heartbeats change nothing of it."""
+    return (
+        node.metadata.labels,
+        node.spec.taints,
+        node.spec.unschedulable,
+        node.status.allocatable,
+        node.status.images,
+    )
