@@ -111,4 +111,8 @@ def write_config(options: PodNetworkOptions, pod_cidr: str) -> None:
     path = options.cni_directory / CONFIG_NAME
     content = cni_config(pod_cidr).encode()
     if not path.is_file() or path.read_bytes() != content:
-        write_file(path, content, 0o644)
+        # The runtime loads the directory anew when a file in it is written or renamed, but not
+        # when one is moved in. So the file is written elsewhere, whole, and renamed once inside.
+        beside = options.cni_directory.parent / CONFIG_NAME
+        write_file(beside, content, 0o644)
+        beside.replace(path.with_suffix(".new")).replace(path)
