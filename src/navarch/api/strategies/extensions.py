@@ -3,6 +3,7 @@ and the custom resources themselves."""
 
 from __future__ import annotations
 
+from navarch.api import names
 from navarch.api.errors import FieldError
 from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy
@@ -94,6 +95,10 @@ class APIServiceStrategy(GenericStrategy):
             "message": "Local APIServices are always available",
         }
         return {"conditions": [condition]}
+
+    def validate_name(self, name: str) -> list[str]:
+        """`v1.` is the name of the core group's version."""
+        return names.path_segment_name(name)
 
     def validate(self, obj: Object) -> list[FieldError]:
         return validation.validate_api_service(obj)
