@@ -29,7 +29,7 @@ from navarch.apiserver.services.addresses import AddressAllocator
 from navarch.apiserver.services.kubernetes import KubernetesService
 from navarch.apiserver.services.ports import PortAllocator
 from navarch.apiserver.services.reservation import ServiceAllocator
-from navarch.apiserver.start import bootstrap_access
+from navarch.apiserver.start import bootstrap_access, make_own_objects
 from navarch.apiserver.subresources.binding import add_binding
 from navarch.apiserver.subresources.eviction import add_eviction
 from navarch.apiserver.subresources.plain import add_plain
@@ -150,6 +150,7 @@ class Server:
         """Make what every cluster has, and start the server's own steady work."""
         core, options = self.core, self.options
         await bootstrap(bootstrap_access(core.registry, core.lookup))
+        await make_own_objects(core.registry, core.lookup, options.client_ca)
         addresses = AddressAllocator(core.registry, core.lookup, options.service_cidr)
         self._services = ServiceAllocator(addresses, PortAllocator(*options.node_port_range))
         core.lookup.subscribe("services", self._services.follow)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from navarch.api.errors import ApiError
+from navarch.api.kinds import GROUPS
 from navarch.apiserver import bootstrap
 from navarch.apiserver.contracts import Lookup
+from navarch.apiserver.flow_objects import SCHEMAS, flow_objects, found_condition
 from navarch.apiserver.hub.entry import Entry
 from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.security import system_context
 
 Object = dict[str, Any]
+
+API_SERVICES = "apiservices.apiregistration.k8s.io"
 
 
 def bootstrap_access(registry: Registry, lookup: Lookup) -> bootstrap.Access:
@@ -45,3 +52,74 @@ def bootstrap_access(registry: Registry, lookup: Lookup) -> bootstrap.Access:
         return await create(name, obj)
 
     return bootstrap.Access(lookup, create, replace, recreate)
+
+
+async def make_own_objects(registry: Registry, lookup: Lookup, client_ca: Path | None) -> None:
+    """Make the objects that belong to the API server itself and are missing: flow control, the
+    records of its own groups, and what extension servers authenticate clients by."""
+    access = bootstrap_access(registry, lookup)
+    wanted = [*flow_objects(), *_api_services(), ("configmaps", _authentication_map(client_ca))]
+    missing = [
+        (name, obj)
+        for name, obj in wanted
+        if lookup.get(name, obj["metadata"].get("namespace", ""), obj["metadata"]["name"]) is None
+    ]
+    for result in await asyncio.gather(
+        *(_make(registry, access, name, obj) for name, obj in missing), return_exceptions=True
+    ):
+        if isinstance(result, ApiError) and result.is_already_exists:
+            continue
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def _make(registry: Registry, access: bootstrap.Access, name: str, obj: Object) -> None:
+    await access.create(name, obj)
+    now = registry.timestamp()
+    if name == SCHEMAS:
+        level = obj["spec"]["priorityLevelConfiguration"]["name"]
+        await _set_status(registry, name, obj, found_condition(level, now))
+
+
+async def _set_status(registry: Registry, name: str, obj: Object, status: Object) -> None:
+    resource = registry.catalog.by_name(name)
+    assert resource is not None
+
+    def change(current: Object) -> None:
+        current["status"] = status
+
+    await registry.modify(resource, ("", obj["metadata"]["name"]), change)
+
+
+def _api_services() -> Iterator[tuple[str, Object]]:
+    """One APIService for each group and version that is built in."""
+    for group in GROUPS:
+        for version, priority in group.versions.items():
+            spec: Object = {
+                "version": version,
+                "groupPriorityMinimum": group.priority,
+                "versionPriority": priority,
+            }
+            if group.name:
+                spec["group"] = group.name
+            label = {"kube-aggregator.kubernetes.io/automanaged": "onstart"}
+            metadata = {"name": f"{version}.{group.name}", "labels": label}
+            yield (
+                API_SERVICES,
+                {
+                    "apiVersion": "apiregistration.k8s.io/v1",
+                    "kind": "APIService",
+                    "metadata": metadata,
+                    "spec": spec,
+                },
+            )
+
+
+def _authentication_map(client_ca: Path | None) -> Object:
+    data = {"client-ca-file": client_ca.read_text()} if client_ca is not None else {}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": data,
+    }

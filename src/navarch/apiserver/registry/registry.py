@@ -77,7 +77,7 @@ class Registry:
         self.catalog = catalog
         self.plugins: Sequence[AdmissionPlugin] = ()
         self.hooks: dict[str, Hook] = {}
-        """By resource name: called before validation of a create or update, may allocate."""
+        """By resource name: called for a valid object of a create or update, may allocate."""
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.chooser = random.SystemRandom()
         self.fields = FieldTracker()
@@ -136,10 +136,10 @@ class Registry:
         self.fields.created(resource, obj, context, self.timestamp())
         request = self.admission(resource, "CREATE", obj, None, context)
         obj = await self._mutate(resource, request)
+        self._check(resource, obj, self._create_errors(resource, obj))
         settle = await self._reserve(resource, obj, None, context)
         kept = False
         try:
-            self._check(resource, obj, self._create_errors(resource, obj))
             await self._validate(request)
             for text in strategy.warnings(obj, None):
                 context.warn(text)
@@ -226,10 +226,10 @@ class Registry:
         obj = self.fields.updated(resource, obj, old, context, self.timestamp(), subresource)
         request = self.admission(resource, "UPDATE", obj, old, context)
         obj = await self._mutate(resource, request)
+        self._check(resource, obj, self._update_errors(resource, obj, old, subresource))
         settle = await self._reserve(resource, obj, old, context)
         kept = False
         try:
-            self._check(resource, obj, self._update_errors(resource, obj, old, subresource))
             await self._validate(request)
             for text in strategy.warnings(obj, old):
                 context.warn(text)

@@ -1,7 +1,8 @@
 """What a write of a Service reserves: families, a cluster address, node ports.
 
-The registry calls `reserve` before validation; what it returns is called with the outcome, and
-gives back what the write did not keep or no longer needs.
+The registry calls `reserve` once the object is valid, so that nothing is allocated for a write that
+is refused anyway; what it returns is called with the outcome, and gives back what the write did not
+keep or no longer needs.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ class ServiceAllocator:
         taken: list[str] = []
         numbers: set[int] = set()
         try:
-            await self._reserve_addresses(obj, old, taken, context.dry_run)
+            # Ports first: they are kept in memory, an address is written down.
             self._reserve_ports(obj, old, numbers)
+            await self._reserve_addresses(obj, old, taken, context.dry_run)
         except BaseException:
             await self._give_back(taken, numbers, context.dry_run)
             raise

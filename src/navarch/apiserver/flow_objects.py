@@ -1,0 +1,164 @@
+"""The FlowSchemas and PriorityLevelConfigurations that every cluster has (KEP-1040).
+
+They are objects for clients to read; requests are not queued by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+Object = dict[str, Any]
+
+GROUP = "flowcontrol.apiserver.k8s.io"
+SCHEMAS = f"flowschemas.{GROUP}"
+LEVELS = f"prioritylevelconfigurations.{GROUP}"
+_AUTOUPDATE = {"apf.kubernetes.io/autoupdate-spec": "true"}
+
+# name, shares, lendable percent, queues, hand size; no queues: excess is refused at once.
+_LEVELS = (
+    ("catch-all", 5, 0, 0, 0),
+    ("system", 30, 33, 64, 6),
+    ("node-high", 40, 25, 64, 6),
+    ("leader-election", 10, 0, 16, 4),
+    ("workload-high", 40, 50, 128, 6),
+    ("workload-low", 100, 90, 128, 6),
+    ("global-default", 20, 50, 128, 6),
+)
+_EVERYBODY = ("Group system:unauthenticated", "Group system:authenticated")
+_MANAGERS = ("User system:kube-controller-manager", "User system:kube-scheduler")
+_ACCOUNTS = ("Group system:serviceaccounts",)
+_KUBE_SYSTEM = "ServiceAccount kube-system/*"
+_ALL = ("*", "*", "*")
+_LEASES = ("*", "coordination.k8s.io", "leases")
+
+# name, level, precedence, distinguisher, subjects, resource rules (verbs, group, resources)
+_SCHEMAS: tuple[
+    tuple[str, str, int, str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ...
+] = (
+    ("exempt", "exempt", 1, "", ("Group system:masters",), (_ALL,)),
+    ("probes", "exempt", 2, "", _EVERYBODY, ()),
+    (
+        "system-leader-election",
+        "leader-election",
+        100,
+        "ByUser",
+        (*_MANAGERS, _KUBE_SYSTEM),
+        (("get,create,update", "coordination.k8s.io", "leases"),),
+    ),
+    (
+        "system-node-high",
+        "node-high",
+        400,
+        "ByUser",
+        ("Group system:nodes",),
+        (("*", "", "nodes,nodes/status"), _LEASES),
+    ),
+    ("system-nodes", "system", 500, "ByUser", ("Group system:nodes",), (_ALL,)),
+    ("kube-controller-manager", "workload-high", 800, "ByNamespace", _MANAGERS[:1], (_ALL,)),
+    ("kube-scheduler", "workload-high", 800, "ByNamespace", _MANAGERS[1:], (_ALL,)),
+    (
+        "kube-system-service-accounts",
+        "workload-high",
+        900,
+        "ByNamespace",
+        (_KUBE_SYSTEM,),
+        (_ALL,),
+    ),
+    (
+        "service-accounts",
+        "workload-low",
+        9000,
+        "ByUser",
+        ("Group system:serviceaccounts",),
+        (_ALL,),
+    ),
+    ("global-default", "global-default", 9900, "ByUser", _EVERYBODY, (_ALL,)),
+    ("catch-all", "catch-all", 10000, "ByUser", _EVERYBODY, (_ALL,)),
+)
+
+
+def flow_objects() -> Iterator[tuple[str, Object]]:
+    """(resource, object) of all of them, levels first."""
+    exempt = {"nominalConcurrencyShares": 0, "lendablePercent": 0}
+    yield (
+        LEVELS,
+        _object("PriorityLevelConfiguration", "exempt", {"type": "Exempt", "exempt": exempt}),
+    )
+    for name, shares, lendable, queues, hand in _LEVELS:
+        response: Object = {"type": "Reject"}
+        if queues:
+            queuing = {"queues": queues, "handSize": hand, "queueLengthLimit": 50}
+            response = {"type": "Queue", "queuing": queuing}
+        limited = {
+            "nominalConcurrencyShares": shares,
+            "lendablePercent": lendable,
+            "limitResponse": response,
+        }
+        spec = {"type": "Limited", "limited": limited}
+        yield LEVELS, _object("PriorityLevelConfiguration", name, spec)
+    for name, level, precedence, distinguisher, subjects, rules in _SCHEMAS:
+        rule: Object = {"subjects": [_subject(each) for each in subjects]}
+        if rules:
+            rule["resourceRules"] = [_resource_rule(*each) for each in rules]
+        if name == "probes":
+            paths = ["/healthz", "/readyz", "/livez"]
+            rule["nonResourceRules"] = [{"verbs": ["get"], "nonResourceURLs": paths}]
+        elif _ALL in rules:
+            rule["nonResourceRules"] = [{"verbs": ["*"], "nonResourceURLs": ["*"]}]
+        schema: Object = {
+            "priorityLevelConfiguration": {"name": level},
+            "matchingPrecedence": precedence,
+            "rules": [rule],
+        }
+        if distinguisher:
+            schema["distinguisherMethod"] = {"type": distinguisher}
+        yield SCHEMAS, _object("FlowSchema", name, schema)
+
+
+def found_condition(level: str, now: str) -> Object:
+    """The status of a FlowSchema whose priority level exists."""
+    message = (
+        f'This FlowSchema references the PriorityLevelConfiguration object named "{level}" '
+        "and it exists"
+    )
+    return {
+        "conditions": [
+            {
+                "type": "Dangling",
+                "status": "False",
+                "lastTransitionTime": now,
+                "reason": "Found",
+                "message": message,
+            }
+        ]
+    }
+
+
+def _object(kind: str, name: str, spec: Object) -> Object:
+    return {
+        "apiVersion": f"{GROUP}/v1",
+        "kind": kind,
+        "metadata": {"name": name, "annotations": dict(_AUTOUPDATE)},
+        "spec": spec,
+    }
+
+
+def _subject(text: str) -> Object:
+    kind, name = text.split(" ")
+    if kind == "ServiceAccount":
+        namespace, _, name = name.partition("/")
+        return {"kind": kind, "serviceAccount": {"namespace": namespace, "name": name}}
+    return {"kind": kind, kind.lower(): {"name": name}}
+
+
+def _resource_rule(verbs: str, group: str, resources: str) -> Object:
+    rule: Object = {
+        "verbs": verbs.split(","),
+        "apiGroups": [group],
+        "resources": resources.split(","),
+        "namespaces": ["*"],
+    }
+    if group != "coordination.k8s.io":
+        rule["clusterScope"] = True
+    return rule
