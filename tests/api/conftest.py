@@ -7,6 +7,7 @@ authorizer of the fixture that the test chose.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -28,6 +29,9 @@ from navarch.apiserver.server import Server
 from navarch.store.memory import open_memory_store
 
 Object = dict[str, Any]
+
+STREAMED_BYTES = 1 << 20
+"""The client warns of bigger bodies that are given to it in one piece."""
 
 
 class HeaderAuthenticator:
@@ -98,10 +102,12 @@ class Api:
         groups: str = "",
     ) -> Answer:
         sent = dict(headers or {})
-        data = None
+        data: bytes | io.BytesIO | None = None
         if body is not None:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             sent.setdefault("Content-Type", content_type)
+            if len(data) > STREAMED_BYTES:
+                data = io.BytesIO(data)
         if user:
             sent |= {"Test-User": user, "Test-Groups": groups}
         url = URL(self.server.url + path, encoded=True)

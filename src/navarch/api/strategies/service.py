@@ -48,6 +48,33 @@ class ServiceStrategy(GenericStrategy):
                 if ingress.get("ip"):
                     ingress.setdefault("ipMode", "VIP")
 
+    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+        """Fields that are set and do nothing, or not for long any more."""
+        spec = obj["spec"]
+        is_headless, kind = spec.get("clusterIP") == "None", spec.get("type")
+        has_external_ips = bool(spec.get("externalIPs"))
+        texts = []
+        if is_headless:
+            if spec.get("loadBalancerIP"):
+                texts.append("spec.loadBalancerIP is ignored for headless services")
+            if has_external_ips:
+                texts.append("spec.externalIPs is ignored for headless services")
+            if spec.get("sessionAffinity") != "None":
+                texts.append("spec.SessionAffinity is ignored for headless services")
+        elif has_external_ips and kind != "ExternalName":
+            texts.append(
+                "spec.externalIPs is deprecated and may no longer be implemented in some clusters"
+            )
+        if kind == "ExternalName" and has_external_ips:
+            texts.append('spec.externalIPs is ignored when spec.type is "ExternalName"')
+        if kind != "ExternalName" and spec.get("externalName"):
+            texts.append('spec.externalName is ignored when spec.type is not "ExternalName"')
+        if spec.get("trafficDistribution") == "PreferClose":
+            texts.append(
+                'spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"'
+            )
+        return texts
+
     def prepare_create(self, obj: Object) -> None:
         super().prepare_create(obj)
         _complete_addresses(obj["spec"])
