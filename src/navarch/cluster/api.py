@@ -45,14 +45,15 @@ class Api:
 
     def put_in_place(self, collection: str, value: dict[str, Any]) -> None:
         """Create an object, or bring one that is there to the same state."""
-        name = value["metadata"]["name"]
-        body = json.dumps(value).encode()
+        path = f"{collection}/{value['metadata']['name']}"
         try:
-            self.request("POST", collection, body)
+            self.request("GET", path)
         except ApiUnavailableError as error:
-            if error.status != 409:
+            if error.status != 404:
                 raise
-            self.merge(f"{collection}/{name}", value)
+            self.request("POST", collection, json.dumps(value).encode())
+        else:
+            self.merge(path, value)
 
     def merge(self, path: str, value: dict[str, Any]) -> None:
         self.request("PATCH", path, json.dumps(value).encode(), MERGE_PATCH)
