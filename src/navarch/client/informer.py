@@ -57,6 +57,12 @@ _RESUMABLE = (0, 429, 503)
 starts over with a list."""
 
 
+RETRY_LIMIT_SECONDS = 2.0
+"""The longest wait before a list is tried again, jitter apart. Upstream waits up to 30 s to spare a
+server with thousands of clients; here a server that was away should find its components back at
+work within seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Which objects of a resource an informer follows."""
@@ -94,7 +100,7 @@ class Informer(Generic[T]):
         self._page_size = page_size
         self._clock: Clock = resource.client.clock
         self._rng = rng or random.Random()
-        self._backoff = Backoff(0.1, 30.0, rng=self._rng)
+        self._backoff = Backoff(0.1, RETRY_LIMIT_SECONDS, rng=self._rng)
         self._handlers: list[Handler[T]] = []
         self._synced = asyncio.Event()
 
