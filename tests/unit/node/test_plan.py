@@ -51,8 +51,10 @@ def actions(result: Plan) -> list[str]:
 
 
 TWO = ({"name": "a"}, {"name": "b"})
-INIT = {"initContainers": [{"name": "i1", "image": "x"}, {"name": "i2", "image": "x"}]}
-SIDECAR = {
+INIT: dict[str, Any] = {
+    "initContainers": [{"name": "i1", "image": "x"}, {"name": "i2", "image": "x"}]
+}
+SIDECAR: dict[str, Any] = {
     "initContainers": [
         {"name": "s", "image": "x", "restartPolicy": "Always"},
         {"name": "i", "image": "x"},
