@@ -9,8 +9,10 @@ and one small table of its own. Everything here is decided without touching the 
 
 Two rules keep stray packets in the house. A node refuses what is still addressed to a Service
 after its proxy has had its say (no proxy yet, or no such Service), and pods' addresses that
-belong to nobody have an unreachable route. The host refuses to forward such packets anywhere but
-into the cluster, and refuses to send back what a node should have dealt with, so none circles.
+belong to nobody have an unreachable route, so that such a packet ends in the first node it meets.
+The host refuses to forward any of them anywhere but into the cluster. It says nothing about what
+goes from bridge to bridge: where bridged frames pass the host's IP hooks (br_netfilter), that is
+how nodes speak to each other.
 """
 
 from __future__ import annotations
@@ -128,7 +130,6 @@ delete table ip {name}
 table ip {name} {{
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
-		iifname "{profile.bridge}" ip daddr {inside} reject with icmp net-unreachable
 		oifname != "{profile.bridge}" ip daddr {inside} reject with icmp net-unreachable
 		oifname != "{profile.bridge}" ip saddr {inside} drop
 	}}

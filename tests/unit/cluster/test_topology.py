@@ -32,7 +32,6 @@ delete table ip navarch0
 table ip navarch0 {
 	chain forward {
 		type filter hook forward priority filter; policy accept;
-		iifname "navarch0" ip daddr INSIDE reject with icmp net-unreachable
 		oifname != "navarch0" ip daddr INSIDE reject with icmp net-unreachable
 		oifname != "navarch0" ip saddr INSIDE drop
 	}
