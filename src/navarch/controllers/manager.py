@@ -104,6 +104,7 @@ CONTROLLERS: Mapping[str, Registered] = {
     "taint-eviction": Registered("taint_eviction", "TaintEvictionController"),
     "namespace": Registered("namespace", "NamespaceController"),
     "garbagecollector": Registered("garbage_collector", "GarbageCollector"),
+    "job": Registered("job", "JobController"),
     "ttl-after-finished": Registered("ttl_after_finished", "TtlAfterFinishedController"),
     "podgc": Registered(
         "pod_gc",
