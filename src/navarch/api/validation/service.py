@@ -236,9 +236,9 @@ def _check_traffic(errors: Errors, spec: Object) -> None:
         errors.append(required("spec.internalTrafficPolicy"))
     choices = ("Cluster", "Local")
     check_optional_choice(errors, "spec.internalTrafficPolicy", inside, choices)
-    choices = ("PreferClose", "PreferSameZone", "PreferSameNode")
+    near = ("PreferClose", "PreferSameZone", "PreferSameNode")
     distribution = spec.get("trafficDistribution")
-    check_optional_choice(errors, "spec.trafficDistribution", distribution, choices)
+    check_optional_choice(errors, "spec.trafficDistribution", distribution, near)
 
 
 def validate_service_update(obj: Object, old: Object) -> Errors:
