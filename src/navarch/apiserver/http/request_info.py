@@ -8,6 +8,7 @@ percent-decoded, so an escaped slash never makes one resource out of another.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import parse_qs, unquote
 
 from navarch.apiserver.contracts import RequestInfo
@@ -45,8 +46,10 @@ def query_flag(values: list[str] | None) -> bool:
     return bool(values) and values is not None and values[0].lower() not in ("false", "0")
 
 
+@lru_cache(4096)
 def parse_target(method: str, raw_path: str) -> Target:
-    """Split a request line. Raises nothing: what makes no sense is simply not a resource."""
+    """Split a request line. Raises nothing: what makes no sense is simply not a resource. Programs
+    ask the same again and again, so results are kept; nobody may change one."""
     path, _, query_string = raw_path.partition("?")
     query = parse_qs(query_string, keep_blank_values=True) if query_string else _NO_QUERY
     parts = path.split("/")

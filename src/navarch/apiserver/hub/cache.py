@@ -32,10 +32,12 @@ class Expired(Exception):
 class _Namespace:
     """The objects of one namespace; the name order is made when somebody lists."""
 
-    __slots__ = ("entries", "ordered", "sorted")
+    __slots__ = ("entries", "ordered", "revision", "sorted")
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
+        self.revision = 0
+        """Of the newest change in here."""
         self.ordered: list[str] = []
         self.sorted = True
 
@@ -63,6 +65,8 @@ class Cache:
         self._history_bytes = 0
         self._namespaces: dict[str, _Namespace] = {}
         self._namespace_order: list[str] | None = None
+        self.joined: dict[tuple[str, bytes], tuple[int, list[bytes]]] = {}
+        """Joined items of whole lists, with the revision they show; kept by the list handler."""
         self._watchers: dict[tuple[str, str], set[Watcher]] = {}
         self._listeners: list[Listener] = []
         names = stored.field_names
@@ -96,6 +100,13 @@ class Cache:
             entries = bucket.entries
             for index in range(start, len(names)):
                 yield entries[names[index]]
+
+    def revision_in(self, namespace: str) -> int:
+        """Of the newest change in a namespace ("" for all); 0 when nothing is there."""
+        if not namespace:
+            return self.revision
+        bucket = self._namespaces.get(namespace)
+        return bucket.revision if bucket else 0
 
     def select(self, selection: Selection) -> Iterable[Entry]:
         """The entries of a selection in key order."""
@@ -136,10 +147,11 @@ class Cache:
         else:
             self.size -= len(old.tail)
         bucket.entries[entry.name] = entry
+        bucket.revision = entry.revision
         self.size += len(entry.tail)
         return old
 
-    def remove(self, namespace: str, name: str) -> Entry | None:
+    def remove(self, namespace: str, name: str, revision: int) -> Entry | None:
         bucket = self._namespaces.get(namespace)
         old = bucket.entries.pop(name, None) if bucket else None
         if bucket is None or old is None:
@@ -149,6 +161,7 @@ class Cache:
             self._namespace_order = None
         else:
             bucket.sorted = False
+            bucket.revision = revision
         self.count -= 1
         self.size -= len(old.tail)
         return old
@@ -183,6 +196,7 @@ class Cache:
         self._watchers.clear()
         self._namespaces.clear()
         self._namespace_order = None
+        self.joined.clear()
         self.history.clear()
         self._history_bytes = self.count = self.size = 0
         self.loaded = False

@@ -175,7 +175,7 @@ class Hub:
             return
         if current is None:
             namespace, _, name = key[len(cache.stored.prefix) :].rpartition("/")
-            old = cache.remove(namespace, name)
+            old = cache.remove(namespace, name, revision)
             if old is not None:
                 cache.record(Change(revision, old, None, now))
             return

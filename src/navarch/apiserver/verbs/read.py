@@ -32,8 +32,10 @@ from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.verbs.selection import selection_of
 from navarch.store.contract import Compacted, FutureRevision
 
-STREAM_THRESHOLD = 2 * 1024 * 1024
-STREAM_PIECE = 512 * 1024
+STREAM_THRESHOLD = 64 * 1024
+PIECE_BYTES = 1024 * 1024
+KEPT_JOINED_BYTES = 4 * 1024 * 1024
+KEPT_JOINED = 4
 FUTURE_SECONDS = 3.0
 TOKEN_VERSION = "meta.k8s.io/v1"
 
@@ -78,6 +80,8 @@ class Page:
     revision: int
     next_key: str = ""
     remaining: int = 0
+    is_whole: bool = False
+    """The present state, from the first object to the last."""
 
 
 async def list_objects(core: Core, call: Call, resource: Resource) -> StreamResponse:
@@ -101,44 +105,73 @@ async def list_objects(core: Core, call: Call, resource: Resource) -> StreamResp
         encode_json(resource.kind.api_version),
         encode_json(metadata),
     )
-    return await _respond_list(call, resource, head, page.entries)
+    return await _respond_list(call, resource, head, page, selection)
 
 
 async def _respond_list(
-    call: Call, resource: Resource, head: bytes, entries: Sequence[Entry]
+    call: Call, resource: Resource, head: bytes, page: Page, selection: Selection
 ) -> StreamResponse:
-    """Join the entries' bytes; what is big goes out in pieces, so that memory holds it once."""
-    item_head = resource.item_head
-    if resource.convert_out is None:
-        tails = [entry.tail for entry in entries]
-    else:
-        tails = [resource.tail(entry) for entry in entries]
-    separator = b"," + item_head
-    size = sum(map(len, tails))
+    """Join the entries' bytes and send them without copying them once more."""
+    pieces = _joined_items(resource, page, selection)
+    size = sum(map(len, pieces))
     is_plain = call.representation.media_type == JSON and not call.wants_indent
     if size < STREAM_THRESHOLD or not is_plain or accepts_gzip(call):
-        items = item_head + separator.join(tails) if tails else b""
-        return respond_bytes(call, b"%b%b]}" % (head, items))
+        return respond_bytes(call, b"".join((head, *pieces, b"]}")))
     headers = base_headers(call)
     headers["Content-Type"] = JSON
     response = StreamResponse(headers=headers)
-    total = len(head) + size + len(item_head) + (len(tails) - 1) * len(separator) + 2
-    response.content_length = total
+    response.content_length = len(head) + size + 2
     await response.prepare(call.request)
-    pieces = [head + item_head]
-    gathered = 0
-    last = len(tails) - 1
-    for index, tail in enumerate(tails):
-        pieces.append(tail)
-        pieces.append(separator if index < last else b"]}")
-        gathered += len(tail)
-        if gathered >= STREAM_PIECE:
-            await response.write(b"".join(pieces))
-            pieces.clear()
-            gathered = 0
-    await response.write(b"".join(pieces))
+    await response.write(head)
+    for piece in pieces:
+        await response.write(piece)
+    await response.write(b"]}")
     await response.write_eof()
     return response
+
+
+def _joined_items(resource: Resource, page: Page, selection: Selection) -> list[bytes]:
+    """The items of a list as a few big pieces. Those of a whole namespace or resource are kept
+    until something in it changes: informers, controllers and people ask for the same lists."""
+    cache = resource.cache
+    is_whole = selection.everything and page.is_whole and resource.convert_out is None
+    version = cache.revision_in(selection.namespace)
+    key = (selection.namespace, resource.item_head)
+    if is_whole:
+        kept = cache.joined.get(key)
+        if kept is not None and kept[0] == version:
+            return kept[1]
+    pieces = _join(resource, page.entries)
+    if is_whole and sum(map(len, pieces)) <= KEPT_JOINED_BYTES:
+        if len(cache.joined) >= KEPT_JOINED:
+            cache.joined.clear()
+        cache.joined[key] = (version, pieces)
+    return pieces
+
+
+def _join(resource: Resource, entries: Sequence[Entry]) -> list[bytes]:
+    """Each piece is about a megabyte, so that a big list is never in memory as a whole."""
+    if not entries:
+        return []
+    item_head = resource.item_head
+    separator = b"," + item_head
+    pieces = []
+    parts = [item_head]
+    gathered = 0
+    last = len(entries) - 1
+    for index, entry in enumerate(entries):
+        tail = resource.tail(entry)
+        parts.append(tail)
+        if index < last:
+            parts.append(separator)
+        gathered += len(tail)
+        if gathered >= PIECE_BYTES:
+            pieces.append(b"".join(parts))
+            parts.clear()
+            gathered = 0
+    if parts:
+        pieces.append(b"".join(parts))
+    return pieces
 
 
 # ---- paging
@@ -174,7 +207,7 @@ def _cached_page(
 ) -> Page:
     cache = resource.cache
     if not limit and not start:
-        return Page(list(cache.select(selection)), revision)
+        return Page(list(cache.select(selection)), revision, is_whole=True)
     entries = cache.scan(selection.namespace, start)
     if not selection.everything:
         entries = filter(selection.matches, entries)
