@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -35,16 +36,28 @@ def runtime_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
     # Socket paths are limited to 107 bytes; pytest's own directories are too deep.
     directory = Path(f"/tmp/nvtest-{os.getpid()}")
     directory.mkdir()
-    with containerd(directory, "10.251.7.0/24") as environment:
-        with open("/proc/self/ns/net") as outside:
-            enter_network(f"/run/netns/{environment.namespace}")
-            try:
-                yield environment
-            finally:
-                enter_network(f"/proc/self/fd/{outside.fileno()}")
-    import shutil
+    with (
+        containerd(directory, "10.251.7.0/24") as environment,
+        open("/proc/self/ns/net") as outside,
+    ):
+        enter_network(f"/run/netns/{environment.namespace}")
+        try:
+            yield environment
+        finally:
+            enter_network(f"/proc/self/fd/{outside.fileno()}")
 
     shutil.rmtree(directory, ignore_errors=True)
+
+
+async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+    """Waits for what nobody announces: files and the runtime's records."""
+    async with asyncio.timeout(seconds):
+        while not await check():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+def text_of(path: str | Path) -> str:
+    return Path(path).read_text()
 
 
 @dataclass
@@ -160,10 +173,10 @@ async def _cluster(environment: RuntimeEnvironment, directory: Path) -> AsyncIte
         finally:
             if cluster.agent is not None:
                 await cluster.stop_agent()
-            await _remove_all_pods(runtime)
+            await remove_all_pods(runtime)
 
 
-async def _remove_all_pods(runtime: CriRuntime) -> None:
+async def remove_all_pods(runtime: CriRuntime) -> None:
     """A start that was interrupted a moment ago may keep the runtime busy a little longer."""
     async with asyncio.timeout(20):
         while states := await runtime.pods():

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.cluster.node.conftest import Cluster, pod, shell
+from tests.cluster.node.conftest import Cluster, eventually, pod, shell
 
 from navarch.api.types.core_v1 import Pod
 from navarch.client.resource import PatchType
@@ -41,9 +41,11 @@ async def test_a_pod_runs_and_is_deleted(cluster: Cluster) -> None:
 
 async def until_empty(cluster: Cluster) -> None:
     """The runtime's records go right after the object."""
-    async with asyncio.timeout(10):
-        while await cluster.runtime.pods():
-            await asyncio.sleep(0.05)
+
+    async def is_empty() -> bool:
+        return not await cluster.runtime.pods()
+
+    await eventually(is_empty)
 
 
 async def test_init_containers_and_sidecars_start_in_order(cluster: Cluster) -> None:
@@ -66,7 +68,7 @@ async def test_init_containers_and_sidecars_start_in_order(cluster: Cluster) -> 
             initContainers=init,
             restartPolicy="Never",
             volumes=[{"name": "work", "emptyDir": {}}],
-        )  # fmt: skip
+        )
     )
     done = await cluster.wait("ordered", lambda each: each.status.phase == "Succeeded")
     lines = (await cluster.logs(done, "main")).split()
@@ -85,7 +87,7 @@ async def test_a_failing_init_container_ends_the_pod(cluster: Cluster) -> None:
             shell("main", "true"),
             restartPolicy="Never",
             initContainers=[shell("one", "true"), shell("two", "exit 3")],
-        )  # fmt: skip
+        )
     )
     failed = await cluster.wait("broken", lambda each: each.status.phase == "Failed")
     assert failed.status.containerStatuses[0].state.waiting is not None
@@ -237,7 +239,7 @@ async def test_who_does_not_stop_is_killed(cluster: Cluster) -> None:
             "stubborn",
             shell("main", "trap '' TERM; while :; do sleep 1; done"),
             terminationGracePeriodSeconds=2,
-        )  # fmt: skip
+        )
     )
     await cluster.wait("stubborn", is_ready)
     watching = asyncio.create_task(cluster.wait_gone("stubborn"))
@@ -333,6 +335,8 @@ async def test_an_ephemeral_container_joins(cluster: Cluster) -> None:
             status.state.running is not None for status in each.status.ephemeralContainerStatuses
         ),
     )
-    async with asyncio.timeout(5):
-        while "trap" not in await cluster.logs(joined, "debug"):
-            await asyncio.sleep(0.05)
+
+    async def sees_the_other() -> bool:
+        return "trap" in await cluster.logs(joined, "debug")
+
+    await eventually(sees_the_other)

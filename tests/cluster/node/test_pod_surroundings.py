@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cluster.node.conftest import Cluster, eventually, pod, shell, text_of
+from tests.cluster.node.test_pod_life import FOREVER, is_ready, reason_of
 
 from navarch.api.types.core_v1 import Pod
-
-from tests.cluster.node.conftest import Cluster, pod, shell
-from tests.cluster.node.test_pod_life import FOREVER, is_ready, reason_of
 
 pytestmark = pytest.mark.cluster
 
@@ -85,9 +83,11 @@ async def test_files_follow_their_config_map(cluster: Cluster) -> None:
     cluster.start_agent()
     base = cluster.options.root_directory / "pods" / ready.metadata.uid / "volumes"
     directory = base / "kubernetes.io~configmap" / "live"
-    async with asyncio.timeout(10):
-        while not (directory / "other").exists():
-            await asyncio.sleep(0.05)
+
+    async def has_come() -> bool:
+        return (directory / "other").exists()
+
+    await eventually(has_come)
     assert (directory / "other").read_text() == "two"
     assert sorted(each.name for each in directory.iterdir() if each.name[0] != ".") == ["other"]
 
@@ -101,16 +101,15 @@ async def test_a_pod_waits_for_its_volume(cluster: Cluster) -> None:
             container,
             restartPolicy="Never",
             volumes=[{"name": "config", "configMap": {"name": "later"}}],
-        )  # fmt: skip
+        )
     )
     await cluster.wait("patient", lambda each: each.status.podIP != "")
-    async with asyncio.timeout(5):
-        while not any(reason == "FailedMount" for reason, _ in await cluster.events("patient")):
-            await asyncio.sleep(0.05)
-    assert (
-        "FailedMount",
-        'MountVolume.SetUp failed for volume "config" : configmap "later" not found',
-    ) in await cluster.events("patient")
+    text = 'MountVolume.SetUp failed for volume "config" : configmap "later" not found'
+
+    async def is_told() -> bool:
+        return ("FailedMount", text) in await cluster.events("patient")
+
+    await eventually(is_told)
     waiting = await cluster.get("patient")
     assert reason_of(waiting) == "ContainerCreating"
     await create(cluster, "configmaps", "ConfigMap", "later", data={"key": "came"})
@@ -181,7 +180,8 @@ async def test_network_files(cluster: Cluster) -> None:
     text = await output(
         cluster,
         pod("net", shell("main", "cat /etc/hosts /etc/resolv.conf; hostname"),
-            hostname="box", subdomain="sub", dnsConfig={"options": [{"name": "ndots", "value": "2"}]},
+            hostname="box", subdomain="sub",
+            dnsConfig={"options": [{"name": "ndots", "value": "2"}]},
             hostAliases=[{"ip": "10.1.1.1", "hostnames": ["foo", "bar"]}]),
     )  # fmt: skip
     shown = await cluster.get("net")
@@ -242,15 +242,15 @@ async def test_limits_reach_the_kernel(cluster: Cluster) -> None:
     own = f"{root}/{state.containers[0].id}"
     base = Path("/sys/fs/cgroup")
     if (base / "cgroup.controllers").exists():
-        assert Path(f"{base}{own}/cpu.max").read_text() == "50000 100000\n"
-        assert Path(f"{base}{own}/memory.max").read_text() == f"{64 << 20}\n"
-        assert Path(f"{base}{root}/memory.max").read_text() == f"{64 << 20}\n"
+        assert text_of(f"{base}{own}/cpu.max") == "50000 100000\n"
+        assert text_of(f"{base}{own}/memory.max") == f"{64 << 20}\n"
+        assert text_of(f"{base}{root}/memory.max") == f"{64 << 20}\n"
     else:
-        assert Path(f"{base}/cpu{own}/cpu.cfs_quota_us").read_text() == "50000\n"
-        assert Path(f"{base}/cpu{own}/cpu.shares").read_text() == "256\n"
-        assert Path(f"{base}/memory{own}/memory.limit_in_bytes").read_text() == f"{64 << 20}\n"
-        assert Path(f"{base}/memory{root}/memory.limit_in_bytes").read_text() == f"{64 << 20}\n"
-        assert Path(f"{base}/cpu{root}/cpu.shares").read_text() == "256\n"
+        assert text_of(f"{base}/cpu{own}/cpu.cfs_quota_us") == "50000\n"
+        assert text_of(f"{base}/cpu{own}/cpu.shares") == "256\n"
+        assert text_of(f"{base}/memory{own}/memory.limit_in_bytes") == f"{64 << 20}\n"
+        assert text_of(f"{base}/memory{root}/memory.limit_in_bytes") == f"{64 << 20}\n"
+        assert text_of(f"{base}/cpu{root}/cpu.shares") == "256\n"
 
 
 async def test_a_shared_process_namespace(cluster: Cluster) -> None:
@@ -304,7 +304,7 @@ async def test_a_host_port(cluster: Cluster) -> None:
             "asking",
             shell("main", "until wget -qO- http://10.251.7.1:18080/; do sleep 0.1; done"),
             restartPolicy="Never",
-        )  # fmt: skip
+        )
     )
     ended = await cluster.wait("asking", ended_well)
     assert await cluster.logs(ended, "main") == "ported"
