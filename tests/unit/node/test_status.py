@@ -42,7 +42,7 @@ def phase_of(pod: Pod, seen: PodState, **changes: Any) -> str:
     return compute_status(pod, seen, inputs(*running, **changes)).phase
 
 
-INIT = {"initContainers": [{"name": "i", "image": "x"}]}
+INIT: dict[str, Any] = {"initContainers": [{"name": "i", "image": "x"}]}
 two, never, on_failure = make_pod(*TWO), make_pod(*TWO, restartPolicy="Never"), make_pod(
     *TWO, restartPolicy="OnFailure")  # fmt: skip
 with_init = make_pod(restartPolicy="Never", **INIT)

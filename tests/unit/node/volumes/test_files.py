@@ -109,7 +109,8 @@ def test_tokens_are_private(spec: dict[str, Any], mode: int, owner: int | None) 
 
 def test_references() -> None:
     found = references(projected({"configMap": {"name": "c"}}, {"secret": {"name": "s"}}, TOKEN))
-    assert (found.config_maps, found.secrets, found.tokens) == ({"c"}, {"s"}, {WISH})
+    expected = (frozenset(["c"]), frozenset(["s"]), frozenset([WISH]))
+    assert (found.config_maps, found.secrets, found.tokens) == expected
 
 
 PLAIN = Ownership()
