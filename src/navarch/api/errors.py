@@ -148,6 +148,28 @@ class ApiError(Exception):
         return self.status == 410
 
 
+def go_quoted(text: str) -> str:
+    """A text in quotes as Go's `%q` prints it: on one line, and never with control characters."""
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+_ESCAPES = {"\a": "a", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t", "\v": "v"}
+_ESCAPES |= {'"': '"', "\\": "\\"}
+
+
+def _escaped(character: str) -> str:
+    if character in _ESCAPES:
+        return "\\" + _ESCAPES[character]
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
 def qualified_resource(resource: str, group: str) -> str:
     """`deployments.apps`, or just `pods` for the core group, as messages spell it."""
     return f"{resource}.{group}" if group else resource
@@ -168,7 +190,7 @@ def not_found(resource: str, group: str, name: str) -> ApiError:
     return ApiError(
         404,
         "NotFound",
-        f'{qualified_resource(resource, group)} "{name}" not found',
+        f"{qualified_resource(resource, group)} {go_quoted(name)} not found",
         _object_details(resource, group, name),
     )
 
@@ -177,7 +199,7 @@ def already_exists(resource: str, group: str, name: str) -> ApiError:
     return ApiError(
         409,
         "AlreadyExists",
-        f'{qualified_resource(resource, group)} "{name}" already exists',
+        f"{qualified_resource(resource, group)} {go_quoted(name)} already exists",
         _object_details(resource, group, name),
     )
 
@@ -186,7 +208,8 @@ def conflict(resource: str, group: str, name: str, why: str) -> ApiError:
     return ApiError(
         409,
         "Conflict",
-        f'Operation cannot be fulfilled on {qualified_resource(resource, group)} "{name}": {why}',
+        f"Operation cannot be fulfilled on {qualified_resource(resource, group)} "
+        f"{go_quoted(name)}: {why}",
         _object_details(resource, group, name),
     )
 
@@ -197,10 +220,10 @@ OBJECT_MODIFIED = (
 
 
 def forbidden(resource: str, group: str, name: str, why: str) -> ApiError:
-    """403 for an object; `resource` may be empty for a non-resource path (then `why` is the text)."""
+    """403 for an object; without `resource` for a non-resource path (then `why` is the text)."""
     if not resource:
         return ApiError(403, "Forbidden", f"forbidden: {why}", {})
-    named = f' "{name}"' if name else ""
+    named = f" {go_quoted(name)}" if name else ""
     return ApiError(
         403,
         "Forbidden",
@@ -220,7 +243,7 @@ def invalid_object(kind: str, group: str, name: str, errors: Sequence[FieldError
     return ApiError(
         422,
         "Invalid",
-        f'{qualified_resource(kind, group)} "{name}" is invalid: {joined}',
+        f"{qualified_resource(kind, group)} {go_quoted(name)} is invalid: {joined}",
         details,
     )
 

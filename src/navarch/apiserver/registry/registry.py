@@ -7,12 +7,14 @@ when it is durable and every read through the hub shows it.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from navarch.api import names
 from navarch.api.errors import (
@@ -47,10 +49,11 @@ from navarch.apiserver.registry.resource import Catalog, Resource
 from navarch.store.contract import CasFailed, Store, StoreError, StoreFull
 
 Object = dict[str, Any]
+T = TypeVar("T")
 
 VALUE_LIMIT = 1_572_864
 """What etcd takes in one request: an object beyond it could not be handed over."""
-RETRIES = 10
+RETRIES = 100
 GENERATE_ATTEMPTS = 8
 
 Settle = Callable[[bool], Awaitable[None]]
@@ -81,6 +84,8 @@ class Registry:
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.chooser = random.SystemRandom()
         self.fields = FieldTracker()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By key: held by the one of those who lost a race that tries again."""
 
     def timestamp(self) -> str:
         return self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -184,14 +189,29 @@ class Registry:
     ) -> Written:
         """Change an object: `transform` makes the wanted object from a private copy of the current
         one, and is called again when another write came first. Raises 404, 409, 422."""
-        namespace, name = key
-        for _ in range(RETRIES):
-            entry = self.get(resource, namespace, name)
-            try:
-                return await self._attempt(resource, entry, transform, context, subresource)
-            except CasFailed as lost:
-                await self.catch_up(lost)
-        raise conflict(resource.kind.plural, resource.kind.group, name, OBJECT_MODIFIED)
+        return await self.retried(
+            resource,
+            key,
+            lambda entry: self._attempt(resource, entry, transform, context, subresource),
+        )
+
+    async def retried(
+        self, resource: Resource, key: tuple[str, str], attempt: Callable[[Entry], Awaitable[T]]
+    ) -> T:
+        """Attempt a write on the newest state of an object until no other write comes first. Those
+        who lost a race queue up, or many writers of one object would each lose to all others.
+        Raises 404, and 409 in the end."""
+        try:
+            return await attempt(self.get(resource, *key))
+        except CasFailed as lost:
+            await self.catch_up(lost)
+        async with self._turns.setdefault(resource.stored_kind.key(*key), asyncio.Lock()):
+            for _ in range(RETRIES):
+                try:
+                    return await attempt(self.get(resource, *key))
+                except CasFailed as lost:
+                    await self.catch_up(lost)
+        raise conflict(resource.kind.plural, resource.kind.group, key[1], OBJECT_MODIFIED)
 
     async def catch_up(self, lost: CasFailed) -> None:
         """After a lost race: wait until the caches show what won it."""
@@ -315,17 +335,13 @@ class Registry:
     ) -> Object:
         """Change an object in place, past strategy and admission: for subresources with rules of
         their own. `change` is called again when another write came first. Raises 404, 409."""
-        for _ in range(RETRIES):
-            entry = self.get(resource, *key)
+
+        async def attempt(entry: Entry) -> Object:
             obj = resource.decode(entry)
             change(obj)
-            if dry_run:
-                return obj
-            try:
-                return (await self._put(resource, obj, entry.revision)).obj
-            except CasFailed as lost:
-                await self.catch_up(lost)
-        raise conflict(resource.kind.plural, resource.kind.group, key[1], OBJECT_MODIFIED)
+            return obj if dry_run else (await self._put(resource, obj, entry.revision)).obj
+
+        return await self.retried(resource, key, attempt)
 
     # ---- the store
 

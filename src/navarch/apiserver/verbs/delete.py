@@ -32,7 +32,6 @@ from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.verbs.read import find_page
 from navarch.apiserver.verbs.selection import selection_of
-from navarch.store.contract import CasFailed
 
 Object = dict[str, Any]
 
@@ -96,7 +95,7 @@ def options_from_body(value: Any) -> DeleteOptions:
     propagation = value.get("propagationPolicy") or ""
     dry_run = value.get("dryRun") or []
     wellformed = (
-        (grace is None or type(grace) is int)
+        (grace is None or (type(grace) is int and -(2**63) <= grace < 2**63))
         and (orphan is None or type(orphan) is bool)
         and isinstance(preconditions, dict)
         and all(isinstance(each, str) for each in preconditions.values() if each is not None)
@@ -221,20 +220,18 @@ class Deletion:
         if resource.name == "namespaces" and name in PROTECTED_NAMESPACES:
             raise forbidden("namespaces", "", name, "this namespace may not be deleted")
         is_admitted = self.is_admitted
-        for _ in range(20):
-            entry = self.registry.get(resource, namespace, name)
+
+        async def attempt(entry: Entry) -> tuple[bool, Object]:
+            nonlocal is_admitted
             obj = resource.decode(entry)
             self._check_preconditions(obj)
             if not is_admitted:
                 request = self.registry.admission(resource, "DELETE", None, obj, self.context)
                 await self.registry.admit(request)
                 is_admitted = True
-            try:
-                return await self._attempt(entry, obj)
-            except CasFailed as lost:
-                await self.registry.catch_up(lost)
-        kind = resource.kind
-        raise conflict(kind.plural, kind.group, name, "the object changes too often to be deleted")
+            return await self._attempt(entry, obj)
+
+        return await self.registry.retried(resource, (namespace, name), attempt)
 
     def _check_preconditions(self, obj: Object) -> None:
         metadata, kind = obj["metadata"], self.resource.kind
