@@ -40,8 +40,8 @@ def compare(old: Any, new: Any, kind: FieldType) -> Comparison:
     if kind is DEDUCED and (old.__class__ is dict or new.__class__ is dict):
         kind = _FREE
     if isinstance(kind, Fields):
-        before, after = (each if each.__class__ is dict else {} for each in (old, new))
-        _compare_fields(before, after, kind, result)
+        first, second = (each if each.__class__ is dict else {} for each in (old, new))
+        _compare_fields(first, second, kind, result)
     elif isinstance(kind, Items):
         before, after = (each if each.__class__ is list else [] for each in (old, new))
         _compare_items(before, after, kind, result)

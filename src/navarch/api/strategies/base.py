@@ -60,6 +60,13 @@ class Strategy:
         `user` has the fields of an authentication.k8s.io/v1 UserInfo. Called right after
         `prepare_create`."""
 
+    def reset_fields(self, subresource: str) -> tuple[str, ...]:
+        """Top-level fields that a write through the resource or its subresource cannot change, so
+        that no field manager comes to own them by it."""
+        if not subresource:
+            return ("status",) if self.status_is_subresource else ()
+        return ("spec",) if subresource == "status" else ()
+
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         """Field-selector values beyond metadata.name and metadata.namespace."""
         return {}

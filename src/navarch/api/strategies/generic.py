@@ -46,6 +46,10 @@ class GenericStrategy(Strategy):
         """The status of a new object; None for kinds without one."""
         return zero_status(obj.get("apiVersion", ""), obj.get("kind", ""))
 
+    def reset_fields(self, subresource: str) -> tuple[str, ...]:
+        fields = super().reset_fields(subresource)
+        return (*fields, "metadata") if subresource and self.status_keeps_metadata else fields
+
     def prepare_create(self, obj: Object) -> None:
         metadata = obj.setdefault("metadata", {})
         if self.has_generation:

@@ -222,9 +222,8 @@ def _check_traffic(errors: Errors, spec: Object) -> None:
         errors.append(invalid(here, policy, detail))
     port = spec.get("healthCheckNodePort")
     if spec.get("type") == "LoadBalancer" and policy == "Local":
-        if not port:
-            errors.append(required("spec.healthCheckNodePort"))
-        else:
+        if port:
+            # Without one it is allocated, after all this was checked.
             check_port(errors, "spec.healthCheckNodePort", port)
     elif port:
         detail = (

@@ -287,7 +287,7 @@ def test_creates_are_tracked() -> None:
 
 
 def test_status_is_its_own_manager_and_not_claimed_through_the_object() -> None:
-    empty = {"metadata": {}, "spec": {}, "status": {}}
+    empty: Object = {"metadata": {}, "spec": {}, "status": {}}
     obj = {**deployment(replicas=1), "status": {"replicas": 1}}
     writer = replace(ANN, api_version="apps/v1", ignored=("status",))
     track_create(obj, DEPLOYMENT, writer, empty)
