@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from navarch.api.errors import ApiError, bad_request
 from navarch.apiserver.http.negotiation import Representation
 from navarch.apiserver.registry.resource import Resource
-from navarch.apiserver.registry.tables_hook import render_table
+from navarch.apiserver.tables.render import render_rows, rows_of
+from navarch.apiserver.tables.workloads import SCALE
 
 Object = dict[str, Any]
 
 PARTIAL = "PartialObjectMetadata"
+PARTIAL_LIST = "PartialObjectMetadataList"
 META_GROUP = "meta.k8s.io"
 encode = msgspec.json.Encoder().encode
 
@@ -30,11 +34,11 @@ def partial_object(obj: Object, version: str) -> Object:
 def transform_object(
     resource: Resource, obj: Object, wanted: Representation, include: str = ""
 ) -> Object:
-    """One object in the view that was negotiated."""
+    """One object in the view that was negotiated. Raises 400, 406."""
     if wanted.transform == "Table":
-        version = obj["metadata"].get("resourceVersion", "")
-        list_metadata = {"resourceVersion": version} if version else {}
-        return table(resource, [obj], wanted, list_metadata, include)
+        return table(resource, [obj], wanted, _version_of(obj), include)
+    if wanted.transform == PARTIAL_LIST:
+        raise _not_acceptable(f"you requested {PARTIAL_LIST}, but the requested object is no list")
     return partial_object(obj, wanted.transform_version)
 
 
@@ -45,15 +49,25 @@ def transform_list(
     list_metadata: Object,
     include: str = "",
 ) -> Object:
-    """A list in the view that was negotiated."""
+    """A list in the view that was negotiated. Raises 400, 406."""
     if wanted.transform == "Table":
         return table(resource, objects, wanted, list_metadata, include)
+    if wanted.transform == PARTIAL:
+        raise _not_acceptable(f"you requested {PARTIAL}, but the requested object is a list")
     return {
-        "kind": "PartialObjectMetadataList",
+        "kind": PARTIAL_LIST,
         "apiVersion": f"{META_GROUP}/{wanted.transform_version}",
         "metadata": list_metadata,
         "items": [partial_object(obj, wanted.transform_version) for obj in objects],
     }
+
+
+def transform_scale(scale: Object, wanted: Representation, include: str = "") -> Object:
+    """A Scale in the view that was negotiated. Raises 400, 406."""
+    if wanted.transform != "Table":
+        return partial_object(scale, wanted.transform_version)
+    rows = rows_of(SCALE, [scale], datetime.now(UTC))
+    return _table(SCALE.columns, rows, [scale], _version_of(scale), (wanted, include))
 
 
 def table(
@@ -64,22 +78,49 @@ def table(
     include: str,
 ) -> Object:
     """A `Table`: columns, and per object its cells and as much of the object as was asked for."""
-    columns, rows = render_table(resource, objects)
+    columns, rows = render_rows(resource, objects)
+    return _table(columns, rows, objects, list_metadata, (wanted, include))
+
+
+def _table(
+    columns: Sequence[Object],
+    rows: Sequence[Object],
+    objects: Sequence[Object],
+    list_metadata: Object,
+    form: tuple[Representation, str],
+) -> Object:
+    wanted, include = form
+    check_include(include)
     version = wanted.transform_version
-    result_rows = []
-    for obj, cells in zip(objects, rows, strict=True):
-        row: Object = {"cells": cells}
+    for row, obj in zip(rows, objects, strict=True):
         if include == "Object":
             row["object"] = obj
-        elif include != "None":
-            row["object"] = partial_object(obj, version)
-        else:
+        elif include == "None":
             row["object"] = None
-        result_rows.append(row)
+        else:
+            row["object"] = partial_object(obj, version)
     return {
         "kind": "Table",
         "apiVersion": f"{META_GROUP}/{version}",
         "metadata": list_metadata,
         "columnDefinitions": columns,
-        "rows": result_rows,
+        "rows": rows,
     }
+
+
+def check_include(include: str) -> None:
+    """Raise 400 for an `includeObject` that says nothing known."""
+    if include not in ("", "None", "Metadata", "Object"):
+        raise bad_request(
+            "Unable to convert to Table as requested: includeObject: Invalid value: "
+            f"\"{include}\": must be 'Metadata', 'Object', 'None', or empty"
+        )
+
+
+def _version_of(obj: Object) -> Object:
+    version = obj["metadata"].get("resourceVersion", "")
+    return {"resourceVersion": version} if version else {}
+
+
+def _not_acceptable(message: str) -> ApiError:
+    return ApiError(406, "NotAcceptable", message)

@@ -52,6 +52,8 @@ class Form:
     name: str
     encode: Callable[[str, Entry], bytes]
     bookmark: Callable[[int, bool], bytes]
+    later: Form | None = None
+    """The form of all events after the first: tables name their columns only once."""
 
 
 class Watcher:
@@ -82,6 +84,7 @@ class Watcher:
         else:
             return
         self._queue(change.render(event, self.form.name, self.form.encode))
+        self.form = self.form.later or self.form
 
     def bookmark(self, revision: int) -> None:
         """Tell a watcher that asked for bookmarks how far the hub is."""

@@ -20,6 +20,7 @@ from navarch.apiserver.authorization.reviews import (
 from navarch.apiserver.core import Core
 from navarch.apiserver.http.app import App
 from navarch.apiserver.http.call import Call
+from navarch.apiserver.http.negotiation import not_acceptable
 from navarch.apiserver.http.respond import base_headers, respond_object
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.subresources.bodies import read_kind
@@ -73,6 +74,8 @@ async def review(core: Core, call: Call) -> StreamResponse:
     """POST of a review: answered at once, never stored."""
     if call.info.verb != "create" or call.info.subresource:
         raise method_not_allowed()
+    if call.representation.transform:
+        raise not_acceptable()
     kind = _REVIEWS[call.info.group, call.info.resource]
     row = Subresource("", (), call.info.group, call.info.version, kind)
     body, _ = await read_kind(call, row, "CreateOptions")

@@ -28,6 +28,7 @@ from navarch.apiserver.http.body import JSON, content_type, read_body, unsupport
 from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.options import write_options
 from navarch.apiserver.http.respond import respond_object
+from navarch.apiserver.http.transform import transform_scale
 from navarch.apiserver.registry.context import WriteContext
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.subresources.bodies import read_kind
@@ -132,7 +133,7 @@ def with_replicas(resource: Resource, obj: Object, scale: Object) -> Object:
 
 async def get_scale(core: Core, call: Call, resource: Resource) -> StreamResponse:
     entry = core.registry.get(resource, call.info.namespace, call.info.name)
-    return respond_object(call, scale_of(resource, resource.decode(entry)))
+    return _respond(call, scale_of(resource, resource.decode(entry)))
 
 
 async def update_scale(core: Core, call: Call, resource: Resource) -> StreamResponse:
@@ -187,7 +188,14 @@ async def _write(
 
     key = call.info.namespace, call.info.name
     written = await core.registry.update(resource, key, transform, context)
-    return respond_object(call, scale_of(resource, written.obj))
+    return _respond(call, scale_of(resource, written.obj))
+
+
+def _respond(call: Call, scale: Object) -> StreamResponse:
+    wanted = call.representation
+    if wanted.transform:
+        scale = transform_scale(scale, wanted, call.parameter("includeObject"))
+    return respond_object(call, scale)
 
 
 def add_scale(app: App) -> None:

@@ -14,7 +14,7 @@ from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.negotiation import JSON, not_acceptable
 from navarch.apiserver.http.options import list_options
 from navarch.apiserver.http.respond import base_headers, encode_json
-from navarch.apiserver.http.transform import transform_object
+from navarch.apiserver.http.transform import check_include, transform_object
 from navarch.apiserver.hub.cache import Expired
 from navarch.apiserver.hub.entry import Entry
 from navarch.apiserver.hub.watcher import Form, Watcher
@@ -52,6 +52,8 @@ async def watch(core: Core, call: Call, resource: Resource) -> StreamResponse:
         await response.write(_error_line(gone(str(error)).to_status()))
         return response
     state = list(resource.cache.select(selection)) if wants_state else []
+    if state and form.later is not None:
+        watcher.form = form.later
     seconds = options.timeout_seconds or MIN_SECONDS * (1 + random.random())
     timer = asyncio.get_running_loop().call_later(max(seconds, 0), watcher.finish)
     connection = core.connection_of(call.request)
@@ -89,6 +91,7 @@ async def _send_state(response: StreamResponse, form: Form, state: Iterable[Entr
     size = 0
     for entry in state:
         line = form.encode("ADDED", entry)
+        form = form.later or form
         lines.append(line)
         size += len(line)
         if size >= INITIAL_BATCH:
@@ -112,13 +115,22 @@ def _form(call: Call, resource: Resource) -> Form:
             f"{resource.kind.api_version} {wanted.transform} {wanted.transform_version} {include}"
         )
 
+        check_include(include)
+
         def encode_view(event: str, entry: Entry) -> bytes:
             view = transform_object(resource, resource.decode(entry), wanted, include)
             return b'{"type":"%b","object":%b}\n' % (event.encode(), encode_json(view))
 
-        return Form(
-            name, encode_view, _bookmarks(*_view_names(wanted.transform, wanted.transform_version))
-        )
+        def encode_rows(event: str, entry: Entry) -> bytes:
+            view = transform_object(resource, resource.decode(entry), wanted, include)
+            view["columnDefinitions"] = None
+            return b'{"type":"%b","object":%b}\n' % (event.encode(), encode_json(view))
+
+        bookmarks = _bookmarks(*_view_names(wanted.transform, wanted.transform_version))
+        if wanted.transform != "Table":
+            return Form(name, encode_view, bookmarks)
+        later = Form(f"{name} rows", encode_rows, bookmarks)
+        return Form(name, encode_view, bookmarks, later)
     head = resource.head
     convert = resource.convert_out
 
