@@ -25,8 +25,8 @@ class Machine:
 
     home: Path
     kubeconfig: Path
-    namespaces: set[int] = field(default_factory=set)
-    """Every node namespace that was ever seen, to look for survivors."""
+    namespaces: dict[str, set[int]] = field(default_factory=dict)
+    """Every node namespace that was ever seen, by profile, to look for survivors."""
 
     def environment(self) -> dict[str, str]:
         return {
@@ -90,13 +90,14 @@ class Machine:
     def remember_namespaces(self, profile: str) -> None:
         paths = self.paths(profile)
         for file in paths.pins.glob("*.mnt"):
-            self.namespaces |= set(namespaces.identities(Pins(paths.pins, file.stem)).values())
+            found = namespaces.identities(Pins(paths.pins, file.stem)).values()
+            self.namespaces.setdefault(profile, set()).update(found)
 
     def traces(self, profile: Profile) -> list[str]:
         """Everything on this machine that belongs to a cluster, as lines of text."""
-        home = str(self.home)
-        found = [f"file {path}" for path in self.home.rglob("*")] if self.home.exists() else []
-        found += [f"mount {line}" for line in namespaces.mount_points() if line.startswith(home)]
+        root = self.paths(profile.name).root
+        found = [f"file {path}" for path in root.rglob("*")] if root.exists() else []
+        found += [f"mount {line}" for line in namespaces.mount_points() if f"{root}/" in line]
         found += [f"cgroup {path}" for path in processes.cgroup_directories(profile.cgroup)]
         found += [
             f"link {link['ifname']}"
@@ -120,15 +121,17 @@ class Machine:
         )
 
     def _processes(self, profile: Profile) -> list[str]:
+        root = str(self.paths(profile.name).root)
+        known = self.namespaces.get(profile.name, set())
         found = []
         for directory in Path("/proc").glob("[0-9]*"):
             try:
                 command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 groups = (directory / "cgroup").read_text()
-                inside = (directory / "ns" / "mnt").stat().st_ino in self.namespaces
+                inside = (directory / "ns" / "mnt").stat().st_ino in known
             except OSError:
                 continue
-            ours = str(self.home) in command and int(directory.name) != os.getpid()
+            ours = root in command and int(directory.name) != os.getpid()
             if ours or inside or f"{profile.cgroup}/" in groups:
                 found.append(f"process {directory.name} {command}")
         return found

@@ -53,7 +53,7 @@ def machine() -> Iterator[Machine]:
 
 def running_pod(machine: Machine, name: str, command: str = "sleep 1000000") -> str:
     """Run a pod and wait for it; returns its container's ID."""
-    machine.kubectl("apply", "-f", "-", feed=pod(name, command))
+    machine.kubectl("apply", "-f", "-", feed=pod(name, command, node=NAME))
     machine.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
     return container(machine, name)
 
@@ -153,7 +153,9 @@ def test_starting_a_running_cluster_restarts_nothing(machine: Machine) -> None:
 
 
 def test_a_workload_survives_stop_and_start(machine: Machine) -> None:
-    machine.kubectl("apply", "-f", "-", feed=pod("kept", "sleep 1000000", restartPolicy="Always"))
+    machine.kubectl(
+        "apply", "-f", "-", feed=pod("kept", "sleep 1000000", node=NAME, restartPolicy="Always")
+    )
     machine.kubectl("wait", "--for=condition=Ready", "pod/kept", "--timeout=60s")
     machine.kubectl("create", "configmap", "note", "--from-literal=key=value")
     uid = machine.get("pod", "kept")["metadata"]["uid"]
@@ -161,8 +163,7 @@ def test_a_workload_survives_stop_and_start(machine: Machine) -> None:
 
     machine.navarch("stop", "-p", NAME)
     assert machine.pids(NAME) == {}
-    kept = ("file ",)
-    left = [line for line in machine.traces(profile) if not line.startswith(kept)]
+    left = [line for line in machine.traces(profile) if not line.startswith("file ")]
     assert left == []
     assert "host: Stopped" in machine.navarch("status", "-p", NAME, expect=7)
 
@@ -221,13 +222,7 @@ def test_profiles_live_side_by_side(machine: Machine) -> None:
     finally:
         machine.navarch("profile", "use", NAME)
         machine.navarch("delete", "-p", "other")
-    home = str(machine.paths("other").root)
-    left = [
-        line
-        for line in machine.traces(other)
-        if not line.startswith("file ") or line.startswith(f"file {home}")
-    ]
-    assert [line for line in left if not line.startswith("process ") or home in line] == []
+    assert machine.traces(other) == []
     assert "Running" in machine.navarch("status", "-p", NAME)
 
 
@@ -238,9 +233,8 @@ def _pods_on_two_nodes_talk(machine: Machine) -> None:
     for name in ("server", "asker"):
         machine.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
     address = machine.get("pod", "server")["status"]["podIP"]
-    url = f"http://{address}:8080/"
-    answer = machine.kubectl("exec", "asker", "--", "wget", "-q", "-T", "5", "-O", "-", url)
-    assert answer.strip() == "hello"
+    ask = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {address} 8080"
+    assert "hello" in machine.kubectl("exec", "asker", "--", "sh", "-c", ask)
 
 
 def test_the_api_alone_and_simulated_nodes(machine: Machine) -> None:
