@@ -91,8 +91,7 @@ def _kubectl(profile: str, words: list[str]) -> int:
     if program is None:
         fail(
             "kubectl is not installed",
-            "See https://kubernetes.io/docs/tasks/tools/, or on Debian 13 and later: "
-            "apt install kubernetes-client",
+            "Run: sudo navarch setup. For a newer one see https://kubernetes.io/docs/tasks/tools/",
         )
         return 1
     if not config.is_file():

@@ -45,6 +45,7 @@ PACKAGES = (
     Package("conntrack", "conntrack"),
     Package("busybox-static", "busybox"),
     Package("ca-certificates", files=("/etc/ssl/certs/ca-certificates.crt",)),
+    Package("kubernetes-client", "kubectl"),
     Package("buildah", "buildah", building=True),
 )
 
