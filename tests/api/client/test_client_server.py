@@ -231,7 +231,7 @@ async def test_lists_come_in_pages_of_one_snapshot(api_server: Server, client: C
     await asyncio.wait_for(informer.wait_synced(), 10)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert len(informer.cache) == 24
+    assert len(informer.cache.list("default")) == 24
 
 
 async def test_no_increment_is_lost(client: Client) -> None:
