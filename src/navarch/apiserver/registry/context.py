@@ -23,6 +23,8 @@ class WriteContext:
     field_manager: str = "kube-apiserver"
     field_validation: str = "Warn"
     dry_run: bool = False
+    is_apply: bool = False
+    """Server-side apply, which has booked its fields itself."""
     options: Object = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 

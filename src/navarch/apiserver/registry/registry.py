@@ -44,7 +44,7 @@ from navarch.apiserver.hub.entry import (
 from navarch.apiserver.hub.hub import Hub
 from navarch.apiserver.registry import metadata as meta
 from navarch.apiserver.registry.context import WriteContext
-from navarch.apiserver.registry.fields import FieldTracker
+from navarch.apiserver.registry.fields import book_create, book_update
 from navarch.apiserver.registry.resource import Catalog, Resource
 from navarch.store.contract import CasFailed, Store, StoreError, StoreFull
 
@@ -83,7 +83,6 @@ class Registry:
         """By resource name: called for a valid object of a create or update, may allocate."""
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.chooser = random.SystemRandom()
-        self.fields = FieldTracker()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By key: held by the one of those who lost a race that tries again."""
 
@@ -138,7 +137,7 @@ class Registry:
         strategy.defaults(obj)
         strategy.prepare_create(obj)
         strategy.stamp_user(obj, user_object(context.user))
-        self.fields.created(resource, obj, context, self.timestamp())
+        book_create(resource, obj, context, self.timestamp())
         request = self.admission(resource, "CREATE", obj, None, context)
         obj = await self._mutate(resource, request)
         self._check(resource, obj, self._create_errors(resource, obj))
@@ -243,7 +242,7 @@ class Registry:
         resource.shape.default(obj)
         strategy.defaults(obj)
         strategy.prepare_update(obj, old, subresource)
-        obj = self.fields.updated(resource, obj, old, context, self.timestamp(), subresource)
+        book_update(resource, (obj, old), context, self.timestamp(), subresource)
         request = self.admission(resource, "UPDATE", obj, old, context)
         obj = await self._mutate(resource, request)
         self._check(resource, obj, self._update_errors(resource, obj, old, subresource))

@@ -12,6 +12,8 @@ from typing import Any
 
 from navarch.api.conversion import conversions
 from navarch.api.kinds import KINDS, Kind
+from navarch.api.managedfields import FieldType, custom_field_type, field_type
+from navarch.api.schema.facts import schema_for
 from navarch.api.strategies.base import Strategy
 from navarch.api.strategies.registry import strategy_for
 from navarch.apiserver.http.body import OBJECT_TYPES
@@ -43,6 +45,7 @@ class Resource:
     convert_in: Callable[[Object], Object] | None = None
     definition: Object | None = None
     """Of a custom resource: its CustomResourceDefinition."""
+    _field_type: FieldType | None = None
     head: bytes = field(init=False)
     item_head: bytes = field(init=False)
     """The bytes of a list item before its tail: items of built-in lists carry no kind."""
@@ -55,6 +58,17 @@ class Resource:
     def body_types(self) -> tuple[str, ...]:
         """The media types that request bodies may have."""
         return OBJECT_TYPES[:2] if self.is_custom else OBJECT_TYPES
+
+    @property
+    def field_type(self) -> FieldType:
+        """How fields of this kind are owned (server-side apply), compiled at first use."""
+        if self._field_type is None:
+            if self.is_custom:
+                schema = getattr(self.shape, "schema", None)
+                self._field_type = custom_field_type(schema)
+            else:
+                self._field_type = field_type(schema_for(*self.kind.gvk))
+        return self._field_type
 
     @property
     def stored_kind(self) -> StoredKind:

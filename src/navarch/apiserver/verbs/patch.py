@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from aiohttp.web import StreamResponse
 
-from navarch.api.errors import ApiError, FieldError, bad_request, forbidden_field, required
+from navarch.api.errors import (
+    ApiError,
+    FieldError,
+    bad_request,
+    conflict,
+    forbidden_field,
+    required,
+)
+from navarch.api.patch.common import copy_json
 from navarch.api.patch.json import apply_json_patch
 from navarch.api.patch.merge import apply_merge_patch
 from navarch.api.patch.strategic import apply_strategic_merge_patch
@@ -18,6 +27,7 @@ from navarch.apiserver.http.body import JSON, content_type, read_body, unsupport
 from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.options import WriteOptions, options_error, write_options
 from navarch.apiserver.registry.context import WriteContext
+from navarch.apiserver.registry.fields import applied, writer_of
 from navarch.apiserver.registry.registry import Written
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.verbs.write import context_of, respond_written
@@ -143,5 +153,75 @@ async def apply(
     how: tuple[WriteContext, WriteOptions],
     subresource: str,
 ) -> Written:
-    """Server-side apply."""
-    raise ApiError(415, "UnsupportedMediaType", "server-side apply is not served")
+    """Server-side apply: the body is what one manager wants of the object."""
+    context, options = how
+    config, problems = parse_document(body, "application/yaml")
+    report(problems, resource, options, context)
+    _check_configuration(call, resource, config)
+    context = replace(context, is_apply=True)
+    registry = core.registry
+    writer = writer_of(resource, context, registry.timestamp(), subresource)
+    validation = FieldValidation(options.field_validation)
+    namespace = call.info.namespace if resource.kind.namespaced else ""
+    key = (namespace, call.info.name)
+
+    def transform(live: Object) -> Object:
+        result = applied(resource, live, copy_json(config), writer, options.force)
+        return accept(resource.shape.normalise(result, validation), context)
+
+    if subresource or resource.cache.get(*key) is not None:
+        return await registry.update(resource, key, transform, context, subresource)
+    metadata = config["metadata"]
+    kind = resource.kind
+    if metadata.get("uid") or metadata.get("resourceVersion"):
+        why = (
+            f"uid mismatch: the provided object specified uid {metadata['uid']}, and no existing "
+            "object was found"
+            if metadata.get("uid")
+            else "the object does not exist, and a resourceVersion was given"
+        )
+        raise conflict(kind.plural, kind.group, call.info.name, why)
+    result = applied(resource, None, copy_json(config), writer, options.force)
+    obj = accept(resource.shape.normalise(result, validation), context)
+    try:
+        created = replace(context, info=replace(context.info, verb="create"))
+        return await registry.create(resource, obj, created)
+    except ApiError as error:
+        if not error.is_already_exists:
+            raise
+        # Somebody else made it meanwhile: then it is applied to what they made.
+        return await registry.update(resource, key, transform, context, subresource)
+
+
+def _check_configuration(call: Call, resource: Resource, config: Any) -> None:
+    """An applied configuration names itself; what it leaves out of its place is filled in."""
+    kind = resource.kind
+    if not isinstance(config, dict):
+        raise bad_request("the applied configuration must be an object")
+    for field, wanted in (("apiVersion", kind.api_version), ("kind", kind.kind)):
+        given = config.get(field)
+        if not given:
+            raise bad_request(f"the applied configuration must set {field}")
+        if given != wanted:
+            raise bad_request(f"the applied configuration has {field} {given!r}, not {wanted!r}")
+    metadata = config.setdefault("metadata", {})
+    if not isinstance(metadata, dict):
+        raise bad_request("metadata: must be an object")
+    if "managedFields" in metadata:
+        raise bad_request("metadata.managedFields must be nil")
+    name = metadata.get("name")
+    if not name:
+        raise bad_request(
+            "the name of the object (based on URL) was undeterminable: name must be provided"
+        )
+    if name != call.info.name:
+        raise bad_request(
+            f"the name of the object ({name}) does not match the name on the URL ({call.info.name})"
+        )
+    if kind.namespaced:
+        namespace = metadata.setdefault("namespace", call.info.namespace)
+        if namespace != call.info.namespace:
+            raise bad_request(
+                "the namespace of the provided object does not match the namespace sent on the "
+                "request"
+            )
