@@ -7,6 +7,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ async def test_a_status_becomes_the_same_error(error: ApiError) -> None:
     async with serving(handler) as url, Client(ClientConfig(url)) as client:
         with pytest.raises(ApiError) as caught:
             await client.resource(Pod).get("p", "ns")
-    assert caught.value == error
+    assert asdict(caught.value) == asdict(error)
 
 
 async def test_an_answer_that_is_no_status_is_an_error_with_its_text() -> None:
