@@ -1,0 +1,219 @@
+"""ReplicaSets and ReplicationControllers against the API server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from navarch.api.types.apps_v1 import ReplicaSet, ReplicaSetCondition, ReplicaSetSpec
+from navarch.api.types.core_v1 import (
+    Event,
+    Pod,
+    PodCondition,
+    ReplicationController,
+    ReplicationControllerSpec,
+)
+from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.client import Client, controller_of
+
+from .conftest import Kubelet, eventually, pod, running, selector, template
+
+LABELS = {"app": "web"}
+Kind = type[ReplicaSet] | type[ReplicationController]
+
+
+def build(kind: Kind, replicas: int = 3, **spec: Any) -> Any:
+    metadata = ObjectMeta(name="web", namespace="default")
+    made = template(LABELS)
+    if kind is ReplicaSet:
+        body = ReplicaSetSpec(replicas=replicas, selector=selector(LABELS), template=made, **spec)
+        return ReplicaSet(metadata=metadata, spec=body)
+    old = ReplicationControllerSpec(replicas=replicas, selector=LABELS, template=made, **spec)
+    return ReplicationController(metadata=metadata, spec=old)
+
+
+async def make(client: Client, kind: Kind = ReplicaSet, replicas: int = 3, **spec: Any) -> Any:
+    return await client.resource(kind).create(build(kind, replicas, **spec))
+
+
+async def get(client: Client, kind: Kind = ReplicaSet) -> Any:
+    return await client.resource(kind).get("web", "default")
+
+
+async def scale(client: Client, replicas: int, kind: Kind = ReplicaSet) -> None:
+    body = {"spec": {"replicas": replicas}}
+    await client.resource(kind).patch("web", "default", body, subresource="scale")
+
+
+async def until_ready(client: Client, replicas: int, kind: Kind = ReplicaSet) -> Any:
+    async def is_ready() -> Any:
+        found = await get(client, kind)
+        status = found.status
+        counts = (status.replicas, status.readyReplicas, status.availableReplicas)
+        assert counts == (replicas,) * 3
+        assert status.fullyLabeledReplicas == replicas
+        assert status.observedGeneration == found.metadata.generation
+        return found
+
+    return await eventually(is_ready, f"{replicas} ready replicas")
+
+
+async def pods(client: Client) -> list[Pod]:
+    return (await client.resource(Pod).list("default")).items
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(ReplicaSet, "replicaset"), (ReplicationController, "replicationcontroller")]
+)
+async def test_scaling_up_and_down(client: Client, kind: Kind, name: str) -> None:
+    async with running(client, name), Kubelet(client) as kubelet:
+        owner = await make(client, kind)
+        await until_ready(client, 3, kind)
+        for made in await pods(client):
+            reference = controller_of(made)
+            assert reference is not None
+            assert (reference.kind, reference.uid) == (kind.__name__, owner.metadata.uid)
+            assert reference.blockOwnerDeletion
+            assert made.metadata.name.startswith("web-")
+        assert kubelet.most == 3
+        await scale(client, 5, kind)
+        await until_ready(client, 5, kind)
+        await scale(client, 1, kind)
+        await until_ready(client, 1, kind)
+        await scale(client, 0, kind)
+        await until_ready(client, 0, kind)
+        assert kubelet.most == 5
+
+        async def told() -> bool:
+            events = (await client.resource(Event).list("default")).items
+            return {"SuccessfulCreate", "SuccessfulDelete"} <= {e.reason for e in events}
+
+        await eventually(told, "the events")
+
+
+async def test_a_hundred_pods_and_not_one_more(client: Client) -> None:
+    async with running(client, "replicaset"), Kubelet(client) as kubelet:
+        await make(client, replicas=100)
+        await until_ready(client, 100)
+        assert kubelet.most == 100
+
+
+async def test_lost_and_failed_pods_are_replaced(client: Client) -> None:
+    async with running(client, "replicaset"), Kubelet(client) as kubelet:
+        await make(client)
+        await until_ready(client, 3)
+        one, two, three = await pods(client)
+        await client.resource(Pod).delete(one.metadata.name, "default")
+        await kubelet.finish(two, "Failed", 1)
+
+        async def replaced() -> bool:
+            found = await pods(client)
+            names = {p.metadata.name for p in found if p.status.phase == "Running"}
+            return len(names) == 3 and three.metadata.name in names
+
+        await eventually(replaced, "two new pods")
+        await until_ready(client, 3)
+
+
+async def test_the_least_useful_pods_go_first(client: Client) -> None:
+    async with running(client, "replicaset"), Kubelet(client):
+        await make(client)
+        await until_ready(client, 3)
+        first, second, third = await pods(client)
+        body = {"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "-5"}}}
+        await client.resource(Pod).patch(second.metadata.name, "default", body)
+        await scale(client, 2)
+        await until_ready(client, 2)
+        left = {p.metadata.name for p in await pods(client)}
+        assert left == {first.metadata.name, third.metadata.name}
+
+
+async def test_adoption_and_release(client: Client) -> None:
+    stray = pod("stray", LABELS)
+    await client.resource(Pod).create(stray)
+    async with running(client, "replicaset"), Kubelet(client):
+        owner = await make(client, replicas=2)
+        await until_ready(client, 2)
+        found = await client.resource(Pod).get("stray", "default")
+        assert [r.uid for r in found.metadata.ownerReferences] == [owner.metadata.uid]
+        await client.resource(Pod).patch("stray", "default", {"metadata": {"labels": {"app": "x"}}})
+
+        async def is_free() -> bool:
+            meta = (await client.resource(Pod).get("stray", "default")).metadata
+            return not meta.ownerReferences
+
+        await eventually(is_free, "the release")
+        await until_ready(client, 2)
+        assert len(await pods(client)) == 3
+
+
+async def test_nothing_is_taken_from_another_controller(client: Client) -> None:
+    async with running(client, "replicaset"), Kubelet(client):
+        await make(client, replicas=2)
+        await until_ready(client, 2)
+        other = build(ReplicaSet, 1)
+        other.metadata.name = "other"
+        await client.resource(ReplicaSet).create(other)
+
+        async def has_its_own() -> bool:
+            found = await client.resource(ReplicaSet).get("other", "default")
+            return found.status.readyReplicas == 1
+
+        await eventually(has_its_own, "the other's own pod")
+        assert len(await pods(client)) == 3
+
+
+async def test_pods_are_available_only_after_a_while(client: Client) -> None:
+    async with running(client, "replicaset"), Kubelet(client):
+        await make(client, replicas=1, minReadySeconds=1)
+
+        async def ready_but_young() -> bool:
+            status = (await get(client)).status
+            return bool(status.readyReplicas == 1 and not status.availableReplicas)
+
+        await eventually(ready_but_young, "a ready pod that is too young")
+        await until_ready(client, 1)
+
+
+async def test_foreign_conditions_stay(client: Client) -> None:
+    async with running(client, "replicaset"), Kubelet(client):
+        await make(client)
+        found = await until_ready(client, 3)
+        found.status.conditions = [ReplicaSetCondition(type="StatusUpdate", status="True")]
+        await client.resource(ReplicaSet).update_status(found)
+        await scale(client, 4)
+        found = await until_ready(client, 4)
+        assert [c.type for c in found.status.conditions] == ["StatusUpdate"]
+
+
+async def test_a_pod_that_gets_unready_counts_no_more(client: Client) -> None:
+    async with running(client, "replicaset"), Kubelet(client):
+        await make(client, replicas=1)
+        await until_ready(client, 1)
+        (only,) = await pods(client)
+        only.status.conditions = [PodCondition(type="Ready", status="False")]
+        await client.resource(Pod).update_status(only)
+
+        async def seen() -> bool:
+            status = (await get(client)).status
+            return bool(status.replicas == 1 and not status.readyReplicas)
+
+        await eventually(seen, "an unready replica")
+
+
+async def test_a_deleted_set_makes_no_more_pods(client: Client) -> None:
+    async with running(client, "replicaset"), Kubelet(client):
+        await make(client, replicas=2)
+        await until_ready(client, 2)
+        await client.resource(ReplicaSet).delete("web", "default", propagation="Foreground")
+        (one, _) = await pods(client)
+        await client.resource(Pod).delete(one.metadata.name, "default")
+
+        async def gone() -> bool:
+            return len(await pods(client)) == 1
+
+        await eventually(gone, "the pod's end")
+        await asyncio.sleep(0.3)
+        assert len(await pods(client)) == 1
