@@ -1,0 +1,82 @@
+"""Which controllers run, and what discovery tells them."""
+
+from __future__ import annotations
+
+import pytest
+
+from navarch.controllers.discovery import _Document, preferred
+from navarch.controllers.manager import CONTROLLERS, ManagerOptions, selected
+
+
+def options(*names: str, **other: str) -> ManagerOptions:
+    return ManagerOptions(kubeconfig="", controllers=names or ("*",), **other)  # type: ignore[arg-type]
+
+
+def test_all_that_are_configured_run_by_default() -> None:
+    configured = options(root_ca="/ca.crt", cluster_cidr="10.0.0.0/8")
+    assert selected(configured) == list(CONTROLLERS)
+    left_out = set(CONTROLLERS) - set(selected(options()))
+    assert left_out == {"nodeipam", "root-ca-certificate-publisher"}
+
+
+@pytest.mark.parametrize(
+    ("names", "runs"),
+    [(("job",), {"job"}), (("job", "-job"), set()), (("*", "-job"), set(CONTROLLERS) - {"job"})],
+)
+def test_choosing(names: tuple[str, ...], runs: set[str]) -> None:
+    configured = options(*names, root_ca="/ca.crt", cluster_cidr="10.0.0.0/8")
+    assert set(selected(configured)) == runs
+
+
+@pytest.mark.parametrize("name", ["nothing", "-nothing"])
+def test_unknown_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no controller is called 'nothing'"):
+        selected(options(name))
+
+
+def test_every_registered_controller_can_be_loaded() -> None:
+    import importlib
+
+    for registered in CONTROLLERS.values():
+        module = importlib.import_module(f"navarch.controllers.{registered.module}")
+        assert hasattr(module, registered.class_name)
+
+
+def test_the_preferred_version_of_a_resource_counts() -> None:
+    import msgspec
+
+    document = {
+        "items": [
+            {
+                "metadata": {"name": "example.com"},
+                "versions": [
+                    {
+                        "version": "v2",
+                        "resources": [
+                            {
+                                "resource": "widgets",
+                                "responseKind": {"kind": "Widget"},
+                                "scope": "Cluster",
+                                "verbs": ["list", "delete"],
+                            }
+                        ],
+                    },
+                    {
+                        "version": "v1",
+                        "freshness": "Stale",
+                        "resources": [
+                            {"resource": "widgets", "responseKind": {"kind": "Widget"}},
+                            {"resource": "gadgets", "responseKind": {"kind": "Gadget"}},
+                        ],
+                    },
+                ],
+            }
+        ]
+    }
+    found = preferred(msgspec.convert(document, _Document).items)
+    assert [(r.plural, r.version, r.is_namespaced) for r in found.resources] == [
+        ("widgets", "v2", False),
+        ("gadgets", "v1", True),
+    ]
+    assert found.missing == ["example.com/v1"]
+    assert found.kinds["example.com", "Widget"].api_version == "example.com/v2"
