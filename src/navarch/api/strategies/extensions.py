@@ -7,7 +7,8 @@ from navarch.api import names
 from navarch.api.errors import FieldError
 from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy
-from navarch.api.validation import extensions as validation
+from navarch.api.validation import admission as admission_rules
+from navarch.api.validation import definitions as definition_rules
 
 
 class CustomResourceDefinitionStrategy(GenericStrategy):
@@ -48,12 +49,12 @@ class CustomResourceDefinitionStrategy(GenericStrategy):
                 status["storedVersions"] = [*stored, version.get("name")]
 
     def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_definition(obj)
+        return definition_rules.validate_definition(obj)
 
     def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
         if subresource:
-            return validation.validate_definition_status(obj)
-        return validation.validate_definition_update(obj, old)
+            return definition_rules.validate_definition_status(obj)
+        return definition_rules.validate_definition_update(obj, old)
 
 
 class CustomResourceStrategy(GenericStrategy):
@@ -101,12 +102,12 @@ class APIServiceStrategy(GenericStrategy):
         return names.path_segment_name(name)
 
     def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_api_service(obj)
+        return definition_rules.validate_api_service(obj)
 
     def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
         if subresource:
-            return validation.validate_api_service_status(obj)
-        return validation.validate_api_service(obj)
+            return definition_rules.validate_api_service_status(obj)
+        return definition_rules.validate_api_service(obj)
 
 
 class WebhookConfigurationStrategy(GenericStrategy):
@@ -129,7 +130,7 @@ class WebhookConfigurationStrategy(GenericStrategy):
                 service.setdefault("port", 443)
 
     def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_webhooks(obj, self.mutating)
+        return admission_rules.validate_webhooks(obj, self.mutating)
 
 
 class MutatingWebhookConfigurationStrategy(WebhookConfigurationStrategy):
@@ -148,7 +149,7 @@ class AdmissionPolicyStrategy(GenericStrategy):
         _default_match(spec.get("matchConstraints"))
 
     def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_policy(obj, self.mutating)
+        return admission_rules.validate_policy(obj, self.mutating)
 
 
 class MutatingAdmissionPolicyStrategy(AdmissionPolicyStrategy):
@@ -164,7 +165,7 @@ class AdmissionPolicyBindingStrategy(GenericStrategy):
         _default_match((obj.get("spec") or {}).get("matchResources"))
 
     def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_policy_binding(obj, self.mutating)
+        return admission_rules.validate_policy_binding(obj, self.mutating)
 
 
 class MutatingAdmissionPolicyBindingStrategy(AdmissionPolicyBindingStrategy):

@@ -1,10 +1,7 @@
-"""What extends the API: custom resource definitions, API services, webhooks, admission policies.
-
-Structural schemas are checked where they are compiled, CEL expressions where they are."""
+"""Admission webhooks and policies. CEL expressions are checked where they are compiled."""
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import urlsplit
 
 from navarch.api import names
@@ -33,266 +30,6 @@ from navarch.api.validation.common import (
 SCOPES = ("Cluster", "Namespaced", "*")
 OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
 REVIEW_VERSIONS = ("v1", "v1beta1")
-COLUMN_TYPES = ("integer", "number", "string", "boolean", "date")
-COLUMN_FORMATS = (
-    "int32",
-    "int64",
-    "float",
-    "double",
-    "byte",
-    "date",
-    "date-time",
-    "password",
-)
-MAX_SELECTABLE_FIELDS = 8
-
-
-def validate_definition(obj: Object) -> Errors:
-    """A CustomResourceDefinition."""
-    errors: Errors = []
-    spec = obj["spec"]
-    kind_names, group = spec.get("names") or {}, spec.get("group") or ""
-    expected = f"{kind_names.get('plural') or ''}.{group}"
-    if obj["metadata"].get("name") != expected:
-        detail = 'must be spec.names.plural+"."+spec.group'
-        errors.append(invalid("metadata.name", obj["metadata"].get("name"), detail))
-    if not group:
-        errors.append(required("spec.group"))
-    elif problems := dns1123_subdomain(group):
-        errors.append(invalid("spec.group", group, ",".join(problems)))
-    elif "." not in group:
-        detail = "should be a domain with at least one dot"
-        errors.append(invalid("spec.group", group, detail))
-    check_choice(errors, "spec.scope", spec.get("scope"), ("Cluster", "Namespaced"))
-    _check_versions(errors, spec)
-    _check_kind_names(errors, "spec.names", kind_names)
-    _check_conversion(errors, "spec.conversion", spec.get("conversion") or {})
-    if spec.get("preserveUnknownFields"):
-        detail = (
-            "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in "
-            "spec.versions[*].schema instead"
-        )
-        errors.append(invalid("spec.preserveUnknownFields", True, detail))
-    return errors
-
-
-def _check_versions(errors: Errors, spec: Object) -> None:
-    versions = spec.get("versions") or []
-    seen: set[str] = set()
-    storing = 0
-    if not versions:
-        errors.append(required("spec.versions", "must have at least one version"))
-    for index, version in enumerate(versions):
-        here, name = f"spec.versions[{index}]", version.get("name") or ""
-        storing += bool(version.get("storage"))
-        if name in seen:
-            errors.append(invalid("spec.versions", versions, "must contain unique version names"))
-        seen.add(name)
-        if problems := names.dns1035_label(name):
-            errors.append(invalid(f"{here}.name", name, ",".join(problems)))
-        schema = (version.get("schema") or {}).get("openAPIV3Schema")
-        if schema is None:
-            errors.append(required(f"{here}.schema.openAPIV3Schema", "schemas are required"))
-        elif schema.get("type") != "object":
-            where = f"{here}.schema.openAPIV3Schema.type"
-            if not schema.get("type"):
-                errors.append(required(where, "must not be empty at the root"))
-            else:
-                errors.append(invalid(where, schema["type"], "must be object at the root"))
-        warning = version.get("deprecationWarning")
-        if warning is not None:
-            if not version.get("deprecated"):
-                detail = "can only be set for deprecated versions"
-                errors.append(invalid(f"{here}.deprecationWarning", warning, detail))
-            if not warning:
-                detail = "must not be empty if specified"
-                errors.append(invalid(f"{here}.deprecationWarning", warning, detail))
-            elif len(warning) > 256:
-                detail = "must be <= 256 characters long"
-                errors.append(invalid(f"{here}.deprecationWarning", warning, detail))
-        _check_columns(errors, here, version)
-        _check_scale(errors, here, version)
-    if versions and storing != 1:
-        detail = "must have exactly one version marked as storage version"
-        errors.append(invalid("spec.versions", versions, detail))
-
-
-def _check_columns(errors: Errors, path: str, version: Object) -> None:
-    for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
-        here = f"{path}.additionalPrinterColumns[{index}]"
-        if not column.get("name"):
-            errors.append(required(f"{here}.name"))
-        check_choice(errors, f"{here}.type", column.get("type"), COLUMN_TYPES)
-        check_optional_choice(
-            errors, f"{here}.format", column.get("format") or None, COLUMN_FORMATS
-        )
-        if not column.get("jsonPath"):
-            errors.append(required(f"{here}.JSONPath"))
-    fields = version.get("selectableFields") or ()
-    if len(fields) > MAX_SELECTABLE_FIELDS:
-        errors.append(too_many(f"{path}.selectableFields", len(fields), MAX_SELECTABLE_FIELDS))
-    seen: set[str] = set()
-    for index, field in enumerate(fields):
-        here, target = f"{path}.selectableFields[{index}].jsonPath", field.get("jsonPath") or ""
-        if not target:
-            errors.append(required(here))
-        elif not target.startswith("."):
-            errors.append(invalid(here, target, "is an invalid path: does not start with ."))
-        if target in seen:
-            errors.append(duplicate(here, target))
-        seen.add(target)
-
-
-def _check_scale(errors: Errors, path: str, version: Object) -> None:
-    scale = (version.get("subresources") or {}).get("scale")
-    if scale is None:
-        return
-    for field, prefixes in (
-        ("specReplicasPath", (".spec.",)),
-        ("statusReplicasPath", (".status.",)),
-        ("labelSelectorPath", (".spec.", ".status.")),
-    ):
-        here, target = f"{path}.subresources.scale.{field}", scale.get(field) or ""
-        if not target:
-            if field != "labelSelectorPath":
-                errors.append(required(here))
-        elif not target.startswith(prefixes):
-            what = " or ".join(prefix.rstrip(".") for prefix in prefixes)
-            detail = f"should be a json path under {what}"
-            errors.append(invalid(here, target, detail))
-
-
-def _check_kind_names(errors: Errors, path: str, given: Object) -> None:
-    for field in ("plural", "singular", "kind", "listKind"):
-        if not given.get(field):
-            errors.append(required(f"{path}.{field}"))
-    for field in ("plural", "singular"):
-        value = given.get(field)
-        if value and (problems := names.dns1035_label(value)):
-            errors.append(invalid(f"{path}.{field}", value, ",".join(problems)))
-    for field in ("kind", "listKind"):
-        if (value := given.get(field)) and (problems := names.dns1035_label(value.lower())):
-            detail = f"may have mixed case, but should otherwise match: {','.join(problems)}"
-            errors.append(invalid(f"{path}.{field}", value, detail))
-    for field in ("shortNames", "categories"):
-        for index, value in enumerate(given.get(field) or ()):
-            if problems := names.dns1035_label(value):
-                errors.append(invalid(f"{path}.{field}[{index}]", value, ",".join(problems)))
-    if given.get("kind") and given.get("kind") == given.get("listKind"):
-        detail = "kind and listKind may not be the same"
-        errors.append(invalid(f"{path}.listKind", given["listKind"], detail))
-
-
-def _check_conversion(errors: Errors, path: str, conversion: Object) -> None:
-    strategy, webhook = conversion.get("strategy"), conversion.get("webhook")
-    check_choice(errors, f"{path}.strategy", strategy, ("None", "Webhook"))
-    if strategy != "Webhook":
-        if webhook is not None:
-            detail = "should not be set when strategy is not set to Webhook"
-            errors.append(forbidden_field(f"{path}.webhook", detail))
-        return
-    client = (webhook or {}).get("clientConfig")
-    if client is None:
-        detail = "required when strategy is set to Webhook"
-        errors.append(required(f"{path}.webhookClientConfig", detail))
-    else:
-        _check_client(errors, f"{path}.webhookClientConfig", client)
-    _check_review_versions(
-        errors,
-        f"{path}.conversionReviewVersions",
-        (webhook or {}).get("conversionReviewVersions") or [],
-    )
-
-
-def validate_definition_update(obj: Object, old: Object) -> Errors:
-    errors = validate_definition(obj)
-    new, before = obj["spec"], old["spec"]
-    established = any(
-        each.get("type") == "Established" and each.get("status") == "True"
-        for each in (old.get("status") or {}).get("conditions") or ()
-    )
-    if established:
-        for field in ("scope",):
-            if new.get(field) != before.get(field):
-                errors.append(invalid(f"spec.{field}", new.get(field), "field is immutable"))
-        if (new.get("names") or {}).get("kind") != (before.get("names") or {}).get("kind"):
-            kind = (new.get("names") or {}).get("kind")
-            errors.append(invalid("spec.names.kind", kind, "field is immutable"))
-    if new.get("group") != before.get("group"):
-        errors.append(invalid("spec.group", new.get("group"), "field is immutable"))
-    errors += _stored_versions(obj)
-    return errors
-
-
-def validate_definition_status(obj: Object) -> Errors:
-    return _stored_versions(obj)
-
-
-def _stored_versions(obj: Object) -> Errors:
-    errors: Errors = []
-    stored = (obj.get("status") or {}).get("storedVersions") or []
-    here = "status.storedVersions"
-    if not stored:
-        return [invalid(here, stored, "must have at least one stored version")]
-    versions = {each.get("name"): each for each in obj["spec"].get("versions") or ()}
-    for name, version in versions.items():
-        if version.get("storage") and name not in stored:
-            errors.append(invalid(here, stored, f"must have the storage version {name}"))
-    for index, name in enumerate(stored):
-        if name not in versions:
-            detail = (
-                f"missing from spec.versions; {name} was previously a storage version, and must "
-                "remain in spec.versions until a storage migration ensures no data remains "
-                f"persisted in {name} and removes {name} from status.storedVersions"
-            )
-            errors.append(invalid(f"{here}[{index}]", name, detail))
-    return errors
-
-
-def validate_api_service(obj: Object) -> Errors:
-    errors: Errors = []
-    spec = obj["spec"]
-    group, version = spec.get("group") or "", spec.get("version") or ""
-    expected = f"{version}.{group}"
-    if obj["metadata"].get("name") != expected:
-        detail = f'must be `spec.version+"."+spec.group`: {expected}'.replace(f": {expected}", "")
-        errors.append(invalid("metadata.name", obj["metadata"].get("name"), detail))
-    if not group and version != "v1":
-        detail = "only v1 may have an empty group and it better be legacy kube"
-        errors.append(required("spec.group", detail))
-    if group:
-        check(errors, "spec.group", group, dns1123_subdomain(group))
-    check(errors, "spec.version", version, names.dns1035_label(version))
-    for field, most in (("groupPriorityMinimum", 20000), ("versionPriority", 1000)):
-        value = spec.get(field) or 0
-        if not 0 < value <= most:
-            errors.append(invalid(f"spec.{field}", value, f"must be positive and less than {most}"))
-    service, bundle = spec.get("service"), spec.get("caBundle") or ""
-    skips = bool(spec.get("insecureSkipTLSVerify"))
-    if service is None:
-        for field, value in (("caBundle", bundle), ("insecureSkipTLSVerify", skips)):
-            if value:
-                shown: Any = f"{len(bundle)} bytes" if field == "caBundle" else True
-                detail = f"local APIServices may not have {'a ' if value is bundle else ''}{field}"
-                errors.append(invalid(f"spec.{field}", shown, detail))
-        return errors
-    for field in ("namespace", "name"):
-        if not service.get(field):
-            errors.append(required(f"spec.service.{field}"))
-    check_port(errors, "spec.service.port", service.get("port"))
-    if skips and bundle:
-        detail = "may not be true if caBundle is present"
-        errors.append(invalid("spec.insecureSkipTLSVerify", True, detail))
-    return errors
-
-
-def validate_api_service_status(obj: Object) -> Errors:
-    errors: Errors = []
-    for index, condition in enumerate((obj.get("status") or {}).get("conditions") or ()):
-        here = f"status.conditions[{index}].status"
-        choices = ("True", "False", "Unknown")
-        check_optional_choice(errors, here, condition.get("status") or "", choices)
-    return errors
 
 
 def validate_webhooks(obj: Object, mutating: bool) -> Errors:
@@ -332,16 +69,16 @@ def _check_webhook(errors: Errors, path: str, webhook: Object) -> None:
         errors.append(invalid(f"{path}.timeoutSeconds", seconds, detail))
     for field in ("namespaceSelector", "objectSelector"):
         check_label_selector(errors, f"{path}.{field}", webhook.get(field))
-    _check_review_versions(
+    check_review_versions(
         errors,
         f"{path}.admissionReviewVersions",
         webhook.get("admissionReviewVersions") or [],
     )
-    _check_client(errors, f"{path}.clientConfig", webhook.get("clientConfig") or {})
+    check_client(errors, f"{path}.clientConfig", webhook.get("clientConfig") or {})
     _check_match_conditions(errors, f"{path}.matchConditions", webhook.get("matchConditions"))
 
 
-def _check_review_versions(errors: Errors, path: str, versions: list[str]) -> None:
+def check_review_versions(errors: Errors, path: str, versions: list[str]) -> None:
     if not versions:
         errors.append(required(path, f"must specify one of {', '.join(REVIEW_VERSIONS)}"))
         return
@@ -354,7 +91,7 @@ def _check_review_versions(errors: Errors, path: str, versions: list[str]) -> No
         errors.append(invalid(path, versions, detail))
 
 
-def _check_client(errors: Errors, path: str, client: Object) -> None:
+def check_client(errors: Errors, path: str, client: Object) -> None:
     url, service = client.get("url"), client.get("service")
     if (url is None) == (service is None):
         errors.append(required(path, "exactly one of url or service is required"))
