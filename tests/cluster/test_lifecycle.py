@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
+import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -60,6 +64,14 @@ def running_pod(machine: Machine, name: str, command: str = "sleep 1000000") -> 
 
 def container(machine: Machine, name: str) -> str:
     return str(machine.get("pod", name)["status"]["containerStatuses"][0]["containerID"])
+
+
+def served_by(port: int) -> str:
+    """The certificate that is served on a port of the loopback interface."""
+    try:
+        return ssl.get_server_certificate(("127.0.0.1", port))
+    except OSError:
+        return ""
 
 
 def test_the_cluster_is_usable_when_start_returns(machine: Machine) -> None:
@@ -150,6 +162,79 @@ def test_starting_a_running_cluster_restarts_nothing(machine: Machine) -> None:
     before = machine.pids(NAME)
     machine.navarch("start", "-p", NAME)
     assert machine.pids(NAME) == before
+
+
+def test_certificates_are_renewed_while_everything_runs(machine: Machine) -> None:
+    before = running_pod(machine, "unmoved")
+    paths = machine.paths(NAME)
+    index_file = paths.pki / "index.json"
+    index = json.loads(index_file.read_bytes())
+    due = ["pki/apiserver", "pki/admin", f"nodes/{NAME}/pki/kubelet-serving"]
+    for path in due:
+        index[path]["not_after"] = "2020-01-01T00:00:00+00:00"
+    index_file.write_text(json.dumps(index))
+    old = {path: (paths.root / f"{path}.crt").read_bytes() for path in due}
+    pids = machine.pids(NAME)
+    subprocess.run(
+        [sys.executable, "-m", "navarch.cluster.renew", NAME],
+        env=machine.environment(),
+        check=True,
+    )
+    for path in due:
+        assert (paths.root / f"{path}.crt").read_bytes() != old[path], path
+    changed = ("apiserver", f"node-{NAME}")
+    eventually(
+        lambda: all(machine.pid(NAME, name) not in (0, pids[name]) for name in changed),
+        "processes that listen have taken up their certificates",
+    )
+    kept = (f"containerd-{NAME}", "controllers", "supervisor")
+    assert all(machine.pid(NAME, name) == pids[name] for name in kept)
+    profile = machine.profile(NAME)
+    renewed = (paths.pki / "apiserver.crt").read_text()
+    eventually(lambda: served_by(profile.api_port).strip() == renewed.strip(), "it is served")
+    eventually(lambda: "ok" in machine.kubectl("get", "--raw", "/readyz", expect=None), "ready")
+    assert container(machine, "unmoved") == before
+
+
+def test_images_are_built_upon_those_that_were_loaded(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        f'FROM {SHELL_IMAGE}\nCOPY word /word\nRUN cat /word > /said\nCMD ["sleep", "100000"]\n'
+    )
+    (tmp_path / "word").write_text("built\n")
+    machine.navarch("image", "build", "-p", NAME, "-t", "built:1", str(tmp_path))
+    listed = machine.navarch("image", "ls", "-p", NAME).split()
+    assert "docker.io/library/built:1" in listed
+    manifest = json.loads(pod("built", "cat /said; sleep 100000", node=NAME))
+    manifest["spec"]["containers"][0]["image"] = "built:1"
+    machine.kubectl("apply", "-f", "-", feed=json.dumps(manifest))
+    machine.kubectl("wait", "--for=condition=Ready", "pod/built", "--timeout=60s")
+    assert machine.kubectl("logs", "built") == "built\n"
+    machine.kubectl("delete", "pod", "built", "--timeout=30s")
+    machine.navarch("image", "rm", "-p", NAME, "built:1")
+    assert "docker.io/library/built:1" not in machine.navarch("image", "ls", "-p", NAME).split()
+
+
+def test_a_root_file_system_becomes_an_image(machine: Machine, tmp_path: Path) -> None:
+    busybox = shutil.which("busybox")
+    assert busybox is not None
+    archive = tmp_path / "root.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(busybox, "bin/busybox")
+    words = ("image", "load", "-p", NAME, str(archive))
+    assert "--name" in machine.navarch(*words, expect=1)
+    machine.navarch(*words, "--name", "root:1")
+    assert "there already" in machine.navarch(*words, "--name", "root:1")
+    assert "docker.io/library/root:1" in machine.navarch("image", "ls", "-p", NAME).split()
+
+
+def test_logs_and_addresses(machine: Machine) -> None:
+    text = machine.navarch("logs", "-p", NAME, "-n", "2")
+    for name in ("apiserver", "controllers", "supervisor", f"node-{NAME}", f"containerd-{NAME}"):
+        assert f"==> {name} <==" in text
+    assert machine.navarch("ip", "-p", NAME).strip() == machine.profile(NAME).node_address(NAME)
+    assert machine.navarch("ssh", "-p", NAME, "--", "hostname").strip() == NAME
+    assert "server: https://127.0.0.1" in machine.navarch("kubeconfig", "-p", NAME)
+    assert "apiserver" in machine.navarch("logs", "-p", NAME, "--file", "etcd", expect=1)
 
 
 def test_a_workload_survives_stop_and_start(machine: Machine) -> None:

@@ -211,7 +211,7 @@ def dns_objects(profile: Profile) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def resolves(server: str, name: str, timeout: float = 0.5) -> bool:
+def resolves(server: str, name: str, timeout: float = 0.2) -> bool:
     """Whether a name server knows an address for `name`: one question by hand (RFC 1035)."""
     question = dns_question(secrets.randbits(16), name)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
