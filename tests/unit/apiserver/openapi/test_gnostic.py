@@ -97,7 +97,7 @@ def document_type() -> Any:
         message = file.message_type.add(name=name)
         for field, (number, of_type, is_repeated) in fields.items():
             added = message.field.add(name=field, number=number, label=3 if is_repeated else 1)
-            added.type = SCALARS.get(of_type, 11)
+            added.type = SCALARS.get(of_type, 11)  # type: ignore[assignment]
             if of_type not in SCALARS:
                 added.type_name = f".openapi.v2.{of_type}"
     pool = descriptor_pool.DescriptorPool()

@@ -34,7 +34,7 @@ def pod(
     return {"metadata": metadata, "spec": spec | extra, "status": status}
 
 
-RUNNING = {"running": {"startedAt": "2026-01-02T11:56:00Z"}}
+RUNNING: Object = {"running": {"startedAt": "2026-01-02T11:56:00Z"}}
 READY = [{"type": "Ready", "status": "True"}]
 SIDECAR = {"name": "s", "restartPolicy": "Always"}
 INIT = {"name": "i"}
