@@ -12,6 +12,7 @@ A pod may be known before its node is; its slot then waits, not alive, until the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from navarch.api.types.core_v1 import Node
+from navarch.scheduler.counts import Counts, PodCounts, Wanted
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.requests import is_tracked, units
 
@@ -50,6 +52,22 @@ class LabelColumn:
             self.values.append(value)
         return found
 
+    def compact(self) -> None:
+        """Forget values that no node has any more."""
+        used, column = np.unique(self.column, return_inverse=True)
+        offset = int(used[0] < 0)
+        self.values = [self.values[number] for number in used[offset:]]
+        self.numbers = {value: number for number, value in enumerate(self.values)}
+        self.column = (column - offset).astype(np.int32)
+
+
+class Image:
+    """An image that nodes have: its size, as first told of, and their slots."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.slots: set[int] = set()
+
 
 class Cluster:
     """Nodes and the pods on them. Plugins read, the scheduler writes."""
@@ -80,6 +98,11 @@ class Cluster:
         self.taint_sets: dict[TaintSet, int] = {(): 0}
         self.pods: dict[str, tuple[PodInfo, int]] = {}
         """Every pod that has a node, by its uid, with the node's slot."""
+        self.counts = PodCounts(FIRST_SLOTS)
+        self.ports: dict[tuple[str, int], Counter[tuple[str, int]]] = {}
+        """Ports in use, by protocol and number: how often at which address of which slot."""
+        self.images: dict[str, Image] = {}
+        self._images_at: dict[int, set[str]] = {}
         self._free = list(range(FIRST_SLOTS - 1, -1, -1))
         self._cached: dict[Hashable, Any] = {}
 
@@ -110,6 +133,7 @@ class Cluster:
                 column = self.resource(name)
                 self.allocatable[column, slot] = units(name, text)
         self._set_labels(slot, node.metadata.labels)
+        self._set_images(slot, node)
 
     def remove_node(self, name: str) -> None:
         """Forget a node. Pods on it stay known until they are told to be gone."""
@@ -121,6 +145,7 @@ class Cluster:
         self.count -= 1
         self.nodes[slot] = None
         self._set_labels(slot, {})
+        self._set_images(slot, None)
         self._release(slot)
 
     def set_pod(self, info: PodInfo, node: str) -> None:
@@ -169,6 +194,10 @@ class Cluster:
             column = self.labels[key] = LabelColumn(self.size)
         return column
 
+    def count_pods(self, wanted: Wanted, skip_deleting: bool = False) -> Counts:
+        """How many such pods each slot has. Not to be changed."""
+        return self.counts.count(wanted, self.pods.values(), skip_deleting)
+
     def _account(self, info: PodInfo, slot: int, sign: int) -> None:
         for name, value in info.requests.amounts:
             self.requested[self.resource(name), slot] += sign * value
@@ -176,6 +205,12 @@ class Cluster:
         cpu, memory = info.requests.held
         self.scored[0, slot] += sign * cpu
         self.scored[1, slot] += sign * memory
+        for address, protocol, number in info.ports:
+            used = self.ports.setdefault((protocol, number), Counter())
+            used[address, slot] += sign
+            if not used[address, slot]:
+                del used[address, slot]
+        self.counts.account(info, slot, sign)
 
     def _set_labels(self, slot: int, labels: Mapping[str, str]) -> None:
         for key, column in self.labels.items():
@@ -184,6 +219,20 @@ class Cluster:
         for key, value in labels.items():
             column = self.label(key)
             column.column[slot] = column.number(value)
+
+            if len(column.values) > 2 * self.size + FIRST_SLOTS:
+                column.compact()
+
+    def _set_images(self, slot: int, node: Node | None) -> None:
+        there = {n: i.sizeBytes for i in node.status.images for n in i.names} if node else {}
+        for name in self._images_at.pop(slot, set()) - there.keys():
+            self.images[name].slots.discard(slot)
+            if not self.images[name].slots:
+                del self.images[name]
+        for name, size in there.items():
+            self.images.setdefault(name, Image(size)).slots.add(slot)
+        if there:
+            self._images_at[slot] = set(there)
 
     def _slot(self, name: str) -> int:
         slot = self.slots.get(name)
@@ -217,7 +266,16 @@ class Cluster:
         self.scored = _longer(self.scored, more)
         for column in self.labels.values():
             column.column = _longer(column.column, more, -1)
+        self.counts.grow(more)
         self._cached.clear()
+
+
+def per_domain(column: LabelColumn, counts: Counts, where: Mask) -> Counts:
+    """What there is in each domain of a topology, summed over its nodes; by the domain's number.
+    The last place, where number -1 leads, stands for nodes without the label and stays zero."""
+    chosen = np.flatnonzero(where & (column.column >= 0))
+    sums = np.bincount(column.column[chosen], counts[chosen], len(column.values) + 1)
+    return sums.astype(np.int64)
 
 
 def _longer(array: NDArray[Any], more: int, value: int = 0) -> NDArray[Any]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from navarch.scheduler.cluster import Cluster, Mask
 from navarch.scheduler.framework import Code, Cycle, Plugin, PodRejected, Verdict
+from navarch.scheduler.objects import Objects
 from navarch.scheduler.podinfo import PodInfo
 
 NO_NODES = "no nodes available to schedule pods"
@@ -39,12 +40,16 @@ class _Filtered:
 
 
 def schedule(
-    pod: PodInfo, cluster: Cluster, plugins: Sequence[Plugin], rng: random.Random
+    pod: PodInfo,
+    cluster: Cluster,
+    objects: Objects,
+    plugins: Sequence[Plugin],
+    rng: random.Random,
 ) -> str | Failure:
     """The name of the best node, or why there is none."""
     if not cluster.count:
         return Failure(NO_NODES)
-    cycle = Cycle(pod, cluster, rng, cluster.alive)
+    cycle = Cycle(pod, cluster, objects, rng, cluster.alive)
     try:
         _pre_filter(cycle, plugins)
     except PodRejected as rejection:

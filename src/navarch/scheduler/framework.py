@@ -14,8 +14,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from navarch.scheduler.changes import Change
+from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster, Mask, Numbers
+from navarch.scheduler.objects import Objects
 from navarch.scheduler.podinfo import PodInfo
 
 MAX_SCORE = 100
@@ -52,6 +53,7 @@ class Cycle:
 
     pod: PodInfo
     cluster: Cluster
+    objects: Objects
     rng: random.Random
     feasible: Mask
     """Slots that no filter has rejected so far."""
@@ -66,6 +68,8 @@ class Plugin:
 
     name: ClassVar[str] = ""
     weight: ClassVar[int] = 1
+    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset()
+    """The kinds of changes that `helped_by` wants to be asked about."""
 
     def pre_filter(self, cycle: Cycle) -> None:
         """Reject the pod whatever the nodes are like, by raising `PodRejected`."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cached_property
 
 from navarch.api.objects import encode
 from navarch.api.types.core_v1 import NodeSelector, Pod, PreferredSchedulingTerm
 from navarch.scheduler.requests import Requests, requests_of
+from navarch.scheduler.terms import Kind, Placement, Term, terms_of
 
 TERMINAL = ("Succeeded", "Failed")
 DEFAULT_SCHEDULER = "default-scheduler"
@@ -77,9 +79,35 @@ class PodInfo:
         return affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution
 
     @cached_property
+    def labels_key(self) -> Hashable:
+        """Equal for pods with equal labels."""
+        return frozenset(self.labels.items())
+
+    @cached_property
+    def terms(self) -> tuple[Placement, ...]:
+        """What it says about being near to other pods."""
+        return tuple(terms_of(self))
+
+    def terms_of_kind(self, kind: Kind) -> list[tuple[int, Term]]:
+        return [(weight, term) for found, weight, term in self.terms if found is kind]
+
+    @cached_property
+    def images(self) -> tuple[str, ...]:
+        """The images it needs, with their tags."""
+        spec = self.pod.spec
+        names = [c.image for c in [*spec.initContainers, *spec.containers]]
+        names += [v.image.reference for v in spec.volumes if v.image is not None]
+        return tuple(map(tagged, names))
+
+    @cached_property
     def gates(self) -> tuple[str, ...]:
         return tuple(gate.name for gate in self.pod.spec.schedulingGates)
 
 
 def is_terminal(pod: Pod) -> bool:
     return pod.status.phase in TERMINAL
+
+
+def tagged(image: str) -> str:
+    """An image's name with a tag; nothing stands for the latest."""
+    return image if image.rfind(":") > image.rfind("/") else f"{image}:latest"

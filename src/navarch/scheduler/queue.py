@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from navarch.client.clock import Clock
 from navarch.scheduler.changes import Action, Change, Subject
@@ -35,8 +36,13 @@ LEFTOVER_SECONDS = 300.0
 LEFTOVER_PERIOD = 30.0
 FLUSH_PERIOD = 1.0
 
-Hint = Callable[[PodInfo, Change], bool]
-"""Whether a change may make a plugin accept a pod that it rejected."""
+
+class Hint(NamedTuple):
+    """What may make a plugin accept a pod that it rejected."""
+
+    interests: frozenset[tuple[Subject, Action]]
+    """Other changes never do."""
+    helps: Callable[[PodInfo, Change], bool]
 
 
 class Place(Enum):
@@ -83,6 +89,8 @@ class SchedulingQueue:
         self._pods: dict[str, Waiting] = {}
         self._parked: dict[str, Waiting] = {}
         """Those of `_pods` that are unschedulable."""
+        self._rejected: dict[str, dict[str, Waiting]] = {name: {} for name in hints}
+        """The same by the plugins that rejected them."""
         self._active: list[tuple[int, float, int, Waiting]] = []
         self._backoff: list[tuple[float, int, float, int, Waiting]] = []
         self._failed: list[tuple[float, int, float, int, Waiting]] = []
@@ -138,7 +146,7 @@ class SchedulingQueue:
         entry = self._pods.pop(uid, None)
         if entry is None:
             return
-        self._parked.pop(uid, None)
+        self._unpark(entry)
         entry.ticket = 0
         if entry.place is Place.IN_FLIGHT:
             self._land(entry)
@@ -179,15 +187,17 @@ class SchedulingQueue:
         if any(self._helps(entry, change) for change in changes):
             self._requeue(entry)
         else:
-            entry.place = Place.UNSCHEDULABLE
-            self._parked[uid] = entry
+            self._park(entry)
 
     def changed(self, change: Change) -> None:
         """Something happened in the cluster: try again those that it may help."""
         self._record(change)
-        for entry in [*self._parked.values()]:
-            if self._helps(entry, change):
-                self._requeue(entry)
+        for name, hint in self._hints.items():
+            if change[:2] not in hint.interests:
+                continue
+            for entry in [*self._rejected[name].values()]:
+                if self._says_yes(name, entry.info, change):
+                    self._requeue(entry)
 
     async def run(self) -> None:
         """Let delays end, until cancelled."""
@@ -236,7 +246,7 @@ class SchedulingQueue:
         return None
 
     def _activate(self, entry: Waiting) -> None:
-        self._parked.pop(entry.info.uid, None)
+        self._unpark(entry)
         if entry.info.gates:
             entry.place = Place.GATED
             entry.ticket = 0
@@ -252,7 +262,7 @@ class SchedulingQueue:
         if expiry < math.floor(self._clock.monotonic()):
             self._activate(entry)
             return
-        self._parked.pop(entry.info.uid, None)
+        self._unpark(entry)
         entry.place = Place.BACKOFF
         entry.ticket = next(self._tickets)
         heap = self._failed if entry.errors else self._backoff
@@ -269,21 +279,31 @@ class SchedulingQueue:
         return math.floor(entry.since + delay)
 
     def _helps(self, entry: Waiting, change: Change) -> bool:
-        info = entry.info
-        if change.subject is Subject.OWN_POD and change.new.uid != info.uid:
+        if change.subject is Subject.OWN_POD and change.new.uid != entry.info.uid:
             return False
+        return any(self._says_yes(name, entry.info, change) for name in entry.rejected_by)
+
+    def _says_yes(self, name: str, info: PodInfo, change: Change) -> bool:
+        hint = self._hints[name]
+        if change[:2] not in hint.interests:
+            return False
+        try:
+            return hint.helps(info, change)
+        except Exception:
+            # A hint only saves work; when in doubt the pod is tried.
+            log.exception("the hint of %s failed for %s", name, info.key)
+            return True
+
+    def _park(self, entry: Waiting) -> None:
+        entry.place = Place.UNSCHEDULABLE
+        self._parked[entry.info.uid] = entry
         for name in entry.rejected_by:
-            hint = self._hints.get(name)
-            if hint is None:
-                return True
-            try:
-                if hint(info, change):
-                    return True
-            except Exception:
-                # A hint only saves work; when in doubt the pod is tried.
-                log.exception("the hint of %s failed for %s", name, info.key)
-                return True
-        return False
+            self._rejected[name][entry.info.uid] = entry
+
+    def _unpark(self, entry: Waiting) -> None:
+        if self._parked.pop(entry.info.uid, None) is not None:
+            for name in entry.rejected_by:
+                self._rejected[name].pop(entry.info.uid, None)
 
     def _record(self, change: Change) -> None:
         if self._in_flight:

@@ -23,9 +23,10 @@ from navarch.client import Client, ControllerContext, PatchType, drop_managed_fi
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Failure, schedule
+from navarch.scheduler.lookups import InformerObjects
 from navarch.scheduler.plugins import default_plugins
 from navarch.scheduler.podinfo import DEFAULT_SCHEDULER, PodInfo
-from navarch.scheduler.queue import SchedulingQueue
+from navarch.scheduler.queue import Hint, SchedulingQueue
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Scheduler:
         self.settings = settings
         self.cluster = Cluster()
         self.plugins = default_plugins()
-        hints = {plugin.name: plugin.helped_by for plugin in self.plugins}
+        hints = {p.name: Hint(p.interests, p.helped_by) for p in self.plugins}
         self.queue = SchedulingQueue(context.clock, hints)
         self.recorder = context.recorder(settings.name)
         self._rng = rng or random.Random()
@@ -86,6 +87,7 @@ class Scheduler:
         self._slots = asyncio.Semaphore(BINDINGS_AT_ONCE)
         self._waiting = asyncio.Semaphore(BINDINGS_WAITING)
         informers = context.informers
+        self.objects = InformerObjects(informers)
         self.pod_informer = informers.informer(Pod, field_selector=UNFINISHED, transform=slim)
         self.pod_informer.add_handler(self._pod_added, self._pod_updated, self._pod_deleted)
         self.node_informer = informers.informer(Node)
@@ -112,7 +114,7 @@ class Scheduler:
             self._waiting.release()
             return
         try:
-            result = schedule(info, self.cluster, self.plugins, self._rng)
+            result = schedule(info, self.cluster, self.objects, self.plugins, self._rng)
         except Exception as error:
             # One pod that cannot be handled must not keep all others waiting.
             log.exception("%s: scheduling failed", info.key)

@@ -1,12 +1,21 @@
-"""The plugins of the scheduler, one per file, and the order in which they are asked."""
+"""The plugins of the scheduler, one per file, and the order in which they are asked.
+
+Two of upstream's have no file: the queue itself sorts by priority (PrioritySort) and holds back
+gated pods (SchedulingGates).
+"""
 
 from __future__ import annotations
 
 from navarch.scheduler.framework import Plugin
+from navarch.scheduler.plugins.balanced_allocation import NodeResourcesBalancedAllocation
+from navarch.scheduler.plugins.image_locality import ImageLocality
+from navarch.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from navarch.scheduler.plugins.node_affinity import NodeAffinity
 from navarch.scheduler.plugins.node_name import NodeName
+from navarch.scheduler.plugins.node_ports import NodePorts
 from navarch.scheduler.plugins.node_resources_fit import NodeResourcesFit
 from navarch.scheduler.plugins.node_unschedulable import NodeUnschedulable
+from navarch.scheduler.plugins.pod_topology_spread import PodTopologySpread
 from navarch.scheduler.plugins.taint_toleration import TaintToleration
 
 
@@ -17,5 +26,10 @@ def default_plugins() -> list[Plugin]:
         NodeName(),
         TaintToleration(),
         NodeAffinity(),
+        NodePorts(),
         NodeResourcesFit(),
+        PodTopologySpread(),
+        InterPodAffinity(),
+        NodeResourcesBalancedAllocation(),
+        ImageLocality(),
     ]

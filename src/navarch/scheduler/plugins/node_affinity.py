@@ -6,9 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Numbers
 from navarch.scheduler.framework import Cycle, Plugin, PodRejected, Verdict, normalised
-from navarch.scheduler.node_selection import matches_term, matching_nodes
+from navarch.scheduler.node_selection import is_selected, matches_term, matching_nodes
 from navarch.scheduler.podinfo import PodInfo
 
 
@@ -17,6 +18,9 @@ class NodeAffinity(Plugin):
 
     name: ClassVar[str] = "NodeAffinity"
     weight: ClassVar[int] = 2
+    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
+        {(Subject.NODE, Action.ADD), (Subject.NODE, Action.UPDATE)}
+    )
 
     def pre_filter(self, cycle: Cycle) -> None:
         if _names_conflict(cycle.pod):
@@ -42,6 +46,10 @@ class NodeAffinity(Plugin):
 
         raw = cluster.cached((self.name, pod.node_affinity_key), compute)
         return normalised(raw[cycle.nodes])
+
+    def helped_by(self, pod: PodInfo, change: Change) -> bool:
+        was_out = change.old is None or not is_selected(change.old, pod)
+        return was_out and is_selected(change.new, pod)
 
 
 def _names_conflict(pod: PodInfo) -> bool:

@@ -6,13 +6,16 @@ from typing import ClassVar
 
 import numpy as np
 
+from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.framework import Cycle, Plugin, Verdict
+from navarch.scheduler.podinfo import PodInfo
 
 
 class NodeName(Plugin):
     """A pod with `spec.nodeName` fits that node only."""
 
     name: ClassVar[str] = "NodeName"
+    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset({(Subject.NODE, Action.ADD)})
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         wanted = cycle.pod.node
@@ -22,3 +25,6 @@ class NodeName(Plugin):
         if (slot := cycle.cluster.slots.get(wanted)) is not None:
             rejected[slot] = False
         return [Verdict(rejected, "node(s) didn't match the requested node name")]
+
+    def helped_by(self, pod: PodInfo, change: Change) -> bool:
+        return bool(change.new.metadata.name == pod.node)

@@ -6,8 +6,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from navarch.api.types.core_v1 import Node
+from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import CPU, MEMORY, PODS, Numbers
 from navarch.scheduler.framework import MAX_SCORE, Code, Cycle, Plugin, Verdict
+from navarch.scheduler.podinfo import PodInfo
+from navarch.scheduler.requests import units
 
 
 class NodeResourcesFit(Plugin):
@@ -16,6 +20,15 @@ class NodeResourcesFit(Plugin):
 
     name: ClassVar[str] = "NodeResourcesFit"
     weight: ClassVar[int] = 1
+    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
+        {
+            (Subject.NODE, Action.ADD),
+            (Subject.NODE, Action.UPDATE),
+            (Subject.ASSIGNED_POD, Action.DELETE),
+            (Subject.ASSIGNED_POD, Action.UPDATE),
+            (Subject.OWN_POD, Action.UPDATE),
+        }
+    )
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         cluster = cycle.cluster
@@ -25,7 +38,10 @@ class NodeResourcesFit(Plugin):
             row = cluster.resource(name)
             allocatable = cluster.allocatable[row]
             lacking = value > allocatable - cluster.requested[row]
-            verdicts.append(Verdict(lacking, f"Insufficient {name}", Code.UNSCHEDULABLE))
+            hopeless = value > allocatable
+            reason = f"Insufficient {name}"
+            verdicts.append(Verdict(lacking & ~hopeless, reason, Code.UNSCHEDULABLE))
+            verdicts.append(Verdict(hopeless, reason))
         return verdicts
 
     def score(self, cycle: Cycle) -> Numbers | None:
@@ -39,3 +55,29 @@ class NodeResourcesFit(Plugin):
             total += left * MAX_SCORE // np.maximum(allocatable, 1)
             weights += allocatable > 0
         return total // np.maximum(weights, 1)
+
+    def helped_by(self, pod: PodInfo, change: Change) -> bool:
+        if change.subject is Subject.NODE:
+            return _helped_by_node(pod, change)
+        if change.action is Action.DELETE:
+            return True
+        before = dict(change.old.requests.amounts)
+        after = dict(change.new.requests.amounts)
+        names = before if change.subject is Subject.OWN_POD else dict(pod.requests.amounts)
+        return any(after.get(name, 0) < before.get(name, 0) for name in names)
+
+
+def _helped_by_node(pod: PodInfo, change: Change) -> bool:
+    """The pod would fit if the node were empty, and the node is new or has grown."""
+    new = _allocatable(change.new)
+    wanted = [*pod.requests.amounts, ("pods", 1)]
+    if any(new.get(name, 0) < value for name, value in wanted):
+        return False
+    if change.old is None:
+        return True
+    old = _allocatable(change.old)
+    return any(new.get(name, 0) > old.get(name, 0) for name, _ in wanted)
+
+
+def _allocatable(node: Node) -> dict[str, int]:
+    return {name: units(name, text) for name, text in node.status.allocatable.items()}

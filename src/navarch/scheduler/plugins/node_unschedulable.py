@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.framework import Cycle, Plugin, Verdict
+from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.tolerations import tolerates
 
 TAINT = "node.kubernetes.io/unschedulable"
@@ -14,6 +16,13 @@ class NodeUnschedulable(Plugin):
     """Keeps pods off closed nodes, except those that tolerate the taint such nodes get."""
 
     name: ClassVar[str] = "NodeUnschedulable"
+    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
+        {
+            (Subject.NODE, Action.ADD),
+            (Subject.NODE, Action.UPDATE),
+            (Subject.OWN_POD, Action.UPDATE),
+        }
+    )
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         cluster = cycle.cluster
@@ -22,3 +31,9 @@ class NodeUnschedulable(Plugin):
         if tolerates(cycle.pod.pod.spec.tolerations, TAINT, "", "NoSchedule"):
             return None
         return [Verdict(cluster.unschedulable, "node(s) were unschedulable")]
+
+    def helped_by(self, pod: PodInfo, change: Change) -> bool:
+        if change.subject is Subject.OWN_POD:
+            return tolerates(change.new.pod.spec.tolerations, TAINT, "", "NoSchedule")
+        was_closed = change.old is None or change.old.spec.unschedulable
+        return was_closed and not change.new.spec.unschedulable

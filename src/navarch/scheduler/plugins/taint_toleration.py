@@ -6,6 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from navarch.api.types.core_v1 import Node
+from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster, Mask, Numbers
 from navarch.scheduler.framework import Cycle, Plugin, Verdict, normalised
 from navarch.scheduler.podinfo import PodInfo
@@ -18,6 +20,13 @@ class TaintToleration(Plugin):
 
     name: ClassVar[str] = "TaintToleration"
     weight: ClassVar[int] = 3
+    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
+        {
+            (Subject.NODE, Action.ADD),
+            (Subject.NODE, Action.UPDATE),
+            (Subject.OWN_POD, Action.UPDATE),
+        }
+    )
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         cluster = cycle.cluster
@@ -36,6 +45,21 @@ class TaintToleration(Plugin):
         if raw is None:
             return None
         return normalised(raw[cycle.nodes], reverse=True)
+
+    def helped_by(self, pod: PodInfo, change: Change) -> bool:
+        if change.subject is Subject.OWN_POD:
+            return bool(change.old.tolerations_key != change.new.tolerations_key)
+        was_out = change.old is None or not _tolerated(pod, change.old)
+        return was_out and _tolerated(pod, change.new)
+
+
+def _tolerated(pod: PodInfo, node: Node) -> bool:
+    tolerations = pod.pod.spec.tolerations
+    return all(
+        tolerates(tolerations, taint.key, taint.value, taint.effect)
+        for taint in node.spec.taints
+        if taint.effect in ("NoSchedule", "NoExecute")
+    )
 
 
 def untolerated(cluster: Cluster, pod: PodInfo) -> Mask:

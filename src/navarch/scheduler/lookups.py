@@ -1,0 +1,139 @@
+"""`Objects` over informers, which keep of each object only what is looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from navarch.api.selectors import LabelSelector, Operator, Requirement
+from navarch.api.types.apps_v1 import ReplicaSet, ReplicaSetSpec, StatefulSet, StatefulSetSpec
+from navarch.api.types.core_v1 import (
+    Namespace,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    ReplicationController,
+    ReplicationControllerSpec,
+    Service,
+    ServiceSpec,
+)
+from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.api.types.storage_v1 import StorageClass
+from navarch.client import InformerFactory, controller_of, drop_managed_fields
+from navarch.scheduler.podinfo import PodInfo
+from navarch.scheduler.terms import parse_selector
+
+SELECTORS_KEPT = 4096
+
+
+def _identity(meta: ObjectMeta) -> ObjectMeta:
+    return ObjectMeta(
+        name=meta.name,
+        namespace=meta.namespace,
+        uid=meta.uid,
+        resourceVersion=meta.resourceVersion,
+    )
+
+
+def _slim_service(service: Service) -> Service:
+    spec = ServiceSpec(selector=service.spec.selector)
+    return Service(metadata=_identity(service.metadata), spec=spec)
+
+
+def _slim_replica_set(owner: ReplicaSet) -> ReplicaSet:
+    spec = ReplicaSetSpec(selector=owner.spec.selector)
+    return ReplicaSet(metadata=_identity(owner.metadata), spec=spec)
+
+
+def _slim_stateful_set(owner: StatefulSet) -> StatefulSet:
+    spec = StatefulSetSpec(selector=owner.spec.selector)
+    return StatefulSet(metadata=_identity(owner.metadata), spec=spec)
+
+
+def _slim_controller(owner: ReplicationController) -> ReplicationController:
+    spec = ReplicationControllerSpec(selector=owner.spec.selector)
+    return ReplicationController(metadata=_identity(owner.metadata), spec=spec)
+
+
+class InformerObjects:
+    """Make it before the informers start."""
+
+    def __init__(self, informers: InformerFactory) -> None:
+        self._namespace_informer = informers.informer(Namespace)
+        self._namespace_informer.add_handler(
+            self._namespace_set, lambda _, new: self._namespace_set(new), self._namespace_gone
+        )
+        self.namespaces: dict[str, Mapping[str, str]] = {}
+        self.claims = informers.informer(PersistentVolumeClaim, transform=drop_managed_fields)
+        self.volumes = informers.informer(PersistentVolume, transform=drop_managed_fields)
+        self.classes = informers.informer(StorageClass, transform=drop_managed_fields)
+        self._services = informers.informer(Service, transform=_slim_service)
+        self._replica_sets = informers.informer(ReplicaSet, transform=_slim_replica_set)
+        self._stateful_sets = informers.informer(StatefulSet, transform=_slim_stateful_set)
+        self._controllers = informers.informer(ReplicationController, transform=_slim_controller)
+        self._selectors: dict[object, LabelSelector] = {}
+        forget = self._selectors.clear
+        self._services.add_handler(lambda _: forget(), lambda *_: forget(), lambda _: forget())
+        self._replica_sets.add_handler(lambda _: forget(), self._set_changed, lambda _: forget())
+        self._stateful_sets.add_handler(lambda _: forget(), self._set_changed, lambda _: forget())
+        self._controllers.add_handler(lambda _: forget(), self._set_changed, lambda _: forget())
+
+    def default_selector(self, pod: PodInfo) -> LabelSelector:
+        owner = controller_of(pod.pod)
+        which = owner and (owner.apiVersion, owner.kind, owner.name)
+        key = (pod.namespace, pod.labels_key, which)
+        known = self._selectors.get(key)
+        if known is None:
+            if len(self._selectors) >= SELECTORS_KEPT:
+                self._selectors.clear()
+            known = self._selectors[key] = self._default_selector(pod)
+        return known
+
+    def claim(self, namespace: str, name: str) -> PersistentVolumeClaim | None:
+        return self.claims.cache.get(f"{namespace}/{name}")
+
+    def volume(self, name: str) -> PersistentVolume | None:
+        return self.volumes.cache.get(name)
+
+    def storage_class(self, name: str) -> StorageClass | None:
+        return self.classes.cache.get(name)
+
+    def _default_selector(self, pod: PodInfo) -> LabelSelector:
+        """All Services that select the pod, and its owner."""
+        labels: dict[str, str] = {}
+        for service in self._services.cache.list(pod.namespace):
+            selector = service.spec.selector
+            if selector and selector.items() <= pod.labels.items():
+                labels.update(selector)
+        further: tuple[Requirement, ...] = ()
+        owner = controller_of(pod.pod)
+        if owner is not None:
+            key = f"{pod.namespace}/{owner.name}"
+            match owner.apiVersion, owner.kind:
+                case "apps/v1", "ReplicaSet":
+                    replicas = self._replica_sets.cache.get(key)
+                    if replicas is not None:
+                        further = parse_selector(replicas.spec.selector).requirements
+                case "apps/v1", "StatefulSet":
+                    stateful = self._stateful_sets.cache.get(key)
+                    if stateful is not None:
+                        further = parse_selector(stateful.spec.selector).requirements
+                case "v1", "ReplicationController":
+                    controller = self._controllers.cache.get(key)
+                    if controller is not None:
+                        labels.update(controller.spec.selector)
+        own = [Requirement(name, Operator.EQUALS, (value,)) for name, value in labels.items()]
+        return LabelSelector(tuple(dict.fromkeys((*own, *further))))
+
+    def _set_changed(
+        self,
+        old: ReplicaSet | StatefulSet | ReplicationController,
+        new: ReplicaSet | StatefulSet | ReplicationController,
+    ) -> None:
+        """Most updates only tell of progress."""
+        if old.spec.selector != new.spec.selector:
+            self._selectors.clear()
+
+    def _namespace_set(self, namespace: Namespace) -> None:
+        self.namespaces[namespace.metadata.name] = namespace.metadata.labels
+
+    def _namespace_gone(self, namespace: Namespace) -> None:
+        self.namespaces.pop(namespace.metadata.name, None)

@@ -1,0 +1,31 @@
+"""What plugins look up besides nodes and pods: namespaces, claims, and who owns a pod."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from navarch.api.selectors import LabelSelector
+from navarch.api.types.core_v1 import PersistentVolume, PersistentVolumeClaim
+from navarch.api.types.storage_v1 import StorageClass
+from navarch.scheduler.podinfo import PodInfo
+
+
+class Objects(Protocol):
+    """Looked up by name; None for what does not exist."""
+
+    @property
+    def namespaces(self) -> Mapping[str, Mapping[str, str]]:
+        """The labels of every namespace."""
+        ...
+
+    def default_selector(self, pod: PodInfo) -> LabelSelector:
+        """The pods that belong together with this one, by its Services and its owner; empty when
+        there are neither."""
+        ...
+
+    def claim(self, namespace: str, name: str) -> PersistentVolumeClaim | None: ...
+
+    def volume(self, name: str) -> PersistentVolume | None: ...
+
+    def storage_class(self, name: str) -> StorageClass | None: ...

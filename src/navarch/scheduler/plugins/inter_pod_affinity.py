@@ -1,0 +1,185 @@
+"""Affinity between pods: near to some, far from others, within a topology of nodes.
+
+Three things reject a node: a required affinity of the pod that nobody there satisfies, a required
+anti-affinity of the pod against somebody there, and one of somebody there against the pod. The
+score counts preferences in both directions, and required affinities of pods that are there.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from navarch.api.types.core_v1 import Node
+from navarch.scheduler.changes import Action, Change, Subject
+from navarch.scheduler.cluster import Cluster, Mask, Numbers, per_domain
+from navarch.scheduler.counts import Counts
+from navarch.scheduler.framework import MAX_SCORE, Code, Cycle, Plugin, Verdict
+from navarch.scheduler.podinfo import PodInfo
+from navarch.scheduler.terms import Kind, Term
+
+HARD_WEIGHT = 1
+"""What a required affinity of a pod that is there is worth."""
+AFFINITY = "node(s) didn't match pod affinity rules"
+ANTI_AFFINITY = "node(s) didn't match pod anti-affinity rules"
+EXISTING = "node(s) didn't satisfy existing pods anti-affinity rules"
+
+
+class InterPodAffinity(Plugin):
+    """Filters and scores by what pods say of each other."""
+
+    name: ClassVar[str] = "InterPodAffinity"
+    weight: ClassVar[int] = 2
+    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
+        {
+            *((Subject.ASSIGNED_POD, action) for action in Action),
+            (Subject.NODE, Action.ADD),
+            (Subject.NODE, Action.UPDATE),
+            (Subject.OWN_POD, Action.UPDATE),
+        }
+    )
+
+    def filter(self, cycle: Cycle) -> list[Verdict] | None:
+        cluster = cycle.cluster
+        lonely = _without_friends(cycle)
+        beside_foes = _beside_foes(cycle)
+        unwanted = _unwanted(cycle)
+        if lonely is None and beside_foes is None and unwanted is None:
+            return None
+        # A node has one reason, the first of these that holds.
+        none = np.zeros(cluster.size, np.bool_)
+        lonely = none if lonely is None else lonely
+        beside_foes = none if beside_foes is None else beside_foes & ~lonely
+        unwanted = none if unwanted is None else unwanted & ~lonely & ~beside_foes
+        return [
+            Verdict(lonely, AFFINITY),
+            Verdict(beside_foes, ANTI_AFFINITY, Code.UNSCHEDULABLE),
+            Verdict(unwanted, EXISTING, Code.UNSCHEDULABLE),
+        ]
+
+    def score(self, cycle: Cycle) -> Numbers | None:
+        cluster, pod, nodes = cycle.cluster, cycle.pod, cycle.nodes
+        namespaces = cycle.objects.namespaces
+        parts: list[tuple[int, Term, Counts]] = []
+        for kind, sign in ((Kind.PREFERRED, 1), (Kind.PREFERRED_ANTI, -1)):
+            for weight, term in pod.terms_of_kind(kind):
+                parts.append((sign * weight, term, _matching(cycle, [term])))
+        for group in cluster.counts.groups(Kind.REQUIRED, Kind.PREFERRED, Kind.PREFERRED_ANTI):
+            if group.matches(pod, namespaces):
+                weight = -group.weight if group.kind is Kind.PREFERRED_ANTI else group.weight
+                if group.kind is Kind.REQUIRED:
+                    weight = HARD_WEIGHT
+                parts.append((weight, group.term, group.counts))
+        if not parts:
+            return None
+        raw = np.zeros(len(nodes), np.int64)
+        for weight, term, counts in parts:
+            raw += weight * _in_domain(cluster, term.topology_key, counts)[nodes]
+        lowest, spread = raw.min(), raw.max() - raw.min()
+        if spread == 0:
+            return None
+        scores: Numbers = (MAX_SCORE * ((raw - lowest) / spread)).astype(np.int64)
+        return scores
+
+    def helped_by(self, pod: PodInfo, change: Change) -> bool:
+        if change.subject is Subject.NODE:
+            return _helped_by_node(pod, change)
+        if change.subject is Subject.OWN_POD:
+            return bool(change.old.labels != change.new.labels)
+        return _helped_by_pod(pod, change)
+
+
+def _matching(cycle: Cycle, terms: list[Term]) -> Counts:
+    """Pods per node that match every one of the terms."""
+    namespaces = cycle.objects.namespaces
+    wanted = tuple((term.resolved(namespaces), term.selector) for term in terms)
+    return cycle.cluster.count_pods(wanted)
+
+
+def _in_domain(cluster: Cluster, topology_key: str, counts: Counts) -> Counts:
+    """For each node, the sum over its domain; 0 where it has none."""
+    column = cluster.label(topology_key)
+    return per_domain(column, counts, cluster.alive)[column.column]
+
+
+def _without_friends(cycle: Cycle) -> Mask | None:
+    """Nodes where a required affinity is not satisfied. Only a pod that matches all terms counts
+    as a friend. The first of a group of friends may go anywhere."""
+    cluster, pod = cycle.cluster, cycle.pod
+    terms = [term for _, term in pod.terms_of_kind(Kind.REQUIRED)]
+    if not terms:
+        return None
+    friends = _matching(cycle, terms)
+    rejected = np.zeros(cluster.size, np.bool_)
+    unlabelled = np.zeros(cluster.size, np.bool_)
+    exist = False
+    for term in terms:
+        found = _in_domain(cluster, term.topology_key, friends)
+        exist = exist or bool(found.any())
+        unlabelled |= cluster.label(term.topology_key).column < 0
+        rejected |= found == 0
+    if not exist and all(term.matches(pod, cycle.objects.namespaces) for term in terms):
+        return unlabelled
+    return rejected | unlabelled
+
+
+def _beside_foes(cycle: Cycle) -> Mask | None:
+    """Nodes in a domain with a pod that this one must be apart from."""
+    terms = cycle.pod.terms_of_kind(Kind.REQUIRED_ANTI)
+    if not terms:
+        return None
+    rejected = np.zeros(cycle.cluster.size, np.bool_)
+    for _, term in terms:
+        rejected |= _in_domain(cycle.cluster, term.topology_key, _matching(cycle, [term])) > 0
+    return rejected
+
+
+def _unwanted(cycle: Cycle) -> Mask | None:
+    """Nodes in a domain with a pod that must be apart from this one."""
+    rejected = None
+    for group in cycle.cluster.counts.groups(Kind.REQUIRED_ANTI):
+        if group.matches(cycle.pod, cycle.objects.namespaces):
+            there = _in_domain(cycle.cluster, group.term.topology_key, group.counts) > 0
+            rejected = there if rejected is None else rejected | there
+    return rejected
+
+
+def _helped_by_pod(pod: PodInfo, change: Change) -> bool:
+    """A friend came or became one, or a foe went. Selectors of namespaces are taken to match:
+    a try too many is better than one too few."""
+    old, new = change.old, change.new
+    friends = [term for _, term in pod.terms_of_kind(Kind.REQUIRED)]
+    if friends and _all_match(friends, new) and not _all_match(friends, old):
+        return True
+    # The last friend may have gone, and then the pod may be the first of its own kind.
+    if friends and new is None and _all_match(friends, old) and _all_match(friends, pod):
+        return True
+    return old is not None and _apart(pod, old) and not (new is not None and _apart(pod, new))
+
+
+def _apart(pod: PodInfo, other: PodInfo) -> bool:
+    """Whether one of the two keeps the other away."""
+    return any(
+        _may_match(term, second)
+        for first, second in ((pod, other), (other, pod))
+        for _, term in first.terms_of_kind(Kind.REQUIRED_ANTI)
+    )
+
+
+def _all_match(terms: list[Term], pod: PodInfo | None) -> bool:
+    return pod is not None and all(_may_match(term, pod) for term in terms)
+
+
+def _may_match(term: Term, pod: PodInfo) -> bool:
+    known = term.namespace_selector is not None or pod.namespace in term.namespaces
+    return known and term.selector.matches(pod.labels)
+
+
+def _helped_by_node(pod: PodInfo, change: Change) -> bool:
+    """A node came, or moved between domains, that matters to the pod."""
+    if change.action is Action.ADD:
+        return True
+    old: Node = change.old
+    new: Node = change.new
+    return old.metadata.labels != new.metadata.labels
