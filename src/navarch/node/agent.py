@@ -225,7 +225,14 @@ class NodeAgent:
         """Ends orphaned pods and deletes orphaned directories and cgroups."""
         states = await self._services.runtime.pods()
         orphans = [state for state in states if state.uid not in self._pods]
-        await asyncio.gather(*(self._end_orphan(state) for state in orphans))
+        outcomes = await asyncio.gather(
+            *(self._end_orphan(state) for state in orphans), return_exceptions=True
+        )
+        for state, outcome in zip(orphans, outcomes, strict=True):
+            if isinstance(outcome, RuntimeFailure):
+                log.warning("ending %s/%s: %s", state.namespace, state.name, outcome.message)
+            elif outcome is not None:
+                raise outcome
         for uid in self._services.volumes.known_pods():
             if uid not in self._pods:
                 await self._services.volumes.take_down(uid)
@@ -250,6 +257,9 @@ class NodeAgent:
         )
         for sandbox in state.sandboxes:
             await runtime.stop_sandbox(sandbox.id)
+        for container in state.containers:
+            await runtime.remove_container(container.id)
+        for sandbox in state.sandboxes:
             await runtime.remove_sandbox(sandbox.id)
 
     def _remove_orphaned_logs(self) -> None:

@@ -115,9 +115,15 @@ class View:
     """Containers (by id) that a probe wants killed."""
     retry_at: Mapping[str, float] = field(default_factory=dict)
     """Containers that could not be started for a reason of their own, and when to try again."""
-    restart_counts: Mapping[str, int] = field(default_factory=dict)
-    """Restart counts as the API knows them, for instances the runtime no longer has."""
+    next_attempts: Mapping[str, int] = field(default_factory=dict)
+    """Numbers of next instances as the API's status has it, for what the runtime has forgotten."""
     sandbox_retry_at: float = 0.0
+    interrupted: frozenset[str] = frozenset()
+    """Containers (by id) that never ran because the agent before this one was killed while it
+    started them: they are made again and count for nothing."""
+
+    def never_ran(self, record: ContainerRecord) -> bool:
+        return record.state is ContainerState.CREATED or record.id in self.interrupted
 
 
 @dataclass
@@ -236,7 +242,7 @@ def _plan_init(
             if not begun and not up:
                 return True, False
         elif spec.kind is ContainerKind.INIT and not begun:
-            if record is None or record.state is ContainerState.CREATED:
+            if record is None or view.never_ran(record):
                 _start(pod, state, view, result, spec, record)
                 return True, False
             if record.running:
@@ -270,7 +276,11 @@ def _plan_apps(
                 continue
             _start(pod, state, view, result, spec, record)
             pending = True
-        elif record.exited and not should_restart(pod, spec, record.exit_code):
+        elif (
+            record.exited
+            and not view.never_ran(record)
+            and not should_restart(pod, spec, record.exit_code)
+        ):
             continue
         else:
             _keep_running(pod, state, view, result, spec, record)
@@ -324,8 +334,8 @@ def _start(
     """Starts a container now, or notes what it waits for."""
     if spec.name in view.busy or SANDBOX in view.busy:
         return
-    if record is not None and record.state is ContainerState.CREATED:
-        # Made but never started (the agent was killed in between): begin again, as if it were not.
+    if record is not None and view.never_ran(record):
+        # The agent was killed in between: begin again, as if it were not there.
         result.actions.append(RemoveContainer(record.id, record.name, record.attempt))
         return
     failed_at = 0.0
@@ -357,8 +367,7 @@ def _next_attempt(state: PodState, view: View, name: str) -> int:
     attempts = [record.attempt for record in state.containers if record.name == name]
     if attempts:
         return max(attempts) + 1
-    known = view.restart_counts.get(name)
-    return 0 if known is None else known + 1
+    return view.next_attempts.get(name, 0)
 
 
 def _plan_end(pod: Pod, state: PodState, view: View) -> Plan:

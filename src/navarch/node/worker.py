@@ -19,7 +19,7 @@ from typing import Any
 
 from navarch.api.errors import ApiError
 from navarch.api.times import parse_time
-from navarch.api.types.core_v1 import Pod
+from navarch.api.types.core_v1 import Pod, PodStatus
 
 from .backoff import BackoffTable
 from .cri.values import PodState, RuntimeFailure
@@ -95,8 +95,24 @@ class _Memory:
     stopping_since: float | None = None
     held_off: dict[type, float] = field(default_factory=dict)
     """Until when (monotonic) no action of a kind is begun, after one has failed."""
+    interrupted: frozenset[str] | None = None
+    """Ids of containers that were found not started when the worker first looked."""
     hooked: set[str] = field(default_factory=set)
     """Ids of containers whose preStop hook has been begun."""
+
+
+def next_attempts(status: PodStatus) -> dict[str, int]:
+    """Which instance of each container comes next; one that never ran is made again."""
+    result = {}
+    for each in (*status.initContainerStatuses, *status.containerStatuses):
+        ended = each.state.terminated
+        if each.state.waiting is not None and each.lastState.terminated is not None:
+            ended = each.lastState.terminated
+            if ended.containerID != each.containerID:
+                ended = None
+        ran = each.state.running is not None or (ended is not None and bool(ended.startedAt))
+        result[each.name] = each.restartCount + 1 if ran else each.restartCount
+    return result
 
 
 class PodWorker:
@@ -190,6 +206,12 @@ class PodWorker:
         self._dirty = False
         states = await self._services.runtime.pods(self.pod.metadata.uid)
         self.state = states[0] if states else PodState(self.pod.metadata.uid)
+        if self._memory.interrupted is None:
+            self._memory.interrupted = frozenset(
+                each.id
+                for each in self.state.containers
+                if not each.started_at and not each.running
+            )
         for record in self.state.containers:
             if record.exited:
                 self._probes.forget(record.id)
@@ -240,14 +262,6 @@ class PodWorker:
             results = self._probes.results(record.id) if record.running else None
             if results is not None and results.failed is not None:
                 failed[record.id] = results.failed
-        counts = {
-            each.name: each.restartCount
-            for each in (
-                *self.pod.status.initContainerStatuses,
-                *self.pod.status.containerStatuses,
-            )
-            if each.containerID
-        }
         return View(
             now=self._clock.now().timestamp(),
             backoff=self._backoff,
@@ -256,8 +270,9 @@ class PodWorker:
             is_started=self._is_started,
             failed_probes=failed,
             retry_at=memory.retry_at,
-            restart_counts=counts,
+            next_attempts=next_attempts(self.pod.status),
             sandbox_retry_at=memory.sandbox_retry_at,
+            interrupted=memory.interrupted or frozenset(),
         )
 
     def _is_started(self, container_id: str) -> bool:
@@ -313,7 +328,7 @@ class PodWorker:
             ready=frozenset(ready),
             started=frozenset(started),
             messages=memory.messages,
-            hidden=frozenset(memory.hidden),
+            hidden=frozenset(memory.hidden) | (memory.interrupted or frozenset()),
             ended=ended,
             failure=memory.failure,
             start_time=self._seen_at,

@@ -84,7 +84,7 @@ never_sidecar = make_pod(restartPolicy="Never", **SIDECAR)
         pytest.param(two, state(), {"retry_at": {"a": NOW - 1}}, ["start a#0", "start b#0"],
                      id="time to try again"),
         pytest.param(plain, state(record(plain)), {}, [], id="running"),
-        pytest.param(plain, state(), {"restart_counts": {"main": 4}}, ["start main#5"],
+        pytest.param(plain, state(), {"next_attempts": {"main": 5}}, ["start main#5"],
                      id="the runtime has forgotten, the API has not"),
         pytest.param(plain, state(record(plain, exit_code=0)), {}, ["start main#1"],
                      id="always restarts success"),
@@ -96,6 +96,9 @@ never_sidecar = make_pod(restartPolicy="Never", **SIDECAR)
                      id="on failure: done"),
         pytest.param(plain, state(record(plain, state=ContainerState.CREATED)), {},
                      ["remove main#0"], id="made but not started"),
+        pytest.param(never, state(record(never, exit_code=128)),
+                     {"interrupted": frozenset({"main-0"})}, ["remove main#0"],
+                     id="the agent was killed while it started it"),
         pytest.param(plain, state(record(plain, state=ContainerState.UNKNOWN)), {},
                      ["start main#1"], id="the runtime has lost track"),
         pytest.param(plain, state(record(plain, annotations={

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
 from . import containerd_pb2 as containerd
@@ -46,6 +47,8 @@ M = TypeVar("M", bound=Message)
 
 _RUNTIME = "/runtime.v1.RuntimeService/"
 _IMAGES = "/runtime.v1.ImageService/"
+_TASKS = "/containerd.services.tasks.v1.Tasks/"
+_CRI_NAMESPACE = (("containerd-namespace", "k8s.io"),)
 _SUBSCRIBE = "/containerd.services.events.v1.Events/Subscribe"
 _OPTIONS = [
     ("grpc.max_receive_message_length", 16 << 20),
@@ -164,8 +167,37 @@ class CriRuntime:
 
     async def remove_container(self, container_id: str) -> None:
         request = pb.RemoveContainerRequest(container_id=container_id)
-        await self._end(_RUNTIME + "RemoveContainer", request, pb.RemoveContainerResponse)
+        method = _RUNTIME + "RemoveContainer"
+        try:
+            await self._end(method, request, pb.RemoveContainerResponse)
+        except RuntimeFailure as failure:
+            if failure.code != "FAILED_PRECONDITION":
+                raise
+            await self._clear_task(container_id)
+            await self._end(method, request, pb.RemoveContainerResponse)
         self._ended.pop(container_id, None)
+
+    async def _clear_task(self, container_id: str) -> None:
+        """Ends a task that containerd has but its CRI part has lost.
+
+        A start whose caller was killed is rolled back with the caller's cancelled context, which
+        may leave a task behind; the container then counts as exited and can never be removed.
+        """
+        kill = containerd.KillRequest(container_id=container_id, signal=9, all=True)
+        delete = containerd.DeleteTaskRequest(container_id=container_id)
+        for method, request in (("Kill", kill), ("Delete", delete)):
+            delay = 0.01
+            while True:
+                try:
+                    await self._call(_TASKS + method, request, Empty, metadata=_CRI_NAMESPACE)
+                except RuntimeFailure as failure:
+                    if failure.code == "FAILED_PRECONDITION" and delay < 1.0:
+                        await asyncio.sleep(delay)  # it is still on its way out
+                        delay *= 2
+                        continue
+                    if failure.code not in ("NOT_FOUND", "FAILED_PRECONDITION"):
+                        raise
+                break
 
     async def update_resources(
         self, container_id: str, resources: pb.LinuxContainerResources
@@ -240,12 +272,12 @@ class CriRuntime:
 
     async def _containerd_events(self) -> AsyncIterator[str]:
         request = containerd.SubscribeRequest(filters=['topic=="/tasks/exit"'])
-        metadata = (("containerd-namespace", "k8s.io"),)
         pending: set[asyncio.Task[str]] = set()
         ready: asyncio.Queue[str] = asyncio.Queue()
 
         async def receive() -> None:
-            async for envelope in self._stream(_SUBSCRIBE, request, containerd.Envelope, metadata):
+            stream = self._stream(_SUBSCRIBE, request, containerd.Envelope, _CRI_NAMESPACE)
+            async for envelope in stream:
                 event = containerd.TaskEvent.FromString(envelope.event.value)
                 if event.id not in ("", event.container_id):
                     continue  # a process that was run in a container beside its first one
@@ -351,7 +383,13 @@ class CriRuntime:
     # Calls
 
     async def _call(
-        self, method: str, request: Message, response: type[M], *, timeout: float | None = 0.0
+        self,
+        method: str,
+        request: Message,
+        response: type[M],
+        *,
+        timeout: float | None = 0.0,
+        metadata: tuple[tuple[str, str], ...] = (),
     ) -> M:
         call = self._methods.get(method)
         if call is None:
@@ -362,7 +400,8 @@ class CriRuntime:
                 response_deserializer=response.FromString,
             )
         try:
-            result: M = await call(request, timeout=self._timeout if timeout == 0.0 else timeout)
+            limit = self._timeout if timeout == 0.0 else timeout
+            result: M = await call(request, timeout=limit, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from error
         return result
