@@ -148,6 +148,10 @@ def _hide(hidden: Path, shown: Path) -> None:
         kernel.mount("tmpfs", hidden, "tmpfs", flags, "size=64k,mode=755")
         shown.mkdir(parents=True)
         kernel.mount(f"/proc/self/fd/{descriptor}", shown, flags=kernel.MS_BIND | kernel.MS_REC)
+        # A peer group of its own: as a peer of the root, every volume mounted below would be
+        # mounted a second time, in the covered place, and listed twice.
+        kernel.mount("none", shown, flags=kernel.MS_PRIVATE)
+        kernel.mount("none", shown, flags=kernel.MS_SHARED)
     finally:
         os.close(descriptor)
 
