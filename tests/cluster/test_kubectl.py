@@ -1,0 +1,371 @@
+"""kubectl against a cluster with real containers: everything that needs a node behind the API."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.cluster.machine import SHELL_IMAGE, Machine, pod
+from tests.images.busybox import build_busybox
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root"),
+    pytest.mark.skipif(shutil.which("containerd") is None, reason="run: navarch setup"),
+    pytest.mark.skipif(shutil.which("kubectl") is None, reason="run: navarch setup"),
+]
+
+NAME = "kubectl"
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
+    found = Machine(home / "home", home / "kubeconfig")
+    archive = build_busybox(home / "shell.tar", SHELL_IMAGE)
+    try:
+        found.navarch("start", "-p", NAME)
+        found.navarch("image", "load", "-p", NAME, str(archive))
+        yield found
+    finally:
+        found.navarch("delete", "--all", expect=None)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def run(machine: Machine, name: str, command: str, **spec: object) -> None:
+    """A pod that runs a line of shell, and is ready."""
+    machine.kubectl("apply", "-f", "-", feed=pod(name, command, **spec))
+    machine.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+
+
+FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
+
+
+def test_run_get_describe_and_events(machine: Machine) -> None:
+    machine.kubectl(
+        "run", "hello", f"--image={SHELL_IMAGE}", "--image-pull-policy=Never", "--restart=Never",
+        "--labels=app=hello", "--env=NAME=world", "--", "sh", "-c", "echo hello $NAME",
+    )  # fmt: skip
+    machine.kubectl(
+        "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/hello", "--timeout=60s"
+    )
+    assert machine.kubectl("logs", "hello") == "hello world\n"
+    table = machine.kubectl("get", "pod", "hello")
+    assert re.search(r"hello +0/1 +Completed +0 ", table), table
+    wide = machine.kubectl("get", "pod", "hello", "-o", "wide")
+    assert NAME in wide and "NOMINATED NODE" in wide
+    described = machine.kubectl("describe", "pod", "hello")
+    for reason in ("Scheduled", "Pulled", "Created", "Started"):
+        assert re.search(rf"Normal +{reason} ", described), described
+    events = machine.kubectl("get", "events", "--field-selector=involvedObject.name=hello")
+    assert "Successfully assigned default/hello to kubectl" in events
+    assert "Container started" in events or "Started container" in events
+    machine.kubectl("delete", "pod", "hello")
+    assert "NotFound" in machine_error(machine, "get", "pod", "hello")
+
+
+def machine_error(machine: Machine, *words: str) -> str:
+    result = subprocess.run(
+        ["kubectl", *words], env=machine.environment(), capture_output=True, text=True, check=False
+    )
+    assert result.returncode, result.stdout
+    return result.stderr
+
+
+def test_logs(machine: Machine) -> None:
+    command = "for i in 1 2 3 4 5; do echo line $i; done; exec sleep 1000000"
+    run(machine, "talker", command)
+    assert machine.kubectl("logs", "talker", "--tail=2") == "line 4\nline 5\n"
+    stamped = machine.kubectl("logs", "talker", "--timestamps", "--tail=1")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z line 5\n", stamped), stamped
+    assert machine.kubectl("logs", "talker", "--since=1h").count("\n") == 5
+    assert machine.kubectl("logs", "talker", "--limit-bytes=4") == "line"
+    assert machine.kubectl("logs", "-l", "app=talker", "--prefix", "--tail=1").startswith("[pod/")
+    assert "container nothing is not valid" in machine_error(
+        machine, "logs", "talker", "-c", "nothing"
+    )
+
+
+def test_logs_follow_to_the_end_and_all_containers(machine: Machine) -> None:
+    manifest = {
+        "containers": [
+            {
+                "name": name,
+                "image": SHELL_IMAGE,
+                "imagePullPolicy": "Never",
+                "command": ["sh", "-c", f"for i in 1 2 3; do echo {name} $i; sleep 0.3; done"],
+            }
+            for name in ("one", "two")
+        ],
+        "restartPolicy": "Never",
+    }
+    machine.kubectl("apply", "-f", "-", feed=pod("pair", "", **manifest))
+    machine.kubectl("wait", "--for=condition=PodReadyToStartContainers", "pod/pair")
+    machine.kubectl("wait", "--for=jsonpath={.status.startTime}", "pod/pair")
+    wait_for_start(machine, "pair")
+    followed = machine.kubectl("logs", "-f", "pair", "--all-containers")
+    assert sorted(followed.splitlines()) == sorted(
+        f"{name} {i}" for name in ("one", "two") for i in (1, 2, 3)
+    )
+
+
+def wait_for_start(machine: Machine, name: str) -> None:
+    """Both containers have started, whatever they do since."""
+    for number in (0, 1):
+        machine.kubectl(
+            "wait", f"--for=jsonpath={{.status.containerStatuses[{number}].containerID}}",
+            f"pod/{name}", "--timeout=60s",
+        )  # fmt: skip
+
+
+def test_previous_logs_and_crash_loop(machine: Machine) -> None:
+    machine.kubectl("apply", "-f", "-", feed=pod("crash", "echo attempt; exit 3"))
+    machine.kubectl(
+        "wait", "--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}"
+        "=CrashLoopBackOff", "pod/crash", "--timeout=60s",
+    )  # fmt: skip
+    assert machine.kubectl("logs", "crash", "--previous") == "attempt\n"
+    assert "CrashLoopBackOff" in machine.kubectl("get", "pod", "crash")
+    described = machine.kubectl("describe", "pod", "crash")
+    assert re.search(r"Last State: +Terminated\n +Reason: +Error\n +Exit Code: +3", described)
+    assert "Back-off restarting failed container" in described
+    machine.kubectl("delete", "pod", "crash", "--now")
+
+
+def test_exec(machine: Machine) -> None:
+    run(machine, "shell", FOREVER)
+    assert machine.kubectl("exec", "shell", "--", "echo", "out") == "out\n"
+    big = "x" * 300_000
+    assert machine.kubectl("exec", "-i", "shell", "--", "cat", feed=big) == big
+    failed = subprocess.run(
+        ["kubectl", "exec", "shell", "--", "sh", "-c", "echo bad >&2; exit 7"],
+        env=machine.environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert failed.returncode == 7
+    assert failed.stderr.startswith("bad\n")
+    assert "executable file not found" in machine_error(machine, "exec", "shell", "--", "nothing")
+
+
+def on_terminal(machine: Machine, words: list[str], keys: bytes, until: bytes) -> bytes:
+    """Run kubectl on a terminal, type, and read until a text appears."""
+    main, other = pty.openpty()
+    process = subprocess.Popen(
+        ["kubectl", *words], env=machine.environment(), stdin=other, stdout=other, stderr=other
+    )
+    os.close(other)
+    seen = b""
+    typed = False
+    try:
+        deadline = time.monotonic() + 30
+        while until not in seen:
+            assert time.monotonic() < deadline, seen
+            if not select.select([main], [], [], 1.0)[0]:
+                continue
+            seen += os.read(main, 65536)
+            if not typed:
+                os.write(main, keys)
+                typed = True
+        return seen
+    finally:
+        process.terminate()
+        process.wait(10)
+        os.close(main)
+
+
+def test_exec_and_attach_on_a_terminal(machine: Machine) -> None:
+    run(machine, "terminal", FOREVER)
+    seen = on_terminal(
+        machine, ["exec", "-it", "terminal", "--", "sh"], b"tty; echo 6*7=$((6*7))\n", b"6*7=42"
+    )
+    assert b"/dev/pts" in seen
+    container = {
+        "name": "main",
+        "image": SHELL_IMAGE,
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", "echo ready; cat; sleep 1000000"],
+        "stdin": True,
+        "tty": True,
+    }
+    run(machine, "attached", "", containers=[container])
+    seen = on_terminal(machine, ["attach", "-it", "attached"], b"echoed text\n", b"echoed text")
+    assert b"echoed text" in seen
+
+
+def test_copy(machine: Machine, tmp_path: Path) -> None:
+    run(machine, "files", FOREVER)
+    folder = tmp_path / "folder"
+    (folder / "deep").mkdir(parents=True)
+    content = os.urandom(200_000)
+    (folder / "deep" / "file").write_bytes(content)
+    machine.kubectl("cp", str(folder), "files:/tmp/folder")
+    assert machine.kubectl("exec", "files", "--", "ls", "/tmp/folder/deep") == "file\n"
+    machine.kubectl("cp", "files:/tmp/folder/deep/file", str(tmp_path / "back"))
+    assert (tmp_path / "back").read_bytes() == content
+
+
+def serving(name: str, text: str, **container: object) -> dict[str, object]:
+    """A container that answers HTTP with a text."""
+    script = f"mkdir /www && echo {text} > /www/index.html && exec httpd -f -p 8080 -h /www"
+    return {
+        "name": name,
+        "image": SHELL_IMAGE,
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", script],
+        "ports": [{"name": "http", "containerPort": 8080}],
+        "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1},
+        **container,
+    }
+
+
+def fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        text: str = response.read().decode()
+    return text
+
+
+def test_port_forward_and_api_proxy(machine: Machine) -> None:
+    run(machine, "web", "", containers=[serving("main", "forwarded")])
+    with subprocess.Popen(
+        ["kubectl", "port-forward", "pod/web", ":8080"],
+        env=machine.environment(), stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            port = re.search(r"127\.0\.0\.1:(\d+)", line)
+            assert port, line
+            for _ in range(3):
+                assert fetch(f"http://127.0.0.1:{port[1]}/") == "forwarded\n"
+        finally:
+            process.terminate()
+            process.wait(10)
+    raw = machine.kubectl("get", "--raw", "/api/v1/namespaces/default/pods/web:8080/proxy/")
+    assert raw == "forwarded\n"
+
+
+def test_deployment_from_create_to_undo(machine: Machine) -> None:
+    """create, expose, scale, set image and env, rollout in all its forms, and a Service that
+    answers all the time."""
+    spec = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "shop"},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"app": "shop"}},
+            "template": {
+                "metadata": {"labels": {"app": "shop"}},
+                "spec": {
+                    "containers": [serving("main", "$VERSION", env=[version("one")])],
+                    "terminationGracePeriodSeconds": 1,
+                },
+            },
+        },
+    }
+    import json
+
+    machine.kubectl("apply", "-f", "-", feed=json.dumps(spec))
+    assert "successfully rolled out" in machine.kubectl("rollout", "status", "deploy/shop")
+    machine.kubectl(
+        "expose", "deploy", "shop", "--port=80", "--target-port=http", "--type=NodePort"
+    )
+    service = machine.get("service", "shop")
+    address = machine.navarch("ip", "-p", NAME).strip()
+    urls = [
+        f"http://{service['spec']['clusterIP']}/",
+        f"http://{address}:{service['spec']['ports'][0]['nodePort']}/",
+    ]
+    eventually_serves(urls, "one\n")
+    run(machine, "asker", FOREVER)
+    inside = machine.kubectl(
+        "exec", "asker", "--", "wget", "-q", "-O", "-", "http://shop.default.svc.cluster.local/"
+    )
+    assert inside == "one\n"
+    machine.kubectl("scale", "deploy/shop", "--replicas=3")
+    machine.kubectl("rollout", "status", "deploy/shop")
+    assert machine.get("deploy", "shop")["status"]["availableReplicas"] == 3
+    machine.kubectl("set", "env", "deploy/shop", "VERSION=two")
+    machine.kubectl("rollout", "status", "deploy/shop")
+    eventually_serves(urls, "two\n")
+    history = machine.kubectl("rollout", "history", "deploy/shop")
+    assert re.search(r"^1 .*\n2 ", history, re.MULTILINE), history
+    machine.kubectl("rollout", "undo", "deploy/shop")
+    machine.kubectl("rollout", "status", "deploy/shop")
+    eventually_serves(urls, "one\n")
+    before = {pod["metadata"]["uid"] for pod in machine.get("pods", "-l", "app=shop")["items"]}
+    machine.kubectl("rollout", "restart", "deploy/shop")
+    machine.kubectl("rollout", "status", "deploy/shop")
+    alive = [
+        pod["metadata"]["uid"]
+        for pod in machine.get("pods", "-l", "app=shop")["items"]
+        if "deletionTimestamp" not in pod["metadata"]
+    ]
+    assert len(alive) == 3 and not before & set(alive)
+    machine.kubectl("set", "image", "deploy/shop", "main=navarch.local/nothing:1")
+    text = machine_error(machine, "rollout", "status", "deploy/shop", "--timeout=4s")
+    assert "timed out" in text
+    assert "ErrImageNeverPull" in machine.kubectl("get", "pods", "-l", "app=shop")
+    eventually_serves(urls, "one\n")
+    machine.kubectl("rollout", "undo", "deploy/shop")
+    machine.kubectl("rollout", "status", "deploy/shop")
+    everything = machine.kubectl("get", "all")
+    for line in ("pod/shop-", "service/shop", "deployment.apps/shop", "replicaset.apps/shop-"):
+        assert line in everything
+    machine.kubectl("delete", "deploy,service", "shop")
+    machine.kubectl("wait", "--for=delete", "pod", "-l", "app=shop", "--timeout=60s")
+
+
+def version(text: str) -> dict[str, str]:
+    return {"name": "VERSION", "value": text}
+
+
+def eventually_serves(urls: list[str], expected: str) -> None:
+    deadline = time.monotonic() + 20
+    while {fetch(url) for url in urls for _ in range(5)} != {expected}:
+        assert time.monotonic() < deadline, [fetch(url) for url in urls]
+
+
+def test_headless_service_and_hostnames(machine: Machine) -> None:
+    import json
+
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "db"},
+        "spec": {"clusterIP": "None", "selector": {"app": "db-0"}, "ports": [{"port": 5432}]},
+    }
+    machine.kubectl("apply", "-f", "-", feed=json.dumps(service))
+    run(machine, "db-0", FOREVER, hostname="db-0", subdomain="db")
+    address = machine.get("pod", "db-0")["status"]["podIP"]
+    run(machine, "resolver", FOREVER)
+    for name in ("db.default.svc.cluster.local", "db-0.db.default.svc.cluster.local"):
+        machine.kubectl(
+            "exec", "resolver", "--", "sh", "-c",
+            f"for i in $(seq 100); do nslookup {name} | grep -q 'Address: {address}' && exit 0; "
+            "sleep 0.1; done; exit 1",
+        )  # fmt: skip
+    assert "db-0.db.default.svc.cluster.local" in machine.kubectl(
+        "exec", "db-0", "--", "hostname", "-f"
+    )
+
+
+def test_refused_addresses(machine: Machine) -> None:
+    """What nobody serves is refused at once, and does not leave the node."""
+    run(machine, "prober", FOREVER)
+    service = machine.get("service", "kubernetes")["spec"]["clusterIP"]
+    unused = service.rsplit(".", 1)[0] + ".250"
+    began = time.monotonic()
+    text = machine_error(machine, "exec", "prober", "--", "nc", "-w", "20", unused, "80")
+    assert "refused" in text, text
+    assert time.monotonic() - began < 10
