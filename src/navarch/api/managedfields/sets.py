@@ -23,11 +23,6 @@ def is_member(node: Node) -> bool:
     return not node or SELF in node
 
 
-def is_empty(fields: Node) -> bool:
-    """Whether a set (its root node) has no members."""
-    return not fields
-
-
 def _node(children: Node, member: bool) -> Node | None:
     """A node out of its parts; None if it is neither a member nor has any below."""
     if not children:

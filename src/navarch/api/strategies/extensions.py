@@ -1,5 +1,5 @@
-"""What extends the API: custom resource definitions, API services, admission webhooks and policies,
-and the custom resources themselves."""
+"""What extends the API: custom resource definitions, API services, admission webhooks and
+policies."""
 
 from __future__ import annotations
 
@@ -55,26 +55,6 @@ class CustomResourceDefinitionStrategy(GenericStrategy):
         if subresource:
             return definition_rules.validate_definition_status(obj)
         return definition_rules.validate_definition_update(obj, old)
-
-
-class CustomResourceStrategy(GenericStrategy):
-    """A custom resource. Without a status subresource, `status` is data like any other."""
-
-    allow_unconditional_update = False
-    has_generation = True
-    status_keeps_metadata = True
-
-    def __init__(self, has_status: bool) -> None:
-        self.status_is_subresource = has_status
-
-    def desired_state(self, obj: Object) -> Object:
-        state = super().desired_state(obj)
-        if not self.status_is_subresource and "status" in obj:
-            state["status"] = obj["status"]
-        return state
-
-    def empty_status(self, obj: Object) -> Object | None:
-        return None
 
 
 class APIServiceStrategy(GenericStrategy):

@@ -76,12 +76,6 @@ class GenericStrategy(Strategy):
             obj["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
 
 
-class GenerationStrategy(GenericStrategy):
-    """A plain kind that counts its generations."""
-
-    has_generation = True
-
-
 def keep(obj: Object, old: Object, key: str) -> None:
     """Take over field `key` of the old object, or its absence."""
     if key in old:

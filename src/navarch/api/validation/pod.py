@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from navarch.api import names
-from navarch.api.errors import forbidden_field, invalid, not_supported, required
+from navarch.api.errors import forbidden_field, invalid
 from navarch.api.patch.common import copy_json
 from navarch.api.strategies.podspec import quality_of_service
 from navarch.api.validation.common import (
@@ -361,14 +361,3 @@ def _restore_resources(container: Object, source: Object) -> None:
             resources.pop(kind, None)
     if not resources and "resources" not in source:
         del container["resources"]
-
-
-def validate_binding_target(binding: Object) -> Errors:
-    """The target of a Binding: a node."""
-    errors: Errors = []
-    target = binding.get("target") or {}
-    if target.get("kind") not in (None, "", "Node"):
-        errors.append(not_supported("target.kind", target["kind"], ("Node", "<empty>")))
-    if not target.get("name"):
-        errors.append(required("target.name"))
-    return errors
