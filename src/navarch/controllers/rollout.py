@@ -95,7 +95,8 @@ def shrink_old(deployment: Deployment, new: ReplicaSet, old: Sequence[ReplicaSet
         taken = min(removable, max(0, unready), remaining[rs.metadata.name])
         remaining[rs.metadata.name] -= taken
         removable -= taken
-    available = sum(rs.status.availableReplicas for rs in (*old, new))
+    # A set that was just made smaller still reports pods that are about to go: they do not count.
+    available = sum(min(rs.status.availableReplicas, replicas_of(rs)) for rs in (*old, new))
     spare = available - least
     for rs in ordered:
         taken = min(max(0, spare), remaining[rs.metadata.name])

@@ -106,6 +106,13 @@ def test_bounds(replicas: int, surge: int | str, away: int | str, expected: Boun
             {"old": 2},
             id="unready old ones go first",
         ),
+        pytest.param(
+            deployment(4, 1, 1),
+            rs("new", 2, 1),
+            [rs("old", 3, 4)],
+            {"old": 2},
+            id="pods that are about to go are not relied on",
+        ),
         pytest.param(deployment(3), rs("new", 3), [rs("old", 0)], {}, id="done"),
         pytest.param(deployment(3), rs("new", 5), [], {"new": 3}, id="too many"),
     ],
