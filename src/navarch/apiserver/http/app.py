@@ -9,13 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 
-from navarch.api.errors import ApiError, internal_error, method_not_allowed, unauthorized
+from navarch.api.errors import (
+    ApiError,
+    bad_request,
+    internal_error,
+    method_not_allowed,
+    unauthorized,
+)
 from navarch.apiserver.authentication.impersonation import impersonate
 from navarch.apiserver.authorization import require
 from navarch.apiserver.contracts import ANONYMOUS, Attributes
@@ -34,6 +41,7 @@ PathHandler = Callable[[Core, Call], Awaitable[web.StreamResponse]]
 ResourceHandler = Callable[[Core, Call, Resource], Awaitable[web.StreamResponse]]
 VirtualHandler = Callable[[Core, Call], Awaitable[web.StreamResponse]]
 
+_BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _RESOURCE_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -102,6 +110,12 @@ class App:
 
     async def _serve(self, call: Call) -> web.StreamResponse:
         request = call.request
+        if "%" in request.raw_path and _BAD_ESCAPE.search(request.raw_path.partition("?")[0]):
+            raise bad_request("invalid URL escape")
+        if request.version < HttpVersion10:
+            raise bad_request("HTTP before 1.0 is not spoken")
+        if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+            raise ApiError(417, "", "the server meets no expectation but 100-continue")
         certificate = self.core.connection_of(request).peer_certificate
         security = self.core.secured
         user = await security.authenticator.authenticate(request.headers, certificate)

@@ -45,6 +45,10 @@ async def read_body(request: BaseRequest, limit: int = BODY_LIMIT) -> bytes:
     length = request.content_length
     if length is not None and length > limit:
         raise too_large(limit)
+    if "Expect" in request.headers and not content.is_eof():
+        # The client sends its body only when it hears that it is wanted.
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
     body = content.read_nowait(-1) if content.is_eof() else await _read_slowly(request, limit)
     if len(body) > limit:
         raise too_large(limit)

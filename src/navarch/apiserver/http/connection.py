@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 REQUEST_HEAD_SECONDS = 32.0
 IDLE_SECONDS = 180.0
 MAX_HEADER_BYTES = 1024 * 1024
+LINGER_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class Connection(RequestHandler):
     """A connection and what is known about its peer."""
 
-    __slots__ = ("_head_timer", "on_lost", "peer_certificate")
+    __slots__ = ("_head_timer", "_refused", "on_lost", "peer_certificate")
 
     def __init__(self, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -36,6 +39,8 @@ class Connection(RequestHandler):
         self.on_lost: set[Callable[[], None]] = set()
         """Called once when the connection is gone."""
         self._head_timer: asyncio.TimerHandle | None = None
+        self._refused = b""
+        """The beginning of what could not be parsed; what follows it is not looked at."""
 
     @property
     def is_taken_over(self) -> bool:
@@ -50,9 +55,13 @@ class Connection(RequestHandler):
         self._head_timer = self._loop.call_later(REQUEST_HEAD_SECONDS, self._head_late)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         before = self._request_count
         super().data_received(data)
         if self._request_count != before:
+            if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+                self._refused = data[:4096]
             if self._head_timer is not None:
                 self._head_timer.cancel()
                 self._head_timer = None
@@ -95,16 +104,45 @@ class Connection(RequestHandler):
             status = 431
         elif status == 500:
             log.error("failure outside of any handler", exc_info=exc)
-        text = f"{status} {_PHRASES.get(status, 'Bad Request')}"
-        response = web.Response(status=status, text=text, content_type="text/plain")
-        response.force_close()
-        return response
+        elif status == 400:
+            status = _status_of(self._refused)
+        return Refusal(self.transport, status)
 
 
-_PHRASES = {
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-}
+class Refusal(web.Response):
+    """A bare status to a peer that does not speak HTTP well. The connection is closed a little
+    later: to close it while the peer still sends would take the answer away from it."""
+
+    def __init__(self, transport: asyncio.Transport | None, status: int) -> None:
+        text = f"{status} {HTTPStatus(status).phrase}"
+        super().__init__(status=status, text=text, content_type="text/plain")
+        self.force_close()
+        self._transport = transport
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        await super().write_eof(data)
+        transport = self._transport
+        if transport is not None and transport.can_write_eof() and not transport.is_closing():
+            transport.write_eof()
+            await asyncio.sleep(LINGER_SECONDS)
+
+
+_REQUEST_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ \S+ HTTP/(\d)\.\d\r?\n")
+_OTHER_CODING = re.compile(rb"\ntransfer-encoding:(?![ \t]*chunked)", re.IGNORECASE)
+_METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"TRACE ")
+
+
+def _status_of(head: bytes) -> int:
+    """The status for a head that aiohttp finds bad: 400, unless it is well made and asks for what
+    nobody here knows."""
+    line = _REQUEST_LINE.match(head)
+    if line is None:
+        return 400
+    if line[1] != b"1":
+        return 505
+    if not head.startswith((*_METHODS, b"CONNECT ")):
+        return 405
+    return 501 if _OTHER_CODING.search(head) else 400
 
 
 class FrontServer(web.Server):

@@ -83,11 +83,16 @@ class Registry:
         """By resource name: called for a valid object of a create or update, may allocate."""
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.chooser = random.SystemRandom()
+        self._second = (datetime.min.replace(tzinfo=UTC), "")
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By key: held by the one of those who lost a race that tries again."""
 
     def timestamp(self) -> str:
-        return self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        """Now, as objects show it; written out once a second."""
+        now = self.now().replace(microsecond=0)
+        if now != self._second[0]:
+            self._second = (now, now.strftime("%Y-%m-%dT%H:%M:%SZ"))
+        return self._second[1]
 
     # ---- reading
 

@@ -1,0 +1,140 @@
+"""Custom resources from their definition to their end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tests.api.conftest import Api
+
+Object = dict[str, Any]
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+FOOS = "/apis/ex.io/v1/namespaces/default/foos"
+
+SCHEMA: Object = {
+    "type": "object",
+    "properties": {
+        "spec": {
+            "type": "object",
+            "properties": {
+                "size": {"type": "integer", "minimum": 1},
+                "color": {"type": "string", "default": "red"},
+                "replicas": {"type": "integer"},
+            },
+        },
+        "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+    },
+}
+
+
+def definition() -> Object:
+    scale = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": SCHEMA},
+        "subresources": {"status": {}, "scale": scale},
+        "selectableFields": [{"jsonPath": ".spec.color"}],
+    }
+    old = {"name": "v1beta1", "served": True, "storage": False, "schema": version["schema"]}
+    return {
+        "metadata": {"name": "foos.ex.io"},
+        "spec": {
+            "group": "ex.io",
+            "scope": "Namespaced",
+            "names": {"plural": "foos", "singular": "foo", "kind": "Foo", "shortNames": ["fo"]},
+            "versions": [version, old],
+        },
+    }
+
+
+async def define(api: Api) -> None:
+    """Make the definition and wait until it is established."""
+    async with api.watch(DEFINITIONS + "?watch=1") as events:
+        (await api.post(DEFINITIONS, definition())).ok(201)
+        async with asyncio.timeout(5):
+            async for event in events:
+                conditions = event["object"]["status"].get("conditions") or ()
+                if any(
+                    each["type"] == "Established" and each["status"] == "True"
+                    for each in conditions
+                ):
+                    return
+
+
+def foo(name: str, **spec: Any) -> Object:
+    return {
+        "apiVersion": "ex.io/v1",
+        "kind": "Foo",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+async def test_objects_are_defaulted_pruned_and_checked(api: Api) -> None:
+    await define(api)
+    made = await api.post(FOOS, foo("a", size=3, odd=1))
+    assert made.ok(201)["spec"] == {"size": 3, "color": "red"}
+    assert 'unknown field \\"spec.odd\\"' in made.headers["Warning"]
+    strict = await api.post(FOOS + "?fieldValidation=Strict", foo("b", odd=1))
+    assert (strict.status, strict.json["reason"]) == (400, "BadRequest")
+    bad = await api.post(FOOS, foo("b", size=0))
+    assert (bad.status, bad.json["details"]["causes"][0]["field"]) == (422, "spec.size")
+    other = await api.post(FOOS, {**foo("b"), "kind": "Bar"})
+    assert other.status in (400, 422)
+    strategic = await api.patch(f"{FOOS}/a", {"spec": {"size": 4}}, kind="strategic")
+    assert strategic.status == 415
+    assert (await api.get(f"{FOOS}/a")).ok()["metadata"]["generation"] == 1
+
+
+async def test_watch_status_scale_and_selection(api: Api) -> None:
+    await define(api)
+    async with api.watch(FOOS + "?watch=1&fieldSelector=spec.color%3Dblue") as events:
+        (await api.post(FOOS, foo("a", size=1))).ok(201)
+        (await api.patch(f"{FOOS}/a", {"spec": {"color": "blue", "replicas": 2}})).ok()
+        (await api.patch(f"{FOOS}/a/status", {"status": {"replicas": 1}, "spec": {}})).ok()
+        async with asyncio.timeout(5):
+            seen = [await anext(events) for _ in range(2)]
+    assert [each["type"] for each in seen] == ["ADDED", "MODIFIED"]
+    assert seen[1]["object"]["apiVersion"] == "ex.io/v1"
+    scale = (await api.get(f"{FOOS}/a/scale")).ok()
+    assert (scale["spec"]["replicas"], scale["status"]["replicas"]) == (2, 1)
+    unversioned = foo("a", size=5)
+    assert (await api.put(f"{FOOS}/a", unversioned)).status == 422
+    old = (await api.get("/apis/ex.io/v1beta1/namespaces/default/foos")).ok()
+    assert [each["apiVersion"] for each in old["items"]] == ["ex.io/v1beta1"]
+
+
+async def test_apply_to_a_custom_resource(api: Api) -> None:
+    await define(api)
+    wanted = foo("a", size=1)
+    query = "?fieldManager=m1"
+    (await api.patch(f"{FOOS}/a{query}", wanted, kind="apply")).ok(201)
+    same = (await api.patch(f"{FOOS}/a{query}", wanted, kind="apply")).ok(200)
+    assert same["metadata"]["generation"] == 1
+    other = await api.patch(f"{FOOS}/a?fieldManager=m2", foo("a", size=2), kind="apply")
+    assert (other.status, other.json["reason"]) == (409, "Conflict")
+
+
+async def test_discovery_shows_them_and_forgets_them(api: Api) -> None:
+    await define(api)
+    listed = (await api.get("/apis/ex.io/v1")).ok()["resources"]
+    assert [each["name"] for each in listed] == ["foos", "foos/scale", "foos/status"]
+    assert (await api.get("/apis/ex.io")).ok()["preferredVersion"]["version"] == "v1"
+    (await api.post(FOOS, foo("a"))).ok(201)
+    async with api.watch(DEFINITIONS + "?watch=1") as events:
+        marked = (await api.delete(f"{DEFINITIONS}/foos.ex.io")).ok(200)
+        assert marked["metadata"]["finalizers"]
+        async with asyncio.timeout(10):
+            async for event in events:
+                if event["type"] == "DELETED":
+                    break
+    core = api.server.core
+    async with asyncio.timeout(5):
+        while core.catalog.find("ex.io", "v1", "foos") is not None:
+            await asyncio.sleep(0)
+    assert (await api.get("/apis/ex.io/v1")).status == 404
+    assert (await api.get(FOOS)).body == b"404 page not found\n"
+    left = await core.store.range("/registry/ex.io/")
+    assert not left.items

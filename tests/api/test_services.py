@@ -1,0 +1,87 @@
+"""Addresses and node ports of Services, and the server's own Service."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tests.api.conftest import Api
+
+Object = dict[str, Any]
+PATH = "/api/v1/namespaces/default/services"
+ADDRESSES = "/apis/networking.k8s.io/v1/ipaddresses"
+
+
+def service(name: str, **spec: Any) -> Object:
+    ports = [{"port": 80}]
+    return {"metadata": {"name": name}, "spec": {"ports": ports, "selector": {"a": "b"}, **spec}}
+
+
+async def addresses(api: Api) -> set[str]:
+    return {each["metadata"]["name"] for each in (await api.get(ADDRESSES)).ok()["items"]}
+
+
+async def test_an_address_lives_as_long_as_its_service(api: Api) -> None:
+    made = (await api.post(PATH, service("a"))).ok(201)["spec"]
+    assert made["clusterIPs"] == [made["clusterIP"]]
+    assert made["clusterIP"].startswith("10.96.")
+    assert made["clusterIP"] in await addresses(api)
+    taken = await api.post(PATH, service("b", clusterIP=made["clusterIP"]))
+    assert taken.status == 422
+    assert "already allocated" in taken.json["message"]
+    async with api.watch(ADDRESSES + "?watch=1&resourceVersion=0") as events:
+        await api.delete(f"{PATH}/a")
+        async with asyncio.timeout(5):
+            async for event in events:
+                if event["type"] == "DELETED":
+                    assert event["object"]["metadata"]["name"] == made["clusterIP"]
+                    break
+    (await api.post(PATH, service("b", clusterIP=made["clusterIP"]))).ok(201)
+
+
+async def test_refused_services_keep_nothing(api: Api) -> None:
+    before = await addresses(api)
+    refused = await api.post(PATH, service("a", type="NodePort", ports=[{"port": 0}]))
+    assert refused.status == 422
+    (await api.post(PATH + "?dryRun=All", service("b"))).ok(201)
+    assert (await api.post(PATH, service("c", clusterIP="192.168.1.1"))).status == 422
+    assert await addresses(api) == before
+
+
+async def test_node_ports(api: Api) -> None:
+    ports = [
+        {"name": "a", "port": 53, "protocol": "TCP"},
+        {"name": "b", "port": 53, "protocol": "UDP"},
+        {"name": "c", "port": 80, "nodePort": 30080},
+    ]
+    made = (await api.post(PATH, service("a", type="NodePort", ports=ports))).ok(201)
+    numbers = [each["nodePort"] for each in made["spec"]["ports"]]
+    assert numbers[0] == numbers[1] != numbers[2] == 30080
+    again = service("b", type="NodePort", ports=[{"port": 80, "nodePort": 30080}])
+    taken = await api.post(PATH, again)
+    cause = taken.json["details"]["causes"][0]
+    assert (taken.status, cause["field"]) == (422, "spec.ports[0].nodePort")
+    plain = (await api.patch(f"{PATH}/a", {"spec": {"type": "ClusterIP"}})).ok()
+    assert not any("nodePort" in each for each in plain["spec"]["ports"])
+    (await api.post(PATH, again)).ok(201)
+
+
+async def test_changes_of_type(api: Api) -> None:
+    made = (await api.post(PATH, service("a"))).ok(201)
+    external = {"spec": {"type": "ExternalName", "externalName": "ex.io"}}
+    changed = (await api.patch(f"{PATH}/a", external)).ok()
+    assert "clusterIP" not in changed["spec"]
+    assert made["spec"]["clusterIP"] not in await addresses(api)
+    back = (
+        await api.patch(f"{PATH}/a", {"spec": {"type": "ClusterIP", "externalName": None}})
+    ).ok()
+    assert back["spec"]["clusterIP"] in await addresses(api)
+
+
+async def test_the_servers_own_service(api: Api) -> None:
+    own = (await api.get(f"{PATH}/kubernetes")).ok()
+    assert own["spec"]["clusterIP"] == "10.96.0.1"
+    assert own["spec"]["ports"][0]["targetPort"] == api.server.port
+    ranges = (await api.get("/apis/networking.k8s.io/v1/servicecidrs/kubernetes")).ok()
+    assert ranges["spec"]["cidrs"] == ["10.96.0.0/16"]
+    assert ranges["status"]["conditions"][0]["type"] == "Ready"

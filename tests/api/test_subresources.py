@@ -1,0 +1,121 @@
+"""Status, scale, binding, eviction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.api.conftest import Api
+from tests.api.test_deletion import PODS, bound_pod, pod
+
+Object = dict[str, Any]
+DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+
+
+def deployment(replicas: int = 1) -> Object:
+    labels = {"app": "web"}
+    return {
+        "metadata": {"name": "web"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "c", "image": "i"}]},
+            },
+        },
+    }
+
+
+async def test_status_and_spec_are_written_apart(api: Api) -> None:
+    made = (await api.post(DEPLOYMENTS, {**deployment(), "status": {"replicas": 9}})).ok(201)
+    assert not made["status"].get("replicas")
+    made["status"] = {"replicas": 3}
+    made["spec"]["replicas"] = 7
+    through_status = (await api.put(f"{DEPLOYMENTS}/web/status", made)).ok()
+    assert (through_status["status"]["replicas"], through_status["spec"]["replicas"]) == (3, 1)
+    assert through_status["metadata"]["generation"] == 1
+    changed = (await api.patch(f"{DEPLOYMENTS}/web", {"spec": {"replicas": 2}})).ok()
+    assert (changed["status"]["replicas"], changed["metadata"]["generation"]) == (3, 2)
+    same = (await api.patch(f"{DEPLOYMENTS}/web", {"spec": {"replicas": 2}})).ok()
+    assert same["metadata"]["resourceVersion"] == changed["metadata"]["resourceVersion"]
+
+
+async def test_scale(api: Api) -> None:
+    (await api.post(DEPLOYMENTS, deployment())).ok(201)
+    scale = (await api.get(f"{DEPLOYMENTS}/web/scale")).ok()
+    assert (scale["kind"], scale["apiVersion"]) == ("Scale", "autoscaling/v1")
+    assert scale["status"]["selector"] == "app=web"
+    scale["spec"]["replicas"] = 4
+    (await api.put(f"{DEPLOYMENTS}/web/scale", scale)).ok()
+    assert (await api.get(f"{DEPLOYMENTS}/web")).ok()["spec"]["replicas"] == 4
+    assert (await api.put(f"{DEPLOYMENTS}/web/scale", scale)).status == 409
+    patched = (await api.patch(f"{DEPLOYMENTS}/web/scale", {"spec": {"replicas": 6}})).ok()
+    assert patched["spec"]["replicas"] == 6
+    negative = await api.patch(f"{DEPLOYMENTS}/web/scale", {"spec": {"replicas": -1}})
+    assert negative.status == 422
+
+
+async def test_binding(api: Api) -> None:
+    found = await bound_pod(api, "p")
+    assert found["spec"]["nodeName"] == "n1"
+    conditions = {each["type"]: each["status"] for each in found["status"]["conditions"]}
+    assert conditions == {"PodScheduled": "True"}
+    binding = {"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n2"}}
+    twice = await api.post(f"{PODS}/p/binding", binding)
+    assert (twice.status, twice.json["reason"]) == (409, "Conflict")
+    (await api.post(PODS, pod("q"))).ok(201)
+    old = {"metadata": {"name": "q"}, "target": {"name": "n2"}}
+    (await api.post("/api/v1/namespaces/default/bindings", old)).ok(201)
+    assert (await api.get(f"{PODS}/q")).ok()["spec"]["nodeName"] == "n2"
+    listed = (await api.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn2")).ok()["items"]
+    assert [each["metadata"]["name"] for each in listed] == ["q"]
+
+
+async def running_pod(api: Api, name: str) -> None:
+    (await api.post(PODS, {**pod(name), "metadata": {"name": name, "labels": {"a": "b"}}})).ok(201)
+    status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    (await api.patch(f"{PODS}/{name}/status", {"status": status})).ok()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "code"), [pytest.param(1, 201, id="allowed"), pytest.param(0, 429, id="blocked")]
+)
+async def test_eviction_spends_the_budget(api: Api, allowed: int, code: int) -> None:
+    budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+    spec = {"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}}
+    (await api.post(budgets, {"metadata": {"name": "pdb"}, "spec": spec})).ok(201)
+    status = {
+        "observedGeneration": 1,
+        "disruptionsAllowed": allowed,
+        "desiredHealthy": 1,
+        "currentHealthy": 1 + allowed,
+        "expectedPods": 1 + allowed,
+    }
+    (await api.patch(f"{budgets}/pdb/status", {"status": status})).ok()
+    await running_pod(api, "p")
+    answer = await api.post(f"{PODS}/p/eviction", {"metadata": {"name": "p"}})
+    assert answer.status == code, answer.body
+    left = (await api.get(f"{budgets}/pdb")).ok()["status"]
+    if code == 201:
+        assert (await api.get(f"{PODS}/p")).status == 404
+        assert left["disruptionsAllowed"] == 0
+        assert list(left["disruptedPods"]) == ["p"]
+    else:
+        assert answer.json["details"]["causes"][0]["reason"] == "DisruptionBudget"
+        assert (await api.get(f"{PODS}/p")).status == 200
+
+
+async def test_an_unready_budget_asks_to_come_back(api: Api) -> None:
+    budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+    spec = {"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}}
+    (await api.post(budgets, {"metadata": {"name": "pdb"}, "spec": spec})).ok(201)
+    await running_pod(api, "p")
+    answer = await api.post(f"{PODS}/p/eviction", {"metadata": {"name": "p"}})
+    assert (answer.status, answer.headers["Retry-After"]) == (429, "10")
+
+
+async def test_a_pod_without_a_budget_is_evicted(api: Api) -> None:
+    await running_pod(api, "p")
+    (await api.post(f"{PODS}/p/eviction", {"metadata": {"name": "p"}})).ok(201)
+    assert (await api.post(f"{PODS}/p/eviction", {"metadata": {"name": "p"}})).status == 404
