@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -86,13 +87,12 @@ def test_the_cluster_is_usable_when_start_returns(machine: Machine) -> None:
 
 
 def test_status_is_quick(machine: Machine) -> None:
+    """Measured in processor time, since other tests may keep the machine busy."""
     machine.navarch("status", "-p", NAME)
-    times = []
-    for _ in range(3):
-        begin = time.monotonic()
-        machine.navarch("status", "-p", NAME)
-        times.append(time.monotonic() - begin)
-    assert min(times) < 0.6
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    machine.navarch("status", "-p", NAME)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.4
 
 
 def test_nobody_listens_to_the_world(machine: Machine) -> None:

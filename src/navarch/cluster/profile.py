@@ -1,9 +1,9 @@
 """A profile: one cluster on this machine, its settings and where it keeps its state.
 
 Several profiles live side by side. Each gets a *slot*, and everything that two clusters could
-quarrel about is derived from it: the bridge and its subnet, the Service range, the pod range. The
-API port is the first one from 8443 that nobody uses. All of it is written down once, when the
-profile is made, so that a cluster keeps its addresses for life.
+quarrel about is derived from it: the bridge and its subnet, the Service range, the pod range, and
+the API port, unless somebody else has that one. All of it is written down once, when the profile
+is made, so that a cluster keeps its addresses for life.
 
 Layout of a profile's directory (`/var/lib/navarch/<profile>` for root, the XDG state directory
 otherwise, `NAVARCH_HOME` overrides):
@@ -277,6 +277,7 @@ def slot_ranges(slot: int) -> dict[str, Any]:
     """The names and ranges that belong to a slot."""
     return {
         "slot": slot,
+        "api_port": FIRST_API_PORT + slot,
         "bridge": f"navarch{slot}",
         "subnet": f"192.168.{49 + slot}.0/24",
         "service_cidr": f"10.{96 + slot}.0.0/16" if slot < 48 else f"10.{slot - 48}.0.0/16",
@@ -284,7 +285,7 @@ def slot_ranges(slot: int) -> dict[str, Any]:
     }
 
 
-def allocate(name: str, taken: Collection[Profile], use: HostUse, free_port: int) -> Profile:
+def allocate(name: str, taken: Collection[Profile], use: HostUse) -> Profile:
     """A new profile in the first slot whose ranges touch neither another profile nor the host."""
     busy = [ipaddress.ip_network(network) for network in use.networks]
     for other in taken:
@@ -299,7 +300,7 @@ def allocate(name: str, taken: Collection[Profile], use: HostUse, free_port: int
             ipaddress.ip_network(values[key]) for key in ("subnet", "service_cidr", "pod_cidr")
         ]
         if values["bridge"] not in bridges and not _overlap(wanted, busy):
-            return Profile(name=name, api_port=free_port, **values)
+            return Profile(name=name, **values)
     raise ClusterError(
         "no address range is left for another cluster",
         "Delete a profile: navarch profile list; navarch delete -p NAME",
@@ -312,13 +313,14 @@ def _overlap(wanted: Iterable[Any], busy: Collection[Any]) -> bool:
     )
 
 
-def free_api_port(taken: Collection[Profile]) -> int:
-    """The first port from 8443 that is neither another profile's nor in use on loopback."""
-    reserved = {profile.api_port for profile in taken}
-    for port in range(FIRST_API_PORT, FIRST_API_PORT + 1000):
+def with_free_port(wanted: Profile, others: Collection[Profile]) -> Profile:
+    """The profile with a port that is neither another profile's nor in use on loopback: its own
+    if possible, else the next one."""
+    reserved = {profile.api_port for profile in others}
+    for port in range(wanted.api_port, wanted.api_port + 1000):
         if port not in reserved and is_free(port):
-            return port
-    raise ClusterError("no free TCP port between 8443 and 9442 on 127.0.0.1")
+            return replace(wanted, api_port=port)
+    raise ClusterError(f"no free TCP port from {wanted.api_port} on at 127.0.0.1")
 
 
 def is_free(port: int) -> bool:

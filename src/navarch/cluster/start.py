@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from navarch.cluster import (
@@ -79,23 +79,20 @@ def start(request: StartRequest, progress: Progress) -> Profile:
 
 def _settle(request: StartRequest) -> Profile:
     """The profile as it shall be from now on."""
+    others = [other for other in profile.all_profiles() if other.name != request.name]
     existing = profile.load(request.name)
+    nodes = request.nodes
     if existing is None:
-        others = profile.all_profiles()
-        port = profile.free_api_port(others)
-        existing = profile.allocate(request.name, others, profile.host_use(), port)
-        default = 0 if request.simulated and request.nodes is None else 1
-        return profile.resized(
-            existing, default if request.nodes is None else request.nodes, request.simulated
-        )
-    found = profile.resized(existing, request.nodes, request.simulated)
+        existing = profile.allocate(request.name, others, profile.host_use())
+        if nodes is None:
+            nodes = 0 if request.simulated else 1
+    found = profile.resized(existing, nodes, request.simulated)
     paths = profile.paths_of(found.name)
-    if processes.read_pid_file(paths.run / "apiserver.pid") or profile.is_free(found.api_port):
+    if processes.read_pid_file(paths.run / "apiserver.pid"):
         return found
-    # Somebody else has taken the port while the cluster was stopped. Everything that names it is
-    # written anew at each start, so another one does as well.
-    others = [other for other in profile.all_profiles() if other.name != found.name]
-    return replace(found, api_port=profile.free_api_port(others))
+    # Somebody else may have taken the port while the cluster was stopped. Everything that names
+    # it is written anew at each start, so another one does as well.
+    return profile.with_free_port(found, others)
 
 
 def check_requirements(wanted: Profile) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def test_bad_names(name: str) -> None:
 
 
 def test_the_first_profile_has_the_usual_ranges() -> None:
-    made = profiles.allocate("navarch", [], HostUse(), 8443)
+    made = profiles.allocate("navarch", [], HostUse())
     assert made == Profile("navarch")
     assert (made.host_address, made.dns_address) == ("192.168.49.1", "10.96.0.10")
     assert made.kubernetes_service_address == "10.96.0.1"
@@ -39,7 +40,7 @@ def test_the_first_profile_has_the_usual_ranges() -> None:
 def test_profiles_share_nothing() -> None:
     made: list[Profile] = []
     for number in range(30):
-        made.append(profiles.allocate(f"p{number}", made, HostUse(), 8443 + number))
+        made.append(profiles.allocate(f"p{number}", made, HostUse()))
     for attribute in ("slot", "bridge", "subnet", "service_cidr", "pod_cidr", "api_port"):
         assert len({getattr(entry, attribute) for entry in made}) == 30, attribute
 
@@ -56,12 +57,25 @@ def test_profiles_share_nothing() -> None:
     ],
 )
 def test_what_the_host_uses_is_avoided(use: HostUse, slot: int) -> None:
-    assert profiles.allocate("new", [], use, 8443).slot == slot
+    assert profiles.allocate("new", [], use).slot == slot
+
+
+def test_a_port_in_use_is_passed_over() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = profiles.with_free_port(Profile("dev", api_port=port), [])
+        assert found.api_port > port
+        other = Profile("other", api_port=found.api_port)
+        assert profiles.with_free_port(Profile("dev", api_port=port), [other]).api_port > (
+            found.api_port
+        )
 
 
 def test_no_range_left() -> None:
     with pytest.raises(ClusterError, match="no address range"):
-        profiles.allocate("new", [], HostUse(("10.0.0.0/8",)), 8443)
+        profiles.allocate("new", [], HostUse(("10.0.0.0/8",)))
 
 
 def test_nodes_are_named_and_numbered_like_minikubes() -> None:
