@@ -358,7 +358,7 @@ def _merged(work: _Apply) -> tuple[Object, Managers]:
     last = work.managers.get(mine.identity)
     others = {key: each for key, each in work.managers.items() if key != mine.identity}
     merged = merge(work.live, work.applied, kind)
-    if last is not None and last.fields:
+    if last is not None and difference(last.fields, claimed):
         owned: Node = claimed
         for entry in others.values():
             owned = union(owned, entry.fields)

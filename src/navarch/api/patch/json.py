@@ -22,19 +22,63 @@ _INDEX = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _MISSING = object()
 
 
+class _Document:
+    """A document being changed. Only the containers on the way to a change are copied; the rest
+    stays shared with the original."""
+
+    def __init__(self, original: dict[str, Any]) -> None:
+        self.root = dict(original)
+        self.copied_bytes = 0
+        self._own: dict[int, Any] = {}
+        """The copies made so far, by identity; kept alive so that no identity is used twice."""
+
+    def share(self) -> None:
+        """A part now stands in two places: whatever changes next is copied anew."""
+        self.root = dict(self.root)
+        self._own = {}
+
+    def container(self, path: list[str]) -> Any:
+        """The dict or list that holds the last key of `path`, to be changed."""
+        current: Any = self.root
+        for key in path[:-1]:
+            child = _child(current, key)
+            if isinstance(child, dict | list) and id(child) not in self._own:
+                child = child.copy()
+                self._own[id(child)] = child
+                if isinstance(current, dict):
+                    current[key] = child
+                else:
+                    current[_index(key, len(current))] = child
+            current = child
+        return _checked_container(current)
+
+    def parent(self, path: list[str]) -> Any:
+        """The same, to be read."""
+        current: Any = self.root
+        for key in path[:-1]:
+            current = _child(current, key)
+        return _checked_container(current)
+
+
+def _checked_container(value: Any) -> Any:
+    if not isinstance(value, dict | list):
+        raise PatchError("the path does not exist")
+    return value
+
+
 def apply_json_patch(document: dict[str, Any], patch: Any) -> dict[str, Any]:
-    """`document` with the operations of `patch` (decoded JSON) applied."""
+    """`document` with the operations of `patch` (decoded JSON) applied. Unchanged parts are
+    shared."""
     operations = _checked(patch)
     try:
-        result = copy_json(document)
-        copied = 0
+        result = _Document(document)
         for operation in operations:
-            copied = _apply_operation(result, operation, copied)
+            _apply_operation(result, operation)
     except PatchError as error:
         raise unprocessable() from error
     except RecursionError:
         raise too_deep() from None
-    return result  # type: ignore[no-any-return]
+    return result.root
 
 
 def _checked(patch: Any) -> list[dict[str, Any]]:
@@ -54,8 +98,7 @@ def _checked(patch: Any) -> list[dict[str, Any]]:
     return patch
 
 
-def _apply_operation(document: dict[str, Any], operation: dict[str, Any], copied: int) -> int:
-    """Change `document`; returns the bytes copied so far."""
+def _apply_operation(document: _Document, operation: dict[str, Any]) -> None:
     name = operation.get("op")
     path = _pointer(operation.get("path"))
     if name == "add":
@@ -71,13 +114,14 @@ def _apply_operation(document: dict[str, Any], operation: dict[str, Any], copied
         _add(document, path, _remove(document, source))
     elif name == "copy":
         value = _get(document, _pointer(operation.get("from")))
-        copied += len(msgspec.json.encode(value))
-        if copied > MAX_COPIED_BYTES:
+        document.copied_bytes += len(msgspec.json.encode(value))
+        if document.copied_bytes > MAX_COPIED_BYTES:
             raise PatchError(f"copies of more than {MAX_COPIED_BYTES} bytes")
-        _add(document, path, copy_json(value))
+        document.share()
+        _add(document, path, value)
+        document.share()
     else:
         raise PatchError(f"unknown operation {name!r}")
-    return copied
 
 
 def _value(operation: dict[str, Any]) -> Any:
@@ -113,25 +157,15 @@ def _child(container: Any, key: str) -> Any:
     raise PatchError(f"nothing below a scalar: {key!r}")
 
 
-def _container(document: dict[str, Any], path: list[str]) -> Any:
-    """The dict or list that holds the last key of `path`."""
-    current: Any = document
-    for key in path[:-1]:
-        current = _child(current, key)
-    if not isinstance(current, dict | list):
-        raise PatchError("the path does not exist")
-    return current
-
-
-def _get(document: dict[str, Any], path: list[str]) -> Any:
-    value = _child(_container(document, path), path[-1])
+def _get(document: _Document, path: list[str]) -> Any:
+    value = _child(document.parent(path), path[-1])
     if value is _MISSING:
         raise PatchError(f"no such key: {path[-1]!r}")
     return value
 
 
-def _add(document: dict[str, Any], path: list[str], value: Any) -> None:
-    container, key = _container(document, path), path[-1]
+def _add(document: _Document, path: list[str], value: Any) -> None:
+    container, key = document.container(path), path[-1]
     if isinstance(container, dict):
         container[key] = value
     elif key == "-":
@@ -140,8 +174,8 @@ def _add(document: dict[str, Any], path: list[str], value: Any) -> None:
         container.insert(_index(key, len(container) + 1), value)
 
 
-def _remove(document: dict[str, Any], path: list[str]) -> Any:
-    container, key = _container(document, path), path[-1]
+def _remove(document: _Document, path: list[str]) -> Any:
+    container, key = document.container(path), path[-1]
     if isinstance(container, list):
         return container.pop(_index(key, len(container)))
     if key not in container:
@@ -149,8 +183,8 @@ def _remove(document: dict[str, Any], path: list[str]) -> Any:
     return container.pop(key)
 
 
-def _replace(document: dict[str, Any], path: list[str], value: Any) -> None:
-    container, key = _container(document, path), path[-1]
+def _replace(document: _Document, path: list[str], value: Any) -> None:
+    container, key = document.container(path), path[-1]
     if isinstance(container, list):
         container[_index(key, len(container))] = value
     elif key in container:
@@ -159,8 +193,8 @@ def _replace(document: dict[str, Any], path: list[str], value: Any) -> None:
         raise PatchError(f"no such key: {key!r}")
 
 
-def _test(document: dict[str, Any], path: list[str], expected: Any) -> None:
-    actual = _child(_container(document, path), path[-1])
+def _test(document: _Document, path: list[str], expected: Any) -> None:
+    actual = _child(document.parent(path), path[-1])
     if actual is _MISSING:
         actual = None
     if not json_equal(actual, expected):

@@ -110,3 +110,23 @@ def test_nesting_without_end_is_refused() -> None:
     with pytest.raises(ApiError) as caught:
         apply_json_patch({}, [op("add", "/a", value=deep)])
     assert caught.value.status == 400
+
+
+def test_changes_after_copies_and_moves_reach_one_place_only() -> None:
+    document = {"a": {"x": [1]}, "l": [{"n": 1}]}
+    patch = [
+        op("add", "/a/x/-", value=2),
+        {"op": "copy", "from": "/a", "path": "/b"},
+        op("add", "/a/x/-", value=3),
+        op("add", "/b/x/-", value=4),
+        {"op": "copy", "from": "/l/0", "path": "/l/-"},
+        op("replace", "/l/1/n", value=2),
+        {"op": "move", "from": "/b", "path": "/c"},
+        op("add", "/c/y", value=5),
+    ]
+    assert apply_json_patch(document, patch) == {
+        "a": {"x": [1, 2, 3]},
+        "c": {"x": [1, 2, 4], "y": 5},
+        "l": [{"n": 1}, {"n": 2}],
+    }
+    assert document == {"a": {"x": [1]}, "l": [{"n": 1}]}
