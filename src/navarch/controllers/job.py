@@ -1,6 +1,6 @@
 """The Job controller: pods that run to an end, until enough of them have succeeded.
 
-Each pass counts the Job's pods (`job_plan.observe`), looks for a reason to end the Job (`decide`),
+Each pass counts the Job's pods (`job_view.observe`), looks for a reason to end the Job (`decide`),
 else creates or deletes pods (`manage`), and then takes the pods that have ended into the status
 (`job_tracking`). A Job that is to end first says so with an interim condition (SuccessCriteriaMet
 or FailureTarget) and gets its final one when every pod is counted and none is left terminating.
@@ -31,17 +31,7 @@ from navarch.client import (
     slow_start,
 )
 from navarch.client.objects import KubernetesObject, object_key
-from navarch.controllers.job_plan import (
-    COMPLETE,
-    View,
-    deadline_left,
-    decide,
-    is_complete,
-    is_finished,
-    manage,
-    observe,
-)
-from navarch.controllers.job_plan import condition as make_condition
+from navarch.controllers.job_plan import deadline_left, decide, is_complete, manage
 from navarch.controllers.job_pods import TRACKING, Backoff, is_tracked, new_pod
 from navarch.controllers.job_tracking import (
     Tracking,
@@ -50,6 +40,8 @@ from navarch.controllers.job_tracking import (
     note_suspension,
     track,
 )
+from navarch.controllers.job_view import COMPLETE, View, is_finished, observe
+from navarch.controllers.job_view import condition as make_condition
 from navarch.controllers.pods import PodControl, is_namespace_terminating, is_ready
 
 MANAGED_HERE = (None, "kubernetes.io/job-controller")

@@ -17,7 +17,8 @@ from navarch.api.times import format_time
 from navarch.api.types.batch_v1 import Job, JobCondition, JobStatus
 from navarch.api.types.core_v1 import Pod
 from navarch.controllers.job_indexes import format_indexes
-from navarch.controllers.job_plan import (
+from navarch.controllers.job_pods import index_of, is_failed, is_indexed, match_failure, valid_index
+from navarch.controllers.job_view import (
     COMPLETE,
     FAILED,
     FAILURE_TARGET,
@@ -27,7 +28,6 @@ from navarch.controllers.job_plan import (
     is_suspended,
     true_condition,
 )
-from navarch.controllers.job_pods import index_of, is_failed, is_indexed, match_failure, valid_index
 from navarch.controllers.pods import find_condition
 
 MAX_UNCOUNTED = 500

@@ -32,14 +32,7 @@ from navarch.api.types.core_v1 import (
 )
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.controllers.job_indexes import format_indexes, parse_indexes
-from navarch.controllers.job_plan import (
-    View,
-    decide,
-    is_complete,
-    manage,
-    observe,
-    success_policy_message,
-)
+from navarch.controllers.job_plan import decide, is_complete, manage, success_policy_message
 from navarch.controllers.job_pods import (
     FAILURE_COUNT,
     IGNORED_FAILURE_COUNT,
@@ -52,6 +45,7 @@ from navarch.controllers.job_pods import (
     new_pod,
 )
 from navarch.controllers.job_tracking import count_released, finish, track
+from navarch.controllers.job_view import View, observe
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 

@@ -55,7 +55,11 @@ def deployment(
 
 
 def rs(
-    name: str, replicas: int, available: int | None = None, age: int = 0, **annotations: str
+    name: str,
+    replicas: int,
+    available: int | None = None,
+    age: int = 0,
+    annotations: dict[str, str] | None = None,
 ) -> ReplicaSet:
     ready = replicas if available is None else available
     return ReplicaSet(
@@ -63,7 +67,7 @@ def rs(
             name=name,
             namespace="d",
             uid=name,
-            annotations=annotations,
+            annotations=annotations or {},
             creationTimestamp=format_time(NOW - timedelta(seconds=age)),
         ),
         spec=ReplicaSetSpec(replicas=replicas, template=template(name)),
@@ -143,8 +147,8 @@ def test_a_rolling_update_ends_and_never_leaves_its_bounds() -> None:
 
 
 def test_proportional_scaling_as_the_conformance_test_has_it() -> None:
-    first = rs("old", 8, 8, 60, **{MAX_REPLICAS: "13", DESIRED_REPLICAS: "10"})
-    second = rs("new", 5, 0, 0, **{MAX_REPLICAS: "13", DESIRED_REPLICAS: "10"})
+    first = rs("old", 8, 8, 60, annotations={MAX_REPLICAS: "13", DESIRED_REPLICAS: "10"})
+    second = rs("new", 5, 0, 0, annotations={MAX_REPLICAS: "13", DESIRED_REPLICAS: "10"})
     of = deployment(30, 3, 2)
     assert is_scaling(of, [first, second])
     assert dict(proportional(of, [first, second])) == {"old": 20, "new": 13}
@@ -152,7 +156,7 @@ def test_proportional_scaling_as_the_conformance_test_has_it() -> None:
 
 
 def test_scaling_outside_a_rollout_resizes_the_only_set() -> None:
-    only = rs("new", 3, **{DESIRED_REPLICAS: "3"})
+    only = rs("new", 3, annotations={DESIRED_REPLICAS: "3"})
     assert dict(scale_plan(deployment(5), only, [only])) == {"new": 5}
     assert dict(scale_plan(deployment(3), only, [only])) == {}
 
@@ -167,8 +171,8 @@ def test_the_oldest_matching_set_is_the_new_one() -> None:
 
 
 def test_history_limit() -> None:
-    old = [rs(f"s{i}", 0, age=50 - i, **{REVISION: str(i)}) for i in range(4)]
-    old.append(rs("busy", 1, **{REVISION: "0"}))
+    old = [rs(f"s{i}", 0, age=50 - i, annotations={REVISION: str(i)}) for i in range(4)]
+    old.append(rs("busy", 1, annotations={REVISION: "0"}))
     names = [s.metadata.name for s in sets_to_delete(deployment(revisionHistoryLimit=2), old)]
     assert names == ["s0", "s1"]
     assert sets_to_delete(deployment(revisionHistoryLimit=5), old) == []
