@@ -123,6 +123,13 @@ async def test_discovery_shows_them_and_forgets_them(api: Api) -> None:
     assert [each["name"] for each in listed] == ["foos", "foos/scale", "foos/status"]
     assert (await api.get("/apis/ex.io")).ok()["preferredVersion"]["version"] == "v1"
     (await api.post(FOOS, foo("a"))).ok(201)
+    core, forgotten = api.server.core, asyncio.Event()
+
+    def changed() -> None:
+        if core.catalog.find("ex.io", "v1", "foos") is None:
+            forgotten.set()
+
+    core.catalog.on_change(changed)
     async with api.watch(DEFINITIONS + "?watch=1") as events:
         marked = (await api.delete(f"{DEFINITIONS}/foos.ex.io")).ok(200)
         assert marked["metadata"]["finalizers"]
@@ -130,10 +137,7 @@ async def test_discovery_shows_them_and_forgets_them(api: Api) -> None:
             async for event in events:
                 if event["type"] == "DELETED":
                     break
-    core = api.server.core
-    async with asyncio.timeout(5):
-        while core.catalog.find("ex.io", "v1", "foos") is not None:
-            await asyncio.sleep(0)
+    await asyncio.wait_for(forgotten.wait(), 5)
     assert (await api.get("/apis/ex.io/v1")).status == 404
     assert (await api.get(FOOS)).body == b"404 page not found\n"
     left = await core.store.range("/registry/ex.io/")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from navarch.apiserver.hub.change import Change
 from navarch.apiserver.hub.entry import Entry, StoredKind
@@ -176,6 +176,12 @@ class Cache:
             watcher.offer(change)
         for listener in self._listeners:
             listener(change.old, change.new)
+
+    def prepend(self, changes: Sequence[Change], after: int) -> None:
+        """Lengthen the history by all changes between a revision and `oldest`."""
+        self.history.extendleft(reversed(changes))
+        self._history_bytes += sum(change.size for change in changes)
+        self.oldest = after
 
     def trim(self, now: float) -> None:
         """Forget history beyond its bounds in time, number and bytes."""

@@ -22,6 +22,7 @@ from navarch.store.contract import Event, KeyValue, Store, StoreError
 REGISTRY = "/registry/"
 PAGE = 2000
 MAX_HINTS = 4096
+MAX_RECALLED = 20_000
 
 log = logging.getLogger(__name__)
 
@@ -183,6 +184,39 @@ class Hub:
         facts = hint[1] if hint is not None and hint[0] == current.value else None
         entry = entry_of(current, cache.stored, facts)
         cache.record(Change(revision, cache.put(entry), entry, now))
+
+    async def recall(self, cache: Cache, after: int) -> None:
+        """Read into a cache's history what happened since a revision that only the store still
+        knows, so that watches go on after a restart as if there had been none. What is compacted,
+        or longer ago than is worth reading, stays forgotten."""
+        oldest = cache.oldest
+        if not 0 <= oldest - after <= MAX_RECALLED or after == oldest:
+            return
+        changes: list[Change] = []
+        now = self.clock()
+        # All keys are followed, because each revision has its event: the last one ends the wait.
+        batches = self.store.watch("", after_revision=after)
+        try:
+            async for batch in batches:
+                changes += (
+                    self._change_of(cache, event, now)
+                    for event in batch
+                    if event.revision <= oldest and event.key.startswith(cache.stored.prefix)
+                )
+                if batch and batch[-1].revision >= oldest:
+                    break
+        except StoreError:
+            return
+        if cache.oldest == oldest:
+            cache.prepend(changes, after)
+
+    @staticmethod
+    def _change_of(cache: Cache, event: Event, now: float) -> Change:
+        old, new = (
+            entry_of(kv, cache.stored, None) if kv is not None else None
+            for kv in (event.previous, event.current)
+        )
+        return Change(event.revision, old, new, now)
 
     # ---- waiting
 

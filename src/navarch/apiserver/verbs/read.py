@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -112,8 +112,15 @@ async def _respond_list(
     call: Call, resource: Resource, head: bytes, page: Page, selection: Selection
 ) -> StreamResponse:
     """Join the entries' bytes and send them without copying them once more."""
-    pieces = _joined_items(resource, page, selection)
-    size = sum(map(len, pieces))
+    pieces: Iterable[bytes]
+    kept = _kept_items(resource, page, selection)
+    if kept is not None:
+        pieces, size = kept, sum(map(len, kept))
+    else:
+        tails = [resource.tail(entry) for entry in page.entries]
+        item_head = resource.item_head
+        size = sum(map(len, tails)) + len(tails) * (len(item_head) + 1) - bool(tails)
+        pieces = _join(tails, item_head)
     is_plain = call.representation.media_type == JSON and not call.wants_indent
     if size < STREAM_THRESHOLD or not is_plain or accepts_gzip(call):
         return respond_bytes(call, b"".join((head, *pieces, b"]}")))
@@ -130,48 +137,41 @@ async def _respond_list(
     return response
 
 
-def _joined_items(resource: Resource, page: Page, selection: Selection) -> list[bytes]:
-    """The items of a list as a few big pieces. Those of a whole namespace or resource are kept
-    until something in it changes: informers, controllers and people ask for the same lists."""
+def _kept_items(resource: Resource, page: Page, selection: Selection) -> list[bytes] | None:
+    """The joined items of a whole namespace or resource, kept until something in it changes:
+    informers, controllers and people ask for the same lists. None for what is not kept."""
+    if not (selection.everything and page.is_whole) or resource.convert_out is not None:
+        return None
     cache = resource.cache
-    is_whole = selection.everything and page.is_whole and resource.convert_out is None
     version = cache.revision_in(selection.namespace)
     key = (selection.namespace, resource.item_head)
-    if is_whole:
-        kept = cache.joined.get(key)
-        if kept is not None and kept[0] == version:
-            return kept[1]
-    pieces = _join(resource, page.entries)
-    if is_whole and sum(map(len, pieces)) <= KEPT_JOINED_BYTES:
-        if len(cache.joined) >= KEPT_JOINED:
-            cache.joined.clear()
-        cache.joined[key] = (version, pieces)
+    kept = cache.joined.get(key)
+    if kept is not None and kept[0] == version:
+        return kept[1]
+    if sum(len(entry.tail) for entry in page.entries) > KEPT_JOINED_BYTES:
+        return None
+    if len(cache.joined) >= KEPT_JOINED:
+        cache.joined.clear()
+    pieces = list(_join([entry.tail for entry in page.entries], resource.item_head))
+    cache.joined[key] = (version, pieces)
     return pieces
 
 
-def _join(resource: Resource, entries: Sequence[Entry]) -> list[bytes]:
-    """Each piece is about a megabyte, so that a big list is never in memory as a whole."""
-    if not entries:
-        return []
-    item_head = resource.item_head
+def _join(tails: Sequence[bytes], item_head: bytes) -> Iterator[bytes]:
+    """The items in pieces of about a megabyte, so that a big list is never joined as a whole."""
     separator = b"," + item_head
-    pieces = []
-    parts = [item_head]
+    parts: list[bytes] = []
     gathered = 0
-    last = len(entries) - 1
-    for index, entry in enumerate(entries):
-        tail = resource.tail(entry)
+    for index, tail in enumerate(tails):
+        parts.append(separator if index else item_head)
         parts.append(tail)
-        if index < last:
-            parts.append(separator)
         gathered += len(tail)
         if gathered >= PIECE_BYTES:
-            pieces.append(b"".join(parts))
+            yield b"".join(parts)
             parts.clear()
             gathered = 0
     if parts:
-        pieces.append(b"".join(parts))
-    return pieces
+        yield b"".join(parts)
 
 
 # ---- paging

@@ -40,6 +40,8 @@ async def watch(core: Core, call: Call, resource: Resource) -> StreamResponse:
         wants_state = not options.revision
     elif wants_state and options.revision:
         await wait_for_revision(core, options.revision)
+    if options.revision and not wants_state:
+        await core.hub.recall(resource.cache, options.revision)
     response = await _start(call)
     # From here to the registration nothing may wait: the state and the revision belong together.
     now = core.hub.revision_of(resource.cache)
