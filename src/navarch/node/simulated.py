@@ -53,8 +53,6 @@ WRITES_PER_SECOND = 100.0
 QUICKEST, SLOWEST = 10.0, 25.0
 """Bounds of the seconds between two heartbeats of a node."""
 AT_ONCE = 16
-RANGE_SECONDS = 2.0
-"""So long a new node waits for a range of pod addresses."""
 KIND_LABEL = "navarch.dev/node-kind"
 
 
@@ -91,6 +89,8 @@ class SimulatedOptions:
     """Where nodes have their addresses; nothing listens there (a range for benchmarks)."""
     pod_cidr: str = "100.64.0.0/10"
     """Where pods get theirs on nodes that have not been given a range of their own."""
+    range_seconds: float = 10.0
+    """So long pods of a new node wait for it to be given one."""
 
 
 async def run(options: SimulatedOptions) -> None:
@@ -202,7 +202,7 @@ class SimulatedNodes:
         if known is None and node is not None:
             cidr = node.spec.podCIDR
             if not cidr:
-                if self._clock.monotonic() - self._first_seen[name] < RANGE_SECONDS:
+                if self._clock.monotonic() - self._first_seen[name] < self._options.range_seconds:
                     return None
                 start = int(self._fallback.network_address) + 128 * self._numbers[name]
                 cidr = f"{ipaddress.ip_address(start)}/25"

@@ -22,7 +22,6 @@ class Subject(Enum):
     CLAIM = "PersistentVolumeClaim"
     VOLUME = "PersistentVolume"
     STORAGE_CLASS = "StorageClass"
-    NAMESPACE = "Namespace"
 
 
 class Change(NamedTuple):

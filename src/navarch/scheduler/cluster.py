@@ -102,6 +102,8 @@ class Cluster:
         self.ports: dict[tuple[str, int], Counter[tuple[str, int]]] = {}
         """Ports in use, by protocol and number: how often at which address of which slot."""
         self.images: dict[str, Image] = {}
+        self.claims: Counter[str] = Counter()
+        """How many pods on nodes use a claim, by its key."""
         self._images_at: dict[int, set[str]] = {}
         self._free = list(range(FIRST_SLOTS - 1, -1, -1))
         self._cached: dict[Hashable, Any] = {}
@@ -210,6 +212,11 @@ class Cluster:
             used[address, slot] += sign
             if not used[address, slot]:
                 del used[address, slot]
+        for use in info.claims:
+            key = f"{info.namespace}/{use.name}"
+            self.claims[key] += sign
+            if not self.claims[key]:
+                del self.claims[key]
         self.counts.account(info, slot, sign)
 
     def _set_labels(self, slot: int, labels: Mapping[str, str]) -> None:

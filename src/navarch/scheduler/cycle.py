@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from navarch.scheduler.cluster import Cluster, Mask
+from navarch.scheduler.explain import NO_NODES, rejected, rejected_early
 from navarch.scheduler.framework import Code, Cycle, Plugin, PodRejected, Verdict
 from navarch.scheduler.objects import Objects
 from navarch.scheduler.podinfo import PodInfo
-
-NO_NODES = "no nodes available to schedule pods"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +31,9 @@ class Failure:
 
 @dataclass(slots=True)
 class _Filtered:
-    """What one plugin made of the nodes that were left when it was asked."""
+    """What one plugin (or several together) made of the nodes that were left then."""
 
-    plugin: Plugin
+    plugins: tuple[str, ...]
     asked: Mask
     verdicts: list[Verdict]
 
@@ -51,33 +50,32 @@ def schedule(
         return Failure(NO_NODES)
     cycle = Cycle(pod, cluster, objects, rng, cluster.alive)
     try:
-        _pre_filter(cycle, plugins)
+        filtered = _narrow(cycle, plugins)
     except PodRejected as rejection:
-        return Failure(
-            f"0/{cluster.count} nodes are available: {', '.join(rejection.reasons)}.",
-            frozenset([rejection.plugin]),
-        )
-    filtered = _filter(cycle, plugins)
+        message = rejected_early(cluster, rejection.reasons)
+        return Failure(message, frozenset([rejection.plugin]))
+    filtered += _filter(cycle, plugins)
     cycle.nodes = np.flatnonzero(cycle.feasible)
     if not len(cycle.nodes):
-        return _explain(cluster, filtered)
+        return _explain(cycle, filtered)
     if len(cycle.nodes) == 1:
         return cluster.names[int(cycle.nodes[0])]
     return cluster.names[_best(cycle, plugins)]
 
 
-def _pre_filter(cycle: Cycle, plugins: Sequence[Plugin]) -> None:
-    """An outright rejection ends the attempt; a lesser one is kept while the rest is asked."""
-    kept: PodRejected | None = None
+def _narrow(cycle: Cycle, plugins: Sequence[Plugin]) -> list[_Filtered]:
+    """Leave out the nodes that the pod rules out by itself."""
+    before = cycle.feasible
+    names = []
     for plugin in plugins:
-        try:
-            plugin.pre_filter(cycle)
-        except PodRejected as rejection:
-            if rejection.code is Code.UNRESOLVABLE:
-                raise
-            kept = kept or rejection
-    if kept is not None:
-        raise kept
+        wanted = plugin.pre_filter(cycle)
+        if wanted is not None:
+            names.append(plugin.name)
+            cycle.feasible = cycle.feasible & wanted
+    if not names:
+        return []
+    reason = f"node(s) didn't satisfy plugin(s) [{' '.join(sorted(names))}]"
+    return [_Filtered(tuple(names), before, [Verdict(~cycle.feasible, reason)])]
 
 
 def _filter(cycle: Cycle, plugins: Sequence[Plugin]) -> list[_Filtered]:
@@ -86,7 +84,7 @@ def _filter(cycle: Cycle, plugins: Sequence[Plugin]) -> list[_Filtered]:
         verdicts = plugin.filter(cycle)
         if not verdicts:
             continue
-        filtered.append(_Filtered(plugin, cycle.feasible, verdicts))
+        filtered.append(_Filtered((plugin.name,), cycle.feasible, verdicts))
         rejected = verdicts[0].rejected
         for verdict in verdicts[1:]:
             rejected = rejected | verdict.rejected
@@ -94,19 +92,23 @@ def _filter(cycle: Cycle, plugins: Sequence[Plugin]) -> list[_Filtered]:
     return filtered
 
 
-def _explain(cluster: Cluster, filtered: Sequence[_Filtered]) -> Failure:
+def _explain(cycle: Cycle, filtered: Sequence[_Filtered]) -> Failure:
     """Count the nodes behind every reason; each node was judged by the first plugin to reject
     it."""
     counts: Counter[str] = Counter()
-    plugins = set()
+    plugins: set[str] = set()
+    resolvable = cycle.cluster.alive.copy()
     for entry in filtered:
         for verdict in entry.verdicts:
-            count = int(np.count_nonzero(verdict.rejected & entry.asked))
+            mine = verdict.rejected & entry.asked
+            count = int(np.count_nonzero(mine))
             if count:
+                if verdict.code is Code.UNRESOLVABLE:
+                    resolvable &= ~mine
                 counts[verdict.reason] += count
-                plugins.add(entry.plugin.name)
-    histogram = ", ".join(sorted(f"{count} {reason}" for reason, count in counts.items()))
-    return Failure(f"0/{cluster.count} nodes are available: {histogram}.", frozenset(plugins))
+                plugins.update(entry.plugins)
+    message = rejected(cycle.pod, cycle.cluster, counts, resolvable)
+    return Failure(message, frozenset(plugins))
 
 
 def _best(cycle: Cycle, plugins: Sequence[Plugin]) -> int:

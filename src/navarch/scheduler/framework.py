@@ -7,7 +7,6 @@ score gives each remaining node 0 to 100. A plugin that has nothing to say of a 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple
@@ -38,13 +37,12 @@ class Verdict(NamedTuple):
 
 
 class PodRejected(Exception):
-    """A plugin rejects the pod before looking at nodes."""
+    """A plugin rejects the pod for good, whatever the nodes are like."""
 
-    def __init__(self, plugin: str, reasons: Sequence[str], code: Code = Code.UNRESOLVABLE) -> None:
+    def __init__(self, plugin: str, *reasons: str) -> None:
         super().__init__(", ".join(reasons))
         self.plugin = plugin
-        self.reasons = tuple(reasons)
-        self.code = code
+        self.reasons = reasons
 
 
 @dataclass(slots=True)
@@ -71,8 +69,10 @@ class Plugin:
     interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset()
     """The kinds of changes that `helped_by` wants to be asked about."""
 
-    def pre_filter(self, cycle: Cycle) -> None:
-        """Reject the pod whatever the nodes are like, by raising `PodRejected`."""
+    def pre_filter(self, cycle: Cycle) -> Mask | None:
+        """The only nodes that come into question, if the pod itself says so. Raises `PodRejected`
+        when none does whatever nodes are like."""
+        return None
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         """Which nodes are out. Verdicts that come together may overlap: a node then has several

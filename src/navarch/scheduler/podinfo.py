@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from functools import cached_property
+from typing import NamedTuple
 
 from navarch.api.objects import encode
 from navarch.api.types.core_v1 import NodeSelector, Pod, PreferredSchedulingTerm
@@ -15,6 +16,14 @@ DEFAULT_SCHEDULER = "default-scheduler"
 
 Port = tuple[str, str, int]
 """Address, protocol and number of a port on the node."""
+
+
+class ClaimUse(NamedTuple):
+    """A claim for a volume that the pod uses."""
+
+    name: str
+    is_ephemeral: bool
+    """Made for this pod, and gone with it."""
 
 
 class PodInfo:
@@ -98,6 +107,17 @@ class PodInfo:
         names = [c.image for c in [*spec.initContainers, *spec.containers]]
         names += [v.image.reference for v in spec.volumes if v.image is not None]
         return tuple(map(tagged, names))
+
+    @cached_property
+    def claims(self) -> tuple[ClaimUse, ...]:
+        """The claims it uses."""
+        found = []
+        for volume in self.pod.spec.volumes:
+            if volume.persistentVolumeClaim is not None:
+                found.append(ClaimUse(volume.persistentVolumeClaim.claimName, False))
+            elif volume.ephemeral is not None:
+                found.append(ClaimUse(f"{self.name}-{volume.name}", True))
+        return tuple(found)
 
     @cached_property
     def gates(self) -> tuple[str, ...]:

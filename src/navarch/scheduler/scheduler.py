@@ -13,13 +13,14 @@ import asyncio
 import logging
 import random
 from dataclasses import dataclass
+from typing import Any
 
 from navarch.api.errors import ApiError
 from navarch.api.objects import Object, to_object
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Binding, Container, Node, ObjectReference, Pod, PodCondition
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.client import Client, ControllerContext, PatchType, drop_managed_fields
+from navarch.client import Client, ControllerContext, Informer, PatchType, drop_managed_fields
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Failure, schedule
@@ -77,6 +78,7 @@ class Scheduler:
         self.client: Client = context.client
         self.settings = settings
         self.cluster = Cluster()
+        self.objects = InformerObjects(context.informers)
         self.plugins = default_plugins()
         hints = {p.name: Hint(p.interests, p.helped_by) for p in self.plugins}
         self.queue = SchedulingQueue(context.clock, hints)
@@ -84,14 +86,28 @@ class Scheduler:
         self._rng = rng or random.Random()
         self._pods = self.client.resource(Pod)
         self._assumed: dict[str, PodInfo] = {}
+        for subject, informer in (
+            (Subject.CLAIM, self.objects.claims),
+            (Subject.VOLUME, self.objects.volumes),
+            (Subject.STORAGE_CLASS, self.objects.classes),
+        ):
+            self._tell_queue(informer, subject)
         self._slots = asyncio.Semaphore(BINDINGS_AT_ONCE)
         self._waiting = asyncio.Semaphore(BINDINGS_WAITING)
         informers = context.informers
-        self.objects = InformerObjects(informers)
         self.pod_informer = informers.informer(Pod, field_selector=UNFINISHED, transform=slim)
         self.pod_informer.add_handler(self._pod_added, self._pod_updated, self._pod_deleted)
         self.node_informer = informers.informer(Node)
         self.node_informer.add_handler(self._node_added, self._node_updated, self._node_deleted)
+
+    def _tell_queue(self, informer: Informer[Any], subject: Subject) -> None:
+        """Changes that matter to nothing but pods that wait."""
+        changed = self.queue.changed
+        informer.add_handler(
+            lambda new: changed(Change(subject, Action.ADD, None, new)),
+            lambda old, new: changed(Change(subject, Action.UPDATE, old, new)),
+            lambda old: changed(Change(subject, Action.DELETE, old)),
+        )
 
     async def run(self) -> None:
         """Schedule until cancelled. Ends with an exception when an informer fails."""

@@ -17,6 +17,9 @@ from navarch.scheduler.plugins.node_resources_fit import NodeResourcesFit
 from navarch.scheduler.plugins.node_unschedulable import NodeUnschedulable
 from navarch.scheduler.plugins.pod_topology_spread import PodTopologySpread
 from navarch.scheduler.plugins.taint_toleration import TaintToleration
+from navarch.scheduler.plugins.volume_binding import VolumeBinding
+from navarch.scheduler.plugins.volume_restrictions import VolumeRestrictions
+from navarch.scheduler.plugins.volume_zone import VolumeZone
 
 
 def default_plugins() -> list[Plugin]:
@@ -28,6 +31,9 @@ def default_plugins() -> list[Plugin]:
         NodeAffinity(),
         NodePorts(),
         NodeResourcesFit(),
+        VolumeRestrictions(),
+        VolumeBinding(),
+        VolumeZone(),
         PodTopologySpread(),
         InterPodAffinity(),
         NodeResourcesBalancedAllocation(),

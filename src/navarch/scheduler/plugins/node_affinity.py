@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from navarch.scheduler.changes import Action, Change, Subject
-from navarch.scheduler.cluster import Numbers
+from navarch.scheduler.cluster import Mask, Numbers
 from navarch.scheduler.framework import Cycle, Plugin, PodRejected, Verdict, normalised
 from navarch.scheduler.node_selection import is_selected, matches_term, matching_nodes
 from navarch.scheduler.podinfo import PodInfo
@@ -22,9 +22,15 @@ class NodeAffinity(Plugin):
         {(Subject.NODE, Action.ADD), (Subject.NODE, Action.UPDATE)}
     )
 
-    def pre_filter(self, cycle: Cycle) -> None:
-        if _names_conflict(cycle.pod):
-            raise PodRejected(self.name, ["pod affinity terms conflict"])
+    def pre_filter(self, cycle: Cycle) -> Mask | None:
+        names = _pinned_names(cycle.pod)
+        if names is None:
+            return None
+        if not names:
+            raise PodRejected(self.name, "pod affinity terms conflict")
+        wanted = np.zeros(cycle.cluster.size, np.bool_)
+        wanted[[slot for name in names if (slot := cycle.cluster.slots.get(name)) is not None]] = 1
+        return wanted
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         pod = cycle.pod
@@ -52,17 +58,20 @@ class NodeAffinity(Plugin):
         return was_out and is_selected(change.new, pod)
 
 
-def _names_conflict(pod: PodInfo) -> bool:
-    """Whether every term pins the node's name, and none leaves a name that could be."""
+def _pinned_names(pod: PodInfo) -> set[str] | None:
+    """The only nodes that a pod can go to, if every term names some (as the pods of DaemonSets
+    do); None when there is a term that does not."""
     required = pod.required_nodes
     if required is None or not required.nodeSelectorTerms:
-        return False
+        return None
+    names: set[str] = set()
     for term in required.nodeSelectorTerms:
         pinned = [
             set(item.values)
             for item in term.matchFields
             if item.key == "metadata.name" and item.operator == "In"
         ]
-        if not pinned or set.intersection(*pinned):
-            return False
-    return True
+        if not pinned:
+            return None
+        names |= set.intersection(*pinned)
+    return names
