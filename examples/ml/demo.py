@@ -71,10 +71,10 @@ def kubectl(*arguments: str, feed: str | None = None, quiet: bool = False) -> st
 
 
 def manifest(name: str, **values: str) -> str:
-    """A manifest's text with its words in capitals filled in."""
+    """A manifest's text with its values in braces filled in."""
     text = (HERE / "manifests" / f"{name}.yaml").read_text()
     for word, value in values.items():
-        text = text.replace(word, value)
+        text = text.replace(f"{{{{{word}}}}}", value)
     return text
 
 
@@ -111,7 +111,7 @@ def debian_suite() -> str:
 
 
 def train(version: str, estimator: str) -> None:
-    kubectl("apply", "-f", "-", feed=manifest("train", VERSION=version, ESTIMATOR=estimator))
+    kubectl("apply", "-f", "-", feed=manifest("train", version=version, estimator=estimator))
     job = f"job/train-{version}"
     kubectl("-n", "ml", "wait", "--for=condition=complete", "--timeout=180s", job, quiet=True)
     kubectl("-n", "ml", "logs", job)
@@ -210,7 +210,7 @@ def main() -> None:
         kubectl("-n", "ml", "delete", "job", "-l", "step=train", quiet=True)
         train("v1", "logistic")
     with step("Serve it: Deployment of two replicas, Secret, ConfigMap, probes, Service"):
-        kubectl("apply", "-f", "-", feed=manifest("serve", VERSION="v1"))
+        kubectl("apply", "-f", "-", feed=manifest("serve", version="v1"))
         kubectl("-n", "ml", "rollout", "status", "deploy/digits", "--timeout=180s")
         kubectl("-n", "ml", "get", "pods,service,endpointslices", "-o", "wide")
     with step("Send real rows, print the predictions"):
@@ -229,7 +229,7 @@ def main() -> None:
     with step("Train a second model and roll it out without a failed request"):
         train("v2", "svm")
         with Traffic(service, rows) as rollout:
-            kubectl("apply", "-f", "-", feed=manifest("serve", VERSION="v2"))
+            kubectl("apply", "-f", "-", feed=manifest("serve", version="v2"))
             kubectl("-n", "ml", "rollout", "status", "deploy/digits", "--timeout=180s")
             answer = service.predict(rows)
     rollout.report()
