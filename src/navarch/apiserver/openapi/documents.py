@@ -27,7 +27,7 @@ from navarch.apiserver.openapi import gnostic
 from navarch.apiserver.openapi.custom import custom_definitions, custom_name
 from navarch.apiserver.openapi.definitions import PATCH, Definitions, definition_name
 from navarch.apiserver.openapi.descriptions import descriptions_path, load_descriptions
-from navarch.apiserver.openapi.paths import Names, render_path, resource_paths
+from navarch.apiserver.openapi.paths import CUSTOM_PATCH_TYPES, Names, render_path, resource_paths
 from navarch.apiserver.registry.resource import Catalog, Resource
 
 Object = dict[str, Any]
@@ -249,7 +249,9 @@ def _names(
     if is_custom:
         group, version = kind.group, kind.version
         names = Names(
-            custom_name(group, version, kind.kind), custom_name(group, version, kind.list_kind)
+            custom_name(group, version, kind.kind),
+            custom_name(group, version, kind.list_kind),
+            CUSTOM_PATCH_TYPES,
         )
     else:
         own = schema_for(*kind.gvk)

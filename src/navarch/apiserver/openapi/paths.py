@@ -16,12 +16,15 @@ from navarch.apiserver.openapi.definitions import DELETE_OPTIONS, GVK, PATCH, ST
 Object = dict[str, Any]
 
 OBJECT_TYPES = ("application/json", "application/yaml")
+STRATEGIC = "application/strategic-merge-patch+json"
 PATCH_TYPES = (
     "application/json-patch+json",
     "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
+    STRATEGIC,
     "application/apply-patch+yaml",
 )
+CUSTOM_PATCH_TYPES = tuple(each for each in PATCH_TYPES if each != STRATEGIC)
+"""kubectl looks here whether it may send a strategic patch: custom resources take none."""
 WATCH_TYPES = ("application/json;stream=watch",)
 
 _PARAMETERS = {
@@ -119,6 +122,7 @@ class Operation:
     """Name, type and description of each query parameter."""
     body: str
     response: str
+    consumes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,7 @@ class Names:
 
     kind: str
     list_kind: str
+    patch_types: tuple[str, ...] = PATCH_TYPES
 
 
 def resource_paths(
@@ -160,7 +165,7 @@ def resource_paths(
                 yield Path(f"{below}/{{path}}", tuple(_connect(kind, sub, "WithPath")))
             continue
         spoken = kind_names.get((sub.group, sub.version, sub.kind), names.kind)
-        yield Path(below, tuple(_subresource(kind, sub, spoken)))
+        yield Path(below, tuple(_subresource(kind, sub, spoken, names)))
 
 
 def _pascal(text: str) -> str:
@@ -188,6 +193,7 @@ def _operation(
         _described((*query, "pretty")),
         _body(verb, names.kind),
         _response(verb, names),
+        _consumed(verb, names),
     )
 
 
@@ -203,18 +209,22 @@ def _body(verb: str, name: str) -> str:
     return DELETE_OPTIONS if verb in ("delete", "deletecollection") else ""
 
 
+def _consumed(verb: str, names: Names) -> tuple[str, ...]:
+    return names.patch_types if verb == "patch" else OBJECT_TYPES
+
+
 def _response(verb: str, names: Names) -> str:
     if verb == "list":
         return names.list_kind
     return STATUS if verb in ("delete", "deletecollection") else names.kind
 
 
-def _subresource(kind: Kind, sub: Subresource, name: str) -> Iterator[Operation]:
+def _subresource(kind: Kind, sub: Subresource, spoken: str, names: Names) -> Iterator[Operation]:
     where = "Namespaced" if kind.namespaced else ""
     for verb in sub.verbs:
         method, action, word, query = _VERBS[verb]
         parameters = _described((*query, "pretty"))
-        response = name
+        response = spoken
         if sub.name == "log":
             parameters = tuple((each, of_type, "") for each, of_type in _LOG.items())
             response = "string"
@@ -224,8 +234,9 @@ def _subresource(kind: Kind, sub: Subresource, name: str) -> Iterator[Operation]
             f"{word}{_group_word(kind)}{where}{kind.kind}{_pascal(sub.name)}",
             (sub.group, sub.version, sub.kind),
             parameters,
-            _body(verb, name),
+            _body(verb, spoken),
             response,
+            _consumed(verb, names),
         )
 
 
@@ -242,6 +253,7 @@ def _connect(kind: Kind, sub: Subresource, suffix: str = "") -> Iterator[Operati
             tuple((name, of_type, "") for name, of_type in _CONNECT[sub.name].items()),
             "",
             "string",
+            (),
         )
 
 
@@ -295,10 +307,6 @@ def _produced(operation: Operation) -> tuple[str, ...]:
     return (*OBJECT_TYPES, *WATCH_TYPES) if operation.action == "list" else OBJECT_TYPES
 
 
-def _consumed(operation: Operation) -> tuple[str, ...]:
-    return PATCH_TYPES if operation.action == "patch" else OBJECT_TYPES
-
-
 def _success(operation: Operation) -> tuple[int, ...]:
     if operation.action == "delete":
         return (200, 202)
@@ -317,7 +325,7 @@ def _render_v2(operation: Operation, tag: str) -> Object:
         if operation.body != DELETE_OPTIONS:
             body["required"] = True
         parameters.insert(0, body)
-        rendered["consumes"] = list(_consumed(operation))
+        rendered["consumes"] = list(operation.consumes)
     if operation.response == "string":
         answer: Object = {"type": "string"}
     else:
@@ -332,7 +340,7 @@ def _render_v3(operation: Operation, tag: str) -> Object:
     rendered = _common(operation, tag) | {"parameters": _query(operation, is_v3=True)}
     if operation.body:
         schema = {"$ref": f"#/components/schemas/{operation.body}"}
-        content = {each: {"schema": schema} for each in _consumed(operation)}
+        content = {each: {"schema": schema} for each in operation.consumes}
         rendered["requestBody"] = {"content": content}
         if operation.body != DELETE_OPTIONS:
             rendered["requestBody"]["required"] = True

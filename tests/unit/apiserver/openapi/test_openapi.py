@@ -112,6 +112,17 @@ async def test_patch_operations_take_what_kubectl_looks_for() -> None:
     assert {"dryRun", "fieldManager", "fieldValidation", "force"} <= names
 
 
+async def test_only_built_in_kinds_take_strategic_patches() -> None:
+    catalog = FakeCatalog()
+    catalog.set(custom_resource({"type": "object"}))
+    api = open_api(catalog)
+    strategic = "application/strategic-merge-patch+json"
+    for path, expected in (("apis/apps/v1", True), ("apis/example.io/v1", False)):
+        for name, item in (await v3(api, path))["paths"].items():
+            if "patch" in item:
+                assert (strategic in item["patch"]["requestBody"]["content"]) == expected, name
+
+
 @pytest.mark.parametrize("is_v3", [True, False])
 async def test_operations_have_names_of_their_own(is_v3: bool) -> None:
     api = open_api(FakeCatalog())
