@@ -10,9 +10,6 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
-
 from navarch.api.errors import ApiError, unauthorized
 from navarch.api.types.authentication_v1 import TokenReview, TokenReviewSpec
 from navarch.api.types.authorization_v1 import (
@@ -42,6 +39,10 @@ class Access(Protocol):
 
 def caller_of_certificate(der: bytes) -> Caller:
     """The caller that a certificate names: common name and organizations."""
+    # Ten megabytes that a node nobody asks for logs can do without.
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
     subject = x509.load_der_x509_certificate(der).subject
     names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     groups = subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)

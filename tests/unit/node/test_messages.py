@@ -1,0 +1,98 @@
+"""Termination messages and log rotation."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.node.builders import make_pod, record
+
+from navarch.node.cri.fake import FakeRuntime
+from navarch.node.cri.values import (
+    CONTAINER_NAME,
+    POD_UID,
+    TERMINATION_PATH,
+    TERMINATION_POLICY,
+    ContainerRecord,
+)
+from navarch.node.messages import (
+    log_tail,
+    prepare_termination_log,
+    read_message,
+    termination_log_path,
+)
+from navarch.node.rotation import rotate_if_large
+
+STAMP = "2026-01-01T00:00:00.000000000Z"
+FALLBACK = {TERMINATION_PATH: "/dev/termination-log", TERMINATION_POLICY: "FallbackToLogsOnError"}
+FILE = {TERMINATION_PATH: "/dev/termination-log", TERMINATION_POLICY: "File"}
+
+
+def ended(log: Path, exit_code: int, annotations: dict[str, str]) -> ContainerRecord:
+    return record(make_pod(), exit_code=exit_code, log_path=str(log), annotations=annotations)
+
+
+@pytest.mark.parametrize(
+    ("written", "exit_code", "annotations", "expected"),
+    [
+        pytest.param("DONE", 0, FILE, "DONE", id="file"),
+        pytest.param("", 1, FILE, "", id="no message"),
+        pytest.param("OK", 1, FALLBACK, "OK", id="file before log"),
+        pytest.param("", 1, FALLBACK, "one\ntwo\n", id="log"),
+        pytest.param("", 0, FALLBACK, "", id="success says nothing"),
+        pytest.param("x" * 5000, 0, FILE, "x" * 4096, id="cut"),
+    ],
+)
+def test_messages(
+    tmp_path: Path, written: str, exit_code: int, annotations: dict[str, str], expected: str
+) -> None:
+    log = tmp_path / "0.log"
+    log.write_text(f"{STAMP} stdout F one\n{STAMP} stderr P tw\n{STAMP} stderr F o\n")
+    path = prepare_termination_log(termination_log_path(tmp_path, "main", 0))
+    assert path.stat().st_mode & 0o777 == 0o666
+    path.write_text(written)
+    assert read_message(ended(log, exit_code, annotations), tmp_path, 1) == expected
+
+
+def test_many_containers_share_the_room(tmp_path: Path) -> None:
+    path = prepare_termination_log(termination_log_path(tmp_path, "main", 0))
+    path.write_text("x" * 5000)
+    assert len(read_message(ended(tmp_path, 0, FILE), tmp_path, 12)) == 1024
+
+
+def test_the_tail_of_a_long_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("".join(f"{STAMP} stdout F line {number}\n" for number in range(1000)))
+    tail = log_tail(log, 2048)
+    assert tail.startswith("line 920\n") and tail.endswith("line 999\n")
+    assert log_tail(tmp_path / "none", 2048) == ""
+
+
+async def test_rotation(tmp_path: Path) -> None:
+    runtime = FakeRuntime()
+    import navarch.node.cri.runtime_pb2 as pb
+
+    identity = {POD_UID: "u", CONTAINER_NAME: "main"}
+    sandbox = pb.PodSandboxConfig(labels=identity, log_directory=str(tmp_path))
+    sandbox.metadata.uid = "u"
+    sandbox_id = await runtime.run_sandbox(sandbox, "")
+    config = pb.ContainerConfig(labels=identity, log_path="0.log")
+    container_id = await runtime.create_container(sandbox_id, config, sandbox)
+    await runtime.start_container(container_id)
+    log = tmp_path / "0.log"
+    for hour in range(6):
+        log.write_text("x" * 100)
+        moment = datetime(2026, 1, 1, hour, tzinfo=UTC)
+        arguments: dict[str, Any] = {"max_size": 100, "max_files": 3, "now": moment}
+        assert await rotate_if_large(runtime, runtime.container("main"), **arguments)
+    assert sorted(os.listdir(tmp_path)) == [
+        "0.log.20260101-040000.gz",
+        "0.log.20260101-050000",
+    ]
+    assert runtime.calls.count("reopen_log") == 6
+    log.write_text("x" * 99)
+    assert not await rotate_if_large(runtime, runtime.container("main"), **arguments)
+    assert ended(log, 0, FILE).log_path == str(log)
