@@ -16,8 +16,8 @@ from typing import Any
 class FieldError:
     """One complaint about one field of an object.
 
-    `reason` is the cause's reason (`FieldValueInvalid`, `FieldValueRequired`, ...), `field` the path
-    as in the manifest (`spec.containers[0].name`), `message` the text after the path.
+    `reason` is the cause's reason (`FieldValueInvalid`, `FieldValueRequired`, ...), `field` the
+    path as in the manifest (`spec.containers[0].name`), `message` the text after the path.
     """
 
     reason: str

@@ -36,8 +36,8 @@ def secret_names(pod: Object) -> Iterator[str]:
     for volume in volumes(pod):
         yield from _named(volume.get("secret"), "secretName")
         yield from _named(volume.get("azureFile"), "secretName")
-        for source in ("cephfs", "cinder", "flexVolume", "rbd", "scaleIO", "iscsi", "storageos"):
-            yield from _named((volume.get(source) or {}).get("secretRef"), "name")
+        for driver in ("cephfs", "cinder", "flexVolume", "rbd", "scaleIO", "iscsi", "storageos"):
+            yield from _named((volume.get(driver) or {}).get("secretRef"), "name")
         yield from _named((volume.get("csi") or {}).get("nodePublishSecretRef"), "name")
         for source in projections(volume):
             yield from _named(source.get("secret"), "name")

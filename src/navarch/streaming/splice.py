@@ -68,7 +68,7 @@ class TakenOverResponse(web.StreamResponse):
         super().__init__(status=101)
         self.force_close()
 
-    async def prepare(self, request: web.BaseRequest) -> None:  # type: ignore[override]
+    async def prepare(self, request: web.BaseRequest) -> None:
         return None
 
     async def write_eof(self, data: object = b"") -> None:
