@@ -77,7 +77,7 @@ LENGTH = b"Content-Length: %d" % len(OBJECT)
         pytest.param(b"GET /version\r\n\r\n", 400, id="HTTP/0.9"),
         pytest.param(b"GET /version HTTP/9.9\r\nHost: x\r\n\r\n", 505, id="HTTP/9.9"),
         pytest.param(b"BREW /version HTTP/1.1\r\nHost: x\r\n\r\n", 405, id="a method of nobody"),
-        pytest.param(b"GET /api/v1/%zz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 400, id="bad escape"),
+        pytest.param(get(b"Host: x").replace(b"/version", b"/api/v1/%zz"), 400, id="bad escape"),
         pytest.param(get(b"Host: x", b"A: b\rc"), 400, id="CR in a header"),
         pytest.param(get(b"Host: x", b"A: b\0c"), 400, id="NUL in a header"),
         pytest.param(get(b"Host: x", b"A b: c"), 400, id="space in a header's name"),
@@ -204,9 +204,10 @@ async def test_clients_that_leave(api: Api, caplog: pytest.LogCaptureFixture, pa
             await asyncio.sleep(0.005)
             writer.transport.abort() if is_abrupt else writer.close()
     await api.patch(f"{CM}/there", {"data": {"a": "b"}})
-    async with asyncio.timeout(5):
-        while server.core.gauges["watches"] or server.app.metrics.in_flight:
-            await asyncio.sleep(0.01)
+    for _ in range(500):
+        if not server.core.gauges["watches"] and not server.app.metrics.in_flight:
+            break
+        await asyncio.sleep(0.01)
     cache = server.core.catalog.get("", "v1", "configmaps").cache
     assert list(cache.watchers()) == []
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []

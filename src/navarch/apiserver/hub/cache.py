@@ -174,8 +174,13 @@ class Cache:
         self.trim(change.when)
         for watcher in self._interested(change):
             watcher.offer(change)
-        for listener in self._listeners:
-            listener(change.old, change.new)
+        if self._listeners:
+            for listener in self._listeners:
+                listener(change.old, change.new)
+            # They all read one decoded copy, which is not kept beyond this turn.
+            for entry in (change.old, change.new):
+                if entry is not None:
+                    entry.forget()
 
     def prepend(self, changes: Sequence[Change], after: int) -> None:
         """Lengthen the history by all changes between a revision and `oldest`."""

@@ -13,10 +13,11 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from navarch.apiserver.hub.cache import Cache
 from navarch.apiserver.hub.change import Change
-from navarch.apiserver.hub.entry import Facts, StoredKind, entry_of
+from navarch.apiserver.hub.entry import Facts, Object, StoredKind, entry_of
 from navarch.store.contract import Event, KeyValue, Store, StoreError
 
 REGISTRY = "/registry/"
@@ -25,6 +26,15 @@ MAX_HINTS = 4096
 MAX_RECALLED = 20_000
 
 log = logging.getLogger(__name__)
+
+
+class Hint(NamedTuple):
+    """What a writer knows of the value it puts: its facts and, when it is of the stored version,
+    the object itself."""
+
+    value: bytes
+    facts: Facts
+    obj: Object | None
 
 
 class Hub:
@@ -36,7 +46,7 @@ class Hub:
         self.revision = 0
         """Every change up to here is in the caches."""
         self._caches: dict[str, Cache] = {}
-        self._hints: dict[str, tuple[bytes, Facts]] = {}
+        self._hints: dict[str, Hint] = {}
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._pump: asyncio.Task[None] | None = None
@@ -141,11 +151,11 @@ class Hub:
 
     # ---- changes
 
-    def hint(self, key: str, value: bytes, facts: Facts) -> None:
+    def hint(self, key: str, hint: Hint) -> None:
         """A writer's knowledge of what it is about to put, so that the hub need not decode it."""
         if len(self._hints) > MAX_HINTS:
             self._hints.clear()
-        self._hints[key] = (value, facts)
+        self._hints[key] = hint
 
     def _cache_of(self, key: str) -> Cache | None:
         """Prefixes have one segment (`/registry/pods/`) or two (`/registry/services/specs/`)."""
@@ -181,8 +191,13 @@ class Hub:
                 cache.record(Change(revision, old, None, now))
             return
         hint = self._hints.pop(key, None)
-        facts = hint[1] if hint is not None and hint[0] == current.value else None
-        entry = entry_of(current, cache.stored, facts)
+        if hint is not None and hint.value == current.value:
+            entry = entry_of(current, cache.stored, hint.facts)
+            if hint.obj is not None:
+                hint.obj["metadata"]["resourceVersion"] = str(revision)
+                entry.lend(hint.obj)
+        else:
+            entry = entry_of(current, cache.stored, None)
         cache.record(Change(revision, cache.put(entry), entry, now))
 
     async def recall(self, cache: Cache, after: int) -> None:
