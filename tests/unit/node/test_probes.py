@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -75,18 +77,34 @@ def test_initial_delays_count_from_the_start_of_the_container() -> None:
     assert old.trackers[ProbeKind.READINESS].due == 100
 
 
-async def serve(answer: bytes) -> tuple[asyncio.Server, int, list[bytes]]:
-    """A server that says one thing to everybody and remembers what it was asked."""
+@asynccontextmanager
+async def serve(answer: bytes | None) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A server that says one thing to everybody (None: nothing) and remembers what it was asked."""
     asked: list[bytes] = []
+    talks: list[asyncio.Task[None]] = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(answer)
-        await writer.drain()
-        writer.close()
+        try:
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+            if answer is None:
+                await reader.read()
+            else:
+                writer.write(answer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the other side only wanted to connect
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    return server, server.sockets[0].getsockname()[1], asked
+    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks.append(asyncio.ensure_future(talk(reader, writer)))
+
+    server = await asyncio.start_server(begin, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], asked
+    await asyncio.gather(*talks)
 
 
 def response(status: str, *headers: str) -> bytes:
@@ -114,8 +132,7 @@ async def run_probe(probe: dict[str, Any], runtime: FakeRuntime | None = None) -
     ],
 )  # fmt: skip
 async def test_http(answer: bytes, success: bool, warning: bool, message: str) -> None:
-    server, port, asked = await serve(answer)
-    async with server:
+    async with serve(answer) as (port, asked):
         outcome = await run_probe(
             {"httpGet": {"path": "/x?y=1", "port": port,
                          "httpHeaders": [{"name": "X-Own", "value": "1"}]}}
@@ -126,9 +143,8 @@ async def test_http(answer: bytes, success: bool, warning: bool, message: str) -
 
 
 async def test_nobody_listens() -> None:
-    server, port, _ = await serve(b"")
-    server.close()
-    await server.wait_closed()
+    async with serve(b"") as (port, _):
+        pass
     http = await run_probe({"httpGet": {"path": "/", "port": port}})
     assert http.message == (
         f'Get "http://127.0.0.1:{port}/": dial tcp 127.0.0.1:{port}: connect: connection refused'
@@ -139,19 +155,12 @@ async def test_nobody_listens() -> None:
 
 
 async def test_somebody_listens() -> None:
-    server, port, _ = await serve(b"")
-    async with server:
+    async with serve(b"") as (port, _):
         assert (await run_probe({"tcpSocket": {"port": port}})).success
 
 
 async def test_an_answer_that_takes_too_long() -> None:
-    async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(silence, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
+    async with serve(None) as (port, _):
         outcome = await run_probe({"httpGet": {"port": port}, "timeoutSeconds": 1})
     assert not outcome.success and "context deadline exceeded" in outcome.message
 

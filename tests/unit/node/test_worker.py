@@ -70,6 +70,9 @@ async def test_crash_loop(node: Stage) -> None:
     assert node.runtime.container("main").attempt == 2
     await node.rest(2)
     assert node.runtime.container("main").attempt == 3
+    uid = node.api.pods["web"].metadata.uid
+    text = f"Back-off restarting failed container main in pod web_default({uid})"
+    assert node.events.told.count(f"main BackOff: {text}") == 2  # one for each wait
     # Only the newest instance and the one before it are kept.
     assert str(node.runtime).count("main#") == 2
 
