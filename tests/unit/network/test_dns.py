@@ -1,7 +1,7 @@
 """Cluster DNS against the schema of the specification, in messages and over real sockets."""
 
 import asyncio
-import socket
+import random
 
 import pytest
 from dnslib import QTYPE, RCODE, DNSRecord
@@ -178,20 +178,25 @@ def test_upstreams_leave_out_ourselves() -> None:
     assert upstreams_of(text, ("192.168.49.2",)) == [("10.0.0.2", 53)]
 
 
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+async def listening(server: DnsServer) -> int:
+    """Start a server on a port that is free for UDP and TCP, below those given out by the kernel."""
+    for port in random.sample(range(20_000, 30_000), 50):
+        try:
+            await server.start(["127.0.0.1"], port)
+        except OSError:
+            await server.stop()
+            continue
+        return port
+    raise RuntimeError("no free port")
 
 
 async def test_sockets_and_forwarding(zone: Zone) -> None:
     outside = Zone("example.com")
     outside.put_service(service("x", clusterIP="192.0.2.1", clusterIPs=["192.0.2.1"]))
-    far_port, near_port = free_port(), free_port()
     far = DnsServer(Responder(outside), Forwarder([]))
+    far_port = await listening(far)
     near = DnsServer(Responder(zone), Forwarder([("127.0.0.1", far_port)]))
-    await far.start(["127.0.0.1"], far_port)
-    await near.start(["127.0.0.1"], near_port)
+    near_port = await listening(near)
     try:
         for name, tcp, expected in [
             (f"web.shop.{BASE}", False, "10.96.0.20"),

@@ -44,6 +44,8 @@ class DnsServer:
             transport.close()
         for server in self._servers:
             server.close()
+        self._transports.clear()
+        self._servers.clear()
         for task in self._forwards:
             task.cancel()
         await asyncio.gather(*self._forwards, return_exceptions=True)
