@@ -179,7 +179,7 @@ def test_upstreams_leave_out_ourselves() -> None:
 
 
 async def listening(server: DnsServer) -> int:
-    """Start a server on a port that is free for UDP and TCP, below those given out by the kernel."""
+    """Start a server on a port that is free for UDP and TCP, below those the kernel gives out."""
     for port in random.sample(range(20_000, 30_000), 50):
         try:
             await server.start(["127.0.0.1"], port)

@@ -468,11 +468,11 @@ def test_an_alias_bomb_is_refused_at_once() -> None:
     ],
 )
 def test_many_problems_cost_little_and_are_told_in_part(body: bytes, content_type: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(complaint(CONFIG_MAP, body, content_type)) < 10_000
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
     assert len(parse_document(body, content_type)[1]) <= 100
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_a_document_of_too_many_values_is_refused() -> None:
