@@ -86,6 +86,9 @@ class StopSandbox:
 
 Action = StartSandbox | StartContainer | StopContainer | RemoveContainer | StopSandbox
 
+CRASH_LOOP = "CrashLoopBackOff"
+"""The reason of a container's wait between a failure and the next attempt."""
+
 SANDBOX = ""
 """The sandbox's name in `View.busy` (no container can have it)."""
 
@@ -346,7 +349,7 @@ def _start(
         if remaining > 0:
             wait = format_seconds(view.backoff.seconds(key))
             result.waiting[spec.name] = Waiting(
-                "CrashLoopBackOff",
+                CRASH_LOOP,
                 f"back-off {wait} restarting failed container={spec.name} pod={full_name(pod)}",
             )
             result.wake(view.now + remaining)

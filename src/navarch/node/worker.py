@@ -25,6 +25,7 @@ from .backoff import BackoffTable
 from .cri.values import PodState, RuntimeFailure
 from .messages import read_message
 from .plan import (
+    CRASH_LOOP,
     SANDBOX,
     Action,
     Plan,
@@ -43,6 +44,7 @@ from .podapi import PodApi, StatusWriter
 from .podspec import (
     containers_of,
     find_container,
+    full_name,
     is_static,
     is_terminal,
     pod_key,
@@ -99,6 +101,8 @@ class _Memory:
     """Ids of containers that were found not started when the worker first looked."""
     hooked: set[str] = field(default_factory=set)
     """Ids of containers whose preStop hook has been begun."""
+    backed_off: set[str] = field(default_factory=set)
+    """Ids of ended containers whose wait for the next instance has been told."""
 
 
 def next_attempts(status: PodStatus) -> dict[str, int]:
@@ -231,6 +235,7 @@ class PodWorker:
         self._watch_probes()
         result = plan(self.pod, self.state, self._view(stopping))
         memory.finished |= result.finished
+        self._tell_back_off(result)
         self._publish(result)
         if not stopping and not result.finished:
             self._care_for_volumes()
@@ -241,6 +246,18 @@ class PodWorker:
                 self._begin(action)
         self._shorten_stops()
         return result
+
+    def _tell_back_off(self, result: Plan) -> None:
+        """One event for each wait, however often the pod is looked at meanwhile."""
+        latest = self.state.latest()
+        for name, wait in result.waiting.items():
+            record, spec = latest.get(name), find_container(self.pod, name)
+            told = self._memory.backed_off
+            if wait.reason != CRASH_LOOP or record is None or spec is None or record.id in told:
+                continue
+            told.add(record.id)
+            text = f"Back-off restarting failed container {name} in pod {full_name(self.pod)}"
+            self._services.events.container(self.pod, spec, "Warning", "BackOff", text)
 
     def _is_held_off(self, action: Action) -> bool:
         """Whether the runtime has just failed to do this: it gets a moment to recover."""
@@ -454,6 +471,7 @@ class PodWorker:
     async def _remove_container(self, action: RemoveContainer) -> None:
         await self._services.runtime.remove_container(action.id)
         self._memory.messages.pop(action.id, None)
+        self._memory.backed_off.discard(action.id)
         meta = self.pod.metadata
         logs = log_directory(
             self._services.options.pod_logs_directory, meta.namespace, meta.name, meta.uid
