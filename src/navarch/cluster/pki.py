@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 AUTHORITY_LIFETIME = timedelta(days=3650)
 LIFETIME = timedelta(days=365)
 RENEW_BEFORE = timedelta(days=30)
+KUBELET_CLIENT = "kube-apiserver-kubelet-client"
+"""The API server as kubelets know it. It has the rights of a role and no more."""
 CLOCK_SKEW = timedelta(minutes=5)
 
 
@@ -62,7 +64,7 @@ def requests(profile: Profile) -> list[Request]:
             ),
             addresses=("127.0.0.1", profile.host_address, profile.kubernetes_service_address),
         ),
-        Request("pki/kubelet-client", "kube-apiserver-kubelet-client", ("system:masters",)),
+        Request("pki/kubelet-client", KUBELET_CLIENT),
         Request("pki/admin", "kubernetes-admin", ("system:masters",)),
         Request("pki/controllers", "system:kube-controller-manager"),
         Request("pki/scheduler", "system:kube-scheduler"),

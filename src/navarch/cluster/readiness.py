@@ -22,6 +22,7 @@ from typing import Any
 from navarch.cluster import containerd
 from navarch.cluster.api import Api, ApiUnavailableError
 from navarch.cluster.namespaces import Pins
+from navarch.cluster.pki import KUBELET_CLIENT
 from navarch.cluster.profile import ClusterError, Paths, Profile
 from navarch.cluster.progress import Progress
 
@@ -39,7 +40,7 @@ def wait(profile: Profile, paths: Paths, progress: Progress, timeout: float) -> 
         images = [pool.submit(_pause_image, profile, paths, node) for node in profile.node_names()]
         waiting.until("the API server", api.is_ready, "apiserver")
         if profile.nodes:
-            waiting.until("the name service's object", lambda: _publish_dns(api, profile))
+            waiting.until("the cluster's own objects", lambda: _put_own_objects(api, profile))
         if profile.nodes or profile.simulated:
             progress.step(f"Waiting for {_count(profile)}")
             waiting.until("the nodes", lambda: _nodes_are_ready(api, profile), "node")
@@ -156,16 +157,28 @@ def _accounts_are_there(api: Api) -> bool:
     return True
 
 
-def _publish_dns(api: Api, profile: Profile) -> bool:
-    """The Service under which every node's own name server is known. Its endpoints are the nodes
-    themselves, and a pod always asks its own node."""
-    for collection, value in dns_objects(profile):
+def _put_own_objects(api: Api, profile: Profile) -> bool:
+    for collection, value in (*dns_objects(profile), *access_objects()):
         api.put_in_place(collection, value)
     return True
 
 
+def access_objects() -> list[tuple[str, dict[str, Any]]]:
+    """The right of the API server to do what it asks of kubelets, which check it there."""
+    group = "rbac.authorization.k8s.io"
+    binding = {
+        "apiVersion": f"{group}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "navarch:kubelet-api-admin"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "system:kubelet-api-admin"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": KUBELET_CLIENT}],
+    }
+    return [(f"/apis/{group}/v1/clusterrolebindings", binding)]
+
+
 def dns_objects(profile: Profile) -> list[tuple[str, dict[str, Any]]]:
-    """Collections and contents of the name service's objects."""
+    """The Service under which every node's own name server is known, as collections and contents.
+    Its endpoints are the nodes themselves, and a pod always asks its own node."""
     name, namespace = "kube-dns", "kube-system"
     labels = {"k8s-app": name, "kubernetes.io/name": "CoreDNS"}
     ports = [("dns", "UDP"), ("dns-tcp", "TCP")]
