@@ -167,7 +167,7 @@ def track_create(obj: Object, kind: FieldType, writer: Writer, empty: Object | N
     """Book the fields of a new object. `empty` is the kind's object with nothing set: what it has
     already is not the writer's doing."""
     obj["metadata"].pop("managedFields", None)
-    written = compare(empty or {"metadata": {}}, obj, kind).without(writer.ignored_set).added
+    written = compare(empty or {"metadata": {}}, obj, kind).without(writer.ignored_set).written
     fields = difference(written, UNOWNED)
     if fields:
         entry = _entry(writer, "Update", fields)
@@ -343,7 +343,7 @@ def _before_first_apply(live: Object, kind: FieldType, writer: Writer) -> Manage
     if not live["metadata"].get("uid"):
         return {}
     past = replace(writer, manager=BEFORE_FIRST_APPLY, subresource="")
-    everything = compare({"metadata": {}}, live, kind).without(writer.ignored_set).added
+    everything = compare({"metadata": {}}, live, kind).without(writer.ignored_set).written
     fields = difference(everything, UNOWNED)
     entry = _entry(past, "Update", fields)
     return {entry.identity: entry} if fields else {}

@@ -286,6 +286,15 @@ def test_creates_are_tracked() -> None:
     }
 
 
+def test_a_create_owns_what_is_never_absent_once_it_is_set() -> None:
+    empty: Object = {"metadata": {}, "spec": {"maxReplicas": 0, "scaleTargetRef": {"name": ""}}}
+    kind = field_type(schema_for("autoscaling", "v2", "HorizontalPodAutoscaler"))
+    obj: Object = {"metadata": {}, "spec": {"maxReplicas": 5, "scaleTargetRef": {"name": "d"}}}
+    track_create(obj, kind, replace(ANN, api_version="autoscaling/v2"), empty)
+    spec = {"f:maxReplicas": {}, "f:scaleTargetRef": {"f:name": {}}}
+    assert owners(obj)["ann Update"] == {"f:spec": spec}
+
+
 def test_status_is_its_own_manager_and_not_claimed_through_the_object() -> None:
     empty: Object = {"metadata": {}, "spec": {}, "status": {}}
     obj = {**deployment(replicas=1), "status": {"replicas": 1}}
