@@ -69,7 +69,7 @@ async def test_scale(kubectl: Kubectl) -> None:
     await kubectl("autoscale", "deployment", "d", "--min=1", "--max=5", "--cpu-percent=80")
     (row,) = columns(await kubectl("get", "hpa"))
     assert row[:4] == ["d", "Deployment/d", "cpu:", "<unknown>/80%"]
-    assert (await kubectl.get("hpa.v1.autoscaling", "d"))["spec"][
+    assert (await kubectl.get("horizontalpodautoscalers.v1.autoscaling", "d"))["spec"][
         "targetCPUUtilizationPercentage"
     ] == 80
 
@@ -164,7 +164,7 @@ async def test_wait(kubectl: Kubectl) -> None:
     by_path = "--for=jsonpath={.status.phase}=Running"
     assert "condition met" in await kubectl("wait", by_path, "pod/p", "--timeout=20s")
     async with kubectl.started("wait", "--for=delete", "pod/p", "--timeout=20s") as gone:
-        await kubectl("delete", "pod", "p", "--now", "--force", "--grace-period=0")
+        await kubectl("delete", "pod", "p", "--force", "--grace-period=0")
         assert await asyncio.wait_for(gone.wait(), 20) == 0
 
 

@@ -84,7 +84,7 @@ async def version(core: Core, call: Call) -> web.StreamResponse:
             "minCompatibilityMajor": MAJOR,
             "minCompatibilityMinor": str(int(MINOR) - 1),
             "gitVersion": f"v{MAJOR}.{MINOR}.{PATCH}+navarch-{__version__}",
-            "gitCommit": "",
+            "gitCommit": "unknown",
             "gitTreeState": "clean",
             "buildDate": "1970-01-01T00:00:00Z",
             "goVersion": f"python{platform.python_version()}",
