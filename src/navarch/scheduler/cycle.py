@@ -17,6 +17,7 @@ from navarch.scheduler.cluster import Cluster, Mask
 from navarch.scheduler.explain import NO_NODES, rejected, rejected_early
 from navarch.scheduler.framework import Code, Cycle, Plugin, PodRejected, Verdict
 from navarch.scheduler.objects import Objects
+from navarch.scheduler.plugins.node_resources_fit import NodeResourcesFit
 from navarch.scheduler.podinfo import PodInfo
 
 
@@ -47,7 +48,8 @@ def schedule(
 ) -> str | Failure:
     """The name of the best node, or why there is none."""
     if not cluster.count:
-        return Failure(NO_NODES)
+        # Whatever the first node is like, what decides is whether the pod fits there.
+        return Failure(NO_NODES, frozenset([NodeResourcesFit.name]))
     cycle = Cycle(pod, cluster, objects, rng, cluster.alive)
     try:
         filtered = _narrow(cycle, plugins)
