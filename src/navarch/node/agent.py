@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 from navarch.api.types.core_v1 import Node, Pod
 
-from .admission import NodeView, admit
+from .admission import NodeView, Refusal, admit
 from .cri.values import POD_TERMINATION_GRACE, PodState, RuntimeFailure
 from .podapi import PodApi
 from .podspec import is_mirror, is_terminal, pod_key, qos_class
 from .probes.manager import ProbeManager
+from .resize import check_resize
 from .resources import cpu_shares, pod_requests
 from .rotation import rotate_if_large
 from .starting import NodeServices
@@ -101,6 +102,7 @@ class NodeAgent:
 
     def _start(self, worker: PodWorker) -> None:
         uid = worker.pod.metadata.uid
+        worker.check_resize = self._check_resize
         task = asyncio.get_running_loop().create_task(
             worker.run(), name=f"pod {pod_key(worker.pod)}"
         )
@@ -125,6 +127,13 @@ class NodeAgent:
     def _begin_again(self, worker: PodWorker) -> None:
         if worker.pod.metadata.uid not in self._pods:
             self._start(PodWorker(worker.pod, self._services, self._api, self._probes))
+
+    def _check_resize(self, pod: Pod) -> Refusal | None:
+        uid = pod.metadata.uid
+        others = [
+            each.pod for each in self.workers() if each.active and each.pod.metadata.uid != uid
+        ]
+        return check_resize(pod, others, self._services.node)
 
     def _view(self) -> NodeView:
         options = self._services.options

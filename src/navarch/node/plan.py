@@ -28,6 +28,13 @@ from .podspec import (
     full_name,
     should_restart,
 )
+from .resize import (
+    RESOURCES_ANNOTATION,
+    Applied,
+    decode_resources,
+    needs_restart,
+    wanted_resources,
+)
 
 NANOSECONDS = 1_000_000_000
 
@@ -78,13 +85,23 @@ class RemoveContainer:
 
 
 @dataclass(frozen=True, slots=True)
+class ResizeContainer:
+    """Give a running container the resources its specification now asks for."""
+
+    id: str
+    spec: ContainerSpec
+
+
+@dataclass(frozen=True, slots=True)
 class StopSandbox:
     """End the sandbox and everything that may still run in it."""
 
     id: str
 
 
-Action = StartSandbox | StartContainer | StopContainer | RemoveContainer | StopSandbox
+Action = (
+    StartSandbox | StartContainer | StopContainer | RemoveContainer | ResizeContainer | StopSandbox
+)
 
 CRASH_LOOP = "CrashLoopBackOff"
 """The reason of a container's wait between a failure and the next attempt."""
@@ -121,6 +138,10 @@ class View:
     next_attempts: Mapping[str, int] = field(default_factory=dict)
     """Numbers of next instances as the API's status has it, for what the runtime has forgotten."""
     sandbox_retry_at: float = 0.0
+    resized: Mapping[str, Applied] = field(default_factory=dict)
+    """What containers (by id) were given after they were made."""
+    may_resize: bool = True
+    """Whether the node can give what the pod asks for by now."""
     interrupted: frozenset[str] = frozenset()
     """Containers (by id) that never ran because the agent before this one was killed while it
     started them: they are made again and count for nothing."""
@@ -308,7 +329,23 @@ def _keep_running(
         if spec.name not in view.busy:
             result.actions.append(StopContainer(record.id, spec.name, message, probe))
         return False
-    return spec.name not in view.busy and view.is_started(record.id)
+    if spec.name in view.busy:
+        return False
+    if to_resize(view, spec, record) and view.may_resize:
+        result.actions.append(ResizeContainer(record.id, spec))
+    return view.is_started(record.id)
+
+
+def applied_resources(view: View, record: ContainerRecord) -> Applied | None:
+    """What a running container has; None if that is not known."""
+    known = view.resized.get(record.id)
+    return known or decode_resources(record.annotations.get(RESOURCES_ANNOTATION, ""))
+
+
+def to_resize(view: View, spec: ContainerSpec, record: ContainerRecord) -> bool:
+    """Whether the specification asks for other resources than the container has."""
+    applied = applied_resources(view, record)
+    return applied is not None and applied != wanted_resources(spec.container)
 
 
 def _reason_to_kill(
@@ -323,6 +360,9 @@ def _reason_to_kill(
     probe = view.failed_probes.get(record.id)
     if probe is not None:
         return f"{word} {spec.name} failed {probe.value.lower()} probe{restarted}", probe
+    applied = applied_resources(view, record)
+    if applied is not None and view.may_resize and needs_restart(spec.container, applied):
+        return f"{word} {spec.name} resize requires restart, will be restarted", None
     return "", None
 
 

@@ -37,6 +37,7 @@ from .cri.values import (
 from .environment import expand, unresolved
 from .netfiles import DnsSettings
 from .podspec import ContainerSpec, container_hash, full_name, pod_hostname
+from .resize import RESOURCES_ANNOTATION, encode_resources, wanted_resources
 from .resources import NodeResources, container_resources
 from .volumes.manager import PreparedVolume
 
@@ -209,6 +210,7 @@ def container_config(inputs: ContainerInputs) -> pb.ContainerConfig:
         labels={**_identity(pod), CONTAINER_NAME: container.name},
         annotations={
             CONTAINER_HASH: container_hash(container),
+            RESOURCES_ANNOTATION: encode_resources(wanted_resources(container)),
             RESTART_COUNT: str(inputs.attempt),
             TERMINATION_PATH: container.terminationMessagePath or DEFAULT_TERMINATION_PATH,
             TERMINATION_POLICY: container.terminationMessagePolicy or "File",

@@ -33,6 +33,7 @@ from .cri.values import ContainerRecord, PodState
 from .cri.values import ContainerState as RuntimeState
 from .plan import NANOSECONDS, Waiting
 from .podspec import ContainerKind, ContainerSpec, containers_of, qos_class, should_restart
+from .resize import Applied, shown_resources
 
 OWN_CONDITIONS = (
     "PodReadyToStartContainers",
@@ -65,6 +66,10 @@ class StatusInputs:
     """Termination messages by container id."""
     hidden: frozenset[str] = frozenset()
     """Ids of containers whose postStart hook still runs: they are shown as being created."""
+    applied: Mapping[str, Applied] = field(default_factory=dict)
+    """The cpu and memory running containers (by id) have, where that is known."""
+    resize: tuple[str, str, str] | None = None
+    """Condition type, reason and message of a resize that is not done."""
     ended: bool = False
     """All containers are over and none will be started again."""
     failure: tuple[str, str] | None = None
@@ -119,7 +124,7 @@ def compute_status(pod: Pod, state: PodState, inputs: StatusInputs) -> PodStatus
         resourceClaimStatuses=before.resourceClaimStatuses,
         extendedResourceClaimStatus=before.extendedResourceClaimStatus,
     )
-    result.conditions = _conditions(pod, state, result, inputs.now)
+    result.conditions = _conditions(pod, state, result, inputs)
     return result
 
 
@@ -166,9 +171,12 @@ class _ContainerStatuses:
             containerID=f"{prefix}://{record.id}",
             restartCount=record.attempt,
             started=False,
-            resources=container.resources if _has_resources(container) else None,
-            allocatedResources=dict(container.resources.requests),
         )
+        applied = self._inputs.applied.get(record.id) if record.running else None
+        resources = shown_resources(container, applied)
+        if resources.limits or resources.requests:
+            status.resources = resources
+            status.allocatedResources = dict(resources.requests)
         if record.user is not None:
             status.user = ContainerUser(
                 linux=LinuxContainerUser(
@@ -274,10 +282,6 @@ def _last_state(before: ContainerStatus, container_id: str) -> ContainerState:
     return before.lastState
 
 
-def _has_resources(container: Container) -> bool:
-    return bool(container.resources.limits or container.resources.requests)
-
-
 def _mount_statuses(container: Container) -> list[VolumeMountStatus]:
     return [
         VolumeMountStatus(
@@ -377,7 +381,9 @@ def _has_begun(status: ContainerStatus) -> bool:
 # Conditions
 
 
-def _conditions(pod: Pod, state: PodState, status: PodStatus, now: datetime) -> list[PodCondition]:
+def _conditions(
+    pod: Pod, state: PodState, status: PodStatus, inputs: StatusInputs
+) -> list[PodCondition]:
     before = {condition.type: condition for condition in pod.status.conditions}
     result = [each for each in pod.status.conditions if each.type not in OWN_CONDITIONS]
     foreign = {condition.type: condition for condition in result}
@@ -387,13 +393,17 @@ def _conditions(pod: Pod, state: PodState, status: PodStatus, now: datetime) -> 
     ready = containers_ready
     if containers_ready.status == "True":
         ready = _readiness_gates(pod, foreign)
-    for kind, condition in (
+    own = [
         ("PodReadyToStartContainers", PodCondition(status="True" if network else "False")),
         ("Initialized", _initialized(pod, status)),
         ("Ready", ready),
         ("ContainersReady", containers_ready),
         ("PodScheduled", PodCondition(status="True")),
-    ):
+    ]
+    if inputs.resize is not None:
+        resize, reason, message = inputs.resize
+        own.insert(0, (resize, PodCondition(status="True", reason=reason, message=message)))
+    for kind, condition in own:
         old = before.get(kind)
         same = old is not None and old.status == condition.status
         result.append(
@@ -407,7 +417,7 @@ def _conditions(pod: Pod, state: PodState, status: PodStatus, now: datetime) -> 
                 lastTransitionTime=(
                     old.lastTransitionTime
                     if old is not None and same and old.lastTransitionTime
-                    else format_time(now)
+                    else format_time(inputs.now)
                 ),
             )
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -21,8 +21,9 @@ from navarch.api.errors import ApiError
 from navarch.api.times import parse_time
 from navarch.api.types.core_v1 import Pod, PodStatus
 
+from .admission import Refusal
 from .backoff import BackoffTable
-from .cri.values import PodState, RuntimeFailure
+from .cri.values import ContainerRecord, PodState, RuntimeFailure
 from .messages import read_message
 from .plan import (
     CRASH_LOOP,
@@ -31,14 +32,17 @@ from .plan import (
     Plan,
     ProbeKind,
     RemoveContainer,
+    ResizeContainer,
     StartContainer,
     StartSandbox,
     StopContainer,
     StopSandbox,
     View,
     Waiting,
+    applied_resources,
     backoff_key,
     plan,
+    to_resize,
 )
 from .podapi import PodApi, StatusWriter
 from .podspec import (
@@ -51,6 +55,8 @@ from .podspec import (
     termination_grace,
 )
 from .probes.manager import ProbeManager
+from .resize import Applied, wanted_resources
+from .resources import container_resources
 from .runtime_config import ConfigProblem, log_directory
 from .starting import NodeServices, StartedIn, Starter, StartFailed
 from .status import StatusInputs, compute_status
@@ -99,6 +105,8 @@ class _Memory:
     """Until when (monotonic) no action of a kind is begun, after one has failed."""
     interrupted: frozenset[str] | None = None
     """Ids of containers that were found not started when the worker first looked."""
+    resized: dict[str, Applied] = field(default_factory=dict)
+    resize_refusal: Refusal | None = None
     hooked: set[str] = field(default_factory=set)
     """Ids of containers whose preStop hook has been begun."""
     backed_off: set[str] = field(default_factory=set)
@@ -131,6 +139,8 @@ class PodWorker:
         self._backoff = BackoffTable()
         self._memory = _Memory()
         self._operations: dict[str, _Operation] = {}
+        self.check_resize: Callable[[Pod], Refusal | None] = lambda pod: None
+        """Whether the node can give a resized pod what it asks for; its owner knows."""
         self._removed = False
         self._dirty = True
         self._wake = asyncio.Event()
@@ -233,6 +243,7 @@ class PodWorker:
             memory.stopping_since = self._clock.monotonic()
             self._cancel_starts()
         self._watch_probes()
+        memory.resize_refusal = None if stopping else self._check_resize()
         result = plan(self.pod, self.state, self._view(stopping))
         memory.finished |= result.finished
         self._tell_back_off(result)
@@ -288,6 +299,8 @@ class PodWorker:
             failed_probes=failed,
             retry_at=memory.retry_at,
             next_attempts=next_attempts(self.pod.status),
+            resized=memory.resized,
+            may_resize=memory.resize_refusal is None,
             sandbox_retry_at=memory.sandbox_retry_at,
             interrupted=memory.interrupted or frozenset(),
         )
@@ -297,6 +310,25 @@ class PodWorker:
             return False
         results = self._probes.results(container_id)
         return results is None or results.started
+
+    def _resizes(self) -> list[ContainerRecord]:
+        """The running containers that have other resources than the pod now asks for."""
+        view = self._view(stopping=False)
+        specs = {spec.name: spec for spec in containers_of(self.pod)}
+        return [
+            each
+            for each in self.state.containers
+            if each.running and each.name in specs and to_resize(view, specs[each.name], each)
+        ]
+
+    def _check_resize(self) -> Refusal | None:
+        return self.check_resize(self.pod) if self._resizes() else None
+
+    def _resize_condition(self) -> tuple[str, str, str] | None:
+        refusal = self._memory.resize_refusal
+        if refusal is not None:
+            return "PodResizePending", refusal.reason, refusal.message
+        return ("PodResizeInProgress", "", "") if self._resizes() else None
 
     def _check_deadline(self) -> None:
         seconds = self.pod.spec.activeDeadlineSeconds
@@ -330,6 +362,7 @@ class PodWorker:
 
     def _publish(self, result: Plan) -> None:
         memory = self._memory
+        view = self._view(self._is_stopping())
         running = [each for each in self.state.containers if each.running]
         started = {each.id for each in running if self._is_started(each.id)}
         ready = set()
@@ -346,6 +379,12 @@ class PodWorker:
             started=frozenset(started),
             messages=memory.messages,
             hidden=frozenset(memory.hidden) | (memory.interrupted or frozenset()),
+            applied={
+                each.id: applied
+                for each in running
+                if (applied := applied_resources(view, each)) is not None
+            },
+            resize=None if ended or self._is_stopping() else self._resize_condition(),
             ended=ended,
             failure=memory.failure,
             start_time=self._seen_at,
@@ -375,6 +414,8 @@ class PodWorker:
                 self._operate(SANDBOX, action, self._services.runtime.stop_sandbox(action.id))
             case StartContainer():
                 self._operate(action.spec.name, action, self._start_container(action))
+            case ResizeContainer():
+                self._operate(action.spec.name, action, self._resize_container(action))
             case RemoveContainer():
                 self._operate(action.name, action, self._remove_container(action))
             case StopContainer():
@@ -467,6 +508,16 @@ class PodWorker:
             memory.retry_at.pop(name, None)
         finally:
             memory.hidden.difference_update(created)
+
+    async def _resize_container(self, action: ResizeContainer) -> None:
+        """The pod's own cgroup is changed before and after: a limit that grows must grow there
+        first, one that shrinks last."""
+        services, container = self._services, action.spec.container
+        await asyncio.to_thread(services.cgroups.ensure_pod, self.pod)
+        resources = container_resources(self.pod, container, services.node)
+        await services.runtime.update_resources(action.id, resources)
+        await asyncio.to_thread(services.cgroups.ensure_pod, self.pod)
+        self._memory.resized[action.id] = wanted_resources(container)
 
     async def _remove_container(self, action: RemoveContainer) -> None:
         await self._services.runtime.remove_container(action.id)

@@ -11,8 +11,14 @@ from tests.cluster.node.conftest import Cluster, eventually, pod, shell, text_of
 from tests.cluster.node.test_pod_life import FOREVER, is_ready, reason_of
 
 from navarch.api.types.core_v1 import Pod
+from navarch.client.resource import PatchType
 
 pytestmark = pytest.mark.cluster
+
+
+def is_unified() -> bool:
+    """Whether this machine has cgroup v2."""
+    return Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
 async def create(cluster: Cluster, plural: str, kind: str, name: str, **body: Any) -> None:
@@ -240,8 +246,8 @@ async def test_limits_reach_the_kernel(cluster: Cluster) -> None:
     state = (await cluster.runtime.pods())[0]
     root = f"{cluster.options.cgroup_root}/kubepods/burstable/pod{ready.metadata.uid}"
     own = f"{root}/{state.containers[0].id}"
-    base = Path("/sys/fs/cgroup")
-    if (base / "cgroup.controllers").exists():
+    base = "/sys/fs/cgroup"
+    if is_unified():
         assert text_of(f"{base}{own}/cpu.max") == "50000 100000\n"
         assert text_of(f"{base}{own}/memory.max") == f"{64 << 20}\n"
         assert text_of(f"{base}{root}/memory.max") == f"{64 << 20}\n"
@@ -309,3 +315,37 @@ async def test_a_host_port(cluster: Cluster) -> None:
     ended = await cluster.wait("asking", ended_well)
     assert await cluster.logs(ended, "main") == "ported"
     assert ready.status.hostIP == "127.0.0.1"
+
+
+async def test_a_running_pod_is_resized(cluster: Cluster) -> None:
+    def amounts(cpu: str, memory: str) -> dict[str, Any]:
+        both = {"cpu": cpu, "memory": memory}
+        return {"requests": both, "limits": both}
+
+    await cluster.create(pod("sized", shell("main", FOREVER, resources=amounts("200m", "32Mi"))))
+    before = await cluster.wait("sized", is_ready)
+    await cluster.client.dynamic("", "v1", "pods").patch(
+        "sized",
+        "default",
+        {"spec": {"containers": [{"name": "main", "resources": amounts("400m", "64Mi")}]}},
+        subresource="resize",
+        patch_type=PatchType.STRATEGIC,
+    )
+
+    def is_resized(each: Pod) -> bool:
+        shown = each.status.containerStatuses[0].resources
+        return shown is not None and shown.limits == {"cpu": "400m", "memory": "64Mi"}
+
+    after = await cluster.wait("sized", is_resized)
+    assert after.status.containerStatuses[0].containerID == (
+        before.status.containerStatuses[0].containerID
+    )
+    state = (await cluster.runtime.pods())[0]
+    root = f"{cluster.options.cgroup_root}/kubepods/pod{after.metadata.uid}"
+    for path in (root, f"{root}/{state.containers[0].id}"):
+        if is_unified():
+            assert text_of(f"/sys/fs/cgroup{path}/cpu.max") == "40000 100000\n"
+        else:
+            assert text_of(f"/sys/fs/cgroup/cpu{path}/cpu.cfs_quota_us") == "40000\n"
+            limit = text_of(f"/sys/fs/cgroup/memory{path}/memory.limit_in_bytes")
+            assert limit == f"{64 << 20}\n"
