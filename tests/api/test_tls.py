@@ -1,0 +1,148 @@
+"""The API server's TLS: who a client certificate makes its owner, and what is turned away."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from navarch.apiserver import server as server_module
+from navarch.apiserver.options import ServerOptions
+from navarch.apiserver.server import Server
+from navarch.cluster import pki
+from navarch.cluster.components import options_from
+from navarch.cluster.composition import apiserver_options
+from navarch.cluster.profile import Paths, Profile
+from navarch.store.contract import StoreFailed
+from navarch.store.memory import open_memory_store
+
+PODS = "/api/v1/pods"
+
+
+def certificates(directory: Path, now: datetime | None = None) -> Paths:
+    """A cluster's certificates, made at a time."""
+    paths = Paths(directory)
+    paths.create()
+    pki.ensure(Profile("tls", nodes=0), paths, now)
+    return paths
+
+
+def options_of(paths: Paths) -> ServerOptions:
+    values = apiserver_options(Profile("tls", nodes=0), paths) | {"port": 0, "store": "memory"}
+    options: ServerOptions = options_from(values, ServerOptions)
+    return options
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return certificates(tmp_path / "own")
+
+
+@pytest.fixture
+async def server(paths: Paths) -> AsyncIterator[Server]:
+    server = Server(options_of(paths), open_memory_store())
+    await server.start()
+    yield server
+    await server.stop()
+
+
+def client_tls(own: Paths, bearer: Paths | None = None, name: str = "admin") -> ssl.SSLContext:
+    """Trusts the server; `bearer` holds the certificate to show."""
+    context = ssl.create_default_context(cafile=own.pki / "ca.crt")
+    if bearer is not None:
+        context.load_cert_chain(bearer.pki / f"{name}.crt", bearer.pki / f"{name}.key")
+    return context
+
+
+async def get(server: Server, tls: ssl.SSLContext, path: str = PODS) -> int:
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session,
+        session.get(server.url + path) as response,
+    ):
+        return response.status
+
+
+async def test_certificates_make_users(server: Server, paths: Paths) -> None:
+    assert await get(server, client_tls(paths, paths)) == 200
+    assert await get(server, client_tls(paths)) == 403
+    assert await get(server, client_tls(paths, paths, "scheduler"), "/api/v1/secrets") == 403
+
+
+async def test_certificates_of_strangers_are_refused(
+    server: Server, paths: Paths, tmp_path: Path
+) -> None:
+    """Another authority's certificate says the same names; it is none of ours."""
+    stranger = certificates(tmp_path / "stranger")
+    with pytest.raises((aiohttp.ClientError, ssl.SSLError, ConnectionError)):
+        await get(server, client_tls(paths, stranger))
+
+
+async def test_expired_certificates_are_refused(tmp_path: Path) -> None:
+    """Signed by our authority, once."""
+    past = datetime.now(UTC) - timedelta(days=500)
+    paths = certificates(tmp_path / "own", past)
+    old = {name: (paths.pki / name).read_bytes() for name in ("admin.crt", "admin.key")}
+    pki.ensure(Profile("tls", nodes=0), paths)
+    for name, content in old.items():
+        (paths.pki / f"old-{name}").write_bytes(content)
+    server = Server(options_of(paths), open_memory_store())
+    await server.start()
+    try:
+        assert await get(server, client_tls(paths, paths)) == 200
+        with pytest.raises((aiohttp.ClientError, ssl.SSLError, ConnectionError)):
+            await get(server, client_tls(paths, paths, "old-admin"))
+    finally:
+        await server.stop()
+
+
+async def test_old_tls_is_not_spoken(server: Server, paths: Paths) -> None:
+    tls = client_tls(paths, paths)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_2
+    tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert await get(server, tls) == 200
+    context = server_module.tls_context(server.options)
+    assert context is not None
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize(
+    "sent", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"garbage" * 100, b"\x16\x03\x01\xff\xff" * 9]
+)
+async def test_what_is_no_tls_is_cut_off(server: Server, paths: Paths, sent: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(sent)
+    began = time.perf_counter()
+    try:
+        answer = await asyncio.wait_for(reader.read(), 5)
+    except ConnectionResetError:
+        answer = b""
+    writer.close()
+    assert time.perf_counter() - began < 0.5
+    assert b"HTTP/1.1 200" not in answer
+    assert await get(server, client_tls(paths, paths)) == 200
+
+
+async def test_the_server_ends_when_its_store_fails(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that has failed is not asked again: the process exits and is started anew."""
+    store = open_memory_store()
+    failed: asyncio.Future[StoreFailed] = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(store, "wait_failed", lambda: failed)
+
+    async def opened(options: ServerOptions) -> object:
+        return store
+
+    monkeypatch.setattr(server_module, "_open_store", opened)
+    running = asyncio.create_task(server_module.run(options_of(paths)))
+    await asyncio.sleep(0.3)
+    assert not running.done()
+    failed.set_result(StoreFailed("the disk is gone"))
+    with pytest.raises(StoreFailed, match="the disk is gone"):
+        await asyncio.wait_for(running, 5)
