@@ -13,17 +13,18 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from navarch.api.errors import ApiError
 from navarch.api.times import parse_time
-from navarch.api.types.core_v1 import Pod, PodStatus
+from navarch.api.types.core_v1 import Pod
 
 from .admission import Refusal
 from .backoff import BackoffTable
 from .cri.values import ContainerRecord, PodState, RuntimeFailure
+from .memory import WorkerMemory, next_attempts
 from .messages import read_message
 from .plan import (
     CRASH_LOOP,
@@ -38,7 +39,6 @@ from .plan import (
     StopContainer,
     StopSandbox,
     View,
-    Waiting,
     applied_resources,
     backoff_key,
     plan,
@@ -55,13 +55,13 @@ from .podspec import (
     termination_grace,
 )
 from .probes.manager import ProbeManager
-from .resize import Applied, wanted_resources
+from .resize import wanted_resources
 from .resources import container_resources
 from .runtime_config import ConfigProblem, log_directory
 from .starting import NodeServices, StartedIn, Starter, StartFailed
 from .status import StatusInputs, compute_status
 from .stopping import StopOrder, Stopper
-from .volumes.manager import PreparedVolume, VolumesFailed
+from .volumes.manager import VolumesFailed
 
 log = logging.getLogger(__name__)
 
@@ -83,50 +83,6 @@ class _Operation:
     deadline: float = 0.0
 
 
-@dataclass
-class _Memory:
-    """What one worker has learnt and nobody else knows; lost at a restart without harm."""
-
-    waiting: dict[str, Waiting] = field(default_factory=dict)
-    retry_at: dict[str, float] = field(default_factory=dict)
-    hidden: set[str] = field(default_factory=set)
-    messages: dict[str, str] = field(default_factory=dict)
-    sandbox_failures: int = 0
-    sandbox_retry_at: float = 0.0
-    volume_failures: int = 0
-    volume_retry_at: float = 0.0
-    volumes: dict[str, PreparedVolume] | None = None
-    volumes_at: float = 0.0
-    finished: bool = False
-    cleaned: bool = False
-    failure: tuple[str, str] | None = None
-    stopping_since: float | None = None
-    held_off: dict[type, float] = field(default_factory=dict)
-    """Until when (monotonic) no action of a kind is begun, after one has failed."""
-    interrupted: frozenset[str] | None = None
-    """Ids of containers that were found not started when the worker first looked."""
-    resized: dict[str, Applied] = field(default_factory=dict)
-    resize_refusal: Refusal | None = None
-    hooked: set[str] = field(default_factory=set)
-    """Ids of containers whose preStop hook has been begun."""
-    backed_off: set[str] = field(default_factory=set)
-    """Ids of ended containers whose wait for the next instance has been told."""
-
-
-def next_attempts(status: PodStatus) -> dict[str, int]:
-    """Which instance of each container comes next; one that never ran is made again."""
-    result = {}
-    for each in (*status.initContainerStatuses, *status.containerStatuses):
-        ended = each.state.terminated
-        if each.state.waiting is not None and each.lastState.terminated is not None:
-            ended = each.lastState.terminated
-            if ended.containerID != each.containerID:
-                ended = None
-        ran = each.state.running is not None or (ended is not None and bool(ended.startedAt))
-        result[each.name] = each.restartCount + 1 if ran else each.restartCount
-    return result
-
-
 class PodWorker:
     """Runs one pod. Its owner runs `run` as a task and calls `update`, `remove` and `wake`."""
 
@@ -137,7 +93,7 @@ class PodWorker:
         self._starter, self._stopper = Starter(services), Stopper(services)
         self._clock = services.clock
         self._backoff = BackoffTable()
-        self._memory = _Memory()
+        self._memory = WorkerMemory()
         self._operations: dict[str, _Operation] = {}
         self.check_resize: Callable[[Pod], Refusal | None] = lambda pod: None
         """Whether the node can give a resized pod what it asks for; its owner knows."""

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
+from yarl import URL
+
 from navarch.api.types.core_v1 import Container, GRPCAction, HTTPGetAction, Probe
 
 from ..cri.runtime import Runtime
@@ -67,7 +70,7 @@ class Handlers:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._session: Any = None
+        self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
         if self._session is not None:
@@ -120,17 +123,10 @@ class Handlers:
                 f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting'
                 " headers)",
             )
-        except Exception as error:
-            import aiohttp
-
-            if isinstance(error, aiohttp.ClientError | OSError | ValueError):
-                return Outcome(False, f'Get "{url}": {_reason(error, host, port)}')
-            raise
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Outcome(False, f'Get "{url}": {_reason(error, host, port)}')
 
     async def _http(self, url: str, headers: dict[str, str]) -> Outcome:
-        import aiohttp
-        from yarl import URL
-
         if self._session is None:
             # A probe must not find a connection that an earlier one has left open.
             connector = aiohttp.TCPConnector(

@@ -1,0 +1,56 @@
+"""What one pod's worker remembers between two looks, and what it reads out of the last status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from navarch.api.types.core_v1 import PodStatus
+
+from .admission import Refusal
+from .plan import Waiting
+from .resize import Applied
+from .volumes.manager import PreparedVolume
+
+
+@dataclass
+class WorkerMemory:
+    """What one worker has learnt and nobody else knows; lost at a restart without harm."""
+
+    waiting: dict[str, Waiting] = field(default_factory=dict)
+    retry_at: dict[str, float] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+    messages: dict[str, str] = field(default_factory=dict)
+    sandbox_failures: int = 0
+    sandbox_retry_at: float = 0.0
+    volume_failures: int = 0
+    volume_retry_at: float = 0.0
+    volumes: dict[str, PreparedVolume] | None = None
+    volumes_at: float = 0.0
+    finished: bool = False
+    cleaned: bool = False
+    failure: tuple[str, str] | None = None
+    stopping_since: float | None = None
+    held_off: dict[type, float] = field(default_factory=dict)
+    """Until when (monotonic) no action of a kind is begun, after one has failed."""
+    interrupted: frozenset[str] | None = None
+    """Ids of containers that were found not started when the worker first looked."""
+    resized: dict[str, Applied] = field(default_factory=dict)
+    resize_refusal: Refusal | None = None
+    hooked: set[str] = field(default_factory=set)
+    """Ids of containers whose preStop hook has been begun."""
+    backed_off: set[str] = field(default_factory=set)
+    """Ids of ended containers whose wait for the next instance has been told."""
+
+
+def next_attempts(status: PodStatus) -> dict[str, int]:
+    """Which instance of each container comes next; one that never ran is made again."""
+    result = {}
+    for each in (*status.initContainerStatuses, *status.containerStatuses):
+        ended = each.state.terminated
+        if each.state.waiting is not None and each.lastState.terminated is not None:
+            ended = each.lastState.terminated
+            if ended.containerID != each.containerID:
+                ended = None
+        ran = each.state.running is not None or (ended is not None and bool(ended.startedAt))
+        result[each.name] = each.restartCount + 1 if ran else each.restartCount
+    return result
