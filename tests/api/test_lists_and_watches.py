@@ -131,6 +131,8 @@ async def test_a_watch_from_too_long_ago_ends_with_an_error(
 ) -> None:
     monkeypatch.setattr(hub_cache, "HISTORY_EVENTS", 1)
     made = await make(api, "a", "b", "c")
+    core = api.server.core
+    await core.store.compact(core.hub.revision)
     revision = made[0]["metadata"]["resourceVersion"]
     answer = await api.get(f"{PATH}?watch=1&resourceVersion={revision}")
     event = json.loads(answer.body)

@@ -112,6 +112,10 @@ class Entry:
             self._decoded = self.decode(stored)
         return self._decoded
 
+    def lend(self, obj: Object) -> None:
+        """The writer's own object serves as the decoded copy."""
+        self._decoded = obj
+
     def forget(self) -> None:
         """Drop the decoded copy; it comes back on demand."""
         self._decoded = None

@@ -199,6 +199,7 @@ class Hub:
         else:
             entry = entry_of(current, cache.stored, None)
         cache.record(Change(revision, cache.put(entry), entry, now))
+        entry.forget()
 
     async def recall(self, cache: Cache, after: int) -> None:
         """Read into a cache's history what happened since a revision that only the store still

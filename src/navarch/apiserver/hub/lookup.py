@@ -74,8 +74,8 @@ class HubLookup:
 
         def tell(old: Entry | None, new: Entry | None) -> None:
             callback(
-                old.decode(stored) if old is not None else None,
-                new.decode(stored) if new is not None else None,
+                old.shared(stored) if old is not None else None,
+                new.shared(stored) if new is not None else None,
             )
 
         for entry in cache.scan():

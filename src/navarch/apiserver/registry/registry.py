@@ -41,7 +41,7 @@ from navarch.apiserver.hub.entry import (
     facts_of,
     tail_of,
 )
-from navarch.apiserver.hub.hub import Hub
+from navarch.apiserver.hub.hub import Hint, Hub
 from navarch.apiserver.registry import metadata as meta
 from navarch.apiserver.registry.context import WriteContext
 from navarch.apiserver.registry.fields import book_create, book_update
@@ -365,7 +365,8 @@ class Registry:
         key = stored.key(metadata.get("namespace", ""), metadata["name"])
         value = self._encode(resource, obj)
         if resource.convert_in is None:
-            self.hub.hint(key, value, facts_of(stored, obj))
+            lent = obj if resource.kind is resource.stored else None
+            self.hub.hint(key, Hint(value, facts_of(stored, obj), lent))
         revision = await self._write(self.store.put(key, value, expected=expected))
         await self.hub.wait_for(revision)
         metadata["resourceVersion"] = str(revision)
