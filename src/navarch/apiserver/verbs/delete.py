@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +38,7 @@ Object = dict[str, Any]
 
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
+DELETED_AT_ONCE = 64
 ORPHANED_BY_DEFAULT = frozenset({"replicationcontrollers", "jobs.batch"})
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
@@ -179,14 +181,21 @@ async def delete_collection(core: Core, call: Call, resource: Resource) -> Strea
     selection = selection_of(resource, namespace, wanted)
     page = await find_page(core, resource, selection, wanted)
     deletion = Deletion(core.registry, resource, options, delete_context(call, options))
-    removed = []
-    for entry in page.entries:
-        try:
-            await deletion.run(entry.namespace, entry.name)
-        except ApiError as error:
-            if not error.is_not_found:
-                raise
-        removed.append(resource.item_head + resource.tail(entry))
+    turns = asyncio.Semaphore(DELETED_AT_ONCE)
+
+    async def remove(entry: Entry) -> None:
+        async with turns:
+            try:
+                await deletion.run(entry.namespace, entry.name)
+            except ApiError as error:
+                if not error.is_not_found:
+                    raise
+
+    results = await asyncio.gather(*map(remove, page.entries), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    removed = [resource.item_head + resource.tail(entry) for entry in page.entries]
     body = b'{"kind":"%b","apiVersion":"%b","metadata":{"resourceVersion":"%d"},"items":[%b]}' % (
         resource.kind.list_kind.encode(),
         resource.kind.api_version.encode(),
