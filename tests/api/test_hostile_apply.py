@@ -56,8 +56,8 @@ CASES = [
     apply_row("uid of nothing", f"{CM}/new?fieldManager=me", 409, "uid mismatch",
               body=wanted("new", {"uid": "x"})),
     apply_row("other uid", THERE, 409, body=wanted("there", {"uid": "x"})),
-    apply_row("unknown field", f"{THERE}&fieldValidation=Strict", 400, "field not declared in schema",
-              body=wanted("there", extra=1)),
+    apply_row("unknown field", f"{THERE}&fieldValidation=Strict", 400,
+              "field not declared in schema", body=wanted("there", extra=1)),
     apply_row("unknown field, not strict", THERE, 400, body=wanted("there", extra=1)),
     apply_row("wrong type", THERE, 400, body=wanted("there", data={"a": 1})),
     apply_row("map for a list", f"{DEPLOYMENT}?fieldManager=me", 400, body={
