@@ -22,6 +22,7 @@ from navarch.scheduler.plugins.taint_toleration import TaintToleration
 from navarch.scheduler.plugins.volume_binding import VolumeBinding
 from navarch.scheduler.plugins.volume_restrictions import IN_USE, VolumeRestrictions
 from navarch.scheduler.plugins.volume_zone import VolumeZone
+from navarch.scheduler.podinfo import PodInfo
 
 from .conftest import HOSTNAME, ZONE, FakeObjects, choose, cluster_of, node, pod, reasons
 
@@ -262,7 +263,7 @@ def test_spreading(constraints: list[dict[str, Any]], expected: dict[str, list[s
     ],
 )
 def test_spreading_looks_at_nodes_the_pod_can_go_to(
-    policies: dict[str, str], expected: dict[str, list[str]]
+    policies: dict[str, Any], expected: dict[str, list[str]]
 ) -> None:
     nodes = [
         node("a", {ZONE: "a", "pool": "1"}),
@@ -356,7 +357,7 @@ def test_pods_that_are_there_keep_others_away() -> None:
 
 
 def claim(name: str = "data", **fields: Any) -> PersistentVolumeClaim:
-    body = {
+    body: dict[str, Any] = {
         "metadata": {
             "name": name,
             "namespace": "default",
@@ -476,7 +477,7 @@ MESSAGES: list[tuple[list[Node], dict[str, Any], str]] = [
 @pytest.mark.parametrize(("nodes", "spec", "message"), MESSAGES)
 def test_messages(nodes: list[Node], spec: dict[str, Any], message: str) -> None:
     names = {n.metadata.name for n in nodes}
-    placed = {
+    placed: dict[str, list[PodInfo]] = {
         name: [pod(f"on-{name}", requests={"cpu": "2"})] for name in ("b", "c") if name in names
     }
     failure = choose(pod(**spec), cluster_of(nodes, placed))

@@ -39,10 +39,10 @@ def own(old: PodInfo, new: PodInfo) -> Change:
 
 
 TOLERANT: dict[str, Any] = {"tolerations": [{"operator": "Exists"}]}
-SSD = {"affinity": required(expression("disk", "In", "ssd"))}
-NEAR = {"affinity": affinity("podAffinity", near("x"))}
-FAR = {"affinity": affinity("podAntiAffinity", near("x"))}
-SPREAD = {"topologySpreadConstraints": [spread()]}
+SSD: dict[str, Any] = {"affinity": required(expression("disk", "In", "ssd"))}
+NEAR: dict[str, Any] = {"affinity": affinity("podAffinity", near("x"))}
+FAR: dict[str, Any] = {"affinity": affinity("podAntiAffinity", near("x"))}
+SPREAD: dict[str, Any] = {"topologySpreadConstraints": [spread()]}
 TAINTED = node("n", taints=["k:NoSchedule"])
 
 

@@ -180,6 +180,7 @@ async def test_every_pod_is_bound_once_and_no_node_overcommitted(seed: int) -> N
     cluster = scheduler.cluster
     assert {uid: cluster.names[slot] for uid, (_, slot) in cluster.pods.items()} == truth
     assert len(scheduler.queue) == waiting
+    assert not scheduler._assumed
     assert not task.done()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
