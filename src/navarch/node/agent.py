@@ -17,6 +17,7 @@ from navarch.api.types.core_v1 import Node, Pod
 
 from .admission import NodeView, Refusal, admit
 from .cri.values import POD_TERMINATION_GRACE, PodState, RuntimeFailure
+from .evicting import EvictionManager
 from .podapi import PodApi
 from .podspec import is_mirror, is_terminal, pod_key, qos_class
 from .probes.manager import ProbeManager
@@ -170,6 +171,8 @@ class NodeAgent:
                 tasks.create_task(self._keep_listing(), name="runtime-relist")
                 tasks.create_task(self._keep_house(), name="housekeeping")
                 tasks.create_task(self._rotate_logs(), name="log-rotation")
+                evictions = EvictionManager(self._services, self.workers)
+                tasks.create_task(evictions.run(), name="evictions")
         finally:
             tasks_of_pods = [running.task for running in self._pods.values()]
             for task in tasks_of_pods:

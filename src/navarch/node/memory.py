@@ -29,6 +29,8 @@ class WorkerMemory:
     finished: bool = False
     cleaned: bool = False
     failure: tuple[str, str] | None = None
+    grace: int | None = None
+    """The seconds its containers get if not the pod's own grace period."""
     stopping_since: float | None = None
     held_off: dict[type, float] = field(default_factory=dict)
     """Until when (monotonic) no action of a kind is begun, after one has failed."""

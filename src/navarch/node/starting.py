@@ -96,6 +96,7 @@ class Starter:
 
     async def sandbox(self, pod: Pod, attempt: int) -> str:
         """Makes the pod's sandbox; raises `RuntimeFailure` or `ConfigProblem`."""
+        _refuse_unsupported(pod)
         handler = await self._runtime_handler(pod)
         config = self.sandbox_config(pod, attempt)
         os.makedirs(config.log_directory, exist_ok=True)
@@ -308,6 +309,20 @@ class Starter:
             await self._services.runtime.stop_container(container_id, grace)
             wait = Waiting("PostStartHookError", str(failure))
             raise StartFailed(wait, CONFIG_RETRY_SECONDS) from failure
+
+
+def _refuse_unsupported(pod: Pod) -> None:
+    """What this node cannot do is named, not left out in silence."""
+    if pod.spec.hostUsers is False:
+        raise ConfigProblem("user namespaces (hostUsers: false) are not supported by this node")
+    if pod.spec.resourceClaims:
+        raise ConfigProblem("dynamic resources (resourceClaims) are not supported by this node")
+    for container in (*pod.spec.initContainers, *pod.spec.containers):
+        if container.volumeDevices:
+            raise ConfigProblem(
+                f"raw block volumes (volumeDevices of container {container.name}) are not "
+                "supported by this node"
+            )
 
 
 def _target_id(spec: ContainerSpec, state: PodState) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from dataclasses import dataclass
 
 from navarch.api.types.core_v1 import Pod
@@ -29,6 +30,16 @@ class StopOrder:
     """The pod's address, for hooks over HTTP."""
 
 
+def signal_number(name: str) -> int:
+    """The number of a signal such as `SIGUSR1` or `SIGRTMIN+3`; 0 for none."""
+    base, plus, offset = name.partition("+")
+    if not plus:
+        base, minus, offset = name.partition("-")
+        offset = f"-{offset}" if minus else "0"
+    known = {each.name: each.value for each in signal.Signals}
+    return known[base] + int(offset) if base in known else 0
+
+
 class Stopper:
     """Stops containers."""
 
@@ -46,8 +57,10 @@ class Stopper:
                 await self._pre_stop(pod, spec, action, order)
         # Whatever the hook has used up: a process gets a moment to notice the signal.
         remaining = order.deadline - clock.monotonic()
+        lifecycle = spec.container.lifecycle if spec is not None else None
+        name = lifecycle.stopSignal if lifecycle is not None else None
         await self._services.runtime.stop_container(
-            action.id, max(remaining, MINIMUM_GRACE_SECONDS)
+            action.id, max(remaining, MINIMUM_GRACE_SECONDS), signal_number(name or "")
         )
 
     async def _pre_stop(

@@ -123,9 +123,10 @@ class PodWorker:
         self._removed = True
         self._wake.set()
 
-    def reject(self, reason: str, message: str) -> None:
+    def reject(self, reason: str, message: str, grace: int | None = None) -> None:
         """The pod may not run here (any more): refused, evicted or preempted."""
         self._memory.failure = (reason, message)
+        self._memory.grace = grace
         self._wake.set()
 
     def wake(self, *, runtime_changed: bool = True) -> None:
@@ -507,7 +508,9 @@ class PodWorker:
         now = self._clock.monotonic()
         if self._memory.stopping_since is not None:
             # All containers share the pod's grace period, also those that are stopped last.
-            return self._memory.stopping_since + termination_grace(self.pod)
+            grace = self._memory.grace
+            whole = termination_grace(self.pod) if grace is None else grace
+            return self._memory.stopping_since + whole
         grace = termination_grace(self.pod)
         spec = find_container(self.pod, action.name)
         if action.probe is not None and spec is not None:

@@ -340,3 +340,14 @@ async def test_an_ephemeral_container_joins(cluster: Cluster) -> None:
         return "trap" in await cluster.logs(joined, "debug")
 
     await eventually(sees_the_other)
+
+
+async def test_a_container_is_stopped_with_its_own_signal(cluster: Cluster) -> None:
+    script = "trap 'echo got it; exit 7' USR1; while :; do sleep 1 & wait; done"
+    container = shell("main", script, lifecycle={"stopSignal": "SIGUSR1"})
+    await cluster.create(pod("signalled", container, os={"name": "linux"}))
+    await cluster.wait("signalled", is_ready)
+    watching = asyncio.create_task(cluster.wait_gone("signalled"))
+    await cluster.delete("signalled")
+    ended = (await watching).status.containerStatuses[0].state.terminated
+    assert ended is not None and ended.exitCode == 7

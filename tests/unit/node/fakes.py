@@ -167,6 +167,7 @@ class Stage:
     """An agent with everything around it."""
 
     agent: NodeAgent
+    services: NodeServices
     runtime: FakeRuntime
     api: FakePodApi
     objects: FakeObjects
@@ -229,7 +230,7 @@ async def stage(directory: Path) -> AsyncIterator[Stage]:
     api.on_change, api.on_delete = agent.pod_present, agent.pod_gone
     await agent.prepare()
     task = asyncio.create_task(agent.run())
-    result = Stage(agent, runtime, api, objects, events, clock, options)
+    result = Stage(agent, services, runtime, api, objects, events, clock, options)
     try:
         yield result
     finally:

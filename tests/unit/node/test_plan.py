@@ -15,6 +15,7 @@ from navarch.node.plan import (
     Plan,
     ProbeKind,
     RemoveContainer,
+    ResizeContainer,
     StartContainer,
     StartSandbox,
     StopContainer,
@@ -42,6 +43,8 @@ def text(action: Action) -> str:
             return f"start {action.spec.name}#{action.attempt}"
         case StopContainer():
             return f"stop {action.name}: {action.message}"
+        case ResizeContainer():
+            return f"resize {action.spec.name}"
         case RemoveContainer():
             return f"remove {action.name}#{action.attempt}"
 

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 from tests.unit.node.builders import make_container
 
@@ -173,3 +175,35 @@ async def test_a_command_that_cannot_run_counts_neither_way() -> None:
 async def test_an_unknown_port() -> None:
     outcome = await run_probe({"httpGet": {"port": "nope"}})
     assert outcome.unknown and outcome.message == "couldn't find port: nope in container main"
+
+
+@pytest.mark.parametrize(
+    ("answer", "success", "message"),
+    [
+        (b"\x08\x01", True, "service healthy"),
+        (b"\x08\x02", False, 'service unhealthy (responded with "NOT_SERVING")'),
+        (b"", False, 'service unhealthy (responded with "UNKNOWN")'),
+        (None, False, "error: this server does not implement the grpc health protocol"),
+    ],
+)
+async def test_grpc(answer: bytes | None, success: bool, message: str) -> None:
+    asked: list[bytes] = []
+
+    async def check(request: bytes, context: Any) -> bytes:
+        asked.append(request)
+        assert answer is not None
+        return answer
+
+    methods = {} if answer is None else {"Check": grpc.unary_unary_rpc_method_handler(check)}
+    server = grpc.aio.server()
+    handler = grpc.method_handlers_generic_handler("grpc.health.v1.Health", methods)
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        outcome = await run_probe({"grpc": {"port": port, "service": "db"}, "timeoutSeconds": 2})
+    finally:
+        await server.stop(None)
+    assert outcome.success == success
+    assert outcome.message.startswith(message)
+    assert asked in ([b"\x0a\x02db"], [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.node.builders import make_pod
@@ -11,6 +12,7 @@ from tests.unit.node.fakes import Stage, stage
 
 from navarch.api.errors import ApiError
 from navarch.node.cri.values import ExecResult, ImageRecord
+from navarch.node.stopping import signal_number
 
 
 @pytest.fixture
@@ -254,3 +256,35 @@ async def test_a_hook_that_fails_ends_the_container(node: Stage) -> None:
     await node.create(make_pod({"name": "main", "lifecycle": hook}, restartPolicy="Never"))
     assert "main FailedPostStartHook: PostStartHook failed" in node.events.told
     assert node.status().phase == "Failed"
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ({"hostUsers": False}, "user namespaces"),
+        ({"resourceClaims": [{"name": "gpu"}]}, "dynamic resources"),
+        ({"runtimeClassName": "kata"}, 'runtimeclass.node.k8s.io "kata" not found'),
+    ],
+)
+async def test_what_the_node_cannot_do_is_named(node: Stage, spec: Any, text: str) -> None:
+    await node.create(make_pod(**spec))
+    assert node.events.told[0].startswith("FailedCreatePodSandBox: ")
+    assert text in node.events.told[0]
+    assert node.status().phase == "Pending" and str(node.runtime) == ""
+
+
+async def test_the_stop_signal_is_the_pod_s(node: Stage) -> None:
+    lifecycle = {"stopSignal": "SIGUSR1"}
+    await node.create(make_pod({"name": "main", "lifecycle": lifecycle}))
+    node.api.mark_deleted("web")
+    await node.rest()
+    last = node.api.statuses[-1].containerStatuses[0].state.terminated
+    assert last is not None and last.exitCode == 128 + 10
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("", 0), ("SIGTERM", 15), ("SIGRTMIN+3", 37), ("SIGRTMAX-2", 62), ("NONSENSE", 0)],
+)
+def test_signals(name: str, number: int) -> None:
+    assert signal_number(name) == number

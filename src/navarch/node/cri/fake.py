@@ -177,11 +177,11 @@ class FakeRuntime:
             record, state=ContainerState.RUNNING, started_at=self._moment()
         )
 
-    async def stop_container(self, container_id: str, timeout: float) -> None:
+    async def stop_container(self, container_id: str, timeout: float, stop_signal: int = 0) -> None:
         self._called("stop_container")
         record = self._containers.get(container_id)
         if record is not None and record.running:
-            self.finish(container_id, SIGTERM_EXIT)
+            self.finish(container_id, 128 + stop_signal if stop_signal else SIGTERM_EXIT)
 
     async def remove_container(self, container_id: str) -> None:
         self._called("remove_container")

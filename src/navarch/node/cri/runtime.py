@@ -45,8 +45,9 @@ class Runtime(Protocol):
 
     async def start_container(self, container_id: str) -> None: ...
 
-    async def stop_container(self, container_id: str, timeout: float) -> None:
-        """Stop signal, then SIGKILL after `timeout` seconds; returns when the container is over."""
+    async def stop_container(self, container_id: str, timeout: float, stop_signal: int = 0) -> None:
+        """Stop signal (by default the image's), then SIGKILL after `timeout` seconds; returns when
+        the container is over."""
         ...
 
     async def remove_container(self, container_id: str) -> None: ...
