@@ -107,6 +107,45 @@ async def test_reviews_have_no_tables(api: Api) -> None:
     body = {"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}
     answer = await api.post(path, body, headers={"Accept": TABLE})
     assert (answer.status, answer.json["reason"]) == (406, "NotAcceptable")
+    binding = {"metadata": {"name": "p"}, "target": {"name": "n"}}
+    pods = "/api/v1/namespaces/default/pods"
+    answer = await api.post(f"{pods}/p/binding", binding, headers={"Accept": TABLE})
+    assert answer.status == 406
+    answer = await api.post(f"{pods}/p/binding", binding, headers={"Accept": f"{TABLE},*/*"})
+    assert answer.status == 404
+
+
+async def test_what_is_deleted_slowly_can_be_seen_as_a_table(api: Api) -> None:
+    body = config_map("held")
+    body["metadata"]["finalizers"] = ["example.io/hold"]
+    (await api.post(MAPS, body)).ok(201)
+    answer = await api.delete(f"{MAPS}/held", headers={"Accept": TABLE})
+    assert answer.ok()["rows"][0]["cells"][0] == "held"
+
+
+async def test_scales(api: Api) -> None:
+    path = "/apis/apps/v1/namespaces/default/deployments"
+    labels = {"app": "d"}
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }
+    spec = {"replicas": 2, "selector": {"matchLabels": labels}, "template": template}
+    (await api.post(path, {"metadata": {"name": "d"}, "spec": spec})).ok(201)
+    (row,) = (await view(api, f"{path}/d/scale", TABLE))["rows"]
+    assert row["cells"][:3] == ["d", 2, 0]
+
+
+async def test_component_statuses(api: Api) -> None:
+    for path in ("/api/v1/componentstatuses", "/api/v1/componentstatuses/etcd-0"):
+        (row,) = (await view(api, path, TABLE))["rows"]
+        assert row["cells"] == ["etcd-0", "Healthy", "ok", ""]
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "image/png", TABLE])
+async def test_what_others_answer_is_not_negotiated(api: Api, accept: str) -> None:
+    path = "/api/v1/namespaces/default/services/none/proxy/picture"
+    assert (await api.get(path, headers={"Accept": accept})).status != 406
 
 
 async def test_a_watch_names_its_columns_once(api: Api, maps: list[Object]) -> None:

@@ -170,7 +170,8 @@ class App:
             return await self._dispatch_path(call)
         if call.target.is_malformed:
             return respond_not_found(call)
-        call.representation = negotiate(call.request.headers.get("Accept"))
+        if info.subresource not in _STREAMED:
+            call.representation = negotiate(call.request.headers.get("Accept"))
         resource = self.core.catalog.find(info.group, info.version, info.resource)
         if resource is None:
             virtual = self.virtual.get((info.group, info.resource))
@@ -236,3 +237,6 @@ class App:
 
 
 _ITEM_VERBS = frozenset({"get", "update", "patch", "delete"})
+_STREAMED = frozenset({"attach", "exec", "log", "portforward", "proxy"})
+"""Subresources whose answers are somebody else's: what the client accepts is not for us to judge.
+"""

@@ -80,15 +80,16 @@ def not_acceptable(accepted: str = "application/json, application/yaml") -> ApiE
     )
 
 
-def negotiate(header: str | None) -> Representation:
-    """The representation for an object or a list. Raises 406."""
+def negotiate(header: str | None, transforms: bool = True) -> Representation:
+    """The representation for an object or a list. `transforms` is False for what has no other view
+    than its own. Raises 406."""
     if not header or header in ("*/*", JSON):
         return PLAIN
-    return _negotiate(header)
+    return _negotiate(header, transforms)
 
 
 @lru_cache(512)
-def _negotiate(header: str) -> Representation:
+def _negotiate(header: str, transforms: bool) -> Representation:
     for clause in parse_accept(header):
         media_type = _media_type(clause.media_type)
         if not media_type or clause.get("stream") not in ("", "watch"):
@@ -98,7 +99,7 @@ def _negotiate(header: str) -> Representation:
             return Representation(media_type)
         version = clause.get("v")
         known = clause.get("g") == "meta.k8s.io" and version in _TABLE_VERSIONS
-        if transform in _TRANSFORMS and known:
+        if transforms and transform in _TRANSFORMS and known:
             return Representation(media_type, transform, version)
     raise not_acceptable()
 

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from navarch.api.errors import ApiError, bad_request
-from navarch.apiserver.http.negotiation import Representation
+from navarch.apiserver.http.negotiation import Representation, not_acceptable
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.tables.render import render_rows, rows_of
-from navarch.apiserver.tables.workloads import SCALE
+from navarch.apiserver.tables.table import Table
 
 Object = dict[str, Any]
 
@@ -36,7 +36,7 @@ def transform_object(
 ) -> Object:
     """One object in the view that was negotiated. Raises 400, 406."""
     if wanted.transform == "Table":
-        return table(resource, [obj], wanted, _version_of(obj), include)
+        return _resource_table(resource, [obj], wanted, _version_of(obj), include)
     if wanted.transform == PARTIAL_LIST:
         raise _not_acceptable(f"you requested {PARTIAL_LIST}, but the requested object is no list")
     return partial_object(obj, wanted.transform_version)
@@ -51,7 +51,7 @@ def transform_list(
 ) -> Object:
     """A list in the view that was negotiated. Raises 400, 406."""
     if wanted.transform == "Table":
-        return table(resource, objects, wanted, list_metadata, include)
+        return _resource_table(resource, objects, wanted, list_metadata, include)
     if wanted.transform == PARTIAL:
         raise _not_acceptable(f"you requested {PARTIAL}, but the requested object is a list")
     return {
@@ -62,15 +62,19 @@ def transform_list(
     }
 
 
-def transform_scale(scale: Object, wanted: Representation, include: str = "") -> Object:
-    """A Scale in the view that was negotiated. Raises 400, 406."""
+def transform_unstored(
+    table: Table, objects: Sequence[Object], wanted: Representation, include: str = ""
+) -> Object:
+    """Objects that are made up on request (scales, component statuses) in the view that was
+    negotiated. Raises 400, 406."""
     if wanted.transform != "Table":
-        return partial_object(scale, wanted.transform_version)
-    rows = rows_of(SCALE, [scale], datetime.now(UTC))
-    return _table(SCALE.columns, rows, [scale], _version_of(scale), (wanted, include))
+        raise not_acceptable()
+    rows = rows_of(table, objects, datetime.now(UTC))
+    version = _version_of(objects[0]) if len(objects) == 1 else {}
+    return _table(table.columns, rows, objects, version, (wanted, include))
 
 
-def table(
+def _resource_table(
     resource: Resource,
     objects: Sequence[Object],
     wanted: Representation,

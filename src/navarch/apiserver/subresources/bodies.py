@@ -9,6 +9,7 @@ from navarch.api.schema.defaults import apply_defaults
 from navarch.api.schema.protobuf import decode_protobuf
 from navarch.apiserver.http.body import PROTOBUF, effective_type, object_type, read_body
 from navarch.apiserver.http.call import Call
+from navarch.apiserver.http.negotiation import negotiate
 from navarch.apiserver.http.options import WriteOptions, write_options
 from navarch.apiserver.registry.context import WriteContext
 from navarch.apiserver.verbs.write import context_of
@@ -19,7 +20,11 @@ Object = dict[str, Any]
 
 async def read_kind(call: Call, kind: HasKind, verb_options: str) -> tuple[Object, WriteContext]:
     """The body as an object of `kind` with its defaults, and the context of the write.
-    `verb_options` is CreateOptions or UpdateOptions. Raises 400, 413, 415, 422."""
+    `verb_options` is CreateOptions or UpdateOptions. Raises 400, 406, 413, 415,
+    422."""
+    if call.representation.transform and kind.kind != "Scale":
+        accept_header = call.request.headers.get("Accept")
+        call.representation = negotiate(accept_header, transforms=False)
     options: WriteOptions = write_options(call, verb_options)
     context = context_of(call, options, verb_options)
     media_type = object_type(call.request)

@@ -20,10 +20,11 @@ from navarch.apiserver.authorization.reviews import (
 from navarch.apiserver.core import Core
 from navarch.apiserver.http.app import App
 from navarch.apiserver.http.call import Call
-from navarch.apiserver.http.negotiation import not_acceptable
 from navarch.apiserver.http.respond import base_headers, respond_object
+from navarch.apiserver.http.transform import transform_unstored
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.subresources.bodies import read_kind
+from navarch.apiserver.tables.render import TABLES
 
 Object = dict[str, Any]
 
@@ -74,8 +75,6 @@ async def review(core: Core, call: Call) -> StreamResponse:
     """POST of a review: answered at once, never stored."""
     if call.info.verb != "create" or call.info.subresource:
         raise method_not_allowed()
-    if call.representation.transform:
-        raise not_acceptable()
     kind = _REVIEWS[call.info.group, call.info.resource]
     row = Subresource("", (), call.info.group, call.info.version, kind)
     body, _ = await read_kind(call, row, "CreateOptions")
@@ -112,13 +111,20 @@ def _component_statuses(core: Core) -> list[Object]:
 async def component_statuses(core: Core, call: Call) -> StreamResponse:
     call.warn("v1 ComponentStatus is deprecated in v1.19+")
     rows = _component_statuses(core)
+    wanted, include = call.representation, call.parameter("includeObject")
     if call.info.verb == "list":
+        if wanted.transform:
+            view = transform_unstored(TABLES["componentstatuses"], rows, wanted, include)
+            return respond_object(call, view)
         kind = {"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}}
         return respond_object(call, {**kind, "items": rows})
     if call.info.verb != "get":
         raise method_not_allowed()
     for row in rows:
         if row["metadata"]["name"] == call.info.name:
+            if wanted.transform:
+                view = transform_unstored(TABLES["componentstatuses"], [row], wanted, include)
+                return respond_object(call, view)
             return respond_object(call, {"kind": "ComponentStatus", "apiVersion": "v1", **row})
     raise not_found("componentstatuses", "", call.info.name)
 

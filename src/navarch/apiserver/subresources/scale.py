@@ -28,10 +28,11 @@ from navarch.apiserver.http.body import JSON, content_type, read_body, unsupport
 from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.options import write_options
 from navarch.apiserver.http.respond import respond_object
-from navarch.apiserver.http.transform import transform_scale
+from navarch.apiserver.http.transform import transform_unstored
 from navarch.apiserver.registry.context import WriteContext
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.subresources.bodies import read_kind
+from navarch.apiserver.tables.workloads import SCALE as SCALE_TABLE
 from navarch.apiserver.verbs.patch import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
 from navarch.apiserver.verbs.write import context_of
 
@@ -194,7 +195,7 @@ async def _write(
 def _respond(call: Call, scale: Object) -> StreamResponse:
     wanted = call.representation
     if wanted.transform:
-        scale = transform_scale(scale, wanted, call.parameter("includeObject"))
+        scale = transform_unstored(SCALE_TABLE, [scale], wanted, call.parameter("includeObject"))
     return respond_object(call, scale)
 
 

@@ -27,6 +27,7 @@ from navarch.apiserver.http.body import PROTOBUF, effective_type, object_type, r
 from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.options import list_options, parse_integer
 from navarch.apiserver.http.respond import respond_bytes, respond_object, success_status
+from navarch.apiserver.http.transform import transform_object
 from navarch.apiserver.hub.entry import Entry
 from navarch.apiserver.registry.context import WriteContext
 from navarch.apiserver.registry.registry import Registry
@@ -148,6 +149,9 @@ async def delete(core: Core, call: Call, resource: Resource) -> StreamResponse:
     gone, obj = await deletion.run(namespace, call.info.name)
     if not gone:
         status = 202 if options.orphan is False else 200
+        wanted = call.representation
+        if wanted.transform:
+            obj = transform_object(resource, obj, wanted, call.parameter("includeObject"))
         return respond_object(call, obj, status)
     metadata = obj["metadata"]
     details = {"name": metadata["name"]}
