@@ -10,7 +10,7 @@ import pytest
 
 from navarch.api.types.core_v1 import Node, NodeAddress, NodeSpec, NodeStatus
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.cluster import components, composition, containerd, doctor, images, status
+from navarch.cluster import building, components, composition, containerd, doctor, images, status
 from navarch.cluster import logs as cluster_logs
 from navarch.cluster.doctor import Level
 from navarch.cluster.namespaces import usable_resolver
@@ -49,7 +49,7 @@ def test_containerd_is_told_where_everything_is() -> None:
         ("me/app", "docker.io/me/app:latest"),
         ("localhost/app:1", "localhost/app:1"),
         ("localhost:5000/app", "localhost:5000/app:latest"),
-        ("registry.k8s.io/pause:3.10", "registry.k8s.io/pause:3.10"),
+        ("registry.example/pause:3.10", "registry.example/pause:3.10"),
         ("app@sha256:00", "docker.io/library/app@sha256:00"),
     ],
 )
@@ -67,15 +67,24 @@ def test_base_images_of_a_dockerfile() -> None:
         FROM app:$VERSION
         from localhost/base:1
         FROM python:3.11
+        COPY --from=build /a /b
+        COPY --from=0 --chown=1 /a /b
+        COPY --from=tools:2 /a /b
     """
-    assert images.base_images(text) == ["docker.io/library/python:3.11", "localhost/base:1"]
+    assert building.base_images(text) == [
+        "docker.io/library/python:3.11",
+        "localhost/base:1",
+        "docker.io/library/tools:2",
+    ]
 
 
 def test_build_arguments() -> None:
-    request = images.BuildRequest(
+    request = building.BuildRequest(
         Path("/src"), "app", arguments=("A=1",), target="final", use_cache=False
     )
-    words = images.build_arguments(request, Path("/src/Dockerfile"), "docker.io/library/app:latest")
+    words = building.build_arguments(
+        request, Path("/src/Dockerfile"), "docker.io/library/app:latest"
+    )
     assert words[0] == "build"
     assert words[-1] == "/src"
     assert "--no-cache" in words
@@ -85,7 +94,7 @@ def test_build_arguments() -> None:
 
 def test_a_directory_without_dockerfile(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="no Dockerfile"):
-        images._dockerfile(tmp_path)
+        building._dockerfile(tmp_path)
 
 
 @pytest.mark.parametrize(

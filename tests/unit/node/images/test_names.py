@@ -21,7 +21,7 @@ from navarch.node.images.names import InvalidImageName, parse_image_name, with_d
         ("user/app", "docker.io/user/app:latest"),
         ("index.docker.io/app", "docker.io/library/app:latest"),
         ("localhost/app", "localhost/app:latest"),
-        ("registry.k8s.io/e2e/agnhost:2.63.0", "registry.k8s.io/e2e/agnhost:2.63.0"),
+        ("registry.example/e2e/agnhost:2.63.0", "registry.example/e2e/agnhost:2.63.0"),
         ("host:5000/a/b", "host:5000/a/b:latest"),
         ("a@sha256:" + "0" * 64, "docker.io/library/a@sha256:" + "0" * 64),
         ("a:1@sha256:" + "0" * 64, "docker.io/library/a:1@sha256:" + "0" * 64),
