@@ -84,6 +84,11 @@ class SchedulingQueue:
     ) -> None:
         self._clock = clock
         self._hints = hints
+        self._interested: dict[tuple[Subject, Action], list[str]] = {}
+        """The plugins that want to be asked about a kind of change."""
+        for name, hint in hints.items():
+            for interest in hint.interests:
+                self._interested.setdefault(interest, []).append(name)
         self._initial_backoff = initial_backoff
         self._max_backoff = max_backoff
         self._pods: dict[str, Waiting] = {}
@@ -192,9 +197,7 @@ class SchedulingQueue:
     def changed(self, change: Change) -> None:
         """Something happened in the cluster: try again those that it may help."""
         self._record(change)
-        for name, hint in self._hints.items():
-            if change[:2] not in hint.interests:
-                continue
+        for name in self._interested.get(change[:2], ()):
             for entry in [*self._rejected[name].values()]:
                 if self._says_yes(name, entry.info, change):
                     self._requeue(entry)
