@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 from tests.api.kubectl.conftest import Kubectl, columns, pod
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -151,6 +156,63 @@ async def test_rollout(kubectl: Kubectl) -> None:
     await kubectl("rollout", "resume", "deployment/d")
     annotations = (await kubectl.get("deploy", "d"))["spec"]["template"]["metadata"]["annotations"]
     assert "kubectl.kubernetes.io/restartedAt" in annotations
+
+
+async def test_drain(kubectl: Kubectl) -> None:
+    name = f"node-{kubectl.namespace}"
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
+    await kubectl("create", "-f", "-", stdin=node)
+    placed = pod("p")
+    placed["spec"] |= {"nodeName": name, "terminationGracePeriodSeconds": 0}
+    await kubectl("create", "-f", "-", stdin=placed)
+    drained = await kubectl("drain", name, "--force", "--timeout=20s")
+    assert "pod/p evicted" in drained
+    assert (await kubectl.get("node", name))["spec"]["unschedulable"] is True
+
+
+async def test_certificates(kubectl: Kubectl) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, SHA256())
+    pem = request.public_bytes(Encoding.PEM)
+    for name, verb, state in (("yes", "approve", "Approved"), ("no", "deny", "Denied")):
+        name = f"{name}-{kubectl.namespace}"
+        spec = {
+            "request": base64.b64encode(pem).decode(),
+            "signerName": "example.io/signer",
+            "usages": ["client auth"],
+        }
+        wanted = {
+            "apiVersion": "certificates.k8s.io/v1",
+            "kind": "CertificateSigningRequest",
+            "metadata": {"name": name},
+            "spec": spec,
+        }
+        await kubectl("create", "-f", "-", stdin=wanted)
+        await kubectl("certificate", verb, name)
+        (row,) = columns(await kubectl("get", "csr", name))
+        assert row[2:] == ["example.io/signer", "root", "<none>", state]
+
+
+async def test_debug_adds_a_container(kubectl: Kubectl) -> None:
+    await kubectl("create", "-f", "-", stdin=pod("p"))
+    await kubectl("debug", "p", "--image=busybox", "-c", "probe", "-q", "--attach=false")
+    (container,) = (await kubectl.get("pod", "p"))["spec"]["ephemeralContainers"]
+    assert container["name"] == "probe"
+
+
+async def test_a_pods_image_is_replaced(kubectl: Kubectl) -> None:
+    await kubectl("create", "-f", "-", stdin=pod("p"))
+    found = await kubectl.get("pod", "p")
+    found["spec"]["containers"][0]["image"] = "busybox:2"
+    await kubectl("replace", "-f", "-", stdin=found)
+    dry = json.dumps({"spec": {"containers": [{"name": "c", "image": "busybox:3"}]}})
+    await kubectl("patch", "pod", "p", "--dry-run=server", "-p", dry)
+    image = (await kubectl.get("pod", "p"))["spec"]["containers"][0]["image"]
+    assert image == "busybox:2"
+    hidden = json.dumps({"spec": {"containers": [{"name": "c", "command": ["x"]}]}})
+    refused = await kubectl.fails("patch", "pod", "p", "-p", hidden)
+    assert "pod updates may not change fields other than" in refused
 
 
 async def test_wait(kubectl: Kubectl) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
+import aiohttp
 import pytest
 from tests.api.kubectl.conftest import Kubectl, as_user, columns
 
@@ -104,6 +106,25 @@ async def test_who_may_do_what(kubectl: Kubectl, home: Path) -> None:
     }
     done = await kubectl("auth", "reconcile", "-f", "-", stdin=policy)
     assert "reconciled" in done
+
+
+@pytest.mark.parametrize("way", ["port", "socket"])
+async def test_proxy(kubectl: Kubectl, tmp_path: Path, way: str) -> None:
+    path = tmp_path / "proxy.sock"
+    flags = ["--port=0"] if way == "port" else [f"--unix-socket={path}"]
+    async with kubectl.started("proxy", *flags) as process:
+        assert process.stdout is not None
+        async with asyncio.timeout(15):
+            line = (await process.stdout.readline()).decode()
+        assert line.startswith("Starting to serve on ")
+        address = line.removeprefix("Starting to serve on ").strip()
+        connector = None if way == "port" else aiohttp.UnixConnector(str(path))
+        host = address if way == "port" else "localhost"
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.get(f"http://{host}/api/") as answer,
+        ):
+            assert (await answer.json())["versions"] == ["v1"]
 
 
 async def test_plain_words_for_legacy_discovery(kubectl: Kubectl) -> None:
