@@ -95,11 +95,11 @@ def build(
     profile: ProfileOption = None,
 ) -> None:
     """Build an image from a Dockerfile and bring it into every node."""
-    from navarch.cluster import images
+    from navarch.cluster import building, images
 
     found = existing(context, profile)
     nodes = images.running_nodes(found.profile, found.paths)
-    request = images.BuildRequest(
+    request = building.BuildRequest(
         context=directory,
         tag=tag,
         dockerfile=file,
@@ -107,6 +107,7 @@ def build(
         target=target,
         use_cache=not no_cache,
     )
-    storage = found.paths.root / "build"
-    name = images.build(nodes, request, storage, lambda line: print(printable(line), flush=True))
+    name = building.build(
+        found.paths, nodes, request, lambda line: print(printable(line), flush=True)
+    )
     print(f"* Built {name}")

@@ -1,7 +1,7 @@
 """`navarch image`: images in and out of a cluster's nodes.
 
 Every node has a container runtime of its own, so an image is brought into each, all at the same
-time. Building is buildah's: it knows Dockerfiles, needs no daemon, and is in Debian.
+time.
 """
 
 from __future__ import annotations
@@ -10,33 +10,17 @@ import bz2
 import gzip
 import json
 import lzma
-import shutil
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from navarch.cluster import containerd, processes
 from navarch.cluster.namespaces import Pins
 from navarch.cluster.profile import ClusterError, Paths, Profile, write_json
-from navarch.cluster.setup import install
-
-
-@dataclass(frozen=True, slots=True)
-class BuildRequest:
-    """A Dockerfile to build, in the words of `docker build`."""
-
-    context: Path
-    tag: str
-    dockerfile: Path | None = None
-    arguments: Sequence[str] = ()
-    target: str = ""
-    use_cache: bool = True
 
 
 def running_nodes(profile: Profile, paths: Paths) -> list[Pins]:
@@ -61,7 +45,7 @@ def load(nodes: Sequence[Pins], source: Path, name: str = "") -> list[str]:
     layout directory, or the tar file of a root file system, which `name` makes an image of.
     Returns the names of the images; `name` is added to an image that has another one."""
     with _as_archive(source, normalized(name) if name else "") as archive:
-        loaded = _on_each(nodes, lambda pins: containerd.import_archive(pins, archive))
+        loaded = on_each(nodes, lambda pins: containerd.import_archive(pins, archive))
     found = list(dict.fromkeys(image for images in loaded for image in images))
     if not found:
         raise ClusterError(
@@ -70,7 +54,7 @@ def load(nodes: Sequence[Pins], source: Path, name: str = "") -> list[str]:
         )
     if name and normalized(name) not in found:
         tag = ["images", "tag", "--force", found[0], normalized(name)]
-        _on_each(nodes, lambda pins: containerd.ctr(pins, tag))
+        on_each(nodes, lambda pins: containerd.ctr(pins, tag))
         found.append(normalized(name))
     return found
 
@@ -160,16 +144,16 @@ class LoadRecord:
         if not entry or not archive.is_file() or entry["file"] != _fingerprint(archive):
             return []
         wanted = entry["images"].items()
-        there = _on_each(nodes, lambda pins: wanted <= _digests(pins).items())
+        there = on_each(nodes, lambda pins: wanted <= digests(pins).items())
         return list(entry["images"]) if all(there) else []
 
     def note(self, nodes: Sequence[Pins], archive: Path, name: str, images: list[str]) -> None:
         if not archive.is_file():
             return
-        digests = _digests(nodes[0])
+        known = digests(nodes[0])
         self._entries[_load_key(archive, name)] = {
             "file": _fingerprint(archive),
-            "images": {image: digests[image] for image in images if image in digests},
+            "images": {image: known[image] for image in images if image in known},
         }
         write_json(self._file, self._entries)
 
@@ -183,7 +167,8 @@ def _fingerprint(archive: Path) -> list[int]:
     return [state.st_size, state.st_mtime_ns, state.st_ino]
 
 
-def _digests(pins: Pins) -> dict[str, str]:
+def digests(pins: Pins) -> dict[str, str]:
+    """The images of a node and the digest of what each name stands for."""
     return {str(image["name"]): str(image["digest"]) for image in describe(pins)}
 
 
@@ -206,7 +191,7 @@ def remove(nodes: Sequence[Pins], name: str) -> None:
             containerd.ctr(pins, ["images", "rm", *found])
         return bool(found)
 
-    if not any(_on_each(nodes, from_node)):
+    if not any(on_each(nodes, from_node)):
         raise ClusterError(f"no node has the image {name}", "See: navarch image ls")
 
 
@@ -222,101 +207,10 @@ def normalized(name: str) -> str:
     return name if ":" in last or "@" in last else f"{name}:latest"
 
 
-def build(
-    nodes: Sequence[Pins], request: BuildRequest, storage: Path, output: Callable[[str], None]
-) -> str:
-    """Build an image and bring it into every node. Returns its full name. `storage` keeps layers,
-    so that the next build repeats only what has changed."""
-    if shutil.which("buildah") is None:
-        output("Installing buildah, which is needed for this once ...")
-        install(["buildah"])
-    tag = normalized(request.tag)
-    dockerfile = request.dockerfile or _dockerfile(request.context)
-    storage.mkdir(mode=0o700, exist_ok=True)
-    buildah = ["buildah", "--root", str(storage / "layers"), "--runroot", str(storage / "run")]
-    buildah += ["--storage-driver", "overlay" if containerd.overlay_works(storage) else "vfs"]
-    bases = base_images(dockerfile.read_text())
-    with tempfile.TemporaryDirectory(dir=storage, prefix="tmp-") as scratch:
-        archive = Path(scratch, "image.tar")
-        _provide_bases(nodes[0], bases, buildah, storage, archive)
-        _run([*buildah, *build_arguments(request, dockerfile, tag)], output)
-        _run([*buildah, "push", tag, f"docker-archive:{archive}:{tag}"], lambda _: None)
-        load(nodes, archive)
-    return tag
-
-
-def build_arguments(request: BuildRequest, dockerfile: Path, tag: str) -> list[str]:
-    """buildah's arguments. Steps run in a plain chroot: no runtime, no daemon, no bridge, and
-    the host's own network."""
-    command = ["build", "--isolation", "chroot", "--network", "host", "--format", "docker"]
-    command += ["--tag", tag, "--file", str(dockerfile)]
-    # A base image that is here is used; only one that is not is asked for from a registry.
-    command += ["--pull=missing", "--layers" if request.use_cache else "--no-cache"]
-    if request.target:
-        command += ["--target", request.target]
-    for argument in request.arguments:
-        command += ["--build-arg", argument]
-    return [*command, str(request.context)]
-
-
-def base_images(dockerfile: str) -> list[str]:
-    """The images a Dockerfile builds upon, by full name; not its own stages."""
-    stages: set[str] = {"scratch"}
-    found = []
-    for line in dockerfile.splitlines():
-        words = [word for word in line.split() if not word.startswith("--")]
-        if len(words) < 2 or words[0].upper() != "FROM":
-            continue
-        if words[1].lower() not in stages and "$" not in words[1]:
-            found.append(normalized(words[1]))
-        if len(words) == 4 and words[2].upper() == "AS":
-            stages.add(words[3].lower())
-    return list(dict.fromkeys(found))
-
-
-def _provide_bases(
-    pins: Pins, bases: Sequence[str], buildah: Sequence[str], storage: Path, archive: Path
-) -> None:
-    """Give the builder those base images that the cluster has: an image that was loaded can be
-    built upon, with no registry in between. What was handed over before is not copied again."""
-    there = _digests(pins)
-    record = storage / "bases.json"
-    known = json.loads(record.read_bytes()) if record.is_file() else {}
-    for base in bases:
-        if base in there and known.get(base) != there[base]:
-            with archive.open("wb") as file:
-                containerd.ctr(pins, ["images", "export", "-", base], stdout=file.fileno())
-            _run([*buildah, "pull", f"docker-archive:{archive}"], lambda _: None)
-            known[base] = there[base]
-            archive.unlink()
-    write_json(record, known)
-
-
-def _dockerfile(context: Path) -> Path:
-    for name in ("Dockerfile", "Containerfile"):
-        if (context / name).is_file():
-            return context / name
-    raise ClusterError(f"{context} contains no Dockerfile", "Name it: --file PATH")
-
-
-def _run(command: Sequence[str], output: Callable[[str], None]) -> None:
-    """Run a command and hand on its lines as they come; the last of them explain a failure."""
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as process:
-        assert process.stdout is not None
-        last: list[str] = []
-        for line in process.stdout:
-            output(line.rstrip("\n"))
-            last = [*last[-14:], line.rstrip("\n")]
-    if process.returncode != 0:
-        raise ClusterError(f"{command[0]} has failed:\n" + "\n".join(last))
-
-
 T = TypeVar("T")
 
 
-def _on_each(nodes: Sequence[Pins], action: Callable[[Pins], T]) -> list[T]:
+def on_each(nodes: Sequence[Pins], action: Callable[[Pins], T]) -> list[T]:
     with ThreadPoolExecutor(len(nodes)) as pool:
         return list(pool.map(action, nodes))
 

@@ -1,0 +1,218 @@
+"""`navarch image build`: Dockerfiles, without a daemon and without a registry.
+
+The work is buildah's, which knows Dockerfiles and is in Debian. What is ours is to move images
+between it and the nodes without copying them: layers lie in the first node's content store as
+files named after their digests, and an OCI image directory is made of just such files. So a
+directory of hard links to all of them is what buildah takes base images from and puts the result
+into. It finds the layers of the base there already and writes only new ones, and only those that
+a node does not have are carried into it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from navarch.cluster import containerd
+from navarch.cluster.images import digests, normalized, on_each
+from navarch.cluster.namespaces import Pins
+from navarch.cluster.profile import ClusterError, Paths, write_json
+from navarch.cluster.setup import install
+
+BLOBS = Path("blobs", "sha256")
+REFERENCE = "org.opencontainers.image.ref.name"
+BLOB_CACHE = Path("/var/lib/containers/cache/blob-info-cache-v1.boltdb")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """A Dockerfile to build, in the words of `docker build`."""
+
+    context: Path
+    tag: str
+    dockerfile: Path | None = None
+    arguments: Sequence[str] = ()
+    target: str = ""
+    use_cache: bool = True
+
+
+def build(
+    paths: Paths, nodes: Sequence[Pins], request: BuildRequest, output: Callable[[str], None]
+) -> str:
+    """Build an image and bring it into every node. Returns its full name. The builder's layers are
+    kept, so that the next build repeats only what has changed."""
+    dockerfile = request.dockerfile or _dockerfile(request.context)
+    bases = base_images(dockerfile.read_text())
+    if shutil.which("buildah") is None:
+        output("Installing buildah, which is needed for this once ...")
+        install(["buildah"])
+    tag = normalized(request.tag)
+    storage = paths.root / "build"
+    storage.mkdir(mode=0o700, exist_ok=True)
+    buildah = ["buildah", "--root", str(storage / "layers"), "--runroot", str(storage / "run")]
+    buildah += ["--storage-driver", "overlay" if containerd.overlay_works(storage) else "vfs"]
+    cache_was_there = BLOB_CACHE.exists()
+    directory = storage / f"oci-{os.getpid()}"
+    try:
+        there = digests(nodes[0])
+        _link_blobs(paths.node(nodes[0].node), directory)
+        _provide_bases(directory, {name: there[name] for name in bases if name in there}, buildah)
+        _run([*buildah, *build_arguments(request, dockerfile, tag)], output)
+        _run([*buildah, "push", tag, f"oci:{directory}:{tag}"], _ignore)
+        _carry(nodes, directory, tag)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        if not cache_was_there:
+            _remove_blob_cache()
+    return tag
+
+
+def build_arguments(request: BuildRequest, dockerfile: Path, tag: str) -> list[str]:
+    """buildah's arguments. Steps run in a plain chroot: no runtime, no daemon, no bridge, and
+    the host's own network. The image is OCI's: Docker's own format knows HEALTHCHECK and SHELL
+    besides, which Kubernetes does not use, and defeats the cache for bases without dates."""
+    command = ["build", "--isolation", "chroot", "--network", "host", "--format", "oci"]
+    command += ["--tag", tag, "--file", str(dockerfile)]
+    # A base image that is here is used; only one that is not is asked for from a registry.
+    command += ["--pull=missing", "--layers" if request.use_cache else "--no-cache"]
+    if request.target:
+        command += ["--target", request.target]
+    for argument in request.arguments:
+        command += ["--build-arg", argument]
+    return [*command, str(request.context)]
+
+
+def base_images(dockerfile: str) -> list[str]:
+    """The images a Dockerfile builds upon or copies from, by full name; not its own stages."""
+    stages: set[str] = {"scratch"}
+    found = []
+    for line in dockerfile.splitlines():
+        words = line.split()
+        instruction = words[0].upper() if words else ""
+        named = ""
+        if instruction == "FROM":
+            plain = [word for word in words[1:] if not word.startswith("--")]
+            named = plain[0] if plain else ""
+        elif instruction == "COPY":
+            sources = [word for word in words if word.startswith("--from=")]
+            named = sources[0].partition("=")[2] if sources else ""
+        if named and named.lower() not in stages and "$" not in named and not named.isdigit():
+            found.append(normalized(named))
+        if instruction == "FROM" and len(plain) == 3 and plain[1].upper() == "AS":
+            stages.add(plain[2].lower())
+    return list(dict.fromkeys(found))
+
+
+def _link_blobs(node: Path, directory: Path) -> None:
+    """Make an OCI image directory that has everything the node has."""
+    blobs = directory / BLOBS
+    blobs.mkdir(parents=True)
+    for blob in (node / "containerd" / "io.containerd.content.v1.content" / BLOBS).iterdir():
+        os.link(blob, blobs / blob.name)
+    write_json(directory / "oci-layout", {"imageLayoutVersion": "1.0.0"})
+    write_json(directory / "index.json", {"schemaVersion": 2, "manifests": []})
+
+
+def _provide_bases(directory: Path, bases: Mapping[str, str], buildah: Sequence[str]) -> None:
+    """Give the builder those base images that the cluster has: an image that was loaded can be
+    built upon, with no registry in between. What was handed over before is passed over."""
+    record = directory.parent / "bases.json"
+    known = json.loads(record.read_bytes()) if record.is_file() else {}
+    for name, digest in bases.items():
+        if known.get(name) == digest:
+            continue
+        entry = descriptor(directory, digest) | {"annotations": {REFERENCE: name}}
+        write_json(directory / "index.json", {"schemaVersion": 2, "manifests": [entry]})
+        # Pulled from a directory, an image bears the directory's name until it gets its own.
+        source = f"oci:{directory.name}:{name}"
+        _run([*buildah, "pull", source], _ignore, directory.parent)
+        _run([*buildah, "tag", f"localhost/{directory.name}", name], _ignore)
+        _run([*buildah, "rmi", f"localhost/{directory.name}"], _ignore)
+        known[name] = digest
+    write_json(record, known)
+
+
+def descriptor(directory: Path, digest: str) -> dict[str, Any]:
+    """What an index says of a manifest, or of an index of manifests."""
+    content = blob_path(directory, digest).read_bytes()
+    value = json.loads(content)
+    kind = "index" if "manifests" in value else "manifest"
+    media_type = value.get("mediaType") or f"application/vnd.oci.image.{kind}.v1+json"
+    return {"mediaType": media_type, "digest": digest, "size": len(content)}
+
+
+def blob_path(directory: Path, digest: str) -> Path:
+    return directory / BLOBS / digest.removeprefix("sha256:")
+
+
+def _carry(nodes: Sequence[Pins], directory: Path, tag: str) -> None:
+    """Bring the image `tag` of an OCI directory into the nodes: what one of them lacks."""
+    index = json.loads((directory / "index.json").read_bytes())
+    entry = next(item for item in index["manifests"] if item["annotations"][REFERENCE] == tag)
+    manifest = json.loads(blob_path(directory, entry["digest"]).read_bytes())
+    wanted = [entry["digest"], manifest["config"]["digest"]]
+    wanted += [layer["digest"] for layer in manifest["layers"]]
+    stores = on_each(nodes, lambda pins: set(containerd.ctr(pins, ["content", "ls", "-q"]).split()))
+    # The first two are small and always carried: an archive begins with them.
+    lacking = wanted[:2] + [
+        digest for digest in wanted[2:] if any(digest not in store for store in stores)
+    ]
+    entry["annotations"]["io.containerd.image.name"] = tag
+    write_json(directory / "index.json", {"schemaVersion": 2, "manifests": [entry]})
+    archive = directory / "image.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name in ("oci-layout", "index.json"):
+            tar.add(directory / name, name)
+        for digest in dict.fromkeys(lacking):
+            path = blob_path(directory, digest)
+            tar.add(path, str(path.relative_to(directory)))
+    on_each(nodes, lambda pins: containerd.import_archive(pins, archive))
+
+
+def _remove_blob_cache() -> None:
+    """Remove the one file that buildah keeps elsewhere than told, if it was not there before."""
+    BLOB_CACHE.unlink(missing_ok=True)
+    for directory in (BLOB_CACHE.parent, BLOB_CACHE.parent.parent):
+        try:
+            directory.rmdir()
+        except OSError:
+            return
+
+
+def _dockerfile(context: Path) -> Path:
+    for name in ("Dockerfile", "Containerfile"):
+        if (context / name).is_file():
+            return context / name
+    raise ClusterError(f"{context} contains no Dockerfile", "Name it: --file PATH")
+
+
+def _run(
+    command: Sequence[str], output: Callable[[str], None], directory: Path | None = None
+) -> None:
+    """Run a command and hand on its lines as they come; the last of them explain a failure."""
+    with subprocess.Popen(
+        command,
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        last: list[str] = []
+        for line in process.stdout:
+            output(line.rstrip("\n"))
+            last = [*last[-14:], line.rstrip("\n")]
+    if process.returncode != 0:
+        raise ClusterError(f"{command[0]} has failed:\n" + "\n".join(last))
+
+
+def _ignore(line: str) -> None:
+    del line
