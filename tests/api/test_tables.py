@@ -202,6 +202,33 @@ async def test_other_versions_look_the_same(api: Api) -> None:
         assert row["object"]["apiVersion"] == f"autoscaling/{version}"
 
 
+async def test_events_look_the_same_in_both_groups(api: Api) -> None:
+    event = {
+        "apiVersion": "events.k8s.io/v1",
+        "metadata": {"name": "e"},
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "regarding": {"kind": "Pod", "name": "p", "namespace": "default"},
+        "reason": "Pulled",
+        "action": "Pull",
+        "note": "it is here",
+        "type": "Normal",
+        "reportingController": "example.io/kubelet",
+        "reportingInstance": "n1",
+    }
+    path = "/apis/events.k8s.io/v1/namespaces/default/events"
+    (await api.post(path, event)).ok(201)
+    for url in (path, "/api/v1/namespaces/default/events"):
+        (row,) = (await view(api, url, TABLE))["rows"]
+        assert row["cells"][1:7] == [
+            "Normal",
+            "Pulled",
+            "pod/p",
+            "",
+            "example.io/kubelet, n1",
+            "it is here",
+        ]
+
+
 async def test_tables_in_yaml(api: Api, maps: list[Object]) -> None:
     accept = TABLE.replace("json", "yaml")
     answer = await api.get(MAPS, headers={"Accept": accept})
