@@ -39,7 +39,9 @@ from navarch.apiserver.upkeep import (
     BOOKMARK_SECONDS,
     COMPACT_SECONDS,
     EVENT_SECONDS,
+    RENEWAL_SECONDS,
     REPAIR_SECONDS,
+    CertificateRenewal,
     Compaction,
     EventExpiry,
     forever,
@@ -70,6 +72,8 @@ class Server:
         self.app = App(self.core)
         self.health = Health(self.core)
         self._forwarder = Forwarder()
+        self._kubelets = Kubelets(options, self.core.lookup)
+        self._tls = tls_context(options)
         self._add_handlers()
         self._front: FrontServer | None = None
         self._listeners: list[asyncio.Server] = []
@@ -96,9 +100,8 @@ class Server:
         add_binding(app)
         add_eviction(app)
         add_reviews(app)
-        kubelets = Kubelets(self.options, self.core.lookup)
-        PodStreams(kubelets, self._forwarder).add_to(app)
-        Proxy(kubelets, self._forwarder).add_to(app)
+        PodStreams(self._kubelets, self._forwarder).add_to(app)
+        Proxy(self._kubelets, self._forwarder).add_to(app)
         self.health.add_to(app)
         app.paths["/version"] = app.paths["/version/"] = version
         app.paths["/metrics"] = metrics_handler(app)
@@ -130,11 +133,10 @@ class Server:
     async def _listen(self) -> None:
         """Bind the sockets: the port must be known to those who are told where we are."""
         self._front = FrontServer(self.app)
-        context = tls_context(self.options)
         loop = asyncio.get_running_loop()
         for address in self.options.bind_addresses:
             listener = await loop.create_server(
-                self._front, address, self.port, ssl=context, backlog=1024, start_serving=False
+                self._front, address, self.port, ssl=self._tls, backlog=1024, start_serving=False
             )
             self._listeners.append(listener)
             if not self.port:
@@ -169,9 +171,26 @@ class Server:
             ("compaction", COMPACT_SECONDS, Compaction(core).turn),
             ("event expiry", EVENT_SECONDS, events.turn),
             ("the kubernetes service", REPAIR_SECONDS, own.repair),
+            ("renewal of certificates", RENEWAL_SECONDS, self._renewal().turn),
         ):
             task = asyncio.create_task(forever(name, seconds, turn), name=name)
             self._tasks.append(task)
+
+    def _renewal(self) -> CertificateRenewal:
+        options = self.options
+        files = (
+            options.tls_cert,
+            options.tls_key,
+            options.kubelet_client_cert,
+            options.kubelet_client_key,
+        )
+        return CertificateRenewal([path for path in files if path is not None], self._renew)
+
+    def _renew(self) -> None:
+        """Renewed certificates: ours for clients, ours for kubelets."""
+        if self._tls is not None and self.options.tls_cert is not None:
+            self._tls.load_cert_chain(self.options.tls_cert, self.options.tls_key)
+        self._kubelets.forget_tls()
 
     async def _tick(self) -> None:
         self.core.hub.tick()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 
 from navarch.api.times import TimeError, parse_time
 from navarch.apiserver.core import Core
@@ -23,6 +24,7 @@ BOOKMARK_SECONDS = 50.0
 COMPACT_SECONDS = 300.0
 EVENT_SECONDS = 15.0
 REPAIR_SECONDS = 10.0
+RENEWAL_SECONDS = 30.0
 
 
 async def forever(name: str, seconds: float, turn: Callable[[], Awaitable[None]]) -> None:
@@ -50,6 +52,29 @@ class Compaction:
                 await self._core.store.compact(mark)
             except StoreError as error:
                 log.warning("compaction failed: %s", error)
+
+
+class CertificateRenewal:
+    """Takes renewed certificates into use while the server runs: new connections get them."""
+
+    def __init__(self, files: Sequence[Path], renewed: Callable[[], None]) -> None:
+        self._files = files
+        self._renewed = renewed
+        self._times = self._read_times()
+
+    def _read_times(self) -> list[int]:
+        try:
+            return [path.stat().st_mtime_ns for path in self._files]
+        except FileNotFoundError:
+            # In the middle of a renewal; the next turn finds both halves.
+            return []
+
+    async def turn(self) -> None:
+        times = self._read_times()
+        if times and times != self._times:
+            self._renewed()
+            self._times = times
+            log.info("certificates were renewed")
 
 
 class EventExpiry:

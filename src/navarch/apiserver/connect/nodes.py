@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import ssl
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from navarch.api.errors import ApiError, bad_request, not_found
@@ -39,10 +38,20 @@ class Kubelets:
     def __init__(self, options: ServerOptions, lookup: Lookup) -> None:
         self._options = options
         self._lookup = lookup
+        self._tls: ssl.SSLContext | None = None
 
-    @cached_property
+    @property
     def tls(self) -> ssl.SSLContext:
         """Our client certificate; the kubelet's is verified when there is a CA to do it by."""
+        if self._tls is None:
+            self._tls = self._make_tls()
+        return self._tls
+
+    def forget_tls(self) -> None:
+        """The files were renewed: read them again at the next connection."""
+        self._tls = None
+
+    def _make_tls(self) -> ssl.SSLContext:
         options = self._options
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2

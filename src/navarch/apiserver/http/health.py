@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 
 from aiohttp import web
 
@@ -104,6 +105,7 @@ def metrics_handler(app: App) -> PathHandler:
         lines.append("# TYPE apiserver_storage_cache_bytes gauge")
         total = sum(cache.size for cache in core.hub.caches())
         lines.append(f"apiserver_storage_cache_bytes {total}")
+        lines.extend(_store_lines(core))
         lines.append("# TYPE apiserver_longrunning_requests gauge")
         lines.extend(
             f'apiserver_longrunning_requests{{verb="{name}"}} {value}'
@@ -116,6 +118,19 @@ def metrics_handler(app: App) -> PathHandler:
         return web.Response(body="\n".join([*lines, ""]).encode(), headers=headers)
 
     return metrics
+
+
+def _store_lines(core: Core) -> Iterator[str]:
+    """What the store tells of itself."""
+    statistics = core.store.statistics()
+    for field in fields(statistics):
+        name = f"navarch_store_{field.name}"
+        kind = "counter" if field.name in _STORE_COUNTERS else "gauge"
+        yield f"# TYPE {name} {kind}"
+        yield f"{name} {float(getattr(statistics, field.name)):g}"
+
+
+_STORE_COUNTERS = frozenset({"slow_watchers_ended", "commits", "writes", "commit_seconds"})
 
 
 def index_handler(app: App) -> PathHandler:

@@ -251,9 +251,10 @@ class Hub:
         await future
 
     def tick(self) -> None:
-        """Once in a while: trim histories and send bookmarks."""
+        """Once in a while: trim what is kept for speed, and send bookmarks."""
         now = self.clock()
         for cache in self._caches.values():
             cache.trim(now)
+            cache.joined.clear()
             for watcher in cache.watchers():
                 watcher.bookmark(self.revision)

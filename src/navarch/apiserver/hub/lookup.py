@@ -17,7 +17,7 @@ from navarch.apiserver.hub.hub import Hub
 Object = dict[str, Any]
 Subscriber = Callable[[Object | None, Object | None], None]
 
-KEPT_DECODED = 4096
+KEPT_DECODED = 1024
 
 
 class HubLookup:

@@ -25,9 +25,7 @@ def test_versions_by_maturity_then_number() -> None:
 
 @pytest.mark.parametrize("group", ["apps", "batch", "ex.io"])
 def test_the_preferred_version_is_served(group: str) -> None:
-    custom = [
-        Kind("ex.io", version, "Foo", "foos", "foo", True) for version in ("v1beta1", "v1")
-    ]
+    custom = [Kind("ex.io", version, "Foo", "foos", "foo", True) for version in ("v1beta1", "v1")]
     found = next(each for each in served_groups(custom) if each.name == group)
     assert next(iter(found.versions)) == "v1"
 

@@ -1,0 +1,112 @@
+"""The server's own steady work, one turn at a time."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from tests.api.conftest import Api, config_map
+
+from navarch.apiserver.upkeep import CertificateRenewal, Compaction, EventExpiry
+from navarch.store.contract import Compacted
+
+EVENTS = "/api/v1/namespaces/default/events"
+MAPS = "/api/v1/namespaces/default/configmaps"
+
+
+def event(name: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "namespace": "default"},
+        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+        "type": "Normal",
+    }
+
+
+async def names(api: Api) -> list[str]:
+    return [each["metadata"]["name"] for each in (await api.get(EVENTS)).ok()["items"]]
+
+
+async def test_events_go_an_hour_after_their_last_write(api: Api) -> None:
+    core = api.server.core
+    expiry = EventExpiry(core)
+    (await api.post(EVENTS, event("old"))).ok(201)
+    (await api.post(EVENTS, event("renewed"))).ok(201)
+    expiry.start()
+    real = core.registry.now
+    core.registry.now = lambda: real() + timedelta(seconds=3000)
+    (await api.patch(f"{EVENTS}/renewed", {"count": 2})).ok()
+    await expiry.turn()
+    assert await names(api) == ["old", "renewed"]
+    core.registry.now = lambda: real() + timedelta(seconds=3700)
+    await expiry.turn()
+    assert await names(api) == ["renewed"]
+    core.registry.now = lambda: real() + timedelta(seconds=6700)
+    await expiry.turn()
+    assert await names(api) == []
+
+
+async def test_compaction_keeps_one_interval(api: Api) -> None:
+    core = api.server.core
+    compaction = Compaction(core)
+    (await api.post(MAPS, config_map("a"))).ok(201)
+    revision = core.hub.revision
+    (await api.post(MAPS, config_map("b"))).ok(201)
+    await compaction.turn()
+    assert (await core.store.range("/registry/configmaps/", at_revision=revision)).items
+    (await api.post(MAPS, config_map("c"))).ok(201)
+    await compaction.turn()
+    try:
+        await core.store.range("/registry/configmaps/", at_revision=revision)
+    except Compacted:
+        return
+    raise AssertionError("the revision before the last interval can still be read")
+
+
+async def test_renewed_certificates_are_taken_into_use(tmp_path: Path) -> None:
+    path = tmp_path / "tls.crt"
+    path.write_text("one")
+    renewals: list[None] = []
+    renewal = CertificateRenewal([path], lambda: renewals.append(None))
+    await renewal.turn()
+    assert not renewals
+    os.utime(path, ns=(1, 1))
+    await renewal.turn()
+    await renewal.turn()
+    assert len(renewals) == 1
+    path.unlink()
+    await renewal.turn()
+    assert len(renewals) == 1
+
+
+async def test_metrics_tell_of_requests_objects_and_the_store(api: Api) -> None:
+    (await api.post(MAPS, config_map("a"))).ok(201)
+    text = (await api.get("/metrics")).body.decode()
+    assert 'apiserver_storage_objects{resource="configmaps"} 2' in text
+    assert 'verb="CREATE",group="",version="v1",resource="configmaps"' in text
+    assert "navarch_store_revision " in text
+
+
+async def test_health_checks_can_be_asked_one_by_one(api: Api) -> None:
+    verbose = await api.get("/readyz?verbose")
+    assert "[+]etcd ok" in verbose.body.decode()
+    assert verbose.body.endswith(b"readyz check passed\n")
+    assert (await api.get("/livez/ping")).body == b"ok"
+    assert (await api.get("/livez/nonsense")).status == 404
+    api.server.health.checks["bad"] = lambda: False
+    assert (await api.get("/healthz")).status == 500
+    assert (await api.get("/healthz?exclude=bad")).status == 200
+
+
+async def test_aggregated_discovery_has_a_tag(api: Api) -> None:
+    accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    first = await api.get("/apis", headers={"Accept": f"{accept},application/json"})
+    assert first.ok()["kind"] == "APIGroupDiscoveryList"
+    assert first.headers["Content-Type"] == accept
+    again = await api.get(
+        "/apis", headers={"Accept": accept, "If-None-Match": first.headers["ETag"]}
+    )
+    assert (again.status, again.body) == (304, b"")
+    assert (await api.get("/apis")).ok()["kind"] == "APIGroupList"
+    assert (await api.get("/api")).ok()["versions"] == ["v1"]
