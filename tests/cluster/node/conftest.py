@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -29,13 +30,13 @@ NODE = "node-1"
 Check = Callable[[Pod], bool]
 
 
-@pytest.fixture(scope="session")
-def runtime_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RuntimeEnvironment]:
+@pytest.fixture(scope="module")
+def runtime_environment() -> Iterator[RuntimeEnvironment]:
+    """containerd, and this process in its network: for one module, other tests have their own."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     # Socket paths are limited to 107 bytes; pytest's own directories are too deep.
-    directory = Path(f"/tmp/nvtest-{os.getpid()}")
-    directory.mkdir()
+    directory = Path(tempfile.mkdtemp(prefix="nvtest-", dir="/tmp"))
     with (
         containerd(directory, "10.251.7.0/24") as environment,
         open("/proc/self/ns/net") as outside,
@@ -45,7 +46,6 @@ def runtime_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
             yield environment
         finally:
             enter_network(f"/proc/self/fd/{outside.fileno()}")
-
     shutil.rmtree(directory, ignore_errors=True)
 
 
