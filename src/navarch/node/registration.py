@@ -43,6 +43,8 @@ LEASE_SECONDS = 40
 HEARTBEAT_SECONDS = 10.0
 STARTING_SECONDS = 0.1
 REPORT_SECONDS = 300.0
+UNREADY_SECONDS = 0.5
+"""A node that is not ready looks often: pods wait for the moment its network is there."""
 
 
 class Registration:
@@ -78,7 +80,8 @@ class Registration:
     async def _repeat(self, step: Callable[[], object]) -> None:
         while True:
             await self._until_done(step)
-            await self._clock.sleep(HEARTBEAT_SECONDS)
+            is_ready = self.node is not None and _ready(self.node) == "True"
+            await self._clock.sleep(HEARTBEAT_SECONDS if is_ready else UNREADY_SECONDS)
 
     async def _repeat_report(self) -> None:
         """Reports often until the node is ready for the first time: pods wait for it then."""

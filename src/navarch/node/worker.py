@@ -110,8 +110,11 @@ class PodWorker:
 
     def update(self, pod: Pod) -> None:
         """A new version of the pod has come from its source."""
-        if pod.metadata.generation != self.pod.metadata.generation:
+        old, new = self.pod.metadata, pod.metadata
+        if new.generation != old.generation:
             self._memory.retry_at.clear()  # the change may be the cure
+        if (new.labels, new.annotations) != (old.labels, old.annotations):
+            self._memory.volumes_at = float("-inf")  # files may show them: refresh at once
         self.pod = pod
         self.writer.seen(pod)
         self._wake.set()

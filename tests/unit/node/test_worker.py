@@ -11,6 +11,7 @@ from tests.unit.node.builders import make_pod
 from tests.unit.node.fakes import Stage, stage
 
 from navarch.api.errors import ApiError
+from navarch.api.objects import copy_object
 from navarch.node.cri.values import ExecResult, ImageRecord
 from navarch.node.stopping import signal_number
 
@@ -146,6 +147,23 @@ async def test_a_volume_is_waited_for(node: Stage) -> None:
     assert (Path(mount.host_path) / "key").read_text() == "newer"
 
 
+async def test_files_follow_the_labels_at_once(node: Stage) -> None:
+    items = [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]
+    mounts = [{"name": "info", "mountPath": "/info"}]
+    pod = make_pod(
+        {"name": "main", "volumeMounts": mounts},
+        volumes=[{"name": "info", "downwardAPI": {"items": items}}],
+    )
+    await node.create(pod)
+    path = Path(node.runtime.configs["c2"].mounts[0].host_path) / "labels"
+    assert path.read_text() == ""
+    changed = copy_object(node.api.pods["web"])
+    changed.metadata.labels = {"tier": "front"}
+    node.api.put(changed)
+    await node.rest()
+    assert path.read_text() == 'tier="front"'
+
+
 async def test_probes_decide(node: Stage) -> None:
     probes = {
         "readinessProbe": {"exec": {"command": ["ready"]}, "periodSeconds": 2},
@@ -211,7 +229,6 @@ async def test_foreign_conditions_stay(node: Stage) -> None:
     await node.create(pod)
     assert ready(node) == "False"
     current = node.api.pods["web"]
-    from navarch.api.objects import copy_object
     from navarch.api.types.core_v1 import PodCondition
 
     changed = copy_object(current)
@@ -231,8 +248,6 @@ async def test_a_pod_that_does_not_fit_is_refused(node: Stage) -> None:
 async def test_a_changed_image_restarts_the_container(node: Stage) -> None:
     node.runtime.image_table["busybox:2"] = ImageRecord("sha256:b2", ("busybox:2",))
     await node.create(make_pod())
-    from navarch.api.objects import copy_object
-
     changed = copy_object(node.api.pods["web"])
     changed.spec.containers[0].image = "busybox:2"
     changed.metadata.generation = 2
