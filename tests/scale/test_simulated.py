@@ -127,7 +127,9 @@ async def test_two_hundred_pods_on_fifty_nodes(client: Client) -> None:
             or ipaddress.ip_address(p.status.podIP)
             not in ipaddress.ip_network(ranges[p.spec.nodeName])
         ]
-        assert not outside, [(n, ranges[found[n].spec.nodeName], found[n].status.podIP) for n in outside]
+        assert not outside, [
+            (n, ranges[found[n].spec.nodeName], found[n].status.podIP) for n in outside
+        ]
         assert {n.metadata.labels["topology.kubernetes.io/zone"] for n in nodes.values()} == {
             "a",
             "b",
