@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from navarch.cluster import namespaces, processes
 from navarch.cluster.namespaces import Pins
 from navarch.cluster.profile import Paths, Profile
@@ -70,6 +72,12 @@ class Machine:
     def profile(self, name: str) -> Profile:
         return Profile(**json.loads(self.paths(name).profile.read_bytes()))
 
+    def cgroup(self, profile: Profile) -> str:
+        """The profile's control group, as the commands see it, which have this home."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("NAVARCH_HOME", str(self.home))
+            return profile.cgroup
+
     def pid(self, profile: str, process: str) -> int:
         found = processes.read_pid_file(self.paths(profile).run / f"{process}.pid")
         return found.pid if found else 0
@@ -98,7 +106,8 @@ class Machine:
         root = self.paths(profile.name).root
         found = [f"file {path}" for path in root.rglob("*")] if root.exists() else []
         found += [f"mount {line}" for line in namespaces.mount_points() if f"{root}/" in line]
-        found += [f"cgroup {path}" for path in processes.cgroup_directories(profile.cgroup)]
+        group = self.cgroup(profile)
+        found += [f"cgroup {path}" for path in processes.cgroup_directories(group)]
         found += [
             f"link {link['ifname']}"
             for link in self._json("ip", "-j", "link")
@@ -132,7 +141,7 @@ class Machine:
             except OSError:
                 continue
             ours = root in command and int(directory.name) != os.getpid()
-            if ours or inside or f"{profile.cgroup}/" in groups:
+            if ours or inside or f"{self.cgroup(profile)}/" in groups:
                 found.append(f"process {directory.name} {command}")
         return found
 

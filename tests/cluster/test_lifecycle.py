@@ -46,9 +46,9 @@ def machine() -> Iterator[Machine]:
     home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
     found = Machine(home / "home", home / "kubeconfig")
     archive = build_busybox(home / "shell.tar", SHELL_IMAGE)
-    found.navarch("start", "-p", NAME)
-    found.remember_namespaces(NAME)
     try:
+        found.navarch("start", "-p", NAME)
+        found.remember_namespaces(NAME)
         found.navarch("image", "load", "-p", NAME, str(archive))
         yield found
     finally:
@@ -270,7 +270,7 @@ def test_a_reboot_is_healed(machine: Machine) -> None:
     pins = Pins(paths.pins, NAME)
     pids = [machine.pid(NAME, "supervisor"), *machine.pids(NAME).values()]
     inside = namespaces.processes_inside(pins)
-    grouped = processes.cgroup_processes(profile.cgroup)
+    grouped = processes.cgroup_processes(machine.cgroup(profile))
     for pid in {*pids, *inside, *grouped}:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -282,7 +282,7 @@ def test_a_reboot_is_healed(machine: Machine) -> None:
     kernel.umount(paths.pins, kernel.MNT_DETACH)
     subprocess.run(["ip", "link", "del", profile.bridge], check=True)
     subprocess.run(["nft", "delete", "table", "ip", profile.bridge], check=True)
-    processes.remove_cgroup(profile.cgroup)
+    processes.remove_cgroup(machine.cgroup(profile))
     assert list(paths.run.glob("*.pid"))
 
     machine.navarch("start", "-p", NAME)

@@ -81,7 +81,10 @@ def build_arguments(request: BuildRequest, dockerfile: Path, tag: str) -> list[s
     command = ["build", "--isolation", "chroot", "--network", "host", "--format", "oci"]
     command += ["--tag", tag, "--file", str(dockerfile)]
     # A base image that is here is used; only one that is not is asked for from a registry.
-    command += ["--pull=missing", "--layers" if request.use_cache else "--no-cache"]
+    # buildah tells layers apart by the text of their steps, without the arguments' values in it, so
+    # layers that were built with other values would be taken: such builds go without a cache.
+    cached = request.use_cache and not request.arguments
+    command += ["--pull=missing", "--layers" if cached else "--no-cache"]
     if request.target:
         command += ["--target", request.target]
     for argument in request.arguments:

@@ -19,6 +19,7 @@ otherwise, `NAVARCH_HOME` overrides):
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import os
@@ -33,6 +34,7 @@ from typing import Any
 DEFAULT_PROFILE = "navarch"
 FIRST_API_PORT = 8443
 SLOTS = 100
+SYSTEM_HOME = Path("/var/lib/navarch")
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
@@ -97,8 +99,11 @@ class Profile:
 
     @property
     def cgroup(self) -> str:
-        """Parent of every container's control group, so that deletion finds them all."""
-        return f"/navarch-{self.name}"
+        """Parent of every container's control group, so that deletion finds them all. Clusters of
+        the same name in another home directory are not this one."""
+        if home() == SYSTEM_HOME:
+            return f"/navarch-{self.name}"
+        return f"/navarch-{self.name}-{hashlib.sha256(bytes(home())).hexdigest()[:6]}"
 
     def node_cgroup(self, node: str) -> str:
         return f"{self.cgroup}/{node}"
@@ -162,7 +167,7 @@ def home() -> Path:
     if override := os.environ.get("NAVARCH_HOME"):
         return Path(override).absolute()
     if os.geteuid() == 0:
-        return Path("/var/lib/navarch")
+        return SYSTEM_HOME
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "navarch"
 

@@ -86,7 +86,17 @@ def test_nodes_are_named_and_numbered_like_minikubes() -> None:
         "192.168.49.3",
         "192.168.49.4",
     ]
-    assert found.node_cgroup("dev-m02") == "/navarch-dev/dev-m02"
+    assert found.node_cgroup("dev-m02") == f"{found.cgroup}/dev-m02"
+
+
+def test_control_groups_of_two_homes_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAVARCH_HOME", "/var/lib/navarch")
+    names = {Profile("dev").cgroup}
+    assert names == {"/navarch-dev"}
+    for home in ("/tmp/a", "/tmp/b"):
+        monkeypatch.setenv("NAVARCH_HOME", home)
+        names.add(Profile("dev").cgroup)
+    assert len(names) == 3
 
 
 def test_a_profile_is_read_as_it_was_saved() -> None:

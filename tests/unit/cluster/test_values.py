@@ -90,6 +90,10 @@ def test_build_arguments() -> None:
     assert "--no-cache" in words
     assert words[words.index("--build-arg") + 1] == "A=1"
     assert words[words.index("--target") + 1] == "final"
+    for arguments, cached in (((), True), (("A=1",), False)):
+        request = building.BuildRequest(Path("/src"), "app", arguments=arguments)
+        words = building.build_arguments(request, Path("/src/Dockerfile"), "app")
+        assert ("--layers" in words) == cached, arguments
 
 
 def test_a_directory_without_dockerfile(tmp_path: Path) -> None:
