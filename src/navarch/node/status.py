@@ -150,8 +150,10 @@ class _ContainerStatuses:
 
     def build(self, spec: ContainerSpec) -> ContainerStatus:
         record = self._latest.get(spec.name)
-        if record is not None and record.id in self._inputs.hidden:
-            record = None
+        if record is not None and (
+            record.id in self._inputs.hidden or record.state is RuntimeState.CREATED
+        ):
+            record = None  # it does not count before it runs
         if record is None:
             status = self._without_record(spec)
         else:
@@ -199,8 +201,6 @@ class _ContainerStatuses:
                 and record.state is RuntimeState.EXITED
                 and record.exit_code == 0
             )
-        else:
-            status.state.waiting = ContainerStateWaiting(reason=self._default_reason(spec))
         previous = self._previous.get(spec.name)
         if previous is not None and previous.exited:
             status.lastState.terminated = self._terminated(previous)
@@ -238,6 +238,10 @@ class _ContainerStatuses:
             return status
         status.restartCount = before.restartCount
         status.lastState = before.lastState
+        if before.state.waiting is not None and before.lastState.terminated is not None:
+            for name in ("image", "imageID", "containerID"):
+                setattr(status, name, getattr(before, name))
+            return status  # it is being started again
         if before.state.running is not None and spec.kind is not ContainerKind.EPHEMERAL:
             lost = ContainerStateTerminated(
                 exitCode=STATUS_UNKNOWN_EXIT,
@@ -262,7 +266,7 @@ class _ContainerStatuses:
 
     def _apply_wait(self, spec: ContainerSpec, status: ContainerStatus) -> None:
         """A container that cannot be started (again) yet is shown waiting, with the reason."""
-        wait = self._inputs.waiting.get(spec.name)
+        wait = self._inputs.waiting.get(spec.name) or self._last_wait(status)
         if wait is None or status.state.running is not None or self._inputs.ended:
             return
         terminated = status.state.terminated
@@ -274,6 +278,14 @@ class _ContainerStatuses:
         status.state = ContainerState(
             waiting=ContainerStateWaiting(reason=wait.reason, message=wait.message)
         )
+
+    def _last_wait(self, status: ContainerStatus) -> Waiting | None:
+        """While an ended container is being started again, the wait that is over is still shown."""
+        before = self._before.get(status.name)
+        if before is None or before.containerID != status.containerID or not status.containerID:
+            return None
+        waiting = before.state.waiting
+        return Waiting(waiting.reason, waiting.message) if waiting is not None else None
 
 
 def _last_state(before: ContainerStatus, container_id: str) -> ContainerState:

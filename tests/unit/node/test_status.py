@@ -18,6 +18,7 @@ from navarch.api.types.core_v1 import (
     PodStatus,
 )
 from navarch.node.cri.values import ContainerRecord, PodState
+from navarch.node.cri.values import ContainerState as RecordState
 from navarch.node.plan import Waiting
 from navarch.node.podapi import status_patch
 from navarch.node.status import StatusInputs, compute_status
@@ -198,6 +199,22 @@ def test_a_hidden_container_is_being_created() -> None:
     waiting = status.containerStatuses[0].state.waiting
     assert waiting is not None and waiting.reason == "ContainerCreating"
     assert status.phase == "Pending"
+
+
+def test_a_restart_shows_the_wait_until_the_container_runs() -> None:
+    """A container that exists but has not been started yet is of no interest to anyone."""
+    pod = make_pod()
+    ended = record(pod, exit_code=1)
+    wait = {"main": Waiting("CrashLoopBackOff", "back-off 10s")}
+    pod.status = before = compute_status(pod, state(ended), inputs(waiting=wait))
+    made = record(pod, attempt=1, state=RecordState.CREATED)
+    for seen in (state(ended), state(ended, made)):
+        status = compute_status(pod, seen, inputs())
+        assert status.containerStatuses == before.containerStatuses
+    made = record(pod, state=RecordState.CREATED)
+    first = compute_status(make_pod(), state(made), inputs()).containerStatuses[0]
+    assert first.state.waiting is not None
+    assert (first.state.waiting.reason, first.containerID) == ("ContainerCreating", "")
 
 
 def test_a_host_network_pod_has_the_node_s_address() -> None:
