@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from navarch.apiserver.hub.change import Change
 from navarch.apiserver.hub.entry import Entry, StoredKind
@@ -27,6 +28,18 @@ class Expired(Exception):
 
     def __init__(self, asked: int, oldest: int) -> None:
         super().__init__(f"too old resource version: {asked} ({oldest})")
+
+
+@dataclass(slots=True)
+class KeptPage:
+    """A list that was asked for and may be again. `version` is the newest revision in what it
+    lists; `joined` are its items as bytes, by what stands before each item."""
+
+    version: int
+    entries: Sequence[Entry]
+    next_key: str
+    remaining: int
+    joined: dict[bytes, list[bytes]] = field(default_factory=dict)
 
 
 class _Namespace:
@@ -65,8 +78,8 @@ class Cache:
         self._history_bytes = 0
         self._namespaces: dict[str, _Namespace] = {}
         self._namespace_order: list[str] | None = None
-        self.joined: dict[tuple[str, bytes], tuple[int, list[bytes]]] = {}
-        """Joined items of whole lists, with the revision they show; kept by the list handler."""
+        self.pages: dict[tuple[str, int], KeptPage] = {}
+        """First pages by namespace and limit; kept by the list handler."""
         self._watchers: dict[tuple[str, str], set[Watcher]] = {}
         self._listeners: list[Listener] = []
         names = stored.field_names
@@ -207,7 +220,7 @@ class Cache:
         self._watchers.clear()
         self._namespaces.clear()
         self._namespace_order = None
-        self.joined.clear()
+        self.pages.clear()
         self.history.clear()
         self._history_bytes = self.count = self.size = 0
         self.loaded = False

@@ -255,6 +255,6 @@ class Hub:
         now = self.clock()
         for cache in self._caches.values():
             cache.trim(now)
-            cache.joined.clear()
+            cache.pages.clear()
             for watcher in cache.watchers():
                 watcher.bookmark(self.revision)

@@ -26,6 +26,7 @@ from navarch.apiserver.http.respond import (
     respond_object,
 )
 from navarch.apiserver.http.transform import transform_list, transform_object
+from navarch.apiserver.hub.cache import KeptPage
 from navarch.apiserver.hub.entry import Entry, entry_of
 from navarch.apiserver.hub.watcher import Selection
 from navarch.apiserver.registry.resource import Resource
@@ -34,8 +35,8 @@ from navarch.store.contract import Compacted, FutureRevision
 
 STREAM_THRESHOLD = 64 * 1024
 PIECE_BYTES = 1024 * 1024
-KEPT_JOINED_BYTES = 4 * 1024 * 1024
-KEPT_JOINED = 4
+KEPT_BYTES = 4 * 1024 * 1024
+KEPT_PAGES = 4
 FUTURE_SECONDS = 3.0
 TOKEN_VERSION = "meta.k8s.io/v1"
 
@@ -80,8 +81,8 @@ class Page:
     revision: int
     next_key: str = ""
     remaining: int = 0
-    is_whole: bool = False
-    """The present state, from the first object to the last."""
+    kept: KeptPage | None = None
+    """Where the cache keeps this page, if it does."""
 
 
 async def list_objects(core: Core, call: Call, resource: Resource) -> StreamResponse:
@@ -105,17 +106,15 @@ async def list_objects(core: Core, call: Call, resource: Resource) -> StreamResp
         encode_json(resource.kind.api_version),
         encode_json(metadata),
     )
-    return await _respond_list(call, resource, head, page, selection)
+    return await _respond_list(call, resource, head, page)
 
 
-async def _respond_list(
-    call: Call, resource: Resource, head: bytes, page: Page, selection: Selection
-) -> StreamResponse:
+async def _respond_list(call: Call, resource: Resource, head: bytes, page: Page) -> StreamResponse:
     """Join the entries' bytes and send them without copying them once more."""
     pieces: Iterable[bytes]
-    kept = _kept_items(resource, page, selection)
-    if kept is not None:
-        pieces, size = kept, sum(map(len, kept))
+    if page.kept is not None and resource.convert_out is None:
+        pieces = _kept_items(resource, page.kept)
+        size = sum(map(len, pieces))
     else:
         tails = [resource.tail(entry) for entry in page.entries]
         item_head = resource.item_head
@@ -137,23 +136,12 @@ async def _respond_list(
     return response
 
 
-def _kept_items(resource: Resource, page: Page, selection: Selection) -> list[bytes] | None:
-    """The joined items of a whole namespace or resource, kept until something in it changes:
-    informers, controllers and people ask for the same lists. None for what is not kept."""
-    if not (selection.everything and page.is_whole) or resource.convert_out is not None:
-        return None
-    cache = resource.cache
-    version = cache.revision_in(selection.namespace)
-    key = (selection.namespace, resource.item_head)
-    kept = cache.joined.get(key)
-    if kept is not None and kept[0] == version:
-        return kept[1]
-    if sum(len(entry.tail) for entry in page.entries) > KEPT_JOINED_BYTES:
-        return None
-    if len(cache.joined) >= KEPT_JOINED:
-        cache.joined.clear()
-    pieces = list(_join([entry.tail for entry in page.entries], resource.item_head))
-    cache.joined[key] = (version, pieces)
+def _kept_items(resource: Resource, kept: KeptPage) -> list[bytes]:
+    """The joined items of a page that many ask for; joined at the first request."""
+    pieces = kept.joined.get(resource.item_head)
+    if pieces is None:
+        tails = [entry.tail for entry in kept.entries]
+        pieces = kept.joined[resource.item_head] = list(_join(tails, resource.item_head))
     return pieces
 
 
@@ -199,7 +187,28 @@ async def find_page(
         if is_exact:
             return _cached_page(resource, selection, options.limit, asked, "")
     limit = options.limit if options.revision != 0 else 0
-    return _cached_page(resource, selection, limit, hub.revision_of(cache), "")
+    shown = hub.revision_of(cache)
+    if selection.everything:
+        return _kept_page(resource, selection, limit, shown)
+    return _cached_page(resource, selection, limit, shown, "")
+
+
+def _kept_page(resource: Resource, selection: Selection, limit: int, revision: int) -> Page:
+    """The first page of everything in a namespace or in all, kept until something there changes:
+    informers, controllers and people ask for the same lists."""
+    cache = resource.cache
+    key = (selection.namespace, limit)
+    version = cache.revision_in(selection.namespace)
+    kept = cache.pages.get(key)
+    if kept is None or kept.version != version:
+        page = _cached_page(resource, selection, limit, revision, "")
+        if sum(len(entry.tail) for entry in page.entries) > KEPT_BYTES:
+            return page
+        if len(cache.pages) >= KEPT_PAGES:
+            cache.pages.clear()
+        kept = KeptPage(version, page.entries, page.next_key, page.remaining)
+        cache.pages[key] = kept
+    return Page(kept.entries, revision, kept.next_key, kept.remaining, kept)
 
 
 def _cached_page(
@@ -207,7 +216,7 @@ def _cached_page(
 ) -> Page:
     cache = resource.cache
     if not limit and not start:
-        return Page(list(cache.select(selection)), revision, is_whole=True)
+        return Page(list(cache.select(selection)), revision)
     entries = cache.scan(selection.namespace, start)
     if not selection.everything:
         entries = filter(selection.matches, entries)
