@@ -21,6 +21,7 @@ from tests.images.busybox import build_busybox
 
 from navarch.node.images.pause import PAUSE_IMAGE, build_pause_image
 
+CGROUP_ROOT = f"/navarch-test-{os.getpid()}"
 _CLONE_NEWNET = 0x40000000
 
 
@@ -47,13 +48,16 @@ def enter_network(path: str) -> None:
         assert libc.setns(namespace.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
 
 
+def import_image(environment: RuntimeEnvironment, archive: Path) -> None:
+    """Brings an image archive into containerd."""
+    run("ctr", "-a", str(environment.socket), "-n", "k8s.io", "images", "import", str(archive))
+
+
 @contextmanager
 def containerd(directory: Path, subnet: str) -> Iterator[RuntimeEnvironment]:
     """Starts containerd with two images and takes everything away at the end."""
     name = f"nvtest-{os.getpid()}"
-    environment = RuntimeEnvironment(
-        directory, directory / "containerd.sock", name, f"/navarch-test-{os.getpid()}"
-    )
+    environment = RuntimeEnvironment(directory, directory / "containerd.sock", name, CGROUP_ROOT)
     _write_configuration(environment, subnet)
     run("ip", "netns", "add", name)
     run("ip", "-n", name, "link", "set", "lo", "up")
@@ -71,8 +75,7 @@ def containerd(directory: Path, subnet: str) -> Iterator[RuntimeEnvironment]:
             build_pause_image(directory / "pause.tar"),
             build_busybox(directory / "busybox.tar"),
         ):
-            run("ctr", "-a", str(environment.socket), "-n", "k8s.io", "images", "import",
-                str(archive))  # fmt: skip
+            import_image(environment, archive)
         yield environment
     finally:
         _tear_down(environment, process)

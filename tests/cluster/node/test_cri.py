@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.node.conftest import remove_all_pods
-from tests.cluster.node.environment import RuntimeEnvironment
+from tests.cluster.node.environment import CGROUP_ROOT, RuntimeEnvironment, import_image
 from tests.unit.node.runtime_contract import RuntimeContract
 
 from navarch.node.cri.client import CriRuntime
 from navarch.node.cri.values import RuntimeFailure
-from navarch.node.images.importing import ImportFailed, import_image
 from navarch.node.images.oci import ImageConfig, ImageFile, build_image
 
 pytestmark = pytest.mark.cluster
@@ -26,6 +25,8 @@ async def runtime(runtime_environment: RuntimeEnvironment) -> AsyncIterator[CriR
 
 
 class TestContainerd(RuntimeContract):
+    cgroup_parent = f"{CGROUP_ROOT}/contract"
+
     @pytest.fixture
     def log_directory(self, tmp_path: Path) -> str:
         return str(tmp_path)
@@ -36,15 +37,12 @@ async def test_images_come_and_go(
 ) -> None:
     archive = build_image(tmp_path / "a.tar", "example.test/a:1", ImageConfig(user="7"),
                           files={"x": ImageFile(b"x")})  # fmt: skip
-    assert await import_image(archive, str(runtime_environment.socket)) == ["example.test/a:1"]
+    import_image(runtime_environment, archive)
     found = await runtime.image("example.test/a:1")
     assert found is not None and found.tags == ("example.test/a:1",) and found.uid == 7
     assert found.id in [each.id for each in await runtime.images()]
     await runtime.remove_image("example.test/a:1")
     assert await runtime.image("example.test/a:1") is None
-    (tmp_path / "b.tar").write_bytes(b"nothing")
-    with pytest.raises(ImportFailed):
-        await import_image(tmp_path / "b.tar", str(runtime_environment.socket))
 
 
 async def test_a_socket_without_a_runtime() -> None:

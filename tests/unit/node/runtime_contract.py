@@ -27,6 +27,7 @@ class RuntimeContract:
     """Inherit and give the fixtures `runtime` and `log_directory`."""
 
     image = "busybox:1.36"
+    cgroup_parent = ""
 
     def sandbox_config(self, log_directory: str) -> pb.PodSandboxConfig:
         return pb.PodSandboxConfig(
@@ -36,6 +37,7 @@ class RuntimeContract:
             hostname="contract",
             log_directory=log_directory,
             labels=IDENTITY,
+            linux=pb.LinuxPodSandboxConfig(cgroup_parent=self.cgroup_parent),
         )
 
     async def make_container(
