@@ -20,9 +20,7 @@ def busybox_files() -> dict[str, ImageFile]:
         ["/bin/busybox", "--list"], capture_output=True, text=True, check=True
     ).stdout
     links = {
-        f"bin/{name}": ImageFile(link_to="busybox")
-        for name in listing.split()
-        if name != "busybox"
+        f"bin/{name}": ImageFile(link_to="busybox") for name in listing.split() if name != "busybox"
     }
     return {
         **links,
