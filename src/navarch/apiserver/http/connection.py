@@ -31,7 +31,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class Connection(RequestHandler):
     """A connection and what is known about its peer."""
 
-    __slots__ = ("_head_timer", "_refused", "on_lost", "peer_certificate")
+    __slots__ = ("_head_timer", "_is_begun", "_refused", "on_lost", "peer_certificate")
 
     def __init__(self, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -39,6 +39,8 @@ class Connection(RequestHandler):
         self.on_lost: set[Callable[[], None]] = set()
         """Called once when the connection is gone."""
         self._head_timer: asyncio.TimerHandle | None = None
+        self._is_begun = False
+        """Part of a head has come."""
         self._refused = b""
         """The beginning of what could not be parsed; what follows it is not looked at."""
 
@@ -65,20 +67,30 @@ class Connection(RequestHandler):
             if self._head_timer is not None:
                 self._head_timer.cancel()
                 self._head_timer = None
-        elif self._head_timer is None and self._waiter is not None:
+                self._is_begun = False
+        elif self._waits_for_request:
             # Bytes came and no request was complete: its head has this long to arrive.
-            self._head_timer = self._loop.call_later(REQUEST_HEAD_SECONDS, self._head_late)
+            self._is_begun = True
+            if self._head_timer is None:
+                self._head_timer = self._loop.call_later(REQUEST_HEAD_SECONDS, self._head_late)
+
+    @property
+    def _waits_for_request(self) -> bool:
+        """No request is handled and none has arrived: what comes is the head of the next."""
+        return self._waiter is not None and not self._waiter.done() and not self._messages
 
     def _head_late(self) -> None:
         """A request was begun, or a connection opened, and nothing complete followed."""
         self._head_timer = None
-        if self._waiter is not None and self.transport is not None:
+        if self.transport is None or not self._waits_for_request:
+            return
+        if self._is_begun:
             self.transport.write(
                 b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
                 b"Connection: close\r\nContent-Length: 15\r\n\r\n400 Bad Request"
             )
-            self.close()
-            self.transport.close()
+        self.close()
+        self.transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._head_timer is not None:
