@@ -46,7 +46,8 @@ demo: $(SETUP)  ## A machine-learning model served by a real cluster
 	$(BIN)/python examples/ml/demo.py
 
 generate: $(STAMP)  ## Make the generated files anew
-	$(BIN)/python -m tools.generate
+	$(BIN)/python tools/generate_types.py
+	$(BIN)/python tools/generate_schema.py
 
 lock: $(STAMP)  ## Write requirements.lock anew from pyproject.toml
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cluster.machine import SHELL_IMAGE, Machine, pod
@@ -43,7 +44,7 @@ def machine() -> Iterator[Machine]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def run(machine: Machine, name: str, command: str, **spec: object) -> None:
+def run(machine: Machine, name: str, command: str, **spec: Any) -> None:
     """A pod that runs a line of shell, and is ready."""
     machine.kubectl("apply", "-f", "-", feed=pod(name, command, **spec))
     machine.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
@@ -98,7 +99,7 @@ def test_logs(machine: Machine) -> None:
 
 
 def test_logs_follow_to_the_end_and_all_containers(machine: Machine) -> None:
-    manifest = {
+    manifest: dict[str, Any] = {
         "containers": [
             {
                 "name": name,

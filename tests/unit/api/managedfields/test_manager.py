@@ -291,7 +291,7 @@ def test_a_create_owns_what_is_never_absent_once_it_is_set() -> None:
     kind = field_type(schema_for("autoscaling", "v2", "HorizontalPodAutoscaler"))
     obj: Object = {"metadata": {}, "spec": {"maxReplicas": 5, "scaleTargetRef": {"name": "d"}}}
     track_create(obj, kind, replace(ANN, api_version="autoscaling/v2"), empty)
-    spec = {"f:maxReplicas": {}, "f:scaleTargetRef": {"f:name": {}}}
+    spec: Object = {"f:maxReplicas": {}, "f:scaleTargetRef": {"f:name": {}}}
     assert owners(obj)["ann Update"] == {"f:spec": spec}
 
 
