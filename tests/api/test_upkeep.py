@@ -88,6 +88,25 @@ async def test_metrics_tell_of_requests_objects_and_the_store(api: Api) -> None:
     assert "navarch_store_revision " in text
 
 
+async def test_responses_name_their_flow_schema(api: Api) -> None:
+    base = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas"
+    listed = (await api.get(base)).ok()["items"]
+    names_by_uid = {each["metadata"]["uid"]: each["metadata"]["name"] for each in listed}
+
+    async def schema(path: str, **who: str) -> str:
+        answer = await api.get(path, **who)
+        return names_by_uid[answer.headers["X-Kubernetes-Pf-Flowschema-Uid"]]
+
+    assert await schema(MAPS, user="ann") == "global-default"
+    assert await schema(MAPS, user="root", groups="system:masters") == "exempt"
+    assert await schema("/api/v1/nodes", user="n", groups="system:nodes") == "system-node-high"
+    account = "system:serviceaccount:kube-system:x"
+    assert await schema(MAPS, user=account) == "kube-system-service-accounts"
+    assert await schema("/readyz", user="ann") == "probes"
+    await api.delete(f"{base}/global-default")
+    assert await schema(MAPS, user="ann") == "catch-all"
+
+
 async def test_health_checks_can_be_asked_one_by_one(api: Api) -> None:
     verbose = await api.get("/readyz?verbose")
     assert "[+]etcd ok" in verbose.body.decode()

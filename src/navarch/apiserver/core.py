@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from aiohttp.web import BaseRequest
 
 from navarch.apiserver.http.connection import Connection
+from navarch.apiserver.http.flow_marks import FlowMarks
 from navarch.apiserver.hub.cache import Cache
 from navarch.apiserver.hub.hub import Hub
 from navarch.apiserver.hub.lookup import HubLookup
@@ -35,6 +36,7 @@ class Core:
         self.lookup = HubLookup(self.hub, self._cache_of)
         self.catalog.on_change(self.lookup.forget)
         self.security: Security | None = None
+        self.flow_marks: FlowMarks | None = None
 
     def _cache_of(self, name: str) -> Cache | None:
         resource = self.catalog.by_name(name)

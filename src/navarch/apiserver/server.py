@@ -17,6 +17,7 @@ from navarch.apiserver.discovery.documents import Documents
 from navarch.apiserver.discovery.handlers import add_discovery
 from navarch.apiserver.http.app import App
 from navarch.apiserver.http.connection import FrontServer
+from navarch.apiserver.http.flow_marks import FlowMarks
 from navarch.apiserver.http.health import Health, index_handler, metrics_handler, version
 from navarch.apiserver.hub.hub import Hub
 from navarch.apiserver.openapi.documents import OpenApi
@@ -124,6 +125,7 @@ class Server:
         security = self._security or build_security(self.options, core.registry, core.lookup)
         core.security = security
         core.registry.plugins = security.plugins
+        core.flow_marks = FlowMarks(core.lookup)
         await self._listen()
         await self._prepare()
         for listener in self._listeners:

@@ -125,6 +125,8 @@ class App:
             user = ANONYMOUS
         call.user = user
         self._authorize(call)
+        if self.core.flow_marks is not None:
+            call.flow_marks = self.core.flow_marks.of(call.user, call.info)
         timeout = call.parameter("timeout")
         if not timeout:
             return await self._dispatch(call)

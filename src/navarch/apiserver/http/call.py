@@ -14,6 +14,7 @@ class Call:
 
     __slots__ = (
         "audit_id",
+        "flow_marks",
         "info",
         "representation",
         "request",
@@ -30,6 +31,8 @@ class Call:
         self.user: UserInfo = ANONYMOUS
         self.representation: Representation = PLAIN
         self.warnings: list[str] = []
+        self.flow_marks: tuple[str, str] = ("", "")
+        """UIDs of the flow schema and the priority level."""
 
     def parameter(self, name: str) -> str:
         """The first value of a query parameter, "" when it is absent."""

@@ -28,6 +28,10 @@ def encode_json(value: object) -> bytes:
 def base_headers(call: Call) -> CIMultiDict[str]:
     """The headers that every answer carries."""
     headers = CIMultiDict((("Audit-Id", call.audit_id), ("Cache-Control", "no-cache, private")))
+    schema, level = call.flow_marks
+    if schema:
+        headers["X-Kubernetes-Pf-Flowschema-Uid"] = schema
+        headers["X-Kubernetes-Pf-Prioritylevel-Uid"] = level
     for text in call.warnings:
         headers.add("Warning", warning_header(text))
     return headers
