@@ -48,6 +48,8 @@ def apply(wiring: Wiring, pins: Path, record: Path) -> None:
 def remove(wiring: Wiring, record: Path) -> None:
     """Take everything off the host again. Routes go with the bridge."""
     with IPRoute() as netlink:
+        if not _is_ours(netlink, wiring):
+            return
         for name in [*(node.host_interface for node in wiring.nodes), wiring.bridge]:
             for index in netlink.link_lookup(ifname=name):
                 netlink.link("del", index=index)
@@ -59,6 +61,14 @@ def remove(wiring: Wiring, record: Path) -> None:
     load_rules(f"add table ip {wiring.table}\ndelete table ip {wiring.table}\n")
     if not any(_BRIDGE.fullmatch(name) for _, name in socket.if_nameindex()):
         _restore_forwarding(record)
+
+
+def _is_ours(netlink: Any, wiring: Wiring) -> bool:
+    """Whether there is no bridge of that name, or it is this cluster's."""
+    found = netlink.link_lookup(ifname=wiring.bridge)
+    return not found or (
+        netlink.get_links(found[0])[0].get_attr("IFLA_IFALIAS") in (wiring.owner, None)
+    )
 
 
 def change_routes(
@@ -117,6 +127,14 @@ def _bridge(netlink: Any, wiring: Wiring) -> int:
         netlink.link("add", ifname=wiring.bridge, kind="bridge", br_stp_state=0)
         found = netlink.link_lookup(ifname=wiring.bridge)
     index = int(found[0])
+    owner = netlink.get_links(index)[0].get_attr("IFLA_IFALIAS")
+    if owner is None:
+        netlink.link("set", index=index, ifalias=wiring.owner)
+    elif owner != wiring.owner:
+        raise ClusterError(
+            f"the bridge {wiring.bridge} and its addresses belong to another cluster: {owner}",
+            "Stop that one first, or delete this one and start it anew in another range.",
+        )
     _address(netlink, index, wiring.address, wiring.prefix_length)
     netlink.link("set", index=index, state="up")
     return index

@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,10 @@ class StartRequest:
 
 def start(request: StartRequest, progress: Progress) -> Profile:
     """Start or mend the cluster; returns its profile."""
-    with exclusive(request.name):
+    with exclusive(request.name), ExitStack() as until_wired:
+        if profile.load(request.name) is None:
+            # Addresses are chosen by what is there; so nobody else may choose until ours are, too.
+            until_wired.enter_context(machine_lock())
         wanted = _settle(request)
         check_requirements(wanted)
         paths = profile.paths_of(wanted.name)
@@ -67,6 +70,7 @@ def start(request: StartRequest, progress: Progress) -> Profile:
         profile.save(wanted)
         _remove_surplus(before, wanted, paths)
         _prepare(wanted, paths)
+        until_wired.close()
         progress.step("Starting the control plane" + (" and the nodes" if wanted.nodes else ""))
         _supervise(wanted, paths)
         files = kubeconfig.user_files()
@@ -143,6 +147,18 @@ def exclusive(name: str) -> Iterator[None]:
         os.close(descriptor)
         if home.is_dir() and not any(home.iterdir()):
             home.rmdir()
+
+
+@contextmanager
+def machine_lock() -> Iterator[None]:
+    """One cluster at a time chooses its addresses on this machine, whosever it is. The lock is on
+    a directory that is always there, so it leaves no file."""
+    descriptor = os.open("/run", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _remove_surplus(before: Profile | None, wanted: Profile, paths: Paths) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from navarch.cluster.profile import Profile
+from navarch.cluster.profile import Profile, paths_of
 
 NODE_TABLE = "navarch_node"
 
@@ -63,6 +63,8 @@ class Wiring:
     table: str
     rules: str
     nodes: tuple[NodeWiring, ...]
+    owner: str = ""
+    """Written on the bridge: clusters kept in several homes share the names of links."""
 
     def describe(self) -> str:
         """The plan as text, for tests and `navarch start -v`."""
@@ -96,6 +98,7 @@ def plan(profile: Profile) -> Wiring:
         table=host_table(profile),
         rules=host_rules(profile),
         nodes=tuple(_node(profile, number, name) for number, name in enumerate(names)),
+        owner=str(paths_of(profile.name).root),
     )
 
 
