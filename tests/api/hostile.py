@@ -19,7 +19,7 @@ NAMESPACE = "/api/v1/namespaces/default"
 CM = f"{NAMESPACE}/configmaps"
 PODS = f"{NAMESPACE}/pods"
 ROOT = {"user": "root", "groups": "system:masters"}
-BUDGET_SECONDS = 0.5
+BUDGET_SECONDS = 2.0
 
 REASONS = {
     400: "BadRequest",

@@ -32,7 +32,7 @@ Object = dict[str, Any]
 
 KILLS = 10
 WRITERS = 8
-READY_SECONDS = 1.5
+READY_SECONDS = 10.0
 URL = "/api/v1/namespaces/default/configmaps"
 SEED = 7
 

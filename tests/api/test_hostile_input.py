@@ -436,4 +436,4 @@ async def test_others_are_served_while_a_big_body_comes(api: Api) -> None:
         (await api.get(f"{CM}/there", **ROOT)).ok()
         slowest = max(slowest, time.perf_counter() - began)
     (await heavy).ok(201)
-    assert slowest < 1.0
+    assert slowest < 5.0

@@ -521,5 +521,18 @@ def test_customers_notice_no_process_that_dies(machine: Machine) -> None:
     ]
 
 
+def test_a_rolling_update_goes_on_when_those_who_do_it_die(machine: Machine) -> None:
+    victims = ["controllers", f"node-{NAME}"]
+    with Traffic(addresses(machine)) as traffic:
+        machine.kubectl("set", "env", "deploy/shop", "COLOUR=green")
+        wait_for(machine, "jsonpath={.status.updatedReplicas}", "deploy/shop")
+        machine.kill(NAME, victims)
+        machine.kubectl("rollout", "status", "deploy/shop", "--timeout=60s")
+        listed = partial(machine.kubectl, "get", "pods", "-l", "app=shop", "--no-headers")
+        eventually(lambda: listed().count("\n") == 3, "the old ones have ended", 60)
+    assert traffic.failures == []
+    assert [container(each)["restartCount"] for each in pods(machine, "shop")] == [0, 0, 0]
+
+
 def answers(machine: Machine) -> bool:
     return machine.kubectl("get", "--raw", "/readyz", expect=None) == "ok"

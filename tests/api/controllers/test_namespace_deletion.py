@@ -30,7 +30,7 @@ async def test_an_empty_namespace_goes_at_once(client: Client) -> None:
         started = time.monotonic()
         await client.resource(Namespace).delete("a")
         await eventually(lambda: is_gone(client, "a"), "the namespace's end")
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 10.0
 
 
 async def test_pods_go_before_anything_else(client: Client) -> None:

@@ -127,10 +127,10 @@ def test_what_is_no_quantity(text: str, message: str) -> None:
     ids=["exponent", "negative-exponent", "long-exponent", "digits", "places"],
 )
 def test_hostile_values_are_refused_at_once(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(QuantityError):
         parse_quantity(text)
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
 
 
 @pytest.mark.parametrize(

@@ -96,11 +96,11 @@ def test_too_many_operations() -> None:
 def test_copy_bomb_is_refused_quickly() -> None:
     document = {"a": ["x" * 100]}
     bomb = [{"op": "copy", "from": "/a", "path": "/a/-"}] * 40
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ApiError) as caught:
         apply_json_patch(document, bomb)
     assert caught.value.status == 422
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_nesting_without_end_is_refused() -> None:

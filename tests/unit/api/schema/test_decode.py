@@ -434,17 +434,17 @@ def test_yaml() -> None:
     ],
 )
 def test_deep_nesting_is_refused_at_once(body: bytes, content_type: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert "exceeded max depth" in complaint(CRD, body, content_type)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_an_alias_bomb_is_refused_at_once() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
-    started = time.perf_counter()
+    started = time.process_time()
     assert "excessive aliasing" in complaint(CONFIG_MAP, "\n".join(lines).encode(), YAML)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize(

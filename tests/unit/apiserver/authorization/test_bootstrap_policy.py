@@ -88,9 +88,9 @@ async def test_planning_is_quick() -> None:
     """The bound leaves room for a busy machine; the work takes a few milliseconds."""
     lookup = MemoryLookup()
     build_authorizer(lookup)
-    start = time.perf_counter()
+    start = time.process_time()
     await bootstrap(access(lookup))
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
 
 
 async def test_a_race_is_no_error_but_a_failure_is() -> None:
