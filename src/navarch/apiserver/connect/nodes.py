@@ -47,6 +47,14 @@ class Kubelets:
             self._tls = self._make_tls()
         return self._tls
 
+    @property
+    def unverified_tls(self) -> ssl.SSLContext:
+        """The same for who asks not to have the kubelet's certificate verified (for logs alone)."""
+        context = self._make_tls()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+
     def forget_tls(self) -> None:
         """The files were renewed: read them again at the next connection."""
         self._tls = None

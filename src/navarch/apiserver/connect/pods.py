@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -138,6 +139,8 @@ class PodStreams:
         if not node:
             return web.Response(status=204, headers=base_headers(call))
         backend = self.kubelets.backend(node)
+        if call.flag("insecureSkipTLSVerifyBackend"):
+            backend = replace(backend, tls=self.kubelets.unverified_tls)
         target = _kubelet_path("containerLogs", pod, container, query)
         answer = await self.forwarder.request(backend, "GET", target, CIMultiDict(), None)
         try:
@@ -177,12 +180,13 @@ _OPTION = {"input": "stdin", "output": "stdout", "error": "stderr", "tty": "tty"
 def _stream_options(call: Call) -> Object:
     """PodExecOptions or PodAttachOptions in the query; stdout and stderr are on unless refused."""
     query = call.target.query
-    has_defaults = "stdout" not in query and "stderr" not in query and "stdin" not in query
+    tty = call.flag("tty")
     return {
         "stdin": call.flag("stdin"),
-        "stdout": call.flag("stdout") or has_defaults,
-        "stderr": call.flag("stderr") or (has_defaults and not call.flag("tty")),
-        "tty": call.flag("tty"),
+        "stdout": call.flag("stdout") or "stdout" not in query,
+        # A terminal has one output.
+        "stderr": not tty and (call.flag("stderr") or "stderr" not in query),
+        "tty": tty,
         "container": call.parameter("container"),
         "command": query.get("command", []),
     }

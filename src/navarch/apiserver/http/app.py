@@ -94,7 +94,10 @@ class App:
             return self._refuse(call, internal_error(f"{type(error).__name__}: {error}"))
         finally:
             self.metrics.in_flight -= 1
-            self.metrics.observe(call.info, request.method, status, time.perf_counter() - started)
+            info = call.info
+            resource = self.core.catalog.find(info.group, info.version, info.resource)
+            kind = resource.kind if resource is not None and info.is_resource else None
+            self.metrics.observe(info, kind, status, time.perf_counter() - started)
 
     def _refuse(self, call: Call, error: ApiError) -> web.StreamResponse:
         """The error's Status, unless a response is under way: then the connection can only end."""

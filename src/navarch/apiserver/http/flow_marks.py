@@ -15,6 +15,7 @@ Object = dict[str, Any]
 Marks = tuple[str, str]
 
 MAX_KEPT = 2048
+MAX_KEPT_LENGTH = 512
 
 
 class FlowMarks:
@@ -40,7 +41,9 @@ class FlowMarks:
         if marks is None:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
-            marks = self._kept[key] = self._find(user, info)
+            marks = self._find(user, info)
+            if len(info.path) < MAX_KEPT_LENGTH:
+                self._kept[key] = marks
         return marks
 
     def _find(self, user: UserInfo, info: RequestInfo) -> Marks:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 
+from navarch.api.kinds import STANDARD_VERBS, Kind
 from navarch.apiserver.contracts import RequestInfo
 
 BUCKETS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 Labels = tuple[str, str, str, str, str]
-_LONG_RUNNING = frozenset({"watch", "proxy"})
+_LONG_RUNNING = frozenset({"watch"})
+_LONG_SUBRESOURCES = frozenset({"proxy", "exec", "attach", "portforward", "log"})
+_VERBS = frozenset({*STANDARD_VERBS, "head", "post", "put", "options"})
 
 
 class RequestMetrics:
@@ -21,14 +24,19 @@ class RequestMetrics:
         self._buckets: dict[Labels, list[int]] = {}
         self._sums: Counter[Labels] = Counter()
 
-    def observe(self, info: RequestInfo, method: str, status: int, seconds: float) -> None:
-        if info.is_resource:
-            verb = (info.verb or method).upper()
-            labels = (verb, info.group, info.version, info.resource, info.subresource)
+    def observe(
+        self, info: RequestInfo, resource: Kind | None, status: int, seconds: float
+    ) -> None:
+        """Count a request. What is not served counts as one thing: clients choose its name, and
+        every name would be kept."""
+        verb = info.verb.upper() if info.verb in _VERBS else "OTHER"
+        if resource is None:
+            labels = (verb, "", "", "", "")
         else:
-            labels = (method, "", "", "", "")
+            known = info.subresource if resource.subresource(info.subresource) else ""
+            labels = (verb, resource.group, resource.version, resource.plural, known)
         self._requests[labels, status] += 1
-        if info.verb in _LONG_RUNNING:
+        if info.verb in _LONG_RUNNING or info.subresource in _LONG_SUBRESOURCES:
             return
         buckets = self._buckets.get(labels)
         if buckets is None:

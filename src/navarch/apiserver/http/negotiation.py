@@ -13,6 +13,8 @@ from navarch.api.errors import ApiError
 
 JSON = "application/json"
 YAML = "application/yaml"
+MAX_KEPT_LENGTH = 1024
+"""Of a header: a client must not fill the memory with long ones."""
 _TABLE_VERSIONS = frozenset({"v1", "v1beta1"})
 _TRANSFORMS = frozenset({"Table", "PartialObjectMetadata", "PartialObjectMetadataList"})
 
@@ -46,9 +48,12 @@ class Clause:
         return dict(self.parameters).get(name, "")
 
 
-@lru_cache(512)
 def parse_accept(header: str) -> tuple[Clause, ...]:
     """The alternatives, best first. Broken ones are skipped."""
+    return (_kept_clauses if len(header) < MAX_KEPT_LENGTH else _parse_accept)(header)
+
+
+def _parse_accept(header: str) -> tuple[Clause, ...]:
     clauses = []
     for text in header.split(","):
         pieces = [piece.strip() for piece in text.split(";")]
@@ -72,6 +77,9 @@ def parse_accept(header: str) -> tuple[Clause, ...]:
     return tuple(clauses)
 
 
+_kept_clauses = lru_cache(512)(_parse_accept)
+
+
 def not_acceptable(accepted: str = "application/json, application/yaml") -> ApiError:
     return ApiError(
         406,
@@ -85,10 +93,10 @@ def negotiate(header: str | None, transforms: bool = True) -> Representation:
     than its own. Raises 406."""
     if not header or header in ("*/*", JSON):
         return PLAIN
-    return _negotiate(header, transforms)
+    find = _kept_representation if len(header) < MAX_KEPT_LENGTH else _negotiate
+    return find(header, transforms)
 
 
-@lru_cache(512)
 def _negotiate(header: str, transforms: bool) -> Representation:
     for clause in parse_accept(header):
         media_type = _media_type(clause.media_type)
@@ -102,6 +110,9 @@ def _negotiate(header: str, transforms: bool) -> Representation:
         if transforms and transform in _TRANSFORMS and known:
             return Representation(media_type, transform, version)
     raise not_acceptable()
+
+
+_kept_representation = lru_cache(512)(_negotiate)
 
 
 def _media_type(wanted: str) -> str:

@@ -21,6 +21,8 @@ _VERBS = {
     "PATCH": "patch",
     "DELETE": "delete",
 }
+MAX_KEPT_LENGTH = 512
+"""Of a path: a client must not fill the memory with long ones."""
 _NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
 _COLLECTION_VERBS = {"get": "list", "delete": "deletecollection"}
 
@@ -46,10 +48,13 @@ def query_flag(values: list[str] | None) -> bool:
     return bool(values) and values is not None and values[0].lower() not in ("false", "0")
 
 
-@lru_cache(4096)
 def parse_target(method: str, raw_path: str) -> Target:
     """Split a request line. Raises nothing: what makes no sense is simply not a resource. Programs
-    ask the same again and again, so results are kept; nobody may change one."""
+    ask the same again and again, so results of ordinary length are kept; nobody may change one."""
+    return (_kept_target if len(raw_path) < MAX_KEPT_LENGTH else _parse_target)(method, raw_path)
+
+
+def _parse_target(method: str, raw_path: str) -> Target:
     path, _, query_string = raw_path.partition("?")
     query = parse_qs(query_string, keep_blank_values=True) if query_string else _NO_QUERY
     parts = path.split("/")
@@ -62,6 +67,9 @@ def parse_target(method: str, raw_path: str) -> Target:
         info = RequestInfo(False, unquote(path), method.lower())
         return Target(info, query)
     return _resource_target(method, path, segments, query)
+
+
+_kept_target = lru_cache(4096)(_parse_target)
 
 
 def _resource_target(
