@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import secrets
+from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 import uvloop
@@ -20,8 +22,23 @@ from navarch.client.config import ClientConfig
 
 CONNECTIONS = 32
 SECONDS = 4.0
+UNLIMITED = 1_000_000
 LARGE_PODS = 10_700
 LARGE_CONFIG_MAPS = 20_000
+PADDING = 3_000
+"""Brings a stored pod to 6.6 kB, so that the large store's pods are 71 MB in all."""
+
+
+class Process(Protocol):
+    """The server's process, where it can be looked at."""
+
+    def cpu(self) -> float:
+        """The seconds of CPU that it has used."""
+        ...
+
+    def memory(self) -> float:
+        """Megabytes."""
+        ...
 
 
 def config_map(name: str) -> bytes:
@@ -71,59 +88,87 @@ def pod(name: str, padding: int = 0) -> bytes:
 class ApiBench:
     """The measurements against one server, in one namespace."""
 
-    def __init__(self, config: ClientConfig, namespace: str) -> None:
+    def __init__(self, config: ClientConfig, namespace: str, process: Process | None) -> None:
         self.target = load.Target.of(config)
         self.base = f"/api/v1/namespaces/{namespace}"
+        self._process = process
 
-    async def creates(self, resource: str, make: object, count: int = 1_000_000) -> load.Result:
+    async def creates(
+        self, resource: str, make: Callable[[str], bytes], count: int = UNLIMITED
+    ) -> load.Result:
         prefix = secrets.token_hex(4)
 
         def request(index: int) -> bytes:
-            body = make(f"{prefix}-{index}")  # type: ignore[operator]
+            body = make(f"{prefix}-{index}")
             return self.target.request("POST", f"{self.base}/{resource}", body)
 
-        seconds = SECONDS if count == 1_000_000 else 600.0
-        return await load.run(self.target, CONNECTIONS, request, count=count, seconds=seconds)
+        seconds = SECONDS if count == UNLIMITED else 600.0
+        return await self._run(request, CONNECTIONS, count, seconds)
 
-    async def repeats(self, path: str, connections: int = CONNECTIONS) -> load.Result:
+    async def repeats(
+        self, path: str, count: int = UNLIMITED, connections: int = CONNECTIONS
+    ) -> load.Result:
         request = self.target.request("GET", self.base + path)
-        return await load.run(
-            self.target, connections, lambda _: request, count=1_000_000, seconds=SECONDS
-        )
+        seconds = SECONDS if count == UNLIMITED else 600.0
+        return await self._run(lambda _: request, connections, count, seconds)
+
+    async def _run(
+        self, make: Callable[[int], bytes], connections: int, count: int, seconds: float
+    ) -> load.Result:
+        before = self._process.cpu() if self._process else 0.0
+        result = await load.run(self.target, connections, make, count=count, seconds=seconds)
+        if self._process:
+            result.cpu = self._process.cpu() - before
+        return result
 
     async def rows(self) -> list[Row]:
-        maps = await self.creates("configmaps", config_map)
-        pods = await self.creates("pods", pod, 500)
+        """Rates, and what a request costs the server."""
+        await self.creates("pods", pod, 500)
         first = await self.creates("pods", lambda name: pod("target"), 1)
         assert first.statuses[201] == 1, first.statuses
         gets = await self.repeats("/pods/target")
         lists = await self.repeats("/pods?limit=500")
-        more = await self.creates("pods", pod)
-        del pods
+        maps = await self.creates("configmaps", config_map)
+        pods = await self.creates("pods", pod)
         return [
-            Row("create ConfigMap, 32 connections", maps.rate, "/s", 2 * 2500, 2500),
-            Row("create Pod, 32 connections", more.rate, "/s", 2 * 1330, 1330),
-            Row("GET pod, 32 connections", gets.rate, "/s", 3 * 3670, 3670),
-            Row("LIST 500 pods, 32 connections", lists.rate, "/s", 10 * 81, 81),
+            *_rate("create ConfigMap, 32 connections", maps, 2, 2500),
+            *_rate("create Pod, 32 connections", pods, 2, 1330),
+            *_rate("GET pod, 32 connections", gets, 3, 3670),
+            *_rate("LIST 500 pods, 32 connections", lists, 10, 81),
         ]
 
     async def large(self) -> list[Row]:
         """A store of the size of a big cluster's."""
-        await self.creates("pods", lambda name: pod(name, 4300), LARGE_PODS)
+        await self.creates("pods", lambda name: pod(name, PADDING), LARGE_PODS)
         await self.creates("configmaps", config_map, LARGE_CONFIG_MAPS)
-        one = await load.run(
-            self.target,
-            1,
-            lambda _: self.target.request("GET", f"{self.base}/pods"),
-            count=5,
-            seconds=60.0,
-        )
-        size = one.received / max(1, sum(one.statuses.values())) / 1e6
-        name = f"LIST of {LARGE_PODS} pods and more, {size:.0f} MB"
-        return [Row(name, one.quantile(0.5), "s", 0.1, 0.9)]
+        rows = []
+        if self._process:
+            rows.append(Row("memory, large store", self._process.memory(), "MB", 300, 1507))
+        lists = await self.repeats("/pods", count=7, connections=1)
+        number = sum(lists.statuses.values())
+        size = lists.received / number / 1e6
+        rows.append(Row(f"LIST all pods, {size:.0f} MB", lists.quantile(0.5), "s", 0.1, 0.9))
+        if self._process:
+            rows.append(Row("  CPU of the server for one", lists.cpu / number, "s"))
+            memory = self._process.memory()
+            rows.append(Row("memory after these lists", memory, "MB", 300, 1507))
+        return rows
 
 
-async def measure(config: ClientConfig, large: bool = False) -> list[Row]:
+def _rate(what: str, result: load.Result, factor: int, upstream: float) -> list[Row]:
+    rows = [Row(what, result.rate, "/s", factor * upstream, upstream)]
+    if result.cpu:
+        rows.append(Row("  CPU of the server for one", result.cpu_each * 1e6, "µs"))
+    return rows
+
+
+async def measure(
+    config: ClientConfig,
+    *,
+    rates: bool = True,
+    large: bool = False,
+    process: Process | None = None,
+) -> list[Row]:
     """The figures, from a namespace that is made and deleted for it."""
     namespace = f"bench-{secrets.token_hex(4)}"
     async with Client(config) as client:
@@ -133,8 +178,8 @@ async def measure(config: ClientConfig, large: bool = False) -> list[Row]:
         )
         try:
             await _ensure_account(client, namespace)
-            bench = ApiBench(config, namespace)
-            rows = await bench.rows()
+            bench = ApiBench(config, namespace, process)
+            rows = await bench.rows() if rates else []
             return rows + (await bench.large() if large else [])
         finally:
             await namespaces.delete(namespace)
@@ -157,7 +202,7 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="also with 10 700 pods (a minute)")
     arguments = parser.parse_args()
     config = ClientConfig.load(arguments.kubeconfig)
-    show(uvloop.run(measure(config, arguments.large)))
+    show(uvloop.run(measure(config, large=arguments.large)))
 
 
 if __name__ == "__main__":

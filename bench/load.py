@@ -25,6 +25,12 @@ class Result:
     statuses: Counter[int] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
     received: int = 0
+    cpu: float = 0.0
+    """Seconds of the server's CPU, where it can be looked at."""
+
+    @property
+    def cpu_each(self) -> float:
+        return self.cpu / max(1, sum(self.statuses.values()))
 
     @property
     def rate(self) -> float:

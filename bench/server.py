@@ -1,43 +1,142 @@
-"""The API server alone: how fast it starts, answers, and how much memory a full store takes.
+"""The API server alone: how fast it starts and answers, what a request costs it, and how much
+memory a full store takes.
 
-`python -m bench.server` starts a profile without nodes (`bench-api`) and deletes it at the end;
-`python -m bench.api` measures any other server.
+`python -m bench.server` runs one API server in a process of its own, as `navarch start` would (same
+certificates, RBAC, SQLite on the disk); `python -m bench.api` measures any other server. On a
+machine that does other work, compare the seconds of CPU: rates fall with the load, they do not.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import uvloop
 
 from bench import api
-from bench.cluster import memory
 from bench.report import Row, show
-from navarch.client.config import ClientConfig
+from navarch.client.config import ClientConfig, Pem
+from navarch.cluster import pki
+from navarch.cluster.composition import apiserver_options
+from navarch.cluster.profile import Paths, Profile
 
-PROFILE = "bench-api"
-NAVARCH = (sys.executable, "-m", "navarch.cli.main", "-p", PROFILE)
+STARTS = 5
+READY_SECONDS = 30.0
+
+
+class Server:
+    """One API server process over a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            self.port = found.getsockname()[1]
+        profile = Profile("bench", nodes=0, api_port=self.port)
+        paths = Paths(directory / "bench")
+        paths.create()
+        pki.ensure(profile, paths)
+        self.client = ClientConfig(
+            server=profile.server,
+            ca=Pem(path=str(paths.pki / "ca.crt")),
+            certificate=Pem(path=str(paths.pki / "admin.crt")),
+            key=Pem(path=str(paths.pki / "admin.key")),
+        )
+        self._tls = ssl.create_default_context(cafile=paths.pki / "ca.crt")
+        self._tls.load_cert_chain(paths.pki / "admin.crt", paths.pki / "admin.key")
+        self._log = directory / "log"
+        self._config = directory / "apiserver.json"
+        options = apiserver_options(profile, paths)
+        self._config.write_text(json.dumps({"components": {"apiserver": options}}))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> float:
+        """Start it; the seconds until it says that it is ready."""
+        began = time.perf_counter()
+        argv = [sys.executable, "-m", "navarch.cluster.daemon", str(self._config)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(argv, stderr=log)
+        while not self._is_ready():
+            if self._process.poll() is not None or time.perf_counter() - began > READY_SECONDS:
+                raise RuntimeError(f"the server did not start:\n{self._log.read_text()}")
+            time.sleep(0.005)
+        return time.perf_counter() - began
+
+    def _is_ready(self) -> bool:
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", self.port), 1.0) as plain,
+                self._tls.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+            ):
+                secure.sendall(b"GET /readyz HTTP/1.1\r\nHost: bench\r\n\r\n")
+                return secure.recv(100).startswith(b"HTTP/1.1 200")
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
+    def cpu(self) -> float:
+        """The seconds of CPU that the process has used."""
+        assert self._process is not None
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> float:
+        """Megabytes of memory that are the process's own, and its share of what is not."""
+        assert self._process is not None
+        rollup = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text()
+        line = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
+        return int(line.split()[1]) / 1024
+
+
+def measure(directory: Path, large: bool) -> list[Row]:
+    server = Server(directory)
+    try:
+        server.start()
+        starts = []
+        for _ in range(STARTS):
+            server.stop()
+            starts.append(server.start())
+        rows = [
+            Row("API server, start to ready", sorted(starts)[STARTS // 2], "s", 0.5, 2.75),
+            Row("memory, API server idle", server.memory(), "MB"),
+        ]
+        rows += uvloop.run(api.measure(server.client, process=server))
+        if not large:
+            return rows
+        # What the rates left behind is not part of the large store.
+        server.stop()
+        shutil.rmtree(directory)
+        directory.mkdir()
+        server = Server(directory)
+        server.start()
+        return rows + uvloop.run(
+            api.measure(server.client, rates=False, large=True, process=server)
+        )
+    finally:
+        server.stop()
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", action="store_true", help="without the large store")
+    large = not parser.parse_args().small
     home = Path(tempfile.mkdtemp(prefix="navarch-bench-"))
-    kubeconfig = home / "kubeconfig"
-    os.environ.update(NAVARCH_HOME=str(home / "home"), KUBECONFIG=str(kubeconfig))
     try:
-        subprocess.run([*NAVARCH, "start", "--nodes", "0"], check=True)
-        config = ClientConfig.from_kubeconfig(kubeconfig)
-        rows = uvloop.run(api.measure(config, large=True))
-        rows.append(
-            Row("memory, control plane with a large store", memory(home)[0], "MB", 300, 1507)
-        )
-        show(rows)
+        show(measure(home / "server", large))
     finally:
-        subprocess.run([*NAVARCH, "delete"], check=False)
         shutil.rmtree(home, ignore_errors=True)
 
 
