@@ -91,7 +91,9 @@ async def test_metrics_tell_of_requests_objects_and_the_store(api: Api) -> None:
 async def test_responses_name_their_flow_schema(api: Api) -> None:
     base = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas"
     listed = (await api.get(base)).ok()["items"]
-    names_by_uid = {each["metadata"]["uid"]: each["metadata"]["name"] for each in listed}
+    names_by_uid: dict[str, str] = {
+        each["metadata"]["uid"]: each["metadata"]["name"] for each in listed
+    }
 
     async def schema(path: str, **who: str) -> str:
         answer = await api.get(path, **who)

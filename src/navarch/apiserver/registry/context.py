@@ -31,8 +31,3 @@ class WriteContext:
     def warn(self, text: str) -> None:
         if text not in self.warnings:
             self.warnings.append(text)
-
-
-def internal_context(verb: str, group: str, version: str, resource: str) -> WriteContext:
-    """The context of a write that the server makes for itself."""
-    return WriteContext(RequestInfo(True, "", verb, group, version, resource))
