@@ -28,7 +28,8 @@ class Machine:
     home: Path
     kubeconfig: Path
     namespaces: dict[str, set[int]] = field(default_factory=dict)
-    """Every node namespace that was ever seen, by profile, to look for survivors."""
+    """Namespaces of nodes, by profile, to look for survivors. The kernel uses their numbers again,
+    so they are to be noted right before they shall go."""
 
     def environment(self) -> dict[str, str]:
         return {
@@ -97,9 +98,11 @@ class Machine:
 
     def remember_namespaces(self, profile: str) -> None:
         paths = self.paths(profile)
-        for file in paths.pins.glob("*.mnt"):
-            found = namespaces.identities(Pins(paths.pins, file.stem)).values()
-            self.namespaces.setdefault(profile, set()).update(found)
+        self.namespaces[profile] = {
+            number
+            for file in paths.pins.glob("*.mnt")
+            for number in namespaces.identities(Pins(paths.pins, file.stem)).values()
+        }
 
     def traces(self, profile: Profile) -> list[str]:
         """Everything on this machine that belongs to a cluster, as lines of text."""

@@ -48,7 +48,6 @@ def machine() -> Iterator[Machine]:
     archive = build_busybox(home / "shell.tar", SHELL_IMAGE)
     try:
         found.navarch("start", "-p", NAME)
-        found.remember_namespaces(NAME)
         found.navarch("image", "load", "-p", NAME, str(archive))
         yield found
     finally:
@@ -246,6 +245,7 @@ def test_a_workload_survives_stop_and_start(machine: Machine) -> None:
     uid = machine.get("pod", "kept")["metadata"]["uid"]
     profile = machine.profile(NAME)
 
+    machine.remember_namespaces(NAME)
     machine.navarch("stop", "-p", NAME)
     assert machine.pids(NAME) == {}
     left = [line for line in machine.traces(profile) if not line.startswith("file ")]
@@ -253,7 +253,6 @@ def test_a_workload_survives_stop_and_start(machine: Machine) -> None:
     assert "host: Stopped" in machine.navarch("status", "-p", NAME, expect=7)
 
     machine.navarch("start", "-p", NAME)
-    machine.remember_namespaces(NAME)
     machine.kubectl("wait", "--for=condition=Ready", "pod/kept", "--timeout=90s")
     found = machine.get("pod", "kept")
     assert found["metadata"]["uid"] == uid
@@ -286,14 +285,12 @@ def test_a_reboot_is_healed(machine: Machine) -> None:
     assert list(paths.run.glob("*.pid"))
 
     machine.navarch("start", "-p", NAME)
-    machine.remember_namespaces(NAME)
     machine.kubectl("wait", "--for=condition=Ready", "pod/rebooted", "--timeout=90s")
     running_pod(machine, "afterwards")
 
 
 def test_profiles_live_side_by_side(machine: Machine) -> None:
     machine.navarch("start", "-p", "other", "--nodes", "2")
-    machine.remember_namespaces("other")
     other = machine.profile("other")
     try:
         assert machine.kubectl("config", "current-context").strip() == "other"
@@ -304,8 +301,12 @@ def test_profiles_live_side_by_side(machine: Machine) -> None:
         machine.navarch("image", "load", "-p", "other", str(machine.home.parent / "shell.tar"))
         machine.navarch("profile", "use", "other")
         _pods_on_two_nodes_talk(machine)
+        machine.navarch("start", "-p", "other", "--nodes", "1")
+        assert [node["metadata"]["name"] for node in machine.get("nodes")["items"]] == ["other"]
+        assert not list(machine.paths("other").pins.glob("other-m02.*"))
     finally:
         machine.navarch("profile", "use", NAME)
+        machine.remember_namespaces("other")
         machine.navarch("delete", "-p", "other")
     assert machine.traces(other) == []
     assert "Running" in machine.navarch("status", "-p", NAME)
@@ -340,6 +341,7 @@ def test_delete_leaves_nothing(machine: Machine) -> None:
     running_pod(machine, "last")
     profile = machine.profile(NAME)
     assert machine.traces(profile)
+    machine.remember_namespaces(NAME)
     machine.navarch("delete", "-p", NAME)
     assert machine.traces(profile) == []
     assert not machine.kubeconfig.exists()

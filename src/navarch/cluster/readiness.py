@@ -9,11 +9,12 @@ the time-out.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 from navarch.cluster import containerd
 from navarch.cluster.api import Api, ApiUnavailableError
+from navarch.cluster.composition import KUBELET_PORT
 from navarch.cluster.namespaces import Pins
 from navarch.cluster.pki import KUBELET_CLIENT
 from navarch.cluster.profile import ClusterError, Paths, Profile
@@ -39,6 +41,7 @@ def wait(profile: Profile, paths: Paths, progress: Progress, timeout: float) -> 
     with ThreadPoolExecutor(max(1, profile.nodes), "pause-image") as pool:
         images = [pool.submit(_pause_image, profile, paths, node) for node in profile.node_names()]
         waiting.until("the API server", api.is_ready, "apiserver")
+        _remove_gone_nodes(api, profile)
         if profile.nodes:
             waiting.until("the cluster's own objects", lambda: _put_own_objects(api, profile))
         if profile.nodes or profile.simulated:
@@ -124,7 +127,43 @@ def _nodes_are_ready(api: Api, profile: Profile) -> bool:
     nodes = api.get("/api/v1/nodes")["items"]
     ready = {node["metadata"]["name"] for node in nodes if _is_ready(node)}
     wanted = set(profile.node_names())
-    return wanted <= ready and len(ready) >= profile.nodes + profile.simulated
+    return (
+        wanted <= ready
+        and len(ready) >= profile.nodes + profile.simulated
+        # A condition may be from an earlier life; an open port is not.
+        and all(_listens(profile.node_address(node), KUBELET_PORT) for node in wanted)
+    )
+
+
+def _listens(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def gone_nodes(profile: Profile, names: Iterable[str]) -> list[str]:
+    """Nodes that are this cluster's by their names, but which it no longer has."""
+    real = re.compile(rf"{re.escape(profile.name)}(-m\d{{2,}})?")
+    wanted = set(profile.node_names())
+    gone = []
+    for name in names:
+        simulated = re.fullmatch(r"sim-(\d+)", name)
+        surplus = simulated is not None and int(simulated[1]) >= profile.simulated
+        if surplus or (real.fullmatch(name) and name not in wanted):
+            gone.append(name)
+    return gone
+
+
+def _remove_gone_nodes(api: Api, profile: Profile) -> None:
+    names = [node["metadata"]["name"] for node in api.get("/api/v1/nodes")["items"]]
+    for name in gone_nodes(profile, names):
+        try:
+            api.request("DELETE", f"/api/v1/nodes/{name}")
+        except ApiUnavailableError as error:
+            if error.status != 404:
+                raise
 
 
 def _is_ready(node: dict[str, Any]) -> bool:

@@ -112,3 +112,10 @@ def test_every_node_answers_for_names() -> None:
         ["192.168.49.3"],
     ]
     assert {port["protocol"] for port in service["spec"]["ports"]} == {"UDP", "TCP"}
+
+
+def test_nodes_the_cluster_no_longer_has_are_told_by_their_names() -> None:
+    names = ["dev", "dev-m02", "dev-m03", "sim-0", "sim-7", "mine", "dev-x", "simple-9"]
+    found = readiness.gone_nodes(Profile("dev", nodes=2, simulated=3), names)
+    assert found == ["dev-m03", "sim-7"]
+    assert readiness.gone_nodes(Profile("dev", nodes=0), names[:2]) == ["dev", "dev-m02"]
