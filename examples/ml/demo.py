@@ -241,7 +241,8 @@ def main() -> None:
     print("   kubectl -n ml get all")
     print("   kubectl -n ml logs deploy/digits --tail=5")
     print("   kubectl -n ml rollout undo deploy/digits")
-    print("   navarch delete")
+    command = "navarch" if shutil.which("navarch") else NAVARCH
+    print(f"   {command} delete")
 
 
 if __name__ == "__main__":
