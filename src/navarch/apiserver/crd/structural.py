@@ -11,7 +11,6 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from datetime import date
-from functools import lru_cache
 from typing import Any
 
 from navarch.api.errors import (
@@ -25,6 +24,7 @@ from navarch.api.errors import (
 )
 from navarch.api.patch.common import copy_json, json_equal
 from navarch.api.times import TimeError, parse_time
+from navarch.apiserver.crd.patterns import PatternError, search
 
 Object = dict[str, Any]
 Schema = dict[str, Any]
@@ -213,18 +213,17 @@ def _string_errors(value: str, schema: Schema, path: str) -> list[FieldError]:
     if shortest is not None and len(value) < shortest:
         errors.append(invalid(path, value, f"{where} should be at least {shortest} chars long"))
     pattern = schema.get("pattern")
-    if pattern and not _compiled(pattern).search(value):
-        errors.append(invalid(path, value, f"{where} should match '{pattern}'"))
+    if pattern:
+        try:
+            if not search(pattern, value):
+                errors.append(invalid(path, value, f"{where} should match '{pattern}'"))
+        except PatternError as error:
+            errors.append(invalid(path, value, str(error)))
     name = schema.get("format")
     if name in _FORMATS and not _FORMATS[name](value):
         text = f"{where} must be of type {name}: {render_value(value)}"
         errors.append(invalid(path, value, text))
     return errors
-
-
-@lru_cache(512)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern.replace("\\z", "\\Z"))
 
 
 def _number_errors(value: int | float, schema: Schema, path: str) -> list[FieldError]:

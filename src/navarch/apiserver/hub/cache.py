@@ -133,10 +133,6 @@ class Cache:
         found = [self.get(space, selection.name) for space in spaces]
         return [entry for entry in found if entry is not None and selection.covers(entry)]
 
-    def namespaces(self) -> list[str]:
-        """The namespaces that hold an object of this resource."""
-        return list(self._ordered_namespaces())
-
     def _ordered_namespaces(self) -> list[str]:
         if self._namespace_order is None:
             self._namespace_order = sorted(self._namespaces, key=lambda each: each + "/")

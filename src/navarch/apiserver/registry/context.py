@@ -21,7 +21,6 @@ class WriteContext:
     info: RequestInfo
     user: UserInfo = SYSTEM
     field_manager: str = "kube-apiserver"
-    field_validation: str = "Warn"
     dry_run: bool = False
     is_apply: bool = False
     """Server-side apply, which has booked its fields itself."""

@@ -35,7 +35,6 @@ def context_of(call: Call, options: WriteOptions, kind: str) -> WriteContext:
         info=call.info,
         user=call.user,
         field_manager=options.field_manager,
-        field_validation=options.field_validation,
         dry_run=options.dry_run,
         options=as_object,
         warnings=call.warnings,
