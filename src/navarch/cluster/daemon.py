@@ -59,6 +59,7 @@ def run_components(prepared: Mapping[str, tuple[Run, Any]]) -> int:
     # What was imported lives as long as the process: no collection need look at it again.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_together(prepared))

@@ -21,8 +21,11 @@ other way round; inside the node they are shared among its own processes, which 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +72,40 @@ def is_namespace(path: Path) -> bool:
         return path.stat().st_dev == os.stat("/proc/self/ns/net").st_dev
     except OSError:
         return False
+
+
+def create_elsewhere(nodes: Sequence[tuple[Pins, NodeView]]) -> None:
+    """`create` for several nodes in a process of its own: making a mount namespace takes a fork,
+    which is safe only where there is one thread, and a command with a progress display has two."""
+    request = [
+        {
+            "directory": str(pins.directory),
+            "node": pins.node,
+            "hostname": view.hostname,
+            "resolv_conf": view.resolv_conf,
+            "hidden": str(view.hidden),
+            "shown": str(view.shown),
+        }
+        for pins, view in nodes
+    ]
+    result = subprocess.run(
+        [sys.executable, "-P", "-S", "-m", "navarch.cluster.namespaces"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        check=False,
+    )
+    if result.returncode != 0:
+        raise OSError((result.stderr.strip().splitlines() or ["no reason given"])[-1])
+
+
+def main() -> None:
+    for entry in json.load(sys.stdin):
+        view = NodeView(
+            entry["hostname"], entry["resolv_conf"], Path(entry["hidden"]), Path(entry["shown"])
+        )
+        create(Pins(Path(entry["directory"]), entry["node"]), view)
 
 
 def create(pins: Pins, view: NodeView) -> None:
@@ -267,3 +304,7 @@ def host_resolver() -> str:
     """The host's resolver configuration as nodes can use it."""
     files = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
     return usable_resolver([Path(file).read_text() for file in files if Path(file).is_file()])
+
+
+if __name__ == "__main__":
+    main()

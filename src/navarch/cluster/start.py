@@ -181,11 +181,14 @@ def _prepare(wanted: Profile, paths: Paths) -> None:
     """Certificates and configuration beside namespaces and wires: neither needs the other."""
     for node in wanted.node_names():
         paths.node(node).mkdir(mode=0o700, exist_ok=True)
-    with ThreadPoolExecutor(1) as pool:
-        # Namespaces first and here: making them forks, which is safe while there is one thread.
-        _make_namespaces(wanted, paths)
+    with ThreadPoolExecutor(2) as pool:
+        namespaces_made = pool.submit(_make_namespaces, wanted, paths)
         credentials = pool.submit(_make_credentials, wanted, paths)
-        _wire(wanted, paths)
+        if wanted.nodes:
+            from navarch.cluster import netns  # costs a while, which others use
+
+            namespaces_made.result()
+            netns.apply(topology.plan(wanted), paths.pins, profile.forwarding_record())
         credentials.result()
 
 
@@ -197,20 +200,21 @@ def _make_credentials(wanted: Profile, paths: Paths) -> None:
 
 
 def _make_namespaces(wanted: Profile, paths: Paths) -> None:
-    resolver = namespaces.host_resolver() if wanted.nodes else ""
-    for node in wanted.node_names():
-        pins = Pins(paths.pins, node)
-        if not pins.are_alive():
-            teardown.clear_node(wanted, paths, node)
-        namespaces.create(pins, NodeView(node, resolver, profile.home(), paths.node(node)))
-
-
-def _wire(wanted: Profile, paths: Paths) -> None:
-    if not wanted.nodes:
+    missing = [node for node in wanted.node_names() if not Pins(paths.pins, node).are_alive()]
+    if not missing:
         return
-    from navarch.cluster import netns
-
-    netns.apply(topology.plan(wanted), paths.pins, profile.forwarding_record())
+    resolver = namespaces.host_resolver()
+    nodes = []
+    for node in missing:
+        teardown.clear_node(wanted, paths, node)
+        view = NodeView(node, resolver, profile.home(), paths.node(node))
+        nodes.append((Pins(paths.pins, node), view))
+    try:
+        namespaces.create_elsewhere(nodes)
+    except OSError as error:
+        raise ClusterError(
+            f"the nodes' namespaces cannot be made: {error}", "See: navarch doctor"
+        ) from error
 
 
 def _supervise(wanted: Profile, paths: Paths) -> None:
