@@ -179,7 +179,7 @@ def environment_name(value: str) -> list[str]:
     """A name of an environment variable, as it may be written since v1.30: printable ASCII."""
     if not value:
         return [f"environment variable name {NOT_EMPTY}"]
-    if all(" " <= char <= "~" and char != "=" for char in value):
+    if value.isascii() and value.isprintable() and "=" not in value:
         return []
     return [
         "a valid environment variable name must consist only of printable ASCII characters "

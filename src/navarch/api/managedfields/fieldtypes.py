@@ -27,9 +27,14 @@ class KeyMissing(Exception):
         self.key = key
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def go_json(value: Any) -> str:
     """A key or value as Go's encoder writes it (which escapes for HTML)."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if value.__class__ is int:
+        return str(value)
+    text = _encode(value)
     if "<" in text or ">" in text or "&" in text:
         for plain, escaped in ESCAPES.items():
             text = text.replace(plain, escaped)
@@ -203,15 +208,15 @@ class KeyedItems(Items):
                 return f'{self._prefix}"{value}"}}'
             if value is not None:
                 return f"{self._prefix}{go_json(value)}}}"
-        parts = {}
+        parts = []
         for name in self._names:
             value = item.get(name)
             if value is None:
                 value = self._defaults.get(name)
                 if value is None:
                     raise KeyMissing(name)
-            parts[name] = value
-        return f"k:{go_json(parts)}"
+            parts.append(f'"{name}":{go_json(value)}')
+        return f"k:{{{','.join(parts)}}}"
 
 
 _structs: dict[int, tuple[TypeFacts, Fields]] = {}

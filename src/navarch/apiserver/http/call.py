@@ -54,7 +54,9 @@ class Call:
         if named:
             return named
         agent = self.request.headers.get("User-Agent", "")
-        program = "".join(each for each in agent.partition("/")[0] if each.isprintable())
+        program = agent.partition("/")[0]
+        if not program.isprintable():
+            program = "".join(each for each in program if each.isprintable())
         return program[:128] or "unknown"
 
     @property
