@@ -122,6 +122,8 @@ _PLACES = {
 def _complaint(error: json.JSONDecodeError) -> str:
     """Go's words for a syntax error."""
     rest = error.doc[error.pos :]
+    if error.msg.startswith("Illegal trailing comma"):
+        rest = rest[1:]  # since Python 3.13 the place told is the comma's, not what follows it
     if error.msg.startswith("Unterminated string") or not rest.strip():
         return "unexpected end of JSON input"
     character = rest.lstrip()[0]

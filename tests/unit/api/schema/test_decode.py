@@ -421,9 +421,9 @@ def test_yaml() -> None:
         pytest.param(b'{"a":' * 100_000, "application/json", id="json-objects"),
         pytest.param(
             b'{"spec":{"versions":[{"schema":{"openAPIV3Schema":'
-            + b'{"not":' * 900
+            + b'{"not":' * 990
             + b"{}"
-            + b"}" * 900
+            + b"}" * 990
             + b"}}]}}",
             "application/json",
             id="a schema deeper than the walk goes",
