@@ -226,6 +226,27 @@ def test_a_root_file_system_becomes_an_image(machine: Machine, tmp_path: Path) -
     assert "docker.io/library/root:1" in machine.navarch("image", "ls", "-p", NAME).split()
 
 
+def test_host_ports_are_open_on_the_node_and_closed_with_the_pod(machine: Machine) -> None:
+    serve = "mkdir /w; echo hello > /w/index.html; httpd -f -p 8080 -h /w"
+    manifest = json.loads(pod("ported", serve, node=NAME))
+    manifest["spec"]["containers"][0]["ports"] = [{"containerPort": 8080, "hostPort": 8099}]
+    machine.kubectl("apply", "-f", "-", feed=json.dumps(manifest))
+    machine.kubectl("wait", "--for=condition=Ready", "pod/ported", "--timeout=60s")
+    address = machine.profile(NAME).node_address(NAME)
+    eventually(lambda: fetch(address, 8099).endswith("hello\n"), "the host port answers")
+    inside = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 5 127.0.0.1 8099"
+    assert "hello" in machine.navarch("ssh", "-p", NAME, "--", "sh", "-c", inside)
+    machine.kubectl("delete", "pod", "ported", "--timeout=30s")
+    with pytest.raises(OSError):
+        fetch(address, 8099)
+
+
+def fetch(address: str, port: int) -> str:
+    with socket.create_connection((address, port), 5) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        return b"".join(iter(lambda: connection.recv(4096), b"")).decode()
+
+
 def test_logs_and_addresses(machine: Machine) -> None:
     text = machine.navarch("logs", "-p", NAME, "-n", "2")
     for name in ("apiserver", "controllers", "supervisor", f"node-{NAME}", f"containerd-{NAME}"):

@@ -210,8 +210,7 @@ def import_archive(pins: Pins, archive: Path) -> list[str]:
 def cni_config(pod_cidr: str) -> str:
     """The pod network of a node: a bridge, addresses from the node's own range, host ports.
 
-    Packets to the world are masqueraded by the node's own table, not by the plug-in, which would
-    need iptables."""
+    Packets to the world are masqueraded by the node's own table, not by the bridge plug-in."""
     network = {
         "cniVersion": "1.0.0",
         "name": "navarch",
@@ -225,6 +224,7 @@ def cni_config(pod_cidr: str) -> str:
                 "ipMasq": False,
                 "ipam": {"type": "host-local", "ranges": [[{"subnet": pod_cidr}]]},
             },
+            {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True},
         ],
     }
     return json.dumps(network, indent=2) + "\n"

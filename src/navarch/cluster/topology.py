@@ -150,12 +150,18 @@ table ip {name} {{
 
 def node_rules(profile: Profile) -> str:
     """A node's guard. Service addresses are translated before these hooks, so what still bears
-    one is for nobody; pods leave the cluster under their node's address."""
+    one is for nobody; pods leave the cluster under their node's address. Host ports on the loopback
+    address make the kernel route such packets between interfaces, so that a pod could reach what
+    listens there for the node alone (CVE-2020-8558): that is refused."""
     cluster = f"{{ {profile.subnet}, {profile.pod_cidr}, {profile.service_cidr} }}"
     return f"""\
 add table ip {NODE_TABLE}
 delete table ip {NODE_TABLE}
 table ip {NODE_TABLE} {{
+	chain input {{
+		type filter hook input priority filter; policy accept;
+		iifname != "lo" ip daddr 127.0.0.0/8 ct status & dnat == 0 ct state new drop
+	}}
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
 		ip daddr {profile.service_cidr} reject with icmp port-unreachable

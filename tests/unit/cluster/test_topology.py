@@ -51,6 +51,7 @@ table ip navarch0 {
 def test_a_node_refuses_what_no_service_has_taken() -> None:
     rules = topology.node_rules(Profile("dev"))
     assert rules.count("ip daddr 10.96.0.0/16 reject with icmp port-unreachable") == 2
+    assert 'iifname != "lo" ip daddr 127.0.0.0/8 ct status & dnat == 0 ct state new drop' in rules
     # Pods leave the cluster, and only that, under their node's address.
     assert (
         "ip saddr 10.244.0.0/16 ip daddr != { 192.168.49.0/24, 10.244.0.0/16, 10.96.0.0/16 } "
