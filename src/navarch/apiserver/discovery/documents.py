@@ -178,9 +178,7 @@ def _subresource(kind: Kind, subresource: Subresource) -> Object:
 
 def _aggregated_group(group: ServedGroup) -> Object:
     return {
-        "metadata": {"name": group.name, "creationTimestamp": None}
-        if group.name
-        else {"creationTimestamp": None},
+        "metadata": {"name": group.name} if group.name else {},
         "versions": [
             {
                 "version": version,

@@ -74,7 +74,7 @@ class App:
         audit_id = request.headers.get("Audit-Id") or new_audit_id()
         call = Call(request, parse_target(request.method, request.raw_path), audit_id)
         started = time.perf_counter()
-        self.metrics.in_flight += 1
+        self.metrics.begin(call.info)
         status = 500
         try:
             response = await self._serve(call)
@@ -93,8 +93,8 @@ class App:
             log.exception("%s %s failed", request.method, call.info.path)
             return self._refuse(call, internal_error(f"{type(error).__name__}: {error}"))
         finally:
-            self.metrics.in_flight -= 1
             info = call.info
+            self.metrics.end(info)
             resource = self.core.catalog.find(info.group, info.version, info.resource)
             kind = resource.kind if resource is not None and info.is_resource else None
             self.metrics.observe(info, kind, status, time.perf_counter() - started)

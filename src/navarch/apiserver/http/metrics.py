@@ -10,8 +10,10 @@ from navarch.apiserver.contracts import RequestInfo
 
 BUCKETS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 Labels = tuple[str, str, str, str, str]
+_LONG = "longRunning"
 _LONG_RUNNING = frozenset({"watch"})
 _LONG_SUBRESOURCES = frozenset({"proxy", "exec", "attach", "portforward", "log"})
+_READING = frozenset({"get", "list", "watch", "head", "options"})
 _VERBS = frozenset({*STANDARD_VERBS, "head", "post", "put", "options"})
 
 
@@ -19,10 +21,21 @@ class RequestMetrics:
     """Counters and histograms of requests."""
 
     def __init__(self) -> None:
-        self.in_flight = 0
+        self._in_flight = {"mutating": 0, "readOnly": 0, _LONG: 0}
         self._requests: Counter[tuple[Labels, int]] = Counter()
         self._buckets: dict[Labels, list[int]] = {}
         self._sums: Counter[Labels] = Counter()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way, of any kind."""
+        return sum(self._in_flight.values())
+
+    def begin(self, info: RequestInfo) -> None:
+        self._in_flight[_flight(info)] += 1
+
+    def end(self, info: RequestInfo) -> None:
+        self._in_flight[_flight(info)] -= 1
 
     def observe(
         self, info: RequestInfo, resource: Kind | None, status: int, seconds: float
@@ -36,7 +49,7 @@ class RequestMetrics:
             known = info.subresource if resource.subresource(info.subresource) else ""
             labels = (verb, resource.group, resource.version, resource.plural, known)
         self._requests[labels, status] += 1
-        if info.verb in _LONG_RUNNING or info.subresource in _LONG_SUBRESOURCES:
+        if _flight(info) is _LONG:
             return
         buckets = self._buckets.get(labels)
         if buckets is None:
@@ -48,7 +61,11 @@ class RequestMetrics:
         """The lines of this module's metrics."""
         lines = [
             "# TYPE apiserver_current_inflight_requests gauge",
-            f"apiserver_current_inflight_requests {self.in_flight}",
+            *(
+                f'apiserver_current_inflight_requests{{request_kind="{kind}"}} {count}'
+                for kind, count in self._in_flight.items()
+                if kind is not _LONG
+            ),
             "# TYPE apiserver_request_total counter",
         ]
         for (labels, status), count in sorted(self._requests.items()):
@@ -64,6 +81,13 @@ class RequestMetrics:
             lines.append(f"{name}_sum{{{text}}} {self._sums[labels]:.6f}")
             lines.append(f"{name}_count{{{text}}} {total}")
         return lines
+
+
+def _flight(info: RequestInfo) -> str:
+    """What a request under way counts as. Those that may last for ever are nobody's load."""
+    if info.verb in _LONG_RUNNING or info.subresource in _LONG_SUBRESOURCES:
+        return _LONG
+    return "readOnly" if info.verb in _READING else "mutating"
 
 
 def _labels(labels: Labels) -> str:

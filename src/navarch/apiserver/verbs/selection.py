@@ -26,7 +26,7 @@ def selection_of(
         try:
             labels = parse_label_selector(options.label_selector)
         except SelectorError as error:
-            raise bad_request(f"unable to parse requirement: {error}") from None
+            raise bad_request(str(error)) from None
         if not labels.empty:
             predicates.append(lambda entry: labels.matches(entry.facts.labels))
     if options.field_selector:

@@ -153,7 +153,7 @@ def _bookmarks(api_version: str, kind: str) -> Callable[[int, bool], bytes]:
     """Makes the BOOKMARK lines of a form."""
 
     def bookmark(revision: int, is_initial_end: bool) -> bytes:
-        metadata: dict[str, object] = {"resourceVersion": str(revision), "creationTimestamp": None}
+        metadata: dict[str, object] = {"resourceVersion": str(revision)}
         if is_initial_end:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
         obj: dict[str, object] = {"kind": kind, "apiVersion": api_version, "metadata": metadata}
