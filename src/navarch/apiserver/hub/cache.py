@@ -154,10 +154,10 @@ class Cache:
                 bucket.ordered.append(entry.name)
             self.count += 1
         else:
-            self.size -= len(old.tail)
+            self.size -= old.tail_size
         bucket.entries[entry.name] = entry
         bucket.revision = entry.revision
-        self.size += len(entry.tail)
+        self.size += entry.tail_size
         return old
 
     def remove(self, namespace: str, name: str, revision: int) -> Entry | None:
@@ -172,7 +172,7 @@ class Cache:
             bucket.sorted = False
             bucket.revision = revision
         self.count -= 1
-        self.size -= len(old.tail)
+        self.size -= old.tail_size
         return old
 
     def record(self, change: Change) -> None:

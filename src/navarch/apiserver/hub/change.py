@@ -33,7 +33,7 @@ class Change:
     @property
     def size(self) -> int:
         """The bytes that only history keeps alive once the change is superseded."""
-        return len(self.entry.tail)
+        return self.entry.tail_size
 
     def deleted_entry(self) -> Entry:
         """The last matching state with the revision of this change: what a DELETED event carries,

@@ -1,9 +1,10 @@
 """One stored object as the hub keeps it: the encoded bytes, and the few facts that select it.
 
-The store's value is JSON that begins `{"apiVersion":..,"kind":..,"metadata":{`. What the hub keeps
-is its *tail*: everything from `"metadata"` on, with the resourceVersion spliced in as the first
-field of the metadata. A response is then a join of bytes: a head with apiVersion and kind (items of
-a built-in list have none) plus the tail. Nothing is decoded to answer a GET, a LIST or a WATCH.
+The store's value is JSON that begins `{"apiVersion":..,"kind":..,"metadata":{`. What the hub
+shows is its *tail*: everything from `"metadata"` on, with the resourceVersion spliced in as the
+first field of the metadata. A response is then a join of bytes: a head with apiVersion and kind
+(items of a built-in list have none) plus the tail. Nothing is decoded to answer a GET, a LIST or a
+WATCH. What the hub keeps is the store's own value, so that a large store is in memory once.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ class StoredKind:
     def head(self) -> bytes:
         return object_head(self.api_version, self.kind)
 
+    @cached_property
+    def value_start(self) -> bytes:
+        """How every value of ours begins: up to the fields of the metadata."""
+        return self.head + METADATA
+
     def key(self, namespace: str, name: str) -> str:
         return f"{self.prefix}{namespace}/{name}" if self.namespaced else self.prefix + name
 
@@ -84,17 +90,49 @@ def facts_of(stored: StoredKind, obj: Object) -> Facts:
 class Entry:
     """An object at one revision. Entries are never changed: a write makes a new one."""
 
-    __slots__ = ("_decoded", "create_revision", "facts", "name", "namespace", "revision", "tail")
+    __slots__ = (
+        "_bytes",
+        "_decoded",
+        "_start",
+        "create_revision",
+        "facts",
+        "name",
+        "namespace",
+        "revision",
+    )
 
     def __init__(
-        self, namespace: str, name: str, tail: bytes, facts: Facts, revisions: tuple[int, int]
+        self,
+        namespace: str,
+        name: str,
+        content: bytes,
+        facts: Facts,
+        revisions: tuple[int, int],
+        start: int = 0,
     ) -> None:
+        """`content` is the tail, or a stored value in which the fields of the metadata begin at
+        `start`."""
         self.namespace = namespace
         self.name = name
-        self.tail = tail
+        self._bytes = content
+        self._start = start
         self.facts = facts
         self.create_revision, self.revision = revisions
         self._decoded: Object | None = None
+
+    @property
+    def tail(self) -> bytes:
+        if not self._start:
+            return self._bytes
+        return _spliced(self._bytes, self._start, self.revision)
+
+    @property
+    def tail_size(self) -> int:
+        """The length of the tail, which need not be made for that."""
+        if not self._start:
+            return len(self._bytes)
+        added = len(RESOURCE_VERSION) + len(str(self.revision)) + len(b'",')
+        return len(self._bytes) - self._start + added
 
     @property
     def path(self) -> str:
@@ -157,10 +195,14 @@ def encode_tail(obj: Object) -> bytes:
 def tail_of(value: bytes, stored: StoredKind, revision: int) -> bytes:
     """The tail of a stored value at a revision. Values that another writer laid out differently
     (upstream's own) are brought into our order first."""
-    start = stored.head + METADATA
+    start = stored.value_start
     if not value.startswith(start):
         value = encode_stored(decode_json(value), stored)
-    return b"".join((RESOURCE_VERSION, b'%d",' % revision, memoryview(value)[len(start) :]))
+    return _spliced(value, len(start), revision)
+
+
+def _spliced(value: bytes, start: int, revision: int) -> bytes:
+    return b"".join((RESOURCE_VERSION, b'%d",' % revision, memoryview(value)[start:]))
 
 
 def tail_at(tail: bytes, revision: int) -> bytes:
@@ -175,5 +217,8 @@ def entry_of(kv: KeyValue, stored: StoredKind, facts: Facts | None) -> Entry:
     namespace, _, name = path.rpartition("/")
     if facts is None:
         facts = facts_of(stored, decode_json(kv.value))
-    tail = tail_of(kv.value, stored, kv.mod_revision)
-    return Entry(sys.intern(namespace), name, tail, facts, (kv.create_revision, kv.mod_revision))
+    value, start = kv.value, stored.value_start
+    if not value.startswith(start):
+        value = encode_stored(decode_json(value), stored)
+    revisions = (kv.create_revision, kv.mod_revision)
+    return Entry(sys.intern(namespace), name, value, facts, revisions, len(start))

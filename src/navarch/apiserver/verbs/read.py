@@ -116,9 +116,15 @@ async def _respond_list(call: Call, resource: Resource, head: bytes, page: Page)
         pieces = _kept_items(resource, page.kept)
         size = sum(map(len, pieces))
     else:
-        tails = [resource.tail(entry) for entry in page.entries]
-        item_head = resource.item_head
-        size = sum(map(len, tails)) + len(tails) * (len(item_head) + 1) - bool(tails)
+        item_head, entries = resource.item_head, page.entries
+        tails: Iterable[bytes]
+        if resource.convert_out is None:
+            tails = (entry.tail for entry in entries)  # never all of a big list at once
+            size = sum(entry.tail_size for entry in entries)
+        else:
+            tails = [resource.tail(entry) for entry in entries]
+            size = sum(map(len, tails))
+        size += len(entries) * (len(item_head) + 1) - bool(entries)
         pieces = _join(tails, item_head)
     is_plain = call.representation.media_type == JSON and not call.wants_indent
     if size < STREAM_THRESHOLD or not is_plain or accepts_gzip(call):
@@ -140,12 +146,12 @@ def _kept_items(resource: Resource, kept: KeptPage) -> list[bytes]:
     """The joined items of a page that many ask for; joined at the first request."""
     pieces = kept.joined.get(resource.item_head)
     if pieces is None:
-        tails = [entry.tail for entry in kept.entries]
+        tails = (entry.tail for entry in kept.entries)
         pieces = kept.joined[resource.item_head] = list(_join(tails, resource.item_head))
     return pieces
 
 
-def _join(tails: Sequence[bytes], item_head: bytes) -> Iterator[bytes]:
+def _join(tails: Iterable[bytes], item_head: bytes) -> Iterator[bytes]:
     """The items in pieces of about a megabyte, so that a big list is never joined as a whole."""
     separator = b"," + item_head
     parts: list[bytes] = []
@@ -202,7 +208,7 @@ def _kept_page(resource: Resource, selection: Selection, limit: int, revision: i
     kept = cache.pages.get(key)
     if kept is None or kept.version != version:
         page = _cached_page(resource, selection, limit, revision, "")
-        if sum(len(entry.tail) for entry in page.entries) > KEPT_BYTES:
+        if sum(entry.tail_size for entry in page.entries) > KEPT_BYTES:
             return page
         if len(cache.pages) >= KEPT_PAGES:
             cache.pages.clear()
