@@ -59,6 +59,8 @@ def run_components(prepared: Mapping[str, tuple[Run, Any]]) -> int:
     # What was imported lives as long as the process: no collection need look at it again.
     gc.collect()
     gc.freeze()
+    # A request makes some thousands of containers and few cycles: with the default of 700 the
+    # collector would run several times in every one of them.
     gc.set_threshold(20_000, 20, 20)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
