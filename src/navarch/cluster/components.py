@@ -49,6 +49,9 @@ COMPONENTS = {
     "simulated": Component(
         "navarch.node.simulated", "SimulatedOptions", "nodes without containers, for tests of scale"
     ),
+    "guardian": Component(
+        "navarch.cluster.guardian", "GuardianOptions", "the watch over the supervisor"
+    ),
     "podnetwork": Component(
         "navarch.cluster.podnetwork", "PodNetworkOptions", "a node's pod network and its routes"
     ),

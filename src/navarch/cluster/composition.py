@@ -115,13 +115,23 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
 
 def describe(profile: Profile, paths: Paths) -> Description:
     """Write the option files and say what shall run."""
+    guardian: Options = {
+        "description": str(paths.run / "supervisor.json"),
+        "log": str(paths.logs / "supervisor.log"),
+    }
     specs = [
-        _daemon("apiserver", {"apiserver": apiserver_options(profile, paths)}, paths, API_LEVEL),
+        _daemon(
+            "apiserver",
+            {"apiserver": apiserver_options(profile, paths), "guardian": guardian},
+            paths,
+            API_LEVEL,
+        ),
         _daemon(
             "controllers",
             {
                 "controllers": controllers_options(profile, paths),
                 "scheduler": scheduler_options(paths),
+                "guardian": guardian,
             },
             paths,
             CONTROL_LEVEL,

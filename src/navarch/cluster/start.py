@@ -16,8 +16,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -26,6 +24,7 @@ from pathlib import Path
 
 from navarch.cluster import (
     composition,
+    guardian,
     kubeconfig,
     namespaces,
     pki,
@@ -227,27 +226,7 @@ def _supervise(wanted: Profile, paths: Paths) -> None:
     if running is not None:
         running.signal(signal.SIGHUP)
         return
-    log = os.open(
-        paths.logs / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-    )
-    try:
-        subprocess.Popen(
-            [sys.executable, "-P", "-S", "-m", "navarch.cluster.supervisor", str(file)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd="/",
-            env={**clean_environment(), "PYTHONPATH": str(Path(__file__).parents[2])},
-        )
-    finally:
-        os.close(log)
-
-
-def clean_environment() -> dict[str, str]:
-    """The caller's environment without Python's own settings: what suits a shell (no byte code
-    written, say) would make every restart of a process slower."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    guardian.start_supervisor(file, paths.logs / "supervisor.log")
 
 
 def _remember_kubeconfig(paths: Paths, file: Path) -> None:

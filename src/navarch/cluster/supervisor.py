@@ -43,6 +43,7 @@ HEALTHY_AFTER = 20.0
 LOG_LIMIT = 16 << 20
 HOUSEKEEPING = 10.0
 RENEWAL_INTERVAL = 6 * 3600.0
+_TOLD = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,7 @@ class Supervisor:
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TOLD)
         self._poll.register(wake_read, select.POLLIN)
         housekeeping = 0.0
         while True:
@@ -399,6 +401,8 @@ def main(arguments: Sequence[str]) -> int:
         say("another supervisor is running")
         return 1
     pid_file = run / "supervisor.pid"
+    # Who reads the file may send signals at once: they wait until they can be handled.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD)
     processes.write_pid_file(pid_file, processes.myself())
     supervisor = Supervisor(path)
     supervisor.adopt()

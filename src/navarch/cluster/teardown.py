@@ -23,7 +23,8 @@ def stop_processes(paths: Paths) -> None:
     """End the supervisor and everything it watches. Without a supervisor (it was killed), its
     part is done here: the processes are found by their pid files."""
     description = paths.run / "supervisor.json"
-    supervisor = processes.read_pid_file(paths.run / "supervisor.pid")
+    pid_file = paths.run / "supervisor.pid"
+    supervisor = processes.read_pid_file(pid_file)
     if supervisor is not None:
         supervisor.signal(signal.SIGTERM)
         if processes.wait_gone([supervisor.pid], STOP_TIMEOUT):
@@ -33,8 +34,12 @@ def stop_processes(paths: Paths) -> None:
         return
     held = lock(paths.run)
     if held is None:
+        # A guardian was faster and has started another one, which shall end as well.
+        if processes.wait_until(lambda: processes.read_pid_file(pid_file) is not None, 2.0):
+            stop_processes(paths)
         return
     try:
+        pid_file.unlink(missing_ok=True)  # so that no guardian takes it for a lost supervisor's
         stand_in = Supervisor(description)
         stand_in.adopt()
         stand_in.stop_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from navarch.cluster import processes
+from navarch.cluster.guardian import GuardianOptions, is_lost, run
 from navarch.cluster.supervisor import Description, Spec, pause_after, rotate
 
 SLEEP = ("sleep", "300")
@@ -128,6 +130,31 @@ def test_a_killed_supervisor_leaves_its_processes_and_the_next_one_adopts_them(
     os.kill(before[0], signal.SIGKILL)
     harness.wait(lambda: harness.pid("a") not in (0, before[0]))
     assert harness.pid("b") == before[1]
+
+
+async def test_a_killed_supervisor_is_started_again_but_not_one_that_was_told_to_end(
+    harness: Harness,
+) -> None:
+    harness.describe(harness.spec("a"))
+    harness.start()
+    harness.wait(lambda: "sleep" in harness.command_line("a"))
+    before = harness.pid("a"), harness.pid("supervisor")
+    assert not is_lost(harness.run)
+    harness.kill()
+    assert is_lost(harness.run)
+    options = GuardianOptions(harness.file, harness.run / "supervisor.log", interval=0.01)
+    guardian = asyncio.create_task(run(options))
+    await asyncio.to_thread(harness.wait, lambda: harness.pid("supervisor") not in (0, before[1]))
+    assert harness.pid("a") == before[0]
+    supervisor = harness.pid("supervisor")
+    os.kill(supervisor, signal.SIGTERM)
+    await asyncio.to_thread(harness.wait, lambda: not harness.pid("supervisor"))
+    assert not is_lost(harness.run)
+    assert not processes.wait_gone([supervisor], 10.0)
+    guardian.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await guardian
+    assert harness.pid("a") == 0
 
 
 def test_a_changed_description_replaces_only_what_has_changed(harness: Harness) -> None:
