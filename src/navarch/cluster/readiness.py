@@ -219,7 +219,11 @@ def dns_objects(profile: Profile) -> list[tuple[str, dict[str, Any]]]:
     """The Service under which every node's own name server is known, as collections and contents.
     Its endpoints are the nodes themselves, and a pod always asks its own node."""
     name, namespace = "kube-dns", "kube-system"
-    labels = {"k8s-app": name, "kubernetes.io/name": "CoreDNS"}
+    labels = {
+        "k8s-app": name,
+        "kubernetes.io/cluster-service": "true",
+        "kubernetes.io/name": "CoreDNS",
+    }
     ports = [("dns", "UDP"), ("dns-tcp", "TCP")]
     service = {
         "apiVersion": "v1",
