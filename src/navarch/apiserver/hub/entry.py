@@ -122,8 +122,13 @@ class Entry:
 
     @property
     def tail(self) -> bytes:
+        return b"".join(self.tail_parts) if self._start else self._bytes
+
+    @property
+    def tail_parts(self) -> tuple[bytes | memoryview, ...]:
+        """The tail as what it is joined of, so that a list copies each object once."""
         if not self._start:
-            return self._bytes
+            return (self._bytes,)
         return _spliced(self._bytes, self._start, self.revision)
 
     @property
@@ -198,11 +203,11 @@ def tail_of(value: bytes, stored: StoredKind, revision: int) -> bytes:
     start = stored.value_start
     if not value.startswith(start):
         value = encode_stored(decode_json(value), stored)
-    return _spliced(value, len(start), revision)
+    return b"".join(_spliced(value, len(start), revision))
 
 
-def _spliced(value: bytes, start: int, revision: int) -> bytes:
-    return b"".join((RESOURCE_VERSION, b'%d",' % revision, memoryview(value)[start:]))
+def _spliced(value: bytes, start: int, revision: int) -> tuple[bytes | memoryview, ...]:
+    return (RESOURCE_VERSION, b'%d",' % revision, memoryview(value)[start:])
 
 
 def tail_at(tail: bytes, revision: int) -> bytes:

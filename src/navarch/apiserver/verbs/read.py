@@ -85,6 +85,10 @@ class Page:
     """Where the cache keeps this page, if it does."""
 
 
+Parts = tuple[bytes | memoryview, ...]
+"""A tail as the pieces it is joined of; the last one is nearly all of it."""
+
+
 async def list_objects(core: Core, call: Call, resource: Resource) -> StreamResponse:
     """A list, whole or in pages."""
     options = list_options(call, is_watch=False)
@@ -117,13 +121,14 @@ async def _respond_list(call: Call, resource: Resource, head: bytes, page: Page)
         size = sum(map(len, pieces))
     else:
         item_head, entries = resource.item_head, page.entries
-        tails: Iterable[bytes]
+        tails: Iterable[Parts]
         if resource.convert_out is None:
-            tails = (entry.tail for entry in entries)  # never all of a big list at once
+            tails = (entry.tail_parts for entry in entries)  # never all of a big list at once
             size = sum(entry.tail_size for entry in entries)
         else:
-            tails = [resource.tail(entry) for entry in entries]
-            size = sum(map(len, tails))
+            converted = [resource.tail(entry) for entry in entries]
+            tails = ((tail,) for tail in converted)
+            size = sum(map(len, converted))
         size += len(entries) * (len(item_head) + 1) - bool(entries)
         pieces = _join(tails, item_head)
     is_plain = call.representation.media_type == JSON and not call.wants_indent
@@ -146,20 +151,20 @@ def _kept_items(resource: Resource, kept: KeptPage) -> list[bytes]:
     """The joined items of a page that many ask for; joined at the first request."""
     pieces = kept.joined.get(resource.item_head)
     if pieces is None:
-        tails = (entry.tail for entry in kept.entries)
+        tails = (entry.tail_parts for entry in kept.entries)
         pieces = kept.joined[resource.item_head] = list(_join(tails, resource.item_head))
     return pieces
 
 
-def _join(tails: Iterable[bytes], item_head: bytes) -> Iterator[bytes]:
+def _join(tails: Iterable[Parts], item_head: bytes) -> Iterator[bytes]:
     """The items in pieces of about a megabyte, so that a big list is never joined as a whole."""
     separator = b"," + item_head
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     gathered = 0
     for index, tail in enumerate(tails):
         parts.append(separator if index else item_head)
-        parts.append(tail)
-        gathered += len(tail)
+        parts.extend(tail)
+        gathered += len(tail[-1])
         if gathered >= PIECE_BYTES:
             yield b"".join(parts)
             parts.clear()
