@@ -49,14 +49,14 @@ async def until_empty(cluster: Cluster) -> None:
 
 
 async def test_init_containers_and_sidecars_start_in_order(cluster: Cluster) -> None:
-    sidecar = shell("side", f"date +%s%N > /work/side; {FOREVER}", restartPolicy="Always",
-                    startupProbe={"exec": {"command": ["test", "-e", "/work/side"]},
+    sidecar = shell("side", f"date +%s%N > /shared/side; {FOREVER}", restartPolicy="Always",
+                    startupProbe={"exec": {"command": ["test", "-e", "/shared/side"]},
                                   "periodSeconds": 1})  # fmt: skip
-    volume_mounts = [{"name": "work", "mountPath": "/work"}]
+    volume_mounts = [{"name": "work", "mountPath": "/shared"}]
     init = [
-        shell("one", "date +%s%N > /work/one"),
+        shell("one", "date +%s%N > /shared/one"),
         sidecar,
-        shell("two", "test -e /work/one -a -e /work/side && date +%s%N > /work/two"),
+        shell("two", "test -e /shared/one -a -e /shared/side && date +%s%N > /shared/two"),
     ]
     main = shell("main", "cd /work; sort -n one side two; cat one side two", volumeMounts=[])
     for container in (*init, main):
