@@ -58,7 +58,7 @@ async def test_init_containers_and_sidecars_start_in_order(cluster: Cluster) -> 
         sidecar,
         shell("two", "test -e /shared/one -a -e /shared/side && date +%s%N > /shared/two"),
     ]
-    main = shell("main", "cd /work; sort -n one side two; cat one side two", volumeMounts=[])
+    main = shell("main", "cd /shared; sort -n one side two; cat one side two", volumeMounts=[])
     for container in (*init, main):
         container["volumeMounts"] = volume_mounts
     await cluster.create(
