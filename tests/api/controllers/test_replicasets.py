@@ -167,7 +167,7 @@ async def test_nothing_is_taken_from_another_controller(client: Client) -> None:
 
 async def test_pods_are_available_only_after_a_while(client: Client) -> None:
     async with running(client, "replicaset"), Kubelet(client):
-        await make(client, replicas=1, minReadySeconds=1)
+        await make(client, replicas=1, minReadySeconds=3)  # times have whole seconds
 
         async def ready_but_young() -> bool:
             status = (await get(client)).status
