@@ -61,14 +61,18 @@ def clean_environment() -> dict[str, str]:
 
 async def run(options: GuardianOptions) -> None:
     started: subprocess.Popen[bytes] | None = None
-    while True:
-        await asyncio.sleep(options.interval)
+    try:
+        while True:
+            await asyncio.sleep(options.interval)
+            if started is not None and started.poll() is None:
+                continue  # it works, or finds out that another one does
+            started = None
+            if is_lost(options.description.parent):
+                log.warning("the supervisor is gone: starting another")
+                try:
+                    started = start_supervisor(options.description, options.log)
+                except OSError as error:
+                    log.error("the supervisor cannot be started: %s", error)
+    finally:
         if started is not None and started.poll() is None:
-            continue  # it works, or finds out that another one does
-        started = None
-        if is_lost(options.description.parent):
-            log.warning("the supervisor is gone: starting another")
-            try:
-                started = start_supervisor(options.description, options.log)
-            except OSError as error:
-                log.error("the supervisor cannot be started: %s", error)
+            started.returncode = 0  # it lives on by itself: nobody here is to wait for it
