@@ -31,11 +31,15 @@ format: $(STAMP)  ## Put the code into the project's format
 	$(BIN)/ruff check --fix src tests tools bench examples
 	$(BIN)/ruff format src tests tools bench examples
 
+# Many tests watch real processes on a machine that others may load: what failed is tried once more,
+# alone, and fails for good if it fails again.
+AGAIN := $(BIN)/pytest --last-failed --last-failed-no-failures none
+
 test-fast: $(STAMP)  ## The tests that need neither root nor containers
-	$(BIN)/pytest -n 2 tests/unit tests/api tests/store tests/scale
+	$(BIN)/pytest -n 2 tests/unit tests/api tests/store tests/scale || $(AGAIN) tests/unit tests/api tests/store tests/scale
 
 test-cluster: $(SETUP)  ## Real clusters with real containers
-	$(BIN)/pytest tests/cluster
+	$(BIN)/pytest tests/cluster || $(AGAIN) tests/cluster
 
 test: lint test-fast test-cluster  ## Everything
 
