@@ -1,0 +1,60 @@
+"""What all tests share: the marker that names the conformance tests a test covers.
+
+The names of a marker are checked against the list of the official suite, so that a name spelled
+wrong fails at once. With `--conformance-results FILE` the outcome of each marked test is written
+down for `tools/conformance.py`, which makes `docs/conformance.md` of it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+SUITE = Path(__file__).parents[1] / "tools" / "conformance.tsv"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--conformance-results", metavar="FILE", help="write outcomes to FILE (JSON)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    target = config.getoption("--conformance-results")
+    if target and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Outcomes(Path(target)), "conformance-outcomes")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    known: set[str] | None = None
+    for item in items:
+        for marker in item.iter_markers("conformance"):
+            known = known or {line.split("\t")[1] for line in SUITE.read_text().splitlines()}
+            unknown = [name for name in marker.args if name not in known]
+            if unknown:
+                raise pytest.UsageError(f"{item.nodeid}: no conformance test is named {unknown}")
+            item.user_properties.append(("conformance", list(marker.args)))
+
+
+class Outcomes:
+    """For each test of the suite, the tests of ours that cover it and how they ended."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.outcomes: dict[str, dict[str, str]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" and report.outcome == "passed":
+            return
+        for key, names in report.user_properties:
+            if key != "conformance":
+                continue
+            assert isinstance(names, list)
+            for name in names:
+                test = report.nodeid.partition("[")[0]
+                tests = self.outcomes.setdefault(name, {})
+                if tests.get(test) in (None, "passed"):
+                    tests[test] = report.outcome
+
+    def pytest_sessionfinish(self) -> None:
+        self.target.write_text(json.dumps(self.outcomes, indent=1, sort_keys=True))

@@ -1,0 +1,88 @@
+"""Writes `docs/conformance.md`: each test of the official conformance suite, the tests of ours
+that assert what it asserts, and whether they pass.
+
+    python tools/conformance.py            # without real clusters: a minute
+    python tools/conformance.py --cluster  # those as well; needs root
+
+A test of ours names what it covers by `@pytest.mark.conformance("<name>", ...)`; `conformance.tsv`
+holds the suite's names for Kubernetes v1.36.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "conformance.md"
+
+INTRODUCTION = """\
+# Conformance
+
+The {total} tests of the official conformance suite of Kubernetes v1.36, and the tests in `tests/`
+that assert, against a running API server or cluster, what each of them asserts. The page is made by
+`python tools/conformance.py --cluster`, which runs these tests.
+
+| group | tests | covered and passing |
+| --- | ---: | ---: |
+"""
+
+SECTION = """
+## {group}
+
+| conformance test | covered by | state |
+| --- | --- | --- |
+{body}
+"""
+
+Outcomes = Mapping[str, Mapping[str, str]]
+
+
+def run_tests(with_clusters: bool) -> Outcomes:
+    """Runs the marked tests; says for each test of the suite which of ours ended how."""
+    which = "conformance" if with_clusters else "conformance and not cluster"
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder) / "results.json"
+        command = [sys.executable, "-m", "pytest", "-m", which, f"--conformance-results={results}"]
+        subprocess.run(command, cwd=ROOT, check=False)
+        outcomes: Outcomes = json.loads(results.read_text())
+        return outcomes
+
+
+def state(tests: Mapping[str, str]) -> str:
+    if not tests:
+        return "not covered"
+    return "passes" if set(tests.values()) == {"passed"} else "fails"
+
+
+def page(suite: list[tuple[str, str]], outcomes: Outcomes) -> str:
+    """The page; `suite` holds (group, name) sorted by group."""
+    summary = [INTRODUCTION.format(total=len(suite))]
+    sections = []
+    for group, rows in groupby(suite, key=lambda row: row[0]):
+        lines = []
+        for _, name in rows:
+            tests = outcomes.get(name, {})
+            covered_by = "<br>".join(f"`{test.removeprefix('tests/')}`" for test in sorted(tests))
+            text = name.replace("|", "\\|").replace("<", "&lt;")
+            lines.append((f"| {text} | {covered_by} | {state(tests)} |", state(tests)))
+        passing = sum(outcome == "passes" for _, outcome in lines)
+        summary.append(f"| {group} | {len(lines)} | {passing} |\n")
+        body = "\n".join(line for line, _ in lines)
+        sections.append(SECTION.format(group=group, body=body))
+    return "".join(summary + sections)
+
+
+def main() -> None:
+    listed = Path(__file__).with_name("conformance.tsv").read_text().splitlines()
+    suite = [(group, name) for group, _, name in (line.partition("\t") for line in listed)]
+    PAGE.write_text(page(suite, run_tests("--cluster" in sys.argv[1:])))
+
+
+if __name__ == "__main__":
+    main()
