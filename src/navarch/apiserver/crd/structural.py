@@ -23,8 +23,8 @@ from navarch.api.errors import (
     too_long,
 )
 from navarch.api.patch.common import copy_json, json_equal
+from navarch.api.regex import PatternError, search
 from navarch.api.times import TimeError, parse_time
-from navarch.apiserver.crd.patterns import PatternError, search
 
 Object = dict[str, Any]
 Schema = dict[str, Any]
