@@ -1,0 +1,154 @@
+"""How functions, macros and whole libraries are declared.
+
+A library is a value: its functions with their overloads, its macros, types and constants, and the
+Kubernetes versions it is enabled in. The environment picks the libraries of its version.
+
+    Library(
+        name="kubernetes.urls",
+        since=(1, 0),
+        functions=(
+            member("getHost", overload("url_get_host", (URL,), STRING, lambda u: u.host)),
+            function("isURL", overload("is_url", (STRING,), BOOL, is_url, cost=traversal(0))),
+        ),
+    )
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from navarch.api.cel.costs import TRAVERSAL, CallEstimate, Estimate, scaled
+from navarch.api.cel.types import CelType
+from navarch.api.cel.values import size_of
+
+if TYPE_CHECKING:
+    from navarch.api.cel.ast import Expr
+    from navarch.api.cel.macros import MacroContext
+
+Version = tuple[int, int]
+"""A Kubernetes version, (major, minor)."""
+
+
+class CostNode(Protocol):
+    """What a static estimator may know about one argument (a receiver is argument 0)."""
+
+    @property
+    def type(self) -> CelType: ...
+    @property
+    def size(self) -> Estimate:
+        """How large the value may be; `costs.UNKNOWN` if nothing is declared."""
+
+    @property
+    def literal(self) -> Any:
+        """The value if the argument is a literal, else `values.MISSING`."""
+
+    def element(self) -> CostNode | None:
+        """Any one element, if the argument is a list."""
+
+
+Implementation = Callable[..., Any]
+"""Called with the values (receiver first). Raises EvaluationError; never another exception."""
+RuntimeCost = Callable[[Sequence[Any], Any], int]
+"""What one call cost, from its arguments (receiver first) and its result."""
+Estimator = Callable[[Sequence[CostNode]], CallEstimate]
+"""What a call may cost, without the cost of computing its arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overload:
+    """One signature of a function.
+
+    `parameters` starts with the receiver for members. At run time an overload is chosen by the
+    Python classes of the arguments, so two overloads may not differ in element types alone.
+    Without `cost` a call costs 1; without `estimate` it is estimated at 1.
+    """
+
+    id: str
+    parameters: tuple[CelType, ...]
+    result: CelType
+    implementation: Implementation
+    cost: RuntimeCost | None = None
+    estimate: Estimator | None = None
+    is_member: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function name with its overloads; global names may be qualified (`sets.contains`)."""
+
+    name: str
+    overloads: tuple[Overload, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Macro:
+    """A call that is rewritten when parsed. `expand` may return None: an ordinary call after all."""
+
+    name: str
+    arguments: int
+    is_member: bool
+    expand: Callable[[MacroContext, Expr | None, list[Expr]], Expr | None]
+
+
+Check = Callable[["Expr"], str | None]
+"""A compile-time check of one call's literal argument: what is wrong with it, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A set of declarations and the versions it belongs to (`removed` is the first one without).
+
+    `constants` are names with a fixed type and value; types become names by themselves.
+    `literal_checks` maps a function name to (argument index without the receiver, check).
+    """
+
+    name: str
+    since: Version = (1, 0)
+    removed: Version | None = None
+    functions: tuple[Function, ...] = ()
+    macros: tuple[Macro, ...] = ()
+    types: tuple[CelType, ...] = ()
+    constants: Mapping[str, tuple[CelType, Any]] | None = None
+    literal_checks: Mapping[str, tuple[int, Check]] | None = None
+
+
+def overload(
+    id: str,
+    parameters: tuple[CelType, ...],
+    result: CelType,
+    implementation: Implementation,
+    cost: RuntimeCost | None = None,
+    estimate: Estimator | None = None,
+) -> Overload:
+    return Overload(id, parameters, result, implementation, cost, estimate)
+
+
+def function(name: str, *overloads: Overload) -> Function:
+    """A function called as `name(...)`."""
+    return Function(name, overloads)
+
+
+def member(name: str, *overloads: Overload) -> Function:
+    """A function called as `receiver.name(...)`; parameter 0 of each overload is the receiver."""
+    from dataclasses import replace
+
+    return Function(name, tuple(replace(o, is_member=True) for o in overloads))
+
+
+def traversal(argument: int = 0, factor: float = TRAVERSAL) -> RuntimeCost:
+    """The cost of walking over one argument."""
+    return lambda arguments, result: scaled(size_of(arguments[argument]), factor)
+
+
+def estimate_traversal(
+    argument: int = 0, factor: float = TRAVERSAL, result_size: bool = False
+) -> Estimator:
+    """The estimate that belongs to `traversal`; `result_size`: the result is as large as that."""
+
+    def estimate(nodes: Sequence[CostNode]) -> CallEstimate:
+        size = nodes[argument].size
+        return CallEstimate(size.scaled(factor), size if result_size else None)
+
+    return estimate
