@@ -14,6 +14,7 @@ from typing import Any
 
 from navarch.api.pod_resources import (
     Amounts,
+    add,
     has_pod_level_resources,
     is_best_effort,
     largest,
@@ -54,8 +55,13 @@ _CLASS_SUFFIX = ".storageclass.storage.k8s.io/"
 _CLAIM_NAMES = ("persistentvolumeclaims", "requests.storage")
 _SERVICE_NAMES = ("services", "services.nodeports", "services.loadbalancers")
 _DEVICE_CLASS = "deviceclass.resource.kubernetes.io/"
+_CLAIMED_DEVICES = ".deviceclass.resource.k8s.io/devices"
+_RESOURCE_CLAIMS = "resourceclaims.resource.k8s.io"
+_MOST_DEVICES = 32
+"""What a claim for all devices of a class counts as: no claim can be given more."""
+_SPECIAL = ("pods", "services", "persistentvolumeclaims", _RESOURCE_CLAIMS)
 _ONE = parse_quantity("1")
-_ZERO = parse_quantity("0")
+ZERO = parse_quantity("0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,17 @@ def usage(resource: str, obj: Object, now: datetime) -> Amounts:
         return {**counted, **_service_usage(obj)}
     if resource == "persistentvolumeclaims":
         return {**counted, **_claim_usage(obj)}
+    if resource == _RESOURCE_CLAIMS:
+        return {**counted, **_device_usage(obj)}
     return {**counted, resource: _ONE} if resource in _ALIASED else counted
+
+
+def resources_of(name: str) -> list[str]:
+    """The resources whose objects count against a quota's name; none for an unknown name."""
+    if name.startswith("count/"):
+        resource = name.removeprefix("count/")
+        return [] if resource in UNTRACKED else [resource]
+    return [r for r in dict.fromkeys((*_SPECIAL, *_ALIASED)) if _tracks(r, name)]
 
 
 def matching_names(resource: str, names: Iterable[str]) -> list[str]:
@@ -139,6 +155,8 @@ def _tracks(resource: str, name: str) -> bool:
         return name in _CLAIM_NAMES or name.endswith(
             tuple(f"{_CLASS_SUFFIX}{claimed}" for claimed in _CLAIM_NAMES)
         )
+    if resource == _RESOURCE_CLAIMS:
+        return name.endswith(_CLAIMED_DEVICES)
     return name == resource and resource in _ALIASED
 
 
@@ -186,7 +204,7 @@ def _service_usage(service: Object) -> Amounts:
     return {
         "services": _ONE,
         "services.nodeports": parse_quantity(str(node_ports)),
-        "services.loadbalancers": _ONE if balanced else _ZERO,
+        "services.loadbalancers": _ONE if balanced else ZERO,
     }
 
 
@@ -207,6 +225,23 @@ def _claim_usage(claim: Object) -> Amounts:
     )
     if klass:
         result.update({f"{klass}{_CLASS_SUFFIX}{name}": value for name, value in result.items()})
+    return result
+
+
+def _device_usage(claim: Object) -> Amounts:
+    """The devices of each class that a claim may be given: of alternatives the most."""
+    devices = ((claim.get("spec") or {}).get("devices") or {}).get("requests") or ()
+    result: Amounts = {}
+    for request in devices:
+        exactly = request.get("exactly")
+        options = request.get("firstAvailable") or ([exactly] if exactly else [])
+        most: Amounts = {}
+        for option in options:
+            is_all = option.get("allocationMode") == "All"
+            count = _MOST_DEVICES if is_all else option.get("count", 1)
+            name = f"{option.get('deviceClassName', '')}{_CLAIMED_DEVICES}"
+            most = largest(most, {name: parse_quantity(str(count))})
+        result = add(result, most)
     return result
 
 

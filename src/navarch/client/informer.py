@@ -335,6 +335,10 @@ class InformerFactory:
                 return informer
         return None
 
+    def runs(self, informer: Informer[Any]) -> bool:
+        """Whether the informer is followed: started, and not stopped since."""
+        return informer in self._tasks
+
     async def start(self) -> None:
         """Start every informer that does not run yet; may be called again after adding some."""
         for informer in self._informers.values():

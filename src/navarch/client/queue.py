@@ -61,15 +61,15 @@ class WorkQueue:
         """Keys that wait for a worker (delayed ones and those under work do not count)."""
         return len(self._ready)
 
-    def add(self, key: str) -> None:
-        """This key needs work."""
+    def add(self, key: str, *, urgent: bool = False) -> None:
+        """This key needs work; `urgent` puts it before all that wait."""
         if self._shutting_down or key in self._dirty:
             return
         self._dirty[key] = self._clock.monotonic()
         if self._instruments:
             self._instruments.adds.inc()
         if key not in self._processing:
-            self._ready.append(key)
+            (self._ready.appendleft if urgent else self._ready.append)(key)
             self._wake_one()
 
     def add_after(self, key: str, seconds: float) -> None:

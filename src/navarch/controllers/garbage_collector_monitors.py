@@ -75,7 +75,6 @@ class Monitors:
         self._rediscover = rediscover
         self._codec = Codec(SlimObject)
         self._followed: dict[ResourcePath, Informer[Any]] = {}
-        self._own: set[ResourcePath] = set()
         self.discovered = Discovered(())
 
     def client_of(self, resource: ApiResource) -> ResourceClient[SlimObject]:
@@ -122,7 +121,6 @@ class Monitors:
         informer: Informer[Any] | None = self._context.informers.existing(path)
         if informer is None:
             informer = self._context.informers.of(self.client_of(resource), untouched)
-            self._own.add(path)
         self._followed[path] = informer
         api_version, kind = resource.api_version, resource.kind
         is_catalog = (path.group, path.plural) in CATALOGS
@@ -142,10 +140,8 @@ class Monitors:
         informer.add_handler(seen, lambda _, new: seen(new), gone)
 
     async def _leave(self, path: ResourcePath) -> None:
-        """The resource is gone, and with it all its objects."""
+        """The resource is gone, and with it all its objects; nobody else can follow it either."""
         informer = self._followed.pop(path)
-        if path in self._own:
-            self._own.discard(path)
-            await self._context.informers.stop_informer(informer)
+        await self._context.informers.stop_informer(informer)
         for obj in informer.cache.list():
             self._graph.forget(obj.metadata.uid)

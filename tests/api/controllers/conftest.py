@@ -16,11 +16,13 @@ from navarch.api.types.core_v1 import (
     ContainerState,
     ContainerStateTerminated,
     ContainerStatus,
+    Namespace,
     Node,
     Pod,
     PodCondition,
     PodSpec,
     PodTemplateSpec,
+    ServiceAccount,
 )
 from navarch.api.types.meta_v1 import LabelSelector, ObjectMeta
 from navarch.apiserver.server import Server
@@ -35,6 +37,22 @@ NODE = "n1"
 async def client(api_server: Server) -> AsyncIterator[Client]:
     async with Client(ClientConfig(api_server.url)) as client:
         yield client
+
+
+def client_as(server: Server, user: str, groups: str = "") -> Client:
+    """A client of a secured server, as that user."""
+    headers = {"Test-User": user, "Test-Groups": groups}
+    return Client(ClientConfig(server.url, impersonate=headers))
+
+
+async def make_namespace(client: Client, name: str) -> None:
+    """A namespace in which pods may be made: the controller of accounts has seen it."""
+    await client.resource(Namespace).create(Namespace(metadata=ObjectMeta(name=name)))
+
+    async def has_account() -> ServiceAccount:
+        return await client.resource(ServiceAccount).get("default", name)
+
+    await eventually(has_account, "the default account")
 
 
 @asynccontextmanager

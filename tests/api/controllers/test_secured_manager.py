@@ -21,9 +21,18 @@ from navarch.api.types.batch_v1 import Job, JobSpec
 from navarch.api.types.core_v1 import Namespace, Pod
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.apiserver.server import Server
-from navarch.client import Client, ClientConfig
+from navarch.client import Client
 
-from .conftest import Kubelet, add_node, eventually, running, selector, template
+from .conftest import (
+    Kubelet,
+    add_node,
+    client_as,
+    eventually,
+    make_namespace,
+    running,
+    selector,
+    template,
+)
 
 LABELS = {"app": "web"}
 
@@ -34,20 +43,15 @@ async def api_server(tmp_path: Path) -> AsyncIterator[Server]:
         yield server
 
 
-def config(server: Server, user: str, groups: str) -> ClientConfig:
-    headers = {"Test-User": user, "Test-Groups": groups}
-    return ClientConfig(server.url, impersonate=headers)
-
-
 @pytest.fixture
 async def client(api_server: Server) -> AsyncIterator[Client]:
-    async with Client(config(api_server, "root", "system:masters")) as client:
+    async with client_as(api_server, "root", "system:masters") as client:
         yield client
 
 
 @pytest.fixture
 async def manager(api_server: Server) -> AsyncIterator[Client]:
-    async with Client(config(api_server, "system:kube-controller-manager", "")) as client:
+    async with client_as(api_server, "system:kube-controller-manager") as client:
         yield client
 
 
@@ -55,20 +59,12 @@ def meta(name: str, namespace: str = "a") -> ObjectMeta:
     return ObjectMeta(name=name, namespace=namespace)
 
 
-async def until_account(client: Client, namespace: str) -> None:
-    async def is_there() -> Any:
-        return await client.dynamic("", "v1", "serviceaccounts").get("default", namespace)
-
-    await eventually(is_there, "the default account")
-
-
 async def test_the_life_of_a_namespace(
     client: Client, manager: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     await add_node(client)
     async with running(manager, "*"), Kubelet(client) as kubelet:
-        await client.resource(Namespace).create(Namespace(metadata=ObjectMeta(name="a")))
-        await until_account(client, "a")
+        await make_namespace(client, "a")
         deployment = DeploymentSpec(
             replicas=2, selector=selector(LABELS), template=template(LABELS)
         )
@@ -106,8 +102,7 @@ async def test_a_full_quota_is_a_condition_until_it_is_cured(
     client: Client, manager: Client
 ) -> None:
     async with running(manager, "replicaset", "serviceaccount"), Kubelet(client):
-        await client.resource(Namespace).create(Namespace(metadata=ObjectMeta(name="a")))
-        await until_account(client, "a")
+        await make_namespace(client, "a")
         quotas = client.dynamic("", "v1", "resourcequotas")
         quota: dict[str, Any] = {
             "apiVersion": "v1",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from weakref import WeakValueDictionary
 
 from navarch.api import quota as rules
 from navarch.api.errors import ApiError
@@ -22,6 +23,7 @@ from navarch.apiserver.admission.base import AdmissionAccess, Plugin, denied
 from navarch.apiserver.contracts import AdmissionRequest, Object
 
 RETRIES = 3
+MOST_WRITTEN = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,11 @@ class ResourceQuota(Plugin):
     def __init__(self, access: AdmissionAccess, now: Callable[[], datetime] = current_time) -> None:
         self._access = access
         self._now = now
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """One per namespace, for as long as a request holds or awaits it."""
         self._written: dict[tuple[str, str], Object] = {}
-        """Quotas as this plug-in left them, for the time until the cache has them too."""
+        """Quotas as this plug-in left them, for the time until the cache has them too. Those that
+        were deleted meanwhile are found out when there are many; to forget one is only slower."""
 
     def handles(self, request: AdmissionRequest) -> bool:
         info = request.info
@@ -87,6 +91,8 @@ class ResourceQuota(Plugin):
             if error.is_conflict and not last:
                 return False
             raise
+        if len(self._written) >= MOST_WRITTEN:
+            self._written.clear()
         self._written[_key(quota)] = written
         return True
 
