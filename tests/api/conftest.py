@@ -22,7 +22,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from yarl import URL
 
-from navarch.apiserver.contracts import Attributes, Authenticator, Decision, UserInfo
+from navarch.apiserver.contracts import (
+    Attributes,
+    Authenticator,
+    Decision,
+    PeerCertificate,
+    UserInfo,
+)
 from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.security import Security
 from navarch.apiserver.server import Server
@@ -38,7 +44,7 @@ class HeaderAuthenticator:
     """Believes whom the client says it is."""
 
     async def authenticate(
-        self, headers: Mapping[str, str], peer_certificate: bytes | None
+        self, headers: Mapping[str, str], peer: PeerCertificate | None
     ) -> UserInfo | None:
         name = headers.get("Test-User")
         if name is None:
@@ -54,10 +60,10 @@ class AlsoHeaders(HeaderAuthenticator):
         self.real = real
 
     async def authenticate(
-        self, headers: Mapping[str, str], peer_certificate: bytes | None
+        self, headers: Mapping[str, str], peer: PeerCertificate | None
     ) -> UserInfo | None:
-        named = await super().authenticate(headers, peer_certificate)
-        return named or await self.real.authenticate(headers, peer_certificate)
+        named = await super().authenticate(headers, peer)
+        return named or await self.real.authenticate(headers, peer)
 
 
 class AllowEverything:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -81,6 +83,67 @@ async def test_certificates_of_strangers_are_refused(
     stranger = certificates(tmp_path / "stranger")
     with pytest.raises((aiohttp.ClientError, ssl.SSLError, ConnectionError)):
         await get(server, client_tls(paths, stranger))
+
+
+REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+SPOKEN = {
+    "X-Remote-User": "ann",
+    "X-Remote-Uid": "7",
+    "X-Remote-Group": "devs",
+    "X-Remote-Extra-Team%2fName": "red",
+}
+
+
+async def whoami(server: Server, tls: ssl.SSLContext, headers: Mapping[str, str]) -> Any:
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session,
+        session.post(server.url + REVIEW, json={}, headers=headers) as response,
+    ):
+        answer = await response.json()
+        return answer["status"]["userInfo"] if response.status == 201 else response.status
+
+
+async def test_a_front_proxy_speaks_for_users(server: Server, paths: Paths) -> None:
+    """With its own certificate; nobody else's headers mean anything."""
+    proxy = client_tls(paths, paths, "front-proxy-client")
+    assert await whoami(server, proxy, SPOKEN) == {
+        "username": "ann",
+        "uid": "7",
+        "groups": ["devs", "system:authenticated"],
+        "extra": {"team/name": ["red"]},
+    }
+    # Its certificate alone makes it nobody, and certainly no user of that name.
+    assert await whoami(server, proxy, {}) == 401
+    assert await whoami(server, proxy, {"X-Remote-Group": "system:masters"}) == 401
+    admin = await whoami(server, client_tls(paths, paths), SPOKEN)
+    assert admin["username"] == "kubernetes-admin"
+    assert await whoami(server, client_tls(paths), SPOKEN) == 403
+
+
+async def test_a_front_proxy_of_another_name_is_refused(paths: Paths) -> None:
+    options = replace(options_of(paths), requestheader_allowed_names=("another",))
+    server = Server(options, open_memory_store())
+    await server.start()
+    try:
+        proxy = client_tls(paths, paths, "front-proxy-client")
+        assert await whoami(server, proxy, SPOKEN) == 401
+    finally:
+        await server.stop()
+
+
+async def test_extension_servers_are_told_whom_to_trust(server: Server, paths: Paths) -> None:
+    lookup = server.core.lookup
+    found = lookup.get("configmaps", "kube-system", "extension-apiserver-authentication")
+    assert found is not None
+    assert found["data"] == {
+        "client-ca-file": (paths.pki / "ca.crt").read_text(),
+        "requestheader-allowed-names": '["front-proxy-client"]',
+        "requestheader-client-ca-file": (paths.pki / "front-proxy-ca.crt").read_text(),
+        "requestheader-extra-headers-prefix": '["X-Remote-Extra-"]',
+        "requestheader-group-headers": '["X-Remote-Group"]',
+        "requestheader-uid-headers": '["X-Remote-Uid"]',
+        "requestheader-username-headers": '["X-Remote-User"]',
+    }
 
 
 async def test_expired_certificates_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from navarch.api.types.core_v1 import Container, Node, Pod, PodSpec
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.apiserver.contracts import Attributes, Decision, UserInfo
+from navarch.apiserver.contracts import Attributes, Decision, PeerCertificate, UserInfo
 from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.security import Security
 from navarch.apiserver.server import Server
@@ -29,7 +29,7 @@ class Nobody:
     """Everybody is anonymous."""
 
     async def authenticate(
-        self, headers: Mapping[str, str], peer_certificate: bytes | None
+        self, headers: Mapping[str, str], peer: PeerCertificate | None
     ) -> UserInfo | None:
         return None
 

@@ -60,12 +60,21 @@ class Attributes:
     label_selector: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """A client's certificate, which TLS has verified, and the root that it was verified to: that
+    of users or that of front proxies. `root` is empty when TLS no longer knows (a resumed session).
+    Both are DER."""
+
+    der: bytes
+    root: bytes = b""
+
+
 class Authenticator(Protocol):
     async def authenticate(
-        self, headers: Mapping[str, str], peer_certificate: bytes | None
+        self, headers: Mapping[str, str], peer: PeerCertificate | None
     ) -> UserInfo | None:
         """The user, None when the request carries no credentials this knows (anonymous).
-        `peer_certificate` is DER, verified by TLS against the client CA already.
         Raises ApiError 401 for credentials that are bad."""
         ...
 

@@ -34,6 +34,17 @@ class ServerOptions:
     kubelet_client_key: Path | None = None
     kubelet_ca: Path | None = None
     """Verifies the kubelets' serving certificates; without it they are not verified."""
+    requestheader_client_ca_file: Path | None = None
+    """Issues the certificates of front proxies, whose word on who the user is we take."""
+    requestheader_allowed_names: tuple[str, ...] = ()
+    """Common names of front proxies; none named: every certificate of their authority."""
+    requestheader_username_headers: tuple[str, ...] = ("X-Remote-User",)
+    requestheader_uid_headers: tuple[str, ...] = ("X-Remote-Uid",)
+    requestheader_group_headers: tuple[str, ...] = ("X-Remote-Group",)
+    requestheader_extra_headers_prefix: tuple[str, ...] = ("X-Remote-Extra-",)
+    proxy_client_cert_file: Path | None = None
+    """Shows extension API servers that it is us who speak for a user."""
+    proxy_client_key_file: Path | None = None
     service_cidr: str = "10.96.0.0/16"
     node_port_range: tuple[int, int] = (30000, 32767)
     anonymous_auth: bool = True

@@ -14,6 +14,7 @@ from navarch.apiserver.authentication import (
     AuthenticationOptions,
     build_authenticator,
 )
+from navarch.apiserver.authentication.front_proxy import RequestHeaders
 from navarch.apiserver.authorization import Authorization, build_authorizer
 from navarch.apiserver.contracts import (
     AdmissionPlugin,
@@ -52,6 +53,15 @@ def build_security(options: ServerOptions, registry: Registry, lookup: Lookup) -
             key_files=options.service_account_keys,
             issuers=(options.service_account_issuer,),
             audiences=options.api_audiences,
+            client_ca=options.client_ca,
+            requestheader_client_ca=options.requestheader_client_ca_file,
+            requestheader_allowed_names=options.requestheader_allowed_names,
+            request_headers=RequestHeaders(
+                options.requestheader_username_headers,
+                options.requestheader_uid_headers,
+                options.requestheader_group_headers,
+                options.requestheader_extra_headers_prefix,
+            ),
         ),
         lookup,
     )

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import ssl
 
+from navarch.apiserver.authentication.trust import TrustKeeper
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.connect.forward import Forwarder
 from navarch.apiserver.connect.nodes import Kubelets
@@ -154,7 +155,9 @@ class Server:
         """Make what every cluster has, and start the server's own steady work."""
         core, options = self.core, self.options
         await bootstrap(bootstrap_access(core.registry, core.lookup))
-        await make_own_objects(core.registry, core.lookup, options.client_ca)
+        await make_own_objects(core.registry, core.lookup)
+        trust = TrustKeeper(bootstrap_access(core.registry, core.lookup), options)
+        await trust.turn()
         addresses = AddressAllocator(core.registry, core.lookup, options.service_cidr)
         self._services = ServiceAllocator(addresses, PortAllocator(*options.node_port_range))
         core.lookup.subscribe("services", self._services.follow)
@@ -174,6 +177,7 @@ class Server:
             ("event expiry", EVENT_SECONDS, events.turn),
             ("the kubernetes service", REPAIR_SECONDS, own.repair),
             ("renewal of certificates", RENEWAL_SECONDS, self._renewal().turn),
+            ("trust of extension servers", REPAIR_SECONDS, trust.turn),
         ):
             task = asyncio.create_task(forever(name, seconds, turn), name=name)
             self._tasks.append(task)
@@ -224,9 +228,10 @@ def tls_context(options: ServerOptions) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(options.tls_cert, options.tls_key)
     context.set_alpn_protocols(["http/1.1"])
-    if options.client_ca is not None:
-        context.verify_mode = ssl.CERT_OPTIONAL
-        context.load_verify_locations(options.client_ca)
+    for authority in (options.client_ca, options.requestheader_client_ca_file):
+        if authority is not None:
+            context.verify_mode = ssl.CERT_OPTIONAL
+            context.load_verify_locations(authority)
     return context
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from navarch.api.errors import ApiError
@@ -54,11 +53,11 @@ def bootstrap_access(registry: Registry, lookup: Lookup) -> bootstrap.Access:
     return bootstrap.Access(lookup, create, replace, recreate)
 
 
-async def make_own_objects(registry: Registry, lookup: Lookup, client_ca: Path | None) -> None:
-    """Make the objects that belong to the API server itself and are missing: flow control, the
-    records of its own groups, and what extension servers authenticate clients by."""
+async def make_own_objects(registry: Registry, lookup: Lookup) -> None:
+    """Make the objects that belong to the API server itself and are missing: flow control and
+    the records of its own groups."""
     access = bootstrap_access(registry, lookup)
-    wanted = [*flow_objects(), *_api_services(), ("configmaps", _authentication_map(client_ca))]
+    wanted = [*flow_objects(), *_api_services()]
     missing = [
         (name, obj)
         for name, obj in wanted
@@ -113,13 +112,3 @@ def _api_services() -> Iterator[tuple[str, Object]]:
                     "spec": spec,
                 },
             )
-
-
-def _authentication_map(client_ca: Path | None) -> Object:
-    data = {"client-ca-file": client_ca.read_text()} if client_ca is not None else {}
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
-        "data": data,
-    }

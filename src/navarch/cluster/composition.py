@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from navarch import __version__
-from navarch.cluster import containerd
+from navarch.cluster import containerd, pki
 from navarch.cluster.profile import Paths, Profile, home, write_json
 from navarch.cluster.supervisor import Description, Spec
 
@@ -58,6 +58,10 @@ def apiserver_options(profile: Profile, paths: Paths) -> Options:
         "kubelet_client_cert": str(paths.pki / "kubelet-client.crt"),
         "kubelet_client_key": str(paths.pki / "kubelet-client.key"),
         "kubelet_ca": str(paths.pki / "ca.crt"),
+        "requestheader_client_ca_file": str(paths.pki / "front-proxy-ca.crt"),
+        "requestheader_allowed_names": [pki.FRONT_PROXY_CLIENT],
+        "proxy_client_cert_file": str(paths.pki / "front-proxy-client.crt"),
+        "proxy_client_key_file": str(paths.pki / "front-proxy-client.key"),
         "service_cidr": profile.service_cidr,
     }
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,8 +29,13 @@ if TYPE_CHECKING:
 AUTHORITY_LIFETIME = timedelta(days=3650)
 LIFETIME = timedelta(days=365)
 RENEW_BEFORE = timedelta(days=30)
+AUTHORITY = "ca"
+FRONT_PROXY_AUTHORITY = "front-proxy-ca"
+"""An authority of its own: whoever holds one of its certificates may speak for any user."""
 KUBELET_CLIENT = "kube-apiserver-kubelet-client"
 """The API server as kubelets know it. It has the rights of a role and no more."""
+FRONT_PROXY_CLIENT = "front-proxy-client"
+"""The API server as extension API servers know it."""
 CLOCK_SKEW = timedelta(minutes=5)
 
 
@@ -46,6 +51,7 @@ class Request:
     """Server authentication; otherwise client authentication. Never both."""
     names: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+    authority: str = AUTHORITY
 
 
 def requests(profile: Profile) -> list[Request]:
@@ -65,6 +71,7 @@ def requests(profile: Profile) -> list[Request]:
             addresses=("127.0.0.1", profile.host_address, profile.kubernetes_service_address),
         ),
         Request("pki/kubelet-client", KUBELET_CLIENT),
+        Request("pki/front-proxy-client", FRONT_PROXY_CLIENT, authority=FRONT_PROXY_AUTHORITY),
         Request("pki/admin", "kubernetes-admin", ("system:masters",)),
         Request("pki/controllers", "system:kube-controller-manager"),
         Request("pki/scheduler", "system:kube-scheduler"),
@@ -87,13 +94,6 @@ def requests(profile: Profile) -> list[Request]:
             Request(f"{directory}/proxy", "system:kube-proxy"),
         ]
     return found
-
-
-def due(
-    wanted: Collection[Request], index: Mapping[str, object], root: Path, now: datetime
-) -> list[Request]:
-    """The certificates to make: missing, soon expired, or wanted for something else now."""
-    return [request for request in wanted if not _is_good(request, index, root, now)]
 
 
 def _is_good(request: Request, index: Mapping[str, object], root: Path, now: datetime) -> bool:
@@ -126,29 +126,49 @@ def ensure(profile: Profile, paths: Paths, now: datetime | None = None) -> Renew
     now = now or datetime.now(UTC)
     index_path = paths.pki / "index.json"
     index = _read_index(index_path)
-    ends = str(index.get("authority", "1970-01-01T00:00:00+00:00"))
-    authority_files = [paths.pki / name for name in ("ca.crt", "ca.key", "sa.key", "sa.pub")]
-    authority_is_good = (
-        all(file.is_file() for file in authority_files)
-        and datetime.fromisoformat(ends) - LIFETIME > now
-    )
+    if "authority" in index:  # as an earlier version called it
+        index[AUTHORITY] = index.pop("authority")
+    authorities = {AUTHORITY: f"{profile.name}-ca", FRONT_PROXY_AUTHORITY: FRONT_PROXY_AUTHORITY}
+    worn = {name for name in authorities if not _is_good_authority(name, index, paths.pki, now)}
     wanted = requests(profile)
-    missing = wanted if not authority_is_good else due(wanted, index, paths.root, now)
+    kept = {path: entry for path, entry in index.items() if path not in worn}
+    missing = [
+        request
+        for request in wanted
+        if request.authority in worn or not _is_good(request, kept, paths.root, now)
+    ]
+    _ensure_token_key(paths.pki)
     if not missing:
         return Renewal(frozenset(), authority=False)
-    if not authority_is_good:
-        index = {"authority": (now + AUTHORITY_LIFETIME).isoformat()}
-        _make_authority(profile, paths.pki, now)
-    authority = _load_authority(paths.pki)
+    for name in worn:
+        _make_authority(paths.pki, name, authorities[name], now)
+        kept[name] = (now + AUTHORITY_LIFETIME).isoformat()
+    loaded = {name: _load_authority(paths.pki, name) for name in authorities}
     for request in missing:
-        _issue(authority, request, paths.root, now)
-        index[request.path] = {
+        _issue(loaded[request.authority], request, paths.root, now)
+        kept[request.path] = {
             "request": _comparable(request),
             "not_after": (now + LIFETIME).isoformat(),
         }
-    kept = {"authority"} | {request.path for request in wanted}
-    write_json(index_path, {key: value for key, value in index.items() if key in kept})
-    return Renewal(frozenset(request.path for request in missing), not authority_is_good)
+    known = set(authorities) | {request.path for request in wanted}
+    write_json(index_path, {key: value for key, value in kept.items() if key in known})
+    return Renewal(frozenset(request.path for request in missing), AUTHORITY in worn)
+
+
+def _is_good_authority(
+    name: str, index: Mapping[str, object], directory: Path, now: datetime
+) -> bool:
+    ends = str(index.get(name, "1970-01-01T00:00:00+00:00"))
+    files = [directory / f"{name}{suffix}" for suffix in (".crt", ".key")]
+    there = all(file.is_file() for file in files)
+    return there and datetime.fromisoformat(ends) - LIFETIME > now
+
+
+def issue(request: Request, paths: Paths, now: datetime | None = None) -> tuple[Path, Path]:
+    """A certificate besides those of the cluster's parts, from its authority, and its key."""
+    _issue(_load_authority(paths.pki), request, paths.root, now or datetime.now(UTC))
+    file = paths.root / request.path
+    return file.with_name(f"{file.name}.crt"), file.with_name(f"{file.name}.key")
 
 
 def _read_index(path: Path) -> dict[str, object]:
@@ -166,47 +186,52 @@ class _Authority:
     key: EllipticCurvePrivateKey
 
 
-def _make_authority(profile: Profile, directory: Path, now: datetime) -> None:
-    """A self-signed root, and the key pair that signs service-account tokens.
-
-    An authority that has expired is replaced with a new key; the token key is kept if it is
-    there, since tokens are judged by their own expiry and pods still hold them."""
+def _make_authority(directory: Path, name: str, common_name: str, now: datetime) -> None:
+    """A self-signed root with a new key; one that has expired is replaced."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
     key = ec.generate_private_key(ec.SECP256R1())
-    name = _name(f"{profile.name}-ca", ())
-    builder = _builder(name, name, now, AUTHORITY_LIFETIME).public_key(key.public_key())
+    subject = _name(common_name, ())
+    builder = _builder(subject, subject, now, AUTHORITY_LIFETIME).public_key(key.public_key())
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_key_usage(authority=True), critical=True)
     builder = builder.add_extension(
         x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
     )
     certificate = builder.sign(key, hashes.SHA256())
-    write_file(directory / "ca.key", _pem(key))
-    write_file(
-        directory / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM), mode=0o644
-    )
+    write_file(directory / f"{name}.key", _pem(key))
+    encoded = certificate.public_bytes(serialization.Encoding.PEM)
+    write_file(directory / f"{name}.crt", encoded, mode=0o644)
+
+
+def _ensure_token_key(directory: Path) -> None:
+    """The key pair that signs service-account tokens. It outlives the authorities, since tokens
+    are judged by their own expiry and pods still hold them."""
     if (directory / "sa.key").is_file() and (directory / "sa.pub").is_file():
         return
-    token_key = ec.generate_private_key(ec.SECP256R1())
-    public = token_key.public_key().public_bytes(
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     write_file(directory / "sa.pub", public, mode=0o644)
-    write_file(directory / "sa.key", _pem(token_key))
+    write_file(directory / "sa.key", _pem(key))
 
 
-def _load_authority(directory: Path) -> _Authority:
+def _load_authority(directory: Path, name: str) -> _Authority:
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    key = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), password=None)
+    path = directory / f"{name}.key"
+    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TypeError(f"{directory / 'ca.key'} is not an EC key")
-    certificate = x509.load_pem_x509_certificate((directory / "ca.crt").read_bytes())
+        raise TypeError(f"{path} is not an EC key")
+    certificate = x509.load_pem_x509_certificate((directory / f"{name}.crt").read_bytes())
     return _Authority(certificate, key)
 
 

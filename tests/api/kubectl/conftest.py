@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from navarch.apiserver.contracts import Authenticator, UserInfo
+from navarch.apiserver.contracts import Authenticator, PeerCertificate, UserInfo
 from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.server import Server
 from navarch.store.memory import open_memory_store
@@ -43,11 +43,11 @@ class Tokens:
         self._inner = inner
 
     async def authenticate(
-        self, headers: Mapping[str, str], peer_certificate: bytes | None
+        self, headers: Mapping[str, str], peer: PeerCertificate | None
     ) -> UserInfo | None:
         token = headers.get("Authorization", "").removeprefix("Bearer ")
         if not token.startswith("user:"):
-            return await self._inner.authenticate(headers, peer_certificate)
+            return await self._inner.authenticate(headers, peer)
         name = token.removeprefix("user:")
         groups = ("system:masters",) if name == "root" else ()
         return UserInfo(name, groups=(*groups, "system:authenticated"))

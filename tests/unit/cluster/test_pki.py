@@ -36,10 +36,9 @@ def purposes(found: x509.Certificate) -> list[x509.ObjectIdentifier]:
 
 def test_every_certificate_is_signed_and_has_one_purpose(paths: Paths) -> None:
     pki.ensure(PROFILE, paths, NOW)
-    authority = certificate(paths, "pki/ca")
     for request in pki.requests(PROFILE):
         found = certificate(paths, request.path)
-        found.verify_directly_issued_by(authority)
+        found.verify_directly_issued_by(certificate(paths, f"pki/{request.authority}"))
         expected = (
             ExtendedKeyUsageOID.SERVER_AUTH if request.server else ExtendedKeyUsageOID.CLIENT_AUTH
         )
@@ -54,6 +53,7 @@ def test_every_certificate_is_signed_and_has_one_purpose(paths: Paths) -> None:
         ("pki/admin", "kubernetes-admin", ["system:masters"]),
         ("pki/controllers", "system:kube-controller-manager", []),
         ("pki/scheduler", "system:kube-scheduler", []),
+        ("pki/front-proxy-client", "front-proxy-client", []),
         ("nodes/dev-m02/pki/kubelet", "system:node:dev-m02", ["system:nodes"]),
         ("nodes/dev/pki/proxy", "system:kube-proxy", []),
     ],
@@ -96,6 +96,18 @@ def test_a_certificate_near_its_end_is_renewed_and_the_authority_kept(paths: Pat
     assert not renewal.authority
     assert (paths.pki / "ca.crt").read_bytes() == authority
     assert certificate(paths, "pki/admin").not_valid_after_utc == later + pki.LIFETIME
+
+
+def test_the_front_proxy_authority_is_one_of_its_own(paths: Paths) -> None:
+    pki.ensure(PROFILE, paths, NOW)
+    assert (paths.pki / "front-proxy-ca.crt").read_bytes() != (paths.pki / "ca.crt").read_bytes()
+    with pytest.raises(ValueError, match="issuer"):
+        certificate(paths, "pki/front-proxy-client").verify_directly_issued_by(
+            certificate(paths, "pki/ca")
+        )
+    (paths.pki / "front-proxy-ca.key").unlink()
+    renewal = pki.ensure(PROFILE, paths, NOW)
+    assert renewal.made == {"pki/front-proxy-client"} and not renewal.authority
 
 
 def test_an_authority_near_its_end_takes_everything_with_it_but_the_token_key(

@@ -5,20 +5,27 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from navarch.api.errors import ApiError, unauthorized
+from navarch.apiserver.authentication.claims import with_standing
+from navarch.apiserver.authentication.front_proxy import (
+    Authorities,
+    FrontProxies,
+    RequestHeaders,
+)
 from navarch.apiserver.authentication.keys import KeyRing
 from navarch.apiserver.authentication.openid import jwks, openid_configuration
 from navarch.apiserver.authentication.token_request import TokenIssuer, TokenPolicy
 from navarch.apiserver.authentication.tokens import ServiceAccountTokens, TokenError
 from navarch.apiserver.authentication.x509 import CertificateUsers
-from navarch.apiserver.contracts import Lookup, UserInfo
+from navarch.apiserver.contracts import Lookup, PeerCertificate, UserInfo
 
 __all__ = ["Authentication", "AuthenticationOptions", "build_authenticator"]
 
+PeerUser = Callable[[Mapping[str, str], PeerCertificate], UserInfo | None]
 _WEBSOCKET_TOKEN = "base64url.bearer.authorization.k8s.io."
 
 
@@ -36,6 +43,10 @@ class AuthenticationOptions:
     jwks_uri: str = ""
     max_token_seconds: int = 0
     extend_pod_tokens: bool = True
+    client_ca: Path | None = None
+    requestheader_client_ca: Path | None = None
+    requestheader_allowed_names: tuple[str, ...] = ()
+    request_headers: RequestHeaders = field(default_factory=RequestHeaders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +59,23 @@ class Authentication:
     issuer: TokenIssuer
     openid_configuration: bytes
     jwks: bytes
+    front_proxies: FrontProxies | None = None
 
     async def authenticate(
-        self, headers: Mapping[str, str], peer_certificate: bytes | None
+        self, headers: Mapping[str, str], peer: PeerCertificate | None
     ) -> UserInfo | None:
+        """The first credential that names a user counts. One that is bad is no obstacle to
+        another that is good, but without that it is an error, and not nobody."""
         failure: ApiError | None = None
-        if peer_certificate is not None:
-            try:
-                user = self.certificates.user(peer_certificate)
-            except ApiError as error:
-                failure = error
-            else:
-                if user is not None:
-                    return user
+        if peer is not None:
+            for user_of in self._peer_users():
+                try:
+                    user = user_of(headers, peer)
+                except ApiError as error:
+                    failure = failure or error
+                else:
+                    if user is not None:
+                        return with_standing(user)
         token = bearer_token(headers)
         if token is not None:
             try:
@@ -70,6 +85,11 @@ class Authentication:
         if failure is not None:
             raise failure
         return None
+
+    def _peer_users(self) -> Iterator[PeerUser]:
+        if self.front_proxies is not None:
+            yield self.front_proxies.user
+        yield lambda _, peer: self.certificates.user(peer)
 
 
 def bearer_token(headers: Mapping[str, str]) -> str | None:
@@ -98,10 +118,20 @@ def build_authenticator(
     issuer = options.issuers[0]
     audiences = options.audiences or options.issuers
     policy = TokenPolicy(issuer, audiences, options.max_token_seconds, options.extend_pod_tokens)
+    front_proxies = users_authority = None
+    if options.requestheader_client_ca is not None:
+        front_proxies = FrontProxies(
+            Authorities(options.requestheader_client_ca.read_bytes()),
+            frozenset(options.requestheader_allowed_names),
+            options.request_headers,
+        )
+        users = options.client_ca.read_bytes() if options.client_ca is not None else b""
+        users_authority = Authorities(users)
     return Authentication(
-        CertificateUsers(now),
+        CertificateUsers(now, users_authority),
         ServiceAccountTokens(keys, options.issuers, audiences, lookup, now),
         TokenIssuer(keys, policy, lookup, now),
         openid_configuration(issuer, options.jwks_uri or f"{issuer}/openid/v1/jwks", keys),
         jwks(keys),
+        front_proxies,
     )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
+
+from navarch.apiserver.contracts import ANONYMOUS, UserInfo
 
 USER_PREFIX = "system:serviceaccount:"
 AUTHENTICATED = "system:authenticated"
+UNAUTHENTICATED = "system:unauthenticated"
 EXTRA_PREFIX = "authentication.kubernetes.io/"
 CREDENTIAL_ID = f"{EXTRA_PREFIX}credential-id"
 
@@ -52,3 +57,10 @@ def split_service_account(user: str) -> tuple[str, str] | None:
     if len(parts) != 4 or not user.startswith(USER_PREFIX) or not parts[2] or not parts[3]:
         return None
     return parts[2], parts[3]
+
+
+def with_standing(user: UserInfo) -> UserInfo:
+    """The user in the group `system:authenticated`, unless it is anonymous or says otherwise."""
+    if user.name == ANONYMOUS.name or not {AUTHENTICATED, UNAUTHENTICATED}.isdisjoint(user.groups):
+        return user
+    return replace(user, groups=(*user.groups, AUTHENTICATED))

@@ -17,10 +17,11 @@ from urllib.parse import unquote
 
 from navarch.api.errors import ApiError, bad_request
 from navarch.apiserver.authentication.claims import (
-    AUTHENTICATED,
     EXTRA_PREFIX,
+    UNAUTHENTICATED,
     service_account_groups,
     split_service_account,
+    with_standing,
 )
 from navarch.apiserver.authorization import forbidden_error, require
 from navarch.apiserver.authorization.combined import SYSTEM_MASTERS
@@ -28,7 +29,6 @@ from navarch.apiserver.authorization.node import NODE_USER_PREFIX, NODES_GROUP
 from navarch.apiserver.authorization.rules import quoted
 from navarch.apiserver.contracts import ANONYMOUS, Attributes, Authorizer, RequestInfo, UserInfo
 
-UNAUTHENTICATED = "system:unauthenticated"
 AUTHENTICATION_GROUP = "authentication.k8s.io"
 
 _EXTRA_HEADER = "impersonate-extra-"
@@ -146,7 +146,9 @@ def _check_user(
     if not (many and _passes(check, "userextras", "*", AUTHENTICATION_GROUP, subresource="*")):
         for key, value in values:
             check("userextras", value, AUTHENTICATION_GROUP, subresource=key)
-    return replace(wanted, groups=_with_standing(wanted.name, groups))
+    if wanted.name == ANONYMOUS.name and UNAUTHENTICATED not in groups:
+        groups = (*groups, UNAUTHENTICATED)
+    return with_standing(replace(wanted, groups=groups))
 
 
 def _passes(check: Callable[..., None], *args: str, **more: str) -> bool:
@@ -181,15 +183,6 @@ def _check_constrained_extent(verb: str, group: str, wanted: UserInfo, caller: U
             why = "impersonating the empty string value in extra is not allowed"
         if why:
             raise refuse("userextras", AUTHENTICATION_GROUP, "", why)
-
-
-def _with_standing(name: str, groups: tuple[str, ...]) -> tuple[str, ...]:
-    """The groups with `system:authenticated` or, for the anonymous user, its counterpart."""
-    if name == ANONYMOUS.name:
-        return groups if UNAUTHENTICATED in groups else (*groups, UNAUTHENTICATED)
-    if UNAUTHENTICATED in groups or AUTHENTICATED in groups:
-        return groups
-    return (*groups, AUTHENTICATED)
 
 
 def _node_name(user: str) -> str:

@@ -14,7 +14,8 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from navarch.api.errors import unauthorized
 from navarch.apiserver.authentication.claims import AUTHENTICATED, CREDENTIAL_ID
-from navarch.apiserver.contracts import UserInfo
+from navarch.apiserver.authentication.front_proxy import Authorities
+from navarch.apiserver.contracts import PeerCertificate, UserInfo
 
 USER_UID = ObjectIdentifier("1.3.6.1.4.1.57683.2")
 """A subject attribute that carries the user's uid."""
@@ -22,14 +23,20 @@ CACHE_LIMIT = 4096
 
 
 class CertificateUsers:
-    """Tells the user of a certificate."""
+    """Tells the user of a certificate. `authorities` are those of users, where TLS verifies by
+    others as well."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], authorities: Authorities | None = None) -> None:
         self._now = now
+        self._authorities = authorities
         self._known: dict[bytes, tuple[UserInfo | None, float, float]] = {}
 
-    def user(self, certificate: bytes) -> UserInfo | None:
-        """The user, None if none is named. Raises ApiError 401 when the certificate has expired."""
+    def user(self, peer: PeerCertificate) -> UserInfo | None:
+        """The user, None if none is named. Raises ApiError 401 when the certificate has expired or
+        is not a user's."""
+        if self._authorities is not None and not self._authorities.vouch_for(peer):
+            raise unauthorized()
+        certificate = peer.der
         known = self._known.get(certificate)
         if known is None:
             if len(self._known) >= CACHE_LIMIT:

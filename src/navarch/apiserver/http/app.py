@@ -25,7 +25,7 @@ from navarch.api.errors import (
 )
 from navarch.apiserver.authentication.impersonation import impersonate
 from navarch.apiserver.authorization import require
-from navarch.apiserver.contracts import ANONYMOUS, Attributes
+from navarch.apiserver.contracts import ANONYMOUS, Attributes, RequestInfo
 from navarch.apiserver.core import Core
 from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.metrics import RequestMetrics
@@ -59,7 +59,8 @@ class App:
 
     `paths`: non-resource paths, exact; `prefixes`: the same for everything below a path;
     `verbs`: by verb, for every stored resource; `subresources`: by (resource name or "*",
-    subresource, verb); `virtual`: kinds that are never stored, by (group, resource)."""
+    subresource, verb); `virtual`: kinds that are never stored, by (group, resource); `remote`:
+    whole group versions that other servers serve, by (group, version)."""
 
     def __init__(self, core: Core) -> None:
         self.core = core
@@ -68,6 +69,7 @@ class App:
         self.verbs: dict[str, ResourceHandler] = {}
         self.subresources: dict[tuple[str, str, str], ResourceHandler] = {}
         self.virtual: dict[tuple[str, str], VirtualHandler] = {}
+        self.remote: dict[tuple[str, str], PathHandler] = {}
         self.metrics = RequestMetrics()
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -119,9 +121,9 @@ class App:
             raise bad_request("HTTP before 1.0 is not spoken")
         if request.headers.get("Expect", "100-continue").lower() != "100-continue":
             raise ApiError(417, "", "the server meets no expectation but 100-continue")
-        certificate = self.core.connection_of(request).peer_certificate
+        peer = self.core.connection_of(request).peer
         security = self.core.secured
-        user = await security.authenticator.authenticate(request.headers, certificate)
+        user = await security.authenticator.authenticate(request.headers, peer)
         if user is None:
             if not self.core.options.anonymous_auth:
                 raise unauthorized()
@@ -171,6 +173,10 @@ class App:
 
     async def _dispatch(self, call: Call) -> web.StreamResponse:
         info = call.info
+        if self.remote:
+            remote = self.remote.get(_group_version(info))
+            if remote is not None:
+                return await remote(self.core, call)
         if not info.is_resource:
             return await self._dispatch_path(call)
         if call.target.is_malformed:
@@ -239,6 +245,16 @@ class App:
         if handler is None:
             return respond_not_found(call)
         return await handler(self.core, call)
+
+
+def _group_version(info: RequestInfo) -> tuple[str, str]:
+    """Which group version a path is below; ("", "") for none."""
+    if info.is_resource:
+        return info.group, info.version
+    segments = info.path.strip("/").split("/")
+    if segments[0] == "apis" and len(segments) == 3:
+        return segments[1], segments[2]
+    return ("", segments[1]) if segments[0] == "api" and len(segments) == 2 else ("", "")
 
 
 _ITEM_VERBS = frozenset({"get", "update", "patch", "delete"})

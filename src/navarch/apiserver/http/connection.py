@@ -18,6 +18,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
+from navarch.apiserver.contracts import PeerCertificate
+
 REQUEST_HEAD_SECONDS = 32.0
 IDLE_SECONDS = 180.0
 MAX_HEADER_BYTES = 1024 * 1024
@@ -31,11 +33,11 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class Connection(RequestHandler):
     """A connection and what is known about its peer."""
 
-    __slots__ = ("_head_timer", "_is_begun", "_refused", "on_lost", "peer_certificate")
+    __slots__ = ("_head_timer", "_is_begun", "_refused", "on_lost", "peer")
 
     def __init__(self, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
-        self.peer_certificate: bytes | None = None
+        self.peer: PeerCertificate | None = None
         self.on_lost: set[Callable[[], None]] = set()
         """Called once when the connection is gone."""
         self._head_timer: asyncio.TimerHandle | None = None
@@ -53,7 +55,7 @@ class Connection(RequestHandler):
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         if isinstance(tls, ssl.SSLObject):
-            self.peer_certificate = tls.getpeercert(binary_form=True)
+            self.peer = peer_of(tls)
         self._head_timer = self._loop.call_later(REQUEST_HEAD_SECONDS, self._head_late)
 
     def data_received(self, data: bytes) -> None:
@@ -119,6 +121,20 @@ class Connection(RequestHandler):
         elif status == 400:
             status = _status_of(self._refused)
         return Refusal(self.transport, status)
+
+
+def peer_of(tls: ssl.SSLObject) -> PeerCertificate | None:
+    """The certificate of the other side. The chain that it was verified by is public since Python
+    3.13, and there before."""
+    der = tls.getpeercert(binary_form=True)
+    if der is None:
+        return None
+    if hasattr(tls, "get_verified_chain"):
+        chain: list[bytes] = tls.get_verified_chain()
+    else:
+        found = tls._sslobj.get_verified_chain() or ()  # type: ignore[attr-defined]
+        chain = [ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in found]
+    return PeerCertificate(der, chain[-1] if chain else b"")
 
 
 class Refusal(web.Response):

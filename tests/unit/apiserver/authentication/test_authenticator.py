@@ -29,7 +29,7 @@ from navarch.apiserver.authentication import (
     build_authenticator,
 )
 from navarch.apiserver.authentication.keys import KeyRing, PrivateKey
-from navarch.apiserver.contracts import UserInfo
+from navarch.apiserver.contracts import PeerCertificate, UserInfo
 from navarch.apiserver.memory_lookup import MemoryLookup
 
 Names = list[tuple[ObjectIdentifier, str]]
@@ -82,33 +82,37 @@ async def test_a_certificate_names_user_and_groups(
             (ObjectIdentifier("1.3.6.1.4.1.57683.2"), "42"),
         ],
     )
-    user = await authentication.authenticate({"Authorization": "Bearer nonsense"}, der)
+    user = await authentication.authenticate(
+        {"Authorization": "Bearer nonsense"}, PeerCertificate(der)
+    )
     assert user is not None
     assert (user.name, user.uid) == ("alice", "42")
     assert user.groups == ("devs", "ops", "system:authenticated")
     [credential] = user.extra["authentication.kubernetes.io/credential-id"]
     assert credential.startswith("X509SHA256=")
-    assert await authentication.authenticate({}, der) is user
+    assert await authentication.authenticate({}, PeerCertificate(der)) is user
 
 
 async def test_a_nameless_certificate_is_no_credential(
     authentication: Authentication, ec_key: PrivateKey
 ) -> None:
     der = certificate(ec_key, [(NameOID.ORGANIZATION_NAME, "devs")])
-    assert await authentication.authenticate({}, der) is None
+    assert await authentication.authenticate({}, PeerCertificate(der)) is None
 
 
 async def test_an_expired_certificate_is_refused_on_its_old_connection(
     authentication: Authentication, ec_key: PrivateKey, clock: Any
 ) -> None:
     der = certificate(ec_key, [(NameOID.COMMON_NAME, "alice")])
-    assert await authentication.authenticate({}, der) is not None
+    assert await authentication.authenticate({}, PeerCertificate(der)) is not None
     token = token_of(authentication)
     clock.now += 3600 + 1
     with pytest.raises(ApiError) as raised:
-        await authentication.authenticate({}, der)
+        await authentication.authenticate({}, PeerCertificate(der))
     assert raised.value.status == 401
-    user = await authentication.authenticate({"Authorization": f"Bearer {token}"}, der)
+    user = await authentication.authenticate(
+        {"Authorization": f"Bearer {token}"}, PeerCertificate(der)
+    )
     assert user is not None
     assert user.name == "system:serviceaccount:ns:robot"
 
@@ -185,12 +189,12 @@ async def test_a_repeated_caller_is_quick(
     der = certificate(ec_key, [(NameOID.COMMON_NAME, "alice")])
     headers = {"Authorization": f"Bearer {token_of(authentication)}"}
 
-    async def timed(peer: bytes | None) -> float:
+    async def timed(peer: PeerCertificate | None) -> float:
         start = time.perf_counter()
         for _ in range(300):
             user = await authentication.authenticate(headers, peer)
         assert isinstance(user, UserInfo)
         return (time.perf_counter() - start) / 300
 
-    assert min([await timed(der) for _ in range(5)]) < 20e-6
+    assert min([await timed(PeerCertificate(der)) for _ in range(5)]) < 20e-6
     assert min([await timed(None) for _ in range(5)]) < 20e-6
