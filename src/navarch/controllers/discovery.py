@@ -21,8 +21,13 @@ class _Kind(msgspec.Struct):
     kind: str = ""
 
 
+class _Subresource(msgspec.Struct):
+    subresource: str
+
+
 class _Resource(msgspec.Struct):
     resource: str
+    subresources: list[_Subresource] = []
     responseKind: _Kind | None = None
     scope: str = "Namespaced"
     verbs: list[str] = []
@@ -60,6 +65,7 @@ class ApiResource:
     kind: str
     is_namespaced: bool
     verbs: frozenset[str]
+    subresources: frozenset[str] = frozenset()
 
     @property
     def api_version(self) -> str:
@@ -101,8 +107,15 @@ def preferred(groups: Iterable[_Group]) -> Discovered:
                 seen.add(row.resource)
                 kind = row.responseKind.kind if row.responseKind is not None else ""
                 is_namespaced = row.scope == "Namespaced"
-                verbs = frozenset(row.verbs)
                 resources.append(
-                    ApiResource(name, version.version, row.resource, kind, is_namespaced, verbs)
+                    ApiResource(
+                        name,
+                        version.version,
+                        row.resource,
+                        kind,
+                        is_namespaced,
+                        frozenset(row.verbs),
+                        frozenset(each.subresource for each in row.subresources),
+                    )
                 )
     return Discovered(resources, missing, {(r.group, r.kind): r for r in resources})

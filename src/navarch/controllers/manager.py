@@ -106,6 +106,7 @@ CONTROLLERS: Mapping[str, Registered] = {
     "garbagecollector": Registered("garbage_collector", "GarbageCollector"),
     "job": Registered("job", "JobController"),
     "ttl-after-finished": Registered("ttl_after_finished", "TtlAfterFinishedController"),
+    "disruption": Registered("disruption", "DisruptionController"),
     "resourcequota": Registered("resourcequota", "ResourceQuotaController"),
     "podgc": Registered(
         "pod_gc",

@@ -174,6 +174,7 @@ def delete_context(call: Call, options: DeleteOptions) -> WriteContext:
         dry_run=options.dry_run,
         options=as_object,
         warnings=call.warnings,
+        trail=call.trail,
     )
 
 
@@ -237,7 +238,7 @@ class Deletion:
         async def attempt(entry: Entry) -> tuple[bool, Object]:
             nonlocal is_admitted
             obj = resource.decode(entry)
-            self._check_preconditions(obj)
+            self.check_preconditions(obj)
             if not is_admitted:
                 request = self.registry.admission(resource, "DELETE", None, obj, self.context)
                 await self.registry.admit(request)
@@ -246,7 +247,8 @@ class Deletion:
 
         return await self.registry.retried(resource, (namespace, name), attempt)
 
-    def _check_preconditions(self, obj: Object) -> None:
+    def check_preconditions(self, obj: Object) -> None:
+        """Raises 409 when the object is not the one, or not in the version, that is meant."""
         metadata, kind = obj["metadata"], self.resource.kind
         for label, wanted, actual in (
             ("UID", self.options.uid, metadata.get("uid", "")),
