@@ -1,8 +1,8 @@
 """Regular expressions that users bring: RE2, as upstream's Go has it.
 
 Whoever may define a custom resource or a policy writes patterns that the API server runs on other
-people's values, so the engine must take time linear in the text. RE2 never backtracks; it has no back
-references and no look-around. The texts of errors are Go's.
+people's values, so the engine must take time linear in the text. RE2 never backtracks; it has no
+back references and no look-around. The texts of errors are Go's.
 """
 
 from __future__ import annotations

@@ -1,0 +1,147 @@
+"""Named formats: `format.dns1123Label().validate(s)` says what is wrong with a text."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from navarch.api import names
+from navarch.api.cel.costs import REGEX, TRAVERSAL, CallEstimate, scaled
+from navarch.api.cel.functions import CostNode, Library, function, member, overload
+from navarch.api.cel.library.go_url import UrlError, check_request_uri
+from navarch.api.cel.types import STRING, list_of, object_type, optional_of
+from navarch.api.cel.values import NONE, OpaqueValue, Optional
+from navarch.api.times import TimeError, parse_time
+
+FORMAT = object_type("kubernetes.NamedFormat", {})
+
+Rule = Callable[[str], list[str]]
+_UUID_SIZE, _TIME_SIZE, _URL_SIZE, _BASE64_SIZE = 70, 71, 1103, 84
+MAX_REGEX_SIZE = 128
+
+_HEX = "[0-9a-fA-F]"
+_UUID = re.compile(f"{_HEX}{{8}}-?{_HEX}{{4}}-?{_HEX}{{4}}-?{_HEX}{{4}}-?{_HEX}{{12}}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+class FormatValue(OpaqueValue):
+    """A format. `size` is about how long its regular expression is; costs are computed from it."""
+
+    cel_type = FORMAT
+
+    def __init__(self, name: str, rule: Rule, size: int) -> None:
+        self.name = name
+        self.rule = rule
+        self.size = size
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FormatValue) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+def _uri(text: str) -> list[str]:
+    try:
+        check_request_uri(text)
+    except UrlError as error:
+        return [str(error)]
+    return []
+
+
+def _unless(test: Callable[[str], bool], problem: str) -> Rule:
+    return lambda text: [] if test(text) else [problem]
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text.translate({0x0A: None, 0x0D: None}), validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return True
+
+
+def _is_time(text: str) -> bool:
+    try:
+        parse_time(text)
+    except TimeError:
+        return False
+    return True
+
+
+def _is_date(text: str) -> bool:
+    return _DATE.fullmatch(text) is not None and _is_time(f"{text}T00:00:00Z")
+
+
+_LABEL, _SUBDOMAIN, _OLD_LABEL = names.dns1123_label, names.dns1123_subdomain, names.dns1035_label
+
+FORMATS = {
+    "dns1123Label": FormatValue("DNS1123Label", _LABEL, 30),
+    "dns1123Subdomain": FormatValue("DNS1123Subdomain", _SUBDOMAIN, 60),
+    "dns1035Label": FormatValue("DNS1035Label", _OLD_LABEL, 30),
+    "qualifiedName": FormatValue("QualifiedName", names.qualified_name, 60),
+    "dns1123LabelPrefix": FormatValue("DNS1123LabelPrefix", names.as_prefix(_LABEL), 30),
+    "dns1123SubdomainPrefix": FormatValue(
+        "DNS1123SubdomainPrefix", names.as_prefix(_SUBDOMAIN), 60
+    ),
+    "dns1035LabelPrefix": FormatValue("DNS1035LabelPrefix", names.as_prefix(_OLD_LABEL), 30),
+    "labelValue": FormatValue("LabelValue", names.label_value, 40),
+    "uri": FormatValue("URI", _uri, _URL_SIZE),
+    "uuid": FormatValue(
+        "uuid",
+        _unless(lambda text: bool(_UUID.fullmatch(text)), "does not match the UUID format"),
+        _UUID_SIZE,
+    ),
+    "byte": FormatValue("byte", _unless(_is_base64, "invalid base64"), _BASE64_SIZE),
+    "date": FormatValue("date", _unless(_is_date, "invalid date"), _TIME_SIZE),
+    "datetime": FormatValue("datetime", _unless(_is_time, "invalid datetime"), _TIME_SIZE),
+}
+
+
+def validate(format: FormatValue, text: str) -> Optional:
+    problems = format.rule(text)
+    return Optional(problems) if problems else NONE
+
+
+def named(name: str) -> Optional:
+    found = FORMATS.get(name)
+    return NONE if found is None else Optional(found)
+
+
+def _cost(arguments: Sequence[Any], result: Any) -> int:
+    """As a match against the format's regular expression."""
+    text = scaled(len(arguments[1]) + 1, TRAVERSAL)
+    return text * scaled(arguments[0].size, REGEX)
+
+
+def _estimate(nodes: Sequence[CostNode]) -> CallEstimate:
+    return CallEstimate(nodes[1].size.scaled(TRAVERSAL).scaled(MAX_REGEX_SIZE * REGEX))
+
+
+NAMED_FORMATS = Library(
+    name="kubernetes.format",
+    since=(1, 31),
+    functions=(
+        *(
+            function(
+                f"format.{name}", overload(f"format.{name}", (), FORMAT, lambda value=value: value)
+            )
+            for name, value in FORMATS.items()
+        ),
+        function("format.named", overload("format-named", (STRING,), optional_of(FORMAT), named)),
+        member(
+            "validate",
+            overload(
+                "format-validate",
+                (FORMAT, STRING),
+                optional_of(list_of(STRING)),
+                validate,
+                _cost,
+                _estimate,
+            ),
+        ),
+    ),
+)
