@@ -103,6 +103,20 @@ class Lookup(Protocol):
         ...
 
 
+class Trail(Protocol):
+    """What the audit record of one request is told. A request that no audit rule is about has
+    none."""
+
+    def annotate(self, key: str, value: str, *, level: str = "Metadata") -> None:
+        """Add an annotation (`podsecurity.example/verdict`) if the record is of `level` or more.
+        The first value of a key stays."""
+        ...
+
+    def request_object(self, obj: Any) -> None:
+        """The object in the request's body, decoded."""
+        ...
+
+
 @dataclass(slots=True)
 class AdmissionRequest:
     """One write on its way to the store. Mutating plug-ins change `obj` in place."""
@@ -119,6 +133,21 @@ class AdmissionRequest:
     """CreateOptions, UpdateOptions, ... as given by the client."""
     warnings: list[str] = field(default_factory=list)
     """Texts for `Warning` headers; plug-ins append."""
+    is_name_generated: bool = False
+    """The object asked for a name made of its generateName, and has it already."""
+    is_second_round: bool = False
+    """Mutating plug-ins are asked again, because one of them let an outsider change the object."""
+    is_rewritten: bool = False
+    """Set by a plug-in through which outsiders have changed the object: what the server sees to
+    before admission is seen to again, and all mutating plug-ins are asked a second time."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What a plug-in, by its name, remembers between the rounds and phases of one request."""
+    trail: Trail | None = None
+
+    def annotate(self, key: str, value: str, *, level: str = "Metadata") -> None:
+        """Leave an annotation in the request's audit record, if there is one."""
+        if self.trail is not None:
+            self.trail.annotate(key, value, level=level)
 
 
 class AdmissionPlugin(Protocol):

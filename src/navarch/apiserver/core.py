@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from aiohttp.web import BaseRequest
 
+from navarch.apiserver.audit.auditor import Auditor
 from navarch.apiserver.http.connection import Connection
 from navarch.apiserver.http.flow_marks import FlowMarks
 from navarch.apiserver.hub.cache import Cache
@@ -37,6 +38,7 @@ class Core:
         self.catalog.on_change(self.lookup.forget)
         self.security: Security | None = None
         self.flow_marks: FlowMarks | None = None
+        self.auditor: Auditor | None = None
 
     def _cache_of(self, name: str) -> Cache | None:
         resource = self.catalog.by_name(name)

@@ -45,6 +45,19 @@ class ServerOptions:
     proxy_client_cert_file: Path | None = None
     """Shows extension API servers that it is us who speak for a user."""
     proxy_client_key_file: Path | None = None
+    audit_policy_file: Path | None = None
+    """Which requests leave a record in the audit log (audit.k8s.io/v1 Policy)."""
+    audit_log_path: str = ""
+    """"-" is standard output."""
+    audit_log_maxsize: int = 100
+    """Megabytes."""
+    audit_log_maxbackup: int = 100
+    audit_log_maxage: int = 366
+    """Days."""
+    audit_log_compress: bool = False
+    audit_log_mode: str = "blocking"
+    """batch, blocking or blocking-strict."""
+    audit_log_batch_buffer_size: int = 10_000
     service_cidr: str = "10.96.0.0/16"
     node_port_range: tuple[int, int] = (30000, 32767)
     anonymous_auth: bool = True

@@ -107,7 +107,7 @@ class PodStreams:
         info = call.info
         pod = resource.decode(core.registry.get(resource, info.namespace, info.name))
         obj = {"kind": kind, "apiVersion": "v1", **options}
-        context = WriteContext(info=info, user=call.user, warnings=call.warnings)
+        context = WriteContext(info=info, user=call.user, warnings=call.warnings, trail=call.trail)
         request = core.registry.admission(resource, "CONNECT", obj, None, context, kind)
         await core.registry.admit(request)
         if kind != "PodPortForwardOptions":

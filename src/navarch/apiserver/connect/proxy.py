@@ -62,7 +62,9 @@ class Proxy:
         async def handle(core: Core, call: Call, resource: Resource) -> web.StreamResponse:
             kind = f"{resource.kind.kind}ProxyOptions"
             obj = {"kind": kind, "apiVersion": "v1", "path": call.target.rest or ""}
-            context = WriteContext(info=call.info, user=call.user, warnings=call.warnings)
+            context = WriteContext(
+                info=call.info, user=call.user, warnings=call.warnings, trail=call.trail
+            )
             request = core.registry.admission(resource, "CONNECT", obj, None, context, kind)
             await core.registry.admit(request)
             backend = locate(core, call)

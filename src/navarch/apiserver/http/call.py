@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp.web import BaseRequest
 
+from navarch.apiserver.audit.trail import AuditTrail
 from navarch.apiserver.contracts import ANONYMOUS, RequestInfo, UserInfo
 from navarch.apiserver.http.negotiation import PLAIN, Representation
 from navarch.apiserver.http.request_info import Target, query_flag
@@ -19,6 +20,7 @@ class Call:
         "representation",
         "request",
         "target",
+        "trail",
         "user",
         "warnings",
     )
@@ -33,6 +35,8 @@ class Call:
         self.warnings: list[str] = []
         self.flow_marks: tuple[str, str] = ("", "")
         """UIDs of the flow schema and the priority level."""
+        self.trail: AuditTrail | None = None
+        """The audit record, None when no rule wants one."""
 
     def parameter(self, name: str) -> str:
         """The first value of a query parameter, "" when it is absent."""

@@ -47,6 +47,8 @@ def warning_header(text: str) -> str:
 def respond_bytes(call: Call, body: bytes, status: int = 200) -> Response:
     """Encoded JSON in the representation that was negotiated (JSON or YAML)."""
     headers = base_headers(call)
+    if call.trail is not None:
+        call.trail.response_object(body)
     if call.representation.media_type == YAML:
         headers["Content-Type"] = YAML
         return Response(body=to_yaml(_decode(body)), status=status, headers=headers)
@@ -62,6 +64,8 @@ def respond_bytes(call: Call, body: bytes, status: int = 200) -> Response:
 
 def respond_object(call: Call, obj: Object, status: int = 200) -> Response:
     """A decoded object or list."""
+    if call.trail is not None and obj.get("kind") == "Status":
+        call.trail.response_status(obj)
     return respond_bytes(call, _encode(obj), status)
 
 
@@ -81,6 +85,8 @@ def respond_error(call: Call, error: ApiError) -> Response:
     """A failure as a Status; always JSON unless YAML was asked for and can be given."""
     headers = base_headers(call)
     body = _encode(error.to_status())
+    if call.trail is not None:
+        call.trail.response_status(error.to_status())
     if call.representation.media_type == YAML:
         headers["Content-Type"] = YAML
         body = to_yaml(error.to_status())

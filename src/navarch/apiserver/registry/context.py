@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from navarch.apiserver.contracts import RequestInfo, UserInfo
+from navarch.apiserver.contracts import RequestInfo, Trail, UserInfo
 
 Object = dict[str, Any]
 
 SYSTEM = UserInfo("system:apiserver", groups=("system:masters", "system:authenticated"))
 """The server itself, when it makes objects of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """An object written through another kind that shows a part of it (a Scale): admission sees that
+    kind alone. `take` puts what admission made of it back into the object."""
+
+    kind: str
+    show: Callable[[Object], Object]
+    take: Callable[[Object, Object], Object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +37,9 @@ class WriteContext:
     """Server-side apply, which has booked its fields itself."""
     options: Object = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    is_name_generated: bool = False
+    face: Face | None = None
+    trail: Trail | None = None
 
     def warn(self, text: str) -> None:
         if text not in self.warnings:

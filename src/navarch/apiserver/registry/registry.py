@@ -425,6 +425,7 @@ class Registry:
             dry_run=context.dry_run,
             options=context.options,
             warnings=context.warnings,
+            trail=context.trail,
         )
 
     async def _mutate(self, resource: Resource, request: AdmissionRequest) -> Object:

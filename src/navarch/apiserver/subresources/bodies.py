@@ -36,5 +36,7 @@ async def read_kind(call: Call, kind: HasKind, verb_options: str) -> tuple[Objec
     else:
         decoded = decode_object(kind, body, media_type, validation)
     obj = accept(decoded, context)
+    if context.trail is not None:
+        context.trail.request_object(obj)
     apply_defaults(kind, obj)
     return obj, context

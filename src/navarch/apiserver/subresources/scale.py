@@ -154,6 +154,8 @@ async def patch_scale(core: Core, call: Call, resource: Resource) -> StreamRespo
     if media_type not in (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH):
         raise unsupported_media_type(", ".join((JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH)))
     value, problems = parse_document(await read_body(call.request), JSON)
+    if call.trail is not None:
+        call.trail.request_patch(value)
     for text in problems:
         context.warn(text)
     validation = FieldValidation(options.field_validation)

@@ -69,8 +69,12 @@ async def read_options(call: Call) -> DeleteOptions:
     if body.strip():
         media_type = effective_type(object_type(request), body)
         if media_type == PROTOBUF:
-            return options_from_body(decode_protobuf(_DELETE_OPTIONS, body))
-        return options_from_body(parse_document(body, media_type)[0])
+            value: Any = decode_protobuf(_DELETE_OPTIONS, body)
+        else:
+            value = parse_document(body, media_type)[0]
+        if call.trail is not None:
+            call.trail.request_patch(value)
+        return options_from_body(value)
     if not call.target.query:
         return _NO_OPTIONS
     grace = call.parameter("gracePeriodSeconds")

@@ -55,6 +55,8 @@ async def patch(
         written = await apply(core, call, resource, body, (context, options), subresource)
         return respond_written(call, resource, written, 201 if written.created else 200)
     value, problems = parse_document(body, JSON)
+    if call.trail is not None:
+        call.trail.request_patch(value)
     report(problems, resource, options, context)
     transform = patch_transform(resource, media_type, value, options, context)
     key = (call.info.namespace if resource.kind.namespaced else "", call.info.name)
@@ -156,6 +158,8 @@ async def apply(
     """Server-side apply: the body is what one manager wants of the object."""
     context, options = how
     config, problems = parse_document(body, "application/yaml")
+    if call.trail is not None:
+        call.trail.request_patch(config)
     report(problems, resource, options, context)
     _check_configuration(call, resource, config)
     context = replace(context, is_apply=True)

@@ -132,7 +132,8 @@ async def _respond_list(call: Call, resource: Resource, head: bytes, page: Page)
         size += len(entries) * (len(item_head) + 1) - bool(entries)
         pieces = _join(tails, item_head)
     is_plain = call.representation.media_type == JSON and not call.wants_indent
-    if size < STREAM_THRESHOLD or not is_plain or accepts_gzip(call):
+    is_recorded = call.trail is not None and call.trail.wants_response
+    if size < STREAM_THRESHOLD or not is_plain or is_recorded or accepts_gzip(call):
         return respond_bytes(call, b"".join((head, *pieces, b"]}")))
     headers = base_headers(call)
     headers["Content-Type"] = JSON

@@ -81,6 +81,8 @@ async def _start(call: Call) -> StreamResponse:
     headers["Content-Type"] = JSON
     response = StreamResponse(headers=headers)
     response.enable_chunked_encoding()
+    if call.trail is not None:
+        call.trail.started(200)
     writer = await response.prepare(call.request)
     assert writer is not None
     writer.send_headers()

@@ -38,6 +38,7 @@ def context_of(call: Call, options: WriteOptions, kind: str) -> WriteContext:
         dry_run=options.dry_run,
         options=as_object,
         warnings=call.warnings,
+        trail=call.trail,
     )
 
 

@@ -23,7 +23,10 @@ async def read_object(
     body = await read_body(call.request)
     validation = FieldValidation(options.field_validation)
     decoded = resource.shape.decode(body, effective_type(media_type, body), validation)
-    return accept(decoded, context)
+    obj = accept(decoded, context)
+    if context.trail is not None:
+        context.trail.request_object(obj)
+    return obj
 
 
 def accept(decoded: tuple[Object, list[str]], context: WriteContext) -> Object:
