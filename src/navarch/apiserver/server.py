@@ -6,6 +6,8 @@ import asyncio
 import logging
 import ssl
 
+from navarch.apiserver.aggregation.aggregator import Aggregator
+from navarch.apiserver.audit.auditor import build_auditor
 from navarch.apiserver.authentication.trust import TrustKeeper
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.connect.forward import Forwarder
@@ -14,7 +16,7 @@ from navarch.apiserver.connect.pods import PodStreams
 from navarch.apiserver.connect.proxy import Proxy
 from navarch.apiserver.core import Core
 from navarch.apiserver.crd.controller import CustomResources
-from navarch.apiserver.discovery.documents import Documents
+from navarch.apiserver.discovery.documents import Documents, Registrations
 from navarch.apiserver.discovery.handlers import add_discovery
 from navarch.apiserver.http.app import App
 from navarch.apiserver.http.connection import FrontServer
@@ -107,8 +109,10 @@ class Server:
         self.health.add_to(app)
         app.paths["/version"] = app.paths["/version/"] = version
         app.paths["/metrics"] = metrics_handler(app)
-        add_discovery(app, Documents(self.core.catalog))
-        add_openapi(app, OpenApi(self.core.catalog))
+        registered, openapi = Registrations(), OpenApi(self.core.catalog)
+        add_discovery(app, Documents(self.core.catalog, registered))
+        add_openapi(app, openapi)
+        self._aggregator = Aggregator(app, self._forwarder, registered, openapi)
         app.paths["/"] = index_handler(app)
 
     async def start(self) -> None:
@@ -123,10 +127,15 @@ class Server:
     async def _start(self) -> None:
         core = self.core
         await core.hub.start()
-        security = self._security or build_security(self.options, core.registry, core.lookup)
+        security = self._security or build_security(
+            self.options, core.registry, core.lookup, core.webhooks
+        )
         core.security = security
         core.registry.plugins = security.plugins
         core.flow_marks = FlowMarks(core.lookup)
+        core.auditor = build_auditor(self.options)
+        if core.auditor is not None:
+            await core.auditor.backend.start()
         await self._listen()
         await self._prepare()
         for listener in self._listeners:
@@ -165,6 +174,8 @@ class Server:
         custom = CustomResources(core)
         await custom.start()
         self._tasks.append(asyncio.create_task(custom.run(), name="custom resources"))
+        await self._aggregator.start()
+        self._tasks.append(asyncio.create_task(self._aggregator.run(), name="aggregation"))
         own = KubernetesService(
             core.registry, core.lookup, addresses, (options.advertised, self.port)
         )
@@ -189,14 +200,17 @@ class Server:
             options.tls_key,
             options.kubelet_client_cert,
             options.kubelet_client_key,
+            options.proxy_client_cert_file,
+            options.proxy_client_key_file,
         )
         return CertificateRenewal([path for path in files if path is not None], self._renew)
 
     def _renew(self) -> None:
-        """Renewed certificates: ours for clients, ours for kubelets."""
+        """Renewed certificates: ours for clients, for kubelets and for extension servers."""
         if self._tls is not None and self.options.tls_cert is not None:
             self._tls.load_cert_chain(self.options.tls_cert, self.options.tls_key)
         self._kubelets.forget_tls()
+        self._aggregator.extensions.forget_tls()
 
     async def _tick(self) -> None:
         self.core.hub.tick()
@@ -214,8 +228,11 @@ class Server:
         if self._front is not None:
             await self._front.shutdown(STOP_SECONDS)
         await self._forwarder.close()
+        await self.core.webhooks.close()
         if self._services is not None:
             await self._services.close()
+        if self.core.auditor is not None:
+            await self.core.auditor.backend.close()
         await self.core.hub.stop()
         await self.store.close()
 

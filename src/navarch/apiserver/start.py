@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 from navarch.api.errors import ApiError
-from navarch.api.kinds import GROUPS
 from navarch.apiserver import bootstrap
 from navarch.apiserver.contracts import Lookup
 from navarch.apiserver.flow_objects import SCHEMAS, flow_objects, found_condition
@@ -17,8 +15,6 @@ from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.security import system_context
 
 Object = dict[str, Any]
-
-API_SERVICES = "apiservices.apiregistration.k8s.io"
 
 
 def bootstrap_access(registry: Registry, lookup: Lookup) -> bootstrap.Access:
@@ -57,7 +53,7 @@ async def make_own_objects(registry: Registry, lookup: Lookup) -> None:
     """Make the objects that belong to the API server itself and are missing: flow control and
     the records of its own groups."""
     access = bootstrap_access(registry, lookup)
-    wanted = [*flow_objects(), *_api_services()]
+    wanted = [*flow_objects()]
     missing = [
         (name, obj)
         for name, obj in wanted
@@ -88,27 +84,3 @@ async def _set_status(registry: Registry, name: str, obj: Object, status: Object
         current["status"] = status
 
     await registry.modify(resource, ("", obj["metadata"]["name"]), change)
-
-
-def _api_services() -> Iterator[tuple[str, Object]]:
-    """One APIService for each group and version that is built in."""
-    for group in GROUPS:
-        for version, priority in group.versions.items():
-            spec: Object = {
-                "version": version,
-                "groupPriorityMinimum": group.priority,
-                "versionPriority": priority,
-            }
-            if group.name:
-                spec["group"] = group.name
-            label = {"kube-aggregator.kubernetes.io/automanaged": "onstart"}
-            metadata = {"name": f"{version}.{group.name}", "labels": label}
-            yield (
-                API_SERVICES,
-                {
-                    "apiVersion": "apiregistration.k8s.io/v1",
-                    "kind": "APIService",
-                    "metadata": metadata,
-                    "spec": spec,
-                },
-            )

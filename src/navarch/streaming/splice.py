@@ -96,16 +96,21 @@ def response_head(status: int, reason: str, headers: list[tuple[str, str]]) -> b
 
 
 async def open_upgrade(
-    address: tuple[str, int],
+    address: tuple[str, int] | tuple[str, int, str],
     method: str,
     target: str,
     headers: Mapping[str, str],
     tls: ssl.SSLContext | None = None,
 ) -> Upgraded:
-    """Connect to `address`, ask for an upgrade and read the answer's head.
+    """Connect to `address` (host, port, and the name in the certificate when that is not the host),
+    ask for an upgrade and read the answer's head.
 
     Raises OSError when there is no connection, UpgradeFailed for an answer that is not HTTP."""
-    reader, writer = await asyncio.open_connection(*address, ssl=tls, limit=MAX_HEAD)
+    host, port, *names = address
+    name = names[0] if names and names[0] and tls is not None else None
+    reader, writer = await asyncio.open_connection(
+        host, port, ssl=tls, server_hostname=name, limit=MAX_HEAD
+    )
     try:
         lines = [f"{method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
@@ -119,7 +124,7 @@ async def open_upgrade(
         return Upgraded(int(code), "".join(reason), parsed, Connection(reader, writer))
     except (ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
         writer.close()
-        raise UpgradeFailed(f"no HTTP answer from {address[0]}:{address[1]}") from error
+        raise UpgradeFailed(f"no HTTP answer from {host}:{port}") from error
     except BaseException:
         writer.close()
         raise

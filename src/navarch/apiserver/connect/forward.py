@@ -15,6 +15,7 @@ from multidict import CIMultiDict
 
 from navarch.api.errors import ApiError, service_unavailable
 from navarch.apiserver.connect.nodes import Backend
+from navarch.apiserver.core import Core
 from navarch.apiserver.http.call import Call
 from navarch.streaming import splice
 
@@ -36,7 +37,11 @@ HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-_NEVER_FORWARDED = frozenset({"authorization", "host", "content-length"})
+_NEVER_FORWARDED = frozenset(
+    {"authorization", "host", "content-length", "x-remote-user", "x-remote-uid", "x-remote-group"}
+)
+_NEVER_PREFIXES = ("impersonate-", "x-remote-extra-")
+"""Of headers: a backend that trusts our certificate would take the client's word for ours."""
 _TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 
 
@@ -51,7 +56,7 @@ def forwarded_headers(request: web.BaseRequest) -> CIMultiDict[str]:
     headers: CIMultiDict[str] = CIMultiDict()
     for name, value in request.headers.items():
         lower = name.lower()
-        if lower in HOP_BY_HOP or lower in _NEVER_FORWARDED or lower.startswith("impersonate-"):
+        if lower in HOP_BY_HOP or lower in _NEVER_FORWARDED or lower.startswith(_NEVER_PREFIXES):
             continue
         if lower == "sec-websocket-protocol":
             kept = [each for each in value.split(",") if _TOKEN_PROTOCOL not in each]
@@ -71,10 +76,18 @@ def unreachable(error: BaseException) -> ApiError:
     return service_unavailable(f"error trying to reach service: {error or type(error).__name__}")
 
 
-async def upgrade(call: Call, backend: Backend, target: str) -> web.StreamResponse:
-    """Ask the backend for the upgrade; pipe bytes if it says 101, else relay what it says."""
+async def upgrade(
+    call: Call,
+    backend: Backend,
+    target: str,
+    extra: Callable[[CIMultiDict[str]], None] | None = None,
+) -> web.StreamResponse:
+    """Ask the backend for the upgrade; pipe bytes if it says 101, else relay what it says. `extra`
+    adds headers."""
     request = call.request
     headers = forwarded_headers(request)
+    if extra is not None:
+        extra(headers)
     headers["Host"] = backend.authority
     headers["Connection"] = "Upgrade"
     headers["Upgrade"] = request.headers.get("Upgrade", "")
@@ -83,12 +96,18 @@ async def upgrade(call: Call, backend: Backend, target: str) -> web.StreamRespon
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             upgraded = await splice.open_upgrade(
-                (backend.host, backend.port), request.method, target, headers, backend.tls
+                (backend.host, backend.port, backend.server_name),
+                request.method,
+                target,
+                headers,
+                backend.tls,
             )
     except (OSError, TimeoutError, splice.UpgradeFailed) as error:
         raise unreachable(error) from error
     if upgraded.status != 101:
         return await _relay_refusal(call, upgraded)
+    if call.trail is not None:
+        call.trail.started(101)
     client = splice.take_over(request)
     client.writer.write(splice.response_head(101, upgraded.reason, upgraded.headers))
     await splice.join(client, upgraded.connection)
@@ -109,7 +128,10 @@ async def _relay_refusal(call: Call, upgraded: splice.Upgraded) -> web.StreamRes
         upgraded.connection.close()
     headers = _answer_headers(upgraded.headers)
     headers["Audit-Id"] = call.audit_id
-    response = web.Response(status=upgraded.status, body=body, headers=headers)
+    if is_redirect(upgraded.status, headers):
+        response = web.Response(status=502, text=REDIRECTED)
+    else:
+        response = web.Response(status=upgraded.status, body=body, headers=headers)
     response.force_close()
     return response
 
@@ -132,6 +154,10 @@ def _answer_headers(pairs: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
         for name, value in pairs
         if name.lower() not in HOP_BY_HOP and name.lower() != "content-length"
     )
+
+
+def is_redirect(status: int, headers: CIMultiDict[str]) -> bool:
+    return 300 <= status <= 399 and bool(headers.get("Location"))
 
 
 class Forwarder:
@@ -172,9 +198,11 @@ class Forwarder:
                 headers=headers,
                 data=body,
                 ssl=backend.tls if backend.tls is not None else True,
+                server_hostname=backend.server_name or None,
                 allow_redirects=False,
             )
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            # A ValueError is a header or URL that cannot be sent.
             raise unreachable(error) from error
 
     async def forward(
@@ -193,14 +221,24 @@ class Forwarder:
         if request.content_length is not None and request.body_exists:
             headers["Content-Length"] = str(request.content_length)
         answer = await self.request(backend, request.method, target, headers, body)
+        # A client that leaves ends the backend's answer too, however long that is silent.
+        connection = Core.connection_of(request)
+        connection.on_lost.add(answer.close)
         try:
             return await _stream_answer(call, answer, rewrite)
         finally:
+            connection.on_lost.discard(answer.close)
             answer.close()
+
+
+REDIRECTED = "the backend attempted to redirect this request, which is not permitted"
 
 
 class Rewrite:
     """How an answer is changed on its way; the base changes nothing."""
+
+    refuses_redirects = False
+    """The client would show its credentials to whomever the backend names."""
 
     def headers(self, headers: CIMultiDict[str]) -> None:
         """Change the answer's headers in place."""
@@ -226,6 +264,8 @@ async def _stream_answer(
     headers = _answer_headers(answer.headers.items())
     headers["Audit-Id"] = call.audit_id
     if rewrite is not None:
+        if rewrite.refuses_redirects and is_redirect(answer.status, headers):
+            return web.Response(status=502, text=REDIRECTED)
         rewrite.headers(headers)
         if rewrite.wants_body(headers):
             try:
@@ -237,6 +277,8 @@ async def _stream_answer(
     length = answer.headers.get("Content-Length", "")
     if length.isdigit():
         response.content_length = int(length)
+    if call.trail is not None:
+        call.trail.started(answer.status)
     writer = await response.prepare(call.request)
     if writer is not None and hasattr(writer, "send_headers"):
         writer.send_headers()

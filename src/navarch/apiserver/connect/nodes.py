@@ -19,12 +19,14 @@ KUBELET_PORT = 10250
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """Somewhere to connect to. `tls` is None for plain text."""
+    """Somewhere to connect to. `tls` is None for plain text; `server_name` is what the certificate
+    must be made out to when that is not the host."""
 
     scheme: str
     host: str
     port: int
     tls: ssl.SSLContext | None = None
+    server_name: str = ""
 
     @property
     def authority(self) -> str:

@@ -2,7 +2,8 @@
 
 Two forms: the legacy ones (`/api`, `/apis`, one document per group and version) and the aggregated
 one, a single answer on `/api` and `/apis` for clients that ask for it by Accept header. All are
-derived from the kinds table and the catalog of custom resources, and kept until the latter changes.
+derived from the kinds table, the catalog of custom resources and what is registered of extension
+API servers, and kept until one of the latter changes.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from navarch.api.kinds import GROUPS, KINDS, Kind, Subresource
+from navarch.api.kinds import GROUPS, GROUPS_BY_NAME, KINDS, Kind, Subresource
 from navarch.apiserver.registry.resource import Catalog
 
 Object = dict[str, Any]
@@ -34,11 +35,36 @@ def version_order(version: str) -> tuple[int, int, int, str]:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteVersion:
+    """A group version that an extension API server serves. `resources` are entries of the
+    aggregated form, None before the server was asked; without them it is known to no one but the
+    legacy documents."""
+
+    resources: tuple[Object, ...] | None = None
+    is_fresh: bool = False
+
+
+class Registrations:
+    """What the APIServices say: the priorities of group versions, and which are remote."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.priorities: dict[tuple[str, str], tuple[int, int]] = {}
+        """Of the group and of the version."""
+        self.remote: dict[tuple[str, str], RemoteVersion] = {}
+
+    def changed(self) -> None:
+        self.generation += 1
+
+
+@dataclass(frozen=True, slots=True)
 class ServedGroup:
     """A group and its resources by version, the preferred version first."""
 
     name: str
     versions: dict[str, list[Kind]]
+    remote: dict[str, RemoteVersion] = field(default_factory=dict)
+    """Versions of extension servers; `versions` has an empty list for them."""
 
 
 def served_groups(custom: Iterable[Kind]) -> list[ServedGroup]:
@@ -65,6 +91,38 @@ def served_groups(custom: Iterable[Kind]) -> list[ServedGroup]:
     return [group for group in groups.values() if any(group.versions.values())]
 
 
+CUSTOM_PRIORITY = (1000, 100)
+"""Of the groups and versions of custom resources."""
+
+
+def arranged(groups: Iterable[ServedGroup], registered: Registrations) -> list[ServedGroup]:
+    """The groups with those of extension servers among them, each in the place and with the
+    versions in the order that the priorities say."""
+    by_name = {group.name: dict(group.versions) for group in groups}
+    remote: dict[str, dict[str, RemoteVersion]] = {}
+    for (name, version), found in registered.remote.items():
+        by_name.setdefault(name, {})[version] = []
+        remote.setdefault(name, {})[version] = found
+
+    def priority(name: str, version: str) -> tuple[int, int]:
+        built_in = GROUPS_BY_NAME.get(name)
+        known = built_in.versions.get(version) if built_in else None
+        default = (built_in.priority, known) if built_in and known else CUSTOM_PRIORITY
+        return registered.priorities.get((name, version), default)
+
+    def group_order(name: str) -> tuple[bool, bool, int, str]:
+        highest = max((priority(name, version)[0] for version in by_name[name]), default=0)
+        return bool(name), name != "apiregistration.k8s.io", -highest, name
+
+    result = []
+    for name in sorted(by_name, key=group_order):
+        versions = by_name[name]
+        order = sorted(versions, key=lambda each: (-priority(name, each)[1], version_order(each)))
+        ordered = {version: versions[version] for version in order}
+        result.append(ServedGroup(name, ordered, remote.get(name, {})))
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class Aggregated:
     """An aggregated document with its tag."""
@@ -76,18 +134,21 @@ class Aggregated:
 class Documents:
     """The documents, made anew when the catalog changes."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, registered: Registrations | None = None) -> None:
         self.catalog = catalog
-        self._generation = -1
+        self.registered = registered or Registrations()
+        self._generation = (-1, -1)
         self._groups: dict[str, ServedGroup] = {}
         self._aggregated: dict[tuple[bool, str], Aggregated] = {}
 
     def groups(self) -> dict[str, ServedGroup]:
-        if self._generation != self.catalog.generation:
+        generation = (self.catalog.generation, self.registered.generation)
+        if self._generation != generation:
             custom = [each.kind for each in self.catalog.custom()]
-            self._groups = {group.name: group for group in served_groups(custom)}
+            groups = arranged(served_groups(custom), self.registered)
+            self._groups = {group.name: group for group in groups}
             self._aggregated.clear()
-            self._generation = self.catalog.generation
+            self._generation = generation
         return self._groups
 
     def aggregated(self, is_core: bool, version: str) -> Aggregated:
@@ -98,6 +159,7 @@ class Documents:
             items = [
                 _aggregated_group(group) for group in groups.values() if (not group.name) == is_core
             ]
+            items = [each for each in items if each["versions"]]
             body = _encode(
                 {
                     "kind": "APIGroupDiscoveryList",
@@ -141,7 +203,7 @@ def _group(group: ServedGroup) -> Object:
     versions = [
         {"groupVersion": f"{group.name}/{version}", "version": version}
         for version, kinds in group.versions.items()
-        if kinds
+        if kinds or version in group.remote
     ]
     return {"name": group.name, "versions": versions, "preferredVersion": versions[0]}
 
@@ -177,18 +239,18 @@ def _subresource(kind: Kind, subresource: Subresource) -> Object:
 
 
 def _aggregated_group(group: ServedGroup) -> Object:
-    return {
-        "metadata": {"name": group.name} if group.name else {},
-        "versions": [
-            {
-                "version": version,
-                "resources": [_aggregated_resource(kind) for kind in kinds],
-                "freshness": "Current",
-            }
-            for version, kinds in group.versions.items()
-            if kinds
-        ],
-    }
+    versions: list[Object] = []
+    for version, kinds in group.versions.items():
+        remote = group.remote.get(version)
+        if remote is not None and remote.resources is not None:
+            freshness = "Current" if remote.is_fresh else "Stale"
+            versions.append({"version": version, "freshness": freshness})
+            if remote.resources:
+                versions[-1]["resources"] = remote.resources
+        elif kinds:
+            resources = [_aggregated_resource(kind) for kind in kinds]
+            versions.append({"version": version, "resources": resources, "freshness": "Current"})
+    return {"metadata": {"name": group.name} if group.name else {}, "versions": versions}
 
 
 def _aggregated_resource(kind: Kind) -> Object:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,17 @@ class Document:
 
     compressed: bytes
     hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """What an extension API server says of one of its group versions: the document of OpenAPI v3,
+    compressed, and its part of the Swagger document."""
+
+    hash: str
+    v3: bytes
+    paths: Object
+    definitions: Object
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +104,15 @@ class OpenApi:
         self._hashes: dict[str, str] = {}
         self._documents: dict[str, Document] = {}
         self._build = asyncio.Lock()
+        self._extensions: dict[str, Extension] = {}
+
+    def set_extension(self, path: str, found: Extension | None) -> None:
+        """Publish what an extension server says of a group version (`apis/<group>/<version>`); None
+        takes it back."""
+        if self._extensions.pop(path, None) != found:
+            self._generation = -1
+        if found is not None:
+            self._extensions[path] = found
 
     def index(self) -> Object:
         """Where each group version's document is."""
@@ -133,6 +154,7 @@ class OpenApi:
                 if own or resources:
                     self._served[group.name, version] = Served(own, resources)
         self._hashes = {path_of(*key): served.hash for key, served in self._served.items()}
+        self._hashes |= {path: found.hash for path, found in self._extensions.items()}
         self._generation = self.catalog.generation
         for path in list(self._documents):
             if self._current_hash(path) != self._documents[path].hash:
@@ -155,8 +177,16 @@ class OpenApi:
             found = self._documents.get(path)
             if found is not None or hash_ is None:
                 return found
+            if path in self._extensions:
+                return Document(self._extensions[path].v3, hash_)
             if path.startswith("v2"):
-                pieces = v2_pieces(dict(self._served), is_protobuf=path == "v2.pb")
+                extensions = list(self._extensions.values())
+                served = {
+                    key: each
+                    for key, each in self._served.items()
+                    if path_of(*key) not in self._extensions
+                }
+                pieces = v2_pieces(served, path == "v2.pb", extensions)
             else:
                 key = next(key for key in self._served if path_of(*key) == path)
                 pieces = v3_pieces(key, self._served[key])
@@ -184,22 +214,73 @@ def v3_pieces(group_version: GroupVersion, served: Served) -> Iterator[bytes]:
     yield b"}}"
 
 
-def v2_pieces(served: dict[GroupVersion, Served], is_protobuf: bool) -> Iterator[bytes]:
+def v2_pieces(
+    served: dict[GroupVersion, Served], is_protobuf: bool, extensions: Sequence[Extension] = ()
+) -> Iterator[bytes]:
     """The Swagger document, as JSON text or as protobuf."""
     definitions = Definitions(False, load_descriptions())
+    foreign_paths, foreign = merged(extensions)
+    paths = chain(_paths(served, definitions), foreign_paths.items())
+    schemas = _with_foreign(_schemas(served, definitions), foreign)
     if is_protobuf:
         yield gnostic.encode_header(TITLE, VERSION)
-        for path, item in _paths(served, definitions):
+        for path, item in paths:
             yield gnostic.encode_path(path, item)
-        for name, schema in _schemas(served, definitions):
+        for name, schema in schemas:
             yield gnostic.encode_definition(name, schema)
         return
     info = {"title": TITLE, "version": VERSION}
     yield b'{"swagger":"2.0","info":%b,"paths":' % _encode(info)
-    yield from _members(_paths(served, definitions))
+    yield from _members(paths)
     yield b',"definitions":'
-    yield from _members(_schemas(served, definitions))
+    yield from _members(schemas)
     yield b"}"
+
+
+def merged(extensions: Sequence[Extension]) -> tuple[Object, Object]:
+    """Paths and definitions of all extension servers. Definitions that two of them mean differently
+    keep apart by a suffix."""
+    paths: Object = {}
+    definitions: Object = {}
+    for each in extensions:
+        renamed = {}
+        for name, schema in each.definitions.items():
+            unique, number = name, 1
+            while definitions.get(unique, schema) != schema:
+                number += 1
+                unique = f"{name}_v{number}"
+            definitions[unique] = schema
+            if unique != name:
+                renamed[f"#/definitions/{name}"] = f"#/definitions/{unique}"
+        paths |= _redirected(each.paths, renamed) if renamed else each.paths
+        for name in renamed.values():
+            own = name.removeprefix("#/definitions/")
+            definitions[own] = _redirected(definitions[own], renamed)
+    return paths, definitions
+
+
+def _redirected(value: Any, renamed: dict[str, str]) -> Any:
+    """A copy with references to renamed definitions."""
+    if isinstance(value, dict):
+        return {
+            key: renamed.get(each, each)
+            if key == "$ref" and isinstance(each, str)
+            else _redirected(each, renamed)
+            for key, each in value.items()
+        }
+    if isinstance(value, list):
+        return [_redirected(each, renamed) for each in value]
+    return value
+
+
+def _with_foreign(own: Iterator[tuple[str, Object]], foreign: Object) -> Iterator[tuple[str, Any]]:
+    """Our definitions, then those of extension servers that we have not: the types of meta.k8s.io
+    are everywhere the same."""
+    seen = set()
+    for name, schema in own:
+        seen.add(name)
+        yield name, schema
+    yield from ((name, schema) for name, schema in foreign.items() if name not in seen)
 
 
 def _members(pairs: Iterator[tuple[str, Object]]) -> Iterator[bytes]:

@@ -90,7 +90,7 @@ def encode_schema(schema: Object) -> bytes:
         out.append(_bytes(21, _bytes(1, encode_schema(values))))
     elif values is not None:
         out.append(_bytes(21, _flag(2, True) if values else _varint(2 << 3) + b"\0"))
-    if schema.get("type"):
+    if isinstance(schema.get("type"), str):
         out.append(_bytes(22, _text(1, schema["type"])))
     if isinstance(schema.get("items"), Mapping):
         out.append(_bytes(23, _bytes(1, encode_schema(schema["items"]))))
@@ -113,25 +113,27 @@ def _parameter(parameter: Object) -> bytes:
     is_query = parameter["in"] == "query"
     plain = _flag(1, required) + _text(2, parameter["in"])
     plain += _text(3, parameter.get("description", "")) + _text(4, parameter["name"])
-    plain += _text(6 if is_query else 5, parameter["type"])
+    plain += _text(6 if is_query else 5, parameter.get("type", "string"))
     return _bytes(1, _bytes(2, _bytes(3 if is_query else 4, plain)))
 
 
 def _response(response: Object) -> bytes:
     """A `ResponseValue` message."""
-    inner = _text(1, response["description"])
+    inner = _text(1, response.get("description", ""))
     if "schema" in response:
         inner += _bytes(2, _bytes(1, encode_schema(response["schema"])))
     return _bytes(1, inner)
 
 
 def _operation(operation: Object) -> bytes:
-    out = [_text(1, tag) for tag in operation["tags"]]
-    out.append(_text(5, operation["operationId"]))
+    out = [_text(1, tag) for tag in operation.get("tags", ())]
+    out.append(_text(5, operation.get("operationId", "")))
     out += [_text(6, each) for each in operation.get("produces", ())]
     out += [_text(7, each) for each in operation.get("consumes", ())]
     out += [_bytes(8, _parameter(each)) for each in operation.get("parameters", ())]
-    responses = (_named(1, code, _response(each)) for code, each in operation["responses"].items())
+    responses = (
+        _named(1, code, _response(each)) for code, each in operation.get("responses", {}).items()
+    )
     out.append(_bytes(9, b"".join(responses)))
     out.append(_extensions(13, operation))
     return b"".join(out)
