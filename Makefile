@@ -35,8 +35,10 @@ format: $(STAMP)  ## Put the code into the project's format
 # alone, and fails for good if it fails again.
 AGAIN := $(BIN)/pytest --last-failed --last-failed-no-failures none
 
+FAST := tests/unit tests/api tests/store tests/scale tests/clients
+
 test-fast: $(STAMP)  ## The tests that need neither root nor containers
-	$(BIN)/pytest -n 2 tests/unit tests/api tests/store tests/scale || $(AGAIN) tests/unit tests/api tests/store tests/scale
+	$(BIN)/pytest -n 2 $(FAST) || $(AGAIN) $(FAST)
 
 test-cluster: $(SETUP)  ## Real clusters with real containers
 	$(BIN)/pytest tests/cluster || $(AGAIN) tests/cluster

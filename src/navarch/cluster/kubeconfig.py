@@ -69,14 +69,26 @@ def _config(name: str, cluster: Mapping[str, str], user: Mapping[str, str]) -> C
 def embedded(profile: Profile, paths: Paths) -> Config:
     """The administrator's kubeconfig, complete in itself so that it can be copied."""
 
-    def data(name: str) -> str:
-        return base64.b64encode((paths.pki / name).read_bytes()).decode()
-
-    return _config(
+    return for_user(
+        profile,
+        paths,
         profile.name,
-        {"server": profile.server, "certificate-authority-data": data("ca.crt")},
-        {"client-certificate-data": data("admin.crt"), "client-key-data": data("admin.key")},
+        {
+            "client-certificate-data": _encoded(paths.pki / "admin.crt"),
+            "client-key-data": _encoded(paths.pki / "admin.key"),
+        },
     )
+
+
+def for_user(profile: Profile, paths: Paths, name: str, credentials: Mapping[str, str]) -> Config:
+    """A kubeconfig whose entries are called `name`, with the credentials given."""
+    authority = _encoded(paths.pki / "ca.crt")
+    cluster = {"server": profile.server, "certificate-authority-data": authority}
+    return _config(name, cluster, credentials)
+
+
+def _encoded(file: Path) -> str:
+    return base64.b64encode(file.read_bytes()).decode()
 
 
 def write_component_files(profile: Profile, paths: Paths) -> None:
@@ -118,13 +130,18 @@ def _user_home(environ: Mapping[str, str]) -> Path:
 def merge(profile: Profile, paths: Paths, files: Sequence[Path], *, switch: bool = True) -> Path:
     """Put the cluster into the user's kubeconfig and make it the current context. Returns the
     file that was changed."""
-    target = _home_of(profile.name, files)
-    addition = embedded(profile, paths)
+    return add(embedded(profile, paths), files, switch=switch)
+
+
+def add(addition: Config, files: Sequence[Path], *, switch: bool = True) -> Path:
+    """Put a kubeconfig of one cluster into the user's."""
+    name = addition["current-context"]
+    target = _home_of(name, files)
     with _locked(target):
         config = merged(_load(target), addition, switch=switch)
         _store(target, config)
     if switch:
-        _switch_in_earlier_files(files, target, profile.name)
+        _switch_in_earlier_files(files, target, name)
     return target
 
 

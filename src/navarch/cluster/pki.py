@@ -166,7 +166,7 @@ def _is_good_authority(
 
 def issue(request: Request, paths: Paths, now: datetime | None = None) -> tuple[Path, Path]:
     """A certificate besides those of the cluster's parts, from its authority, and its key."""
-    _issue(_load_authority(paths.pki), request, paths.root, now or datetime.now(UTC))
+    _issue(_load_authority(paths.pki, "ca"), request, paths.root, now or datetime.now(UTC))
     file = paths.root / request.path
     return file.with_name(f"{file.name}.crt"), file.with_name(f"{file.name}.key")
 

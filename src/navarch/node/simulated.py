@@ -29,6 +29,7 @@ from navarch.api.types.core_v1 import (
     NodeSystemInfo,
     Pod,
     PodStatus,
+    Taint,
 )
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import (
@@ -64,6 +65,11 @@ class SimulatedOptions:
     nodes: int = 1
     name_prefix: str = "sim-"
     """Nodes are called this and a number from 0."""
+    names: tuple[str, ...] = ()
+    """Names of the nodes, instead of `nodes` and `name_prefix`."""
+    first_number: int = 0
+    """The number of the first node, which its address comes from. Lets several processes have nodes
+    in one cluster."""
     capacity: Mapping[str, str] = field(
         default_factory=lambda: {
             "cpu": "8",
@@ -74,6 +80,8 @@ class SimulatedOptions:
     )
     labels: Mapping[str, str] = field(default_factory=dict)
     """Further labels of all nodes."""
+    taints: tuple[str, ...] = ()
+    """`key=value:Effect`, of all nodes when they are made."""
     zones: tuple[str, ...] = ()
     """Nodes are dealt out to these zones in turn."""
     start_seconds: float = 0.0
@@ -159,7 +167,8 @@ class SimulatedNodes:
         self._clock = context.clock
         self._nodes = context.client.resource(Node)
         self._leases = context.client.resource(Lease)
-        self._numbers = {f"{options.name_prefix}{n}": n for n in range(options.nodes)}
+        names = options.names or [f"{options.name_prefix}{n}" for n in range(options.nodes)]
+        self._numbers = {name: n for n, name in enumerate(names, options.first_number)}
         self._network = ipaddress.ip_network(options.node_cidr)
         self._fallback = ipaddress.ip_network(options.pod_cidr)
         self._objects: dict[str, Node] = {}
@@ -315,7 +324,8 @@ class SimulatedNodes:
                 architecture="amd64",
             ),
         )
-        return Node(metadata=ObjectMeta(name=name, labels=labels), spec=NodeSpec(), status=status)
+        spec = NodeSpec(taints=[_taint(text) for text in options.taints])
+        return Node(metadata=ObjectMeta(name=name, labels=labels), spec=spec, status=status)
 
     async def _repair(self) -> None:
         """Contradict those who say a node is not ready."""
@@ -367,6 +377,15 @@ class SimulatedNodes:
             spec=LeaseSpec(holderIdentity=name, leaseDurationSeconds=LEASE_SECONDS, renewTime=now),
         )
         await self._leases.create(lease)
+
+
+def _taint(text: str) -> Taint:
+    """`key=value:Effect` or `key:Effect`, as kubectl writes a taint."""
+    rest, colon, effect = text.rpartition(":")
+    key, _, value = rest.partition("=")
+    if not colon or not key:
+        raise ValueError(f"{text!r} is no taint: key=value:Effect")
+    return Taint(key=key, value=value, effect=effect)
 
 
 def _is_ready(node: Node) -> bool:
