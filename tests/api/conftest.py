@@ -176,15 +176,21 @@ async def running_server(
         await server.stop()
 
 
-@asynccontextmanager
-async def secured_server(directory: Path) -> AsyncIterator[Server]:
-    """The same with the real authentication, authorization and admission; a key goes into the
-    directory. Users named by a header are believed here as well."""
+def secured_options(directory: Path) -> ServerOptions:
+    """Options for real security; a key goes into the directory."""
     key = ec.generate_private_key(ec.SECP256R1())
     path = directory / "sa.key"
     path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    options = ServerOptions(port=0, service_account_signing_key=path)
-    server = Server(options, open_memory_store())
+    return ServerOptions(port=0, service_account_signing_key=path)
+
+
+@asynccontextmanager
+async def secured_server(
+    directory: Path, options: ServerOptions | None = None
+) -> AsyncIterator[Server]:
+    """A server with the real authentication, authorization and admission. Users named by a header
+    are believed here as well."""
+    server = Server(options or secured_options(directory), open_memory_store())
     await server.start()
     security = server.core.secured
     authenticator = AlsoHeaders(security.authenticator)

@@ -95,18 +95,17 @@ class RotatedFile:
     def _rotate(self) -> None:
         self.close()
         now = datetime.now(UTC)
-        stamp = f"{now:%Y-%m-%dT%H-%M-%S}.{now.microsecond // 1000:03d}"
-        target = self._path.with_name(f"{self._path.stem}-{stamp}{self._path.suffix}")
-        number = 0
-        while target.exists() or target.with_name(f"{target.name}.gz").exists():
-            number += 1
-            name = f"{self._path.stem}-{stamp}-{number}{self._path.suffix}"
-            target = self._path.with_name(name)
+        while (target := self._backup_at(now)).exists() or _packed(target).exists():
+            now += timedelta(milliseconds=1)
         self._path.rename(target)
         if self._options.compress:
             _compress(target)
         self._forget_old(now)
         self.open()
+
+    def _backup_at(self, now: datetime) -> Path:
+        stamp = f"{now:%Y-%m-%dT%H-%M-%S}.{now.microsecond // 1000:03d}"
+        return self._path.with_name(f"{self._path.stem}-{stamp}{self._path.suffix}")
 
     def _forget_old(self, now: datetime) -> None:
         """By number, the newest stay; by age, counted from the rotation."""
@@ -134,8 +133,12 @@ class RotatedFile:
             self._file = None
 
 
+def _packed(path: Path) -> Path:
+    return path.with_name(f"{path.name}.gz")
+
+
 def _compress(path: Path) -> None:
-    packed = path.with_name(f"{path.name}.gz")
+    packed = _packed(path)
     descriptor = os.open(packed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with (
         os.fdopen(descriptor, "wb") as raw,
@@ -174,6 +177,7 @@ class AuditLog:
         self._room = asyncio.Event()
         self._room.set()
         self._turn: asyncio.Future[bool] | None = None
+        self._is_writing = False
         self._task: asyncio.Task[None] | None = None
         self._complained = 0.0
 
@@ -198,7 +202,7 @@ class AuditLog:
 
     async def flushed(self) -> bool:
         """Wait until what was put is on disk. False when it could not be written."""
-        if not self._lines and self._turn is None:
+        if not (self._lines or self._is_writing):
             return True
         turn = asyncio.get_running_loop().create_future() if self._turn is None else self._turn
         self._turn = turn
@@ -215,7 +219,7 @@ class AuditLog:
         lines, self._lines = self._lines, []
         turn, self._turn = self._turn, None
         self._room.set()
-        is_good = True
+        is_good = self._is_writing = True
         try:
             await asyncio.to_thread(self._sink.write, lines)
             self.written += len(lines)
@@ -225,6 +229,7 @@ class AuditLog:
             if time.monotonic() - self._complained > 10:
                 self._complained = time.monotonic()
                 log.error("audit events are lost, %d up to now: %s", self.dropped, error)
+        self._is_writing = False
         if turn is not None and not turn.done():
             turn.set_result(is_good)
 

@@ -148,9 +148,9 @@ class AuditTrail:
         if status is None and self._status is None:
             early = {"status": "Success", "message": "Connection closed early", "code": 200}
             self._status = {"metadata": {}, **early}
-        self.started(status or 200)
-        if status is not None:
+        if status is not None and not self._has_started:
             self._set_code(status)
+        self.started(status or 200)
         self._emit("ResponseComplete", datetime.now(UTC))
 
     def panicked(self, problem: str) -> None:
