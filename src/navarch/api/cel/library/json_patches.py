@@ -78,7 +78,9 @@ def find_object_type(name: str) -> CelType | None:
     return own
 
 
-OBJECT = find_object_type("Object")
+OBJECT: CelType = object_type(
+    "Object", lambda field: DYN, lambda fields: BuiltObject(OBJECT, fields)
+)
 
 
 def type_problems(value: Any, path: str = "Object") -> list[str]:
