@@ -17,6 +17,7 @@ from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.registry.resource import Catalog
 from navarch.apiserver.security import Security
+from navarch.apiserver.webhooks.client import WebhookClient
 from navarch.store.contract import Store
 
 
@@ -36,6 +37,7 @@ class Core:
     def __post_init__(self) -> None:
         self.lookup = HubLookup(self.hub, self._cache_of)
         self.catalog.on_change(self.lookup.forget)
+        self.webhooks = WebhookClient(self.lookup)
         self.security: Security | None = None
         self.flow_marks: FlowMarks | None = None
         self.auditor: Auditor | None = None

@@ -8,7 +8,7 @@ from typing import Any
 
 from navarch.api.errors import ApiError
 from navarch.api.patch.common import copy_json
-from navarch.apiserver.admission import AdmissionAccess, build_admission
+from navarch.apiserver.admission import AdmissionAccess, WebhookParts, build_admission
 from navarch.apiserver.authentication import (
     Authentication,
     AuthenticationOptions,
@@ -27,6 +27,7 @@ from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.registry.context import WriteContext
 from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.registry.resource import Resource
+from navarch.apiserver.webhooks.client import WebhookClient
 
 Object = dict[str, Any]
 
@@ -43,7 +44,9 @@ class Security:
     authorization: Authorization | None = None
 
 
-def build_security(options: ServerOptions, registry: Registry, lookup: Lookup) -> Security:
+def build_security(
+    options: ServerOptions, registry: Registry, lookup: Lookup, webhooks: WebhookClient
+) -> Security:
     """The default security. The caches must be loaded: the authorizers read them at once."""
     if options.service_account_signing_key is None:
         raise ValueError("the API server needs a key to sign service-account tokens with")
@@ -66,7 +69,9 @@ def build_security(options: ServerOptions, registry: Registry, lookup: Lookup) -
         lookup,
     )
     authorization = build_authorizer(lookup)
-    plugins = build_admission(admission_access(registry, lookup), authorization)
+    access = admission_access(registry, lookup)
+    parts = WebhookParts(access, registry.catalog, webhooks)
+    plugins = build_admission(access, authorization, parts)
     return Security(authentication, authorization, plugins, authentication, authorization)
 
 

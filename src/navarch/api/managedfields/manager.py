@@ -146,6 +146,11 @@ def _decode(entries: Any, trusted: bool = False) -> Managers | None:
     return result
 
 
+def is_readable(entries: Any) -> bool:
+    """Whether a `managedFields` list is well formed."""
+    return _decode(entries) is not None
+
+
 def _encode(obj: Object, managers: Managers) -> None:
     if not managers:
         obj["metadata"].pop("managedFields", None)

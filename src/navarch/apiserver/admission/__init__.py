@@ -24,19 +24,26 @@ from navarch.apiserver.admission.service_account import ServiceAccount
 from navarch.apiserver.admission.storage_protection import StorageObjectInUseProtection
 from navarch.apiserver.admission.taint_nodes import TaintNodesByCondition
 from navarch.apiserver.admission.topology_labels import PodTopologyLabels
+from navarch.apiserver.admission.webhooks import (
+    MutatingWebhooks,
+    ValidatingWebhooks,
+    WebhookParts,
+)
 from navarch.apiserver.authorization import Authorization
 from navarch.apiserver.authorization.escalation import RbacEscalation
 from navarch.apiserver.contracts import AdmissionPlugin
 
-__all__ = ["AdmissionAccess", "build_admission"]
+__all__ = ["AdmissionAccess", "WebhookParts", "build_admission"]
 
 
-def build_admission(access: AdmissionAccess, authorization: Authorization) -> list[AdmissionPlugin]:
+def build_admission(
+    access: AdmissionAccess, authorization: Authorization, webhooks: WebhookParts
+) -> list[AdmissionPlugin]:
     """The plug-ins that are on by default, in upstream's order (and NodeRestriction, which every
     installer turns on).
 
-    Whoever adds more (policies, webhooks) puts them before the last two: the escalation check has
-    to see the object as it will be stored, and the quota writes, so nothing may refuse after it."""
+    Whoever adds more puts them before the last two: the escalation check has to see the object as
+    it will be stored, and the quota writes, so nothing may refuse after it."""
     return [
         NamespaceLifecycle(access),
         LimitRanger(access),
@@ -56,6 +63,8 @@ def build_admission(access: AdmissionAccess, authorization: Authorization) -> li
         DefaultIngressClass(access),
         PodTopologyLabels(access),
         PodResizeValidator(access),
+        MutatingWebhooks(webhooks),
+        ValidatingWebhooks(webhooks),
         RbacEscalation(authorization),
         ResourceQuota(access),
     ]

@@ -98,6 +98,7 @@ async def version(core: Core, call: Call) -> web.StreamResponse:
 def metrics_handler(app: App) -> PathHandler:
     async def metrics(core: Core, call: Call) -> web.StreamResponse:
         lines = app.metrics.render()
+        lines.extend(core.webhooks.metrics.render())
         lines.append("# TYPE apiserver_storage_objects gauge")
         for cache in core.hub.caches():
             resource = cache.stored.prefix.removeprefix("/registry/").strip("/")

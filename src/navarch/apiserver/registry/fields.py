@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from navarch.api.managedfields import Writer, apply, track_create, track_update
+from navarch.api.managedfields import Writer, apply, is_readable, track_create, track_update
 from navarch.api.schema.facts import schema_for
 from navarch.api.schema.walker import walker_of
 from navarch.apiserver.registry.context import WriteContext
@@ -52,6 +52,22 @@ def book_update(
         return
     obj, old = states
     track_update(obj, old, resource.field_type, writer_of(resource, context, now, subresource))
+
+
+INVALID_FIELDS = (
+    ".metadata.managedFields was in an invalid state after admission; this could be caused by an "
+    "outdated mutating admission controller; please fix your requests"
+)
+
+
+def restore_fields(obj: Object, before: Any) -> list[str]:
+    """After admission: entries that it made unreadable are those from before again. Returns the
+    warnings to give."""
+    metadata = obj["metadata"]
+    if is_readable(metadata.get("managedFields")):
+        return []
+    metadata["managedFields"] = before
+    return [INVALID_FIELDS]
 
 
 def applied(

@@ -11,7 +11,7 @@ import asyncio
 import random
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -44,7 +44,7 @@ from navarch.apiserver.hub.entry import (
 from navarch.apiserver.hub.hub import Hint, Hub
 from navarch.apiserver.registry import metadata as meta
 from navarch.apiserver.registry.context import WriteContext
-from navarch.apiserver.registry.fields import book_create, book_update
+from navarch.apiserver.registry.fields import book_create, book_update, restore_fields
 from navarch.apiserver.registry.resource import Catalog, Resource
 from navarch.store.contract import CasFailed, Store, StoreError, StoreFull
 
@@ -55,6 +55,9 @@ VALUE_LIMIT = 1_572_864
 """What etcd takes in one request: an object beyond it could not be handed over."""
 RETRIES = 100
 GENERATE_ATTEMPTS = 8
+OTHER_NAMESPACE = (
+    "the namespace of the provided object does not match the namespace sent on the request"
+)
 
 Settle = Callable[[bool], Awaitable[None]]
 """Ends a reservation that a hook made for a write: kept (True) or given back (False)."""
@@ -119,7 +122,9 @@ class Registry:
             candidate = copy_json(obj)
             candidate["metadata"]["name"] = names.generate_name(base, self.chooser)
             try:
-                return await self._create(resource, candidate, context)
+                return await self._create(
+                    resource, candidate, replace(context, is_name_generated=True)
+                )
             except ApiError as error:
                 if not error.is_already_exists:
                     raise
@@ -132,19 +137,29 @@ class Registry:
 
     async def _create(self, resource: Resource, obj: Object, context: WriteContext) -> Written:
         strategy = resource.strategy
-        metadata = obj["metadata"]
-        meta.clear_server_fields(metadata)
-        metadata["uid"] = str(uuid.UUID(int=self.chooser.getrandbits(128), version=4))
-        metadata["creationTimestamp"] = self.timestamp()
-        for text in meta.dedup_owner_references(metadata):
-            context.warn(text)
-        resource.shape.default(obj)
-        strategy.defaults(obj)
-        strategy.prepare_create(obj)
-        strategy.stamp_user(obj, user_object(context.user))
+        namespace = obj["metadata"].get("namespace", "")
+        stamp = {
+            "uid": str(uuid.UUID(int=self.chooser.getrandbits(128), version=4)),
+            "creationTimestamp": self.timestamp(),
+        }
+
+        def prepare(obj: Object) -> None:
+            metadata = obj["metadata"]
+            if metadata.get("namespace", "") != namespace:
+                raise bad_request(OTHER_NAMESPACE)
+            meta.clear_server_fields(metadata)
+            metadata |= stamp
+            for text in meta.dedup_owner_references(metadata):
+                context.warn(text)
+            resource.shape.default(obj)
+            strategy.defaults(obj)
+            strategy.prepare_create(obj)
+            strategy.stamp_user(obj, user_object(context.user))
+
+        prepare(obj)
         book_create(resource, obj, context, self.timestamp())
         request = self.admission(resource, "CREATE", obj, None, context)
-        obj = await self._mutate(resource, request)
+        obj = await self._mutate(resource, request, prepare)
         self._check(resource, obj, self._create_errors(resource, obj))
         settle = await self._reserve(resource, obj, None, context)
         kept = False
@@ -241,15 +256,29 @@ class Registry:
             # A patch is made anew on what won the race; one that names a revision itself then
             # differs from the one there is, and fails in the check above.
             pinned = False
-        meta.carry_over(metadata, old_metadata)
-        for text in meta.dedup_owner_references(metadata):
-            context.warn(text)
-        resource.shape.default(obj)
-        strategy.defaults(obj)
-        strategy.prepare_update(obj, old, subresource)
+
+        def prepare(obj: Object) -> None:
+            meta.carry_over(obj["metadata"], old_metadata)
+            for text in meta.dedup_owner_references(obj["metadata"]):
+                context.warn(text)
+            resource.shape.default(obj)
+            strategy.defaults(obj)
+            strategy.prepare_update(obj, old, subresource)
+
+        prepare(obj)
         book_update(resource, (obj, old), context, self.timestamp(), subresource)
-        request = self.admission(resource, "UPDATE", obj, old, context)
-        obj = await self._mutate(resource, request)
+        face = context.face
+        if face is None:
+            request = self.admission(resource, "UPDATE", obj, old, context)
+            obj = await self._mutate(resource, request, prepare)
+        else:
+            shown = face.show(obj), face.show(old)
+            request = self.admission(resource, "UPDATE", *shown, context, face.kind)
+            await self._ask_mutating(request)
+            if request.is_rewritten:
+                assert request.obj is not None
+                obj = face.take(obj, request.obj)
+                prepare(obj)
         self._check(resource, obj, self._update_errors(resource, obj, old, subresource))
         settle = await self._reserve(resource, obj, old, context)
         kept = False
@@ -425,22 +454,40 @@ class Registry:
             dry_run=context.dry_run,
             options=context.options,
             warnings=context.warnings,
+            is_name_generated=context.is_name_generated,
             trail=context.trail,
         )
 
-    async def _mutate(self, resource: Resource, request: AdmissionRequest) -> Object:
-        """Mutating admission, and defaults for what it added."""
-        may_differ = False
-        for plugin in self.plugins:
-            if plugin.handles(request):
-                await plugin.admit(request)
-                may_differ |= getattr(plugin, "mutates", True)
+    async def _mutate(
+        self, resource: Resource, request: AdmissionRequest, prepare: Callable[[Object], None]
+    ) -> Object:
+        """Mutating admission, and defaults for what it added. What outsiders have changed is
+        prepared again, as if the client had sent it so."""
         obj = request.obj
         assert obj is not None
-        if may_differ:
+        fields = obj["metadata"].get("managedFields")
+        may_differ = await self._ask_mutating(request)
+        if request.is_rewritten:
+            for text in restore_fields(obj, fields):
+                request.warnings.append(text)
+            prepare(obj)
+        elif may_differ:
             resource.shape.default(obj)
             resource.strategy.defaults(obj)
         return obj
+
+    async def _ask_mutating(self, request: AdmissionRequest) -> bool:
+        """Run the mutating plug-ins, twice when one of them let an outsider change the object.
+        Returns whether any may have changed it."""
+        may_differ = False
+        while True:
+            for plugin in self.plugins:
+                if plugin.handles(request):
+                    await plugin.admit(request)
+                    may_differ |= getattr(plugin, "mutates", True)
+            if not request.is_rewritten or request.is_second_round:
+                return may_differ
+            request.is_second_round = True
 
     async def _validate(self, request: AdmissionRequest) -> None:
         for plugin in self.plugins:
@@ -449,9 +496,7 @@ class Registry:
 
     async def admit(self, request: AdmissionRequest) -> None:
         """Admission of what is not stored as it is: a deletion, a connection, a binding."""
-        for plugin in self.plugins:
-            if plugin.handles(request):
-                await plugin.admit(request)
+        await self._ask_mutating(request)
         await self._validate(request)
 
     async def _reserve(

@@ -6,9 +6,9 @@ runs. All versions of one kind share one cache, which holds the stored version.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from navarch.api.conversion import conversions
 from navarch.api.kinds import KINDS, Kind
@@ -28,6 +28,20 @@ INDEX_FIELDS = {"pods": "spec.nodeName"}
 """The field of a kind that many watches select by, each another value."""
 
 
+class Converter(Protocol):
+    """Moves custom resources between versions, with a webhook's help."""
+
+    async def convert(self, objects: Sequence[Object], api_version: str) -> list[Object]:
+        """Objects, each of which says its own version, in another. They become the callee's.
+        Raises ApiError 500."""
+        ...
+
+    async def entries(self, entries: Sequence[Entry], api_version: str) -> list[Entry]:
+        """Stored entries in another version; what was converted lately is not converted again.
+        Raises ApiError 500."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
 class Resource:
     """One resource in one version, ready to be served."""
@@ -45,6 +59,10 @@ class Resource:
     convert_in: Callable[[Object], Object] | None = None
     definition: Object | None = None
     """Of a custom resource: its CustomResourceDefinition."""
+    converter: Converter | None = None
+    """Of a custom resource whose versions are converted by a webhook."""
+    selectable: frozenset[str] | None = None
+    """The fields that this version can be selected by; None for all that the store knows."""
     _field_type: FieldType | None = None
     head: bytes = field(init=False)
     item_head: bytes = field(init=False)
@@ -89,6 +107,24 @@ class Resource:
             obj = self.convert_out(obj)
         obj["apiVersion"] = self.kind.api_version
         return obj
+
+    async def in_version_of(self, other: Resource, obj: Object) -> Object:
+        """An object of this version (the caller's own) in that of another resource of the kind.
+        Raises ApiError 500 when a conversion webhook fails."""
+        if self.converter is not None:
+            return (await self.converter.convert([obj], other.kind.api_version))[0]
+        return other.from_stored(self.to_stored(obj))
+
+    async def view(self, entry: Entry) -> Entry:
+        """A stored entry in this version. Only webhooks convert here: what else there is to
+        convert, `decode` and `tail` do. Raises ApiError 500 when the webhook fails."""
+        return (await self.views((entry,)))[0]
+
+    async def views(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """The same for many at once."""
+        if self.converter is None:
+            return entries
+        return await self.converter.entries(entries, self.kind.api_version)
 
     def decode(self, entry: Entry) -> Object:
         """A private copy of an entry in this version."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiohttp.web import StreamResponse
@@ -29,7 +29,7 @@ from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.options import write_options
 from navarch.apiserver.http.respond import respond_object
 from navarch.apiserver.http.transform import transform_unstored
-from navarch.apiserver.registry.context import WriteContext
+from navarch.apiserver.registry.context import Face, WriteContext
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.subresources.bodies import read_kind
 from navarch.apiserver.tables.workloads import SCALE as SCALE_TABLE
@@ -180,17 +180,20 @@ async def _write(
 ) -> StreamResponse:
     """Write what `wanted` makes of the current Scale."""
 
-    def transform(obj: Object) -> Object:
+    def current_scale(obj: Object) -> Object:
         try:
-            current = scale_of(resource, obj)
+            return scale_of(resource, obj)
         except ApiError:
             # A custom resource without replicas can be given some.
             current = {"metadata": dict(obj["metadata"]), "spec": {}, "status": {"replicas": 0}}
-            current |= {"kind": "Scale", "apiVersion": "autoscaling/v1"}
-        return with_replicas(resource, obj, wanted(current))
+            return current | {"kind": "Scale", "apiVersion": "autoscaling/v1"}
 
+    def transform(obj: Object) -> Object:
+        return with_replicas(resource, obj, wanted(current_scale(obj)))
+
+    face = Face("Scale", current_scale, lambda obj, scale: with_replicas(resource, obj, scale))
     key = call.info.namespace, call.info.name
-    written = await core.registry.update(resource, key, transform, context)
+    written = await core.registry.update(resource, key, transform, replace(context, face=face))
     return _respond(call, scale_of(resource, written.obj))
 
 

@@ -10,6 +10,7 @@ from navarch.apiserver.http.body import effective_type, object_type, read_body
 from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.options import WriteOptions
 from navarch.apiserver.registry.context import WriteContext
+from navarch.apiserver.registry.registry import OTHER_NAMESPACE
 from navarch.apiserver.registry.resource import Resource
 
 Object = dict[str, Any]
@@ -51,9 +52,7 @@ def place(call: Call, resource: Resource, obj: Object) -> None:
     if not namespace:
         metadata["namespace"] = call.info.namespace
     elif namespace != call.info.namespace:
-        raise bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request"
-        )
+        raise bad_request(OTHER_NAMESPACE)
 
 
 def named(call: Call, obj: Object) -> None:

@@ -1,0 +1,1 @@
+"""Calls to outside HTTPS servers that take part in requests: admission and conversion webhooks."""

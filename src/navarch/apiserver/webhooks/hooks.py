@@ -1,0 +1,72 @@
+"""The webhooks of all configurations, compiled when a configuration changes.
+
+A configuration takes effect with the write that makes it: the list is rebuilt inside of the hub's
+turn, before that write returns. Order is by the configuration's name, then as listed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from navarch.apiserver.admission.matching import Criteria
+from navarch.apiserver.contracts import Lookup, Object
+from navarch.apiserver.webhooks.client import Endpoint
+
+DEFAULT_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One webhook of a configuration."""
+
+    uid: str
+    configuration: str
+    name: str
+    criteria: Criteria
+    endpoint: Endpoint
+    seconds: float
+    fails_open: bool
+    is_reinvoked: bool
+    """Called again when somebody changed the object after it."""
+    supports_dry_run: bool
+    review_versions: tuple[str, ...]
+    conditions: tuple[Object, ...]
+
+    @classmethod
+    def of(cls, configuration: str, index: int, webhook: Object) -> Hook:
+        name = webhook.get("name") or ""
+        return cls(
+            f"{configuration}/{name}/{index}",
+            configuration,
+            name,
+            Criteria.of(webhook),
+            Endpoint.of(webhook.get("clientConfig") or {}),
+            float(webhook.get("timeoutSeconds") or DEFAULT_SECONDS),
+            webhook.get("failurePolicy") == "Ignore",
+            webhook.get("reinvocationPolicy") == "IfNeeded",
+            webhook.get("sideEffects") in ("None", "NoneOnDryRun"),
+            tuple(webhook.get("admissionReviewVersions") or ()),
+            tuple(webhook.get("matchConditions") or ()),
+        )
+
+
+class Configurations:
+    """The webhooks of one kind of configuration, mutating or validating."""
+
+    def __init__(self, lookup: Lookup, resource: str) -> None:
+        self.hooks: tuple[Hook, ...] = ()
+        self._by_name: dict[str, tuple[Hook, ...]] = {}
+        lookup.subscribe(f"{resource}.admissionregistration.k8s.io", self._changed)
+
+    def _changed(self, old: Object | None, new: Object | None) -> None:
+        obj = new or old
+        assert obj is not None
+        name = obj["metadata"]["name"]
+        if new is None:
+            self._by_name.pop(name, None)
+        else:
+            self._by_name[name] = tuple(
+                Hook.of(name, index, webhook)
+                for index, webhook in enumerate(new.get("webhooks") or ())
+            )
+        self.hooks = tuple(hook for each in sorted(self._by_name) for hook in self._by_name[each])

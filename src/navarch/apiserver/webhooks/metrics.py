@@ -1,0 +1,66 @@
+"""What the server counts about its webhooks (upstream's `apiserver_admission_webhook_*`)."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable
+
+PREFIX = "apiserver_admission_"
+BUCKETS = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0)
+Labels = tuple[tuple[str, str], ...]
+
+NO_ERROR = "no_error"
+CALLING_ERROR = "calling_webhook_error"
+SERVER_ERROR = "apiserver_internal_error"
+
+
+class WebhookMetrics:
+    """Counters and one histogram, by webhook."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, Counter[Labels]] = {}
+        self._buckets: dict[Labels, list[int]] = {}
+        self._sums: dict[Labels, float] = {}
+
+    def observe(self, labels: dict[str, str], seconds: float, code: int, is_rejected: bool) -> None:
+        """One call; `labels` are its name, type and operation."""
+        rejected = {"rejected": str(is_rejected).lower()}
+        self.count("webhook_request_total", {**labels, "code": _code(code), **rejected})
+        key = tuple({**labels, **rejected}.items())
+        buckets = self._buckets.setdefault(key, [0] * (len(BUCKETS) + 1))
+        buckets[bisect_left(BUCKETS, seconds)] += 1
+        self._sums[key] = self._sums.get(key, 0.0) + seconds
+
+    def rejected(self, labels: dict[str, str], error: str, code: int) -> None:
+        more = {"error_type": error, "rejection_code": _code(code)}
+        self.count("webhook_rejection_count", {**labels, **more})
+
+    def count(self, name: str, labels: dict[str, str]) -> None:
+        """Count something under `apiserver_admission_<name>`."""
+        self._counts.setdefault(name, Counter())[tuple(labels.items())] += 1
+
+    def render(self) -> Iterable[str]:
+        """The lines for `/metrics`."""
+        for name, counts in sorted(self._counts.items()):
+            yield f"# TYPE {PREFIX}{name} counter"
+            for labels, value in sorted(counts.items()):
+                yield f"{PREFIX}{name}{{{_text(labels)}}} {value}"
+        name = f"{PREFIX}webhook_admission_duration_seconds"
+        if self._buckets:
+            yield f"# TYPE {name} histogram"
+        for labels, buckets in sorted(self._buckets.items()):
+            total = 0
+            for bound, value in zip((*BUCKETS, "+Inf"), buckets, strict=True):
+                total += value
+                yield f'{name}_bucket{{{_text(labels)},le="{bound}"}} {total}'
+            yield f"{name}_sum{{{_text(labels)}}} {self._sums[labels]:.6f}"
+            yield f"{name}_count{{{_text(labels)}}} {total}"
+
+
+def _code(code: int) -> str:
+    return str(min(code, 600))
+
+
+def _text(labels: Labels) -> str:
+    return ",".join(f'{name}="{value}"' for name, value in labels)
