@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from tests.api.conftest import Api
 
 Object = dict[str, Any]
@@ -142,3 +143,26 @@ async def test_discovery_shows_them_and_forgets_them(api: Api) -> None:
     assert (await api.get(FOOS)).body == b"404 page not found\n"
     left = await core.store.range("/registry/ex.io/")
     assert not left.items
+
+
+@pytest.mark.conformance(
+    "CustomResourceDefinition resources [Privileged:ClusterAdmin] "
+    "custom resource defaulting for requests and from storage works"
+)
+async def test_a_new_default_shows_in_objects_from_before_it(api: Api) -> None:
+    await define(api)
+    (await api.post(FOOS, foo("a"))).ok(201)
+    path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties"
+    added = [{"op": "add", "path": f"{path}/shape", "value": {"type": "string", "default": "oval"}}]
+    (await api.patch(f"{DEFINITIONS}/foos.ex.io", added, kind="json")).ok()
+    async with asyncio.timeout(5):
+        seen = (await api.get(f"{FOOS}/a")).ok()
+        while "shape" not in seen["spec"]:
+            await asyncio.sleep(0.01)
+            seen = (await api.get(f"{FOOS}/a")).ok()
+    assert seen["spec"] == {"color": "red", "shape": "oval"}
+    assert (await api.get(FOOS)).ok()["items"][0]["spec"] == seen["spec"]
+    async with api.watch(FOOS + "?watch=1") as events:
+        assert (await anext(events))["object"]["spec"] == seen["spec"]
+    changed = (await api.patch(f"{FOOS}/a", {"metadata": {"labels": {"x": "y"}}})).ok()
+    assert (changed["spec"], changed["metadata"]["generation"]) == (seen["spec"], 1)

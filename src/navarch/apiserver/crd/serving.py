@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from navarch.api.kinds import Kind, Subresource
+from navarch.apiserver.crd import structural
 from navarch.apiserver.crd.shape import CustomShape, CustomStrategy
 from navarch.apiserver.hub.cache import Cache
 from navarch.apiserver.hub.entry import StoredKind
@@ -91,6 +93,23 @@ def cache_for(hub: Hub, stored: StoredKind) -> Cache:
     return cache
 
 
+def defaulting(crd: Object) -> Callable[[Object], Object] | None:
+    """What reading from the store adds: the defaults of the stored version, for objects that were
+    written before there was a default. Nothing where the schema has none."""
+    stored = storage_version(crd)
+    version = next(each for each in crd["spec"]["versions"] if each["name"] == stored)
+    schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
+    if not structural.has_defaults(schema):
+        return None
+
+    def fill(obj: Object) -> Object:
+        structural.drop_nulls(obj, schema)
+        structural.default(obj, schema)
+        return obj
+
+    return fill
+
+
 def custom_resources(crd: Object, cache: Cache) -> list[Resource]:
     """The resources of all served versions. Converting between versions renames apiVersion alone
     (strategy None)."""
@@ -98,6 +117,7 @@ def custom_resources(crd: Object, cache: Cache) -> list[Resource]:
     stored_version = storage_version(crd)
     paths = selectable_paths(crd)
     stored = next((kind for kind, _ in rows if kind.version == stored_version), None)
+    fill = defaulting(crd)
     return [
         Resource(
             kind=kind,
@@ -106,6 +126,7 @@ def custom_resources(crd: Object, cache: Cache) -> list[Resource]:
             strategy=CustomStrategy(kind.subresource("status") is not None, paths),
             shape=CustomShape(kind, (version.get("schema") or {}).get("openAPIV3Schema")),
             is_custom=True,
+            convert_out=fill,
             definition=crd,
         )
         for kind, version in rows

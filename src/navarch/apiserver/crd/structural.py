@@ -114,6 +114,13 @@ def default(value: Any, schema: Schema) -> None:
             default(item, schema["items"])
 
 
+def has_defaults(schema: Schema) -> bool:
+    """Whether a default is anywhere in a schema."""
+    inner = [*(schema.get("properties") or {}).values(), schema.get("items")]
+    inner.append(schema.get("additionalProperties"))
+    return "default" in schema or any(has_defaults(each) for each in inner if type(each) is dict)
+
+
 def drop_nulls(value: Any, schema: Schema) -> None:
     """Nulls where the schema allows none count as absent."""
     if isinstance(value, dict):
