@@ -1,4 +1,5 @@
 """The audit log as an administrator reads it: a record of each stage of a request."""
+
 from __future__ import annotations
 
 import asyncio
@@ -150,6 +151,29 @@ async def test_the_user_in_whose_name_is_recorded_beside_the_real_one(api: Api) 
         "groups": ["devs", "system:authenticated"],
     }
     assert last["responseStatus"]["code"] == 403
+
+
+async def test_pod_security_says_what_it_saw(api: Api) -> None:
+    labels = {
+        "pod-security.kubernetes.io/enforce": "baseline",
+        "pod-security.kubernetes.io/audit": "restricted",
+    }
+    await api.post("/api/v1/namespaces", {"metadata": {"name": "pss", "labels": labels}}, **ROOT)
+    await api.post(
+        "/api/v1/namespaces/pss/serviceaccounts", {"metadata": {"name": "default"}}, **ROOT
+    )
+    pod = {
+        "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "busybox"}]},
+    }
+    answer = await api.post("/api/v1/namespaces/pss/pods", pod, **ROOT)
+    assert answer.status == 201
+    annotations = (await records(api, answer.headers["Audit-Id"]))[-1]["annotations"]
+    assert annotations["pod-security.kubernetes.io/enforce-policy"] == "baseline:latest"
+    said = annotations["pod-security.kubernetes.io/audit-violations"]
+    assert said.startswith(
+        'would violate PodSecurity "restricted:latest": allowPrivilegeEscalation'
+    )
 
 
 async def test_a_watch_has_a_stage_of_its_own(api: Api) -> None:

@@ -96,23 +96,27 @@ class PodSecurity(Plugin):
         if info.resource == "pods":
             if request.operation == "UPDATE" and not _is_significant(obj, request.old or {}):
                 return
+            request.annotate(f"{PREFIX}enforce-policy", str(policy.enforce))
             violations = policy.enforce.violations(obj)
             if violations:
                 told = _print(violations)
                 raise denied(request, f'violates PodSecurity "{policy.enforce}": {told}')
-            self._warn(request, policy.warn, obj)
-        elif policy.warn.level != "privileged":
+            self._tell(request, policy, obj)
+        elif (policy.warn.level, policy.audit.level) != ("privileged", "privileged"):
             template: Object | None = obj
             for field in _TEMPLATES[info.group, info.resource]:
                 template = (template or {}).get(field)
             if template is not None:
-                self._warn(request, policy.warn, template)
+                self._tell(request, policy, template)
 
-    def _warn(self, request: AdmissionRequest, standard: Standard, pod: Object) -> None:
-        violations = standard.violations(pod)
-        if violations:
+    def _tell(self, request: AdmissionRequest, policy: Policy, pod: Object) -> None:
+        """The modes that refuse nothing."""
+        if request.trail is not None and (violations := policy.audit.violations(pod)):
+            text = f'would violate PodSecurity "{policy.audit}": {_print(violations)}'
+            request.annotate(f"{PREFIX}audit-violations", text)
+        if violations := policy.warn.violations(pod):
             told = _print(violations)
-            request.warnings.append(f'would violate PodSecurity "{standard}": {told}')
+            request.warnings.append(f'would violate PodSecurity "{policy.warn}": {told}')
 
     def _validate_namespace(self, request: AdmissionRequest, namespace: Object) -> None:
         policy, errors = parse_policy(labels_of(namespace))
