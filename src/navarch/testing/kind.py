@@ -2,9 +2,9 @@
 
 It takes the subcommands and flags of kind (https://kind.sigs.k8s.io/docs/user/quick-start) that
 pytest-kind, pytest-kubernetes and shell scripts use, prints what kind prints where scripts read it,
-and keeps to its exit codes. NAVARCH_KIND says what a cluster is made of: `real` (a profile with real
-nodes and containers; needs root) or `memory` (a process with everything in memory and simulated
-nodes: ready in a second, and no containers run).
+and keeps to its exit codes. NAVARCH_KIND says what a cluster is made of: `real` (a profile with
+real nodes and containers; needs root) or `memory` (a process with everything in memory and
+simulated nodes: ready in a second, and no containers run).
 
 Install it under the name `kind`: `navarch-kind install DIRECTORY`, with the directory on the PATH.
 """
