@@ -71,6 +71,8 @@ def controllers_options(profile: Profile, paths: Paths) -> Options:
         "kubeconfig": str(paths.kubeconfig("controllers")),
         "cluster_cidr": profile.pod_cidr,
         "root_ca": str(paths.pki / "ca.crt"),
+        "cluster_signing_cert_file": str(paths.pki / "ca.crt"),
+        "cluster_signing_key_file": str(paths.pki / "ca.key"),
     }
 
 

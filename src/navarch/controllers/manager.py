@@ -17,6 +17,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ class ManagerOptions:
     """The size of a node's part, as a prefix length."""
     root_ca: str = ""
     """A file with the certificates by which pods trust the API server. Empty: not published."""
+    cluster_signing_cert_file: str = ""
+    """The certificate authority that signs approved requests. Empty: nothing is signed."""
+    cluster_signing_key_file: str = ""
+    cluster_signing_duration_seconds: float = 365 * 86400.0
+    """The longest life of a certificate that it signs."""
     node_monitor_grace_seconds: float = 50.0
     """A node that is not heard of for so long counts as unreachable."""
     terminated_pod_threshold: int = 12500
@@ -106,6 +112,20 @@ CONTROLLERS: Mapping[str, Registered] = {
     "garbagecollector": Registered("garbage_collector", "GarbageCollector"),
     "job": Registered("job", "JobController"),
     "ttl-after-finished": Registered("ttl_after_finished", "TtlAfterFinishedController"),
+    "csrapproving": Registered("csr_approving", "CsrApprovingController"),
+    "csrsigning": Registered(
+        "csr_signing",
+        "CsrSigningController",
+        lambda options: {
+            "read_authority": lambda: (
+                Path(options.cluster_signing_cert_file).read_bytes(),
+                Path(options.cluster_signing_key_file).read_bytes(),
+            ),
+            "longest": timedelta(seconds=options.cluster_signing_duration_seconds),
+        },
+        lambda options: bool(options.cluster_signing_cert_file),
+    ),
+    "csrcleaner": Registered("csr_cleaner", "CsrCleanerController"),
     "disruption": Registered("disruption", "DisruptionController"),
     "resourcequota": Registered("resourcequota", "ResourceQuotaController"),
     "podgc": Registered(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -56,9 +56,9 @@ async def make_namespace(client: Client, name: str) -> None:
 
 
 @asynccontextmanager
-async def running(client: Client, *names: str) -> AsyncIterator[None]:
+async def running(client: Client, *names: str, **settings: Any) -> AsyncIterator[None]:
     """These controllers at work; what ends them by itself fails the test."""
-    options = ManagerOptions(kubeconfig="", controllers=names)
+    options = ManagerOptions(kubeconfig="", controllers=names, **settings)
     task = asyncio.create_task(run_controllers(client, options))
     try:
         yield

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-
 from navarch.api import names
 from navarch.api.errors import (
     duplicate,
@@ -13,11 +10,16 @@ from navarch.api.errors import (
     not_supported,
     required,
 )
+from navarch.api.pem import (
+    check_signature,
+    decode_base64,
+    parse_certificates,
+    parse_signing_request,
+)
 from navarch.api.validation.common import (
     Errors,
     Object,
     check,
-    check_choice,
     check_label_selector,
     check_name,
     dns1123_subdomain,
@@ -50,7 +52,6 @@ USAGES = (
     "timestamping",
 )
 VERDICTS = ("Approved", "Denied")
-_CERTIFICATE = "-----BEGIN CERTIFICATE-----"
 
 
 def validate_role(obj: Object) -> Errors:
@@ -143,13 +144,13 @@ def validate_role_ref_update(obj: Object, old: Object) -> Errors:
 
 
 def validate_signing_request(obj: Object) -> Errors:
-    """A new request. Upstream parses the PKCS#10 inside; that it is PEM of that kind is checked
-    here, its signature where it is signed."""
+    """A new request. Who asks must show by its signature to have the key that is to be signed."""
     errors: Errors = []
     spec = obj.get("spec") or {}
-    problem = _request_problem(spec.get("request") or "")
-    if problem:
-        errors.append(invalid("spec.request", spec.get("request"), problem))
+    try:
+        check_signature(parse_signing_request(spec.get("request") or ""))
+    except ValueError as error:
+        errors.append(invalid("spec.request", spec.get("request"), str(error)))
     usages = spec.get("usages") or ()
     if not usages:
         errors.append(required("spec.usages"))
@@ -166,25 +167,6 @@ def validate_signing_request(obj: Object) -> Errors:
         detail = "may not specify a duration less than 600 seconds (10 minutes)"
         errors.append(invalid("spec.expirationSeconds", seconds, detail))
     return errors
-
-
-def _request_problem(encoded: str) -> str:
-    try:
-        text = base64.b64decode(encoded, validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        return "PEM block type must be CERTIFICATE REQUEST"
-    begin, end = "-----BEGIN CERTIFICATE REQUEST-----", "-----END CERTIFICATE REQUEST-----"
-    start = text.find(begin)
-    stop = text.find(end, start)
-    if start < 0 or stop < 0:
-        return "PEM block type must be CERTIFICATE REQUEST"
-    body = "".join(text[start + len(begin) : stop].split())
-    try:
-        der = base64.b64decode(body, validate=True)
-    except (binascii.Error, ValueError):
-        return "PEM block type must be CERTIFICATE REQUEST"
-    # A DER sequence, whole.
-    return "" if der[:1] == b"\x30" and len(der) > 64 else "asn1: structure error"
 
 
 def _check_signer(errors: Errors, signer: str) -> None:
@@ -216,7 +198,13 @@ def validate_signing_request_update(obj: Object, old: Object, subresource: str) 
     errors: Errors = []
     status, before = obj.get("status") or {}, old.get("status") or {}
     conditions, known = status.get("conditions") or [], before.get("conditions") or []
-    _check_conditions(errors, conditions)
+    certificate, issued = status.get("certificate"), before.get("certificate")
+    _check_conditions(errors, conditions, known)
+    if certificate and certificate != issued:
+        try:
+            parse_certificates(decode_base64(certificate))
+        except ValueError as error:
+            errors.append(invalid("status.certificate", "<certificate data>", str(error)))
     here = "status.conditions"
     for verdict in (*VERDICTS, "Failed"):
         new = [each for each in conditions if each.get("type") == verdict]
@@ -228,7 +216,6 @@ def validate_signing_request_update(obj: Object, old: Object, subresource: str) 
             verb = "add" if len(new) > len(old_ones) else "modify"
             detail = f'updates may not {verb} a condition of type "{verdict}"'
             errors.append(forbidden_field(here, detail))
-    certificate, issued = status.get("certificate"), before.get("certificate")
     if certificate != issued:
         if subresource != "status":
             detail = "updates may not set certificate content"
@@ -236,30 +223,27 @@ def validate_signing_request_update(obj: Object, old: Object, subresource: str) 
         elif issued:
             detail = "updates may not modify existing certificate content"
             errors.append(forbidden_field("status.certificate", detail))
-        elif certificate and _CERTIFICATE not in _decoded(certificate):
-            detail = "at least one CERTIFICATE block must be present"
-            errors.append(invalid("status.certificate", "<certificate data>", detail))
     return errors
 
 
-def _decoded(encoded: str) -> str:
-    try:
-        return base64.b64decode(encoded, validate=True).decode("ascii", "replace")
-    except (binascii.Error, ValueError):
-        return ""
-
-
-def _check_conditions(errors: Errors, conditions: list[Object]) -> None:
+def _check_conditions(errors: Errors, conditions: list[Object], known: list[Object]) -> None:
+    """What was wrong before may stay so, for otherwise nothing else could be changed."""
+    before = [each.get("type") or "" for each in known]
     seen: set[str] = set()
     for index, condition in enumerate(conditions):
         here, kind = f"status.conditions[{index}]", condition.get("type") or ""
-        if not kind:
+        if not kind and "" not in before:
             errors.append(required(f"{here}.type"))
         choices = ("True",) if kind in (*VERDICTS, "Failed") else ("False", "True", "Unknown")
-        check_choice(errors, f"{here}.status", condition.get("status"), choices)
-        if kind in seen:
+        status = condition.get("status")
+        if not status:
+            errors.append(required(f"{here}.status"))
+        elif status not in choices:
+            errors.append(not_supported(f"{here}.status", status, choices))
+        others = set(VERDICTS) - {kind}
+        if kind in VERDICTS and others & seen and not set(VERDICTS) <= set(before):
+            detail = "Approved and Denied conditions are mutually exclusive"
+            errors.append(invalid("status.conditions", kind, detail))
+        if kind in seen and len(set(before)) == len(before):
             errors.append(duplicate(f"{here}.type", kind))
         seen.add(kind)
-    if {"Approved", "Denied"} <= seen:
-        detail = "Approved and Denied conditions are mutually exclusive"
-        errors.append(invalid("status.conditions", "Denied", detail))

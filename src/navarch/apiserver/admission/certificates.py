@@ -6,9 +6,7 @@ Approving and signing take a right on the signer, by its name or for its whole d
 
 from __future__ import annotations
 
-import base64
-import binascii
-
+from navarch.api.pem import parse_signing_request
 from navarch.apiserver.admission.base import Plugin, denied, spec_of
 from navarch.apiserver.contracts import (
     AdmissionRequest,
@@ -86,13 +84,9 @@ def may_use_signer(authorizer: Authorizer, user: UserInfo, verb: str, signer: st
 
 def requested_subject(spec: Object) -> tuple[str, list[str]]:
     """The common name and the organisations a signing request asks for. Raises ValueError."""
-    from cryptography.x509 import load_pem_x509_csr
     from cryptography.x509.oid import NameOID
 
-    try:
-        subject = load_pem_x509_csr(base64.b64decode(spec.get("request") or "")).subject
-    except binascii.Error as error:
-        raise ValueError("the request is not base64") from error
+    subject = parse_signing_request(spec.get("request") or "").subject
     names = [str(a.value) for a in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     organizations = subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
     return names[-1] if names else "", [str(a.value) for a in organizations]

@@ -7,6 +7,7 @@ import copy
 from typing import Any
 
 import pytest
+from tests.certificates import authority
 
 from navarch.api.kinds import KINDS, Kind
 from navarch.api.schema.decode import normalise_object
@@ -683,7 +684,7 @@ def test_signing_request_verdicts() -> None:
     )
     assert found == ""
     assert approved["status"]["conditions"][0]["lastTransitionTime"]
-    pem = base64.b64encode(b"-----BEGIN CERTIFICATE-----").decode()
+    pem = base64.b64encode(authority()[0]).decode()
     issued, found = update(
         "certificatesigningrequests", approved, "status", status={"certificate": pem}
     )
