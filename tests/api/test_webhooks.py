@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-
 from tests.api.conftest import Api, config_map, secured_server
-from tests.api.webhook_server import WebhookServer, add, allow, deny, patch, webhook_server
+from tests.api.webhook_server import WebhookServer, add, deny, patch, webhook_server
 
 Object = dict[str, Any]
 MAPS = "/api/v1/namespaces/default/configmaps"

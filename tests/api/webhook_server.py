@@ -111,9 +111,7 @@ def certificates(directory: Path, *hosts: str) -> tuple[str, ssl.SSLContext]:
     leaf = builder(subject, key).add_extension(x509.SubjectAlternativeName(names), critical=False)
     signed = leaf.sign(authority, hashes.SHA256()).public_bytes(Encoding.PEM)
     path = directory / f"{hosts[0]}.pem"
-    path.write_bytes(
-        signed + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
+    path.write_bytes(signed + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
     return base64.b64encode(certificate).decode(), context

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from navarch.api.errors import ApiError
@@ -18,13 +19,17 @@ from navarch.api.patch.common import copy_json
 from navarch.apiserver.core import Core
 from navarch.apiserver.crd.serving import (
     cache_for,
+    converter_of,
+    converts_by_webhook,
     custom_resources,
     storage_version,
     stored_kind,
 )
+from navarch.apiserver.hub.cache import Cache
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.security import system_context
 from navarch.apiserver.verbs.delete import DeleteOptions, Deletion
+from navarch.apiserver.webhooks.conversion import WebhookConverter
 
 Object = dict[str, Any]
 
@@ -144,6 +149,7 @@ class CustomResources:
         self._definitions = core.catalog.get("apiextensions.k8s.io", "v1", NAME.partition(".")[0])
         self._dirty: asyncio.Queue[str] = asyncio.Queue()
         self._served: dict[str, tuple[str, str]] = {}
+        self._converters: dict[str, WebhookConverter] = {}
 
     async def start(self) -> None:
         """Serve what is established already, before the first request."""
@@ -200,9 +206,28 @@ class CustomResources:
         cache = cache_for(self._core.hub, stored_kind(crd, plural))
         await self._core.hub.load(cache)
         self._served[name] = (group, plural)
-        self._core.catalog.set_custom(group, plural, custom_resources(crd, cache))
+        converter = self._converter(name, crd, cache)
+        self._core.catalog.set_custom(group, plural, custom_resources(crd, cache, converter))
+
+    def _converter(self, name: str, crd: Object, cache: Cache) -> WebhookConverter | None:
+        """The definition's converter: the one there is while nothing about conversion changes. When
+        something does, watches end, for they show what the old one made of the objects."""
+        before = self._converters.pop(name, None)
+        if not converts_by_webhook(crd):
+            converter = None
+        elif before is not None and before.is_of(crd):
+            converter = before
+        else:
+            converter = converter_of(crd, self._core.webhooks, cache.stored)
+        if converter is not None:
+            self._converters[name] = converter
+        if converter is not before:
+            for watcher in cache.watchers():
+                watcher.finish()
+        return converter
 
     def _unserve(self, name: str) -> None:
+        self._converters.pop(name, None)
         group, plural = self._served.pop(name, ("", ""))
         if plural:
             self._core.catalog.set_custom(group, plural, [])
@@ -234,8 +259,11 @@ class CustomResources:
         for entry in list(resource.cache.scan()):
             obj = {"metadata": {"namespace": entry.namespace, "name": entry.name}}
             context = system_context(resource, obj, "delete")
+            # What goes at once need not be converted: its webhook is often gone before it.
+            lingers = entry.decode(resource.stored_kind)["metadata"].get("finalizers")
+            deleted = resource if lingers else replace(resource, converter=None)
             deletion = Deletion(
-                self._core.registry, resource, DeleteOptions(), context, is_admitted=True
+                self._core.registry, deleted, DeleteOptions(), context, is_admitted=True
             )
             try:
                 await deletion.run(entry.namespace, entry.name)

@@ -11,7 +11,9 @@ from navarch.apiserver.crd.shape import CustomShape, CustomStrategy
 from navarch.apiserver.hub.cache import Cache
 from navarch.apiserver.hub.entry import StoredKind
 from navarch.apiserver.hub.hub import Hub
-from navarch.apiserver.registry.resource import Resource
+from navarch.apiserver.registry.resource import Converter, Resource
+from navarch.apiserver.webhooks.client import WebhookClient
+from navarch.apiserver.webhooks.conversion import WebhookConverter
 
 Object = dict[str, Any]
 
@@ -20,11 +22,11 @@ _GPU = ("get", "patch", "update")
 
 def selectable_paths(crd: Object) -> tuple[str, ...]:
     """The fields that any version can be selected by."""
-    found: dict[str, None] = {}
-    for version in crd["spec"]["versions"]:
-        for each in version.get("selectableFields") or ():
-            found[each["jsonPath"].lstrip(".")] = None
-    return tuple(found)
+    return tuple({path: None for version in crd["spec"]["versions"] for path in _paths_of(version)})
+
+
+def _paths_of(version: Object) -> list[str]:
+    return [each["jsonPath"].lstrip(".") for each in version.get("selectableFields") or ()]
 
 
 def storage_version(crd: Object) -> str:
@@ -110,9 +112,34 @@ def defaulting(crd: Object) -> Callable[[Object], Object] | None:
     return fill
 
 
-def custom_resources(crd: Object, cache: Cache) -> list[Resource]:
-    """The resources of all served versions. Converting between versions renames apiVersion alone
-    (strategy None)."""
+def converts_by_webhook(crd: Object) -> bool:
+    return (crd["spec"].get("conversion") or {}).get("strategy") == "Webhook"
+
+
+def converter_of(crd: Object, client: WebhookClient, stored: StoredKind) -> WebhookConverter:
+    """The converter of a definition whose versions a webhook converts."""
+    rows = kind_rows({**crd, "spec": {**crd["spec"], "versions": _all_served(crd)}})
+    schemas = {
+        kind.api_version: (kind, (version.get("schema") or {}).get("openAPIV3Schema"))
+        for kind, version in rows
+    }
+    shapes = {name: CustomShape(kind, schema) for name, (kind, schema) in schemas.items()}
+    defaulted = [
+        name for name, (_, schema) in schemas.items() if structural.has_defaults(schema or {})
+    ]
+    return WebhookConverter(client, crd, stored, shapes, defaulted)
+
+
+def _all_served(crd: Object) -> list[Object]:
+    """The versions as if all were served: objects may lie in the store in one that no longer is."""
+    return [{**version, "served": True} for version in crd["spec"]["versions"]]
+
+
+def custom_resources(
+    crd: Object, cache: Cache, converter: Converter | None = None
+) -> list[Resource]:
+    """The resources of all served versions. Without a converter (strategy None) converting between
+    versions renames apiVersion alone."""
     rows = kind_rows(crd)
     stored_version = storage_version(crd)
     paths = selectable_paths(crd)
@@ -126,8 +153,10 @@ def custom_resources(crd: Object, cache: Cache) -> list[Resource]:
             strategy=CustomStrategy(kind.subresource("status") is not None, paths),
             shape=CustomShape(kind, (version.get("schema") or {}).get("openAPIV3Schema")),
             is_custom=True,
-            convert_out=fill,
+            convert_out=fill if converter is None else None,
             definition=crd,
+            converter=converter,
+            selectable=frozenset(_paths_of(version)),
         )
         for kind, version in rows
     ]

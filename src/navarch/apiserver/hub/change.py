@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from navarch.apiserver.hub.entry import Entry, tail_at
+from navarch.apiserver.hub.entry import Entry
 
 
 class Change:
@@ -40,8 +40,7 @@ class Change:
         both for a deletion and for an object that stops matching a selector."""
         old = self.old
         assert old is not None
-        tail = tail_at(old.tail, self.revision)
-        return Entry(old.namespace, old.name, tail, old.facts, (old.create_revision, self.revision))
+        return old.at_revision(self.revision)
 
     def render(self, event: str, form: str, encode: Callable[[str, Entry], bytes]) -> bytes:
         """The bytes of this change as `event` in `form`, encoded at the first call."""

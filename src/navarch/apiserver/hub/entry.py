@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,7 @@ Object = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
 decode_json = msgspec.json.Decoder().decode
 
+VERSION = b'{"apiVersion":"'
 METADATA = b'"metadata":{'
 RESOURCE_VERSION = b'"metadata":{"resourceVersion":"'
 
@@ -121,6 +122,19 @@ class Entry:
         self._decoded: Object | None = None
 
     @property
+    def api_version(self) -> bytes:
+        """The version that the stored value is in, as JSON writes it; empty for a bare tail."""
+        if not self._start:
+            return b""
+        return self._bytes[len(VERSION) : self._bytes.index(b'"', len(VERSION))]
+
+    def at_revision(self, revision: int) -> Entry:
+        """The same object with another resourceVersion (a DELETED event carries the deletion's)."""
+        content = self._bytes if self._start else tail_at(self._bytes, revision)
+        revisions = (self.create_revision, revision)
+        return Entry(self.namespace, self.name, content, self.facts, revisions, self._start)
+
+    @property
     def tail(self) -> bytes:
         return b"".join(self.tail_parts) if self._start else self._bytes
 
@@ -211,7 +225,6 @@ def _spliced(value: bytes, start: int, revision: int) -> tuple[bytes | memoryvie
 
 
 def tail_at(tail: bytes, revision: int) -> bytes:
-    """The same object with another resourceVersion (a DELETED event carries the deletion's)."""
     end = tail.index(b'"', len(RESOURCE_VERSION))
     return b"".join((RESOURCE_VERSION, b"%d" % revision, memoryview(tail)[end:]))
 
@@ -224,6 +237,9 @@ def entry_of(kv: KeyValue, stored: StoredKind, facts: Facts | None) -> Entry:
         facts = facts_of(stored, decode_json(kv.value))
     value, start = kv.value, stored.value_start
     if not value.startswith(start):
-        value = encode_stored(decode_json(value), stored)
+        # Of an earlier storage version, or laid out by another writer: the version stays.
+        obj = decode_json(value)
+        stored = replace(stored, api_version=obj.get("apiVersion") or stored.api_version)
+        value, start = encode_stored(obj, stored), stored.value_start
     revisions = (kv.create_revision, kv.mod_revision)
     return Entry(sys.intern(namespace), name, value, facts, revisions, len(start))

@@ -8,7 +8,7 @@ would hold up everybody else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from navarch.apiserver.hub.change import Change
@@ -39,6 +39,13 @@ class Selection:
     @property
     def everything(self) -> bool:
         return self.matches is select_all
+
+    @property
+    def broad(self) -> Selection:
+        """What of this can be asked before an object is converted: its place and its name."""
+        if not self.name:
+            return Selection(self.namespace)
+        return Selection(self.namespace, lambda entry: entry.name == self.name, self.name)
 
     def covers(self, entry: Entry) -> bool:
         return (not self.namespace or entry.namespace == self.namespace) and self.matches(entry)
@@ -71,8 +78,10 @@ class Watcher:
 
     def offer(self, change: Change) -> None:
         """Queue the event that this change is for this watcher, if it is one."""
-        if change.revision <= self.after or self.closed:
-            return
+        if change.revision > self.after and not self.closed:
+            self._select(change)
+
+    def _select(self, change: Change) -> None:
         covers = self.selection.covers
         new, old = change.new, change.old
         is_selected = new is not None and covers(new)
@@ -113,17 +122,84 @@ class Watcher:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
+    async def _woken(self) -> None:
+        self._wake = asyncio.get_running_loop().create_future()
+        try:
+            await self._wake
+        finally:
+            self._wake = None
+
     async def take(self) -> bytes:
         """All lines that are queued, waiting for the first; b"" once the watch is closed."""
         while not self._pending:
             if self.closed:
                 return b""
-            self._wake = asyncio.get_running_loop().create_future()
-            try:
-                await self._wake
-            finally:
-                self._wake = None
+            await self._woken()
         lines = b"".join(self._pending)
         self._pending.clear()
         self._pending_bytes = 0
         return lines
+
+
+Views = Callable[[Sequence[Entry]], Awaitable[Sequence[Entry]]]
+
+
+class ConvertingWatcher(Watcher):
+    """A watch of objects that a webhook has to convert first. The hub does not wait for webhooks,
+    so what is queued are the changes; the connection converts all that have gathered at once, and
+    selects by what comes out."""
+
+    def __init__(
+        self, selection: Selection, form: Form, after: int, bookmarks: bool, views: Views
+    ) -> None:
+        super().__init__(selection, form, after, bookmarks)
+        self._views = views
+        self._changes: list[Change | int] = []
+        """Changes, and revisions to send bookmarks of."""
+
+    def offer(self, change: Change) -> None:
+        if change.revision <= self.after or self.closed:
+            return
+        self._changes.append(change)
+        self._pending_bytes += change.size
+        if self._pending_bytes > MAX_PENDING_BYTES or len(self._changes) > MAX_PENDING_EVENTS:
+            self.close()
+        self._notify()
+
+    def bookmark(self, revision: int) -> None:
+        if self.bookmarks and not self.closed and revision >= self.after:
+            self._changes.append(revision)
+            self._notify()
+
+    def close(self) -> None:
+        self._changes.clear()
+        super().close()
+
+    async def take(self) -> bytes:
+        """As that of every watcher. Raises what a failed conversion raises."""
+        while True:
+            while not self._changes:
+                if self.closed:
+                    return b""
+                await self._woken()
+            changes, self._changes = self._changes, []
+            self._pending_bytes = 0
+            await self._convert(changes)
+            if self._pending:
+                return await super().take()
+
+    async def _convert(self, changes: Sequence[Change | int]) -> None:
+        entries = {
+            entry: None
+            for change in changes
+            if isinstance(change, Change)
+            for entry in (change.old, change.new)
+            if entry is not None
+        }
+        views = dict(zip(entries, await self._views(list(entries)), strict=True))
+        for change in changes:
+            if isinstance(change, int):
+                self._queue(self.form.bookmark(change, False))
+                continue
+            old, new = (views[each] if each else None for each in (change.old, change.new))
+            self._select(Change(change.revision, old, new, change.when))

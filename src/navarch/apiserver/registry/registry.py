@@ -35,7 +35,6 @@ from navarch.api.validation.meta import validate_object_meta, validate_object_me
 from navarch.apiserver.contracts import AdmissionPlugin, AdmissionRequest, UserInfo
 from navarch.apiserver.hub.entry import (
     Entry,
-    Facts,
     encode_object,
     encode_stored,
     facts_of,
@@ -105,6 +104,10 @@ class Registry:
         if entry is None:
             raise not_found(resource.kind.plural, resource.kind.group, name)
         return entry
+
+    async def read(self, resource: Resource, namespace: str, name: str) -> Object:
+        """A private copy of an object in the resource's version. Raises 404."""
+        return resource.decode(await resource.view(self.get(resource, namespace, name)))
 
     # ---- create
 
@@ -248,8 +251,9 @@ class Registry:
         subresource: str,
     ) -> Written:
         strategy = resource.strategy
-        old = resource.decode(entry)
-        obj = transform(resource.decode(entry))
+        view = await resource.view(entry)
+        old = resource.decode(view)
+        obj = transform(resource.decode(view))
         metadata, old_metadata = obj["metadata"], old["metadata"]
         pinned = self._check_identity(resource, metadata, old_metadata, entry)
         if context.info.verb == "patch":
@@ -347,16 +351,18 @@ class Registry:
     ) -> Written:
         """Put a changed object, or remove it when this update took its last finalizer."""
         stored = resource.stored_kind
-        value = self._encode(resource, obj)
-        if tail_of(value, stored, entry.revision) == entry.tail:
-            return Written(obj, resource.body(entry))
+        value, _ = await self._encode(resource, obj)
+        is_same = tail_of(value, stored, entry.revision) == entry.tail
+        is_current = entry.api_version == stored.api_version.encode()
+        is_stale = self.store.is_stale(stored.key(entry.namespace, entry.name))
+        if is_same and is_current and not is_stale:
+            return Written(obj, resource.body(await resource.view(entry)))
         if context.dry_run:
             return self._dry(resource, obj)
         if _is_released(obj, entry.decode(stored)):
             revision = await self.remove(resource, entry)
             obj["metadata"]["resourceVersion"] = str(revision)
-            tail = tail_of(value, stored, revision)
-            return Written(obj, resource.body(_detached(entry, tail, revision)))
+            return self._dry(resource, obj)
         return await self._put(resource, obj, entry.revision)
 
     async def modify(
@@ -370,7 +376,7 @@ class Registry:
         their own. `change` is called again when another write came first. Raises 404, 409."""
 
         async def attempt(entry: Entry) -> Object:
-            obj = resource.decode(entry)
+            obj = resource.decode(await resource.view(entry))
             change(obj)
             return obj if dry_run else (await self._put(resource, obj, entry.revision)).obj
 
@@ -378,32 +384,39 @@ class Registry:
 
     # ---- the store
 
-    def _encode(self, resource: Resource, obj: Object) -> bytes:
-        stored_obj = obj
-        if resource.convert_in is not None:
+    async def _encode(self, resource: Resource, obj: Object) -> tuple[bytes, Object]:
+        """The value that the store gets, and the object in the stored version."""
+        stored, stored_obj = resource.stored_kind, obj
+        if resource.converter is not None and resource.kind.api_version != stored.api_version:
+            [stored_obj] = await resource.converter.convert([copy_json(obj)], stored.api_version)
+        elif resource.convert_in is not None:
             stored_obj = resource.to_stored(copy_json(obj))
-        value = encode_stored(stored_obj, resource.stored_kind)
+        value = encode_stored(stored_obj, stored)
         if len(value) > VALUE_LIMIT:
             raise too_large(VALUE_LIMIT)
-        return value
+        return value, stored_obj
 
     async def _put(self, resource: Resource, obj: Object, expected: int) -> Written:
         """Compare and swap; returns when the hub shows it. Raises CasFailed."""
         stored = resource.stored_kind
         metadata = obj["metadata"]
         key = stored.key(metadata.get("namespace", ""), metadata["name"])
-        value = self._encode(resource, obj)
-        if resource.convert_in is None:
-            lent = obj if resource.kind is resource.stored else None
-            self.hub.hint(key, Hint(value, facts_of(stored, obj), lent))
+        value, stored_obj = await self._encode(resource, obj)
+        facts = facts_of(stored, stored_obj)
+        lent = obj if resource.kind is resource.stored else None
+        self.hub.hint(key, Hint(value, facts, lent))
         revision = await self._write(self.store.put(key, value, expected=expected))
         await self.hub.wait_for(revision)
         metadata["resourceVersion"] = str(revision)
-        tail = tail_of(value, stored, revision)
-        body = resource.head + tail
-        if resource.convert_out is not None:
-            body = resource.body(_detached(None, tail, revision))
-        return Written(obj, body, created=expected == 0)
+        if resource.convert_out is None and resource.converter is None:
+            body = resource.head + tail_of(value, stored, revision)
+            return Written(obj, body, created=expected == 0)
+        # What a reader would see: a conversion there and back may lose something.
+        start = len(stored.value_start)
+        view = await resource.view(Entry("", "", value, facts, (revision, revision), start))
+        if resource.converter is not None:
+            obj = resource.decode(view)
+        return Written(obj, resource.body(view), created=expected == 0)
 
     async def rewrite(self, resource: Resource, obj: Object, expected: int) -> Written:
         """Put an object as it is, without the update path: the server's own marks. CasFailed."""
@@ -532,9 +545,3 @@ def _is_released(obj: Object, old: Object) -> bool:
         return False
     is_namespace = obj.get("kind") == "Namespace" and obj.get("apiVersion") == "v1"
     return not (is_namespace and (obj.get("spec") or {}).get("finalizers"))
-
-
-def _detached(entry: Entry | None, tail: bytes, revision: int) -> Entry:
-    """An entry that is in no cache: a state just written or just removed."""
-    create = entry.create_revision if entry is not None else revision
-    return Entry("", "", tail, Facts({}, ()), (create, revision))

@@ -133,8 +133,8 @@ def with_replicas(resource: Resource, obj: Object, scale: Object) -> Object:
 
 
 async def get_scale(core: Core, call: Call, resource: Resource) -> StreamResponse:
-    entry = core.registry.get(resource, call.info.namespace, call.info.name)
-    return _respond(call, scale_of(resource, resource.decode(entry)))
+    obj = await core.registry.read(resource, call.info.namespace, call.info.name)
+    return _respond(call, scale_of(resource, obj))
 
 
 async def update_scale(core: Core, call: Call, resource: Resource) -> StreamResponse:

@@ -241,7 +241,7 @@ class Deletion:
 
         async def attempt(entry: Entry) -> tuple[bool, Object]:
             nonlocal is_admitted
-            obj = resource.decode(entry)
+            obj = resource.decode(await resource.view(entry))
             self.check_preconditions(obj)
             if not is_admitted:
                 request = self.registry.admission(resource, "DELETE", None, obj, self.context)

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -52,6 +52,8 @@ async def get(core: Core, call: Call, resource: Resource) -> StreamResponse:
     entry = resource.cache.get(namespace, info.name)
     if entry is None:
         raise not_found(resource.kind.plural, resource.kind.group, info.name)
+    if resource.converter is not None:
+        entry = await resource.view(entry)
     if call.representation.transform:
         obj = resource.decode(entry)
         include = call.parameter("includeObject")
@@ -180,7 +182,27 @@ def _join(tails: Iterable[Parts], item_head: bytes) -> Iterator[bytes]:
 async def find_page(
     core: Core, resource: Resource, selection: Selection, options: ListOptions
 ) -> Page:
-    """The entries that a list's options ask for. Raises 400, 410, 504."""
+    """The entries that a list's options ask for, in the resource's version. Raises 400, 410, 500,
+    504."""
+    if resource.converter is None:
+        return await _find_page(core, resource, selection, options)
+    limit = options.limit
+    if not selection.everything:
+        # What is selected shows only in the converted objects: all are looked at.
+        match = options.match or ("Exact" if limit and options.revision else "")
+        options = replace(options, limit=0, match=match)
+    page = await _find_page(core, resource, selection.broad, options)
+    views = list(filter(selection.matches, await resource.views(page.entries)))
+    if selection.everything or not limit or len(views) <= limit:
+        return replace(page, entries=views, kept=None)
+    left = len(views) - limit
+    return Page(views[:limit], page.revision, views[limit - 1].path, left)
+
+
+async def _find_page(
+    core: Core, resource: Resource, selection: Selection, options: ListOptions
+) -> Page:
+    """The same, in the stored version."""
     hub, cache = core.hub, resource.cache
     if options.continue_token:
         if options.revision:

@@ -71,7 +71,9 @@ def _field_predicate(
             position = -2
         else:
             stored = _stored_field(resource, key)
-            if stored not in positions:
+            if stored not in positions or (
+                resource.selectable is not None and key not in resource.selectable
+            ):
                 raise _unknown_field(resource, key)
             position = positions[stored]
         checks.append((position, wanted, value))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from aiohttp.web import StreamResponse
 
-from navarch.api.errors import gone
+from navarch.api.errors import ApiError, gone
 from navarch.apiserver.core import Core
 from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.negotiation import JSON, not_acceptable
@@ -17,12 +17,11 @@ from navarch.apiserver.http.respond import base_headers, encode_json
 from navarch.apiserver.http.transform import check_include, transform_object
 from navarch.apiserver.hub.cache import Expired
 from navarch.apiserver.hub.entry import Entry
-from navarch.apiserver.hub.watcher import Form, Watcher
+from navarch.apiserver.hub.watcher import ConvertingWatcher, Form, Selection, Watcher
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.verbs.read import wait_for_revision
 from navarch.apiserver.verbs.selection import selection_of
 
-MIN_SECONDS = 1800
 INITIAL_BATCH = 256 * 1024
 
 
@@ -42,37 +41,57 @@ async def watch(core: Core, call: Call, resource: Resource) -> StreamResponse:
         await wait_for_revision(core, options.revision)
     if options.revision and not wants_state:
         await core.hub.recall(resource.cache, options.revision)
+    if resource.converter is not None:
+        # A webhook that is out of order is a failure now, not an event in a stream later.
+        await resource.views(list(resource.cache.select(selection.broad)))
     response = await _start(call)
     # From here to the registration nothing may wait: the state and the revision belong together.
     now = core.hub.revision_of(resource.cache)
     starts_now = wants_state or not options.revision
     after = now if starts_now else options.revision or 0
-    watcher = Watcher(selection, form, after, options.allow_bookmarks)
+    watcher = _watcher(resource, selection, form, after, options.allow_bookmarks)
     try:
         resource.cache.add_watcher(watcher)
     except Expired as error:
         await response.write(_error_line(gone(str(error)).to_status()))
         return response
-    state = list(resource.cache.select(selection)) if wants_state else []
-    if state and form.later is not None:
-        watcher.form = form.later
-    seconds = options.timeout_seconds or MIN_SECONDS * (1 + random.random())
+    scope = selection if resource.converter is None else selection.broad
+    state: Sequence[Entry] = list(resource.cache.select(scope)) if wants_state else []
+    least = core.options.min_request_timeout_seconds
+    seconds = options.timeout_seconds or least * (1 + random.random())
     timer = asyncio.get_running_loop().call_later(max(seconds, 0), watcher.finish)
     connection = core.connection_of(call.request)
     connection.on_lost.add(watcher.close)
     core.gauge("watches", 1)
     try:
+        if resource.converter is not None:
+            state = list(filter(selection.matches, await resource.views(state)))
+        if state and form.later is not None:
+            watcher.form = form.later
         await _send_state(response, form, state)
         if options.send_initial_events and options.allow_bookmarks:
             await response.write(form.bookmark(after, True))
+        if core.flow_control is not None:
+            # What follows costs little and lasts: only the beginning of a watch takes seats.
+            core.flow_control.leave(call)
         while lines := await watcher.take():
             await response.write(lines)
+    except ApiError as error:
+        await response.write(_error_line(error.to_status()))
     finally:
         core.gauge("watches", -1)
         connection.on_lost.discard(watcher.close)
         timer.cancel()
         resource.cache.remove_watcher(watcher)
     return response
+
+
+def _watcher(
+    resource: Resource, selection: Selection, form: Form, after: int, bookmarks: bool
+) -> Watcher:
+    if resource.converter is None:
+        return Watcher(selection, form, after, bookmarks)
+    return ConvertingWatcher(selection, form, after, bookmarks, resource.views)
 
 
 async def _start(call: Call) -> StreamResponse:

@@ -1,0 +1,322 @@
+"""Conversion webhooks: custom resources moved between the versions of their definition.
+
+Objects lie in the store in the version that was the storage version when they were written, and are
+shown in the version that a request names. Where the two differ the definition's webhook is asked,
+for all objects of a list at once (in parts of bounded size). It may change everything but the
+object's identity and its metadata other than labels and annotations. Answers are kept while they
+are used: an object is converted once for all readers and watchers of a version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from navarch.api.errors import ApiError, FieldError
+from navarch.api.patch.common import copy_json
+from navarch.api.schema.decode import FieldValidation
+from navarch.api.validation.common import check_labels
+from navarch.api.validation.meta import check_annotations
+from navarch.apiserver.hub.entry import Entry, StoredKind, encode_stored, facts_of
+from navarch.apiserver.registry.shape import Shape
+from navarch.apiserver.webhooks.client import CallFailed, Endpoint, WebhookClient
+
+Object = dict[str, Any]
+Key = tuple[Entry, str]
+
+GROUP = "apiextensions.k8s.io"
+SECONDS = 30.0
+PART_BYTES = 8 * 1024 * 1024
+KEPT_BYTES = 32 * 1024 * 1024
+
+log = logging.getLogger(__name__)
+
+
+class _Result(msgspec.Struct):
+    status: str = ""
+    message: str = ""
+
+
+class _Response(msgspec.Struct):
+    uid: str = ""
+    convertedObjects: list[Object] | None = None
+    result: _Result = msgspec.field(default_factory=_Result)
+
+
+class _Review(msgspec.Struct):
+    apiVersion: str = ""
+    kind: str = ""
+    response: _Response | None = None
+
+
+_decode = msgspec.json.Decoder(_Review).decode
+
+
+class WebhookConverter:
+    """Converts the objects of one definition. Implements `Converter`."""
+
+    def __init__(
+        self,
+        client: WebhookClient,
+        crd: Object,
+        stored: StoredKind,
+        shapes: Mapping[str, Shape],
+        defaulted: Collection[str],
+    ) -> None:
+        """`shapes` are the versions' forms by apiVersion; `defaulted` those with defaults in their
+        schema, which objects get when they are read."""
+        webhook = crd["spec"]["conversion"]["webhook"]
+        self.source = _source(crd)
+        self._client = client
+        self._endpoint = Endpoint.of(webhook["clientConfig"])
+        self._review_versions: Sequence[str] = webhook.get("conversionReviewVersions") or ()
+        self._stored = stored
+        self._shapes = shapes
+        self._defaulted = frozenset(defaulted)
+        self._kept: OrderedDict[Key, Entry] = OrderedDict()
+        self._kept_bytes = 0
+        self._under_way: dict[Key, asyncio.Task[dict[Entry, Entry]]] = {}
+
+    def is_of(self, crd: Object) -> bool:
+        """Whether this is still how the definition wants to be converted."""
+        return self.source == _source(crd)
+
+    # ---- entries of the store
+
+    async def entries(self, entries: Sequence[Entry], api_version: str) -> list[Entry]:
+        known: dict[Entry, Entry] = {}
+        missing: list[Entry] = []
+        tasks: dict[asyncio.Task[dict[Entry, Entry]], None] = {}
+        own = api_version.encode()
+        for entry in entries:
+            key = entry, api_version
+            if entry.api_version == own and api_version not in self._defaulted:
+                known[entry] = entry
+            elif (kept := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+                known[entry] = kept
+            elif (task := self._under_way.get(key)) is not None:
+                tasks[task] = None
+            else:
+                missing.append(entry)
+        for part in _parts(missing):
+            tasks[self._begin(part, api_version)] = None
+        for task in tasks:
+            # Others may wait for the same: who leaves must not take the answer away from them.
+            known |= await asyncio.shield(task)
+        return [known[entry] for entry in entries]
+
+    def _begin(self, part: Sequence[Entry], api_version: str) -> asyncio.Task[dict[Entry, Entry]]:
+        task = asyncio.create_task(self._convert_part(part, api_version), name="conversion")
+        for entry in part:
+            self._under_way[entry, api_version] = task
+
+        def done(task: asyncio.Task[dict[Entry, Entry]]) -> None:
+            for entry in part:
+                del self._under_way[entry, api_version]
+            if not task.cancelled() and task.exception() is not None:
+                log.debug("a conversion failed: %s", task.exception())
+
+        task.add_done_callback(done)
+        return task
+
+    async def _convert_part(self, part: Sequence[Entry], api_version: str) -> dict[Entry, Entry]:
+        objects = []
+        for entry in part:
+            version = entry.api_version.decode()
+            obj = entry.decode(self._kind_in(version))
+            if version in self._defaulted:
+                self._shapes[version].default(obj)
+            objects.append(obj)
+        target = self._kind_in(api_version)
+        result: dict[Entry, Entry] = {}
+        for entry, obj in zip(part, await self.convert(objects, api_version), strict=True):
+            view = Entry(
+                entry.namespace,
+                entry.name,
+                encode_stored(obj, target),
+                facts_of(target, obj),
+                (entry.create_revision, entry.revision),
+                len(target.value_start),
+            )
+            result[entry] = view
+            self._keep((entry, api_version), view)
+        return result
+
+    def _kind_in(self, api_version: str) -> StoredKind:
+        return replace(self._stored, api_version=api_version)
+
+    def _keep(self, key: Key, view: Entry) -> None:
+        self._kept[key] = view
+        self._kept_bytes += view.tail_size
+        while self._kept_bytes > KEPT_BYTES:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= oldest.tail_size
+
+    # ---- objects
+
+    async def convert(self, objects: Sequence[Object], api_version: str) -> list[Object]:
+        asked = [obj for obj in objects if obj.get("apiVersion") != api_version]
+        if not asked:
+            return list(objects)
+        answers = iter(await self._ask(asked, api_version))
+        return [obj if obj.get("apiVersion") == api_version else next(answers) for obj in objects]
+
+    async def _ask(self, objects: Sequence[Object], api_version: str) -> list[Object]:
+        """The webhook's answer, checked. Raises ApiError 500 in upstream's words."""
+        who = _gvk(objects[0])
+        try:
+            answers = await self._call(objects, api_version)
+        except CallFailed as error:
+            raise _failure(f"conversion webhook for {who} failed: {error}") from error
+        if len(answers) != len(objects):
+            raise _failure(
+                f"conversion webhook for {who} returned {len(answers)} objects, "
+                f"expected {len(objects)}"
+            )
+        for index, (original, answer) in enumerate(zip(objects, answers, strict=True)):
+            problem = _identity_problem(original, answer, api_version)
+            if problem:
+                raise _failure(
+                    f"conversion webhook for {who} returned invalid converted object at index "
+                    f"{index}: {problem}"
+                )
+            problem = restore_metadata(original, answer)
+            if problem:
+                raise _failure(
+                    f"conversion webhook for {who} returned invalid metadata in object at index "
+                    f"{index}: {problem}"
+                )
+            self._prune(answer, api_version, who)
+        return answers
+
+    async def _call(self, objects: Sequence[Object], api_version: str) -> list[Object]:
+        version = next((each for each in self._review_versions if each in ("v1", "v1beta1")), "")
+        if not version:
+            raise CallFailed("no supported conversion review versions")
+        uid = str(uuid.uuid4())
+        review = {
+            "kind": "ConversionReview",
+            "apiVersion": f"{GROUP}/{version}",
+            "request": {"uid": uid, "desiredAPIVersion": api_version, "objects": objects},
+        }
+        content = await self._client.post(self._endpoint, review, SECONDS)
+        try:
+            answer = _decode(content)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise CallFailed(f"couldn't get version/kind; json parse error: {error}") from None
+        return _converted(answer, uid, version)
+
+    def _prune(self, obj: Object, api_version: str, who: str) -> None:
+        """What the version's schema does not know goes, in place."""
+        shape = self._shapes.get(api_version)
+        if shape is None:
+            return
+        try:
+            shape.normalise(obj, FieldValidation.IGNORE)
+        except ApiError as error:
+            raise _failure(
+                f"conversion webhook for {who} returned invalid object: {error}"
+            ) from error
+
+
+def _source(crd: Object) -> Object:
+    """What a converter is made of: as long as this stays, so does the converter."""
+    spec = crd["spec"]
+    return {"conversion": spec.get("conversion"), "versions": spec["versions"]}
+
+
+def _parts(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    part: list[Entry] = []
+    size = 0
+    for entry in entries:
+        if part and size + entry.tail_size > PART_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(entry)
+        size += entry.tail_size
+    if part:
+        yield part
+
+
+def _failure(text: str) -> ApiError:
+    return ApiError(500, "", text, {})
+
+
+def _gvk(obj: Object) -> str:
+    return f"{obj.get('apiVersion')}, Kind={obj.get('kind')}"
+
+
+def _converted(review: _Review, uid: str, version: str) -> list[Object]:
+    """The objects in an answer. Raises CallFailed."""
+    wanted = f"{GROUP}/v1, Kind=ConversionReview"
+    given = f"{review.apiVersion or '/'}, Kind={review.kind}"
+    if version == "v1" and given != wanted:
+        raise CallFailed(f"expected webhook response of {wanted}, got {given}")
+    response = review.response
+    if response is None:
+        raise CallFailed("no response provided")
+    if version == "v1" and response.uid != uid:
+        raise CallFailed(f'expected response.uid="{uid}", got "{response.uid}"')
+    result = response.result
+    if result.status != "Success":
+        text = f"response.result.status was '{result.status}', not 'Success'"
+        raise CallFailed(result.message or text)
+    return response.convertedObjects or []
+
+
+def _identity_problem(original: Object, answer: Object, api_version: str) -> str:
+    """Why an answer is no conversion of the original; "" if it is one."""
+    if answer.get("apiVersion") != api_version:
+        received = answer.get("apiVersion") or ""
+        return f"invalid groupVersion (expected {api_version}, received {received})"
+    if answer.get("kind") != original.get("kind"):
+        return f"invalid kind (expected {original.get('kind')}, received {answer.get('kind')})"
+    before, after = original.get("metadata") or {}, answer.get("metadata")
+    if not isinstance(after, dict):
+        return ""  # said better by whoever restores it
+    for field, what in (("name", "name"), ("namespace", "namespace"), ("uid", "UID")):
+        if (before.get(field) or "") != (after.get(field) or ""):
+            return f"must have the same {what}: {before.get(field, '')} != {after.get(field, '')}"
+    return ""
+
+
+def restore_metadata(original: Object, answer: Object) -> str:
+    """Give a converted object the original's metadata, in place; only labels and annotations are
+    the webhook's to change. Returns what is wrong with those, "" for nothing."""
+    if "metadata" not in answer:
+        return "missing metadata in converted object"
+    given = answer["metadata"]
+    if not isinstance(given, dict):
+        return f"invalid metadata of type {type(given).__name__} in converted object"
+    before: Object = original.get("metadata") or {}
+    metadata: Object = copy_json(before)
+    answer["metadata"] = metadata
+    for field in ("labels", "annotations"):
+        value = given.get(field)
+        if value is None:
+            metadata.pop(field, None)
+            continue
+        if not isinstance(value, dict):
+            return f"invalid metadata.{field} of type {type(value).__name__} in converted object"
+        for key, text in value.items():
+            if not isinstance(text, str):
+                kind = type(text).__name__
+                return (
+                    f"metadata.{field}[{key}] must be a string, but is {kind} in converted object"
+                )
+        errors: list[FieldError] = []
+        if value != (before.get(field) or {}):
+            check = check_labels if field == "labels" else check_annotations
+            check(errors, f"metadata.{field}", value)
+        if errors:
+            return ", ".join(map(str, errors))
+        metadata[field] = value
+    return ""
