@@ -199,7 +199,7 @@ async def test_the_server_ends_when_its_store_fails(
     failed: asyncio.Future[StoreFailed] = asyncio.get_running_loop().create_future()
     monkeypatch.setattr(store, "wait_failed", lambda: failed)
 
-    async def opened(options: ServerOptions) -> object:
+    async def opened(options: ServerOptions, sealer: object) -> object:
         return store
 
     monkeypatch.setattr(server_module, "_open_store", opened)

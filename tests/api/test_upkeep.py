@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.api.conftest import Api, config_map
 
-from navarch.apiserver.upkeep import CertificateRenewal, Compaction, EventExpiry
+from navarch.apiserver.upkeep import Compaction, EventExpiry, FileWatch
 from navarch.store.contract import Compacted
 
 EVENTS = "/api/v1/namespaces/default/events"
@@ -68,7 +68,7 @@ async def test_renewed_certificates_are_taken_into_use(tmp_path: Path) -> None:
     path = tmp_path / "tls.crt"
     path.write_text("one")
     renewals: list[None] = []
-    renewal = CertificateRenewal([path], lambda: renewals.append(None))
+    renewal = FileWatch([path], lambda: renewals.append(None))
     await renewal.turn()
     assert not renewals
     os.utime(path, ns=(1, 1))

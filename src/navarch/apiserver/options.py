@@ -58,9 +58,21 @@ class ServerOptions:
     audit_log_mode: str = "blocking"
     """batch, blocking or blocking-strict."""
     audit_log_batch_buffer_size: int = 10_000
+    encryption_provider_config: Path | None = None
+    """Which resources are encrypted on disk, and how; read again when it changes."""
     service_cidr: str = "10.96.0.0/16"
     node_port_range: tuple[int, int] = (30000, 32767)
     anonymous_auth: bool = True
+    enable_priority_and_fairness: bool = True
+    max_requests_inflight: int = 400
+    max_mutating_requests_inflight: int = 200
+    """Requests under way at a time; their sum is what priority and fairness divides into seats."""
+    request_timeout_seconds: float = 60.0
+    min_request_timeout_seconds: int = 1800
+    """How long a watch lasts at least that names no timeout."""
+    shutdown_delay_seconds: float = 0.0
+    """How long a server that is told to stop goes on serving as ever, while `/readyz` fails."""
+    max_connections: int = 20_000
     event_ttl_seconds: int = 3600
 
     @property

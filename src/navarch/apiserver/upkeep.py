@@ -54,12 +54,19 @@ class Compaction:
                 log.warning("compaction failed: %s", error)
 
 
-class CertificateRenewal:
-    """Takes renewed certificates into use while the server runs: new connections get them."""
+class FileWatch:
+    """Takes changed files into use while the server runs: renewed certificates, new keys. What
+    cannot be used is tried again with each turn, and the old goes on."""
 
-    def __init__(self, files: Sequence[Path], renewed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        renewed: Callable[[], None],
+        told: str = "certificates were renewed",
+    ) -> None:
         self._files = files
         self._renewed = renewed
+        self._told = told
         self._times = self._read_times()
 
     def _read_times(self) -> list[int]:
@@ -74,7 +81,7 @@ class CertificateRenewal:
         if times and times != self._times:
             self._renewed()
             self._times = times
-            log.info("certificates were renewed")
+            log.info("%s", self._told)
 
 
 class EventExpiry:

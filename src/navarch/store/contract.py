@@ -141,6 +141,11 @@ class Store(Protocol):
         the key is absent, another only if the key's `mod_revision` is that. Raises `CasFailed`."""
         ...
 
+    def is_stale(self, key: str) -> bool:
+        """Whether the value on disk is not in the form in which it would be written now (sealed by
+        an older key, or not at all): a write that changes nothing is then no waste."""
+        ...
+
     async def delete(self, key: str, *, expected: int | None = None) -> int:
         """Remove and return the revision of the removal. Raises `CasFailed` (with `current=None`
         when the key is absent)."""

@@ -38,6 +38,7 @@ from navarch.store.contract import (
 from navarch.store.engine import Sizes
 from navarch.store.files import OUT_OF_SPACE, Lock, Reserve, beside, sync_directory
 from navarch.store.index import Damaged, Index, is_tombstone
+from navarch.store.sealing import Sealer, Seals
 
 APPLICATION_ID = 0x4E415652  # "NAVR"
 SCHEMA_VERSION = 1
@@ -69,6 +70,8 @@ class SqliteOptions:
     """Length of the write-ahead log, in pages, at which it is copied into the database."""
     vacuum_pages: int = 2560
     """Free pages (10 MB) which the database may keep, whatever its size, for use again."""
+    sealer: Sealer | None = None
+    """Seals values on their way to the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,7 @@ class Database:
     def __init__(self, options: SqliteOptions) -> None:
         self._options = options
         self._path = options.path
+        self.seals = Seals(options.sealer)
         self._reserve = Reserve(options.path, options.reserve_bytes)
         self._state = State()
         self._broken = False
@@ -207,8 +211,10 @@ class Database:
         index = Index(self._state.compacted)
         cursor = self._connection.execute(f"{SELECT} ORDER BY revision")
         while records := [record_from_row(row) for row in islice(cursor, LOAD_RECORDS)]:
-            index.load(records)
+            index.load([self.seals.loaded(record) for record in records])
         index.finish_loading()
+        self.seals.check_loaded()
+        index.compacted = max(index.compacted, self.seals.lost_before)
         lost = index.revision < self._state.revision
         if lost or (
             index.revision == self._state.revision and len(index.current) != self._state.keys
@@ -310,7 +316,7 @@ class Database:
                 f"{SELECT} WHERE revision IN (SELECT value FROM json_each(?))",
                 (json.dumps(revisions),),
             )
-            return [record_from_row(row) for row in rows]
+            return self.seals.readable(record_from_row(row) for row in rows)
 
     def mark_compacted(self, revision: int) -> None:
         with self._guarded():

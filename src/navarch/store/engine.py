@@ -67,6 +67,10 @@ class Log(Protocol):
         """Add records, all or none; on return they are durable."""
         ...
 
+    def is_stale(self, key: str) -> bool:
+        """Whether the current record of a key would be written in another form now."""
+        ...
+
     async def read(self, revisions: Sequence[int]) -> Sequence[KeyValue]:
         """The records with these revisions; one that is gone is missing in the answer."""
         ...
@@ -228,6 +232,9 @@ class LogStore:
         elif not key:
             raise ValueError("a key is not empty")
         return await self._submit(key, value, expected)
+
+    def is_stale(self, key: str) -> bool:
+        return self._log.is_stale(key)
 
     async def delete(self, key: str, *, expected: int | None = None) -> int:
         return await self._submit(key, None, expected)

@@ -23,6 +23,9 @@ class MemoryLog:
     async def append(self, records: Sequence[KeyValue]) -> None:
         self._records.update((record.mod_revision, record) for record in records)
 
+    def is_stale(self, key: str) -> bool:
+        return False
+
     async def read(self, revisions: Sequence[int]) -> Sequence[KeyValue]:
         return [self._records[revision] for revision in revisions if revision in self._records]
 

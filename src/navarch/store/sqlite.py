@@ -36,7 +36,13 @@ class SqliteLog:
         quota = self._options.quota_bytes
         if self._database.used_bytes > quota and not all(map(is_tombstone, records)):
             raise StoreFull(f"the database has reached its quota of {quota} bytes")
-        await self._worker.run(partial(self._database.insert, *insertion(records)))
+        seals = self._database.seals
+        sealed = seals.sealed(records)
+        await self._worker.run(partial(self._database.insert, *insertion(sealed)))
+        seals.written(sealed)
+
+    def is_stale(self, key: str) -> bool:
+        return self._database.seals.is_stale(key)
 
     async def read(self, revisions: Sequence[int]) -> Sequence[KeyValue]:
         return await self._worker.run(partial(self._database.read, revisions))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -84,7 +85,7 @@ class Rule(_Strict):
 class PolicyFile(_Strict):
     apiVersion: str = ""
     kind: str = ""
-    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+    metadata: dict[str, Any] = {}
     rules: tuple[Rule, ...] = ()
     omitStages: tuple[str, ...] = ()
     omitManagedFields: bool = False

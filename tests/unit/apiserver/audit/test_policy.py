@@ -127,3 +127,9 @@ def test_files_that_are_no_policies(tmp_path: Path, text: str, problem: str) -> 
     file.write_text(text)
     with pytest.raises(PolicyError, match=problem):
         load_policy(file)
+
+
+def test_a_file_that_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(GOOD + "metadata: {name: mine, creationTimestamp: null}\n")
+    assert load_policy(file).judge(Attributes(ANN, info("get", "pods"))).level == "Metadata"

@@ -1,0 +1,1 @@
+"""Encryption at rest: which resources are sealed on disk, and by which keys."""
