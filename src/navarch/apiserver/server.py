@@ -22,6 +22,7 @@ from navarch.apiserver.http.app import App
 from navarch.apiserver.http.connection import FrontServer
 from navarch.apiserver.http.flow_marks import FlowMarks
 from navarch.apiserver.http.health import Health, index_handler, metrics_handler, version
+from navarch.apiserver.encryption.config import ConfiguredSealer
 from navarch.apiserver.hub.hub import Hub
 from navarch.apiserver.openapi.documents import OpenApi
 from navarch.apiserver.openapi.handlers import add_openapi
@@ -45,9 +46,9 @@ from navarch.apiserver.upkeep import (
     EVENT_SECONDS,
     RENEWAL_SECONDS,
     REPAIR_SECONDS,
-    CertificateRenewal,
     Compaction,
     EventExpiry,
+    FileWatch,
     forever,
 )
 from navarch.apiserver.verbs import delete, patch, read, watch, write
@@ -63,11 +64,17 @@ class Server:
     """One API server in this process."""
 
     def __init__(
-        self, options: ServerOptions, store: Store, security: Security | None = None
+        self,
+        options: ServerOptions,
+        store: Store,
+        security: Security | None = None,
+        sealer: ConfiguredSealer | None = None,
     ) -> None:
-        """`security` replaces the default authentication, authorization and admission."""
+        """`security` replaces the default authentication, authorization and admission; `sealer` is
+        what the store encrypts by."""
         self.options = options
         self.store = store
+        self._sealer = sealer
         hub = Hub(store)
         catalog = Catalog(hub)
         catalog.add_built_in()
@@ -192,8 +199,12 @@ class Server:
         ):
             task = asyncio.create_task(forever(name, seconds, turn), name=name)
             self._tasks.append(task)
+        if self._sealer is not None:
+            watch = FileWatch([self._sealer.path], self._sealer.reload, "encryption keys were read")
+            turns = forever("reading the encryption keys", RENEWAL_SECONDS, watch.turn)
+            self._tasks.append(asyncio.create_task(turns, name="encryption keys"))
 
-    def _renewal(self) -> CertificateRenewal:
+    def _renewal(self) -> FileWatch:
         options = self.options
         files = (
             options.tls_cert,
@@ -203,7 +214,7 @@ class Server:
             options.proxy_client_cert_file,
             options.proxy_client_key_file,
         )
-        return CertificateRenewal([path for path in files if path is not None], self._renew)
+        return FileWatch([path for path in files if path is not None], self._renew)
 
     def _renew(self) -> None:
         """Renewed certificates: ours for clients, for kubelets and for extension servers."""
@@ -254,8 +265,11 @@ def tls_context(options: ServerOptions) -> ssl.SSLContext | None:
 
 async def run(options: ServerOptions) -> None:
     """Serve until cancelled."""
-    store = await _open_store(options)
-    server = Server(options, store)
+    sealer = None
+    if options.encryption_provider_config is not None:
+        sealer = ConfiguredSealer(options.encryption_provider_config)
+    store = await _open_store(options, sealer)
+    server = Server(options, store, sealer=sealer)
     try:
         await server.start()
         log.info("serving on %s", server.url)
@@ -265,10 +279,13 @@ async def run(options: ServerOptions) -> None:
         await server.stop()
 
 
-async def _open_store(options: ServerOptions) -> Store:
+async def _open_store(options: ServerOptions, sealer: ConfiguredSealer | None = None) -> Store:
     if options.store == "memory":
         return await open_store("memory:")
     if options.data_dir is None:
         raise ValueError("the API server needs a directory for its database")
+    from navarch.store.database import SqliteOptions
+
     options.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return await open_store(f"sqlite://{options.data_dir.absolute() / 'store.db'}")
+    path = options.data_dir.absolute() / "store.db"
+    return await open_store(SqliteOptions(path, sealer=sealer))
