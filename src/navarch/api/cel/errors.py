@@ -36,13 +36,28 @@ class CelError(Exception):
 class CompileError(CelError):
     """The expression was refused before running. `str()` joins the issues by newlines."""
 
-    def __init__(self, issues: list[Issue]) -> None:
-        super().__init__("\n".join(map(str, issues)))
+    def __init__(self, issues: list[Issue], omitted: int = 0) -> None:
+        lines = [*map(str, issues)]
+        if omitted:
+            lines.append(f"{omitted} more errors were truncated")
+        super().__init__("\n".join(lines))
         self.issues = issues
 
 
+class ProgramError(CelError):
+    """The expression is well typed, but a constant part of it fails: `int('x')`, a bad regex.
+
+    Places that validate report it as `program instantiation failed: ...`.
+    """
+
+
 class EvaluationError(CelError):
-    """The expression failed on this input; `&&`, `||`, `all` and `exists` may absorb it."""
+    """The expression failed on this input; `&&`, `||`, `all` and `exists` may absorb it.
+
+    `cost` is what the evaluation had cost by then, once it has left the program.
+    """
+
+    cost: int = 0
 
 
 class NoSuchOverload(EvaluationError):

@@ -84,7 +84,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Macro:
-    """A call that is rewritten when parsed. `expand` may return None: an ordinary call after all."""
+    """A call that is rewritten when parsed. `expand` may return None: just a call after all."""
 
     name: str
     arguments: int

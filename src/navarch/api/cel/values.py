@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, ClassVar, Final, Protocol
 
 from navarch.api.cel import types as t
@@ -30,6 +31,7 @@ INT_MIN: Final = -(1 << 63)
 INT_MAX: Final = (1 << 63) - 1
 UINT_MAX: Final = (1 << 64) - 1
 NANOS: Final = 1_000_000_000
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class UInt(int):
@@ -61,9 +63,9 @@ class Timestamp:
 
     def __str__(self) -> str:
         seconds, nanos = divmod(self.nanoseconds, NANOS)
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
         fraction = f".{nanos:09d}".rstrip("0") if nanos else ""
-        return f"{moment:%Y-%m-%dT%H:%M:%S}".rjust(19, "0") + fraction + "Z"
+        moment = (EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None)
+        return f"{moment.isoformat()}{fraction}Z"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -73,10 +75,10 @@ class Duration:
     nanoseconds: int
 
     def __str__(self) -> str:
-        sign = "-" if self.nanoseconds < 0 else ""
-        seconds, nanos = divmod(abs(self.nanoseconds), NANOS)
-        fraction = f".{nanos:09d}".rstrip("0") if nanos else ""
-        return f"{sign}{seconds}{fraction}s"
+        whole, rest = divmod(abs(self.nanoseconds), NANOS)
+        seconds = (whole + rest / NANOS) * (-1 if self.nanoseconds < 0 else 1)
+        # Upstream prints the seconds as a double, so long durations lose their nanoseconds.
+        return f"{Decimal(repr(seconds)):f}".removesuffix(".0") + "s"
 
 
 class Optional:
