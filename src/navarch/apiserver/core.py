@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from aiohttp.web import BaseRequest
 
 from navarch.apiserver.audit.auditor import Auditor
+from navarch.apiserver.flowcontrol.control import FlowControl
 from navarch.apiserver.http.connection import Connection
-from navarch.apiserver.http.flow_marks import FlowMarks
 from navarch.apiserver.hub.cache import Cache
 from navarch.apiserver.hub.hub import Hub
 from navarch.apiserver.hub.lookup import HubLookup
@@ -39,7 +39,7 @@ class Core:
         self.catalog.on_change(self.lookup.forget)
         self.webhooks = WebhookClient(self.lookup)
         self.security: Security | None = None
-        self.flow_marks: FlowMarks | None = None
+        self.flow_control: FlowControl | None = None
         self.auditor: Auditor | None = None
 
     def _cache_of(self, name: str) -> Cache | None:

@@ -18,11 +18,13 @@ from navarch.apiserver.core import Core
 from navarch.apiserver.crd.controller import CustomResources
 from navarch.apiserver.discovery.documents import Documents, Registrations
 from navarch.apiserver.discovery.handlers import add_discovery
+from navarch.apiserver.encryption.config import ConfiguredSealer
+from navarch.apiserver.flowcontrol import dump
+from navarch.apiserver.flowcontrol.control import FlowControl
+from navarch.apiserver.flowcontrol.upkeep import FlowUpkeep
 from navarch.apiserver.http.app import App
 from navarch.apiserver.http.connection import FrontServer
-from navarch.apiserver.http.flow_marks import FlowMarks
 from navarch.apiserver.http.health import Health, index_handler, metrics_handler, version
-from navarch.apiserver.encryption.config import ConfiguredSealer
 from navarch.apiserver.hub.hub import Hub
 from navarch.apiserver.openapi.documents import OpenApi
 from navarch.apiserver.openapi.handlers import add_openapi
@@ -34,7 +36,7 @@ from navarch.apiserver.services.addresses import AddressAllocator
 from navarch.apiserver.services.kubernetes import KubernetesService
 from navarch.apiserver.services.ports import PortAllocator
 from navarch.apiserver.services.reservation import ServiceAllocator
-from navarch.apiserver.start import bootstrap_access, make_own_objects
+from navarch.apiserver.start import bootstrap_access
 from navarch.apiserver.subresources.binding import add_binding
 from navarch.apiserver.subresources.eviction import add_eviction
 from navarch.apiserver.subresources.plain import add_plain
@@ -58,6 +60,7 @@ from navarch.store.contract import Store
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0
+SWEEP_SECONDS = 1.0
 
 
 class Server:
@@ -116,6 +119,7 @@ class Server:
         self.health.add_to(app)
         app.paths["/version"] = app.paths["/version/"] = version
         app.paths["/metrics"] = metrics_handler(app)
+        dump.add_dumps(app)
         registered, openapi = Registrations(), OpenApi(self.core.catalog)
         add_discovery(app, Documents(self.core.catalog, registered))
         add_openapi(app, openapi)
@@ -139,7 +143,7 @@ class Server:
         )
         core.security = security
         core.registry.plugins = security.plugins
-        core.flow_marks = FlowMarks(core.lookup)
+        core.flow_control = self._flow_control()
         core.auditor = build_auditor(self.options)
         if core.auditor is not None:
             await core.auditor.backend.start()
@@ -148,6 +152,13 @@ class Server:
         for listener in self._listeners:
             await listener.start_serving()
         self.is_started = True
+
+    def _flow_control(self) -> FlowControl | None:
+        options = self.options
+        if not options.enable_priority_and_fairness:
+            return None
+        seats = options.max_requests_inflight + options.max_mutating_requests_inflight
+        return FlowControl(self.core.lookup, seats, options.request_timeout_seconds / 4)
 
     async def _listen(self) -> None:
         """Bind the sockets: the port must be known to those who are told where we are."""
@@ -171,7 +182,11 @@ class Server:
         """Make what every cluster has, and start the server's own steady work."""
         core, options = self.core, self.options
         await bootstrap(bootstrap_access(core.registry, core.lookup))
-        await make_own_objects(core.registry, core.lookup)
+        flows = FlowUpkeep(
+            core.registry, bootstrap_access(core.registry, core.lookup), core.flow_control
+        )
+        await flows.start()
+        self._tasks.append(asyncio.create_task(flows.run(), name="flow control"))
         trust = TrustKeeper(bootstrap_access(core.registry, core.lookup), options)
         await trust.turn()
         addresses = AddressAllocator(core.registry, core.lookup, options.service_cidr)
@@ -191,6 +206,7 @@ class Server:
         events.start()
         for name, seconds, turn in (
             ("bookmarks", BOOKMARK_SECONDS, self._tick),
+            ("request timeouts", SWEEP_SECONDS, self._sweep),
             ("compaction", COMPACT_SECONDS, Compaction(core).turn),
             ("event expiry", EVENT_SECONDS, events.turn),
             ("the kubernetes service", REPAIR_SECONDS, own.repair),
@@ -225,6 +241,9 @@ class Server:
 
     async def _tick(self) -> None:
         self.core.hub.tick()
+
+    async def _sweep(self) -> None:
+        self.app.expire()
 
     async def stop(self) -> None:
         """End the watches, finish what is in flight, close."""

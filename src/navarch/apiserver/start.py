@@ -1,14 +1,12 @@
-"""What the API server does once at its start: the objects that every cluster has."""
+"""How the API server writes the objects that every cluster has."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from navarch.api.errors import ApiError
 from navarch.apiserver import bootstrap
 from navarch.apiserver.contracts import Lookup
-from navarch.apiserver.flow_objects import SCHEMAS, flow_objects, found_condition
 from navarch.apiserver.hub.entry import Entry
 from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.registry.resource import Resource
@@ -47,40 +45,3 @@ def bootstrap_access(registry: Registry, lookup: Lookup) -> bootstrap.Access:
         return await create(name, obj)
 
     return bootstrap.Access(lookup, create, replace, recreate)
-
-
-async def make_own_objects(registry: Registry, lookup: Lookup) -> None:
-    """Make the objects that belong to the API server itself and are missing: flow control and
-    the records of its own groups."""
-    access = bootstrap_access(registry, lookup)
-    wanted = [*flow_objects()]
-    missing = [
-        (name, obj)
-        for name, obj in wanted
-        if lookup.get(name, obj["metadata"].get("namespace", ""), obj["metadata"]["name"]) is None
-    ]
-    for result in await asyncio.gather(
-        *(_make(registry, access, name, obj) for name, obj in missing), return_exceptions=True
-    ):
-        if isinstance(result, ApiError) and result.is_already_exists:
-            continue
-        if isinstance(result, BaseException):
-            raise result
-
-
-async def _make(registry: Registry, access: bootstrap.Access, name: str, obj: Object) -> None:
-    await access.create(name, obj)
-    now = registry.timestamp()
-    if name == SCHEMAS:
-        level = obj["spec"]["priorityLevelConfiguration"]["name"]
-        await _set_status(registry, name, obj, found_condition(level, now))
-
-
-async def _set_status(registry: Registry, name: str, obj: Object, status: Object) -> None:
-    resource = registry.catalog.by_name(name)
-    assert resource is not None
-
-    def change(current: Object) -> None:
-        current["status"] = status
-
-    await registry.modify(resource, ("", obj["metadata"]["name"]), change)

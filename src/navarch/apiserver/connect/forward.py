@@ -15,7 +15,6 @@ from multidict import CIMultiDict
 
 from navarch.api.errors import ApiError, service_unavailable
 from navarch.apiserver.connect.nodes import Backend
-from navarch.apiserver.core import Core
 from navarch.apiserver.http.call import Call
 from navarch.streaming import splice
 
@@ -222,7 +221,7 @@ class Forwarder:
             headers["Content-Length"] = str(request.content_length)
         answer = await self.request(backend, request.method, target, headers, body)
         # A client that leaves ends the backend's answer too, however long that is silent.
-        connection = Core.connection_of(request)
+        connection = call.connection
         connection.on_lost.add(answer.close)
         try:
             return await _stream_answer(call, answer, rewrite)

@@ -110,6 +110,8 @@ class PodStreams:
         context = WriteContext(info=info, user=call.user, warnings=call.warnings, trail=call.trail)
         request = core.registry.admission(resource, "CONNECT", obj, None, context, kind)
         await core.registry.admit(request)
+        if request.is_rewritten and request.obj is not None:
+            options |= {key: request.obj.get(key, type(options[key])()) for key in options}
         if kind != "PodPortForwardOptions":
             container_of(pod, options["container"])
         node = pod["spec"].get("nodeName")

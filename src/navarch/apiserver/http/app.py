@@ -13,6 +13,7 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import HttpVersion10, web
 
@@ -24,15 +25,16 @@ from navarch.api.errors import (
     unauthorized,
 )
 from navarch.apiserver.authentication.impersonation import impersonate
-from navarch.apiserver.authorization import require
-from navarch.apiserver.contracts import ANONYMOUS, Attributes, RequestInfo
+from navarch.apiserver.authorization import forbidden_error
+from navarch.apiserver.contracts import ANONYMOUS, Attributes, Decision, RequestInfo
 from navarch.apiserver.core import Core
+from navarch.apiserver.flowcontrol.work import seats_of
 from navarch.apiserver.http.call import Call
-from navarch.apiserver.http.metrics import RequestMetrics
+from navarch.apiserver.http.metrics import READING, RequestMetrics, is_long_running
 from navarch.apiserver.http.negotiation import negotiate
 from navarch.apiserver.http.options import parse_duration
 from navarch.apiserver.http.request_info import parse_target
-from navarch.apiserver.http.respond import respond_error, respond_not_found
+from navarch.apiserver.http.respond import respond_error, respond_not_found, respond_text
 from navarch.apiserver.registry.resource import Resource
 
 log = logging.getLogger(__name__)
@@ -71,12 +73,17 @@ class App:
         self.virtual: dict[tuple[str, str], VirtualHandler] = {}
         self.remote: dict[tuple[str, str], PathHandler] = {}
         self.metrics = RequestMetrics()
+        self._running: dict[Call, tuple[asyncio.Task[Any], float]] = {}
+        """All calls under way, oldest first, and when they began."""
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         audit_id = request.headers.get("Audit-Id") or new_audit_id()
         call = Call(request, parse_target(request.method, request.raw_path), audit_id)
         started = time.perf_counter()
         self.metrics.begin(call.info)
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[call] = task, started
         status = 500
         try:
             response = await self._serve(call)
@@ -88,13 +95,28 @@ class App:
         except RecursionError:
             status = 400
             return self._refuse(call, ApiError(400, "BadRequest", "the object is nested too deep"))
-        except (asyncio.CancelledError, ConnectionError):
+        except asyncio.CancelledError:
+            status = 499
+            if not call.is_expired:
+                raise
+            task.uncancel()
+            status = 504
+            return self._refuse(call, timed_out())
+        except ConnectionError:
             status = 499
             raise
         except Exception as error:
             log.exception("%s %s failed", request.method, call.info.path)
+            if call.trail is not None:
+                call.trail.panicked(f"{type(error).__name__}: {error}")
+                call.trail = None
             return self._refuse(call, internal_error(f"{type(error).__name__}: {error}"))
         finally:
+            del self._running[call]
+            if call.seats and self.core.flow_control is not None:
+                self.core.flow_control.leave(call)
+            if call.trail is not None:
+                call.trail.complete(status if status != 499 else None)
             info = call.info
             self.metrics.end(info)
             resource = self.core.catalog.find(info.group, info.version, info.resource)
@@ -123,23 +145,57 @@ class App:
             raise ApiError(417, "", "the server meets no expectation but 100-continue")
         peer = self.core.connection_of(request).peer
         security = self.core.secured
-        user = await security.authenticator.authenticate(request.headers, peer)
-        if user is None:
-            if not self.core.options.anonymous_auth:
-                raise unauthorized()
-            user = ANONYMOUS
+        auditor = self.core.auditor
+        try:
+            user = await security.authenticator.authenticate(request.headers, peer)
+            if user is None:
+                if not self.core.options.anonymous_auth:
+                    raise unauthorized()
+                user = ANONYMOUS
+        except ApiError:
+            if auditor is not None:
+                auditor.refused(call, peer is not None)
+            raise
         call.user = user
+        if auditor is not None:
+            await auditor.begin(call)
         self._authorize(call)
-        if self.core.flow_marks is not None:
-            call.flow_marks = self.core.flow_marks.of(call.user, call.info)
+        if is_long_running(info := call.info) and info.verb != "watch":
+            return await self._dispatch(call)
+        control = self.core.flow_control
+        if control is None:
+            if self._is_too_much(call):
+                return respond_too_many(call)
+        else:
+            flow = control.classify(call.user, info)
+            if flow is not None:
+                call.flow_marks = flow.marks
+                seats = 1
+                if info.verb != "get" and info.is_resource:
+                    resource = self.core.catalog.find(info.group, info.version, info.resource)
+                    seats = seats_of(call, resource)
+                if not control.enter(call, flow, seats) and not await control.wait(
+                    call, flow, seats
+                ):
+                    return respond_too_many(call)
         timeout = call.parameter("timeout")
-        if not timeout:
+        if not timeout or info.verb == "watch":
             return await self._dispatch(call)
         return await self._dispatch_in_time(call, timeout)
 
+    def _is_too_much(self, call: Call) -> bool:
+        """Without priority and fairness, requests under way are simply counted; administrators are
+        always let in."""
+        options = self.core.options
+        is_read = call.info.verb in READING
+        limit = options.max_requests_inflight if is_read else options.max_mutating_requests_inflight
+        if self.metrics.count_of(call.info) <= limit or not limit:
+            return False
+        return "system:masters" not in call.user.groups
+
     async def _dispatch_in_time(self, call: Call, timeout: str) -> web.StreamResponse:
         seconds = parse_duration(timeout)
-        if seconds <= 0 or call.info.verb == "watch":
+        if seconds <= 0 or seconds >= self.core.options.request_timeout_seconds:
             return await self._dispatch(call)
         try:
             async with asyncio.timeout(seconds):
@@ -147,8 +203,18 @@ class App:
                 await asyncio.sleep(0 if seconds > 0.001 else 0.002)
                 return await self._dispatch(call)
         except TimeoutError:
-            text = "request did not complete within the allotted timeout"
-            raise ApiError(504, "Timeout", f"Timeout: {text}", {}) from None
+            raise timed_out() from None
+
+    def expire(self) -> None:
+        """End the requests that take longer than any may. Called every second or so: to set and
+        clear a timer for each would cost all of them more than it is worth for so few."""
+        oldest = time.perf_counter() - self.core.options.request_timeout_seconds
+        for call, (task, started) in list(self._running.items()):
+            if started > oldest:
+                break
+            if not call.is_expired and not is_long_running(call.info):
+                call.is_expired = True
+                task.cancel()
 
     def _authorize(self, call: Call) -> None:
         """Impersonation, then the decision on the request as the user it ends up with."""
@@ -160,7 +226,16 @@ class App:
             if wanted is not None:
                 call.user = wanted
                 attributes = self._attributes(call)
-        require(authorizer, attributes)
+                if call.trail is not None:
+                    call.trail.impersonated(wanted)
+        decision, reason = authorizer.authorize(attributes)
+        is_allowed = decision is Decision.ALLOW
+        if call.trail is not None:
+            word = "allow" if is_allowed else "forbid"
+            call.trail.annotate("authorization.k8s.io/decision", word)
+            call.trail.annotate("authorization.k8s.io/reason", reason)
+        if not is_allowed:
+            raise forbidden_error(attributes, reason)
 
     @staticmethod
     def _attributes(call: Call) -> Attributes:
@@ -245,6 +320,18 @@ class App:
         if handler is None:
             return respond_not_found(call)
         return await handler(self.core, call)
+
+
+def timed_out() -> ApiError:
+    text = "request did not complete within the allotted timeout"
+    return ApiError(504, "Timeout", f"Timeout: {text}", {})
+
+
+def respond_too_many(call: Call) -> web.Response:
+    """429, as text: upstream's handler is older than the Status object."""
+    response = respond_text(call, "Too many requests, please try again later.\n", 429)
+    response.headers["Retry-After"] = "1"
+    return response
 
 
 def _group_version(info: RequestInfo) -> tuple[str, str]:

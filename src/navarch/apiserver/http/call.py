@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from aiohttp.web import BaseRequest
 
 from navarch.apiserver.audit.trail import AuditTrail
 from navarch.apiserver.contracts import ANONYMOUS, RequestInfo, UserInfo
+from navarch.apiserver.http.connection import Connection
 from navarch.apiserver.http.negotiation import PLAIN, Representation
 from navarch.apiserver.http.request_info import Target, query_flag
+
+if TYPE_CHECKING:
+    from navarch.apiserver.flowcontrol.control import Flow
 
 
 class Call:
@@ -15,10 +21,13 @@ class Call:
 
     __slots__ = (
         "audit_id",
+        "flow",
         "flow_marks",
         "info",
+        "is_expired",
         "representation",
         "request",
+        "seats",
         "target",
         "trail",
         "user",
@@ -35,8 +44,20 @@ class Call:
         self.warnings: list[str] = []
         self.flow_marks: tuple[str, str] = ("", "")
         """UIDs of the flow schema and the priority level."""
+        self.flow: Flow | None = None
+        self.is_expired = False
+        """Its time is over: it is being cancelled for that."""
+        self.seats = 0
+        """Taken in the flow's priority level."""
         self.trail: AuditTrail | None = None
         """The audit record, None when no rule wants one."""
+
+    @property
+    def connection(self) -> Connection:
+        """The connection the request came in on."""
+        connection = self.request.protocol
+        assert isinstance(connection, Connection)
+        return connection
 
     def parameter(self, name: str) -> str:
         """The first value of a query parameter, "" when it is absent."""

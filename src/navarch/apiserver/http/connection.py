@@ -38,7 +38,7 @@ class Connection(RequestHandler):
     def __init__(self, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self.peer: PeerCertificate | None = None
-        self.on_lost: set[Callable[[], None]] = set()
+        self.on_lost: set[Callable[[], object]] = set()
         """Called once when the connection is gone."""
         self._head_timer: asyncio.TimerHandle | None = None
         self._is_begun = False

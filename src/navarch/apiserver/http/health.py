@@ -10,6 +10,7 @@ from aiohttp import web
 
 from navarch import __version__
 from navarch.apiserver.core import Core
+from navarch.apiserver.flowcontrol.dump import metrics as flow_metrics
 from navarch.apiserver.http.app import App, PathHandler
 from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.respond import base_headers, respond_object, respond_text
@@ -112,6 +113,8 @@ def metrics_handler(app: App) -> PathHandler:
             f'apiserver_longrunning_requests{{verb="{name}"}} {value}'
             for name, value in sorted(core.gauges.items())
         )
+        if core.flow_control is not None:
+            lines.extend(flow_metrics(core.flow_control))
         lines.append("# TYPE apiserver_storage_revision gauge")
         lines.append(f"apiserver_storage_revision {core.hub.revision}")
         headers = base_headers(call)

@@ -13,7 +13,7 @@ Labels = tuple[str, str, str, str, str]
 _LONG = "longRunning"
 _LONG_RUNNING = frozenset({"watch"})
 _LONG_SUBRESOURCES = frozenset({"proxy", "exec", "attach", "portforward", "log"})
-_READING = frozenset({"get", "list", "watch", "head", "options"})
+READING = frozenset({"get", "list", "watch", "head", "options"})
 _VERBS = frozenset({*STANDARD_VERBS, "head", "post", "put", "options"})
 
 
@@ -30,6 +30,10 @@ class RequestMetrics:
     def in_flight(self) -> int:
         """Requests under way, of any kind."""
         return sum(self._in_flight.values())
+
+    def count_of(self, info: RequestInfo) -> int:
+        """Requests under way that count as this one does, itself among them."""
+        return self._in_flight[_flight(info)]
 
     def begin(self, info: RequestInfo) -> None:
         self._in_flight[_flight(info)] += 1
@@ -83,11 +87,16 @@ class RequestMetrics:
         return lines
 
 
+def is_long_running(info: RequestInfo) -> bool:
+    """Whether the request may go on for ever."""
+    return info.verb in _LONG_RUNNING or info.subresource in _LONG_SUBRESOURCES
+
+
 def _flight(info: RequestInfo) -> str:
     """What a request under way counts as. Those that may last for ever are nobody's load."""
-    if info.verb in _LONG_RUNNING or info.subresource in _LONG_SUBRESOURCES:
+    if is_long_running(info):
         return _LONG
-    return "readOnly" if info.verb in _READING else "mutating"
+    return "readOnly" if info.verb in READING else "mutating"
 
 
 def _labels(labels: Labels) -> str:

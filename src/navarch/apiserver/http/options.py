@@ -31,6 +31,12 @@ def parse_integer(text: str) -> int:
     return value
 
 
+def query_integer(values: list[str] | None) -> int:
+    """A number out of a query that nobody has checked yet; 0 for what is none."""
+    text = values[0] if values else ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 

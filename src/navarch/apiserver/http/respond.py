@@ -17,6 +17,7 @@ from navarch.apiserver.http.negotiation import JSON, YAML
 Object = dict[str, Any]
 
 GZIP_THRESHOLD = 128 * 1024
+WARNING_RUNES, SHORT_WARNING_RUNES = 4096, 256
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -32,9 +33,22 @@ def base_headers(call: Call) -> CIMultiDict[str]:
     if schema:
         headers["X-Kubernetes-Pf-Flowschema-Uid"] = schema
         headers["X-Kubernetes-Pf-Prioritylevel-Uid"] = level
-    for text in call.warnings:
+    for text in fitting(call.warnings):
         headers.add("Warning", warning_header(text))
     return headers
+
+
+def fitting(warnings: Sequence[str]) -> Sequence[str]:
+    """Warnings that headers have room for: all as they are, or the first ones, each shortened."""
+    if sum(map(len, warnings)) <= WARNING_RUNES:
+        return warnings
+    size = 0
+    result = []
+    for text in warnings:
+        if size < WARNING_RUNES:
+            result.append(text[:SHORT_WARNING_RUNES])
+            size += len(result[-1])
+    return result
 
 
 def warning_header(text: str) -> str:

@@ -81,6 +81,7 @@ class Cache:
         self.pages: dict[tuple[str, int], KeptPage] = {}
         """First pages by namespace and limit; kept by the list handler."""
         self._watchers: dict[tuple[str, str], set[Watcher]] = {}
+        self.watcher_count = 0
         self._listeners: list[Listener] = []
         names = stored.field_names
         self._index = names.index(index_field) if index_field in names else -1
@@ -113,6 +114,13 @@ class Cache:
             entries = bucket.entries
             for index in range(start, len(names)):
                 yield entries[names[index]]
+
+    def count_in(self, namespace: str) -> int:
+        """The number of objects in a namespace ("" for all)."""
+        if not namespace:
+            return self.count
+        bucket = self._namespaces.get(namespace)
+        return len(bucket.entries) if bucket else 0
 
     def revision_in(self, namespace: str) -> int:
         """Of the newest change in a namespace ("" for all); 0 when nothing is there."""
@@ -214,6 +222,7 @@ class Cache:
         for watcher in self.watchers():
             watcher.close()
         self._watchers.clear()
+        self.watcher_count = 0
         self._namespaces.clear()
         self._namespace_order = None
         self.pages.clear()
@@ -236,6 +245,7 @@ class Cache:
             for change in self._since(after):
                 watcher.offer(change)
         self._watchers.setdefault(self._bucket_of(watcher.selection), set()).add(watcher)
+        self.watcher_count += 1
 
     def _since(self, revision: int) -> Iterator[Change]:
         """The changes after a revision, oldest first, found from the young end."""
@@ -250,8 +260,9 @@ class Cache:
     def remove_watcher(self, watcher: Watcher) -> None:
         bucket_name = self._bucket_of(watcher.selection)
         bucket = self._watchers.get(bucket_name)
-        if bucket is not None:
+        if bucket is not None and watcher in bucket:
             bucket.discard(watcher)
+            self.watcher_count -= 1
             if not bucket:
                 del self._watchers[bucket_name]
 

@@ -1,6 +1,7 @@
 """The FlowSchemas and PriorityLevelConfigurations that every cluster has (KEP-1040).
 
-They are objects for clients to read; requests are not queued by them.
+The mandatory ones (exempt and catch-all) are always as they are here. The suggested ones are kept
+so as long as their annotation says that we may.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ Object = dict[str, Any]
 GROUP = "flowcontrol.apiserver.k8s.io"
 SCHEMAS = f"flowschemas.{GROUP}"
 LEVELS = f"prioritylevelconfigurations.{GROUP}"
-_AUTOUPDATE = {"apf.kubernetes.io/autoupdate-spec": "true"}
+AUTOUPDATE = "apf.kubernetes.io/autoupdate-spec"
 
 # name, shares, lendable percent, queues, hand size; no queues: excess is refused at once.
 _LEVELS = (
@@ -116,30 +117,51 @@ def flow_objects() -> Iterator[tuple[str, Object]]:
         yield SCHEMAS, _object("FlowSchema", name, schema)
 
 
-def found_condition(level: str, now: str) -> Object:
-    """The status of a FlowSchema whose priority level exists."""
-    message = (
-        f'This FlowSchema references the PriorityLevelConfiguration object named "{level}" '
-        "and it exists"
-    )
-    return {
-        "conditions": [
-            {
-                "type": "Dangling",
-                "status": "False",
-                "lastTransitionTime": now,
-                "reason": "Found",
-                "message": message,
-            }
-        ]
-    }
+MANDATORY = frozenset({"exempt", "catch-all"})
+
+
+def upkeep(wanted: Object, there: Object | None) -> Object | None:
+    """The object to be written so that one of ours is as it should be; None when it is. Only the
+    type and, of a catch-all, the rest of the specification is fixed for mandatory levels: the
+    concurrency of `exempt` is the administrator's."""
+    if there is None:
+        return wanted
+    name = wanted["metadata"]["name"]
+    if name not in MANDATORY:
+        annotations = there["metadata"].get("annotations") or {}
+        if annotations.get(AUTOUPDATE) != "true":
+            return None
+    spec = wanted["spec"]
+    if name == "exempt" and wanted["kind"] == "PriorityLevelConfiguration":
+        spec = {**spec, "exempt": (there.get("spec") or {}).get("exempt") or spec["exempt"]}
+    return None if _covers(there.get("spec"), spec) else {**there, "spec": spec}
+
+
+def _covers(found: Any, wanted: Any) -> bool:
+    """Whether everything wanted is found; what the server added as a default does not count."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(
+            _covers(found.get(key), value) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        is_alike = isinstance(found, list) and len(found) == len(wanted)
+        return is_alike and all(_covers(*pair) for pair in zip(found, wanted, strict=True))
+    return bool(found == wanted)
+
+
+def dangling(level: str, is_there: bool) -> tuple[str, str, str]:
+    """Status, reason and message of a FlowSchema's Dangling condition."""
+    text = f'This FlowSchema references the PriorityLevelConfiguration object named "{level}" '
+    if is_there:
+        return "False", "Found", text + "and it exists"
+    return "True", "NotFound", text + "but there is no such object"
 
 
 def _object(kind: str, name: str, spec: Object) -> Object:
     return {
         "apiVersion": f"{GROUP}/v1",
         "kind": kind,
-        "metadata": {"name": name, "annotations": dict(_AUTOUPDATE)},
+        "metadata": {"name": name, "annotations": {AUTOUPDATE: "true"}},
         "spec": spec,
     }
 
