@@ -13,17 +13,17 @@ resolves those without observing them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from navarch.api.cel import operators as ops
 from navarch.api.cel import runtime
 from navarch.api.cel.ast import Call, Comprehension, Expr, Ident, ListExpr, Literal, MapExpr, Select
 from navarch.api.cel.costs import LIST_CREATE, MAP_CREATE, STRUCT_CREATE
 from navarch.api.cel.errors import EvaluationError, ProgramError
-from navarch.api.cel.regex import compile_regex
 from navarch.api.cel.runtime import Code, Frame, LazyValue, Run, constant
 from navarch.api.cel.types import Kind
 from navarch.api.cel.values import INT_MAX, MISSING, Optional, UInt
+from navarch.api.regex import PatternError, compiled
 
 _SCALAR = frozenset(
     (Kind.INT, Kind.UINT, Kind.DOUBLE, Kind.BOOL, Kind.NULL, Kind.TIMESTAMP, Kind.DURATION)
@@ -50,13 +50,20 @@ _CERTAIN_COST_ONLY = frozenset(("bytes", "string"))
 _PATTERN_FUNCTIONS = frozenset(("matches", "find", "findAll"))
 
 
+class _Local(NamedTuple):
+    """A variable of a macro and how it is read."""
+
+    name: str
+    code: Code
+
+
 class Compiler:
     """Compiles one tree. `slots` is how many local variables its frames need."""
 
     def __init__(self) -> None:
         self.slots = 0
         self.names: set[str] = set()
-        self._locals: list[tuple[str, Code]] = []
+        self._locals: list[_Local] = []
         self._shared: dict[tuple[int, int], Code] = {}
 
     def compile(self, node: Expr) -> Code:
@@ -88,9 +95,9 @@ class Compiler:
         if node.constant is not MISSING:
             return constant(node.constant)
         name = node.name
-        local = next((code for own, code in reversed(self._locals) if own == name), None)
-        if local is not None:
-            return local
+        for local in reversed(self._locals):
+            if local.name == name:
+                return local.code
         self.names.add(name)
 
         def run(frame: Frame) -> Any:
@@ -267,8 +274,8 @@ class Compiler:
     def _check_pattern(pattern: Any) -> None:
         if isinstance(pattern, str):
             try:
-                compile_regex(pattern)
-            except EvaluationError as error:
+                compiled(pattern)
+            except PatternError as error:
                 raise ProgramError(str(error)) from None
 
     def _charged_call(self, node: Call, codes: list[Code], cost: int) -> Code:
@@ -337,7 +344,7 @@ class Compiler:
     def _variable(self, name: str) -> int:
         """A new local variable; reading it costs 1."""
         slot = self._slot()
-        self._locals.append((name, Code(lambda frame: frame.slots[slot], 1)))
+        self._locals.append(_Local(name, Code(lambda frame: frame.slots[slot], 1)))
         return slot
 
     def _comprehension(self, node: Comprehension) -> Code:
@@ -398,7 +405,7 @@ class Compiler:
                 found = frame.slots[slot] = value_run(frame)
             return found
 
-        self._locals.append((node.accumulator, Code(read, 1)))
+        self._locals.append(_Local(node.accumulator, Code(read, 1)))
         result = self.compile(node.result)
         self._locals.pop()
         result_run = result.run

@@ -111,6 +111,11 @@ def bytes_to_string(value: bytes) -> str:
         raise EvaluationError("invalid UTF-8 in bytes, cannot convert to string") from None
 
 
+def string_to_bytes(text: str) -> bytes:
+    """JSON can hold lone surrogates, which UTF-8 cannot; Go has replaced them when it decoded."""
+    return text.encode("utf-8", "replace")
+
+
 def parse_timestamp(text: str) -> Timestamp:
     match = _RFC3339.fullmatch(text)
     if match is None:

@@ -31,7 +31,6 @@ from navarch.api.cel.functions import (
     traversal,
 )
 from navarch.api.cel.macros import OPTIONAL_MACROS, STANDARD_MACROS, TWO_VARIABLE_COMPREHENSIONS
-from navarch.api.cel.regex import compile_regex, matches
 from navarch.api.cel.types import CelType
 from navarch.api.cel.values import (
     EPOCH,
@@ -44,6 +43,15 @@ from navarch.api.cel.values import (
     size_of,
     type_of,
 )
+from navarch.api.regex import PatternError, search
+
+
+def matches(text: str, pattern: str) -> bool:
+    try:
+        return search(pattern, text)
+    except PatternError as error:
+        raise EvaluationError(str(error)) from None
+
 
 A, B, V = t.parameter("A"), t.parameter("B"), t.parameter("V")
 LIST, MAP = t.list_of(A), t.map_of(A, B)
@@ -255,7 +263,9 @@ def _bool_text(value: bool) -> str:
 
 _CONVERSIONS = (
     _conversion("bool", t.BOOL, [(t.BOOL, convert.identity), (t.STRING, convert.string_to_bool)]),
-    _conversion("bytes", t.BYTES, [(t.BYTES, convert.identity), (t.STRING, str.encode)]),
+    _conversion(
+        "bytes", t.BYTES, [(t.BYTES, convert.identity), (t.STRING, convert.string_to_bytes)]
+    ),
     _conversion(
         "double",
         t.DOUBLE,
@@ -406,7 +416,7 @@ LITERAL_CHECKS = Library(
     literal_checks={
         "duration": (0, _literal_check(convert.parse_duration)),
         "timestamp": (0, _literal_check(convert.parse_timestamp)),
-        "matches": (0, _literal_check(compile_regex)),
+        "matches": (0, _literal_check(lambda pattern: matches("", pattern))),
     },
 )
 STANDARD = Library(
