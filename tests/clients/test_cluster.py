@@ -167,6 +167,11 @@ def test_nodes_come_and_fall_silent() -> None:
         assert node["spec"]["taints"] == expected
         second = cluster.add_node("plain", heartbeat_seconds=0.2)
         assert second["status"]["addresses"][0] != node["status"]["addresses"][0]
+        for wrong in ({"labels": {"no label!": "x"}}, {"capacity": {"cpu": "much"}}):
+            with pytest.raises(ApiError):
+                cluster.add_node("wrong", **wrong)
+        with pytest.raises(ApiError, match="already exists"):
+            cluster.add_node("gpu")
         cluster.stop_node("gpu")
         cluster.wait_for("node/gpu", condition="Ready=Unknown")
         cluster.wait_for("node/plain", condition="Ready")

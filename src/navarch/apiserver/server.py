@@ -245,6 +245,13 @@ class Server:
     async def _sweep(self) -> None:
         self.app.expire()
 
+    def cut_connections(self) -> None:
+        """Break every connection without a word, as a failing network does."""
+        assert self._front is not None
+        for connection in self._front.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+
     async def stop(self) -> None:
         """End the watches, finish what is in flight, close."""
         for listener in self._listeners:

@@ -324,7 +324,7 @@ class SimulatedNodes:
                 architecture="amd64",
             ),
         )
-        spec = NodeSpec(taints=[_taint(text) for text in options.taints])
+        spec = NodeSpec(taints=[parse_taint(text) for text in options.taints])
         return Node(metadata=ObjectMeta(name=name, labels=labels), spec=spec, status=status)
 
     async def _repair(self) -> None:
@@ -379,7 +379,7 @@ class SimulatedNodes:
         await self._leases.create(lease)
 
 
-def _taint(text: str) -> Taint:
+def parse_taint(text: str) -> Taint:
     """`key=value:Effect` or `key:Effect`, as kubectl writes a taint."""
     rest, colon, effect = text.rpartition(":")
     key, _, value = rest.partition("=")

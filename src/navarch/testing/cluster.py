@@ -250,7 +250,18 @@ class Cluster:
         """Add a simulated node and wait until it takes pods. Options are those of
         `SimulatedOptions`: `labels`, `taints` (`key=value:Effect`), `capacity`, `start_seconds`
         and so on."""
+        from navarch.api.objects import to_object
+        from navarch.node.simulated import parse_taint
+
         plane, _ = self._running
+        capacity = options.get("capacity", {})
+        # The nodes' own task would try for ever: what is wrong is better said here and now.
+        proposed = {
+            "metadata": {"name": name, "labels": options.get("labels", {})},
+            "spec": {"taints": [to_object(parse_taint(t)) for t in options.get("taints", ())]},
+            "status": {"capacity": capacity, "allocatable": capacity},
+        }
+        self.request("POST", "/api/v1/nodes?dryRun=All", proposed)
 
         async def add() -> None:
             plane.add_nodes([name], options)
@@ -263,6 +274,19 @@ class Cluster:
         notices after the controllers' `node_monitor_grace_seconds`."""
         plane, _ = self._running
         plane.call(plane.stop_node(name)).result()
+
+    # ---- what clients must live through
+
+    def forget_history(self) -> None:
+        """Forget every revision but the present one, as a server does after five minutes: who goes
+        on from an older one (watch, next page of a list) gets 410 Gone and must list again."""
+        plane, _ = self._running
+        plane.call(plane.forget_history()).result()
+
+    def cut_connections(self) -> None:
+        """Cut the connections of all clients, watches in the middle of a line included."""
+        plane, _ = self._running
+        plane.call(plane.cut_connections()).result()
 
     # ---- objects, see Operations: blocking here, awaited through `aio`
 

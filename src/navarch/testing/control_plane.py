@@ -57,6 +57,7 @@ class ControlPlane:
         self._stopping = asyncio.Event()
         self._usable = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
+        self._server: Server | None = None
         self._client: Client | None = None
         self._operations: Operations | None = None
         self._failure: BaseException | None = None
@@ -123,11 +124,11 @@ class ControlPlane:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        server = await self._start_server()
+        self._server = await self._start_server()
         try:
             await self._run_components()
         finally:
-            await server.stop()
+            await self._server.stop()
 
     async def _start_server(self) -> Server:
         from navarch.apiserver.options import ServerOptions
@@ -200,6 +201,17 @@ class ControlPlane:
         run = run_nodes(self.client, options_from(values, SimulatedOptions))
         task = self._group.create_task(run, name="simulated nodes")
         self._node_tasks.update(dict.fromkeys(names, task))
+
+    async def forget_history(self) -> None:
+        """Watches and lists from before now are answered with 410."""
+        assert self._server is not None
+        core = self._server.core
+        await core.store.compact(core.hub.revision)
+
+    async def cut_connections(self) -> None:
+        """Every client loses its connection, in the middle of whatever it was told."""
+        assert self._server is not None
+        self._server.cut_connections()
 
     async def stop_node(self, name: str) -> None:
         """Let a node fall silent, as if its machine had lost power."""
