@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 
 from navarch.api.cel.environment import STORED, Environment, Program
-from navarch.api.cel.errors import CompileError
+from navarch.api.cel.errors import CompileError, ProgramError
 from navarch.api.cel.functions import Version
 from navarch.api.cel.library import NEW, base_environment
 from navarch.api.cel.library.authorization import AUTHORIZER, RESOURCE_CHECK
-from navarch.api.cel.library.json_patches import JSON_PATCH, JSON_PATCHES, OBJECT
+from navarch.api.cel.library.json_patches import JSON_PATCHES, find_object_type
 from navarch.api.cel.types import (
     BOOL,
     BYTES,
@@ -135,7 +135,7 @@ def typed_environment(
         variables |= {"authorizer": AUTHORIZER, REQUEST_RESOURCE: RESOURCE_CHECK}
     environment = base_environment(version).extend(variables=variables)
     if scope.has_patch_types:
-        environment = environment.extend(types=(OBJECT, JSON_PATCH), libraries=(JSON_PATCHES,))
+        environment = environment.extend(find_type=find_object_type, libraries=(JSON_PATCHES,))
     return environment
 
 
@@ -153,6 +153,8 @@ def compile_expression(
     ExpressionProblem."""
     try:
         program = environment.compile(text)
+    except ProgramError as error:
+        raise ExpressionProblem(f"program instantiation failed: {error}") from None
     except CompileError as error:
         raise ExpressionProblem(f"compilation failed: {error}") from None
     if results and program.type not in results:

@@ -7,7 +7,7 @@ expressions one version after it came, while what is stored already keeps every 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from navarch.api.cel.ast import Call, Expr, Ident, ListExpr, Literal, MapExpr, Select, walk
@@ -94,6 +94,17 @@ class Program:
         return Estimator(size_hint).cost(self._root)
 
 
+class _FoundTypes(dict[str, CelType]):
+    """Types by name, some of which are made when they are asked for."""
+
+    def __init__(self, known: dict[str, CelType], find: Callable[[str], CelType | None]) -> None:
+        super().__init__(known)
+        self._find = find
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name, default) or self._find(name)
+
+
 class Environment:
     """Names and their types, functions and macros. Making one is dear, extending one is cheap."""
 
@@ -112,6 +123,7 @@ class Environment:
         self._macros: dict[tuple[str, int, bool], Macro] = {}
         self._checks: dict[str, tuple[int, Check]] = {}
         self._constants: dict[str, Any] = {}
+        self._find_type: Callable[[str], CelType | None] | None = None
         self._add(variables, types, (*CORE_LIBRARIES, *libraries))
 
     def extend(
@@ -120,9 +132,11 @@ class Environment:
         variables: Mapping[str, CelType] | None = None,
         types: Iterable[CelType] = (),
         libraries: Iterable[Library] = (),
+        find_type: Callable[[str], CelType | None] | None = None,
     ) -> Environment:
-        """A new environment with more names."""
+        """A new environment with more names. `find_type` knows types that cannot be listed."""
         copy = object.__new__(Environment)
+        copy._find_type = find_type or self._find_type
         copy.version = self.version
         copy._idents = dict(self._idents)
         copy._types = dict(self._types)
@@ -178,7 +192,10 @@ class Environment:
         parser = Parser(text, self._macros, optionals=optionals)
         root = parser.parse()
         issues = parser.issues
-        Checker(issues, self._idents, self._types, self._functions).check(root)
+        types = self._types
+        if self._find_type is not None:
+            types = _FoundTypes(types, self._find_type)
+        Checker(issues, self._idents, types, self._functions).check(root)
         self._check_literals(root, issues)
         if results and root.type not in results:
             wanted = " or ".join(map(str, results))

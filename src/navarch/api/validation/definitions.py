@@ -1,11 +1,12 @@
-"""Custom resource definitions and API services. Structural schemas are checked where they are
-compiled."""
+"""Custom resource definitions and API services."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from navarch.api import names
+from navarch.api.cel.rules import FieldPathProblem, resolve_field_path
 from navarch.api.errors import (
     duplicate,
     forbidden_field,
@@ -23,6 +24,7 @@ from navarch.api.validation.common import (
     check_port,
     dns1123_subdomain,
 )
+from navarch.api.validation.schemas import rule_texts, validate_schema
 
 COLUMN_TYPES = ("integer", "number", "string", "boolean", "date")
 COLUMN_FORMATS = (
@@ -38,8 +40,8 @@ COLUMN_FORMATS = (
 MAX_SELECTABLE_FIELDS = 8
 
 
-def validate_definition(obj: Object) -> Errors:
-    """A CustomResourceDefinition."""
+def validate_definition(obj: Object, old: Object | None = None) -> Errors:
+    """A CustomResourceDefinition; `old` is its stored state, if there is one."""
     errors: Errors = []
     spec = obj["spec"]
     kind_names, group = spec.get("names") or {}, spec.get("group") or ""
@@ -55,7 +57,7 @@ def validate_definition(obj: Object) -> Errors:
         detail = "should be a domain with at least one dot"
         errors.append(invalid("spec.group", group, detail))
     check_choice(errors, "spec.scope", spec.get("scope"), ("Cluster", "Namespaced"))
-    _check_versions(errors, spec)
+    _check_versions(errors, spec, (old or {}).get("spec") or {})
     _check_kind_names(errors, "spec.names", kind_names)
     _check_conversion(errors, "spec.conversion", spec.get("conversion") or {})
     if spec.get("preserveUnknownFields"):
@@ -67,7 +69,7 @@ def validate_definition(obj: Object) -> Errors:
     return errors
 
 
-def _check_versions(errors: Errors, spec: Object) -> None:
+def _check_versions(errors: Errors, spec: Object, old: Object) -> None:
     versions = spec.get("versions") or []
     seen: set[str] = set()
     storing = 0
@@ -81,15 +83,8 @@ def _check_versions(errors: Errors, spec: Object) -> None:
         seen.add(name)
         if problems := names.dns1035_label(name):
             errors.append(invalid(f"{here}.name", name, ",".join(problems)))
-        schema = (version.get("schema") or {}).get("openAPIV3Schema")
-        if schema is None:
+        if _schema_of(version) is None:
             errors.append(required(f"{here}.schema.openAPIV3Schema", "schemas are required"))
-        elif schema.get("type") != "object":
-            where = f"{here}.schema.openAPIV3Schema.type"
-            if not schema.get("type"):
-                errors.append(required(where, "must not be empty at the root"))
-            else:
-                errors.append(invalid(where, schema["type"], "must be object at the root"))
         warning = version.get("deprecationWarning")
         if warning is not None:
             if not version.get("deprecated"):
@@ -106,6 +101,60 @@ def _check_versions(errors: Errors, spec: Object) -> None:
     if versions and storing != 1:
         detail = "must have exactly one version marked as storage version"
         errors.append(invalid("spec.versions", versions, detail))
+    _check_schemas(errors, versions, old.get("versions") or [])
+
+
+def _schema_of(version: Object) -> Object | None:
+    schema: Object | None = (version.get("schema") or {}).get("openAPIV3Schema")
+    return schema
+
+
+def _check_schemas(errors: Errors, versions: list[Object], old: list[Object]) -> None:
+    """The versions' schemas, and the fields they can be selected by. What all versions share has
+    one place of its own in upstream's internal form, and in the paths of errors."""
+    before = {each.get("name"): _schema_of(each) for each in old}
+    stored = rule_texts([schema for schema in before.values() if schema is not None])
+    schemas = [_schema_of(version) for version in versions]
+    is_shared = all(schema == schemas[0] for schema in schemas)
+    for index, (version, schema) in enumerate(zip(versions, schemas, strict=True)):
+        where = f"spec.versions[{index}]"
+        if schema is not None and not (is_shared and index):
+            path = "spec.validation" if is_shared else f"{where}.schema"
+            is_unchanged = before.get(version.get("name")) == schema
+            errors += validate_schema(schema, f"{path}.openAPIV3Schema", stored, is_unchanged)
+        if schema is not None:
+            fields = version.get("selectableFields")
+            if all(each.get("selectableFields") == fields for each in versions):
+                where = "spec"
+            if where != "spec" or not index:
+                _check_selectable(errors, f"{where}.selectableFields", fields or (), schema)
+
+
+def _check_selectable(errors: Errors, path: str, fields: Sequence[Object], schema: Object) -> None:
+    seen: set[str] = set()
+    for index, field in enumerate(fields):
+        here, target = f"{path}[{index}].jsonPath", field.get("jsonPath") or ""
+        if not target:
+            errors.append(required(here))
+            continue
+        try:
+            found, node = resolve_field_path(target, schema, allows_brackets=False)
+        except FieldPathProblem as problem:
+            errors.append(invalid(here, target, f"is an invalid path: {problem}"))
+            continue
+        if found.partition(".")[0] == "metadata":
+            errors.append(invalid(here, target, "must not point to fields in metadata"))
+        if node.get("type") not in ("string", "boolean", "integer"):
+            detail = (
+                "must point to a field of type string, boolean or integer. Enum string fields and "
+                "strings with formats are allowed."
+            )
+            errors.append(invalid(here, target, detail))
+        if found in seen:
+            errors.append(duplicate(here, target))
+        seen.add(found)
+    if len(seen) > MAX_SELECTABLE_FIELDS:
+        errors.append(too_many(path, len(seen), MAX_SELECTABLE_FIELDS))
 
 
 def _check_columns(errors: Errors, path: str, version: Object) -> None:
@@ -119,19 +168,6 @@ def _check_columns(errors: Errors, path: str, version: Object) -> None:
         )
         if not column.get("jsonPath"):
             errors.append(required(f"{here}.JSONPath"))
-    fields = version.get("selectableFields") or ()
-    if len(fields) > MAX_SELECTABLE_FIELDS:
-        errors.append(too_many(f"{path}.selectableFields", len(fields), MAX_SELECTABLE_FIELDS))
-    seen: set[str] = set()
-    for index, field in enumerate(fields):
-        here, target = f"{path}.selectableFields[{index}].jsonPath", field.get("jsonPath") or ""
-        if not target:
-            errors.append(required(here))
-        elif not target.startswith("."):
-            errors.append(invalid(here, target, "is an invalid path: does not start with ."))
-        if target in seen:
-            errors.append(duplicate(here, target))
-        seen.add(target)
 
 
 def _check_scale(errors: Errors, path: str, version: Object) -> None:
@@ -196,7 +232,7 @@ def _check_conversion(errors: Errors, path: str, conversion: Object) -> None:
 
 
 def validate_definition_update(obj: Object, old: Object) -> Errors:
-    errors = validate_definition(obj)
+    errors = validate_definition(obj, old)
     new, before = obj["spec"], old["spec"]
     established = any(
         each.get("type") == "Established" and each.get("status") == "True"

@@ -7,7 +7,7 @@ expression does not mention is not made: most policies look at `object` alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -115,7 +115,7 @@ def _attributes(user: UserInfo, question: Question) -> Attributes:
     return Attributes(user, info, question.field_selector, question.label_selector)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inputs(Mapping[str, Any]):
     """The variables of one request. `asked` is the request as it was made, `seen` as the rule that
     matched names it; the objects are in the version of the latter."""
@@ -128,10 +128,13 @@ class Inputs(Mapping[str, Any]):
     authorize: Authorize | None = None
     namespace: Object | None = None
     params: Object | None = None
-    variables: Variables | None = field(default=None, compare=False)
+    variables: Variables | None = None
 
     def __getitem__(self, name: str) -> Any:
-        return _GETTERS[name](self)
+        value = _GETTERS[name](self)
+        if value is MISSING:
+            raise KeyError(name)
+        return value
 
     def __iter__(self) -> Iterator[str]:
         return iter(_GETTERS)

@@ -22,17 +22,17 @@ from navarch.api.cel.costs import (
 )
 from navarch.api.cel.errors import EvaluationError
 from navarch.api.cel.functions import CostNode, Library, Overload, member, overload
-from navarch.api.cel.types import BOOL, STRING, CelType, object_type
+from navarch.api.cel.types import BOOL, STRING, CelType, opaque
 from navarch.api.cel.values import OpaqueValue
 
 CHECK_COST = 350_000
 
 _PREFIX = "kubernetes.authorization."
-AUTHORIZER = object_type(f"{_PREFIX}Authorizer", {})
-PATH_CHECK = object_type(f"{_PREFIX}PathCheck", {})
-GROUP_CHECK = object_type(f"{_PREFIX}GroupCheck", {})
-RESOURCE_CHECK = object_type(f"{_PREFIX}ResourceCheck", {})
-DECISION = object_type(f"{_PREFIX}Decision", {})
+AUTHORIZER = opaque(f"{_PREFIX}Authorizer")
+PATH_CHECK = opaque(f"{_PREFIX}PathCheck")
+GROUP_CHECK = opaque(f"{_PREFIX}GroupCheck")
+RESOURCE_CHECK = opaque(f"{_PREFIX}ResourceCheck")
+DECISION = opaque(f"{_PREFIX}Decision")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any
 
+from navarch.api.cel.conversions import double_to_string
 from navarch.api.cel.errors import EvaluationError
 from navarch.api.cel.functions import Function, member, overload
 from navarch.api.cel.types import DYN, STRING, CelType, list_of
@@ -46,18 +46,6 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def double_text(value: float) -> str:
-    """A double in its shortest form, as Go's `%g` prints it."""
-    if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
-    _, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
-    assert isinstance(exponent, int)
-    power = len(digits) + exponent - 1 if value else 0
-    if -4 <= power < 6:
-        return f"{value:.{max(len(digits) - 1 - power, 0)}f}"
-    return re.sub(r"\.0*(?=e)", "", f"{value:.{len(digits) - 1}e}")
-
-
 def _plain(value: Any) -> str:
     """`%s`: strings bare, aggregates with quoted members."""
     if isinstance(value, str):
@@ -65,7 +53,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, float):
-        return double_text(value)
+        return double_to_string(value)
     if isinstance(value, Timestamp | Duration):
         return str(value)
     return _member(value)
@@ -84,7 +72,7 @@ def _member(value: Any) -> str:
     if isinstance(value, bytes):
         return "b" + go_quoted(value.decode("utf-8", "replace"))
     if isinstance(value, float):
-        return f"{value:.{PRECISION}f}" if math.isfinite(value) else f'"{double_text(value)}"'
+        return f"{value:.{PRECISION}f}" if math.isfinite(value) else f'"{double_to_string(value)}"'
     if isinstance(value, Timestamp):
         return f'timestamp("{value}")'
     if isinstance(value, Duration):

@@ -11,6 +11,7 @@ import string
 from dataclasses import dataclass, field
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from navarch.api.cel.library.addresses import AddressError, parse_address
 from navarch.api.errors import go_quoted
 
 _UNRESERVED = b"-_.~"
@@ -101,7 +102,7 @@ class Url:
         if not (self.host or self.path or self.user is not None):
             return b""
         user = b"" if self.user is None else self.user + b"@"
-        return b"//" + user + self.host
+        return b"//" + user + quote_from_bytes(self.host, safe=_IN_HOST.decode()).encode()
 
 
 def _text(value: bytes) -> str:
@@ -141,6 +142,10 @@ def _parse_host(host: bytes) -> bytes:
             raise UrlError("missing ']' in host")
         _check_port(port)
         address, percent, zone = before.partition(b"%25")
+        try:
+            parse_address(_text(_unescape_host(address[1:])))
+        except AddressError as error:
+            raise UrlError(f"invalid host: {error}") from None
         if percent:
             return _unescape_host(address) + _unescape(percent + zone) + b"]" + port
     elif b":" in host:

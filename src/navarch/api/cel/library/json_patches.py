@@ -72,7 +72,9 @@ def find_object_type(name: str) -> CelType | None:
     """The types that mutations can build, by name."""
     if name == "JSONPatch":
         return JSON_PATCH
-    if name != "Object" and not name.startswith("Object."):
+    if name == "Object":
+        return OBJECT
+    if not name.startswith("Object."):
         return None
     own = object_type(name, lambda field: DYN, lambda fields: BuiltObject(own, fields))
     return own

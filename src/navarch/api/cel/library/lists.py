@@ -28,6 +28,7 @@ from navarch.api.cel.functions import (
     member,
     overload,
 )
+from navarch.api.cel.macros import SORT_BY
 from navarch.api.cel.types import (
     BOOL,
     BYTES,
@@ -339,6 +340,7 @@ def _sort_overloads() -> tuple[Function, Function]:
 MORE_LISTS = Library(
     name="cel.lib.ext.lists",
     since=(1, 34),
+    macros=(SORT_BY,),
     functions=(
         member(
             "slice",

@@ -12,11 +12,11 @@ from navarch.api import names
 from navarch.api.cel.costs import REGEX, TRAVERSAL, CallEstimate, scaled
 from navarch.api.cel.functions import CostNode, Library, function, member, overload
 from navarch.api.cel.library.go_url import UrlError, check_request_uri
-from navarch.api.cel.types import STRING, list_of, object_type, optional_of
+from navarch.api.cel.types import STRING, list_of, opaque, optional_of
 from navarch.api.cel.values import NONE, OpaqueValue, Optional
 from navarch.api.times import TimeError, parse_time
 
-FORMAT = object_type("kubernetes.NamedFormat", {})
+FORMAT = opaque("kubernetes.NamedFormat")
 
 Rule = Callable[[str], list[str]]
 _UUID_SIZE, _TIME_SIZE, _URL_SIZE, _BASE64_SIZE = 70, 71, 1103, 84

@@ -13,11 +13,11 @@ from navarch.api.cel.functions import (
     overload,
     traversal,
 )
-from navarch.api.cel.types import BOOL, DOUBLE, INT, STRING, object_type
+from navarch.api.cel.types import BOOL, DOUBLE, INT, STRING, opaque
 from navarch.api.cel.values import INT_MAX, INT_MIN, OpaqueValue
 from navarch.api.quantity import NANOS, Quantity, QuantityError, parse_quantity
 
-QUANTITY = object_type("kubernetes.Quantity", {})
+QUANTITY = opaque("kubernetes.Quantity")
 
 
 class QuantityValue(OpaqueValue):

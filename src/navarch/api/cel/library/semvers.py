@@ -12,10 +12,10 @@ from navarch.api.cel.functions import (
     traversal,
 )
 from navarch.api.cel.library.versions import Version, VersionError, parse_tolerant, parse_version
-from navarch.api.cel.types import BOOL, INT, STRING, object_type
+from navarch.api.cel.types import BOOL, INT, STRING, opaque
 from navarch.api.cel.values import OpaqueValue
 
-SEMVER = object_type("kubernetes.Semver", {})
+SEMVER = opaque("kubernetes.Semver")
 
 
 class SemverValue(OpaqueValue):

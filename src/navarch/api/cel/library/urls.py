@@ -15,10 +15,10 @@ from navarch.api.cel.functions import (
     traversal,
 )
 from navarch.api.cel.library.go_url import Url, UrlError, check_request_uri, parse_url
-from navarch.api.cel.types import BOOL, STRING, list_of, map_of, object_type
+from navarch.api.cel.types import BOOL, STRING, list_of, map_of, opaque
 from navarch.api.cel.values import OpaqueValue
 
-URL = object_type("kubernetes.URL", {})
+URL = opaque("kubernetes.URL")
 
 
 class UrlValue(OpaqueValue):
