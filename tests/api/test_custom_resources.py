@@ -50,10 +50,10 @@ def definition() -> Object:
     }
 
 
-async def define(api: Api) -> None:
+async def define(api: Api, wanted: Object | None = None) -> None:
     """Make the definition and wait until it is established."""
     async with api.watch(DEFINITIONS + "?watch=1") as events:
-        (await api.post(DEFINITIONS, definition())).ok(201)
+        (await api.post(DEFINITIONS, wanted or definition())).ok(201)
         async with asyncio.timeout(5):
             async for event in events:
                 conditions = event["object"]["status"].get("conditions") or ()

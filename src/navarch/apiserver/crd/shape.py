@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from navarch.api.errors import FieldError, invalid, invalid_object
@@ -11,6 +13,7 @@ from navarch.api.schema.facts import schema_for
 from navarch.api.schema.walker import TypeProblem, Walk, walker_of
 from navarch.api.strategies.generic import GenericStrategy
 from navarch.apiserver.crd import structural
+from navarch.apiserver.crd.rules import Node, compile_tree, rule_errors
 from navarch.apiserver.registry.shape import Decoded
 
 Object = dict[str, Any]
@@ -86,7 +89,20 @@ class CustomShape:
         structural.drop_nulls(obj, self.schema)
         structural.default(obj, self.schema)
 
-    def validate(self, obj: Object, old: Object | None) -> list[FieldError]:
+    @cached_property
+    def _rules(self) -> Node | None:
+        """The validation rules, compiled at the first write."""
+        return compile_tree(self.schema)
+
+    def validate(
+        self, obj: Object, old: Object | None, warn: Callable[[str], None]
+    ) -> list[FieldError]:
+        errors = self._schema_errors(obj, old)
+        if self._rules is not None:
+            errors += rule_errors(self._rules, obj, old, errors, warn)
+        return errors
+
+    def _schema_errors(self, obj: Object, old: Object | None) -> list[FieldError]:
         schema = {
             **self.schema,
             "properties": {

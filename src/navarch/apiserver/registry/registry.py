@@ -163,7 +163,7 @@ class Registry:
         book_create(resource, obj, context, self.timestamp())
         request = self.admission(resource, "CREATE", obj, None, context)
         obj = await self._mutate(resource, request, prepare)
-        self._check(resource, obj, self._create_errors(resource, obj))
+        self._check(resource, obj, self._create_errors(resource, obj, context))
         settle = await self._reserve(resource, obj, None, context)
         kept = False
         try:
@@ -177,11 +177,13 @@ class Registry:
             if settle is not None:
                 await settle(kept)
 
-    def _create_errors(self, resource: Resource, obj: Object) -> list[FieldError]:
+    def _create_errors(
+        self, resource: Resource, obj: Object, context: WriteContext
+    ) -> list[FieldError]:
         errors = validate_object_meta(
             obj["metadata"], resource.kind.namespaced, resource.strategy.validate_name
         )
-        errors += resource.shape.validate(obj, None)
+        errors += resource.shape.validate(obj, None, context.warn)
         errors += resource.strategy.validate(obj)
         return errors
 
@@ -283,7 +285,8 @@ class Registry:
                 assert request.obj is not None
                 obj = face.take(obj, request.obj)
                 prepare(obj)
-        self._check(resource, obj, self._update_errors(resource, obj, old, subresource))
+        errors = self._update_errors(resource, obj, old, subresource, context)
+        self._check(resource, obj, errors)
         settle = await self._reserve(resource, obj, old, context)
         kept = False
         try:
@@ -335,14 +338,19 @@ class Registry:
         return True
 
     def _update_errors(
-        self, resource: Resource, obj: Object, old: Object, subresource: str
+        self,
+        resource: Resource,
+        obj: Object,
+        old: Object,
+        subresource: str,
+        context: WriteContext,
     ) -> list[FieldError]:
         errors = validate_object_meta_update(obj["metadata"], old["metadata"])
         if obj["metadata"] != old["metadata"]:
             errors += validate_object_meta(
                 obj["metadata"], resource.kind.namespaced, lambda name: []
             )
-        errors += resource.shape.validate(obj, old)
+        errors += resource.shape.validate(obj, old, context.warn)
         errors += resource.strategy.validate_update(obj, old, subresource)
         return errors
 

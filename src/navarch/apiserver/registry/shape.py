@@ -6,6 +6,7 @@ path sees no difference.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from navarch.api.errors import FieldError
@@ -36,8 +37,10 @@ class Shape(Protocol):
         """Fill in constant defaults, in place."""
         ...
 
-    def validate(self, obj: Object, old: Object | None) -> list[FieldError]:
-        """What the schema itself forbids."""
+    def validate(
+        self, obj: Object, old: Object | None, warn: Callable[[str], None]
+    ) -> list[FieldError]:
+        """What the schema itself forbids; `warn` is told what was wrong before and may stay."""
         ...
 
 
@@ -58,7 +61,9 @@ class BuiltInShape:
     def default(self, obj: Object) -> None:
         apply_defaults(self.kind, obj)
 
-    def validate(self, obj: Object, old: Object | None) -> list[FieldError]:
+    def validate(
+        self, obj: Object, old: Object | None, warn: Callable[[str], None]
+    ) -> list[FieldError]:
         return []
 
 
