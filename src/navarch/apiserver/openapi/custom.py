@@ -72,11 +72,9 @@ def _meta_fields(prefix: str, meta: str = "ObjectMeta") -> Object:
 
 
 def _kind_schema(schema: Object | None, prefix: str, is_v3: bool) -> Object:
-    if not schema:
-        return {"type": "object"}
-    if not is_v3 and schema.get(PRESERVE):
+    if not schema or (not is_v3 and schema.get(PRESERVE)):
         # Not even metadata: kubectl would refuse every other field as unknown.
-        return {"type": "object", PRESERVE: True}
+        return {"type": "object"}
     own = _published(schema, prefix, is_v3)
     own["properties"] = {**(own.get("properties") or {}), **_meta_fields(prefix)}
     return own
