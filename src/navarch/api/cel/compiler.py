@@ -13,6 +13,7 @@ resolves those without observing them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from navarch.api.cel import operators as ops
@@ -151,7 +152,7 @@ class Compiler:
         chained = isinstance(node, Call) and node.function in ("_[_]", "_[?_]", "_?._")
         if isinstance(node, (Ident, Select)) or chained:
             tested = isinstance(node, Select) and node.test_only
-            return code._replace(cost=max(code.cost - (0 if tested else 1), 0))
+            return replace(code, cost=max(code.cost - (0 if tested else 1), 0))
         return code
 
     def _test(self, base: Run, steps: list[tuple[Any, bool]], cost: int) -> Code:

@@ -253,11 +253,11 @@ class Parser:
     def _primary(self, signed: bool) -> Expr:
         token = self._tokens[self._next]
         kind = token.kind
-        if kind in _STARTS and (kind != "!" and (kind != "-" or signed)):
+        following = self._tokens[min(self._next + 1, len(self._tokens) - 1)].kind
+        negative = kind == "-" and signed and following in ("int", "float")
+        if negative or (kind in _STARTS and kind not in ("!", "-")):
             self._next += 1
-        elif self._tokens[self._next + 1 : self._next + 2] and (
-            self._tokens[self._next + 1].kind in _STARTS and kind != "end"
-        ):
+        elif following in _STARTS and kind != "end":
             message = f"extraneous input '{token.text}' expecting {_EXPRESSION}"
             self.issues.report(token.position, f"Syntax error: {message}")
             self._next += 1

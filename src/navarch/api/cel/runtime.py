@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from navarch.api.cel import operators as ops
@@ -76,7 +77,8 @@ class LazyValue:
         return self._value
 
 
-class Code(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Code:
     """A compiled node: how to run it, what running it costs for certain, its value if constant."""
 
     run: Run
