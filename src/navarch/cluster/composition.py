@@ -72,6 +72,7 @@ def controllers_options(profile: Profile, paths: Paths) -> Options:
         "cluster_cidr": profile.pod_cidr,
         "root_ca": str(paths.pki / "ca.crt"),
         "cluster_signing_cert_file": str(paths.pki / "ca.crt"),
+        "service_account_private_key_file": str(paths.pki / "sa.key"),
         "cluster_signing_key_file": str(paths.pki / "ca.key"),
     }
 

@@ -48,6 +48,8 @@ class ManagerOptions:
     """The size of a node's part, as a prefix length."""
     root_ca: str = ""
     """A file with the certificates by which pods trust the API server. Empty: not published."""
+    service_account_private_key_file: str = ""
+    """The key that lasting service-account tokens are signed with. Empty: none are."""
     cluster_signing_cert_file: str = ""
     """The certificate authority that signs approved requests. Empty: nothing is signed."""
     cluster_signing_key_file: str = ""
@@ -126,6 +128,26 @@ CONTROLLERS: Mapping[str, Registered] = {
         lambda options: bool(options.cluster_signing_cert_file),
     ),
     "csrcleaner": Registered("csr_cleaner", "CsrCleanerController"),
+    "clusterrole-aggregation": Registered(
+        "clusterrole_aggregation", "ClusterRoleAggregationController"
+    ),
+    "serviceaccount-token": Registered(
+        "service_account_tokens",
+        "ServiceAccountTokensController",
+        lambda options: {
+            "read_key": Path(options.service_account_private_key_file).read_bytes,
+            "read_ca": lambda: Path(options.root_ca).read_text() if options.root_ca else "",
+        },
+        lambda options: bool(options.service_account_private_key_file),
+    ),
+    "legacy-serviceaccount-token-cleaner": Registered("legacy_token_cleaner", "LegacyTokenCleaner"),
+    "bootstrapsigner": Registered("bootstrap_tokens", "BootstrapSigner"),
+    "tokencleaner": Registered("bootstrap_tokens", "TokenCleaner"),
+    "ttl": Registered("ttl", "TtlController"),
+    "servicecidr": Registered("servicecidr", "ServiceCidrController"),
+    "storage-version-migrator": Registered(
+        "storage_version_migration", "StorageVersionMigrationController"
+    ),
     "disruption": Registered("disruption", "DisruptionController"),
     "resourcequota": Registered("resourcequota", "ResourceQuotaController"),
     "podgc": Registered(

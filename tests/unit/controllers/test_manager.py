@@ -8,15 +8,27 @@ from navarch.controllers.discovery import _Document, preferred
 from navarch.controllers.manager import CONTROLLERS, ManagerOptions, selected
 
 
+CONFIGURED = {
+    "root_ca": "/ca.crt",
+    "cluster_cidr": "10.0.0.0/8",
+    "cluster_signing_cert_file": "/ca.crt",
+    "service_account_private_key_file": "/sa.key",
+}
+
+
 def options(*names: str, **other: str) -> ManagerOptions:
     return ManagerOptions(kubeconfig="", controllers=names or ("*",), **other)  # type: ignore[arg-type]
 
 
 def test_all_that_are_configured_run_by_default() -> None:
-    configured = options(root_ca="/ca.crt", cluster_cidr="10.0.0.0/8")
-    assert selected(configured) == list(CONTROLLERS)
+    assert selected(options(**CONFIGURED)) == list(CONTROLLERS)
     left_out = set(CONTROLLERS) - set(selected(options()))
-    assert left_out == {"nodeipam", "root-ca-certificate-publisher"}
+    assert left_out == {
+        "nodeipam",
+        "root-ca-certificate-publisher",
+        "csrsigning",
+        "serviceaccount-token",
+    }
 
 
 @pytest.mark.parametrize(
@@ -24,8 +36,7 @@ def test_all_that_are_configured_run_by_default() -> None:
     [(("job",), {"job"}), (("job", "-job"), set()), (("*", "-job"), set(CONTROLLERS) - {"job"})],
 )
 def test_choosing(names: tuple[str, ...], runs: set[str]) -> None:
-    configured = options(*names, root_ca="/ca.crt", cluster_cidr="10.0.0.0/8")
-    assert set(selected(configured)) == runs
+    assert set(selected(options(*names, **CONFIGURED))) == runs
 
 
 @pytest.mark.parametrize("name", ["nothing", "-nothing"])

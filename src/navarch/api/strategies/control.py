@@ -9,6 +9,7 @@ from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy
 from navarch.api.validation import control as validation
 from navarch.api.validation import devices as device_rules
+from navarch.api.validation import migration
 
 
 class PodDisruptionBudgetStrategy(GenericStrategy):
@@ -110,6 +111,19 @@ class LeaseCandidateStrategy(GenericStrategy):
 
     def validate(self, obj: Object) -> list[FieldError]:
         return validation.validate_lease_candidate(obj)
+
+
+class MigrationStrategy(GenericStrategy):
+    allow_unconditional_update = False
+    status_keeps_metadata = True
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return migration.validate_migration(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        if subresource:
+            return migration.validate_migration_status(obj, old)
+        return migration.validate_migration_update(obj, old)
 
 
 class FlowSchemaStrategy(GenericStrategy):

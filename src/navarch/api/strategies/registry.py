@@ -52,6 +52,7 @@ _STRATEGIES = {
         "rolebindings": "access.RoleBindingStrategy",
         "clusterrolebindings": "access.ClusterRoleBindingStrategy",
     },
+    "storagemigration.k8s.io": {"storageversionmigrations": "control.MigrationStrategy"},
     "certificates.k8s.io": {"certificatesigningrequests": "access.SigningRequestStrategy"},
     "storage.k8s.io": {
         "storageclasses": "storage.StorageClassStrategy",
