@@ -28,8 +28,35 @@ class ServerOptions:
     """Public (or private) keys that service-account tokens are verified with."""
     service_account_signing_key: Path | None = None
     service_account_issuer: str = "https://kubernetes.default.svc.cluster.local"
+    service_account_further_issuers: tuple[str, ...] = ()
+    """Tokens that say these signed them are good still: for a change of the issuer."""
+    service_account_jwks_uri: str = ""
+    """Where others find the keys; by default at the issuer."""
+    service_account_max_token_expiration_seconds: int = 0
+    service_account_extend_token_expiration: bool = True
+    """Tokens that pods get for this server last a year, for clients that never read them again."""
     api_audiences: tuple[str, ...] = ()
-    """By default the issuer."""
+    """By default the issuers."""
+    token_auth_file: Path | None = None
+    """CSV of tokens that never end: token, user, uid, groups."""
+    enable_bootstrap_token_auth: bool = False
+    authentication_config: Path | None = None
+    """AuthenticationConfiguration: OpenID Connect issuers, anonymous access. Read again when it
+    changes; excludes the options that follow."""
+    oidc_issuer_url: str = ""
+    oidc_client_id: str = ""
+    oidc_ca_file: Path | None = None
+    oidc_username_claim: str = "sub"
+    oidc_username_prefix: str = ""
+    oidc_groups_claim: str = ""
+    oidc_groups_prefix: str = ""
+    oidc_required_claim: tuple[str, ...] = ()
+    """claim=value"""
+    oidc_signing_algs: tuple[str, ...] = ("RS256",)
+    authentication_token_webhook_config_file: Path | None = None
+    """A kubeconfig file that says where TokenReviews are answered."""
+    authentication_token_webhook_version: str = "v1beta1"
+    authentication_token_webhook_cache_seconds: float = 120.0
     kubelet_client_cert: Path | None = None
     kubelet_client_key: Path | None = None
     kubelet_ca: Path | None = None

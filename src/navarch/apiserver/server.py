@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from navarch.apiserver.aggregation.aggregator import Aggregator
 from navarch.apiserver.audit.auditor import build_auditor
@@ -31,7 +33,7 @@ from navarch.apiserver.openapi.handlers import add_openapi
 from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.registry.resource import Catalog
-from navarch.apiserver.security import Security, build_security
+from navarch.apiserver.security import Security, build_security, label_last_use
 from navarch.apiserver.services.addresses import AddressAllocator
 from navarch.apiserver.services.kubernetes import KubernetesService
 from navarch.apiserver.services.ports import PortAllocator
@@ -215,10 +217,26 @@ class Server:
         ):
             task = asyncio.create_task(forever(name, seconds, turn), name=name)
             self._tasks.append(task)
+        self._start_security_turns()
         if self._sealer is not None:
             watch = FileWatch([self._sealer.path], self._sealer.reload, "encryption keys were read")
             turns = forever("reading the encryption keys", RENEWAL_SECONDS, watch.turn)
             self._tasks.append(asyncio.create_task(turns, name="encryption keys"))
+
+    def _start_security_turns(self) -> None:
+        """What authentication has to do from time to time."""
+        security, registry = self.core.secured, self.core.registry
+        turns: list[tuple[str, float, Callable[[], Awaitable[None]]]] = []
+        last_uses = security.last_uses
+        if last_uses is not None:
+            write = partial(label_last_use, registry)
+            turns.append(("last uses of tokens", REPAIR_SECONDS, partial(last_uses.turn, write)))
+        authentication = security.authentication
+        if authentication is not None and (issuers := authentication.issuers) is not None:
+            watch = FileWatch([issuers.path], issuers.reload, "authentication was configured anew")
+            turns.append(("reading the authentication file", RENEWAL_SECONDS, watch.turn))
+        for name, seconds, turn in turns:
+            self._tasks.append(asyncio.create_task(forever(name, seconds, turn), name=name))
 
     def _renewal(self) -> FileWatch:
         options = self.options
@@ -263,6 +281,8 @@ class Server:
             for watcher in cache.watchers():
                 watcher.finish()
         if self._front is not None:
+            # Connections without a request go at once, those with one when it is answered.
+            self._front.pre_shutdown()
             await self._front.shutdown(STOP_SECONDS)
         await self._forwarder.close()
         await self.core.webhooks.close()

@@ -1,4 +1,4 @@
-"""Authentication: who makes this request? A client certificate, else a service-account token."""
+"""Authentication: who makes this request? A front proxy or client certificate says, or a token."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import base64
 import binascii
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from navarch.api.errors import ApiError, unauthorized
 from navarch.apiserver.authentication.claims import with_standing
@@ -17,49 +16,34 @@ from navarch.apiserver.authentication.front_proxy import (
     RequestHeaders,
 )
 from navarch.apiserver.authentication.keys import KeyRing
+from navarch.apiserver.authentication.kinds import ConfiguredIssuers, Setting, token_kinds
+from navarch.apiserver.authentication.legacy_tokens import Used
 from navarch.apiserver.authentication.openid import jwks, openid_configuration
 from navarch.apiserver.authentication.token_request import TokenIssuer, TokenPolicy
 from navarch.apiserver.authentication.tokens import ServiceAccountTokens, TokenError
+from navarch.apiserver.authentication.union import AnyAudience, TokenUnion
 from navarch.apiserver.authentication.x509 import CertificateUsers
 from navarch.apiserver.contracts import Lookup, PeerCertificate, UserInfo
+from navarch.apiserver.options import ServerOptions
 
-__all__ = ["Authentication", "AuthenticationOptions", "build_authenticator"]
+__all__ = ["Authentication", "build_authenticator"]
 
 PeerUser = Callable[[Mapping[str, str], PeerCertificate], UserInfo | None]
 _WEBSOCKET_TOKEN = "base64url.bearer.authorization.k8s.io."
 
 
 @dataclass(frozen=True, slots=True)
-class AuthenticationOptions:
-    """How tokens are made and accepted.
-
-    The first issuer signs, the others are accepted still (a change of issuer); audiences default to
-    the issuers. `jwks_uri` is where others find the keys ("": at the issuer)."""
-
-    signing_key_file: Path
-    key_files: tuple[Path, ...] = ()
-    issuers: tuple[str, ...] = ("https://kubernetes.default.svc.cluster.local",)
-    audiences: tuple[str, ...] = ()
-    jwks_uri: str = ""
-    max_token_seconds: int = 0
-    extend_pod_tokens: bool = True
-    client_ca: Path | None = None
-    requestheader_client_ca: Path | None = None
-    requestheader_allowed_names: tuple[str, ...] = ()
-    request_headers: RequestHeaders = field(default_factory=RequestHeaders)
-
-
-@dataclass(frozen=True, slots=True)
 class Authentication:
     """Implements `Authenticator`; `tokens` serves TokenReview, `issuer` TokenRequest, the two
-    documents the OpenID paths."""
+    documents the OpenID paths. `issuers` are those of a configuration file."""
 
     certificates: CertificateUsers
-    tokens: ServiceAccountTokens
+    tokens: TokenUnion
     issuer: TokenIssuer
     openid_configuration: bytes
     jwks: bytes
     front_proxies: FrontProxies | None = None
+    issuers: ConfiguredIssuers | None = None
 
     async def authenticate(
         self, headers: Mapping[str, str], peer: PeerCertificate | None
@@ -79,7 +63,7 @@ class Authentication:
         token = bearer_token(headers)
         if token is not None:
             try:
-                return self.tokens.authenticate(token)
+                return (await self.tokens.verify(token)).user
             except TokenError as error:
                 raise unauthorized() from error
         if failure is not None:
@@ -110,28 +94,56 @@ def bearer_token(headers: Mapping[str, str]) -> str | None:
 
 
 def build_authenticator(
-    options: AuthenticationOptions, lookup: Lookup, now: Callable[[], float] = time.time
+    options: ServerOptions,
+    lookup: Lookup,
+    now: Callable[[], float] = time.time,
+    used: Used | None = None,
 ) -> Authentication:
-    """Load the keys and put the authenticators together. Raises OSError or ValueError when a key
-    file is missing or unusable."""
-    keys = KeyRing.load(options.signing_key_file, options.key_files)
-    issuer = options.issuers[0]
-    audiences = options.audiences or options.issuers
-    policy = TokenPolicy(issuer, audiences, options.max_token_seconds, options.extend_pod_tokens)
-    front_proxies = users_authority = None
-    if options.requestheader_client_ca is not None:
-        front_proxies = FrontProxies(
-            Authorities(options.requestheader_client_ca.read_bytes()),
-            frozenset(options.requestheader_allowed_names),
-            options.request_headers,
-        )
-        users = options.client_ca.read_bytes() if options.client_ca is not None else b""
-        users_authority = Authorities(users)
+    """Load the keys and put the authenticators together. Raises OSError or ValueError when a file
+    is missing or unusable. `used` notes the day when a token of a secret was used."""
+    signing_key = options.service_account_signing_key
+    if signing_key is None:
+        raise ValueError("the API server needs a key to sign service-account tokens with")
+    keys = KeyRing.load(signing_key, options.service_account_keys)
+    issuer = options.service_account_issuer
+    issuers = (issuer, *options.service_account_further_issuers)
+    audiences = options.api_audiences or issuers
+    policy = TokenPolicy(
+        issuer,
+        audiences,
+        options.service_account_max_token_expiration_seconds,
+        options.service_account_extend_token_expiration,
+    )
+    accounts = ServiceAccountTokens(keys, issuers, audiences, lookup, now)
+    setting = Setting(keys, lookup, AnyAudience(audiences), now, issuers, used)
+    kinds = token_kinds(options, setting)
+    jwks_uri = options.service_account_jwks_uri or f"{issuer}/openid/v1/jwks"
+    front_proxies, users_authority = _front_proxies(options)
     return Authentication(
         CertificateUsers(now, users_authority),
-        ServiceAccountTokens(keys, options.issuers, audiences, lookup, now),
+        TokenUnion(audiences, accounts, kinds.before, kinds.after),
         TokenIssuer(keys, policy, lookup, now),
-        openid_configuration(issuer, options.jwks_uri or f"{issuer}/openid/v1/jwks", keys),
+        openid_configuration(issuer, jwks_uri, keys),
         jwks(keys),
         front_proxies,
+        kinds.issuers,
     )
+
+
+def _front_proxies(options: ServerOptions) -> tuple[FrontProxies | None, Authorities | None]:
+    """The front proxies and, where there are any, the authority that users have beside theirs."""
+    if options.requestheader_client_ca_file is None:
+        return None, None
+    users = options.client_ca.read_bytes() if options.client_ca is not None else b""
+    headers = RequestHeaders(
+        options.requestheader_username_headers,
+        options.requestheader_uid_headers,
+        options.requestheader_group_headers,
+        options.requestheader_extra_headers_prefix,
+    )
+    proxies = FrontProxies(
+        Authorities(options.requestheader_client_ca_file.read_bytes()),
+        frozenset(options.requestheader_allowed_names),
+        headers,
+    )
+    return proxies, Authorities(users)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from navarch.api.errors import bad_request
-from navarch.apiserver.authentication.tokens import ServiceAccountTokens, TokenError
+from navarch.apiserver.authentication.tokens import TokenError
+from navarch.apiserver.authentication.union import TokenUnion
 from navarch.apiserver.contracts import Object, UserInfo
 
 
@@ -19,14 +20,14 @@ def user_to_object(user: UserInfo) -> Object:
     return result
 
 
-def token_review(review: Object, tokens: ServiceAccountTokens) -> Object:
+async def token_review(review: Object, tokens: TokenUnion) -> Object:
     """A TokenReview with its answer. A bad token is an answer, not an error."""
     spec = review.get("spec") or {}
     if not spec.get("token"):
         raise bad_request("token is required for TokenReview in authentication")
     status: Object
     try:
-        verified = tokens.verify(spec["token"], spec.get("audiences") or ())
+        verified = await tokens.verify(spec["token"], spec.get("audiences") or ())
     except TokenError as error:
         status = {"user": {}, "error": str(error)}
     else:

@@ -12,6 +12,7 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jwt
 import msgspec
@@ -30,14 +31,23 @@ from navarch.apiserver.authentication.keys import KeyRing
 from navarch.apiserver.authorization.rules import quoted_list
 from navarch.apiserver.contracts import Lookup, Object, UserInfo
 
+T = TypeVar("T")
+
 RECHECK_SECONDS = 2.0
 LEEWAY_SECONDS = 60.0
 """How far clocks may differ, and how long after its deletion time an object still counts."""
 CACHE_LIMIT = 8192
 
 
+INVALID = "invalid bearer token"
+
+
 class TokenError(Exception):
     """A token that is no good, and why; the reason is told to TokenReview only."""
+
+
+class ForeignToken(TokenError):
+    """A token of another kind than was looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,25 +120,12 @@ class ServiceAccountTokens:
         """The claims of a token whose signature is good.
 
         The issuer is looked at before the signature: a foreign token is not an error of ours, and
-        is not worth the arithmetic. The algorithm is the key's, never the token's."""
-        unverified = _payload(token)
+        is not worth the arithmetic."""
+        unverified = decode_payload(token, Claims)
         if unverified is None or unverified.iss not in self._issuers:
-            raise TokenError("invalid bearer token")
-        try:
-            key_id = self._jws.get_unverified_header(token).get("kid") or ""
-        except jwt.InvalidTokenError as error:
-            raise TokenError("invalid bearer token") from error
-        candidates = self.keys.candidates(key_id)
-        if not candidates:
-            raise TokenError("[invalid bearer token, invalid signature, no keys found]")
-        problem: Exception | None = None
-        for key in candidates:
-            try:
-                payload = self._jws.decode(token, key.key, algorithms=[key.algorithm])
-                return msgspec.json.decode(payload, type=Claims)
-            except jwt.InvalidTokenError as error:
-                problem = error
-        raise TokenError(f"[invalid bearer token, {problem}]") from problem
+            raise ForeignToken(INVALID)
+        payload = verified_payload(self._jws, self.keys, token)
+        return msgspec.json.decode(payload, type=Claims)
 
     def _match_audiences(self, claims: Claims, wanted: tuple[str, ...]) -> tuple[str, ...]:
         offered = claims.audiences() or self.audiences
@@ -169,16 +166,36 @@ class ServiceAccountTokens:
             raise TokenError("[invalid bearer token, service account token has been invalidated]")
 
 
-def _payload(token: str) -> Claims | None:
+def decode_payload(token: str, kind: type[T]) -> T | None:
     """What a token claims, unverified; None if it is no token of this kind."""
     parts = token.split(".")
     if len(parts) != 3:
         return None
     try:
         data = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
-        return msgspec.json.decode(data, type=Claims)
+        return msgspec.json.decode(data, type=kind)
     except (binascii.Error, ValueError, msgspec.DecodeError):
         return None
+
+
+def verified_payload(jws: jwt.PyJWS, keys: KeyRing, token: str) -> bytes:
+    """The payload of a token that one of our keys signed. The algorithm is the key's, never the
+    token's. Raises TokenError."""
+    try:
+        key_id = jws.get_unverified_header(token).get("kid") or ""
+    except jwt.InvalidTokenError as error:
+        raise ForeignToken(INVALID) from error
+    candidates = keys.candidates(key_id)
+    if not candidates:
+        raise TokenError(f"[{INVALID}, invalid signature, no keys found]")
+    problem: Exception | None = None
+    for key in candidates:
+        try:
+            payload: bytes = jws.decode(token, key.key, algorithms=[key.algorithm])
+            return payload
+        except jwt.InvalidTokenError as error:
+            problem = error
+    raise TokenError(f"[{INVALID}, {problem}]") from problem
 
 
 def _check_times(claims: Claims, now: float) -> None:

@@ -149,7 +149,10 @@ class App:
         try:
             user = await security.authenticator.authenticate(request.headers, peer)
             if user is None:
-                if not self.core.options.anonymous_auth:
+                admits = security.admits_anonymous
+                if not (
+                    self.core.options.anonymous_auth if admits is None else admits(call.info.path)
+                ):
                     raise unauthorized()
                 user = ANONYMOUS
         except ApiError:

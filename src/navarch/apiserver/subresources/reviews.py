@@ -46,9 +46,9 @@ def _authorization(core: Core) -> Authorization:
     return found
 
 
-def _answer(core: Core, call: Call, kind: str, review: Object) -> Object:
+async def _answer(core: Core, call: Call, kind: str, review: Object) -> Object:
     if kind == "TokenReview":
-        return token_review(review, _authentication(core).tokens)
+        return await token_review(review, _authentication(core).tokens)
     if kind == "SelfSubjectReview":
         return self_subject_review(review, call.user)
     authorization = _authorization(core)
@@ -78,7 +78,7 @@ async def review(core: Core, call: Call) -> StreamResponse:
     kind = _REVIEWS[call.info.group, call.info.resource]
     row = Subresource("", (), call.info.group, call.info.version, kind)
     body, _ = await read_kind(call, row, "CreateOptions")
-    return respond_object(call, _answer(core, call, kind, body), 201)
+    return respond_object(call, await _answer(core, call, kind, body), 201)
 
 
 TOKEN_REQUEST = Subresource("token", (), AUTHENTICATION, "v1", "TokenRequest")

@@ -24,13 +24,13 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 from navarch.api.errors import ApiError
 from navarch.apiserver.authentication import (
     Authentication,
-    AuthenticationOptions,
     bearer_token,
     build_authenticator,
 )
 from navarch.apiserver.authentication.keys import KeyRing, PrivateKey
 from navarch.apiserver.contracts import PeerCertificate, UserInfo
 from navarch.apiserver.memory_lookup import MemoryLookup
+from navarch.apiserver.options import ServerOptions
 
 Names = list[tuple[ObjectIdentifier, str]]
 
@@ -62,7 +62,7 @@ def key_file(tmp_path: Path, rsa_key: PrivateKey) -> Path:
 
 @pytest.fixture
 def authentication(key_file: Path, lookup: MemoryLookup, clock: Any) -> Authentication:
-    return build_authenticator(AuthenticationOptions(key_file), lookup, clock)
+    return build_authenticator(ServerOptions(service_account_signing_key=key_file), lookup, clock)
 
 
 def token_of(authentication: Authentication) -> str:

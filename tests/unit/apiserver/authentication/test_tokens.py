@@ -19,6 +19,7 @@ from navarch.apiserver.authentication.tokens import (
     ServiceAccountTokens,
     TokenError,
 )
+from navarch.apiserver.authentication.union import TokenUnion
 from navarch.apiserver.contracts import UserInfo
 from navarch.apiserver.memory_lookup import MemoryLookup
 
@@ -317,19 +318,22 @@ def test_rotation(
     assert rotated.algorithms() == ["ES256", "RS256"]
 
 
-def test_token_review(issuer: TokenIssuer, tokens: ServiceAccountTokens) -> None:
+async def test_token_review(issuer: TokenIssuer, tokens: ServiceAccountTokens) -> None:
+    union = TokenUnion([ISSUER], tokens)
     token = token_for(issuer, boundObjectRef=POD_REF)
-    status = token_review({"kind": "TokenReview", "spec": {"token": token}}, tokens)["status"]
+    status = (await token_review({"kind": "TokenReview", "spec": {"token": token}}, union))[
+        "status"
+    ]
     assert status["authenticated"] is True
     assert status["audiences"] == [ISSUER]
     assert status["user"]["username"] == "system:serviceaccount:ns:robot"
     assert status["user"]["extra"]["authentication.kubernetes.io/pod-name"] == ["web"]
     asked = {"kind": "TokenReview", "spec": {"token": token, "audiences": ["elsewhere"]}}
-    status = token_review(asked, tokens)["status"]
+    status = (await token_review(asked, union))["status"]
     assert "authenticated" not in status
     assert "token audiences" in status["error"]
     with pytest.raises(ApiError) as raised:
-        token_review({"spec": {}}, tokens)
+        await token_review({"spec": {}}, union)
     assert raised.value.status == 400
 
 
