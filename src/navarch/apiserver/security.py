@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from navarch.api.errors import ApiError
 from navarch.api.patch.common import copy_json
 from navarch.apiserver.admission import AdmissionAccess, WebhookParts, build_admission
-from navarch.apiserver.authentication import (
-    Authentication,
-    AuthenticationOptions,
-    build_authenticator,
-)
-from navarch.apiserver.authentication.front_proxy import RequestHeaders
+from navarch.apiserver.authentication import Authentication, build_authenticator
+from navarch.apiserver.authentication.legacy_tokens import LAST_USED, LastUses
 from navarch.apiserver.authorization import Authorization, build_authorizer
 from navarch.apiserver.contracts import (
     AdmissionPlugin,
@@ -42,37 +38,32 @@ class Security:
     plugins: Sequence[AdmissionPlugin] = ()
     authentication: Authentication | None = None
     authorization: Authorization | None = None
+    admits_anonymous: Callable[[str], bool] | None = None
+    """Whether a path may be asked without credentials, where a file says so and not the option."""
+    last_uses: LastUses | None = None
+    """Of tokens in secrets, to be written down."""
 
 
 def build_security(
     options: ServerOptions, registry: Registry, lookup: Lookup, webhooks: WebhookClient
 ) -> Security:
     """The default security. The caches must be loaded: the authorizers read them at once."""
-    if options.service_account_signing_key is None:
-        raise ValueError("the API server needs a key to sign service-account tokens with")
-    authentication = build_authenticator(
-        AuthenticationOptions(
-            signing_key_file=options.service_account_signing_key,
-            key_files=options.service_account_keys,
-            issuers=(options.service_account_issuer,),
-            audiences=options.api_audiences,
-            client_ca=options.client_ca,
-            requestheader_client_ca=options.requestheader_client_ca_file,
-            requestheader_allowed_names=options.requestheader_allowed_names,
-            request_headers=RequestHeaders(
-                options.requestheader_username_headers,
-                options.requestheader_uid_headers,
-                options.requestheader_group_headers,
-                options.requestheader_extra_headers_prefix,
-            ),
-        ),
-        lookup,
-    )
+    last_uses = LastUses()
+    authentication = build_authenticator(options, lookup, used=last_uses.note)
     authorization = build_authorizer(lookup)
     access = admission_access(registry, lookup)
     parts = WebhookParts(access, registry.catalog, webhooks)
     plugins = build_admission(access, authorization, parts)
-    return Security(authentication, authorization, plugins, authentication, authorization)
+    issuers = authentication.issuers
+    return Security(
+        authentication,
+        authorization,
+        plugins,
+        authentication,
+        authorization,
+        issuers.admits_anonymous if issuers is not None else None,
+        last_uses,
+    )
 
 
 def admission_access(registry: Registry, lookup: Lookup) -> AdmissionAccess:
@@ -97,6 +88,15 @@ def admission_access(registry: Registry, lookup: Lookup) -> AdmissionAccess:
         return written.obj
 
     return AdmissionAccess(lookup, get, update_status)
+
+
+async def label_last_use(registry: Registry, namespace: str, name: str, day: str) -> None:
+    """Write the day on which the token of a secret was used last."""
+
+    def change(secret: Object) -> None:
+        secret["metadata"].setdefault("labels", {})[LAST_USED] = day
+
+    await registry.modify(_resource(registry, "secrets"), (namespace, name), change)
 
 
 def system_context(
