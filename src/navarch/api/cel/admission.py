@@ -180,10 +180,12 @@ class Composition:
         self.type = object_type("kubernetes.variables", self._fields)
         self.environment = environment.extend(variables={"variables": self.type})
 
-    def add(self, name: str, text: str) -> ExpressionProblem | None:
+    def add(
+        self, name: str, text: str, environment: Environment | None = None
+    ) -> ExpressionProblem | None:
         """Compile a variable; returns what is wrong with it."""
         try:
-            program = compile_expression(self.environment, text)
+            program = compile_expression(environment or self.environment, text)
         except ExpressionProblem as problem:
             self.programs[name], self._fields[name] = problem, DYN
             return problem

@@ -1,5 +1,6 @@
 """What extends the API: custom resource definitions, API services, admission webhooks and
-policies."""
+policies. What is written in CEL is checked by modules that are imported when the first such object
+is written: most servers start without."""
 
 from __future__ import annotations
 
@@ -7,7 +8,6 @@ from navarch.api import names
 from navarch.api.errors import FieldError
 from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy
-from navarch.api.validation import admission as admission_rules
 from navarch.api.validation import definitions as definition_rules
 
 
@@ -110,7 +110,14 @@ class WebhookConfigurationStrategy(GenericStrategy):
                 service.setdefault("port", 443)
 
     def validate(self, obj: Object) -> list[FieldError]:
+        from navarch.api.validation import admission as admission_rules
+
         return admission_rules.validate_webhooks(obj, self.mutating)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        from navarch.api.validation import admission as admission_rules
+
+        return admission_rules.validate_webhooks(obj, self.mutating, old)
 
 
 class MutatingWebhookConfigurationStrategy(WebhookConfigurationStrategy):
@@ -129,7 +136,14 @@ class AdmissionPolicyStrategy(GenericStrategy):
         _default_match(spec.get("matchConstraints"))
 
     def validate(self, obj: Object) -> list[FieldError]:
+        from navarch.api.validation import admission as admission_rules
+
         return admission_rules.validate_policy(obj, self.mutating)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        from navarch.api.validation import admission as admission_rules
+
+        return admission_rules.validate_policy(obj, self.mutating, old) if not subresource else []
 
 
 class MutatingAdmissionPolicyStrategy(AdmissionPolicyStrategy):
@@ -145,6 +159,8 @@ class AdmissionPolicyBindingStrategy(GenericStrategy):
         _default_match((obj.get("spec") or {}).get("matchResources"))
 
     def validate(self, obj: Object) -> list[FieldError]:
+        from navarch.api.validation import admission as admission_rules
+
         return admission_rules.validate_policy_binding(obj, self.mutating)
 
 

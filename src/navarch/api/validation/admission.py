@@ -1,17 +1,19 @@
-"""Admission webhooks and policies. CEL expressions are checked where they are compiled."""
+"""Admission webhooks and policies."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
 
 from navarch.api import names
+from navarch.api.cel.library.json_patches import JSON_PATCH, OBJECT
+from navarch.api.cel.schema import RESERVED
+from navarch.api.cel.types import BOOL, DYN, NULL, STRING, list_of
 from navarch.api.errors import (
     duplicate,
     forbidden_field,
     invalid,
     not_supported,
     required,
-    too_many,
 )
 from navarch.api.validation.common import (
     Errors,
@@ -26,15 +28,29 @@ from navarch.api.validation.common import (
     dns1123_subdomain,
     qualified_name,
 )
+from navarch.api.validation.expressions import ExpressionChecks, stored_texts
 
 SCOPES = ("Cluster", "Namespaced", "*")
+REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge")
+MUTABLE_OPERATIONS = ("*", "CONNECT", "CREATE", "UPDATE")
+MAX_AUDIT_ANNOTATIONS = 20
+MAX_AUDIT_EXPRESSION = 5 * 1024
+PATCHES = {
+    "ApplyConfiguration": ("applyConfiguration", OBJECT),
+    "JSONPatch": ("jsonPatch", list_of(JSON_PATCH)),
+}
+"""The field of each type of patch, and what its expression makes."""
 OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
 REVIEW_VERSIONS = ("v1", "v1beta1")
 
 
-def validate_webhooks(obj: Object, mutating: bool) -> Errors:
-    """A mutating or validating webhook configuration."""
+def validate_webhooks(obj: Object, mutating: bool, old: Object | None = None) -> Errors:
+    """A mutating or validating webhook configuration; `old` is its stored state, if any. Match
+    conditions are looked at again only when there are new ones among them."""
     errors: Errors = []
+    checks: ExpressionChecks | None = ExpressionChecks(errors, stored_texts(old))
+    if old is not None and _conditions(obj) <= _conditions(old):
+        checks = None
     seen: set[str] = set()
     for index, webhook in enumerate(obj.get("webhooks") or ()):
         here, name = f"webhooks[{index}]", webhook.get("name") or ""
@@ -45,11 +61,21 @@ def validate_webhooks(obj: Object, mutating: bool) -> Errors:
         for position, rule in enumerate(webhook.get("rules") or ()):
             _check_rule(errors, f"{here}.rules[{position}]", rule)
         _check_webhook(errors, here, webhook)
+        if checks is not None:
+            checks.conditions(f"{here}.matchConditions", webhook.get("matchConditions"))
         if mutating:
             policy = webhook.get("reinvocationPolicy")
             choices = ("IfNeeded", "Never")
             check_optional_choice(errors, f"{here}.reinvocationPolicy", policy, choices)
     return errors
+
+
+def _conditions(obj: Object) -> set[str]:
+    return {
+        condition.get("expression") or ""
+        for webhook in obj.get("webhooks") or ()
+        for condition in webhook.get("matchConditions") or ()
+    }
 
 
 def _check_webhook(errors: Errors, path: str, webhook: Object) -> None:
@@ -75,7 +101,6 @@ def _check_webhook(errors: Errors, path: str, webhook: Object) -> None:
         webhook.get("admissionReviewVersions") or [],
     )
     check_client(errors, f"{path}.clientConfig", webhook.get("clientConfig") or {})
-    _check_match_conditions(errors, f"{path}.matchConditions", webhook.get("matchConditions"))
 
 
 def check_review_versions(errors: Errors, path: str, versions: list[str]) -> None:
@@ -193,24 +218,10 @@ def _check_rule_resources(errors: Errors, path: str, resources: list[str]) -> No
         errors.append(invalid(path, resources, detail))
 
 
-def _check_match_conditions(errors: Errors, path: str, conditions: list[Object] | None) -> None:
-    if len(conditions or ()) > 64:
-        errors.append(too_many(path, len(conditions or ()), 64))
-    seen: set[str] = set()
-    for index, condition in enumerate(conditions or ()):
-        here, name = f"{path}[{index}]", condition.get("name") or ""
-        check_name(errors, f"{here}.name", name, qualified_name)
-        if name and name in seen:
-            errors.append(duplicate(f"{here}.name", name))
-        seen.add(name)
-        if not (condition.get("expression") or "").strip():
-            errors.append(required(f"{here}.expression"))
-
-
-def validate_policy(obj: Object, mutating: bool) -> Errors:
-    """A validating or mutating admission policy."""
+def validate_policy(obj: Object, mutating: bool, old: Object | None = None) -> Errors:
+    """A validating or mutating admission policy; `old` is its stored state, if there is one."""
     errors: Errors = []
-    spec = obj["spec"]
+    spec, before = obj["spec"], (old or {}).get("spec") or {}
     check_choice(errors, "spec.failurePolicy", spec.get("failurePolicy"), ("Fail", "Ignore"))
     kind = spec.get("paramKind")
     if kind is not None:
@@ -224,43 +235,62 @@ def validate_policy(obj: Object, mutating: bool) -> Errors:
         _check_match(errors, "spec.matchConstraints", match)
         if not match.get("resourceRules"):
             errors.append(required("spec.matchConstraints.resourceRules"))
-    _check_match_conditions(errors, "spec.matchConditions", spec.get("matchConditions"))
+        if mutating:
+            _check_mutable(errors, match)
+    checks = ExpressionChecks(errors, stored_texts(before), kind is not None)
+    if old is None or spec.get("matchConditions") != before.get("matchConditions"):
+        checks.conditions("spec.matchConditions", spec.get("matchConditions"))
     for index, variable in enumerate(spec.get("variables") or ()):
-        here = f"spec.variables[{index}]"
-        check_name(errors, f"{here}.name", variable.get("name"), names.c_identifier)
+        here, name = f"spec.variables[{index}]", variable.get("name") or ""
+        if not name.strip():
+            errors.append(required(f"{here}.name", "name is not specified"))
+        elif names.c_identifier(name) or name in RESERVED:
+            errors.append(invalid(f"{here}.name", name, "must be a valid CEL identifier"))
         if not (variable.get("expression") or "").strip():
-            errors.append(required(f"{here}.expression"))
+            errors.append(required(f"{here}.expression", "expression is not specified"))
+        else:
+            checks.variable(f"{here}.expression", name, variable["expression"])
     if mutating:
-        _check_mutations(errors, spec)
+        _check_mutations(errors, spec, checks)
     else:
-        _check_validations(errors, obj)
+        _check_validations(errors, obj, checks)
     return errors
 
 
-def _check_mutations(errors: Errors, spec: Object) -> None:
-    policy, choices = spec.get("reinvocationPolicy"), ("IfNeeded", "Never")
-    check_choice(errors, "spec.reinvocationPolicy", policy, choices)
+def _check_mutable(errors: Errors, match: Object) -> None:
+    """What is deleted cannot be changed."""
+    for rule in match.get("resourceRules") or ():
+        for operation in rule.get("operations") or ():
+            if operation not in MUTABLE_OPERATIONS:
+                here = "spec.matchConstraints.resourceRules.operations"
+                errors.append(not_supported(here, operation, MUTABLE_OPERATIONS))
+
+
+def _check_mutations(errors: Errors, spec: Object, checks: ExpressionChecks) -> None:
     if not spec.get("mutations"):
         errors.append(required("spec.mutations", "mutations must contain at least one item"))
     for index, mutation in enumerate(spec.get("mutations") or ()):
-        here, kind = f"spec.mutations[{index}]", mutation.get("patchType")
-        check_choice(errors, f"{here}.patchType", kind, ("ApplyConfiguration", "JSONPatch"))
-        wanted = {"ApplyConfiguration": "applyConfiguration", "JSONPatch": "jsonPatch"}.get(
-            kind or ""
-        )
-        for field in ("applyConfiguration", "jsonPatch"):
+        here, kind = f"spec.mutations[{index}]", mutation.get("patchType") or ""
+        check_choice(errors, f"{here}.patchType", kind, tuple(PATCHES))
+        wanted, result = PATCHES.get(kind, ("", DYN))
+        for field in ("jsonPatch", "applyConfiguration"):
             value = mutation.get(field)
-            if field == wanted and value is None:
+            if field != wanted:
+                if wanted and value is not None:
+                    detail = f"must not be specified when patchType is {kind}"
+                    errors.append(invalid(f"{here}.{field}", "{" + field + "}", detail))
+            elif value is None:
                 detail = f"must be specified when patchType is {kind}"
                 errors.append(required(f"{here}.{field}", detail))
-            elif field == wanted and not (value.get("expression") or "").strip():
+            elif text := (value.get("expression") or "").strip():
+                checks.check(f"{here}.{field}.expression", text, (result,), has_patch_types=True)
+            else:
                 errors.append(required(f"{here}.{field}.expression"))
-            elif field != wanted and value is not None:
-                detail = f"must not be specified when patchType is {kind}"
-                errors.append(invalid(f"{here}.{field}", "{" + field + "}", detail))
+    policy, choices = spec.get("reinvocationPolicy"), ("IfNeeded", "Never")
+    check_choice(errors, "spec.reinvocationPolicy", policy, choices)
 
 
-def _check_validations(errors: Errors, obj: Object) -> None:
+def _check_validations(errors: Errors, obj: Object, checks: ExpressionChecks) -> None:
     spec = obj["spec"]
     validations, audits = spec.get("validations") or (), spec.get("auditAnnotations") or ()
     if not validations and not audits:
@@ -268,28 +298,47 @@ def _check_validations(errors: Errors, obj: Object) -> None:
         errors.append(required("spec.validations", detail))
         errors.append(required("spec.auditAnnotations", detail))
     for index, validation in enumerate(validations):
-        here = f"spec.validations[{index}]"
-        if not (validation.get("expression") or "").strip():
-            errors.append(required(f"{here}.expression", "expression is not specified"))
-        message = validation.get("message") or ""
-        if "\n" in message:
-            detail = "must not contain line breaks"
-            errors.append(invalid(f"{here}.message", message, detail))
-        reason = validation.get("reason")
-        if reason is not None:
-            choices = ("Unauthorized", "Forbidden", "Invalid", "RequestEntityTooLarge")
-            check_optional_choice(errors, f"{here}.reason", reason, choices)
+        _check_validation(errors, f"spec.validations[{index}]", validation, checks)
+    if len(audits) > MAX_AUDIT_ANNOTATIONS:
+        detail = f"must not have more than {MAX_AUDIT_ANNOTATIONS} auditAnnotations"
+        errors.append(invalid("spec.auditAnnotations", audits, detail))
     seen: set[str] = set()
     for index, audit in enumerate(audits):
         here, key = f"spec.auditAnnotations[{index}]", audit.get("key") or ""
         full = f"{obj['metadata'].get('name')}/{key}"
-        check_name(errors, f"{here}.key", key, lambda _, full=full: qualified_name(full))  # type: ignore[misc]
+        check(errors, f"{here}.key", full, qualified_name(full))
         if key in seen:
             errors.append(duplicate(f"{here}.key", key))
         seen.add(key)
-        if not (audit.get("valueExpression") or "").strip():
-            detail = "valueExpression is not specified"
-            errors.append(required(f"{here}.valueExpression", detail))
+        here, text = f"{here}.valueExpression", (audit.get("valueExpression") or "").strip()
+        if not text:
+            errors.append(required(here, "valueExpression is not specified"))
+        elif len(text.encode()) > MAX_AUDIT_EXPRESSION:
+            detail = f"must not exceed {MAX_AUDIT_EXPRESSION} bytes in length"
+            errors.append(required(here, detail))
+        else:
+            checks.check(here, text, (STRING, NULL))
+
+
+def _check_validation(
+    errors: Errors, path: str, validation: Object, checks: ExpressionChecks
+) -> None:
+    expression, message = validation.get("expression") or "", validation.get("message") or ""
+    if not expression.strip():
+        errors.append(required(f"{path}.expression", "expression is not specified"))
+    else:
+        checks.check(f"{path}.expression", expression, (BOOL,))
+    text = validation.get("messageExpression") or ""
+    if text.strip():
+        checks.check(f"{path}.messageExpression", text, (STRING,), has_authorizer=False)
+    elif text:
+        detail = "must be non-empty if specified"
+        errors.append(invalid(f"{path}.messageExpression", text, detail))
+    if message and not message.strip():
+        errors.append(invalid(f"{path}.message", message, "must be non-empty if specified"))
+    elif "\n" in message.strip() or "\r" in message.strip():
+        errors.append(invalid(f"{path}.message", message, "must not contain line breaks"))
+    check_optional_choice(errors, f"{path}.reason", validation.get("reason"), REASONS)
 
 
 def _check_match(errors: Errors, path: str, match: Object) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from navarch.api import names
-from navarch.api.cel.rules import FieldPathProblem, resolve_field_path
 from navarch.api.errors import (
     duplicate,
     forbidden_field,
@@ -24,7 +23,6 @@ from navarch.api.validation.common import (
     check_port,
     dns1123_subdomain,
 )
-from navarch.api.validation.schemas import rule_texts, validate_schema
 
 COLUMN_TYPES = ("integer", "number", "string", "boolean", "date")
 COLUMN_FORMATS = (
@@ -112,6 +110,8 @@ def _schema_of(version: Object) -> Object | None:
 def _check_schemas(errors: Errors, versions: list[Object], old: list[Object]) -> None:
     """The versions' schemas, and the fields they can be selected by. What all versions share has
     one place of its own in upstream's internal form, and in the paths of errors."""
+    from navarch.api.validation.schemas import rule_texts, validate_schema  # late: it needs CEL
+
     before = {each.get("name"): _schema_of(each) for each in old}
     stored = rule_texts([schema for schema in before.values() if schema is not None])
     schemas = [_schema_of(version) for version in versions]
@@ -126,11 +126,13 @@ def _check_schemas(errors: Errors, versions: list[Object], old: list[Object]) ->
             fields = version.get("selectableFields")
             if all(each.get("selectableFields") == fields for each in versions):
                 where = "spec"
-            if where != "spec" or not index:
-                _check_selectable(errors, f"{where}.selectableFields", fields or (), schema)
+            if fields and (where != "spec" or not index):
+                _check_selectable(errors, f"{where}.selectableFields", fields, schema)
 
 
 def _check_selectable(errors: Errors, path: str, fields: Sequence[Object], schema: Object) -> None:
+    from navarch.api.cel.rules import FieldPathProblem, resolve_field_path
+
     seen: set[str] = set()
     for index, field in enumerate(fields):
         here, target = f"{path}[{index}].jsonPath", field.get("jsonPath") or ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from navarch.api.errors import FieldError, invalid, invalid_object
 from navarch.api.kinds import Kind
@@ -13,8 +13,10 @@ from navarch.api.schema.facts import schema_for
 from navarch.api.schema.walker import TypeProblem, Walk, walker_of
 from navarch.api.strategies.generic import GenericStrategy
 from navarch.apiserver.crd import structural
-from navarch.apiserver.crd.rules import Node, compile_tree, rule_errors
 from navarch.apiserver.registry.shape import Decoded
+
+if TYPE_CHECKING:
+    from navarch.apiserver.crd.rules import Node
 
 Object = dict[str, Any]
 
@@ -92,6 +94,10 @@ class CustomShape:
     @cached_property
     def _rules(self) -> Node | None:
         """The validation rules, compiled at the first write."""
+        if not structural.has_rules(self.schema):
+            return None
+        from navarch.apiserver.crd.rules import compile_tree  # late: it needs CEL
+
         return compile_tree(self.schema)
 
     def validate(
@@ -99,6 +105,8 @@ class CustomShape:
     ) -> list[FieldError]:
         errors = self._schema_errors(obj, old)
         if self._rules is not None:
+            from navarch.apiserver.crd.rules import rule_errors
+
             errors += rule_errors(self._rules, obj, old, errors, warn)
         return errors
 

@@ -40,6 +40,15 @@ def child_path(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
+def has_rules(schema: Schema) -> bool:
+    """Whether there are validation rules anywhere."""
+    below = [schema.get("items"), schema.get("additionalProperties")]
+    below += (schema.get("properties") or {}).values()
+    return bool(schema.get("x-kubernetes-validations")) or any(
+        isinstance(each, dict) and has_rules(each) for each in below
+    )
+
+
 # ---- pruning
 
 

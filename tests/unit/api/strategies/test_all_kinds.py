@@ -134,7 +134,12 @@ CONTENT: dict[str, Object] = {
         "spec": {
             "matchConstraints": {"resourceRules": [RULE]},
             "reinvocationPolicy": "Never",
-            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}],
+            "mutations": [
+                {
+                    "patchType": "JSONPatch",
+                    "jsonPatch": {"expression": "[JSONPatch{op: 'remove', path: '/x'}]"},
+                }
+            ],
         }
     },
     "validatingadmissionpolicybindings": {
