@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import math
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
@@ -207,6 +208,8 @@ class ControlPlane:
         assert self._server is not None
         core = self._server.core
         await core.store.compact(core.hub.revision)
+        for cache in core.hub.caches():
+            cache.trim(math.inf)
 
     async def cut_connections(self) -> None:
         """Every client loses its connection, in the middle of whatever it was told."""

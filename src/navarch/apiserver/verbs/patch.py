@@ -31,7 +31,7 @@ from navarch.apiserver.registry.fields import applied, writer_of
 from navarch.apiserver.registry.registry import Written
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.verbs.write import context_of, respond_written
-from navarch.apiserver.verbs.write_body import accept
+from navarch.apiserver.verbs.write_body import accept, named
 
 Object = dict[str, Any]
 Apply = Callable[[Object, Any], Object]
@@ -49,7 +49,7 @@ async def patch(
     media_type = _check_type(call, resource)
     options = write_options(call, "PatchOptions")
     _check_options(call, options, media_type)
-    context = context_of(call, options, "PatchOptions")
+    context = context_of(call, options, "UpdateOptions")
     body = await read_body(call.request)
     if media_type == APPLY_PATCH:
         written = await apply(core, call, resource, body, (context, options), subresource)
@@ -175,6 +175,7 @@ async def apply(
 
     if subresource or resource.cache.get(*key) is not None:
         return await registry.update(resource, key, transform, context, subresource)
+    named(call, config)
     metadata = config["metadata"]
     kind = resource.kind
     if metadata.get("uid") or metadata.get("resourceVersion"):
@@ -188,7 +189,9 @@ async def apply(
     result = applied(resource, None, copy_json(config), writer, options.force)
     obj = accept(resource.shape.normalise(result, validation), context)
     try:
-        created = replace(context, info=replace(context.info, verb="create"))
+        as_create = {**context.options, "kind": "CreateOptions"}
+        info = replace(context.info, verb="create")
+        created = replace(context, info=info, options=as_create)
         return await registry.create(resource, obj, created)
     except ApiError as error:
         if not error.is_already_exists:
@@ -213,15 +216,9 @@ def _check_configuration(call: Call, resource: Resource, config: Any) -> None:
         raise bad_request("metadata: must be an object")
     if "managedFields" in metadata:
         raise bad_request("metadata.managedFields must be nil")
-    name = metadata.get("name")
-    if not name:
-        raise bad_request(
-            "the name of the object (based on URL) was undeterminable: name must be provided"
-        )
-    if name != call.info.name:
-        raise bad_request(
-            f"the name of the object ({name}) does not match the name on the URL ({call.info.name})"
-        )
+    # An object that is there has its name already; one that is made has to be given it.
+    if metadata.get("name"):
+        named(call, config)
     if kind.namespaced:
         namespace = metadata.setdefault("namespace", call.info.namespace)
         if namespace != call.info.namespace:

@@ -60,7 +60,8 @@ def named(call: Call, obj: Object) -> None:
     name = obj["metadata"].get("name")
     if not name:
         raise bad_request(
-            "the name of the object (based on URL) was undeterminable: name must be provided"
+            f"the name of the object ({call.info.name} based on URL) was undeterminable: name must "
+            "be provided"
         )
     if name != call.info.name:
         raise bad_request(
