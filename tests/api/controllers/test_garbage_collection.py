@@ -8,11 +8,24 @@ import pytest
 
 from navarch.api.errors import ApiError
 from navarch.api.types.apps_v1 import Deployment, DeploymentSpec, ReplicaSet
-from navarch.api.types.core_v1 import ConfigMap, Event, PersistentVolume, Pod
+from navarch.api.types.core_v1 import (
+    ConfigMap,
+    Event,
+    PersistentVolume,
+    Pod,
+    ReplicationController,
+    ReplicationControllerSpec,
+)
 from navarch.api.types.meta_v1 import ObjectMeta, OwnerReference
-from navarch.client import Client, KubernetesObject, owner_reference
+from navarch.client import Client, KubernetesObject, PatchType, owner_reference
 
-from .conftest import Kubelet, add_node, eventually, running, selector, template
+from .conftest import Kubelet, add_node, eventually, pod, running, selector, template
+
+COLLECTING = ("garbagecollector", "replicationcontroller", "replicaset", "deployment", "podgc")
+
+
+def covers(what: str) -> pytest.MarkDecorator:
+    return pytest.mark.conformance(f"Garbage collector should {what}")
 
 
 async def make(client: Client, name: str, *owners: OwnerReference, **meta: Any) -> ConfigMap:
@@ -281,3 +294,157 @@ async def test_a_deployment_takes_its_sets_and_pods_with_it(client: Client) -> N
         await until_gone(client, deployment)
         assert not (await client.resource(ReplicaSet).list("default")).items
         assert not (await client.resource(Pod).list("default")).items
+
+
+async def make_controller(client: Client, name: str, replicas: int) -> ReplicationController:
+    """A ReplicationController with all its pods."""
+    labels = {"name": name}
+    spec = ReplicationControllerSpec(replicas=replicas, selector=labels, template=template(labels))
+    metadata = ObjectMeta(name=name, namespace="default")
+    made = await client.resource(ReplicationController).create(
+        ReplicationController(metadata=metadata, spec=spec)
+    )
+
+    async def has_pods() -> bool:
+        found = await client.resource(ReplicationController).get(name, "default")
+        return found.status.replicas == replicas
+
+    await eventually(has_pods, "the controller's pods")
+    return made
+
+
+async def make_deployment(client: Client) -> tuple[Deployment, ReplicaSet]:
+    labels = {"app": "web"}
+    spec = DeploymentSpec(replicas=2, selector=selector(labels), template=template(labels))
+    metadata = ObjectMeta(name="web", namespace="default")
+    made = await client.resource(Deployment).create(Deployment(metadata=metadata, spec=spec))
+
+    async def has_set() -> ReplicaSet:
+        return (await client.resource(ReplicaSet).list("default")).items[0]
+
+    return made, await eventually(has_set, "the ReplicaSet")
+
+
+async def pods(client: Client) -> list[Pod]:
+    return (await client.resource(Pod).list("default")).items
+
+
+async def until_no_pods(client: Client) -> None:
+    async def are_gone() -> bool:
+        return not await pods(client)
+
+    await eventually(are_gone, "the pods' end")
+
+
+@covers("delete pods created by rc when not orphaning")
+async def test_a_controller_takes_its_pods_along(client: Client) -> None:
+    await add_node(client)
+    async with running(client, *COLLECTING), Kubelet(client):
+        controller = await make_controller(client, "gone", 10)
+        await delete(client, controller, "Background")
+        await until_gone(client, controller)
+        await until_no_pods(client)
+
+
+@covers("orphan pods created by rc if delete options say so [Serial]")
+async def test_a_controller_leaves_its_pods_if_told_so(client: Client) -> None:
+    await add_node(client)
+    async with running(client, *COLLECTING), Kubelet(client):
+        controller = await make_controller(client, "gone", 10)
+        await delete(client, controller, "Orphan")
+        await until_gone(client, controller)
+        # Whoever mistakes the orphans for garbage now also takes this away.
+        doomed = await make(client, "doomed", ref(controller))
+        await until_gone(client, doomed)
+        left = await pods(client)
+        assert len(left) == 10
+        assert not [p for p in left if p.metadata.deletionTimestamp or p.metadata.ownerReferences]
+
+
+@covers("delete RS created by deployment when not orphaning")
+async def test_a_deployment_takes_its_set_along(client: Client) -> None:
+    await add_node(client)
+    async with running(client, *COLLECTING), Kubelet(client):
+        deployment, owned = await make_deployment(client)
+        await delete(client, deployment, "Background")
+        await until_gone(client, deployment, owned)
+        await until_no_pods(client)
+
+
+@covers("orphan RS created by deployment when deleteOptions.PropagationPolicy is Orphan")
+async def test_a_deployment_leaves_its_set_if_told_so(client: Client) -> None:
+    await add_node(client)
+    async with running(client, *COLLECTING), Kubelet(client):
+        deployment, owned = await make_deployment(client)
+        await delete(client, deployment, "Orphan")
+        await until_gone(client, deployment)
+        doomed = await make(client, "doomed", ref(deployment))
+        await until_gone(client, doomed)
+        left = await find(client, owned)
+        assert left.metadata.uid == owned.metadata.uid
+        assert not left.metadata.ownerReferences
+        assert not left.metadata.deletionTimestamp
+
+
+@covers("keep the rc around until all its pods are deleted if the deleteOptions says so [Serial]")
+async def test_a_controller_waits_for_its_pods_if_told_so(client: Client) -> None:
+    await add_node(client)
+    async with running(client, *COLLECTING), Kubelet(client):
+        controller = await make_controller(client, "gone", 5)
+        hold = {"metadata": {"finalizers": ["example.com/hold"]}}
+        held = (await pods(client))[0].metadata.name
+        await client.resource(Pod).patch(held, "default", hold)
+        await delete(client, controller, "Foreground")
+
+        async def is_one_left() -> bool:
+            return [p.metadata.name for p in await pods(client)] == [held]
+
+        await eventually(is_one_left, "the end of the other pods")
+        waiting = await find(client, controller)
+        assert waiting.metadata.deletionTimestamp
+        assert waiting.metadata.finalizers == ["foregroundDeletion"]
+        await client.resource(Pod).patch(held, "default", {"metadata": {"finalizers": None}})
+        await until_gone(client, controller)
+        assert not await pods(client)
+
+
+@covers(
+    "not delete dependents that have both valid owner and owner that's waiting for dependents "
+    "to be deleted [Serial]"
+)
+async def test_pods_of_two_controllers_survive_one(client: Client) -> None:
+    await add_node(client)
+    async with running(client, *COLLECTING), Kubelet(client):
+        leaving = await make_controller(client, "leaving", 6)
+        staying = await make_controller(client, "staying", 0)
+        shared = [p.metadata.name for p in await pods(client)][:3]
+        reference = {
+            "apiVersion": "v1",
+            "kind": "ReplicationController",
+            "name": "staying",
+            "uid": staying.metadata.uid,
+        }
+        patch = {"metadata": {"ownerReferences": [reference]}}
+        for name in shared:
+            await client.resource(Pod).patch(name, "default", patch, patch_type=PatchType.STRATEGIC)
+        await delete(client, leaving, "Foreground")
+        await until_gone(client, leaving)
+        left = await pods(client)
+        assert sorted(p.metadata.name for p in left) == sorted(shared)
+        for each in left:
+            assert [r.name for r in each.metadata.ownerReferences] == ["staying"]
+            assert not each.metadata.deletionTimestamp
+
+
+@covers("not be blocked by dependency circle")
+async def test_pods_that_own_each_other_go(client: Client) -> None:
+    made = [await client.resource(Pod).create(pod(f"p{n}")) for n in range(3)]
+    for number, owner in enumerate((made[2], made[0], made[1])):
+        reference: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", "controller": True}
+        reference |= {"name": owner.metadata.name, "uid": owner.metadata.uid}
+        reference["blockOwnerDeletion"] = True
+        patch = {"metadata": {"ownerReferences": [reference]}}
+        await client.resource(Pod).patch(f"p{number}", "default", patch)
+    async with running(client, "garbagecollector"), Kubelet(client):
+        await client.resource(Pod).delete("p0", "default")
+        await until_no_pods(client)

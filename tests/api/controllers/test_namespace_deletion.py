@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from navarch.api.errors import ApiError
-from navarch.api.types.core_v1 import ConfigMap, Namespace, Pod
+from navarch.api.types.core_v1 import (
+    ConfigMap,
+    Namespace,
+    NamespaceCondition,
+    Pod,
+    Service,
+    ServicePort,
+    ServiceSpec,
+)
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import Client
 
 from .conftest import Kubelet, add_node, eventually, pod, running
+
+
+def covers(what: str) -> pytest.MarkDecorator:
+    return pytest.mark.conformance(f"Namespaces [Serial] should {what}")
 
 
 async def make_namespace(client: Client, name: str) -> Namespace:
@@ -33,6 +47,7 @@ async def test_an_empty_namespace_goes_at_once(client: Client) -> None:
         assert time.monotonic() - started < 10.0
 
 
+@pytest.mark.conformance("OrderedNamespaceDeletion namespace deletion should delete pod first")
 async def test_pods_go_before_anything_else(client: Client) -> None:
     await make_namespace(client, "b")
     await add_node(client)
@@ -107,6 +122,7 @@ async def test_content_that_others_hold_keeps_the_namespace(client: Client) -> N
         await eventually(lambda: is_gone(client, "c"), "the namespace's end")
 
 
+@covers("apply a finalizer to a Namespace")
 async def test_a_foreign_finalizer_keeps_the_empty_namespace(client: Client) -> None:
     namespace = await make_namespace(client, "d")
     namespace.spec.finalizers.append("example.com/hold")
@@ -123,3 +139,73 @@ async def test_a_foreign_finalizer_keeps_the_empty_namespace(client: Client) -> 
         namespace.spec.finalizers = []
         await client.resource(Namespace).update(namespace, subresource="finalize")
         await eventually(lambda: is_gone(client, "d"), "the namespace's end")
+
+
+@covers("ensure that all pods are removed when a namespace is deleted")
+@covers("ensure that all services are removed when a namespace is deleted")
+async def test_a_namespace_made_anew_is_empty(client: Client) -> None:
+    await add_node(client)
+    async with running(client, "namespace"), Kubelet(client):
+        await make_namespace(client, "e")
+        made = pod("p")
+        made.metadata.namespace = "e"
+        await client.resource(Pod).create(made)
+        spec = ServiceSpec(ports=[ServicePort(port=80, targetPort=80)])
+        service = Service(metadata=ObjectMeta(name="s", namespace="e"), spec=spec)
+        await client.resource(Service).create(service)
+
+        async def runs() -> bool:
+            return (await client.resource(Pod).get("p", "e")).status.phase == "Running"
+
+        await eventually(runs, "the pod")
+        await client.resource(Namespace).delete("e")
+        await eventually(lambda: is_gone(client, "e"), "the namespace's end")
+        await make_namespace(client, "e")
+        for kind in (Pod, Service):
+            assert not (await client.resource(kind).list("e")).items
+
+
+@covers("patch a Namespace")
+@covers("apply an update to a Namespace")
+async def test_a_namespace_is_changed(client: Client) -> None:
+    await make_namespace(client, "f")
+    namespaces = client.resource(Namespace)
+    patch = {"metadata": {"labels": {"testLabel": "testValue"}}}
+    patched = await namespaces.patch("f", "", patch)
+    assert patched.metadata.labels["testLabel"] == "testValue"
+    patched.metadata.labels["updated"] = "yes"
+    updated = await namespaces.update(patched)
+    assert updated.metadata.labels == {
+        "kubernetes.io/metadata.name": "f",
+        "testLabel": "testValue",
+        "updated": "yes",
+    }
+    assert (await namespaces.get("f")).metadata.labels == updated.metadata.labels
+
+
+@covers("apply changes to a namespace status")
+async def test_the_status_of_a_namespace_is_written(client: Client) -> None:
+    async with running(client, "namespace"):
+        await make_namespace(client, "g")
+        namespaces = client.resource(Namespace)
+        condition = {
+            "type": "StatusPatch",
+            "status": "True",
+            "reason": "E2E",
+            "message": "Set from an e2e test",
+        }
+        body = {
+            "metadata": {"annotations": {"patchedstatus": "true"}},
+            "status": {"conditions": [condition]},
+        }
+        patched = await namespaces.patch("g", "", body, subresource="status")
+        assert patched.metadata.annotations == {"patchedstatus": "true"}
+        assert [c.type for c in patched.status.conditions] == ["StatusPatch"]
+        patched.status.conditions.append(
+            NamespaceCondition(type="StatusUpdate", status="True", reason="E2E")
+        )
+        updated = await namespaces.update_status(patched)
+        found = await namespaces.get("g")
+        assert found.status == updated.status
+        assert [c.type for c in found.status.conditions] == ["StatusPatch", "StatusUpdate"]
+        assert found.status.phase == "Active"
