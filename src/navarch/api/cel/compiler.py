@@ -46,6 +46,7 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
 _CONVERSIONS = frozenset(
     ["bool", "bytes", "double", "duration", "dyn", "int", "string", "timestamp", "type", "uint"]
 )
+_JOINS = frozenset(("add_list", "add_string", "add_bytes"))
 _CERTAIN_COST_ONLY = frozenset(("bytes", "string"))
 """Standard functions that upstream charges 1 unless the checker found exactly one overload."""
 _PATTERN_FUNCTIONS = frozenset(("matches", "find", "findAll"))
@@ -291,6 +292,8 @@ class Compiler:
             if len(runs) == 1:
                 only = runs[0]
                 return Code(lambda frame: operator(only(frame)), cost + 1)
+            if any(overload.id in _JOINS for overload in node.overloads):
+                return Code(runtime.join(runs[0], runs[1]), cost + 1)
             run = runtime.binary_run(name, operator, runs[0], runs[1], codes[1].constant)
             return Code(run, cost + 1)
         unpriced = not certain and name in _CERTAIN_COST_ONLY

@@ -7,6 +7,7 @@ expressions one version after it came, while what is stored already keeps every 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -38,6 +39,9 @@ STORED: Version = (1 << 31, 0)
 """The version of stored expressions: newer than everything."""
 _MIXED_ARGUMENTS = frozenset(("format",))
 """Functions whose literal arguments may mix types."""
+# The stages recurse, some Python frames for each of the 250 levels an expression may have, that is
+# more than Python's own 1000. (Its frames lie on the heap, so this takes no stack.)
+sys.setrecursionlimit(max(sys.getrecursionlimit(), 6000))
 
 
 class Result(NamedTuple):

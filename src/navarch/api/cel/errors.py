@@ -18,7 +18,7 @@ class Issue:
         """Upstream's rendering: place and message, the source line, a caret under the column."""
         text = f"ERROR: <input>:{self.line}:{self.column}: {self.message}"
         source = self.source_line.replace("\t", " ")
-        if len(source) > 16384:
+        if self.line < 0 or len(source) > 16384:
             return text
         dots = "".join(_caret(char, ".") for char in source[: self.column - 1])
         return f"{text}\n | {source}\n | {dots}{_caret(source[self.column - 1 : self.column], '^')}"

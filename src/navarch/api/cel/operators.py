@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, NoReturn
 
-from navarch.api.cel.errors import CostExceeded, EvaluationError, NoSuchOverload
+from navarch.api.cel.errors import EvaluationError, NoSuchOverload
 from navarch.api.cel.values import (
     INT_MAX,
     INT_MIN,
@@ -25,10 +25,8 @@ from navarch.api.cel.values import (
     find_key,
 )
 
-MAX_ELEMENTS = 1_000_000
-"""Joining lists costs 1 however long they are (upstream joins them lazily), so doubling one sixty
-times is cheap; no list may grow beyond what an expression could pay to read."""
 NUMBERS = frozenset((int, UInt, float))
+_PLAIN = NUMBERS | {str, bytes, bool, type(None)}
 _ORDERED = frozenset((bool, str, bytes, Timestamp, Duration))
 
 
@@ -61,8 +59,6 @@ def add(left: Any, right: Any) -> Any:
     if kind is int and other is int:
         return integer(left + right)
     if isinstance(left, list) and isinstance(right, list):
-        if len(left) + len(right) > MAX_ELEMENTS:
-            raise CostExceeded(0)
         return left.cel_concat(right) if isinstance(left, ListValue) else [*left, *right]
     if isinstance(left, str) and isinstance(right, str):
         return left + right
@@ -185,6 +181,11 @@ def greater_equals(left: Any, right: Any) -> bool:
 
 def contained(value: Any, aggregate: Any) -> bool:
     """The `in` operator."""
+    if type(aggregate) is list and type(value) in _PLAIN:
+        if value not in aggregate or value != value:
+            return False
+        # Python takes true for 1 and false for 0, so only these need a second look.
+        return value not in (0, 1) or any(equals(value, element) for element in aggregate)
     if isinstance(aggregate, list):
         return any(equals(value, element) for element in aggregate)
     if isinstance(aggregate, dict):

@@ -33,12 +33,13 @@ from navarch.api.cel.values import (
 class Frame:
     """The state of one evaluation."""
 
-    __slots__ = ("cost", "limit", "slots", "variables")
+    __slots__ = ("cost", "joined", "limit", "slots", "variables")
 
     def __init__(self, variables: Mapping[str, Any], limit: int, cost: int, slots: int) -> None:
         self.variables = variables
         self.limit = limit
         self.cost = cost
+        self.joined = 0
         self.slots: list[Any] = [MISSING] * slots
 
     def charge(self, cost: int) -> None:
@@ -170,6 +171,26 @@ def walk(base: Run, steps: tuple[tuple[Any, bool], ...]) -> Run:
                 value = ops.step(value, key)
             frame.cost += 1
         return value
+
+    return run
+
+
+MAX_JOINED = 16_000_000
+"""Upstream joins lists without copying them, for a cost of 1 however long they are, and so charges
+`+` of unknown operands. Here they are copied: what one evaluation may copy for that price is this
+many elements or characters, far beyond what it could pay to read."""
+
+
+def join(left: Run, right: Run) -> Run:
+    """`+` that costs 1."""
+
+    def run(frame: Frame) -> Any:
+        a, b = left(frame), right(frame)
+        if hasattr(a, "__len__") and hasattr(b, "__len__"):
+            frame.joined += len(a) + len(b)
+            if frame.joined > MAX_JOINED:
+                raise CostExceeded(frame.cost)
+        return ops.add(a, b)
 
     return run
 

@@ -61,7 +61,7 @@ VALUES: list[tuple[str, Any]] = [
     (r"r'\d' == '\\d'", True),
     (r"'\U0001F600\a\b\f\n\r\t\v\"\'\?\`'", "\U0001f600\a\b\f\n\r\t\v\"'?`"),
     (r"b'\xff\377é'", b"\xff\xff\xc3\xa9"),
-    ('"""a"b""" + \'\'\'c\'d\'\'\'', "a\"bc'd"),
+    ("\"\"\"a\"b\"\"\" + '''c'd'''", "a\"bc'd"),
     (r"br'\x'", rb"\x"),
     ("'a'.contains('') && 'abc'.startsWith('ab') && 'abc'.endsWith('bc')", True),
     ("'abc'.matches('^a.c$') && matches('xabcx', 'b')", True),
@@ -79,7 +79,10 @@ VALUES: list[tuple[str, Any]] = [
     ("timestamp(60) == timestamp('1970-01-01T00:01:00Z')", True),
     ("int(duration('1.5us'))", 1500),
     ("bytes('é')", b"\xc3\xa9"),
-    ("type(1) == int && type(type(1)) == type && type([]) == list && type(null) == null_type", True),
+    (
+        "type(1) == int && type(type(1)) == type && type([]) == list && type(null) == null_type",
+        True,
+    ),
     ("type(timestamp(0)) == google.protobuf.Timestamp", True),
     ("type(duration('1s')) == google.protobuf.Duration", True),
     # aggregates
@@ -247,10 +250,22 @@ _OPENERS = (
 COMPILE_ERRORS = [
     ("1 == 1.0", 3, "found no matching overload for '_==_' applied to '(int, double)'"),
     ("'a' == null", 5, "found no matching overload for '_==_' applied to '(string, null)'"),
-    ("true ? 1 : 'a'", 6, "found no matching overload for '_?_:_' applied to '(bool, int, string)'"),
-    ("s.startsWith(1)", 13, "found no matching overload for 'startsWith' applied to 'string.(int)'"),
+    (
+        "true ? 1 : 'a'",
+        6,
+        "'_?_:_' applied to '(bool, int, string)'",
+    ),
+    (
+        "s.startsWith(1)",
+        13,
+        "'startsWith' applied to 'string.(int)'",
+    ),
     ("size(1)", 5, "found no matching overload for 'size' applied to '(int)'"),
-    ("opt + 1 > 0", 5, "found no matching overload for '_+_' applied to '(optional_type(int), int)'"),
+    (
+        "opt + 1 > 0",
+        5,
+        "'_+_' applied to '(optional_type(int), int)'",
+    ),
     ("o == {'f': 'a'}", 3, "'_==_' applied to '(test.Object, map(string, string))'"),
     ("-s == s", 1, "found no matching overload for '-_' applied to '(string)'"),
     ("l['a']", 2, "found no matching overload for '_[_]' applied to '(list(int), string)'"),
