@@ -10,6 +10,7 @@ from functools import partial
 
 from navarch.apiserver.aggregation.aggregator import Aggregator
 from navarch.apiserver.audit.auditor import build_auditor
+from navarch.apiserver.authentication.legacy_tokens import keep_tracking_since
 from navarch.apiserver.authentication.trust import TrustKeeper
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.connect.forward import Forwarder
@@ -189,8 +190,10 @@ class Server:
         )
         await flows.start()
         self._tasks.append(asyncio.create_task(flows.run(), name="flow control"))
-        trust = TrustKeeper(bootstrap_access(core.registry, core.lookup), options)
+        access = bootstrap_access(core.registry, core.lookup)
+        trust = TrustKeeper(access, options)
         await trust.turn()
+        await keep_tracking_since(access, core.registry.now())
         addresses = AddressAllocator(core.registry, core.lookup, options.service_cidr)
         self._services = ServiceAllocator(addresses, PortAllocator(*options.node_port_range))
         core.lookup.subscribe("services", self._services.follow)

@@ -32,11 +32,13 @@ from navarch.apiserver.authentication.tokens import (
     verified_payload,
 )
 from navarch.apiserver.authentication.union import AnyAudience
+from navarch.apiserver.bootstrap import Access
 from navarch.apiserver.contracts import Lookup, Object, UserInfo
 
 ISSUER = "kubernetes/serviceaccount"
 LAST_USED = "kubernetes.io/legacy-token-last-used"
 INVALID_SINCE = "kubernetes.io/legacy-token-invalid-since"
+TRACKING = "kube-apiserver-legacy-service-account-token-tracking"
 MAX_PENDING = 1000
 _PREFIX = "kubernetes.io/serviceaccount/"
 
@@ -138,6 +140,24 @@ class LegacyTokens:
         days = [f"{now + timedelta(days=number):%Y-%m-%d}" for number in (0, 1)]
         if (metadata.get("labels") or {}).get(LAST_USED) not in days:
             self._used(metadata["namespace"], metadata["name"], days[0])
+
+
+async def keep_tracking_since(access: Access, now: datetime) -> None:
+    """Keep the note of the day since which uses are written down: what was not used before it may
+    have been used all the same."""
+    if access.lookup.get("configmaps", "kube-system", TRACKING) is not None:
+        return
+    noted = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": TRACKING, "namespace": "kube-system"},
+        "data": {"since": f"{now:%Y-%m-%d}"},
+    }
+    try:
+        await access.create("configmaps", noted)
+    except ApiError as error:
+        if not error.is_already_exists:
+            raise
 
 
 class LastUses:
