@@ -120,7 +120,7 @@ def certificates(directory: Path, *hosts: str) -> tuple[str, ssl.SSLContext]:
 @asynccontextmanager
 async def webhook_server(directory: Path, host: str = "127.0.0.1") -> AsyncIterator[WebhookServer]:
     """A running server; `host` is the address it listens on."""
-    bundle, context = certificates(directory, "localhost", "127.0.0.1", SERVICE_NAME)
+    bundle, context = certificates(directory, "localhost", "192.0.2.9", SERVICE_NAME)
     server = WebhookServer(ca_bundle=bundle)
     runner = web.ServerRunner(web.Server(server.handle), shutdown_timeout=0.1)
     await runner.setup()

@@ -52,7 +52,7 @@ def build_security(
     authentication = build_authenticator(options, lookup, used=last_uses.note)
     authorization = build_authorizer(lookup)
     access = admission_access(registry, lookup)
-    parts = WebhookParts(access, registry.catalog, webhooks)
+    parts = WebhookParts(access, registry.catalog, webhooks, authorization)
     plugins = build_admission(access, authorization, parts)
     issuers = authentication.issuers
     return Security(

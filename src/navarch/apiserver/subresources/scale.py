@@ -149,7 +149,7 @@ async def update_scale(core: Core, call: Call, resource: Resource) -> StreamResp
 
 async def patch_scale(core: Core, call: Call, resource: Resource) -> StreamResponse:
     options = write_options(call, "PatchOptions")
-    context = context_of(call, options, "PatchOptions")
+    context = context_of(call, options, "UpdateOptions")
     media_type = content_type(call.request)
     if media_type not in (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH):
         raise unsupported_media_type(", ".join((JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH)))

@@ -169,8 +169,15 @@ def delete_context(call: Call, options: DeleteOptions) -> WriteContext:
     as_object: Object = {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}
     if options.grace_period is not None:
         as_object["gracePeriodSeconds"] = options.grace_period
+    preconditions = {"uid": options.uid, "resourceVersion": options.resource_version}
+    if any(preconditions.values()):
+        as_object["preconditions"] = {key: value for key, value in preconditions.items() if value}
+    if options.orphan is not None:
+        as_object["orphanDependents"] = options.orphan
     if options.propagation:
         as_object["propagationPolicy"] = options.propagation
+    if options.dry_run:
+        as_object["dryRun"] = ["All"]
     return WriteContext(
         info=call.info,
         user=call.user,
@@ -237,16 +244,14 @@ class Deletion:
         resource = self.resource
         if resource.name == "namespaces" and name in PROTECTED_NAMESPACES:
             raise forbidden("namespaces", "", name, "this namespace may not be deleted")
-        is_admitted = self.is_admitted
 
         async def attempt(entry: Entry) -> tuple[bool, Object]:
-            nonlocal is_admitted
             obj = resource.decode(await resource.view(entry))
             self.check_preconditions(obj)
-            if not is_admitted:
+            if not self.is_admitted:
+                # Again after a lost race: who may refuse must see what is deleted (CVE-2021-25735).
                 request = self.registry.admission(resource, "DELETE", None, obj, self.context)
                 await self.registry.admit(request)
-                is_admitted = True
             return await self._attempt(entry, obj)
 
         return await self.registry.retried(resource, (namespace, name), attempt)

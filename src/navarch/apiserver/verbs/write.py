@@ -21,7 +21,8 @@ Object = dict[str, Any]
 
 
 def context_of(call: Call, options: WriteOptions, kind: str) -> WriteContext:
-    """The context of a client's write."""
+    """The context of a client's write. `kind` is what admission takes the options for: a patch is
+    an update to it."""
     as_object: Object = {"kind": kind, "apiVersion": "meta.k8s.io/v1"}
     if options.dry_run:
         as_object["dryRun"] = ["All"]
@@ -29,8 +30,6 @@ def context_of(call: Call, options: WriteOptions, kind: str) -> WriteContext:
         as_object["fieldManager"] = options.field_manager
     if call.parameter("fieldValidation"):
         as_object["fieldValidation"] = options.field_validation
-    if options.force:
-        as_object["force"] = True
     return WriteContext(
         info=call.info,
         user=call.user,

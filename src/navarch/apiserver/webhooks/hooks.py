@@ -7,10 +7,14 @@ turn, before that write returns. Order is by the configuration's name, then as l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from navarch.apiserver.admission.matching import Criteria
 from navarch.apiserver.contracts import Lookup, Object
 from navarch.apiserver.webhooks.client import Endpoint
+
+if TYPE_CHECKING:
+    from navarch.apiserver.admission.match_conditions import MatchConditions
 
 DEFAULT_SECONDS = 10
 
@@ -30,7 +34,7 @@ class Hook:
     """Called again when somebody changed the object after it."""
     supports_dry_run: bool
     review_versions: tuple[str, ...]
-    conditions: tuple[Object, ...]
+    conditions: MatchConditions | None
 
     @classmethod
     def of(cls, configuration: str, index: int, webhook: Object) -> Hook:
@@ -46,8 +50,17 @@ class Hook:
             webhook.get("reinvocationPolicy") == "IfNeeded",
             webhook.get("sideEffects") in ("None", "NoneOnDryRun"),
             tuple(webhook.get("admissionReviewVersions") or ()),
-            tuple(webhook.get("matchConditions") or ()),
+            _conditions(webhook.get("matchConditions")),
         )
+
+
+def _conditions(conditions: list[Object] | None) -> MatchConditions | None:
+    if not conditions:
+        return None
+    # Late: CEL is for those who use it.
+    from navarch.apiserver.admission.match_conditions import MatchConditions
+
+    return MatchConditions.compile(conditions)
 
 
 class Configurations:
