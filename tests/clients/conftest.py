@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -42,6 +43,8 @@ def cluster() -> Iterator[Cluster]:
         for name, value in cluster.environ().items():
             patch.setenv(name, value)
         yield cluster
+        # Sockets that clients left open are found here, where that is no error.
+        gc.collect()
 
 
 @pytest.fixture
