@@ -26,6 +26,7 @@ from navarch.apiserver.http.respond import (
     respond_object,
 )
 from navarch.apiserver.http.transform import transform_list, transform_object
+from navarch.apiserver.http.turns import slices
 from navarch.apiserver.hub.cache import KeptPage
 from navarch.apiserver.hub.entry import Entry, entry_of
 from navarch.apiserver.hub.watcher import Selection
@@ -37,6 +38,8 @@ STREAM_THRESHOLD = 64 * 1024
 PIECE_BYTES = 1024 * 1024
 KEPT_BYTES = 4 * 1024 * 1024
 KEPT_PAGES = 4
+SMALL_LIST, SMALL_BYTES = 256, 256 * 1024
+"""What is below is answered at once, what is above in turns or in a thread."""
 FUTURE_SECONDS = 3.0
 TOKEN_VERSION = "meta.k8s.io/v1"
 
@@ -103,16 +106,31 @@ async def list_objects(core: Core, call: Call, resource: Resource) -> StreamResp
         if selection.everything and page.remaining:
             metadata["remainingItemCount"] = page.remaining
     if call.representation.transform:
-        objects = [resource.decode(entry) for entry in page.entries]
-        include = call.parameter("includeObject")
-        wanted = call.representation
-        return respond_object(call, transform_list(resource, objects, wanted, metadata, include))
+        view = await _transformed(call, resource, page.entries, metadata)
+        if len(page.entries) <= SMALL_LIST:
+            return respond_object(call, view)
+        return await asyncio.to_thread(respond_object, call, view)
     head = b'{"kind":%b,"apiVersion":%b,"metadata":%b,"items":[' % (
         encode_json(resource.kind.list_kind),
         encode_json(resource.kind.api_version),
         encode_json(metadata),
     )
     return await _respond_list(call, resource, head, page)
+
+
+async def _transformed(
+    call: Call, resource: Resource, entries: Sequence[Entry], metadata: dict[str, object]
+) -> dict[str, Any]:
+    """A list in the view that was negotiated."""
+    include = call.parameter("includeObject")
+    wanted = call.representation
+    result: dict[str, Any] = transform_list(resource, [], wanted, metadata, include)
+    rows = result["rows" if wanted.transform == "Table" else "items"]
+    async for part in slices(entries):
+        objects = [resource.decode(entry) for entry in part]
+        view = transform_list(resource, objects, wanted, metadata, include)
+        rows += view["rows" if wanted.transform == "Table" else "items"]
+    return result
 
 
 async def _respond_list(call: Call, resource: Resource, head: bytes, page: Page) -> StreamResponse:
@@ -128,7 +146,7 @@ async def _respond_list(call: Call, resource: Resource, head: bytes, page: Page)
             tails = (entry.tail_parts for entry in entries)  # never all of a big list at once
             size = sum(entry.tail_size for entry in entries)
         else:
-            converted = [resource.tail(entry) for entry in entries]
+            converted = [resource.tail(entry) async for part in slices(entries) for entry in part]
             tails = ((tail,) for tail in converted)
             size = sum(map(len, converted))
         size += len(entries) * (len(item_head) + 1) - bool(entries)
@@ -136,7 +154,11 @@ async def _respond_list(call: Call, resource: Resource, head: bytes, page: Page)
     is_plain = call.representation.media_type == JSON and not call.wants_indent
     is_recorded = call.trail is not None and call.trail.wants_response
     if size < STREAM_THRESHOLD or not is_plain or is_recorded or accepts_gzip(call):
-        return respond_bytes(call, b"".join((head, *pieces, b"]}")))
+        body = b"".join((head, *pieces, b"]}"))
+        if size < SMALL_BYTES:
+            return respond_bytes(call, body)
+        # To compress, indent or write as YAML what is big would hold up everybody else.
+        return await asyncio.to_thread(respond_bytes, call, body)
     headers = base_headers(call)
     headers["Content-Type"] = JSON
     response = StreamResponse(headers=headers)
@@ -211,7 +233,7 @@ async def _find_page(
         if revision > 0 and cache.revision > revision:
             return await _stored_page(core, resource, selection, options, (revision, start))
         shown = revision if revision > 0 else hub.revision_of(cache)
-        return _cached_page(resource, selection, options.limit, shown, start)
+        return await _page(resource, selection, options.limit, shown, start)
     asked = options.revision or 0
     if asked:
         await wait_for_revision(core, asked)
@@ -219,12 +241,12 @@ async def _find_page(
         if is_exact and cache.revision > asked:
             return await _stored_page(core, resource, selection, options, (asked, ""))
         if is_exact:
-            return _cached_page(resource, selection, options.limit, asked, "")
+            return await _page(resource, selection, options.limit, asked)
     limit = options.limit if options.revision != 0 else 0
     shown = hub.revision_of(cache)
     if selection.everything:
         return _kept_page(resource, selection, limit, shown)
-    return _cached_page(resource, selection, limit, shown, "")
+    return await _page(resource, selection, limit, shown)
 
 
 def _kept_page(resource: Resource, selection: Selection, limit: int, revision: int) -> Page:
@@ -245,19 +267,32 @@ def _kept_page(resource: Resource, selection: Selection, limit: int, revision: i
     return Page(kept.entries, revision, kept.next_key, kept.remaining, kept)
 
 
+async def _page(
+    resource: Resource, selection: Selection, limit: int, revision: int, start: str = ""
+) -> Page:
+    """A page of what is in the cache now, from a path on."""
+    if selection.everything:
+        return _cached_page(resource, selection, limit, revision, start)
+    cache = resource.cache
+    if selection.name and not start:
+        return Page(list(cache.select(selection)), revision)
+    # Entries never change: what is taken down now belongs to one revision, however long it takes
+    # to look at all of them.
+    found: list[Entry] = []
+    async for part in slices(list(cache.scan(selection.namespace, start)), 256):
+        found += filter(selection.matches, part)
+        if limit and len(found) > limit:
+            return Page(found[:limit], revision, found[limit - 1].path, 1)
+    return Page(found, revision)
+
+
 def _cached_page(
     resource: Resource, selection: Selection, limit: int, revision: int, start: str
 ) -> Page:
-    cache = resource.cache
-    if not limit and not start:
-        return Page(list(cache.select(selection)), revision)
-    entries = cache.scan(selection.namespace, start)
-    if not selection.everything:
-        entries = filter(selection.matches, entries)
+    """A page of everything."""
+    entries = resource.cache.scan(selection.namespace, start)
     found = list(islice(entries, limit)) if limit else list(entries)
-    if not limit or len(found) < limit:
-        return Page(found, revision)
-    remaining = sum(1 for _ in entries) if selection.everything else int(any(True for _ in entries))
+    remaining = sum(1 for _ in entries) if limit and len(found) == limit else 0
     if not remaining:
         return Page(found, revision)
     return Page(found, revision, found[-1].path, remaining)
