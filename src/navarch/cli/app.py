@@ -49,6 +49,14 @@ def start(
         int | None,
         typer.Option(help="Number of simulated nodes, which need no root and run no containers."),
     ] = None,
+    audit_policy: Annotated[
+        str | None,
+        typer.Option(help="Audit requests by this policy file (audit.k8s.io/v1); off ends it."),
+    ] = None,
+    encryption_config: Annotated[
+        str | None,
+        typer.Option(help="Encrypt what is stored by this EncryptionConfiguration file."),
+    ] = None,
     keep_context: Annotated[
         bool, typer.Option("--keep-context", help="Leave kubectl's current context as it is.")
     ] = False,
@@ -71,6 +79,8 @@ def start(
         switch_context=not keep_context,
         wait=wait,
         timeout=wait_timeout,
+        audit_policy=audit_policy,
+        encryption_config=encryption_config,
     )
     with Steps(quiet=quiet) as steps:
         start_cluster(request, steps)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from navarch import __version__
-from navarch.cluster import containerd, pki
+from navarch.cluster import containerd, pki, policies
 from navarch.cluster.profile import Paths, Profile, home, write_json
 from navarch.cluster.supervisor import Description, Spec
 
@@ -45,6 +45,7 @@ def apiserver_options(profile: Profile, paths: Paths) -> Options:
     if profile.nodes:
         addresses.append(profile.host_address)
     return {
+        **_policy_options(paths),
         "data_dir": str(paths.store),
         "bind_addresses": addresses,
         "port": profile.api_port,
@@ -58,12 +59,24 @@ def apiserver_options(profile: Profile, paths: Paths) -> Options:
         "kubelet_client_cert": str(paths.pki / "kubelet-client.crt"),
         "kubelet_client_key": str(paths.pki / "kubelet-client.key"),
         "kubelet_ca": str(paths.pki / "ca.crt"),
+        "enable_bootstrap_token_auth": True,
         "requestheader_client_ca_file": str(paths.pki / "front-proxy-ca.crt"),
         "requestheader_allowed_names": [pki.FRONT_PROXY_CLIENT],
         "proxy_client_cert_file": str(paths.pki / "front-proxy-client.crt"),
         "proxy_client_key_file": str(paths.pki / "front-proxy-client.key"),
         "service_cidr": profile.service_cidr,
     }
+
+
+def _policy_options(paths: Paths) -> Options:
+    """What the files say that the user gave us."""
+    options: Options = {}
+    if policies.audit_policy(paths).is_file():
+        options["audit_policy_file"] = str(policies.audit_policy(paths))
+        options["audit_log_path"] = str(paths.logs / "audit.log")
+    if policies.encryption_config(paths).is_file():
+        options["encryption_provider_config"] = str(policies.encryption_config(paths))
+    return options
 
 
 def controllers_options(profile: Profile, paths: Paths) -> Options:
@@ -176,13 +189,13 @@ def _daemon(
 
 
 def _credentials(components: Mapping[str, Options]) -> list[Path]:
-    """The certificates and keys that options name: a listener takes up new ones by restarting.
+    """The certificates, keys and policies that options name: a new one takes a new start.
     Client certificates are named in kubeconfigs, which clients read again by themselves."""
     values = [value for options in components.values() for value in options.values()]
     return [
         Path(value)
         for value in values
-        if isinstance(value, str) and value.endswith((".crt", ".key"))
+        if isinstance(value, str) and value.endswith((".crt", ".key", "-policy.yaml"))
     ]
 
 

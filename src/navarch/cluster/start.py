@@ -28,6 +28,7 @@ from navarch.cluster import (
     kubeconfig,
     namespaces,
     pki,
+    policies,
     processes,
     profile,
     readiness,
@@ -49,6 +50,9 @@ class StartRequest:
     switch_context: bool = True
     wait: bool = True
     timeout: float = 120.0
+    audit_policy: str | None = None
+    """A file, or "off"."""
+    encryption_config: str | None = None
 
 
 def start(request: StartRequest, progress: Progress) -> Profile:
@@ -66,6 +70,7 @@ def start(request: StartRequest, progress: Progress) -> Profile:
             if before is None
             else f"Starting the cluster {wanted.name}"
         )
+        policies.adopt(paths, request.audit_policy, request.encryption_config)
         profile.save(wanted)
         _remove_surplus(before, wanted, paths)
         _prepare(wanted, paths)
