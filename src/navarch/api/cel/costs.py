@@ -9,10 +9,22 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from navarch.api.cel.errors import CostExceeded
+
 UNBOUNDED = (1 << 64) - 1
 TRAVERSAL = 0.1
 REGEX = 0.25
 LIST_CREATE, MAP_CREATE, STRUCT_CREATE = 10, 30, 40
+MAX_RESULT = 16_000_000
+"""How many elements or characters one evaluation may make beyond what it pays for. Upstream charges
+some results less than they take (joined lists are not even copied there), and a small expression
+could fill the memory with them."""
+
+
+def allow(size: int) -> None:
+    """Refuse to make a result of that many elements or characters if it is too large."""
+    if size > MAX_RESULT:
+        raise CostExceeded(0)
 
 
 def scaled(size: int, factor: float) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from navarch.api.cel import operators as ops
-from navarch.api.cel.costs import TRAVERSAL, scaled
+from navarch.api.cel.costs import TRAVERSAL, allow, scaled
 from navarch.api.cel.errors import CostExceeded, EvaluationError, NoSuchOverload
 from navarch.api.cel.functions import Overload
 from navarch.api.cel.types import CelType, Kind
@@ -33,13 +33,13 @@ from navarch.api.cel.values import (
 class Frame:
     """The state of one evaluation."""
 
-    __slots__ = ("cost", "joined", "limit", "slots", "variables")
+    __slots__ = ("cost", "limit", "made", "slots", "variables")
 
     def __init__(self, variables: Mapping[str, Any], limit: int, cost: int, slots: int) -> None:
         self.variables = variables
         self.limit = limit
         self.cost = cost
-        self.joined = 0
+        self.made = 0
         self.slots: list[Any] = [MISSING] * slots
 
     def charge(self, cost: int) -> None:
@@ -102,6 +102,7 @@ _CLASSES: dict[Kind, type | tuple[type, ...]] = {
     Kind.OBJECT: (ObjectValue, dict),
 }
 _TENTHS = tuple(math.ceil(n * TRAVERSAL) for n in range(256))
+_SIZED = (str, list, bytes)
 KEYS = frozenset((str, int, UInt, bool, float))
 
 
@@ -175,21 +176,14 @@ def walk(base: Run, steps: tuple[tuple[Any, bool], ...]) -> Run:
     return run
 
 
-MAX_JOINED = 16_000_000
-"""Upstream joins lists without copying them, for a cost of 1 however long they are, and so charges
-`+` of unknown operands. Here they are copied: what one evaluation may copy for that price is this
-many elements or characters, far beyond what it could pay to read."""
-
-
 def join(left: Run, right: Run) -> Run:
     """`+` that costs 1."""
 
     def run(frame: Frame) -> Any:
         a, b = left(frame), right(frame)
-        if hasattr(a, "__len__") and hasattr(b, "__len__"):
-            frame.joined += len(a) + len(b)
-            if frame.joined > MAX_JOINED:
-                raise CostExceeded(frame.cost)
+        if isinstance(a, _SIZED) and isinstance(b, _SIZED):
+            frame.made += len(a) + len(b)
+            allow(frame.made)
         return ops.add(a, b)
 
     return run
@@ -269,6 +263,9 @@ def charging_dispatch(
         arguments = [operand(frame) for operand in runs]
         index = find(name, overloads, arguments)
         result = overloads[index].implementation(*arguments)
+        if isinstance(result, _SIZED):
+            frame.made += len(result)
+            allow(frame.made)
         charge = costs[index]
         frame.charge(1 if charge is None else charge(arguments, result))
         return result

@@ -17,7 +17,7 @@ from navarch.api.cel import conversions as convert
 from navarch.api.cel import operators as ops
 from navarch.api.cel import types as t
 from navarch.api.cel.ast import Expr, Literal
-from navarch.api.cel.costs import ONE, REGEX, TRAVERSAL, CallEstimate, Estimate, scaled
+from navarch.api.cel.costs import ONE, REGEX, TRAVERSAL, UNKNOWN, CallEstimate, Estimate, scaled
 from navarch.api.cel.errors import EvaluationError, NoSuchOverload
 from navarch.api.cel.functions import (
     CostNode,
@@ -71,9 +71,14 @@ def _minimum_cost(arguments: Sequence[Any], result: Any) -> int:
 
 def estimate_equality(nodes: Sequence[CostNode]) -> CallEstimate:
     """`==` of opaque types is one comparison of small values, of others a walk."""
-    if nodes[0].type.kind is t.Kind.OPAQUE and not nodes[0].type.is_optional:
-        return CallEstimate(ONE)
-    return _minimum(nodes)
+    if nodes[0].type.kind is not t.Kind.OPAQUE or nodes[0].type.is_optional:
+        return _minimum(nodes)
+    longest = 1
+    if nodes[0].type.name == "kubernetes.NamedFormat":
+        longest = 64
+    elif nodes[0].type.name == "kubernetes.URL" and nodes[1].size != UNKNOWN:
+        longest = nodes[1].size.max
+    return CallEstimate(Estimate(1, longest).scaled(TRAVERSAL))
 
 
 def _sum(nodes: Sequence[CostNode]) -> CallEstimate:

@@ -25,6 +25,7 @@ from decimal import Decimal
 from typing import Any, ClassVar, Final, Protocol
 
 from navarch.api.cel import types as t
+from navarch.api.cel.errors import CostExceeded
 from navarch.api.cel.types import CelType
 
 INT_MIN: Final = -(1 << 63)
@@ -197,20 +198,32 @@ def equals(left: Any, right: Any) -> bool:
     kind, other = type(left), type(right)
     if kind in _SCALARS and other in _SCALARS:
         return bool(left == right) if kind is other or {kind, other} <= _NUMBERS else False
+    return _same(left, right, [MAX_COMPARISONS])
+
+
+def _same(left: Any, right: Any, left_over: list[int]) -> bool:
+    """Equality of any two values; `left_over` counts down, as shared parts nest exponentially."""
+    kind, other = type(left), type(right)
+    if kind in _SCALARS and other in _SCALARS:
+        return bool(left == right) if kind is other or {kind, other} <= _NUMBERS else False
+    if isinstance(left, (list, dict)):
+        left_over[0] -= len(left)
+        if left_over[0] < 0:
+            raise CostExceeded(0)
     if isinstance(left, ListValue) and isinstance(right, list):
         return left.cel_equals(right)
     if isinstance(left, list):
         return (
             isinstance(right, list)
             and len(left) == len(right)
-            and all(equals(a, b) for a, b in zip(left, right, strict=True))
+            and all(_same(a, b, left_over) for a, b in zip(left, right, strict=True))
         )
     if isinstance(left, dict):
         if not isinstance(right, dict) or len(left) != len(right):
             return isinstance(right, ObjectValue) and right.cel_equals(left)
         for key, value in left.items():
             found = find_key(right, key)
-            if found is MISSING or not equals(value, found):
+            if found is MISSING or not _same(value, found, left_over):
                 return False
         return True
     if isinstance(left, ObjectValue):
@@ -218,12 +231,13 @@ def equals(left: Any, right: Any) -> bool:
     if kind is Optional and other is Optional:
         if not (left.present and right.present):
             return bool(left.present == right.present)
-        return equals(left.value, right.value)
+        return _same(left.value, right.value, left_over)
     if kind is CelType:
         return other is CelType and left.name == right.name
     return kind is other and bool(left == right)
 
 
+MAX_COMPARISONS = 5_000_000
 _SCALARS = _NUMBERS | {bool, str, bytes, type(None)}
 
 

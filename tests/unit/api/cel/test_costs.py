@@ -12,6 +12,7 @@ from navarch.api.cel import types as t
 from navarch.api.cel.costs import UNBOUNDED, Estimate, scaled
 from navarch.api.cel.environment import PER_CALL_LIMIT, Environment
 from navarch.api.cel.errors import CelError, CompileError, CostExceeded, EvaluationError
+from navarch.api.cel.library import base_environment
 from navarch.api.cel.macros import BINDINGS
 
 SELF = t.object_type(
@@ -220,6 +221,31 @@ def test_doubling_lists_and_strings_does_not_eat_the_memory() -> None:
         ENVIRONMENT.compile(doubled).evaluate({"x": [1]})
     with pytest.raises(CostExceeded):
         ENVIRONMENT.compile(doubled.replace("x)", "string(x))")).evaluate({"x": "a"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x.map(a, y + y)",
+        "x.map(a, self.s.replace('', y))",
+        "self.s.replace('', self.s)",
+        "x.map(a, self.s).join(self.s)",
+        "x.map(a, self.array).flatten()",
+        "x.map(a, lists.range(100000)).size()",
+    ],
+)
+def test_results_that_outgrow_their_price_are_refused(text: str) -> None:
+    environment = base_environment().extend(variables={"x": t.DYN, "y": t.DYN, "self": SELF})
+    with pytest.raises(CostExceeded):
+        environment.compile(text).evaluate(HUGE)
+
+
+def test_nested_sharing_cannot_make_comparison_endless() -> None:
+    text = "v == v"
+    for _ in range(40):
+        text = f"cel.bind(v, [v, v], {text})"
+    with pytest.raises(CostExceeded):
+        ENVIRONMENT.compile(f"cel.bind(v, [x], {text})").evaluate({"x": 1})
 
 
 def test_a_chain_of_optional_macros_is_compiled_in_linear_time() -> None:

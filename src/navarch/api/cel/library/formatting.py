@@ -13,7 +13,13 @@ from typing import Any
 
 from navarch.api.cel.conversions import double_to_string
 from navarch.api.cel.errors import EvaluationError
-from navarch.api.cel.functions import Function, member, overload
+from navarch.api.cel.functions import (
+    Function,
+    estimate_traversal,
+    member,
+    overload,
+    traversal,
+)
 from navarch.api.cel.types import DYN, STRING, CelType, list_of
 from navarch.api.cel.values import Duration, Timestamp, type_of
 from navarch.api.errors import go_quoted
@@ -193,5 +199,13 @@ def clause_problem(clause: str) -> str:
 
 
 FORMAT: Function = member(
-    "format", overload("string_format", (STRING, list_of(DYN)), STRING, format_text)
+    "format",
+    overload(
+        "string_format",
+        (STRING, list_of(DYN)),
+        STRING,
+        format_text,
+        traversal(),
+        estimate_traversal(),
+    ),
 )

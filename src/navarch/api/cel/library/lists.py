@@ -13,6 +13,7 @@ from navarch.api.cel.costs import (
     UNBOUNDED,
     CallEstimate,
     Estimate,
+    allow,
     fixed,
 )
 from navarch.api.cel.environment import PER_CALL_LIMIT
@@ -226,6 +227,7 @@ def flatten(values: List, depth: int = 1) -> List:
     result: List = []
     for each in values:
         if isinstance(each, list) and depth:
+            allow(len(result) + len(each))
             result += flatten(each, depth - 1)
         else:
             result.append(each)

@@ -9,6 +9,7 @@ from navarch.api.cel.costs import (
     UNBOUNDED,
     CallEstimate,
     Estimate,
+    allow,
     fixed,
     scaled,
 )
@@ -100,7 +101,14 @@ def join(parts: list[object], separator: str = "") -> str:
     for part in parts:
         if not isinstance(part, str):
             raise EvaluationError(f"join: invalid input: {part}")
+    allow(sum(map(len, map(str, parts))) + len(separator) * len(parts))
     return separator.join(map(str, parts))
+
+
+def replace(text: str, old: str, new: str, limit: int = -1) -> str:
+    count = text.count(old)
+    allow(len(text) + len(new) * (count if limit < 0 else min(count, limit)))
+    return text.replace(old, new, limit)
 
 
 def quote(text: str) -> str:
@@ -159,6 +167,13 @@ def _estimate_join(nodes: Sequence[CostNode]) -> CallEstimate:
     return CallEstimate(total.scaled(TRAVERSAL), total)
 
 
+def _estimate_quote(nodes: Sequence[CostNode]) -> CallEstimate:
+    size = nodes[0].size  # between nothing and everything escaped, and the two quotes
+    result = size.times(Estimate(1, 2)).plus(fixed(2))
+    return CallEstimate(size.scaled(TRAVERSAL), result)
+
+
+_QUOTE = (traversal(), _estimate_quote)
 _WALK = (traversal(), estimate_traversal(result_size=True))
 _FIND = (_index_cost, estimate_traversal())
 _REPLACE = (traversal(factor=2 * TRAVERSAL), _estimate_replace)
@@ -191,10 +206,8 @@ STRINGS = Library(
         ),
         member(
             "replace",
-            overload("string_replace_string_string", (_S, _S, _S), _S, str.replace, *_REPLACE),
-            overload(
-                "string_replace_string_string_int", (_S, _S, _S, INT), _S, str.replace, *_REPLACE
-            ),
+            overload("string_replace_string_string", (_S, _S, _S), _S, replace, *_REPLACE),
+            overload("string_replace_string_string_int", (_S, _S, _S, INT), _S, replace, *_REPLACE),
         ),
         member(
             "split",
@@ -212,7 +225,7 @@ STRINGS = Library(
             overload("list_join", (list_of(_S),), _S, join, *_JOIN),
             overload("list_join_string", (list_of(_S), _S), _S, join, *_JOIN),
         ),
-        function("strings.quote", overload("strings_quote", (_S,), _S, quote)),
+        function("strings.quote", overload("strings_quote", (_S,), _S, quote, *_QUOTE)),
         FORMAT,
     ),
 )
