@@ -17,6 +17,7 @@ from navarch.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from navarch.apiserver.admission.node_restriction import NodeRestriction
 from navarch.apiserver.admission.pod_resize import PodResizeValidator
 from navarch.apiserver.admission.pod_security import PodSecurity
+from navarch.apiserver.admission.policy.plugin import PolicyParts, ValidatingPolicies
 from navarch.apiserver.admission.priority import Priority
 from navarch.apiserver.admission.resource_quota import ResourceQuota
 from navarch.apiserver.admission.runtime_class import RuntimeClass
@@ -44,6 +45,7 @@ def build_admission(
 
     Whoever adds more puts them before the last two: the escalation check has to see the object as
     it will be stored, and the quota writes, so nothing may refuse after it."""
+    policies = PolicyParts(access, webhooks.catalog, authorization)
     return [
         NamespaceLifecycle(access),
         LimitRanger(access),
@@ -64,6 +66,7 @@ def build_admission(
         PodTopologyLabels(access),
         PodResizeValidator(access),
         MutatingWebhooks(webhooks),
+        ValidatingPolicies(policies),
         ValidatingWebhooks(webhooks),
         RbacEscalation(authorization),
         ResourceQuota(access),
