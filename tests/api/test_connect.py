@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import WSServerHandshakeError, web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,6 +22,11 @@ from tests.api.conftest import Api
 from tests.api.test_deletion import PODS, pod
 
 Object = dict[str, Any]
+LOG = "line 1\nline 2\n"
+
+
+def base64_of(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def server_tls(directory: Path) -> ssl.SSLContext:
@@ -66,7 +72,7 @@ class Backend:
         if request.path.startswith("/containerLogs"):
             if request.path.endswith("/bad"):
                 return web.Response(status=400, text='container "bad" is waiting to start')
-            return web.Response(text="line 1\nline 2\n")
+            return web.Response(text=LOG)
         if "upgrade" in request.headers.get("Connection", "").lower():
             if self.refuses_upgrade:
                 return web.Response(status=400, text="no")
@@ -159,6 +165,30 @@ async def test_the_kubelets_complaint_reaches_the_client(api: Api, kubelet: Back
     await place_pod(api, "q", containers=[{"name": "bad", "image": "i"}])
     answer = await api.get(f"{PODS}/q/log")
     assert (answer.status, answer.json["message"]) == (400, 'container "bad" is waiting to start')
+
+
+@pytest.mark.conformance(
+    "Pods should support retrieving logs from the container over websockets [NodeConformance]"
+)
+@pytest.mark.parametrize(
+    ("protocol", "expected"),
+    [("binary.k8s.io", [b"", LOG.encode()]), ("base64.binary.k8s.io", ["", base64_of(LOG)])],
+)
+async def test_logs_as_messages(
+    api: Api, kubelet: Backend, protocol: str, expected: list[object]
+) -> None:
+    url = f"{api.server.url}{PODS}/p/log?container=c"
+    async with api.session.ws_connect(url, protocols=(protocol,)) as socket:
+        assert socket.protocol == protocol
+        assert [message.data async for message in socket] == expected
+        assert socket.close_code == 1000
+
+
+async def test_logs_in_an_unknown_protocol(api: Api, kubelet: Backend) -> None:
+    url = f"{api.server.url}{PODS}/p/log?container=c"
+    with pytest.raises(WSServerHandshakeError) as refused:
+        await api.session.ws_connect(url, protocols=("other.example",))
+    assert refused.value.status == 400
 
 
 async def test_logs_of_a_pod_without_a_node(api: Api) -> None:

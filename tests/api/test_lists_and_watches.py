@@ -145,6 +145,30 @@ async def test_a_watch_ends_when_its_time_is_over(api: Api) -> None:
     assert (answer.status, answer.body) == (200, b"")
 
 
+async def test_a_watch_over_a_websocket(api: Api) -> None:
+    await make(api, "a", "b")
+    watchers = api.server.core.catalog.get("", "v1", "configmaps").cache.watchers
+    async with asyncio.timeout(5):
+        async with api.session.ws_connect(f"{api.server.url}{PATH}?watch=1") as socket:
+            await make(api, "c")
+            seen = [await socket.receive_json() for _ in range(3)]
+            await socket.send_str("ignored")
+            (await api.delete(f"{PATH}/a")).ok()
+            seen.append(await socket.receive_json())
+            assert len(watchers()) == 1
+        while True:
+            if not watchers():
+                break
+            await asyncio.sleep(0.01)
+        async with api.session.ws_connect(
+            f"{api.server.url}{PATH}?watch=1&timeoutSeconds=1&resourceVersion=0"
+        ) as socket:
+            assert len([message async for message in socket]) == 2
+            assert socket.close_code == 1000
+    names = [(each["type"], each["object"]["metadata"]["name"]) for each in seen]
+    assert names == [("ADDED", "a"), ("ADDED", "b"), ("ADDED", "c"), ("DELETED", "a")]
+
+
 async def test_concurrent_watches_see_one_order(api: Api) -> None:
     async with api.watch(PATH + "?watch=1") as one, api.watch(PATH + "?watch=1") as other:
         await asyncio.gather(*(api.post(PATH, config_map(f"m{number}")) for number in range(20)))

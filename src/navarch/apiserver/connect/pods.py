@@ -23,6 +23,7 @@ from navarch.apiserver.connect.nodes import Backend, Kubelets
 from navarch.apiserver.core import Core
 from navarch.apiserver.http.app import App
 from navarch.apiserver.http.call import Call
+from navarch.apiserver.http.messages import BASE64, BINARY, MessageResponse, wants_messages
 from navarch.apiserver.http.options import integer
 from navarch.apiserver.http.respond import base_headers
 from navarch.apiserver.podrefs import containers
@@ -157,11 +158,17 @@ class PodStreams:
     ) -> web.StreamResponse:
         import aiohttp
 
-        headers = base_headers(call)
-        headers["Content-Type"] = "text/plain"
-        response = web.StreamResponse(headers=headers)
+        response: web.StreamResponse
+        if wants_messages(call):
+            response = MessageResponse(call, (BINARY, BASE64))
+        else:
+            headers = base_headers(call)
+            headers["Content-Type"] = "text/plain"
+            response = web.StreamResponse(headers=headers)
         writer = await response.prepare(call.request)
-        if call.flag("follow") and writer is not None and hasattr(writer, "send_headers"):
+        if isinstance(response, MessageResponse):
+            await response.write(b"")  # upstream's greeting
+        elif call.flag("follow") and writer is not None and hasattr(writer, "send_headers"):
             writer.send_headers()
         connection = core.connection_of(call.request)
         connection.on_lost.add(answer.close)

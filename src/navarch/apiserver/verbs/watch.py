@@ -11,6 +11,7 @@ from aiohttp.web import StreamResponse
 from navarch.api.errors import ApiError, gone
 from navarch.apiserver.core import Core
 from navarch.apiserver.http.call import Call
+from navarch.apiserver.http.messages import MessageResponse, lines, wants_messages
 from navarch.apiserver.http.negotiation import JSON, not_acceptable
 from navarch.apiserver.http.options import list_options
 from navarch.apiserver.http.respond import base_headers, encode_json
@@ -96,6 +97,12 @@ def _watcher(
 
 async def _start(call: Call) -> StreamResponse:
     """Send the headers at once: clients wait for them before they trust the watch."""
+    if wants_messages(call):
+        messages = MessageResponse(call, (), lines)
+        if call.trail is not None:
+            call.trail.started(101)
+        await messages.prepare(call.request)
+        return messages
     headers = base_headers(call)
     headers["Content-Type"] = JSON
     response = StreamResponse(headers=headers)
