@@ -167,6 +167,7 @@ async def _respond_list(call: Call, resource: Resource, head: bytes, page: Page)
     await response.write(head)
     for piece in pieces:
         await response.write(piece)
+        await asyncio.sleep(0)
     await response.write(b"]}")
     await response.write_eof()
     return response
