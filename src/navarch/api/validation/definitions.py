@@ -13,7 +13,7 @@ from navarch.api.errors import (
     required,
     too_many,
 )
-from navarch.api.validation.admission import check_client, check_review_versions
+from navarch.api.validation.clients import check_client, check_review_versions
 from navarch.api.validation.common import (
     Errors,
     Object,

@@ -1,0 +1,77 @@
+"""How the API server reaches webhooks: `clientConfig`, and the versions of reviews they speak."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from navarch.api import names
+from navarch.api.errors import invalid, required
+from navarch.api.validation.common import Errors, Object, check, check_port, dns1123_subdomain
+
+REVIEW_VERSIONS = ("v1", "v1beta1")
+
+
+def check_review_versions(errors: Errors, path: str, versions: list[str]) -> None:
+    if not versions:
+        errors.append(required(path, f"must specify one of {', '.join(REVIEW_VERSIONS)}"))
+        return
+    for index, version in enumerate(versions):
+        if version in versions[:index]:
+            errors.append(invalid(f"{path}[{index}]", version, "duplicate version"))
+        check(errors, f"{path}[{index}]", version, names.dns1035_label(version))
+    if not any(version in REVIEW_VERSIONS for version in versions):
+        detail = f"must include at least one of {', '.join(REVIEW_VERSIONS)}"
+        errors.append(invalid(path, versions, detail))
+
+
+def check_client(errors: Errors, path: str, client: Object) -> None:
+    url, service = client.get("url"), client.get("service")
+    if (url is None) == (service is None):
+        errors.append(required(path, "exactly one of url or service is required"))
+    elif url is not None:
+        _check_url(errors, f"{path}.url", url)
+    else:
+        assert service is not None
+        for field in ("name", "namespace"):
+            if not service.get(field):
+                errors.append(required(f"{path}.service.{field}", f"service {field} is required"))
+        check_port(errors, f"{path}.service.port", service.get("port", 443))
+        target = service.get("path")
+        if target is not None:
+            _check_path(errors, f"{path}.service.path", target)
+
+
+def _check_url(errors: Errors, path: str, url: str) -> None:
+    form = "; desired format: https://host[/path]"
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError as error:
+        errors.append(required(path, f"url must be a valid URL: {error}{form}"))
+        return
+    if parts.scheme != "https":
+        detail = f"'https' is the only allowed URL scheme{form}"
+        errors.append(invalid(path, parts.scheme, detail))
+    if not host:
+        errors.append(invalid(path, "", f"host must be specified{form}"))
+    if parts.username is not None:
+        errors.append(invalid(path, parts.username, "user information is not permitted in the URL"))
+    if parts.fragment:
+        errors.append(invalid(path, parts.fragment, "fragments are not permitted in the URL"))
+    if parts.query:
+        detail = "query parameters are not permitted in the URL"
+        errors.append(invalid(path, parts.query, detail))
+
+
+def _check_path(errors: Errors, path: str, target: str) -> None:
+    if target in ("", "/"):
+        return
+    if not target.startswith("/"):
+        errors.append(invalid(path, target, "must start with a '/'"))
+        return
+    for index, step in enumerate(target.removeprefix("/").removesuffix("/").split("/")):
+        if not step:
+            errors.append(invalid(path, target, f"segment[{index}] may not be empty"))
+        else:
+            problems = dns1123_subdomain(step)
+            check(errors, path, target, (f"segment[{index}]: {text}" for text in problems))
