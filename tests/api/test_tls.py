@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
+import warnings
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from cryptography import x509
 
 from navarch.apiserver import server as server_module
 from navarch.apiserver.options import ServerOptions
@@ -169,9 +172,111 @@ async def test_old_tls_is_not_spoken(server: Server, paths: Paths) -> None:
     tls.minimum_version = ssl.TLSVersion.TLSv1_2
     tls.maximum_version = ssl.TLSVersion.TLSv1_2
     assert await get(server, tls) == 200
-    context = server_module.tls_context(server.options)
-    assert context is not None
-    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+    assert await get(server, only(tls, ssl.TLSVersion.TLSv1_3)) == 200
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old = client_tls(paths, paths)
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        only(old, ssl.TLSVersion.TLSv1_1)
+    with pytest.raises((aiohttp.ClientError, ssl.SSLError)):
+        await get(server, old)
+
+
+def only(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    context.maximum_version = version
+    context.minimum_version = version
+    return context
+
+
+@pytest.mark.parametrize(
+    ("cipher", "is_spoken"),
+    [
+        ("ECDHE-ECDSA-AES128-GCM-SHA256", True),
+        ("ECDHE-ECDSA-CHACHA20-POLY1305", True),
+        ("ECDHE-ECDSA-AES128-SHA256", False),
+        ("ECDHE-ECDSA-AES256-SHA", False),
+    ],
+)
+async def test_only_authenticated_encryption(
+    server: Server, paths: Paths, cipher: str, is_spoken: bool
+) -> None:
+    tls = only(client_tls(paths, paths), ssl.TLSVersion.TLSv1_2)
+    tls.set_ciphers(cipher)
+    if is_spoken:
+        assert await get(server, tls) == 200
+        return
+    with pytest.raises((aiohttp.ClientError, ssl.SSLError)):
+        await get(server, tls)
+
+
+async def test_versions_and_ciphers_are_options(paths: Paths) -> None:
+    newest = replace(options_of(paths), tls_min_version="VersionTLS13")
+    server = Server(newest, open_memory_store())
+    await server.start()
+    try:
+        assert await get(server, client_tls(paths, paths)) == 200
+        with pytest.raises((aiohttp.ClientError, ssl.SSLError)):
+            await get(server, only(client_tls(paths, paths), ssl.TLSVersion.TLSv1_2))
+    finally:
+        await server.stop()
+    for wrong in (
+        {"tls_min_version": "VersionTLS10"},
+        {"tls_cipher_suites": ("TLS_RSA_WITH_RC4_128_SHA",)},
+        {"tls_sni_cert_key": ("only-one",)},
+    ):
+        with pytest.raises(ValueError, match="--tls-"):
+            Server(replace(options_of(paths), **wrong), open_memory_store())
+
+
+def serial_of(server: Server, name: str) -> int:
+    """Of the certificate that a client gets who asks for a name."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=name) as connection,
+    ):
+        der = connection.getpeercert(binary_form=True)
+    assert der is not None
+    return x509.load_der_x509_certificate(der).serial_number
+
+
+async def test_certificates_by_name_and_their_renewal(paths: Paths, tmp_path: Path) -> None:
+    """The names that a client asks for choose the certificate; new files count at once."""
+    other = certificates(tmp_path / "other")
+    pair = f"{other.pki / 'apiserver.crt'},{other.pki / 'apiserver.key'}"
+    options = replace(options_of(paths), tls_sni_cert_key=(f"{pair}:api.example,*.wild.example",))
+    server = Server(options, open_memory_store())
+    await server.start()
+    try:
+        names = ("localhost", "api.example", "a.wild.example", "a.b.wild.example")
+        own, special, wild, deep = [await asyncio.to_thread(serial_of, server, n) for n in names]
+        assert special == wild != own == deep
+        pki.ensure(Profile("tls", nodes=0), paths, datetime.now(UTC) + timedelta(days=340))
+        server._renew()
+        assert await asyncio.to_thread(serial_of, server, "localhost") not in (own, special)
+    finally:
+        await server.stop()
+
+
+async def test_authorities_change_while_the_server_runs(paths: Paths, tmp_path: Path) -> None:
+    """One that is added is believed from the next connection on, one that is removed no longer."""
+    stranger = certificates(tmp_path / "stranger")
+    bundle = tmp_path / "clients.crt"
+    bundle.write_bytes((paths.pki / "ca.crt").read_bytes())
+    server = Server(replace(options_of(paths), client_ca=bundle), open_memory_store())
+    await server.start()
+    try:
+        assert await get(server, client_tls(paths, paths)) == 200
+        bundle.write_bytes((stranger.pki / "ca.crt").read_bytes())
+        server._renew()
+        assert await get(server, client_tls(paths, stranger)) == 200
+        with pytest.raises((aiohttp.ClientError, ssl.SSLError, ConnectionError)):
+            await get(server, client_tls(paths, paths))
+    finally:
+        await server.stop()
 
 
 @pytest.mark.parametrize(

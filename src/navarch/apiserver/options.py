@@ -23,6 +23,12 @@ class ServerOptions:
     loopback one."""
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    tls_sni_cert_key: tuple[str, ...] = ()
+    """More certificates, for clients that ask for a name: `cert,key` or `cert,key:name,*.name`."""
+    tls_min_version: str = "VersionTLS12"
+    """Or VersionTLS13."""
+    tls_cipher_suites: tuple[str, ...] = ()
+    """Of TLS 1.2, by IANA's names; by default all that authenticate what they encrypt."""
     client_ca: Path | None = None
     service_account_keys: tuple[Path, ...] = ()
     """Public (or private) keys that service-account tokens are verified with."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -45,6 +44,7 @@ from navarch.apiserver.subresources.eviction import add_eviction
 from navarch.apiserver.subresources.plain import add_plain
 from navarch.apiserver.subresources.reviews import add_reviews
 from navarch.apiserver.subresources.scale import add_scale
+from navarch.apiserver.tls import ServingTls
 from navarch.apiserver.upkeep import (
     BOOKMARK_SECONDS,
     COMPACT_SECONDS,
@@ -90,7 +90,7 @@ class Server:
         self.health = Health(self.core)
         self._forwarder = Forwarder()
         self._kubelets = Kubelets(options, self.core.lookup)
-        self._tls = tls_context(options)
+        self._tls = ServingTls(options) if options.tls_cert is not None else None
         self._add_handlers()
         self._front: FrontServer | None = None
         self._listeners: list[asyncio.Server] = []
@@ -166,10 +166,11 @@ class Server:
     async def _listen(self) -> None:
         """Bind the sockets: the port must be known to those who are told where we are."""
         self._front = FrontServer(self.app)
+        tls = self._tls.context if self._tls is not None else None
         loop = asyncio.get_running_loop()
         for address in self.options.bind_addresses:
             listener = await loop.create_server(
-                self._front, address, self.port, ssl=self._tls, backlog=1024, start_serving=False
+                self._front, address, self.port, ssl=tls, backlog=1024, start_serving=False
             )
             self._listeners.append(listener)
             if not self.port:
@@ -244,19 +245,21 @@ class Server:
     def _renewal(self) -> FileWatch:
         options = self.options
         files = (
-            options.tls_cert,
-            options.tls_key,
             options.kubelet_client_cert,
             options.kubelet_client_key,
             options.proxy_client_cert_file,
             options.proxy_client_key_file,
         )
-        return FileWatch([path for path in files if path is not None], self._renew)
+        served = self._tls.files() if self._tls is not None else []
+        return FileWatch([*served, *(path for path in files if path is not None)], self._renew)
 
     def _renew(self) -> None:
         """Renewed certificates: ours for clients, for kubelets and for extension servers."""
-        if self._tls is not None and self.options.tls_cert is not None:
-            self._tls.load_cert_chain(self.options.tls_cert, self.options.tls_key)
+        if self._tls is not None:
+            self._tls.reload()
+        authentication = self.core.secured.authentication
+        if authentication is not None:
+            authentication.reload_authorities()
         self._kubelets.forget_tls()
         self._aggregator.extensions.forget_tls()
 
@@ -295,21 +298,6 @@ class Server:
             await self.core.auditor.backend.close()
         await self.core.hub.stop()
         await self.store.close()
-
-
-def tls_context(options: ServerOptions) -> ssl.SSLContext | None:
-    """TLS 1.2 or later; client certificates are optional and verified when given."""
-    if options.tls_cert is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(options.tls_cert, options.tls_key)
-    context.set_alpn_protocols(["http/1.1"])
-    for authority in (options.client_ca, options.requestheader_client_ca_file):
-        if authority is not None:
-            context.verify_mode = ssl.CERT_OPTIONAL
-            context.load_verify_locations(authority)
-    return context
 
 
 async def run(options: ServerOptions) -> None:

@@ -70,6 +70,13 @@ class Authentication:
             raise failure
         return None
 
+    def reload_authorities(self) -> None:
+        """Read the files of authorities anew. Raises OSError or ValueError."""
+        if self.front_proxies is not None:
+            self.front_proxies.authorities.reload()
+        if self.certificates.authorities is not None:
+            self.certificates.authorities.reload()
+
     def _peer_users(self) -> Iterator[PeerUser]:
         if self.front_proxies is not None:
             yield self.front_proxies.user
@@ -134,7 +141,6 @@ def _front_proxies(options: ServerOptions) -> tuple[FrontProxies | None, Authori
     """The front proxies and, where there are any, the authority that users have beside theirs."""
     if options.requestheader_client_ca_file is None:
         return None, None
-    users = options.client_ca.read_bytes() if options.client_ca is not None else b""
     headers = RequestHeaders(
         options.requestheader_username_headers,
         options.requestheader_uid_headers,
@@ -142,8 +148,8 @@ def _front_proxies(options: ServerOptions) -> tuple[FrontProxies | None, Authori
         options.requestheader_extra_headers_prefix,
     )
     proxies = FrontProxies(
-        Authorities(options.requestheader_client_ca_file.read_bytes()),
+        Authorities(options.requestheader_client_ca_file),
         frozenset(options.requestheader_allowed_names),
         headers,
     )
-    return proxies, Authorities(users)
+    return proxies, Authorities(options.client_ca)

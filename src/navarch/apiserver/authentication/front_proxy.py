@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import unquote
 
 from cryptography import x509
@@ -24,7 +25,13 @@ from navarch.apiserver.contracts import PeerCertificate, UserInfo
 class Authorities:
     """The certificates of one bundle of authorities."""
 
-    def __init__(self, pem: bytes) -> None:
+    def __init__(self, path: Path | None) -> None:
+        """None: no authority at all. Raises OSError or ValueError."""
+        self._path = path
+        self.reload()
+
+    def reload(self) -> None:
+        pem = self._path.read_bytes() if self._path is not None else b""
         self._certificates = x509.load_pem_x509_certificates(pem) if pem else []
         self._roots = {each.public_bytes(Encoding.DER) for each in self._certificates}
 

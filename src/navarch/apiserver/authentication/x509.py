@@ -28,13 +28,13 @@ class CertificateUsers:
 
     def __init__(self, now: Callable[[], float], authorities: Authorities | None = None) -> None:
         self._now = now
-        self._authorities = authorities
+        self.authorities = authorities
         self._known: dict[bytes, tuple[UserInfo | None, float, float]] = {}
 
     def user(self, peer: PeerCertificate) -> UserInfo | None:
         """The user, None if none is named. Raises ApiError 401 when the certificate has expired or
         is not a user's."""
-        if self._authorities is not None and not self._authorities.vouch_for(peer):
+        if self.authorities is not None and not self.authorities.vouch_for(peer):
             raise unauthorized()
         certificate = peer.der
         known = self._known.get(certificate)
