@@ -7,7 +7,7 @@ responses. After a syntax error only the simplest repair is tried (leaving out o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from navarch.api.cel.ast import Call, Entry, Expr, Ident, ListExpr, Literal, MapExpr, Select
 from navarch.api.cel.errors import CompileError, Issue
@@ -26,30 +26,30 @@ _BINARY = {"*": 5, "/": 5, "%": 5, "+": 4, "-": 4}
 _BINARY |= dict.fromkeys(("==", "!=", "<", "<=", ">", ">=", "in"), 3)
 _BINARY |= {"&&": 2, "||": 1}
 _OPERATORS = {op: "@in" if op == "in" else f"_{op}_" for op in _BINARY}
-_LITERALS = "'-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES"
-_EXPRESSION = "{'[', '{', '(', '.', " + _LITERALS + ", IDENTIFIER}"
-_ENTRY = (
-    "{'[', '{', '}', '(', '.', ',', " + _LITERALS.replace("'!', ", "'!', '?', ") + ", IDENTIFIER}"
-)
-_FIELD = "{'}', ',', '?', IDENTIFIER, ESC_IDENTIFIER}"
-_STARTS = frozenset(
-    [
-        "[",
-        "{",
-        "(",
-        ".",
-        "-",
-        "!",
-        "true",
-        "false",
-        "null",
-        "float",
-        "int",
-        "uint",
-        "string",
-        "name",
-    ]
-)
+_STARTS = frozenset(("[", "{", "(", ".", "-", "!", "true", "false", "null", "name"))
+_STARTS |= {"float", "int", "uint", "string"}
+_CONTINUES = frozenset((*_BINARY, ".", "[", "?"))
+"""What may come behind a complete operand."""
+
+
+class _Expected(NamedTuple):
+    """What may come next, and how upstream's parser lists it."""
+
+    kinds: frozenset[str]
+    text: str
+
+
+def _expected(*extra: str) -> _Expected:
+    kinds = _STARTS | set(extra)
+    symbols = [f"'{symbol}'" for symbol in "[]{}().,-!?" if symbol in kinds]
+    words = "'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER"
+    return _Expected(kinds, f"{{{', '.join(symbols)}, {words}}}")
+
+
+_OPERAND, _ARGUMENT, _INDEX = _expected(), _expected(")"), _expected("?")
+_ELEMENT, _ENTRY = _expected("]", ",", "?"), _expected("}", ",", "?")
+_FIELD = _Expected(frozenset("},?") | {"name"}, "{'}', ',', '?', IDENTIFIER, ESC_IDENTIFIER}")
+_NAME = _Expected(frozenset(("name",)), "{IDENTIFIER, ESC_IDENTIFIER}")
 
 
 class Issues:
@@ -95,7 +95,7 @@ class Parser:
         self._text = text
         self._macros = macros
         self._optionals = optionals
-        self._nesting = 0
+        self._awaited: list[frozenset[str]] = []
         self._tokens: list[Token] = []
         self._next = 0
 
@@ -111,7 +111,7 @@ class Parser:
         self._tokens = tokenize(self._text, self.issues.report)
         root: Expr | None = None
         try:
-            root = self._expression()
+            root = self._expression("end")
             if (token := self._tokens[self._next]).kind != "end":
                 lonely = self._tokens[self._next + 1].kind == "end"
                 how = "extraneous" if lonely else "mismatched"
@@ -122,9 +122,20 @@ class Parser:
         assert root is not None
         return root
 
-    def _syntax(self, token: Token, message: str) -> NoReturn:
+    def _report(self, token: Token, message: str) -> None:
         self.issues.report(token.position, f"Syntax error: {message}")
+
+    def _syntax(self, token: Token, message: str) -> NoReturn:
+        self._report(token, message)
         raise _SyntaxStop
+
+    def _no_alternative(self, first: Token) -> NoReturn:
+        """The next token cannot come behind `first`."""
+        token = self._tokens[self._next]
+        end = token.position + (len(token.text) if token.kind != "end" else 0)
+        seen = self._text[first.position : end].rstrip() if token.kind == "end" else ""
+        seen = seen or self._text[first.position : end]
+        self._syntax(token, f"no viable alternative at input '{seen}'")
 
     def _accept(self, kind: str) -> Token | None:
         token = self._tokens[self._next]
@@ -133,15 +144,42 @@ class Parser:
         self._next += 1
         return token
 
-    def _expect(self, kind: str, expected: str = "") -> Token:
+    def _begin(self, expected: _Expected) -> None:
+        """Make sure that something expected comes next, leaving out one token if that helps."""
+        token = self._tokens[self._next]
+        if token.kind in expected.kinds:
+            return
+        if token.kind == "end" or self._tokens[self._next + 1].kind not in expected.kinds:
+            self._syntax(token, f"mismatched input '{token.text}' expecting {expected.text}")
+        self._report(token, f"extraneous input '{token.text}' expecting {expected.text}")
+        self._next += 1
+
+    def _expect(self, kind: str) -> Token:
+        """Take this token; if it is not there, leave out one or act as if it were."""
         token = self._tokens[self._next]
         if token.kind == kind:
             self._next += 1
             return token
-        if kind in ")]" and token.kind == "end" and not expected:
-            self._syntax(token, f"missing '{kind}' at '<EOF>'")
-        expected = expected or f"'{kind}'"
-        self._syntax(token, f"mismatched input '{token.text}' expecting {expected}")
+        if token.kind != "end" and self._tokens[self._next + 1].kind == kind:
+            self._report(token, f"extraneous input '{token.text}' expecting '{kind}'")
+            self._next += 2
+            return self._tokens[self._next - 1]
+        follows = _STARTS if kind == ":" else _CONTINUES | self._awaited[-1]
+        if token.kind not in follows:
+            self._syntax(token, f"mismatched input '{token.text}' expecting '{kind}'")
+        self._report(token, f"missing '{kind}' at '{token.text}'")
+        return token
+
+    def _more(self, close: str, starts: frozenset[str]) -> bool:
+        """Behind an element: whether another one follows its comma."""
+        token = self._tokens[self._next]
+        if token.kind not in (close, ","):
+            expected = f"expecting {{'{close}', ','}}"
+            if token.kind == "end" or self._tokens[self._next + 1].kind not in (close, ","):
+                self._syntax(token, f"mismatched input '{token.text}' {expected}")
+            self._report(token, f"extraneous input '{token.text}' {expected}")
+            self._next += 1
+        return bool(self._accept(",")) and self._tokens[self._next].kind in starts
 
     def _limited(self, expr: Expr) -> Expr:
         if expr.depth > MAX_DEPTH:
@@ -152,22 +190,27 @@ class Parser:
         self.issues.report(-1, f"expression recursion limit exceeded: {MAX_DEPTH}")
         raise _SyntaxStop
 
-    def _expression(self) -> Expr:
-        """expr: conditionalOr ['?' conditionalOr ':' expr]; the else-branches form a loop."""
-        self._nesting += 1
-        if self._nesting > MAX_DEPTH:
+    def _expression(self, *awaited: str) -> Expr:
+        """expr: conditionalOr ['?' conditionalOr ':' expr]; the else-branches form a loop.
+
+        `awaited` are the tokens that may end it.
+        """
+        self._awaited.append(frozenset(awaited))
+        if len(self._awaited) > MAX_DEPTH:
             self._too_deep()
         pending: list[tuple[Token, Expr, Expr]] = []
         value = self._binary(1)
         while (question := self._accept("?")) is not None:
+            self._awaited.append(frozenset(":"))
             then = self._binary(1)
             self._expect(":")
+            self._awaited.pop()
             pending.append((question, value, then))
             value = self._binary(1)
         for question, condition, then in reversed(pending):
             call = self._call(question.position, "_?_:_", None, [condition, then, value])
             value = self._limited(call)
-        self._nesting -= 1
+        self._awaited.pop()
         return value
 
     def _binary(self, minimum: int) -> Expr:
@@ -186,6 +229,7 @@ class Parser:
         return left
 
     def _unary(self) -> Expr:
+        self._begin(_OPERAND)
         first = self._tokens[self._next]
         if first.kind != "!" and first.kind != "-":
             return self._member()
@@ -194,6 +238,10 @@ class Parser:
         count = 0
         while self._accept(first.kind):
             count += 1
+        if first.kind == "!":
+            self._begin(_OPERAND)
+        elif self._tokens[self._next].kind not in _STARTS - {"-", "!"}:
+            self._no_alternative(self._tokens[self._next - 1])
         operand = self._member(signed=first.kind == "!")
         if count % 2 == 0:
             return operand
@@ -208,8 +256,9 @@ class Parser:
                 value = self._selection(token, value)
             elif token.kind == "[":
                 self._next += 1
+                self._begin(_INDEX)
                 optional = self._optional_mark()
-                index = self._expression()
+                index = self._expression("]")
                 self._expect("]")
                 function = "_[?_]" if optional else "_[_]"
                 value = Call(token.position, function, [value, index])
@@ -222,11 +271,13 @@ class Parser:
         token = self._tokens[self._next]
         if token.kind == "backtick":
             self.issues.report(token.position, "unsupported syntax: '`'")
+        elif optional:
+            self._begin(_NAME)
+            token = self._tokens[self._next]
         elif token.kind != "name":
             if token.kind in ("true", "false", "null"):
                 self._syntax(token, f"mismatched input '{token.text}' expecting IDENTIFIER")
-            text = token.text if token.kind != "end" else ""
-            self._syntax(token, f"no viable alternative at input '.{text}'")
+            self._no_alternative(dot)
         self._next += 1
         if optional:
             field = Literal(token.position, token.text)
@@ -242,31 +293,24 @@ class Parser:
         return token is not None
 
     def _arguments(self) -> list[Expr]:
+        self._begin(_ARGUMENT)
         if self._accept(")"):
             return []
-        arguments = [self._expression()]
+        arguments = [self._expression(")", ",")]
         while self._accept(","):
-            arguments.append(self._expression())
+            arguments.append(self._expression(")", ","))
         self._expect(")")
         return arguments
 
     def _primary(self, signed: bool) -> Expr:
         token = self._tokens[self._next]
         kind = token.kind
-        following = self._tokens[min(self._next + 1, len(self._tokens) - 1)].kind
-        negative = kind == "-" and signed and following in ("int", "float")
-        if negative or (kind in _STARTS and kind not in ("!", "-")):
-            self._next += 1
-        elif following in _STARTS and kind != "end":
-            message = f"extraneous input '{token.text}' expecting {_EXPRESSION}"
-            self.issues.report(token.position, f"Syntax error: {message}")
-            self._next += 1
-            return self._primary(signed)
-        else:
-            self._syntax(token, f"mismatched input '{token.text}' expecting {_EXPRESSION}")
+        self._next += 1
+        if kind == "-" and not (signed and self._tokens[self._next].kind in ("int", "float")):
+            self._no_alternative(token)
         match kind:
             case "(":
-                value = self._expression()
+                value = self._expression(")")
                 self._expect(")")
                 return value
             case "[":
@@ -315,9 +359,9 @@ class Parser:
         prefix = ""
         if token.kind == ".":
             prefix = "."
-            token = self._tokens[self._next]
+            dot, token = token, self._tokens[self._next]
             if token.kind != "name":
-                self._syntax(token, f"no viable alternative at input '.{token.text}'")
+                self._no_alternative(dot)
             self._next += 1
         if (brace := self._struct_brace()) is not None:
             return self._struct(prefix + token.text, brace)
@@ -338,51 +382,50 @@ class Parser:
         name += "".join(token.text for token in self._tokens[self._next : brace])
         self._next = brace + 1
         entries: list[Entry] = []
-        while self._tokens[self._next].kind not in ("}", ","):
+        self._begin(_FIELD)
+        more = self._tokens[self._next].kind not in ("}", ",")
+        while more:
             optional = self._optional_mark()
-            field = self._expect("name", "{IDENTIFIER, ESC_IDENTIFIER}" if optional else _FIELD)
+            self._begin(_NAME)
+            field = self._expect("name")
             colon = self._expect(":")
-            entries.append(Entry(colon.position, None, field.text, self._expression(), optional))
-            if not self._accept(","):
-                break
-        else:
-            if not entries:
-                self._accept(",")
-        self._expect("}", "{'}', ','}")
+            value = self._expression("}", ",")
+            entries.append(Entry(colon.position, None, field.text, value, optional))
+            more = self._more("}", frozenset(("name", "?")))
+        if not entries:
+            self._accept(",")
+        self._expect("}")
         return self._limited(MapExpr(self._tokens[brace].position, entries, name))
 
     def _list(self, bracket: Token) -> Expr:
         elements: list[Expr] = []
         optional: set[int] = set()
-        while self._tokens[self._next].kind not in ("]", ","):
+        self._begin(_ELEMENT)
+        more = self._tokens[self._next].kind not in ("]", ",")
+        while more:
             if self._optional_mark():
                 optional.add(len(elements))
-            elements.append(self._expression())
-            if not self._accept(","):
-                break
-        else:
-            if not elements:
-                self._accept(",")
-        self._expect("]", "{']', ','}")
+            elements.append(self._expression("]", ","))
+            more = self._more("]", _STARTS | {"?"})
+        if not elements:
+            self._accept(",")
+        self._expect("]")
         return self._limited(ListExpr(bracket.position, elements, frozenset(optional)))
 
     def _map(self, bracket: Token) -> Expr:
         entries: list[Entry] = []
-        while (token := self._tokens[self._next]).kind not in ("}", ","):
+        self._begin(_ENTRY)
+        more = self._tokens[self._next].kind not in ("}", ",")
+        while more:
             optional = self._optional_mark()
-            if token.kind not in _STARTS and not optional and not entries:
-                lonely = self._tokens[self._next + 1 : self._next + 2]
-                how = "extraneous" if lonely and lonely[0].kind in _STARTS else "mismatched"
-                self._syntax(token, f"{how} input '{token.text}' expecting {_ENTRY}")
-            key = self._expression()
+            key = self._expression(":")
             colon = self._expect(":")
-            entries.append(Entry(colon.position, key, "", self._expression(), optional))
-            if not self._accept(","):
-                break
-        else:
-            if not entries:
-                self._accept(",")
-        self._expect("}", "{'}', ','}")
+            value = self._expression("}", ",")
+            entries.append(Entry(colon.position, key, "", value, optional))
+            more = self._more("}", _STARTS | {"?"})
+        if not entries:
+            self._accept(",")
+        self._expect("}")
         return self._limited(MapExpr(bracket.position, entries))
 
     def _call(self, position: int, function: str, target: Expr | None, args: list[Expr]) -> Expr:
