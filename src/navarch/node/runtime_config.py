@@ -88,7 +88,6 @@ class SandboxPlace:
 
     log_root: Path
     cgroup_parent: str
-    node_hostname: str
 
 
 def sandbox_config(
@@ -117,7 +116,8 @@ def sandbox_config(
         metadata=pb.PodSandboxMetadata(
             name=meta.name, uid=meta.uid, namespace=meta.namespace, attempt=attempt
         ),
-        hostname=place.node_hostname if spec.hostNetwork else pod_hostname(pod),
+        # Without a network of its own a pod has the node's UTS namespace, which keeps its name.
+        hostname="" if spec.hostNetwork else pod_hostname(pod),
         log_directory=str(log_directory(place.log_root, meta.namespace, meta.name, meta.uid)),
         dns_config=pb.DNSConfig(servers=dns.servers, searches=dns.searches, options=dns.options),
         labels={**meta.labels, **_identity(pod)},

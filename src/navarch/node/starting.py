@@ -119,14 +119,10 @@ class Starter:
         options = self._options
         node_dns = DnsSettings.parse(_read(options.resolv_conf))
         dns = pod_dns(pod, node_dns, options.cluster_dns, options.cluster_domain)
-        place = SandboxPlace(
-            options.pod_logs_directory,
-            self._services.cgroups.pod_path(pod),
-            options.node_name,
-        )
+        place = SandboxPlace(options.pod_logs_directory, self._services.cgroups.pod_path(pod))
         config = sandbox_config(pod, attempt, dns, place)
         domain = pod_domain(pod, options.cluster_domain)
-        if pod.spec.setHostnameAsFQDN and domain:
+        if pod.spec.setHostnameAsFQDN and domain and config.hostname:
             full = f"{config.hostname}.{domain}"
             if len(full) > 64:
                 raise ConfigProblem(

@@ -233,7 +233,7 @@ class _ContainerStatuses:
             for name in ("restartCount", "image", "imageID", "containerID", "lastState"):
                 setattr(status, name, getattr(before, name))
             return status
-        status.state.waiting = ContainerStateWaiting(reason=self._default_reason(spec))
+        status.state.waiting = ContainerStateWaiting(reason=self._default_reason())
         if before is None:
             return status
         status.restartCount = before.restartCount
@@ -260,9 +260,9 @@ class _ContainerStatuses:
                 status.lastState = ContainerState(terminated=lost)
         return status
 
-    def _default_reason(self, spec: ContainerSpec) -> str:
-        waits_for_init = bool(self._pod.spec.initContainers) and spec.kind is ContainerKind.APP
-        return "PodInitializing" if waits_for_init else "ContainerCreating"
+    def _default_reason(self) -> str:
+        """Upstream says so of the init containers themselves, too."""
+        return "PodInitializing" if self._pod.spec.initContainers else "ContainerCreating"
 
     def _apply_wait(self, spec: ContainerSpec, status: ContainerStatus) -> None:
         """A container that cannot be started (again) yet is shown waiting, with the reason."""

@@ -173,8 +173,9 @@ def test_init_messages_name_what_is_missing() -> None:
         "False", "ContainersNotInitialized",
         "containers with incomplete status: [init1 init2]",
     )  # fmt: skip
-    waiting = status.containerStatuses[0].state.waiting
-    assert waiting is not None and waiting.reason == "PodInitializing"
+    for waits in (status.containerStatuses[0], status.initContainerStatuses[1]):
+        assert waits.state.waiting is not None
+        assert waits.state.waiting.reason == "PodInitializing"
 
 
 def test_times_of_conditions_change_with_their_status_only() -> None:
