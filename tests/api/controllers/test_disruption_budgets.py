@@ -179,6 +179,11 @@ async def test_a_percentage_is_of_what_the_controllers_want(client: Client) -> N
         await make_set(client, 10)
         await make_budget(client, maxUnavailable="25%")
         await until(client, expectedPods=10, desiredHealthy=7, currentHealthy=0)
+
+        async def are_there() -> bool:
+            return len((await client.resource(Pod).list("default")).items) == 10
+
+        await eventually(are_there, "the pods")
         for each in (await client.resource(Pod).list("default")).items[:8]:
             await kubelet.start(each)
         await until(client, currentHealthy=8, disruptionsAllowed=1)

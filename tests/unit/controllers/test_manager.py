@@ -7,7 +7,6 @@ import pytest
 from navarch.controllers.discovery import _Document, preferred
 from navarch.controllers.manager import CONTROLLERS, ManagerOptions, selected
 
-
 CONFIGURED = {
     "root_ca": "/ca.crt",
     "cluster_cidr": "10.0.0.0/8",
