@@ -109,8 +109,9 @@ def _ending(pod: Pod, place: Place, timetable: Timetable, now: datetime) -> Step
     gone = begun + timedelta(seconds=min(grace, timetable.stop))
     if now < gone:
         return Wait((gone - now).total_seconds())
-    if pod.metadata.finalizers and pod.status.phase not in TERMINAL:
-        # Whoever holds the pod wants to know how it ended (the Job controller counts it).
+    if (pod.metadata.finalizers or grace) and pod.status.phase not in TERMINAL:
+        # How it ended is said before it goes, as the kubelet does: the Job controller counts by
+        # it, and endpoints are to leave a pod that is no longer ready.
         return Write(_finished(pod, place, 137, now))
     return Remove()
 

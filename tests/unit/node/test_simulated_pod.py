@@ -139,9 +139,10 @@ def test_deletion_is_graceful(stop: float, wait: float | None) -> None:
     life.pod.metadata.deletionGracePeriodSeconds = 30
     if wait is not None:
         assert life.step() == Wait(wait)
-        assert life.step(wait) == Remove()
-    else:
-        assert life.step() == Remove()
+    ended = life.step(wait or 0.0)
+    assert isinstance(ended, Write) and ended.status.phase == "Failed"
+    assert not life.ready
+    assert life.step() == Remove()
 
 
 def test_who_holds_a_pod_sees_how_it_ended() -> None:
