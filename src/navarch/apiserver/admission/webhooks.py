@@ -13,19 +13,24 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
 from navarch.api.errors import ApiError, bad_request, forbidden, internal_error
-from navarch.api.kinds import Subresource
 from navarch.api.patch.common import copy_json, json_equal
 from navarch.api.patch.json import apply_json_patch
-from navarch.api.schema.decode import FieldValidation, normalise_object
-from navarch.api.schema.defaults import apply_defaults
+from navarch.api.schema.decode import FieldValidation
 from navarch.apiserver.admission.base import AdmissionAccess, Plugin
 from navarch.apiserver.admission.matching import Subject, Versions, is_exempt, subject_of
+from navarch.apiserver.admission.mutation import (
+    Rounds,
+    completed,
+    hidden_metadata,
+    restore,
+    without,
+)
 from navarch.apiserver.contracts import AdmissionRequest, Authorizer, Object
 from navarch.apiserver.registry.context import SYSTEM
 from navarch.apiserver.registry.resource import Catalog
@@ -50,8 +55,7 @@ from navarch.apiserver.webhooks.review import (
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-HIDDEN = ("uid", "creationTimestamp", "generation")
-"""Metadata that upstream sets after mutating admission: no mutating webhook sees it on create."""
+CONDITIONS = "admission_match_condition"
 NOT_MUTABLE = (
     'admission webhook "{}" attempted to modify the object, which is not supported for this '
     "operation"
@@ -131,11 +135,11 @@ class _Webhooks(Plugin):
             if hook.conditions.matches(Inputs(request, *subjects, *objects, authorize)):
                 return True
         except ConditionsFailed as error:
-            self._parts.client.metrics.count("match_condition_evaluation_errors_total", labels)
+            self._parts.client.metrics.count(f"{CONDITIONS}_evaluation_errors_total", labels)
             if hook.fails_open:
                 return False
             raise forbidden(asked.resource, asked.group, asked.name, str(error)) from error
-        self._parts.client.metrics.count("match_condition_exclusions_total", labels)
+        self._parts.client.metrics.count(f"{CONDITIONS}_exclusions_total", labels)
         return False
 
     async def _ask(
@@ -174,7 +178,9 @@ class _Webhooks(Plugin):
             text = f'failed calling webhook "{hook.name}": {failure}'
             if hook.fails_open:
                 log.warning("%s; it is passed over", text)
-                metrics.count("webhook_fail_open_count", {"name": hook.name, "type": self.step})
+                metrics.count(
+                    "admission_webhook_fail_open_count", {"name": hook.name, "type": self.step}
+                )
                 request.annotate(f"{self.failed_open}/{place}", hook.name)
                 return None
             metrics.rejected(labels, CALLING_ERROR, failure.status)
@@ -231,22 +237,6 @@ class ValidatingWebhooks(_Webhooks):
                 raise result
 
 
-@dataclass(slots=True)
-class _Rounds:
-    """What is known of one request between the two rounds of mutating admission."""
-
-    called: set[str] = field(default_factory=set)
-    """Webhooks that have been called and want to be again if something changes after them."""
-    again: set[str] = field(default_factory=set)
-    """Those among them after which something has changed."""
-    output: Object | None = None
-    """The object as the first round left it."""
-
-    def object_changed(self) -> None:
-        self.again |= self.called
-        self.called.clear()
-
-
 class MutatingWebhooks(_Webhooks):
     name = "MutatingAdmissionWebhook"
     is_mutating = True
@@ -255,10 +245,10 @@ class MutatingWebhooks(_Webhooks):
     failed_open = "failed-open.mutation.webhook.admission.k8s.io"
 
     def _visible(self, request: AdmissionRequest, asked: Subject) -> Object | None:
-        return _without(request.obj, _hidden(request, asked))
+        return without(request.obj, hidden_metadata(request, asked))
 
     async def admit(self, request: AdmissionRequest) -> None:
-        rounds = request.notes.setdefault(self.name, _Rounds())
+        rounds = request.notes.setdefault(self.name, Rounds())
         if request.is_second_round and rounds.output != request.obj:
             rounds.object_changed()
         asked = subject_of(request)
@@ -290,8 +280,8 @@ class MutatingWebhooks(_Webhooks):
     ) -> bool:
         """One webhook's turn; returns whether it changed the object."""
         asked, seen = subjects
-        hidden = _hidden(request, asked)
-        obj = await self._in_version(_without(request.obj, hidden), asked, seen)
+        hidden = hidden_metadata(request, asked)
+        obj = await self._in_version(without(request.obj, hidden), asked, seen)
         response = await self._ask(hook, request, subjects, Shown(encode_shown(obj), old))
         operations = decoded_patch(response)
         is_changed = False
@@ -302,7 +292,7 @@ class MutatingWebhooks(_Webhooks):
             is_changed = not json_equal(changed, obj)
             result = await self._in_version(changed, seen, asked)
             assert result is not None
-            _restore(result, hidden)
+            restore(result, hidden)
             request.obj.clear()
             request.obj.update(result)
             self._annotate_patch(request, hook, place, operations)
@@ -310,25 +300,13 @@ class MutatingWebhooks(_Webhooks):
         return is_changed
 
     def _patched(self, obj: Object, operations: list[Object], seen: Subject) -> Object:
-        """The object after a patch, in canonical form and with its defaults. What comes out must be
-        an object of the kind; if not, the webhook is broken, not the client."""
-        resource = self._parts.catalog.find(*seen.place)
+        """The object after a patch. What comes out must be an object of the kind; if not, the
+        webhook is broken, not the client."""
         try:
             result: Object = copy_json(apply_json_patch(obj, operations))
-            if resource is not None and resource.kind.gvk == seen.kind:
-                result, _ = resource.shape.normalise(result, FieldValidation.IGNORE)
-                result.setdefault("metadata", {})
-                resource.shape.default(result)
-                resource.strategy.defaults(result)
-            else:
-                row = Subresource("", (), *seen.kind)
-                result, _ = normalise_object(row, result, FieldValidation.IGNORE)
-                apply_defaults(row, result)
-        except KeyError:  # a kind without a schema: the options of a connection
-            return result
+            return completed(self._parts.catalog, result, seen, FieldValidation.IGNORE)
         except ApiError as error:
             raise internal_error(error.message) from error
-        return result
 
     def _annotate_patch(
         self, request: AdmissionRequest, hook: Hook, place: str, operations: list[Object]
@@ -351,26 +329,3 @@ class MutatingWebhooks(_Webhooks):
         value = {"configuration": hook.configuration, "webhook": hook.name, **more}
         key = f"{what}.webhook.admission.k8s.io/{place}"
         request.annotate(key, msgspec.json.encode(value).decode(), level=level)
-
-
-def _hidden(request: AdmissionRequest, asked: Subject) -> Object:
-    """The metadata of a new object that mutating webhooks are not shown."""
-    if request.operation != "CREATE" or asked.subresource or request.obj is None:
-        return {}
-    metadata = request.obj.get("metadata") or {}
-    names = (*HIDDEN, "name") if request.is_name_generated else HIDDEN
-    return {name: metadata[name] for name in names if name in metadata}
-
-
-def _without(obj: Object | None, hidden: Object) -> Object | None:
-    if obj is None or not hidden:
-        return obj
-    metadata = {key: value for key, value in obj["metadata"].items() if key not in hidden}
-    return {**obj, "metadata": metadata}
-
-
-def _restore(obj: Object, hidden: Object) -> None:
-    metadata = obj["metadata"]
-    for key, value in hidden.items():
-        if key != "name" or not metadata.get("name"):
-            metadata[key] = value
