@@ -306,7 +306,8 @@ class Parser:
         token = self._tokens[self._next]
         kind = token.kind
         self._next += 1
-        if kind == "-" and not (signed and self._tokens[self._next].kind in ("int", "float")):
+        negative = signed and self._tokens[self._next].kind in ("int", "float")
+        if kind == "!" or (kind == "-" and not negative):
             self._no_alternative(token)
         match kind:
             case "(":
