@@ -75,10 +75,15 @@ class App:
         self.metrics = RequestMetrics()
         self._running: dict[Call, tuple[asyncio.Task[Any], float]] = {}
         """All calls under way, oldest first, and when they began."""
+        self.is_draining = False
+        """The server is about to stop: every connection ends with the answer it waits for."""
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         audit_id = request.headers.get("Audit-Id") or new_audit_id()
-        call = Call(request, parse_target(request.method, request.raw_path), audit_id)
+        raw_path = request.raw_path
+        if not raw_path.startswith("/"):
+            raw_path = path_of(raw_path)
+        call = Call(request, parse_target(request.method, raw_path), audit_id)
         started = time.perf_counter()
         self.metrics.begin(call.info)
         task = asyncio.current_task()
@@ -88,6 +93,8 @@ class App:
         try:
             response = await self._serve(call)
             status = response.status
+            if self.is_draining:
+                response.force_close()
             return response
         except ApiError as error:
             status = error.status
@@ -106,7 +113,7 @@ class App:
             status = 499
             raise
         except Exception as error:
-            log.exception("%s %s failed", request.method, call.info.path)
+            log.exception("%s %s failed", request.method, request.raw_path.partition("?")[0])
             if call.trail is not None:
                 call.trail.panicked(f"{type(error).__name__}: {error}")
                 call.trail = None
@@ -207,6 +214,11 @@ class App:
                 return await self._dispatch(call)
         except TimeoutError:
             raise timed_out() from None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way that will end by itself."""
+        return any(not is_long_running(call.info) for call in self._running)
 
     def expire(self) -> None:
         """End the requests that take longer than any may. Called every second or so: to set and
@@ -323,6 +335,15 @@ class App:
         if handler is None:
             return respond_not_found(call)
         return await handler(self.core, call)
+
+
+def path_of(target: str) -> str:
+    """The path of a request target in absolute form (RFC 9112, 3.2.2); others are left alone."""
+    scheme, separator, rest = target.partition("://")
+    if not separator or scheme.lower() not in ("http", "https"):
+        return target
+    _, slash, path = rest.partition("/")
+    return slash + path or "/"
 
 
 def timed_out() -> ApiError:

@@ -20,7 +20,7 @@ from navarch.apiserver.authorization.reviews import (
 from navarch.apiserver.core import Core
 from navarch.apiserver.http.app import App
 from navarch.apiserver.http.call import Call
-from navarch.apiserver.http.respond import base_headers, respond_object
+from navarch.apiserver.http.respond import base_headers, respond_object, respond_text
 from navarch.apiserver.http.transform import transform_unstored
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.subresources.bodies import read_kind
@@ -77,7 +77,8 @@ async def review(core: Core, call: Call) -> StreamResponse:
         raise method_not_allowed()
     kind = _REVIEWS[call.info.group, call.info.resource]
     row = Subresource("", (), call.info.group, call.info.version, kind)
-    body, _ = await read_kind(call, row, "CreateOptions")
+    body, context = await read_kind(call, row, "CreateOptions")
+    await core.registry.admit(core.registry.admission(None, "CREATE", body, None, context, kind))
     return respond_object(call, await _answer(core, call, kind, body), 201)
 
 
@@ -138,6 +139,10 @@ async def _jwks(core: Core, call: Call) -> StreamResponse:
 
 
 def _document(call: Call, body: bytes, content_type: str) -> StreamResponse:
+    accepted = call.request.headers.get("Accept", "*/*")
+    wanted = {each.partition(";")[0].strip().lower() for each in accepted.split(",")}
+    if wanted.isdisjoint((content_type, "application/*", "*/*", "")):
+        return respond_text(call, "406: Not Acceptable", 406)
     headers = base_headers(call)
     headers["Content-Type"] = content_type
     headers["Cache-Control"] = "public, max-age=3600"
