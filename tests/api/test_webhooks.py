@@ -14,6 +14,8 @@ from aiohttp import web
 from tests.api.conftest import Answer, Api, config_map, secured_server
 from tests.api.webhook_server import WebhookServer, add, allow, deny, patch, webhook_server
 
+from navarch.apiserver.webhooks import client as client_module
+
 Object = dict[str, Any]
 MAPS = "/api/v1/namespaces/default/configmaps"
 PODS = "/api/v1/namespaces/default/pods"
@@ -687,8 +689,14 @@ MISBEHAVIOUR: list[tuple[Turn | None, str]] = [
     ids=[turn.__name__ if turn else "dead" for turn, _ in MISBEHAVIOUR],
 )
 async def test_broken_webhooks_fail_or_are_passed_over(
-    api: Admin, webhooks: WebhookServer, kind: str, turn: Turn | None, text: str
+    api: Admin,
+    webhooks: WebhookServer,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    turn: Turn | None,
+    text: str,
 ) -> None:
+    monkeypatch.setattr(client_module, "MAX_ANSWER", 1 << 20)
     webhooks.answers["/elsewhere"] = allow
     client = webhooks.client("/a")
     if turn is not None:
@@ -717,6 +725,42 @@ async def test_broken_webhooks_fail_or_are_passed_over(
     step = "admit" if kind == "Mutating" else "validating"
     labels = f'name="a.example.com",type="{step}"'
     assert f"apiserver_admission_webhook_fail_open_count{{{labels}}} 1" in lines
+
+
+async def test_a_connection_that_dies_while_idle_is_replaced(
+    api: Admin, webhooks: WebhookServer
+) -> None:
+    asked = 0
+
+    async def once(request: web.Request) -> web.StreamResponse:
+        """Answers once on each connection."""
+        nonlocal asked
+        asked += 1
+        if request.transport in webhooks.answered:
+            return await nothing(request)
+        webhooks.answered.add(request.transport)
+        review = await request.json()
+        response = {"uid": review["request"]["uid"], "allowed": True}
+        return web.json_response({**review, "response": response})
+
+    webhooks.handlers["/a"] = once
+    await register(api, "Validating", "a", hook("a", webhooks.client("/a"), rule(":configmaps")))
+    for name in ("a", "b"):
+        (await api.post(MAPS, config_map(name))).ok(201)
+    assert asked == 3
+
+
+async def test_reviews_of_access_are_shown_as_well(api: Admin, webhooks: WebhookServer) -> None:
+    webhooks.answers["/a"] = deny("ask somebody else")
+    reviews = rule("authorization.k8s.io:selfsubjectaccessreviews")
+    await register(api, "Validating", "a", hook("a", webhooks.client("/a"), reviews))
+    body: Object = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}},
+    }
+    refused = await api.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body)
+    assert "ask somebody else" in refused.json["message"]
 
 
 async def test_a_name_the_certificate_does_not_have_is_no_webhook(

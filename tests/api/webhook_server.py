@@ -56,6 +56,8 @@ class WebhookServer:
     handlers: dict[str, Handler] = field(default_factory=dict)
     seen: list[tuple[str, Object]] = field(default_factory=list)
     connections: set[Any] = field(default_factory=set)
+    answered: set[Any] = field(default_factory=set)
+    """Connections that a handler has answered on, if it minds."""
 
     def requests(self, path: str) -> list[Object]:
         """The review requests that came to a path."""

@@ -457,18 +457,19 @@ class Registry:
 
     def admission(
         self,
-        resource: Resource,
+        resource: Resource | None,
         operation: str,
         obj: Object | None,
         old: Object | None,
         context: WriteContext,
         kind: str = "",
     ) -> AdmissionRequest:
-        """A write as admission sees it; `kind` when the object is not of the resource's kind."""
+        """A write as admission sees it; `kind` when the object is not of the resource's kind, or
+        there is no resource because nothing is stored."""
         return AdmissionRequest(
             operation=operation,
             info=context.info,
-            kind=kind or resource.kind.kind,
+            kind=kind or (resource.kind.kind if resource is not None else ""),
             user=context.user,
             obj=obj,
             old=old,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -171,11 +172,27 @@ class WebhookConverter:
 
     async def _ask(self, objects: Sequence[Object], api_version: str) -> list[Object]:
         """The webhook's answer, checked. Raises ApiError 500 in upstream's words."""
-        who = _gvk(objects[0])
+        started = time.perf_counter()
+        failure = "conversion_webhook_call_failure"
         try:
-            answers = await self._call(objects, api_version)
-        except CallFailed as error:
-            raise _failure(f"conversion webhook for {who} failed: {error}") from error
+            try:
+                answers = await self._call(objects, api_version)
+            except CallFailed as error:
+                raise _failure(f"conversion webhook for {_gvk(objects[0])} failed: {error}") from (
+                    error
+                )
+            failure = "conversion_webhook_invalid_converted_object_failure"
+            self._check(objects, answers, api_version)
+            failure = ""
+        finally:
+            self._client.metrics.converted(time.perf_counter() - started, failure)
+        return answers
+
+    def _check(
+        self, objects: Sequence[Object], answers: Sequence[Object], api_version: str
+    ) -> None:
+        """Whether answers are conversions of objects; puts the metadata back that is not theirs."""
+        who = _gvk(objects[0])
         if len(answers) != len(objects):
             raise _failure(
                 f"conversion webhook for {who} returned {len(answers)} objects, "
@@ -195,7 +212,6 @@ class WebhookConverter:
                     f"{index}: {problem}"
                 )
             self._prune(answer, api_version, who)
-        return answers
 
     async def _call(self, objects: Sequence[Object], api_version: str) -> list[Object]:
         version = next((each for each in self._review_versions if each in ("v1", "v1beta1")), "")

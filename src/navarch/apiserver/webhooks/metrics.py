@@ -1,4 +1,4 @@
-"""What the server counts about its webhooks (upstream's `apiserver_admission_webhook_*`)."""
+"""What the server counts about its webhooks, under upstream's names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
 
-PREFIX = "apiserver_admission_"
+PREFIX = "apiserver_"
+DURATION = "admission_webhook_admission_duration_seconds"
+CONVERSION = "conversion_webhook_duration_seconds"
 BUCKETS = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0)
 Labels = tuple[tuple[str, str], ...]
 
@@ -20,24 +22,33 @@ class WebhookMetrics:
 
     def __init__(self) -> None:
         self._counts: dict[str, Counter[Labels]] = {}
-        self._buckets: dict[Labels, list[int]] = {}
-        self._sums: dict[Labels, float] = {}
+        self._buckets: dict[tuple[str, Labels], list[int]] = {}
+        self._sums: dict[tuple[str, Labels], float] = {}
 
     def observe(self, labels: dict[str, str], seconds: float, code: int, is_rejected: bool) -> None:
         """One call; `labels` are its name, type and operation."""
         rejected = {"rejected": str(is_rejected).lower()}
-        self.count("webhook_request_total", {**labels, "code": _code(code), **rejected})
-        key = tuple({**labels, **rejected}.items())
+        self.count("admission_webhook_request_total", {**labels, "code": _code(code), **rejected})
+        self._time(DURATION, {**labels, **rejected}, seconds)
+
+    def converted(self, seconds: float, failure: str) -> None:
+        """One call of a conversion webhook; `failure` says what kind of failure it was."""
+        labels = {"result": "failure" if failure else "success", "failure_type": failure}
+        self.count("conversion_webhook_request_total", labels)
+        self._time(CONVERSION, labels, seconds)
+
+    def _time(self, name: str, labels: dict[str, str], seconds: float) -> None:
+        key = name, tuple(labels.items())
         buckets = self._buckets.setdefault(key, [0] * (len(BUCKETS) + 1))
         buckets[bisect_left(BUCKETS, seconds)] += 1
         self._sums[key] = self._sums.get(key, 0.0) + seconds
 
     def rejected(self, labels: dict[str, str], error: str, code: int) -> None:
         more = {"error_type": error, "rejection_code": _code(code)}
-        self.count("webhook_rejection_count", {**labels, **more})
+        self.count("admission_webhook_rejection_count", {**labels, **more})
 
     def count(self, name: str, labels: dict[str, str]) -> None:
-        """Count something under `apiserver_admission_<name>`."""
+        """Count something under `apiserver_<name>`."""
         self._counts.setdefault(name, Counter())[tuple(labels.items())] += 1
 
     def render(self) -> Iterable[str]:
@@ -46,15 +57,16 @@ class WebhookMetrics:
             yield f"# TYPE {PREFIX}{name} counter"
             for labels, value in sorted(counts.items()):
                 yield f"{PREFIX}{name}{{{_text(labels)}}} {value}"
-        name = f"{PREFIX}webhook_admission_duration_seconds"
-        if self._buckets:
-            yield f"# TYPE {name} histogram"
-        for labels, buckets in sorted(self._buckets.items()):
-            total = 0
+        named = ""
+        for (name, labels), buckets in sorted(self._buckets.items()):
+            total, key, name = 0, (name, labels), PREFIX + name
+            if name != named:
+                yield f"# TYPE {name} histogram"
+                named = name
             for bound, value in zip((*BUCKETS, "+Inf"), buckets, strict=True):
                 total += value
                 yield f'{name}_bucket{{{_text(labels)},le="{bound}"}} {total}'
-            yield f"{name}_sum{{{_text(labels)}}} {self._sums[labels]:.6f}"
+            yield f"{name}_sum{{{_text(labels)}}} {self._sums[key]:.6f}"
             yield f"{name}_count{{{_text(labels)}}} {total}"
 
 
