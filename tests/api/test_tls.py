@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import time
@@ -279,9 +280,21 @@ async def test_authorities_change_while_the_server_runs(paths: Paths, tmp_path: 
         await server.stop()
 
 
-@pytest.mark.parametrize(
-    "sent", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"garbage" * 100, b"\x16\x03\x01\xff\xff" * 9]
-)
+async def test_plain_http_is_told_so(server: Server) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(5):
+        answer = await reader.readuntil(b"server.\n")
+    assert answer.startswith(b"HTTP/1.0 400 Bad Request\r\n")
+    assert answer.endswith(b"Client sent an HTTP request to an HTTPS server.\n")
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"garbage" * 100, b"\x16\x03\x01\xff\xff" * 9])
 async def test_what_is_no_tls_is_cut_off(server: Server, paths: Paths, sent: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(sent)

@@ -27,6 +27,7 @@ from navarch.apiserver.flowcontrol.upkeep import FlowUpkeep
 from navarch.apiserver.http.app import App
 from navarch.apiserver.http.connection import FrontServer
 from navarch.apiserver.http.health import Health, index_handler, metrics_handler, version
+from navarch.apiserver.http.plain_text import HANDSHAKE_SECONDS
 from navarch.apiserver.hub.hub import Hub
 from navarch.apiserver.openapi.documents import OpenApi
 from navarch.apiserver.openapi.handlers import add_openapi
@@ -62,7 +63,9 @@ from navarch.store.contract import Store
 
 log = logging.getLogger(__name__)
 
-STOP_SECONDS = 5.0
+STOP_SECONDS = 8.0
+"""For requests under way; less than who stops us waits before he kills us."""
+QUIET_SECONDS = 0.05
 SWEEP_SECONDS = 1.0
 
 
@@ -96,8 +99,9 @@ class Server:
         self._listeners: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._services: ServiceAllocator | None = None
-        self.is_started = False
+        self.is_started = self.is_stopping = False
         self.health.ready_checks["poststarthook/bootstrap"] = lambda: self.is_started
+        self.health.ready_checks["shutdown"] = lambda: not self.is_stopping
         self.port = options.port
 
     def _add_handlers(self) -> None:
@@ -165,12 +169,18 @@ class Server:
 
     async def _listen(self) -> None:
         """Bind the sockets: the port must be known to those who are told where we are."""
-        self._front = FrontServer(self.app)
+        self._front = FrontServer(self.app, self.options.max_connections)
         tls = self._tls.context if self._tls is not None else None
         loop = asyncio.get_running_loop()
         for address in self.options.bind_addresses:
             listener = await loop.create_server(
-                self._front, address, self.port, ssl=tls, backlog=1024, start_serving=False
+                self._front,
+                address,
+                self.port,
+                ssl=tls,
+                backlog=1024,
+                start_serving=False,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if tls is not None else None,
             )
             self._listeners.append(listener)
             if not self.port:
@@ -268,6 +278,8 @@ class Server:
 
     async def _sweep(self) -> None:
         self.app.expire()
+        if self._front is not None:
+            self._front.check_progress()
 
     def cut_connections(self) -> None:
         """Break every connection without a word, as a failing network does."""
@@ -277,19 +289,18 @@ class Server:
                 connection.transport.abort()
 
     async def stop(self) -> None:
-        """End the watches, finish what is in flight, close."""
+        """Stop without losing anything that was begun: say that we are not ready, serve on until
+        others had the time to hear it, take no more connections, finish what is in flight, end the
+        watches, and only then what all of that rests on."""
+        self.is_stopping = True
+        if self.is_started and self.options.shutdown_delay_seconds:
+            await asyncio.sleep(self.options.shutdown_delay_seconds)
         for listener in self._listeners:
             listener.close()
+        await self._drain()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for cache in self.core.hub.caches():
-            for watcher in cache.watchers():
-                watcher.finish()
-        if self._front is not None:
-            # Connections without a request go at once, those with one when it is answered.
-            self._front.pre_shutdown()
-            await self._front.shutdown(STOP_SECONDS)
         await self._forwarder.close()
         await self.core.webhooks.close()
         if self._services is not None:
@@ -298,6 +309,25 @@ class Server:
             await self.core.auditor.backend.close()
         await self.core.hub.stop()
         await self.store.close()
+
+    async def _drain(self) -> None:
+        """Let requests end, and with each its connection; then close the connections that rest."""
+        if self._front is None:
+            return
+        self.app.is_draining = True
+        for cache in self.core.hub.caches():
+            for watcher in cache.watchers():
+                watcher.finish()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + STOP_SECONDS
+        # Clients that send one request after the other learn from an answer that it was the last.
+        quiet_since = loop.time()
+        while (now := loop.time()) < end and now - quiet_since < QUIET_SECONDS:
+            await asyncio.sleep(QUIET_SECONDS / 10)
+            if self.app.is_busy:
+                quiet_since = loop.time()
+        self._front.pre_shutdown()
+        await self._front.shutdown(1.0)
 
 
 async def run(options: ServerOptions) -> None:

@@ -11,6 +11,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from navarch.apiserver.http.plain_text import FrontContext
 from navarch.apiserver.options import ServerOptions
 
 VERSIONS = {
@@ -102,7 +103,7 @@ class ServingTls:
     def _context(self, cert: Path | None, key: Path | None) -> ssl.SSLContext:
         options = self._options
         assert cert is not None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = FrontContext(ssl.PROTOCOL_TLS_SERVER)
         if options.tls_min_version not in VERSIONS:
             raise TlsError(f"--tls-min-version: use one of {', '.join(VERSIONS)}")
         context.minimum_version = VERSIONS[options.tls_min_version]

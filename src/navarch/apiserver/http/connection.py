@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
 import ssl
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -21,9 +22,13 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from navarch.apiserver.contracts import PeerCertificate
 
 REQUEST_HEAD_SECONDS = 32.0
-IDLE_SECONDS = 180.0
+IDLE_SECONDS = 90.0
+STALL_SECONDS = 30.0
+"""So long may a client leave what we send it unread."""
 MAX_HEADER_BYTES = 1024 * 1024
+MAX_HEADERS = 2048
 LINGER_SECONDS = 0.5
+SAMPLE = 256
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +38,21 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class Connection(RequestHandler):
     """A connection and what is known about its peer."""
 
-    __slots__ = ("_head_timer", "_is_begun", "_refused", "on_lost", "peer")
+    __slots__ = (
+        "_head_bytes",
+        "_head_lines",
+        "_head_timer",
+        "_is_begun",
+        "_refused",
+        "_stalled",
+        "front",
+        "on_lost",
+        "peer",
+    )
 
-    def __init__(self, manager: web.Server, **options: Any) -> None:
-        super().__init__(manager, **options)
+    def __init__(self, front: FrontServer, **options: Any) -> None:
+        super().__init__(front, **options)
+        self.front = front
         self.peer: PeerCertificate | None = None
         self.on_lost: set[Callable[[], object]] = set()
         """Called once when the connection is gone."""
@@ -45,6 +61,10 @@ class Connection(RequestHandler):
         """Part of a head has come."""
         self._refused = b""
         """The beginning of what could not be parsed; what follows it is not looked at."""
+        self._head_bytes = self._head_lines = 0
+        """Of a head that is not complete yet."""
+        self._stalled = (0.0, 0)
+        """Since when nothing more can be written, and how much waited then."""
 
     @property
     def is_taken_over(self) -> bool:
@@ -57,6 +77,7 @@ class Connection(RequestHandler):
         if isinstance(tls, ssl.SSLObject):
             self.peer = peer_of(tls)
         self._head_timer = self._loop.call_later(REQUEST_HEAD_SECONDS, self._head_late)
+        self.front.make_room()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -66,6 +87,9 @@ class Connection(RequestHandler):
         if self._request_count != before:
             if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
                 self._refused = data[:4096]
+                self._head_lines += data.count(b"\n")
+            else:
+                self._head_bytes = self._head_lines = 0
             if self._head_timer is not None:
                 self._head_timer.cancel()
                 self._head_timer = None
@@ -73,8 +97,54 @@ class Connection(RequestHandler):
         elif self._waits_for_request:
             # Bytes came and no request was complete: its head has this long to arrive.
             self._is_begun = True
-            if self._head_timer is None:
+            self._head_bytes += len(data)
+            self._head_lines += data.count(b"\n")
+            if self._head_bytes > MAX_HEADER_BYTES:
+                self._refused = data[:1]
+                self._say_and_close(431)
+            elif self._head_timer is None:
                 self._head_timer = self._loop.call_later(REQUEST_HEAD_SECONDS, self._head_late)
+
+    def _say_and_close(self, status: int) -> None:
+        """A bare status where no request is being handled."""
+        if self.transport is not None:
+            text = f"{status} {HTTPStatus(status).phrase}"
+            self.transport.write(
+                f"HTTP/1.1 {text}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+                f"Connection: close\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
+            )
+            self.close()
+            self.transport.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody would miss an answer if the connection ended now."""
+        return self._waits_for_request and not self.is_taken_over
+
+    # ---- clients that do not read
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.transport is not None:
+            self._stalled = (self._loop.time(), self.transport.get_write_buffer_size())
+            self.front.paused.add(self)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.front.paused.discard(self)
+
+    def check_progress(self, now: float) -> None:
+        """Break off a connection whose client has read nothing for too long: its answer, or its
+        watch, would be kept for it for ever."""
+        transport = self.transport
+        if transport is None:
+            return
+        since, size = self._stalled
+        left = transport.get_write_buffer_size()
+        if left < size:
+            self._stalled = (now, left)
+        elif now - since >= STALL_SECONDS:
+            transport.abort()
 
     @property
     def _waits_for_request(self) -> bool:
@@ -87,16 +157,15 @@ class Connection(RequestHandler):
         if self.transport is None or not self._waits_for_request:
             return
         if self._is_begun:
-            self.transport.write(
-                b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
-                b"Connection: close\r\nContent-Length: 15\r\n\r\n400 Bad Request"
-            )
-        self.close()
-        self.transport.close()
+            self._say_and_close(400)
+        else:
+            self.close()
+            self.transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
+        self.front.paused.discard(self)
         super().connection_lost(exc)
         callbacks, self.on_lost = self.on_lost, set()
         for callback in callbacks:
@@ -119,7 +188,7 @@ class Connection(RequestHandler):
         elif status == 500:
             log.error("failure outside of any handler", exc_info=exc)
         elif status == 400:
-            status = _status_of(self._refused)
+            status = 431 if self._head_lines > MAX_HEADERS else _status_of(self._refused)
         return Refusal(self.transport, status)
 
 
@@ -176,8 +245,12 @@ def _status_of(head: bytes) -> int:
 class FrontServer(web.Server):
     """aiohttp's low-level server with our connections."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, max_connections: int = 0) -> None:
         super().__init__(handler)
+        self.max_connections = max_connections
+        """0 is as many as come."""
+        self.paused: set[Connection] = set()
+        """Connections that can take no more for the moment."""
         self.options: dict[str, Any] = {
             "loop": asyncio.get_running_loop(),
             "keepalive_timeout": IDLE_SECONDS,
@@ -185,9 +258,28 @@ class FrontServer(web.Server):
             "auto_decompress": False,
             "max_line_size": MAX_HEADER_BYTES,
             "max_field_size": MAX_HEADER_BYTES,
+            "max_headers": MAX_HEADERS,
             "lingering_time": 2.0,
             "read_bufsize": 256 * 1024,
         }
 
     def __call__(self) -> Connection:
         return Connection(self, **self.options)
+
+    def make_room(self) -> None:
+        """One more has come. When there are too many, one that does nothing makes room: the newest
+        must not be kept out by those who only hold a connection."""
+        found = cast(list[Connection], self.connections)
+        if not self.max_connections or len(found) <= self.max_connections:
+            return
+        sample = random.sample(found, min(len(found), SAMPLE))
+        idle = next((each for each in sample if each.is_idle), None)
+        victim = idle or found[-1]
+        if victim.transport is not None:
+            victim.transport.abort()
+
+    def check_progress(self) -> None:
+        """To be called every second or so."""
+        now = asyncio.get_running_loop().time()
+        for connection in list(self.paused):
+            connection.check_progress(now)

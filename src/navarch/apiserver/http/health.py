@@ -44,32 +44,37 @@ class Health:
             if name == "readyz":
                 checks |= self.ready_checks
             wanted = call.info.path.strip("/").partition("/")[2]
-            if wanted:
-                if wanted not in checks:
-                    return respond_text(call, "404 page not found\n", 404)
-                is_good = checks[wanted]()
-                text = "ok" if is_good else f"internal server error: {wanted} failed\n"
-                return respond_text(call, text, 200 if is_good else 500)
-            return self._summary(call, name, checks)
+            if not wanted:
+                return self._summary(call, name, checks)
+            if wanted not in checks:
+                return respond_text(call, "404 page not found\n", 404)
+            if checks[wanted]():
+                return respond_text(call, "ok")
+            return respond_text(call, f"internal server error: {wanted} failed\n", 500)
 
         return handle
 
     def _summary(self, call: Call, name: str, checks: dict[str, Check]) -> web.Response:
         excluded = set(call.target.query.get("exclude", ()))
         lines = []
-        failed = []
+        is_good = True
         for each, check in checks.items():
             if each in excluded:
                 lines.append(f"[+]{each} excluded: ok")
             elif check():
                 lines.append(f"[+]{each} ok")
             else:
-                failed.append(each)
+                is_good = False
                 lines.append(f"[-]{each} failed: reason withheld")
-        if failed:
-            return respond_text(call, "\n".join(lines) + f"\n{name} check failed\n", 500)
+        unknown = ",".join(f'"{each}"' for each in sorted(excluded - checks.keys()))
+        if unknown:
+            text = f"warn: some health checks cannot be excluded: no matches for {unknown}"
+            lines.append(text.replace(",", ", "))
+        # Whoever asks what is wrong is told at length.
+        if not is_good:
+            return respond_text(call, "\n".join([*lines, f"{name} check failed"]) + "\n", 500)
         if "verbose" in call.target.query:
-            return respond_text(call, "\n".join(lines) + f"\n{name} check passed\n")
+            return respond_text(call, "\n".join([*lines, f"{name} check passed"]) + "\n")
         return respond_text(call, "ok")
 
 

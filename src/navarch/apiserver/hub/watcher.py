@@ -16,6 +16,7 @@ from navarch.apiserver.hub.entry import Entry
 
 MAX_PENDING_BYTES = 32 * 1024 * 1024
 MAX_PENDING_EVENTS = 50_000
+TAKEN_BYTES = 256 * 1024
 
 
 def select_all(entry: Entry) -> bool:
@@ -130,14 +131,22 @@ class Watcher:
             self._wake = None
 
     async def take(self) -> bytes:
-        """All lines that are queued, waiting for the first; b"" once the watch is closed."""
+        """The lines that are queued, waiting for the first; b"" once the watch is closed. Not all
+        of very many: queued, watchers share their bytes, and joined they do not."""
         while not self._pending:
             if self.closed:
                 return b""
             await self._woken()
-        lines = b"".join(self._pending)
-        self._pending.clear()
-        self._pending_bytes = 0
+        pending = self._pending
+        number, size = len(pending), self._pending_bytes
+        if size > TAKEN_BYTES:
+            number = size = 0
+            while size < TAKEN_BYTES:
+                size += len(pending[number])
+                number += 1
+        lines = b"".join(pending[:number])
+        del pending[:number]
+        self._pending_bytes -= size
         return lines
 
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
 
+from aiohttp import HttpVersion11
 from aiohttp.web import StreamResponse
 
 from navarch.api.errors import ApiError, gone
@@ -106,7 +107,10 @@ async def _start(call: Call) -> StreamResponse:
     headers = base_headers(call)
     headers["Content-Type"] = JSON
     response = StreamResponse(headers=headers)
-    response.enable_chunked_encoding()
+    if call.request.version >= HttpVersion11:
+        response.enable_chunked_encoding()
+    else:
+        response.force_close()  # The end of the connection is the end of the stream.
     if call.trail is not None:
         call.trail.started(200)
     writer = await response.prepare(call.request)
