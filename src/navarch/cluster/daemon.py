@@ -43,13 +43,31 @@ def main(arguments: Sequence[str]) -> int:
 
 def start_logging(level: str) -> None:
     """One record per line on standard error, which the supervisor leads to a file."""
-    logging.basicConfig(
-        level=level,
-        stream=sys.stderr,
-        format="%(asctime)sZ %(levelname).1s %(name)s: %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        RecordFormatter(
+            "%(asctime)sZ %(levelname).1s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S"
+        )
     )
-    logging.Formatter.converter = time.gmtime
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class RecordFormatter(logging.Formatter):
+    """What others made (names, paths, errors) can neither begin a record of its own nor command a
+    terminal: control characters are escaped, and the lines of a traceback are indented."""
+
+    converter = staticmethod(time.gmtime)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return "".join(
+            each if each.isprintable() else each.encode("unicode_escape").decode()
+            for each in super().formatMessage(record)
+        )
+
+    def formatException(self, ei: Any) -> str:
+        text = super().formatException(ei)
+        lines = text.replace("\x1b", "\\x1b").splitlines()
+        return "\n".join(f"    {line}" for line in lines)
 
 
 def run_components(prepared: Mapping[str, tuple[Run, Any]]) -> int:

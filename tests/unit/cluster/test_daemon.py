@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
+import sys
 from typing import Any
 
 import pytest
 
-from navarch.cluster.daemon import run_components
+from navarch.cluster.daemon import RecordFormatter, run_components
 
 
 async def for_ever(started: list[str]) -> None:
@@ -37,3 +39,21 @@ def test_a_signal_ends_them_cleanly() -> None:
         await asyncio.Event().wait()
 
     assert run_components({"a": (for_ever, []), "b": (ask, None)}) == 0
+
+
+def test_a_record_is_one_line_whatever_it_tells() -> None:
+    """Names and errors of strangers can neither begin a record nor command a terminal."""
+    formatter = RecordFormatter("%(levelname).1s %(name)s: %(message)s")
+    forged = "x\n2026-11-21T00:00:00Z I navarch: all is well\x1b[2J\r\u2028"
+    record = logging.LogRecord("n", logging.INFO, "", 1, "pod %s failed", (forged,), None)
+    assert formatter.format(record) == (
+        "I n: pod x\\n2026-11-21T00:00:00Z I navarch: all is well\\x1b[2J\\r\\u2028 failed"
+    )
+    try:
+        raise ValueError(forged)
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    first, *others = formatter.format(record).splitlines()
+    assert first.startswith("I n: pod x")
+    assert others and all(line.startswith("    ") for line in others)
+    assert "\x1b" not in formatter.format(record)
