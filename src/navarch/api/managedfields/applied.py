@@ -16,10 +16,16 @@ from navarch.api.managedfields.sets import paths
 Object = dict[str, Any]
 
 
-def check_applied(applied: Object, kind: FieldType, api_version: str) -> None:
-    """Raises 400 with all complaints, worded as upstream's (which answers 500)."""
+def applied_problems(applied: Object, kind: FieldType) -> list[str]:
+    """What does not fit the schema."""
     problems: list[str] = []
     _check(applied, kind, "", problems)
+    return problems
+
+
+def check_applied(applied: Object, kind: FieldType, api_version: str) -> None:
+    """Raises 400 with all complaints, worded as upstream's (which answers 500)."""
+    problems = applied_problems(applied, kind)
     if not problems:
         return
     metadata = applied.get("metadata") or {}

@@ -22,6 +22,10 @@ _INDEX = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _MISSING = object()
 
 
+class FailedTest(PatchError):
+    """A `test` of the patch found another value."""
+
+
 class _Document:
     """A document being changed. Only the containers on the way to a change are copied; the rest
     stays shared with the original."""
@@ -198,4 +202,4 @@ def _test(document: _Document, path: list[str], expected: Any) -> None:
     if actual is _MISSING:
         actual = None
     if not json_equal(actual, expected):
-        raise PatchError("a test failed")
+        raise FailedTest("a test failed")

@@ -17,7 +17,11 @@ from navarch.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from navarch.apiserver.admission.node_restriction import NodeRestriction
 from navarch.apiserver.admission.pod_resize import PodResizeValidator
 from navarch.apiserver.admission.pod_security import PodSecurity
-from navarch.apiserver.admission.policy.plugin import PolicyParts, ValidatingPolicies
+from navarch.apiserver.admission.policy.plugin import (
+    MutatingPolicies,
+    PolicyParts,
+    ValidatingPolicies,
+)
 from navarch.apiserver.admission.priority import Priority
 from navarch.apiserver.admission.resource_quota import ResourceQuota
 from navarch.apiserver.admission.runtime_class import RuntimeClass
@@ -65,6 +69,7 @@ def build_admission(
         DefaultIngressClass(access),
         PodTopologyLabels(access),
         PodResizeValidator(access),
+        MutatingPolicies(policies),
         MutatingWebhooks(webhooks),
         ValidatingPolicies(policies),
         ValidatingWebhooks(webhooks),

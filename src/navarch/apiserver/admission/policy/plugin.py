@@ -19,6 +19,7 @@ from navarch.apiserver.registry.context import SYSTEM
 from navarch.apiserver.registry.resource import Catalog
 
 if TYPE_CHECKING:
+    from navarch.apiserver.admission.policy.mutator import Mutator
     from navarch.apiserver.admission.policy.validator import Validator
 
 Compiled = TypeVar("Compiled")
@@ -55,7 +56,12 @@ class PolicyPlugin(Plugin, Generic[Compiled]):
         self._parameters = Parameters(parts.catalog)
 
     def handles(self, request: AdmissionRequest) -> bool:
-        return bool(self.policies.hooks) and request.user is not SYSTEM and not is_exempt(request)
+        return (
+            bool(self.policies.hooks)
+            and request.operation in self.operations
+            and request.user is not SYSTEM
+            and not is_exempt(request)
+        )
 
     async def invocations(
         self, request: AdmissionRequest, asked: Subject
@@ -112,10 +118,32 @@ def _validator(policy: Object) -> Validator:
     return Validator(policy)
 
 
+def _mutator(policy: Object) -> Mutator:
+    from navarch.apiserver.admission.policy.mutator import Mutator
+
+    return Mutator(policy)
+
+
+class MutatingPolicies(PolicyPlugin["Mutator"]):
+    """MutatingAdmissionPolicy, before the webhooks that mutate."""
+
+    name = "MutatingAdmissionPolicy"
+    operations = ("CREATE", "UPDATE", "CONNECT")
+
+    def __init__(self, parts: PolicyParts) -> None:
+        super().__init__(parts, Policies(parts.access.lookup, "mutating", _mutator))
+
+    async def admit(self, request: AdmissionRequest) -> None:
+        from navarch.apiserver.admission.policy.mutating import mutate
+
+        await mutate(self, request, subject_of(request))
+
+
 class ValidatingPolicies(PolicyPlugin["Validator"]):
     """ValidatingAdmissionPolicy, which sees what is to be stored."""
 
     name = "ValidatingAdmissionPolicy"
+    operations = ("CREATE", "UPDATE", "DELETE", "CONNECT")
 
     def __init__(self, parts: PolicyParts) -> None:
         super().__init__(parts, Policies(parts.access.lookup, "validating", _validator))
