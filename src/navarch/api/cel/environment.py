@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from navarch.api.cel.ast import Call, Expr, Ident, ListExpr, Literal, MapExpr, Select, walk
+from navarch.api.cel.ast import Call, Expr, Ident, ListExpr, MapExpr, Select, walk
 from navarch.api.cel.checker import Checker
 from navarch.api.cel.compiler import Compiler
 from navarch.api.cel.costs import Estimate
@@ -37,8 +37,6 @@ PER_CALL_LIMIT = 1_000_000
 """The cost at which one evaluation is cancelled, whatever budget is left."""
 STORED: Version = (1 << 31, 0)
 """The version of stored expressions: newer than everything."""
-_MIXED_ARGUMENTS = frozenset(("format",))
-"""Functions whose literal arguments may mix types."""
 # The stages recurse, some Python frames for each of the 250 levels an expression may have, that is
 # more than Python's own 1000. (Its frames lie on the heap, so this takes no stack.)
 sys.setrecursionlimit(max(sys.getrecursionlimit(), 6000))
@@ -125,7 +123,8 @@ class Environment:
         self._types: dict[str, CelType] = {}
         self._functions: dict[str, list[Overload]] = {}
         self._macros: dict[tuple[str, int, bool], Macro] = {}
-        self._checks: dict[str, tuple[int, Check]] = {}
+        self._checks: dict[str, Check] = {}
+        self._mixed: frozenset[str] = frozenset()
         self._constants: dict[str, Any] = {}
         self._find_type: Callable[[str], CelType | None] | None = None
         self._add(variables, types, (*CORE_LIBRARIES, *libraries))
@@ -147,6 +146,7 @@ class Environment:
         copy._functions = dict(self._functions)
         copy._macros = dict(self._macros)
         copy._checks = dict(self._checks)
+        copy._mixed = self._mixed
         copy._constants = dict(self._constants)
         copy._add(variables, types, libraries)
         return copy
@@ -167,6 +167,7 @@ class Environment:
             self._types |= {type_.name: type_ for type_ in library.types}
             self._macros |= {(m.name, m.arguments, m.is_member): m for m in library.macros}
             self._checks |= library.literal_checks or {}
+            self._mixed |= library.mixed_literals
             for name, (type_, value) in (library.constants or {}).items():
                 self._idents[name] = type_
                 self._constants[name] = value
@@ -214,14 +215,12 @@ class Environment:
         exempt: set[int] = set()
         for node in walk(root):
             if isinstance(node, Call):
-                if node.function in _MIXED_ARGUMENTS:
+                if node.function in self._mixed:
                     for argument in node.args:
                         exempt.update(map(id, walk(argument)))
-                index, check = self._checks.get(node.function, (0, None))
-                if check is not None and index < len(node.args):
-                    argument = node.args[index]
-                    if isinstance(argument, Literal) and check(argument) is not None:
-                        issues.report(argument.position, f"invalid {node.function} argument")
+                check = self._checks.get(node.function)
+                if check is not None and (found := check(node)) is not None:
+                    issues.report(found[0].position, found[1])
         for node in walk(root):
             if id(node) in exempt:
                 continue

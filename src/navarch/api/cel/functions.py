@@ -24,7 +24,7 @@ from navarch.api.cel.types import CelType
 from navarch.api.cel.values import size_of
 
 if TYPE_CHECKING:
-    from navarch.api.cel.ast import Expr
+    from navarch.api.cel.ast import Call, Expr
     from navarch.api.cel.macros import MacroContext
 
 Version = tuple[int, int]
@@ -92,8 +92,8 @@ class Macro:
     expand: Callable[[MacroContext, Expr | None, list[Expr]], Expr | None]
 
 
-Check = Callable[["Expr"], str | None]
-"""A compile-time check of one call's literal argument: what is wrong with it, or None."""
+Check = Callable[["Call"], "tuple[Expr, str] | None"]
+"""A compile-time check of one call's literals: the node to point at and what is wrong, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,8 @@ class Library:
     """A set of declarations and the versions it belongs to (`removed` is the first one without).
 
     `constants` are names with a fixed type and value; types become names by themselves.
-    `literal_checks` maps a function name to (argument index without the receiver, check).
+    `literal_checks` maps a function name to the check of its calls. The literal arguments of
+    `mixed_literals` may mix types.
     """
 
     name: str
@@ -111,7 +112,8 @@ class Library:
     macros: tuple[Macro, ...] = ()
     types: tuple[CelType, ...] = ()
     constants: Mapping[str, tuple[CelType, Any]] | None = None
-    literal_checks: Mapping[str, tuple[int, Check]] | None = None
+    literal_checks: Mapping[str, Check] | None = None
+    mixed_literals: frozenset[str] = frozenset()
 
 
 def overload(

@@ -16,10 +16,11 @@ from zoneinfo import ZoneInfo
 from navarch.api.cel import conversions as convert
 from navarch.api.cel import operators as ops
 from navarch.api.cel import types as t
-from navarch.api.cel.ast import Expr, Literal
+from navarch.api.cel.ast import Call, Expr, Literal
 from navarch.api.cel.costs import ONE, REGEX, TRAVERSAL, UNKNOWN, CallEstimate, Estimate, scaled
 from navarch.api.cel.errors import EvaluationError, NoSuchOverload
 from navarch.api.cel.functions import (
+    Check,
     CostNode,
     Function,
     Library,
@@ -402,14 +403,16 @@ def _accessor(name: str) -> Function:
     return member(name, *made)
 
 
-def _literal_check(run: Callable[[Any], Any]) -> Callable[[Expr], str | None]:
-    def check(node: Expr) -> str | None:
-        if not isinstance(node, Literal) or not isinstance(node.value, str):
-            return None
-        try:
-            run(node.value)
-        except EvaluationError as error:
-            return str(error)
+def _literal_check(run: Callable[[Any], Any]) -> Check:
+    """A check of the first argument, if it is a literal string."""
+
+    def check(call: Call) -> tuple[Expr, str] | None:
+        argument = call.args[0]
+        if isinstance(argument, Literal) and isinstance(argument.value, str):
+            try:
+                run(argument.value)
+            except EvaluationError:
+                return argument, f"invalid {call.function} argument"
         return None
 
     return check
@@ -419,9 +422,9 @@ LITERAL_CHECKS = Library(
     "cel.validators",
     since=(1, 29),
     literal_checks={
-        "duration": (0, _literal_check(convert.parse_duration)),
-        "timestamp": (0, _literal_check(convert.parse_timestamp)),
-        "matches": (0, _literal_check(lambda pattern: matches("", pattern))),
+        "duration": _literal_check(convert.parse_duration),
+        "timestamp": _literal_check(convert.parse_timestamp),
+        "matches": _literal_check(lambda pattern: matches("", pattern)),
     },
 )
 STANDARD = Library(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from navarch.api.cel import types as t
 from navarch.api.cel.environment import STORED, Environment, LazyValue, Result
 from navarch.api.cel.errors import CelError, CompileError, EvaluationError, ProgramError
+from navarch.api.cel.library import base_environment
 from navarch.api.cel.macros import BINDINGS
 from navarch.api.cel.values import MISSING, Duration, ListValue, ObjectValue, Timestamp, UInt
 
@@ -381,6 +385,52 @@ def test_versions_decide_what_may_be_written(
     except ProgramError:
         compiled = True  # well typed; the constant pattern is a matter of the program
     assert compiled is enabled
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "message"),
+    [
+        ("'%d'.format(['a'])", 14, "decimal clause can only be used on integers, was given string"),
+        ("'%f'.format([1])", 14, "fixed-point clause can only be used on doubles, was given int"),
+        ("'%q'.format([1])", 12, 'unrecognized formatting clause "q"'),
+        ("'%d %d'.format([1])", 15, "index 1 out of range"),
+        ("'%d'.format([1, 2])", 12, "too many arguments supplied to string.format"),
+        ("'%s'.format([[ip('::1')]])", 17, "string clause can only be used on strings"),
+    ],
+)
+def test_literal_formats_are_checked(text: str, column: int, message: str) -> None:
+    with pytest.raises(CompileError) as caught:
+        base_environment().compile(text)
+    assert [issue.column for issue in caught.value.issues] == [column]
+    assert message in str(caught.value)
+
+
+_FRAGMENTS = r"""+ - * / % == < && || ! ? : ( ) [ ] { } . , .? [? in true null 1 1u 1.5 'a' b'x'
+r'\d' self n s l m o has( size( .map(i, .all(i, .exists_one(i, .optMap(v, optional.none() .orValue(
+.sum() duration('1h') timestamp(0) quantity('1') .format([ .split(',') .replace( .matches( .slice(
+lists.range( type( dyn( int( string( .value() .transformMap(k,v, .sortBy(e, i v k e 0 -1 ' " @ # $
+` é"""
+FRAGMENTS = [*_FRAGMENTS.split(), "\ud800"]
+ANYTHING: list[Any] = [None, 1, 1.5, "a", True, [None], {"k": None}, [1, "a"], b"x", UInt(3), {}]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.sampled_from(FRAGMENTS), max_size=12).map(" ".join),
+    st.fixed_dictionaries({name: st.sampled_from(ANYTHING) for name in ("self", *"nslmo")}),
+)
+def test_nonsense_only_raises_errors_of_the_engine(text: str, data: dict[str, Any]) -> None:
+    with contextlib.suppress(CelError):
+        program = base_environment().extend(variables=VARIABLES).compile(text)
+        program.estimate()
+        program.evaluate(data)
+
+
+@pytest.mark.parametrize("anything", ANYTHING, ids=repr)
+def test_values_of_wrong_types_are_errors_of_the_expression(anything: Any) -> None:
+    for text in [text for text, _ in VALUES] + [text for text, _ in RUN_TIME_ERRORS]:
+        with contextlib.suppress(EvaluationError):
+            ENVIRONMENT.compile(text).evaluate(dict.fromkeys(VARIABLES, anything))
 
 
 def test_bindings_are_for_those_who_ask_for_them() -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from navarch.api.cel.ast import Call, Expr, ListExpr, Literal, MapExpr
 from navarch.api.cel.conversions import double_to_string
 from navarch.api.cel.errors import EvaluationError
 from navarch.api.cel.functions import (
@@ -20,7 +21,7 @@ from navarch.api.cel.functions import (
     overload,
     traversal,
 )
-from navarch.api.cel.types import DYN, STRING, CelType, list_of
+from navarch.api.cel.types import DYN, STRING, CelType, Kind, list_of
 from navarch.api.cel.values import Duration, Timestamp, type_of
 from navarch.api.errors import go_quoted
 
@@ -196,6 +197,49 @@ def clause_problem(clause: str) -> str:
     if not clause:
         return "unexpected end of string"
     return f'could not parse formatting clause: unrecognized formatting clause "{clause}"'
+
+
+_TAKES: dict[str, frozenset[Kind]] = {
+    "s": frozenset(Kind) - {Kind.OPAQUE, Kind.OBJECT, Kind.PARAMETER},
+    "d": frozenset((Kind.INT, Kind.UINT)),
+    "f": frozenset((Kind.DOUBLE, Kind.STRING)),
+    "e": frozenset((Kind.DOUBLE, Kind.STRING)),
+    "b": frozenset((Kind.INT, Kind.UINT, Kind.BOOL)),
+    "o": frozenset((Kind.INT, Kind.UINT)),
+    "x": frozenset((Kind.INT, Kind.UINT, Kind.STRING, Kind.BYTES)),
+}
+
+
+def _misfit(clause: str, node: Expr) -> Expr | None:
+    """The part of an argument that a clause cannot print, by its type."""
+    if node.type.kind is not Kind.DYN and node.type.kind not in _TAKES[clause]:
+        return node
+    if clause == "s" and isinstance(node, (ListExpr, MapExpr)):
+        return next((bad for child in node.children() if (bad := _misfit("s", child))), None)
+    return None
+
+
+def check_format(call: Call) -> tuple[Expr, str] | None:
+    """A literal format with a literal list is checked when compiled."""
+    text, values = call.target, call.args[0]
+    if not isinstance(text, Literal) or not isinstance(values, ListExpr):
+        return None
+    used = 0
+    for clause, _, _, _ in clauses(text.value):
+        if clause == "%":
+            continue
+        if used >= len(values.elements):
+            return call, f"index {used} out of range"
+        if clause not in _CLAUSES:
+            return call, clause_problem(clause)
+        kind = "x" if clause == "X" else clause
+        if (bad := _misfit(kind, values.elements[used])) is not None:
+            return bad, f"error during formatting: {_ALLOWED[kind]}, was given {bad.type.name}"
+        used += 1
+    if len(values.elements) > used:
+        excess = f"(expected {used}, got {len(values.elements)})"
+        return call, f"too many arguments supplied to string.format {excess}"
+    return None
 
 
 FORMAT: Function = member(

@@ -23,7 +23,7 @@ from navarch.api.cel.functions import (
     overload,
     traversal,
 )
-from navarch.api.cel.library.formatting import FORMAT
+from navarch.api.cel.library.formatting import FORMAT, check_format
 from navarch.api.cel.types import INT, STRING, list_of
 from navarch.api.cel.values import size_of
 
@@ -184,6 +184,8 @@ _S = STRING
 STRINGS = Library(
     name="cel.lib.ext.strings",
     since=(1, 29),
+    literal_checks={"format": check_format},
+    mixed_literals=frozenset(("format",)),
     functions=(
         member("charAt", overload("string_char_at_int", (_S, INT), _S, char_at)),
         member(
