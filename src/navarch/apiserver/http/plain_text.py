@@ -22,15 +22,18 @@ class FrontHandshake(ssl.SSLObject):
     """A server's side of one handshake."""
 
     outgoing: ssl.MemoryBIO | None = None
+    is_over = False
 
     def do_handshake(self) -> None:
+        if self.is_over:
+            raise ssl.SSLError("the peer speaks no TLS")
         try:
             super().do_handshake()
         except ssl.SSLError as error:
             if error.reason != "HTTP_REQUEST" or self.outgoing is None:
                 raise
             self.outgoing.write(ANSWER)
-            self.outgoing = None
+            self.is_over = True
             raise ssl.SSLWantReadError from error
 
 
