@@ -113,6 +113,7 @@ CONTROLLERS: Mapping[str, Registered] = {
     "namespace": Registered("namespace", "NamespaceController"),
     "garbagecollector": Registered("garbage_collector", "GarbageCollector"),
     "job": Registered("job", "JobController"),
+    "daemonset": Registered("daemonset", "DaemonSetController"),
     "cronjob": Registered("cronjob", "CronJobController"),
     "ttl-after-finished": Registered("ttl_after_finished", "TtlAfterFinishedController"),
     "csrapproving": Registered("csr_approving", "CsrApprovingController"),

@@ -6,11 +6,11 @@ A pod that is refused is Failed with a reason and never starts. The reasons and 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from navarch.api.types.core_v1 import NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint
+from navarch.api.node_selection import may_be_on
+from navarch.api.types.core_v1 import Pod, Taint
 
 from .podspec import is_critical, is_static
 from .resources import NodeResources, pod_requests
@@ -146,50 +146,12 @@ def _host_ports(pod: Pod) -> set[tuple[str, str, int]]:
 
 
 def _check_selectors(pod: Pod, node: NodeView) -> Refusal | None:
-    refusal = Refusal(
+    if may_be_on(pod.spec, node.name, node.labels):
+        return None
+    return Refusal(
         "NodeAffinity",
         "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
     )
-    for key, value in pod.spec.nodeSelector.items():
-        if node.labels.get(key) != value:
-            return refusal
-    affinity = pod.spec.affinity
-    if affinity is None or affinity.nodeAffinity is None:
-        return None
-    required = affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution
-    if required is None:
-        return None
-    if any(_term_matches(term, node) for term in required.nodeSelectorTerms):
-        return None
-    return refusal
-
-
-def _term_matches(term: NodeSelectorTerm, node: NodeView) -> bool:
-    if not term.matchExpressions and not term.matchFields:
-        return False
-    fields = {"metadata.name": node.name}
-    return all(_requirement_matches(each, node.labels) for each in term.matchExpressions) and all(
-        _requirement_matches(each, fields) for each in term.matchFields
-    )
-
-
-def _requirement_matches(requirement: NodeSelectorRequirement, labels: Mapping[str, str]) -> bool:
-    value = labels.get(requirement.key)
-    match requirement.operator:
-        case "In":
-            return value in requirement.values
-        case "NotIn":
-            return value not in requirement.values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt" | "Lt":
-            if value is None or not re.fullmatch(r"-?\d+", value) or not requirement.values:
-                return False
-            bound = int(requirement.values[0])
-            return int(value) > bound if requirement.operator == "Gt" else int(value) < bound
-    return False
 
 
 def _check_taints(pod: Pod, node: NodeView) -> Refusal | None:

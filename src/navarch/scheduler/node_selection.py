@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from navarch.api.node_selection import may_be_on
 from navarch.api.types.core_v1 import (
     Node,
     NodeSelector,
@@ -105,39 +106,4 @@ def _matches_name(cluster: Cluster, requirement: NodeSelectorRequirement) -> Mas
 
 def is_selected(node: Node, pod: PodInfo) -> bool:
     """`matching_nodes` for one node, which need not be part of the cluster (any more)."""
-    labels, required = node.metadata.labels, pod.required_nodes
-    wanted = pod.pod.spec.nodeSelector.items()
-    return wanted <= labels.items() and (required is None or selects(required, node))
-
-
-def selects(selector: NodeSelector, node: Node) -> bool:
-    """`selected` for one node."""
-    labels, fields = node.metadata.labels, {"metadata.name": node.metadata.name}
-    return any(
-        (term.matchExpressions or term.matchFields)
-        and all(_holds(labels, item) for item in term.matchExpressions)
-        and all(_holds(fields, item) for item in term.matchFields)
-        for term in selector.nodeSelectorTerms
-    )
-
-
-def _holds(values: Mapping[str, str], requirement: NodeSelectorRequirement) -> bool:
-    value = values.get(requirement.key)
-    match requirement.operator:
-        case "In":
-            return value is not None and value in requirement.values
-        case "NotIn":
-            return value is None or value not in requirement.values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt" | "Lt":
-            limits = requirement.values
-            if value is None or len(limits) != 1 or not _INTEGER.fullmatch(limits[0]):
-                return False
-            if not _INTEGER.fullmatch(value):
-                return False
-            greater = requirement.operator == "Gt"
-            return int(value) > int(limits[0]) if greater else int(value) < int(limits[0])
-    return False
+    return may_be_on(pod.pod.spec, node.metadata.name, node.metadata.labels)
