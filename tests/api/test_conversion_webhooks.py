@@ -87,7 +87,7 @@ class Converter:
         """Holds answers back until it is set."""
         server.handlers["/convert"] = self.handle
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         review = await request.json()
         self.arrived.set()
         if self.blocked is not None:

@@ -253,7 +253,7 @@ async def test_discovery_shows_the_configurations(api: Admin) -> None:
 async def test_pods_and_config_maps_are_denied(api: Admin, webhooks: WebhookServer) -> None:
     hanging = asyncio.Event()
 
-    async def pods(request: web.Request) -> web.StreamResponse:
+    async def pods(request: web.BaseRequest) -> web.StreamResponse:
         review = (await request.json())["request"]
         if review["name"] == "hang":
             await hanging.wait()
@@ -479,7 +479,7 @@ async def test_timeouts_are_those_of_the_configuration(api: Admin, webhooks: Web
     answered = asyncio.Event()
     asked: list[str] = []
 
-    async def slow(request: web.Request) -> web.StreamResponse:
+    async def slow(request: web.BaseRequest) -> web.StreamResponse:
         asked.append(request.query_string)
         await answered.wait()
         review = await request.json()
@@ -619,40 +619,42 @@ async def test_match_conditions_that_fail_follow_the_policy(
 
 # ---- webhooks that do not do what they should (reliability row 19)
 
-Turn = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Turn = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-async def hanging(request: web.Request) -> web.StreamResponse:
+async def hanging(request: web.BaseRequest) -> web.StreamResponse:
     await asyncio.sleep(60)
     raise AssertionError
 
 
-async def redirecting(request: web.Request) -> web.StreamResponse:
+async def redirecting(request: web.BaseRequest) -> web.StreamResponse:
     raise web.HTTPTemporaryRedirect(str(request.url.with_path("/elsewhere")))
 
 
-async def garbage(request: web.Request) -> web.StreamResponse:
+async def garbage(request: web.BaseRequest) -> web.StreamResponse:
     return web.Response(body=b"<html>\xff", content_type="application/json")
 
 
-async def nothing(request: web.Request) -> web.StreamResponse:
+async def nothing(request: web.BaseRequest) -> web.StreamResponse:
     assert request.transport is not None
     request.transport.close()
     return web.Response()
 
 
-async def failing(request: web.Request) -> web.StreamResponse:
+async def failing(request: web.BaseRequest) -> web.StreamResponse:
     raise web.HTTPInternalServerError(text="out of order")
 
 
-async def endless(request: web.Request) -> web.StreamResponse:
+async def endless(request: web.BaseRequest) -> web.StreamResponse:
     response = web.StreamResponse()
     await response.prepare(request)
-    while True:
-        await response.write(b" " * (1 << 20))
+    while request.transport is not None and not request.transport.is_closing():
+        await response.write(b" " * (1 << 16))
+        await asyncio.sleep(0)
+    return response
 
 
-async def another(request: web.Request) -> web.StreamResponse:
+async def another(request: web.BaseRequest) -> web.StreamResponse:
     """An answer to somebody else's question."""
     response = {"uid": "other", "allowed": True}
     return web.json_response(
@@ -660,11 +662,11 @@ async def another(request: web.Request) -> web.StreamResponse:
     )
 
 
-async def mistyped(request: web.Request) -> web.StreamResponse:
+async def mistyped(request: web.BaseRequest) -> web.StreamResponse:
     return web.json_response({"response": {"allowed": "yes"}})
 
 
-async def bare(request: web.Request) -> web.StreamResponse:
+async def bare(request: web.BaseRequest) -> web.StreamResponse:
     return web.json_response({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"})
 
 
@@ -732,7 +734,7 @@ async def test_a_connection_that_dies_while_idle_is_replaced(
 ) -> None:
     asked = 0
 
-    async def once(request: web.Request) -> web.StreamResponse:
+    async def once(request: web.BaseRequest) -> web.StreamResponse:
         """Answers once on each connection."""
         nonlocal asked
         asked += 1

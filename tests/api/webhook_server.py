@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 Object = dict[str, Any]
 Answer = Callable[[Object], Object]
 """From an AdmissionReview's request to the response, without its uid."""
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 ALLOW: Object = {"allowed": True}
 SERVICE_NAME = "e2e-test-webhook.default.svc"
@@ -67,7 +67,7 @@ class WebhookServer:
         """A `clientConfig` for a path."""
         return {"url": f"https://{host}:{self.port}{path}", "caBundle": self.ca_bundle}
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.connections.add(request.transport)
         path = request.path
         if path in self.handlers:
