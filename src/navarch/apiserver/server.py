@@ -32,6 +32,7 @@ from navarch.apiserver.hub.hub import Hub
 from navarch.apiserver.openapi.documents import OpenApi
 from navarch.apiserver.openapi.handlers import add_openapi
 from navarch.apiserver.options import ServerOptions
+from navarch.apiserver.registry.chain import Chain
 from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.registry.resource import Catalog
 from navarch.apiserver.security import Security, build_security, label_last_use
@@ -149,7 +150,7 @@ class Server:
             self.options, core.registry, core.lookup, core.webhooks
         )
         core.security = security
-        core.registry.plugins = security.plugins
+        core.registry.chain = Chain(security.plugins)
         core.flow_control = self._flow_control()
         core.auditor = build_auditor(self.options)
         if core.auditor is not None:

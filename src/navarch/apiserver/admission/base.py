@@ -39,6 +39,17 @@ class Plugin:
     resources: ClassVar[frozenset[tuple[str, str]]] = frozenset()
     """(group, resource) of what it looks at; empty for everything."""
     subresources: ClassVar[tuple[str, ...]] = ("",)
+    admits: ClassVar[bool] = False
+    validates: ClassVar[bool] = False
+    """Whether the plug-in has a part in the phase."""
+    is_static: ClassVar[bool] = True
+    """Whether what it handles depends on nothing but operation, resource and subresource."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.admits = cls.admit is not Plugin.admit
+        cls.validates = cls.validate is not Plugin.validate
+        cls.is_static = cls.handles is Plugin.handles
 
     def handles(self, request: AdmissionRequest) -> bool:
         info = request.info

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -32,7 +32,7 @@ from navarch.api.errors import (
 )
 from navarch.api.patch.common import copy_json
 from navarch.api.validation.meta import validate_object_meta, validate_object_meta_update
-from navarch.apiserver.contracts import AdmissionPlugin, AdmissionRequest, UserInfo
+from navarch.apiserver.contracts import AdmissionRequest, UserInfo
 from navarch.apiserver.hub.entry import (
     Entry,
     encode_object,
@@ -42,6 +42,7 @@ from navarch.apiserver.hub.entry import (
 )
 from navarch.apiserver.hub.hub import Hint, Hub
 from navarch.apiserver.registry import metadata as meta
+from navarch.apiserver.registry.chain import Chain
 from navarch.apiserver.registry.context import WriteContext
 from navarch.apiserver.registry.fields import book_create, book_update, restore_fields
 from navarch.apiserver.registry.resource import Catalog, Resource
@@ -80,14 +81,20 @@ class Registry:
         self.store = store
         self.hub = hub
         self.catalog = catalog
-        self.plugins: Sequence[AdmissionPlugin] = ()
+        self.chain = Chain()
         self.hooks: dict[str, Hook] = {}
         """By resource name: called for a valid object of a create or update, may allocate."""
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.chooser = random.SystemRandom()
+        self._uid_bits = random.Random(self.chooser.getrandbits(256)).getrandbits
         self._second = (datetime.min.replace(tzinfo=UTC), "")
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By key: held by the one of those who lost a race that tries again."""
+
+    def _new_uid(self) -> str:
+        """A random UUID. Uids tell objects apart and protect nothing, so they need no bits from the
+        system one by one."""
+        return str(uuid.UUID(int=self._uid_bits(128), version=4))
 
     def timestamp(self) -> str:
         """Now, as objects show it; written out once a second."""
@@ -142,7 +149,7 @@ class Registry:
         strategy = resource.strategy
         namespace = obj["metadata"].get("namespace", "")
         stamp = {
-            "uid": str(uuid.UUID(int=self.chooser.getrandbits(128), version=4)),
+            "uid": self._new_uid(),
             "creationTimestamp": self.timestamp(),
         }
 
@@ -167,7 +174,7 @@ class Registry:
         settle = await self._reserve(resource, obj, None, context)
         kept = False
         try:
-            await self._validate(request)
+            await self.chain.validate(request)
             for text in strategy.warnings(obj, None):
                 context.warn(text)
             written = await self._insert(resource, obj, context)
@@ -280,7 +287,7 @@ class Registry:
         else:
             shown = face.show(obj), face.show(old)
             request = self.admission(resource, "UPDATE", *shown, context, face.kind)
-            await self._ask_mutating(request)
+            await self.chain.admit(request)
             if request.is_rewritten:
                 assert request.obj is not None
                 obj = face.take(obj, request.obj)
@@ -290,7 +297,7 @@ class Registry:
         settle = await self._reserve(resource, obj, old, context)
         kept = False
         try:
-            await self._validate(request)
+            await self.chain.validate(request)
             for text in strategy.warnings(obj, old):
                 context.warn(text)
             written = await self._replace(resource, obj, entry, context)
@@ -488,7 +495,7 @@ class Registry:
         obj = request.obj
         assert obj is not None
         fields = obj["metadata"].get("managedFields")
-        may_differ = await self._ask_mutating(request)
+        may_differ = await self.chain.admit(request)
         if request.is_rewritten:
             for text in restore_fields(obj, fields):
                 request.warnings.append(text)
@@ -498,28 +505,10 @@ class Registry:
             resource.strategy.defaults(obj)
         return obj
 
-    async def _ask_mutating(self, request: AdmissionRequest) -> bool:
-        """Run the mutating plug-ins, twice when one of them let an outsider change the object.
-        Returns whether any may have changed it."""
-        may_differ = False
-        while True:
-            for plugin in self.plugins:
-                if plugin.handles(request):
-                    await plugin.admit(request)
-                    may_differ |= getattr(plugin, "mutates", True)
-            if not request.is_rewritten or request.is_second_round:
-                return may_differ
-            request.is_second_round = True
-
-    async def _validate(self, request: AdmissionRequest) -> None:
-        for plugin in self.plugins:
-            if plugin.handles(request):
-                await plugin.validate(request)
-
     async def admit(self, request: AdmissionRequest) -> None:
         """Admission of what is not stored as it is: a deletion, a connection, a binding."""
-        await self._ask_mutating(request)
-        await self._validate(request)
+        await self.chain.admit(request)
+        await self.chain.validate(request)
 
     async def _reserve(
         self, resource: Resource, obj: Object, old: Object | None, context: WriteContext
