@@ -133,6 +133,7 @@ CONTROLLERS: Mapping[str, Registered] = {
     "clusterrole-aggregation": Registered(
         "clusterrole_aggregation", "ClusterRoleAggregationController"
     ),
+    "validatingadmissionpolicy-status": Registered("policy_status", "PolicyStatusController"),
     "serviceaccount-token": Registered(
         "service_account_tokens",
         "ServiceAccountTokensController",

@@ -43,6 +43,7 @@ class PolicyStatusController(Controller):
 
     def __init__(self, context: ControllerContext) -> None:
         super().__init__(context)
+        self.definitions = context.client.dynamic(*DEFINITIONS, namespaced=False)
         self.policies = context.informers.informer(ValidatingAdmissionPolicy)
         self.watch(self.policies)
 
@@ -120,7 +121,9 @@ class PolicyStatusController(Controller):
 
     async def _definition(self, name: str) -> dict[str, Any] | None:
         try:
-            found: dict[str, Any] = await self.client.dynamic(*DEFINITIONS).get(name)
+            found: dict[str, Any] = await self.client.dynamic(*DEFINITIONS, namespaced=False).get(
+                name
+            )
         except ApiError as error:
             if error.is_not_found:
                 return None
@@ -128,7 +131,7 @@ class PolicyStatusController(Controller):
         return found
 
     async def _definitions_of(self, group: str, kind: str) -> list[dict[str, Any]]:
-        page = await self.client.dynamic(*DEFINITIONS).list()
+        page = await self.definitions.list()
         return [
             each
             for each in page.items
