@@ -16,7 +16,7 @@ Kubernetes versions it is enabled in. The environment picks the libraries of its
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from navarch.api.cel.costs import TRAVERSAL, CallEstimate, Estimate, scaled
@@ -134,8 +134,6 @@ def function(name: str, *overloads: Overload) -> Function:
 
 def member(name: str, *overloads: Overload) -> Function:
     """A function called as `receiver.name(...)`; parameter 0 of each overload is the receiver."""
-    from dataclasses import replace
-
     return Function(name, tuple(replace(o, is_member=True) for o in overloads))
 
 

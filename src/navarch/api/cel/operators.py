@@ -23,6 +23,7 @@ from navarch.api.cel.values import (
     UInt,
     equals,
     find_key,
+    type_of,
 )
 
 NUMBERS = frozenset((int, UInt, float))
@@ -211,16 +212,9 @@ def lookup(container: Any, key: Any) -> Any:
         if kind is float and not key.is_integer():
             raise EvaluationError(f"unsupported index value {key_text(key)} in list")
         if kind not in NUMBERS:
-            name = _index_type(key)
-            raise EvaluationError(f"unsupported index type '{name}' in list")
+            raise EvaluationError(f"unsupported index type '{type_of(key).name}' in list")
         return container[int(key)] if 0 <= key < len(container) else MISSING
     return MISSING
-
-
-def _index_type(key: Any) -> str:
-    from navarch.api.cel.values import type_of
-
-    return type_of(key).name
 
 
 def missing(container: Any, key: Any) -> NoReturn:

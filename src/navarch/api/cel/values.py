@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final
 
 from navarch.api.cel import types as t
 from navarch.api.cel.errors import CostExceeded
@@ -142,10 +142,6 @@ class ListValue(list[Any]):
 
     def cel_concat(self, other: list[Any]) -> list[Any]:
         raise NotImplementedError
-
-
-class Comparable(Protocol):
-    def __lt__(self, other: Any, /) -> bool: ...
 
 
 _TYPES: Final[dict[type, CelType]] = {
