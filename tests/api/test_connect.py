@@ -21,6 +21,8 @@ from cryptography.x509.oid import NameOID
 from tests.api.conftest import Api
 from tests.api.test_deletion import PODS, pod
 
+from navarch.apiserver.authentication.front_proxy import RequestHeaders
+
 Object = dict[str, Any]
 LOG = "line 1\nline 2\n"
 
@@ -271,6 +273,33 @@ async def test_proxied_requests_arrive_whole(api: Api, proxied: Backend) -> None
     moved = await api.get(f"{PODS}/p/proxy?x=1")
     assert (moved.status, moved.headers["Location"]) == (301, f"{prefix}/?x=1")
     assert (await api.post(f"{PODS}/p/proxy", b"")).ok()["path"] == "/"
+
+
+SMUGGLED = {
+    "X-Remote-User": "root",
+    "x-remote-group": "system:masters",
+    "X-Remote-Extra-Scopes": "all",
+    "X-Remote-Uid": "0",
+    "Impersonate-User": "system:anonymous",
+}
+
+
+@pytest.mark.parametrize("own", [False, True])
+async def test_headers_that_name_users_are_not_passed_on(
+    api: Api, proxied: Backend, own: bool
+) -> None:
+    """Whoever is behind us may believe them, as it comes from us; whatever they are called."""
+    sent = dict(SMUGGLED)
+    if own:
+        app = api.server.app
+        app._proxy_headers = RequestHeaders(("X-Own-User",), extra_prefix=("X-Own-Extra-",))
+        sent |= {"X-Own-User": "root", "x-own-extra-a": "b", "X-Own": "stays"}
+    answer = await api.post(f"{PODS}/p/proxy/x", b"data", headers=sent)
+    seen = answer.ok(200)
+    assert seen["body"] == "data"
+    names = {name.lower() for name in seen["headers"]}
+    assert not {name.lower() for name in sent} - {"x-own"} & names
+    assert ("x-own" in names) is own
 
 
 async def test_links_and_redirects_stay_behind_the_proxy(api: Api, proxied: Backend) -> None:

@@ -141,15 +141,9 @@ def _front_proxies(options: ServerOptions) -> tuple[FrontProxies | None, Authori
     """The front proxies and, where there are any, the authority that users have beside theirs."""
     if options.requestheader_client_ca_file is None:
         return None, None
-    headers = RequestHeaders(
-        options.requestheader_username_headers,
-        options.requestheader_uid_headers,
-        options.requestheader_group_headers,
-        options.requestheader_extra_headers_prefix,
-    )
     proxies = FrontProxies(
         Authorities(options.requestheader_client_ca_file),
         frozenset(options.requestheader_allowed_names),
-        headers,
+        RequestHeaders.of(options),
     )
     return proxies, Authorities(options.client_ca)

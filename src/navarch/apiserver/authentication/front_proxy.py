@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from navarch.api.errors import unauthorized
 from navarch.apiserver.contracts import PeerCertificate, UserInfo
+from navarch.apiserver.options import ServerOptions
 
 
 class Authorities:
@@ -59,6 +60,15 @@ class RequestHeaders:
     uid: tuple[str, ...] = ("X-Remote-Uid",)
     group: tuple[str, ...] = ("X-Remote-Group",)
     extra_prefix: tuple[str, ...] = ("X-Remote-Extra-",)
+
+    @classmethod
+    def of(cls, options: ServerOptions) -> RequestHeaders:
+        return cls(
+            options.requestheader_username_headers,
+            options.requestheader_uid_headers,
+            options.requestheader_group_headers,
+            options.requestheader_extra_headers_prefix,
+        )
 
     def user(self, headers: Mapping[str, str]) -> UserInfo | None:
         pairs = [(name.lower(), value) for name, value in headers.items()]

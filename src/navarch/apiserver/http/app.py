@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import HttpVersion10, web
+from multidict import CIMultiDict
 
 from navarch.api.errors import (
     ApiError,
@@ -24,6 +25,7 @@ from navarch.api.errors import (
     method_not_allowed,
     unauthorized,
 )
+from navarch.apiserver.authentication.front_proxy import RequestHeaders
 from navarch.apiserver.authentication.impersonation import impersonate
 from navarch.apiserver.authorization import forbidden_error
 from navarch.apiserver.contracts import ANONYMOUS, Attributes, Decision, RequestInfo
@@ -75,6 +77,9 @@ class App:
         self.metrics = RequestMetrics()
         self._running: dict[Call, tuple[asyncio.Task[Any], float]] = {}
         """All calls under way, oldest first, and when they began."""
+        proxies = RequestHeaders.of(core.options)
+        self._proxy_headers = proxies if proxies != RequestHeaders() else None
+        """Headers that name users besides the usual ones, which are never passed on anyway."""
         self.is_draining = False
         """The server is about to stop: every connection ends with the answer it waits for."""
 
@@ -167,6 +172,11 @@ class App:
                 auditor.refused(call, peer is not None)
             raise
         call.user = user
+        if self._proxy_headers is not None:
+            # Servers behind us believe these headers when they come from us.
+            is_one = self._proxy_headers.is_one
+            kept = CIMultiDict(pair for pair in request.headers.items() if not is_one(pair[0]))
+            call.request = request.clone(headers=kept)
         if auditor is not None:
             await auditor.begin(call)
         self._authorize(call)
