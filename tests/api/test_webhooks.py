@@ -181,6 +181,8 @@ async def test_a_review_carries_the_request(api: Admin, webhooks: WebhookServer)
         assert request["userInfo"]["username"] == "admin"
         assert "system:masters" in request["userInfo"]["groups"]
     assert created["oldObject"] is None
+    for obj in (created["object"], updated["oldObject"], deleted["oldObject"]):
+        assert (obj["apiVersion"], obj["kind"]) == ("v1", "ConfigMap")
     assert created["object"]["metadata"]["uid"] == made["metadata"]["uid"]
     assert created["options"] == {
         "kind": "CreateOptions",
@@ -549,6 +551,48 @@ async def test_configurations_are_listed_and_deleted_together(
     (await api.delete(path)).ok()
     assert (await api.get(path)).ok()["items"] == []
     (await api.post(MAPS, config_map("a"))).ok(201)
+
+
+SERVICE = {"name": "a", "namespace": "b"}
+
+
+BAD: list[tuple[Object, str]] = [
+    ({"name": "short"}, "webhooks[0].name: Invalid value"),
+    ({"timeoutSeconds": 31}, "must be between 1 and 30 seconds"),
+    ({"timeoutSeconds": 0}, "must be between 1 and 30 seconds"),
+    ({"sideEffects": "Some"}, 'supported values: "None", "NoneOnDryRun"'),
+    ({"sideEffects": None}, "webhooks[0].sideEffects: Required value"),
+    ({"admissionReviewVersions": []}, "must specify one of v1, v1beta1"),
+    ({"admissionReviewVersions": ["v9"]}, "must include at least one of v1, v1beta1"),
+    ({"clientConfig": {}}, "exactly one of url or service is required"),
+    ({"clientConfig": {"url": "https://x", "service": SERVICE}}, "exactly one of url or"),
+    ({"clientConfig": {"url": "http://x"}}, "'https' is the only allowed URL scheme"),
+    ({"clientConfig": {"url": "https://a:b@x"}}, "user information is not permitted"),
+    ({"clientConfig": {"url": "https://x/?a=b"}}, "query parameters are not permitted"),
+    ({"clientConfig": {"service": {**SERVICE, "port": 70000}}}, "port is not valid: "),
+    ({"clientConfig": {"service": {**SERVICE, "path": "x"}}}, "must start with a '/'"),
+    ({"failurePolicy": "Maybe"}, "webhooks[0].failurePolicy: Unsupported value"),
+    ({"matchPolicy": "Maybe"}, "webhooks[0].matchPolicy: Unsupported value"),
+    ({"rules": [{**rule(":pods"), "operations": ["*", "CREATE"]}]}, "if '*' is present"),
+    ({"rules": [{**rule(":pods"), "operations": ["PATCH"]}]}, "Unsupported value"),
+    ({"rules": [{**rule(":pods"), "apiVersions": []}]}, "apiVersions: Required value"),
+    ({"rules": [rule(":pods", scope="Some")]}, "Unsupported value"),
+]
+
+
+async def test_bad_configurations_are_refused(api: Admin) -> None:
+    for changes, text in BAD:
+        each = {**hook("a", {"url": "https://x"}, rule(":pods")), **changes}
+        answer = await api.post(configurations("Mutating"), configuration("Mutating", "a", each))
+        assert (answer.status, answer.json["reason"]) == (422, "Invalid"), changes
+        assert text in answer.json["message"], changes
+
+
+async def test_names_are_unique_in_a_configuration(api: Admin) -> None:
+    each = hook("a", {"url": "https://x"}, rule(":pods"))
+    body = configuration("Validating", "a", each, each)
+    answer = await api.post(configurations("Validating"), body)
+    assert 'webhooks[1].name: Duplicate value: "a.example.com"' in answer.json["message"]
 
 
 # ---- match conditions

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from navarch.api import names
 from navarch.api.errors import invalid, required
-from navarch.api.validation.common import Errors, Object, check, check_port, dns1123_subdomain
+from navarch.api.validation.common import Errors, Object, check, dns1123_subdomain
 
 REVIEW_VERSIONS = ("v1", "v1beta1")
 
@@ -18,6 +18,7 @@ def check_review_versions(errors: Errors, path: str, versions: list[str]) -> Non
     for index, version in enumerate(versions):
         if version in versions[:index]:
             errors.append(invalid(f"{path}[{index}]", version, "duplicate version"))
+            continue
         check(errors, f"{path}[{index}]", version, names.dns1035_label(version))
     if not any(version in REVIEW_VERSIONS for version in versions):
         detail = f"must include at least one of {', '.join(REVIEW_VERSIONS)}"
@@ -34,8 +35,11 @@ def check_client(errors: Errors, path: str, client: Object) -> None:
         assert service is not None
         for field in ("name", "namespace"):
             if not service.get(field):
-                errors.append(required(f"{path}.service.{field}", f"service {field} is required"))
-        check_port(errors, f"{path}.service.port", service.get("port", 443))
+                errors.append(required(f"{path}.service.{field}"))
+        port = service.get("port", 443)
+        if problems := names.port_number(port or 0):
+            detail = f"port is not valid: {', '.join(problems)}"
+            errors.append(invalid(f"{path}.service.port", port or 0, detail))
         target = service.get("path")
         if target is not None:
             _check_path(errors, f"{path}.service.path", target)
