@@ -176,6 +176,19 @@ async def test_pod_security_says_what_it_saw(api: Api) -> None:
     )
 
 
+async def test_a_token_can_be_followed_to_its_uses(api: Api) -> None:
+    accounts = "/api/v1/namespaces/default/serviceaccounts"
+    await api.post(accounts, {"metadata": {"name": "robot"}}, **ROOT)
+    issued = await api.post(f"{accounts}/robot/token", {}, **ROOT)
+    record = (await records(api, issued.headers["Audit-Id"]))[-1]
+    name = record["annotations"]["authentication.kubernetes.io/issued-credential-id"]
+    token = issued.json["status"]["token"]
+    used = await api.get(SECRETS, headers={"Authorization": f"Bearer {token}"})
+    record = (await records(api, used.headers["Audit-Id"]))[-1]
+    assert record["user"]["extra"]["authentication.kubernetes.io/credential-id"] == [name]
+    assert token not in json.dumps(await records(api))
+
+
 async def test_a_watch_has_a_stage_of_its_own(api: Api) -> None:
     async with api.session.get(
         f"{api.server.url}{MAPS}?watch=1&timeoutSeconds=1",

@@ -59,6 +59,8 @@ class IssuedToken:
     """The TokenRequest with its status, and texts for `Warning` headers."""
 
     obj: Object
+    credential: str
+    """Names the token in audit records, here and wherever it is used."""
     warnings: tuple[str, ...] = ()
 
 
@@ -133,7 +135,8 @@ class TokenIssuer:
         )
         expires = format_time(datetime.fromtimestamp(now + seconds, UTC))
         status = {"token": self._sign(claims), "expirationTimestamp": expires}
-        return IssuedToken({**prepared, "spec": spec, "status": status}, warnings)
+        issued = {**prepared, "spec": spec, "status": status}
+        return IssuedToken(issued, f"JTI={claims.jti}", warnings)
 
     def _is_pod_token(self, bound: KubernetesClaims, spec: Object) -> bool:
         return (

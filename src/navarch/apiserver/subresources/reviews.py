@@ -93,6 +93,8 @@ async def request_token(core: Core, call: Call, resource: Resource) -> StreamRes
     request = core.registry.admission(resource, "CREATE", prepared, None, context, "TokenRequest")
     await core.registry.admit(request)
     issued = issuer.issue(prepared)
+    if call.trail is not None:
+        call.trail.annotate("authentication.kubernetes.io/issued-credential-id", issued.credential)
     for text in issued.warnings:
         call.warn(text)
     return respond_object(call, issued.obj, 201)
