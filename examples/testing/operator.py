@@ -1,6 +1,6 @@
 """A small operator: every Website becomes a Deployment and a Service.
 
-    kubectl apply -f crd.yaml && kopf run --all-namespaces operator.py
+kubectl apply -f crd.yaml && kopf run --all-namespaces operator.py
 """
 
 from __future__ import annotations

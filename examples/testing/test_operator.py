@@ -1,6 +1,6 @@
 """Tests of the operator, against a real API server with all controllers, in this process.
 
-    pip install navarch kopf kubernetes pytest && pytest examples/testing
+pip install navarch kopf kubernetes pytest && pytest examples/testing
 """
 
 from __future__ import annotations
@@ -64,5 +64,5 @@ def test_a_website_is_served(navarch_cluster: Cluster, operator: KopfRunner) -> 
 @pytest.mark.navarch(manifests=["crd.yaml"])
 def test_a_website_needs_an_image(navarch_cluster: Cluster) -> None:
     """What the CRD refuses needs no operator."""
-    with pytest.raises(KubectlError, match="spec.image"):
+    with pytest.raises(KubectlError, match=r"spec\.image"):
         navarch_cluster.kubectl("apply", "-f", str(HERE / "bad.yaml"))

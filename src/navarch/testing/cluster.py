@@ -213,6 +213,18 @@ class Cluster:
         credentials = {"client-certificate": str(certificate), "client-key": str(key)}
         return self._write_kubeconfig(plane.profile, name, credentials, namespace)
 
+    def serving_certificate(self, *names: str) -> tuple[Path, Path]:
+        """A certificate and its key for a server that the cluster shall call, such as an admission
+        webhook; `cluster.ca` is what it is verified by. Names are host names or addresses."""
+        from navarch.cluster import pki
+
+        wanted = names or ("localhost", "127.0.0.1")
+        addresses = tuple(name for name in wanted if re.fullmatch(r"[0-9.]+|.*:.*", name))
+        hosts = tuple(name for name in wanted if name not in addresses)
+        file = f"pki/server-{next(self._users)}"
+        request = pki.Request(file, wanted[0], server=True, names=hosts, addresses=addresses)
+        return pki.issue(request, self._running[1])
+
     def service_account(
         self, name: str, *, namespace: str = NAMESPACE, seconds: int = 3600
     ) -> Path:
