@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from navarch.api.errors import ApiError, bad_request
 from navarch.api.managedfields.applied import check_applied
 from navarch.api.managedfields.compare import Comparison, compare
@@ -39,21 +41,25 @@ ANCIENT = "ancient-changes"
 BEFORE_FIRST_APPLY = "before-first-apply"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
+encode_json = msgspec.json.Encoder().encode
+
+UNOWNED_FIELDS = frozenset({"apiVersion", "kind"})
+UNOWNED_METADATA = frozenset(
+    {
+        "name",
+        "namespace",
+        "creationTimestamp",
+        "selfLink",
+        "uid",
+        "clusterName",
+        "generation",
+        "managedFields",
+        "resourceVersion",
+    }
+)
 UNOWNED: Node = {
-    "f:apiVersion": LEAF,
-    "f:kind": LEAF,
-    "f:metadata": {
-        ".": LEAF,
-        "f:name": LEAF,
-        "f:namespace": LEAF,
-        "f:creationTimestamp": LEAF,
-        "f:selfLink": LEAF,
-        "f:uid": LEAF,
-        "f:clusterName": LEAF,
-        "f:generation": LEAF,
-        "f:managedFields": LEAF,
-        "f:resourceVersion": LEAF,
-    },
+    **{f"f:{name}": LEAF for name in sorted(UNOWNED_FIELDS)},
+    "f:metadata": {".": LEAF, **{f"f:{name}": LEAF for name in sorted(UNOWNED_METADATA)}},
 }
 """Fields that identify an object or are the server's own: nobody manages them."""
 
@@ -171,12 +177,41 @@ def _encode(obj: Object, managers: Managers) -> None:
 def track_create(obj: Object, kind: FieldType, writer: Writer, empty: Object | None = None) -> None:
     """Book the fields of a new object. `empty` is the kind's object with nothing set: what it has
     already is not the writer's doing."""
-    obj["metadata"].pop("managedFields", None)
-    written = compare(empty or {"metadata": {}}, obj, kind).without(writer.ignored_set).written
-    fields = difference(written, UNOWNED)
+    metadata = obj["metadata"]
+    metadata.pop("managedFields", None)
+    empty = empty or {"metadata": {}}
+    claimed = {name: value for name, value in obj.items() if name not in UNOWNED_FIELDS}
+    claimed["metadata"] = {
+        name: value for name, value in metadata.items() if name not in UNOWNED_METADATA
+    }
+    spec = claimed.pop("spec", None)
+    known = {name: value for name, value in empty.items() if name != "spec"}
+    fields = compare(known, claimed, kind).without(writer.ignored_set).written
+    if spec is not None and "spec" not in writer.ignored:
+        fields = union(fields, _spec_fields(kind, empty.get("spec"), spec))
     if fields:
         entry = _entry(writer, "Update", fields)
         _encode(obj, {entry.identity: entry})
+
+
+_spec_sets: dict[tuple[FieldType, bytes], Node] = {}
+MAX_SPEC_SETS = 256
+MAX_SPEC_BYTES = 16 * 1024
+
+
+def _spec_fields(kind: FieldType, empty: Any, spec: Any) -> Node:
+    """The fields of a new object's spec. A workload makes many objects with the same one, so the
+    sets of the last specs are kept: to encode a spec costs a tenth of walking through it."""
+    key = (kind, encode_json((empty, spec)))
+    fields = _spec_sets.pop(key, None)
+    if fields is None:
+        before = {} if empty is None else {"spec": empty}
+        fields = compare(before, {"spec": spec}, kind).written
+        if len(_spec_sets) >= MAX_SPEC_SETS:
+            del _spec_sets[next(iter(_spec_sets))]
+    if len(key[1]) <= MAX_SPEC_BYTES:
+        _spec_sets[key] = fields
+    return fields
 
 
 def _entry(writer: Writer, operation: str, fields: Node) -> Entry:

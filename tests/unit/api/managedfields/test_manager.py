@@ -286,6 +286,20 @@ def test_creates_are_tracked() -> None:
     }
 
 
+def test_objects_of_one_spec_are_tracked_alike_and_others_are_not() -> None:
+    def fields_of(*containers: Object, **spec: Any) -> Any:
+        obj = deployment(*containers, **spec)
+        track_create(obj, DEPLOYMENT, ANN)
+        return owners(obj)["ann Update"]["f:spec"]
+
+    first = fields_of({"name": "a", "image": "x"}, replicas=1)
+    assert fields_of({"name": "a", "image": "x"}, replicas=1) == first
+    assert fields_of({"name": "b", "image": "x"}, replicas=1) != first
+    assert fields_of({"name": "a", "image": "x"}) == {
+        key: node for key, node in first.items() if key != "f:replicas"
+    }
+
+
 def test_a_create_owns_what_is_never_absent_once_it_is_set() -> None:
     empty: Object = {"metadata": {}, "spec": {"maxReplicas": 0, "scaleTargetRef": {"name": ""}}}
     kind = field_type(schema_for("autoscaling", "v2", "HorizontalPodAutoscaler"))
