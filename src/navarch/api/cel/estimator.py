@@ -76,7 +76,7 @@ class _Node:
     @property
     def size(self) -> Estimate:
         size = self.known_size
-        if size is None and self.hint is not None:
+        if size is None and self.hint is not None and self.path:
             size = self.hint(self.path, self.type)
         return UNKNOWN if size is None else size
 
@@ -147,8 +147,8 @@ class Estimator:
                 return fixed(len(node.elements))
             case MapExpr(type_name=""):
                 return fixed(len(node.entries))
-        if self.hint is not None:
-            hinted = self.hint(self._path(node), node.type)
+        if self.hint is not None and (path := self._path(node)):
+            hinted = self.hint(path, node.type)
             if hinted is not None:
                 self._sizes[id(node)] = hinted
                 return hinted

@@ -101,6 +101,7 @@ def test_what_running_costs(text: str, cost: int) -> None:
 
 def _hint(path: tuple[str, ...], type_: t.CelType) -> Estimate | None:
     """Declared sizes: `array` at most 7, `names` at most 10 of length at most 30."""
+    assert path, "nothing is declared of what has no path"
     limits = {
         ("self", "array"): 7,
         ("self", "names"): 10,
