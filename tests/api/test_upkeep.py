@@ -83,7 +83,7 @@ async def test_renewed_certificates_are_taken_into_use(tmp_path: Path) -> None:
 async def test_metrics_tell_of_requests_objects_and_the_store(api: Api) -> None:
     (await api.post(MAPS, config_map("a"))).ok(201)
     text = (await api.get("/metrics")).body.decode()
-    assert 'apiserver_storage_objects{resource="configmaps"} 2' in text
+    assert 'apiserver_storage_objects{resource="configmaps"} 3' in text
     assert 'verb="CREATE",group="",version="v1",resource="configmaps"' in text
     assert "navarch_store_revision " in text
 
