@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from navarch.api.errors import ApiError
@@ -19,7 +20,7 @@ from navarch.apiserver.aggregation.availability import (
     Verdict,
     judge,
     probe,
-    services_of,
+    service_of,
     with_condition,
 )
 from navarch.apiserver.aggregation.extension import SLICES, Extensions
@@ -36,6 +37,7 @@ from navarch.apiserver.aggregation.remote_openapi import RemoteOpenApi
 from navarch.apiserver.connect.forward import Forwarder
 from navarch.apiserver.discovery.documents import Registrations, RemoteVersion
 from navarch.apiserver.http.app import App
+from navarch.apiserver.hub.entry import Entry
 from navarch.apiserver.openapi.documents import OpenApi
 
 Object = dict[str, Any]
@@ -73,7 +75,9 @@ class Aggregator:
         self.records.follow(self._core.lookup)
         await self._register.start()
         for resource in ("services", SLICES):
-            self._core.lookup.subscribe(resource, self._watcher_of(resource))
+            cache = self._core.lookup.cache(resource)
+            assert cache is not None
+            cache.add_listener(partial(self._service_changed, resource))
 
     async def run(self) -> None:
         """Follow, until cancelled."""
@@ -114,19 +118,17 @@ class Aggregator:
         elif old is not None:
             self._wake(old.name)
 
-    def _watcher_of(self, resource: str) -> Any:
-        def changed(old: Object | None, new: Object | None) -> None:
-            if not self.records.remote:
-                return
-            obj = new or old
-            assert obj is not None
-            where = services_of(resource, obj)
-            for record in self.records.remote.values():
-                ref = record.service
-                if ref is not None and (ref.namespace, ref.name) == where:
-                    self._wake(record.name)
-
-        return changed
+    def _service_changed(self, resource: str, old: Entry | None, new: Entry | None) -> None:
+        """A Service or an EndpointSlice changed; there are many, and few of them are ours."""
+        if not self.records.remote:
+            return
+        entry = new or old
+        assert entry is not None
+        where = service_of(resource, entry)
+        for record in self.records.remote.values():
+            ref = record.service
+            if ref is not None and (ref.namespace, ref.name) == where:
+                self._wake(record.name)
 
     def _wake(self, name: str) -> None:
         event = self._wakes.get(name)

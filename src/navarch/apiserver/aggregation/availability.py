@@ -14,6 +14,7 @@ from navarch.api.errors import ApiError
 from navarch.apiserver.aggregation.extension import SLICES, Extensions, service_port, slices_of
 from navarch.apiserver.aggregation.records import AVAILABLE, Record, ServiceRef, available_condition
 from navarch.apiserver.contracts import Lookup
+from navarch.apiserver.hub.entry import Entry
 
 Object = dict[str, Any]
 
@@ -114,11 +115,8 @@ def with_condition(obj: Object, verdict: Verdict, now: str) -> bool:
     return True
 
 
-def services_of(resource: str, obj: Object) -> tuple[str, str]:
+def service_of(resource: str, entry: Entry) -> tuple[str, str]:
     """Namespace and name of the Service that a Service or EndpointSlice is about."""
-    metadata = obj["metadata"]
-    namespace = metadata.get("namespace", "")
     if resource == SLICES:
-        labels = metadata.get("labels") or {}
-        return namespace, labels.get("kubernetes.io/service-name", "")
-    return namespace, metadata["name"]
+        return entry.namespace, entry.facts.labels.get("kubernetes.io/service-name", "")
+    return entry.namespace, entry.name

@@ -26,6 +26,7 @@ from navarch.apiserver.core import Core
 from navarch.apiserver.http.body import JSON, content_type, read_body, unsupported_media_type
 from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.options import WriteOptions, options_error, write_options
+from navarch.apiserver.http.turns import off_loop
 from navarch.apiserver.registry.context import WriteContext
 from navarch.apiserver.registry.fields import applied, writer_of
 from navarch.apiserver.registry.registry import Written
@@ -157,7 +158,7 @@ async def apply(
 ) -> Written:
     """Server-side apply: the body is what one manager wants of the object."""
     context, options = how
-    config, problems = parse_document(body, "application/yaml")
+    config, problems = await off_loop(len(body), parse_document, body, "application/yaml")
     if call.trail is not None:
         call.trail.request_patch(config)
     report(problems, resource, options, context)

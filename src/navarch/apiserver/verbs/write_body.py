@@ -6,9 +6,10 @@ from typing import Any
 
 from navarch.api.errors import bad_request
 from navarch.api.schema.decode import FieldValidation
-from navarch.apiserver.http.body import effective_type, object_type, read_body
+from navarch.apiserver.http.body import JSON, effective_type, object_type, read_body
 from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.options import WriteOptions
+from navarch.apiserver.http.turns import off_loop
 from navarch.apiserver.registry.context import WriteContext
 from navarch.apiserver.registry.registry import OTHER_NAMESPACE
 from navarch.apiserver.registry.resource import Resource
@@ -23,7 +24,10 @@ async def read_object(
     media_type = object_type(call.request, resource.body_types)
     body = await read_body(call.request)
     validation = FieldValidation(options.field_validation)
-    decoded = resource.shape.decode(body, effective_type(media_type, body), validation)
+    media_type = effective_type(media_type, body)
+    # JSON takes milliseconds, YAML of the same size may take a second.
+    size = 0 if media_type == JSON else len(body)
+    decoded = await off_loop(size, resource.shape.decode, body, media_type, validation)
     obj = accept(decoded, context)
     if context.trail is not None:
         context.trail.request_object(obj)

@@ -13,7 +13,6 @@ from navarch.apiserver.aggregation.availability import (
     PASSED,
     Verdict,
     judge,
-    services_of,
     with_condition,
 )
 from navarch.apiserver.aggregation.extension import SLICES, locate, set_user
@@ -150,11 +149,6 @@ def test_conditions_change_only_when_they_must() -> None:
     ]
     assert with_condition(obj, Verdict(False, "x", "y"), "t4")
     assert obj["status"]["conditions"][0]["lastTransitionTime"] == "t4"
-
-
-def test_which_service_a_change_is_about() -> None:
-    assert services_of("services", service()) == ("ns", "svc")
-    assert services_of(SLICES, endpoint_slice()) == ("ns", "svc")
 
 
 # ---- automatic APIServices
