@@ -332,6 +332,10 @@ async def test_it_falls_ill_and_recovers(
     found = await has_reason(api, "FailedDiscoveryCheck")
     assert "bad status from https://localhost" in found["message"]
     assert (await api.get(FLUNDERS)).status == 503
+    text = (await api.get("/metrics")).body.decode()
+    assert f'aggregator_unavailable_apiservice{{name="{NAME}"}} 1' in text
+    assert 'aggregator_unavailable_apiservice{name="v1.apps"} 0' in text
+    assert f'_total{{name="{NAME}",reason="FailedDiscoveryCheck"}} 1' in text
     extension.is_sick = False
     await has_reason(api, "Passed")
     (await api.get(FLUNDERS)).ok()

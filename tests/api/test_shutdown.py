@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from tests.api.conftest import AllowEverything, Api, HeaderAuthenticator, config_map
+from tests.api.test_crash import Process, ready
 
 from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.security import Security
@@ -138,3 +140,55 @@ async def test_connections_that_rest_do_not_hold_it_up() -> None:
         await server.stop()
     for _, writer in held:
         writer.transport.abort()
+
+
+async def test_a_process_that_is_told_to_end(tmp_path: Path) -> None:
+    """The same with a signal, TLS and a database: the process ends well and soon, no request is
+    without an answer, and after the next start all that was acknowledged is there, and no more."""
+    process = Process(tmp_path)
+    await process.start()
+    answered: set[str] = set()
+    broken: list[str] = []
+    try:
+        async with process.session() as session:
+            await ready(session)
+
+        async def write(client: int) -> None:
+            async with process.session() as own:
+                for number in range(100_000):
+                    name = f"c{client}-{number}"
+                    try:
+                        async with own.post(CM, json=config_map(name)) as answer:
+                            assert answer.status == 201
+                    except aiohttp.ClientConnectorError:
+                        return
+                    except aiohttp.ClientError as error:
+                        broken.append(f"{name}: {error!r}")
+                        return
+                    answered.add(name)
+
+        async def watch() -> str:
+            async with process.session() as own, own.get(f"{CM}?watch=1") as events:
+                lines = [line async for line in events.content]
+                return str(json.loads(lines[-1])["type"])
+
+        clients = [asyncio.create_task(write(client)) for client in range(8)]
+        watcher = asyncio.create_task(watch())
+        async with asyncio.timeout(30):
+            while len(answered) < 200:  # noqa: ASYNC110 - a plain number
+                await asyncio.sleep(0.01)
+            assert process._process is not None
+            process._process.terminate()
+            assert await process._process.wait() == 0
+            await asyncio.gather(*clients)
+            assert await watcher == "ADDED"
+        assert broken == []
+        await process.start()
+        async with process.session() as session:
+            await ready(session)
+            async with session.get(CM) as answer:
+                items = (await answer.json())["items"]
+        names = {each["metadata"]["name"] for each in items}
+        assert {each for each in names if each.startswith("c")} == answered
+    finally:
+        await process.kill()

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -66,6 +68,9 @@ class Aggregator:
         self._wakes: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._is_running = False
+        self._refusals: Counter[tuple[str, str]] = Counter()
+        """How often each APIService became unavailable, by reason."""
+        app.metric_sources.append(self._metrics)
         proxy = Proxy(app, self.extensions)
         for listener in (proxy.changed, self._register.changed, self._changed):
             self.records.on_change(listener)
@@ -222,6 +227,9 @@ class Aggregator:
     async def _publish(self, name: str, verdict: Verdict) -> None:
         obj = self._core.lookup.get(API_SERVICES, "", name)
         now = self._core.registry.timestamp()
+        was = self.records.by_name.get(name)
+        if not verdict.is_available and (was is None or was.is_available):
+            self._refusals[name, verdict.reason] += 1
         if obj is None or not with_condition({**obj, "status": _copied(obj)}, verdict, now):
             return
 
@@ -229,6 +237,16 @@ class Aggregator:
             with_condition(current, verdict, now)
 
         await self._core.registry.modify(self._resource, ("", name), change)
+
+    def _metrics(self) -> Iterator[str]:
+        yield "# TYPE aggregator_unavailable_apiservice gauge"
+        for name, record in self.records.by_name.items():
+            value = int(not record.is_available)
+            yield f'aggregator_unavailable_apiservice{{name="{name}"}} {value}'
+        yield "# TYPE aggregator_unavailable_apiservice_total counter"
+        for (name, reason), count in self._refusals.items():
+            labels = f'name="{name}",reason="{reason}"'
+            yield f"aggregator_unavailable_apiservice_total{{{labels}}} {count}"
 
 
 def _copied(obj: Object) -> Object:

@@ -12,7 +12,7 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from aiohttp import HttpVersion10, web
@@ -75,6 +75,8 @@ class App:
         self.virtual: dict[tuple[str, str], VirtualHandler] = {}
         self.remote: dict[tuple[str, str], PathHandler] = {}
         self.metrics = RequestMetrics()
+        self.metric_sources: list[Callable[[], Iterable[str]]] = []
+        """What else has lines for `/metrics`."""
         self._running: dict[Call, tuple[asyncio.Task[Any], float]] = {}
         """All calls under way, oldest first, and when they began."""
         proxies = RequestHeaders.of(core.options)

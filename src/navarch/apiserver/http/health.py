@@ -120,6 +120,8 @@ def metrics_handler(app: App) -> PathHandler:
         )
         if core.flow_control is not None:
             lines.extend(flow_metrics(core.flow_control))
+        for source in app.metric_sources:
+            lines.extend(source())
         lines.append("# TYPE apiserver_storage_revision gauge")
         lines.append(f"apiserver_storage_revision {core.hub.revision}")
         headers = base_headers(call)
