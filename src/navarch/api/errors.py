@@ -87,7 +87,11 @@ def render_value(value: object) -> str:
         return str(value)
     import json
 
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if not isinstance(value, str):
+        # Go's encoder lets nothing out that a browser could take for HTML.
+        text = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return text
 
 
 @dataclass(eq=False, slots=True)
@@ -234,7 +238,7 @@ def forbidden(resource: str, group: str, name: str, why: str) -> ApiError:
 
 def invalid_object(kind: str, group: str, name: str, errors: Sequence[FieldError]) -> ApiError:
     """422 with one cause per field error; several are joined in brackets as upstream does."""
-    texts = [str(error) for error in errors]
+    texts = list(dict.fromkeys(map(str, errors)))
     joined = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     details = _object_details(kind, group, name)
     details["causes"] = [

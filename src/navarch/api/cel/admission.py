@@ -37,6 +37,9 @@ MATCH_CONDITIONS_BUDGET = 2_500_000
 """What the match conditions of one webhook or policy may cost together."""
 EVALUATION_BUDGET = 10_000_000
 """What the expressions of one policy with one binding and one parameter may cost together."""
+OUT_OF_BUDGET = (
+    "validation failed due to running out of cost budget, no further validation rules will be run"
+)
 MAX_MESSAGE_BYTES = 5 * 1024
 REQUEST_RESOURCE = "authorizer.requestResource"
 
@@ -101,7 +104,12 @@ NAMESPACE = object_type(
 
 
 class ExpressionProblem(ValueError):
-    """An expression cannot be used; the text is what follows its value in a field error."""
+    """An expression cannot be used; the text is what a field error says of it."""
+
+    def __init__(self, text: str, is_internal: bool = False) -> None:
+        super().__init__(text)
+        self.is_internal = is_internal
+        """Upstream calls it an internal error when a well-typed expression makes no program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +162,7 @@ def compile_expression(
     try:
         program = environment.compile(text)
     except ProgramError as error:
-        raise ExpressionProblem(f"program instantiation failed: {error}") from None
+        raise ExpressionProblem(f"program instantiation failed: {error}", True) from None
     except CompileError as error:
         raise ExpressionProblem(f"compilation failed: {error}") from None
     if results and program.type not in results:

@@ -20,7 +20,7 @@ from navarch.api.cel.admission import (
 from navarch.api.cel.environment import Environment
 from navarch.api.cel.library import NEW
 from navarch.api.cel.types import BOOL, CelType
-from navarch.api.errors import duplicate, invalid, required, too_many
+from navarch.api.errors import FieldError, duplicate, invalid, required, too_many
 from navarch.api.validation.common import Errors, Object, check_name, qualified_name
 
 MAX_CONDITIONS = 64
@@ -37,6 +37,12 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, dict | list):
         for each in value.values() if isinstance(value, dict) else value:
             yield from _texts(each)
+
+
+def _error(path: str, text: str, problem: ExpressionProblem) -> FieldError:
+    if problem.is_internal:
+        return FieldError("InternalError", path, f"Internal error: {problem}")
+    return invalid(path, text, str(problem))
 
 
 class ExpressionChecks:
@@ -62,14 +68,14 @@ class ExpressionChecks:
         try:
             compile_expression(self._environment(text, self._scope(**scope)), text, results)
         except ExpressionProblem as problem:
-            self._errors.append(invalid(path, text, str(problem)))
+            self._errors.append(_error(path, text, problem))
 
     def variable(self, path: str, name: str, text: str) -> None:
         if self._composition is None:
             self._composition = Composition(admission_environment(self._scope(), NEW))
         problem = self._composition.add(name, text, self._environment(text, self._scope()))
         if problem is not None:
-            self._errors.append(invalid(path, text, str(problem)))
+            self._errors.append(_error(path, text, problem))
 
     def conditions(self, path: str, conditions: Sequence[Object] | None) -> None:
         """A list of match conditions, which do not know variables."""

@@ -15,6 +15,7 @@ from navarch.api import regex
 from navarch.api.cel.costs import UNBOUNDED
 from navarch.api.cel.environment import STORED
 from navarch.api.cel.library import NEW
+from navarch.api.cel.rule_check import compile_tree, rule_errors
 from navarch.api.cel.rules import (
     RULE_LIMIT,
     RULES,
@@ -27,7 +28,9 @@ from navarch.api.cel.rules import (
     shown_entry,
 )
 from navarch.api.cel.schema import EMBEDDED, INT_OR_STRING, PRESERVE, Schema, declare
-from navarch.api.errors import forbidden_field, invalid, not_supported, required
+from navarch.api.errors import FieldError, forbidden_field, invalid, not_supported, required
+from navarch.api.patch.common import copy_json, json_equal
+from navarch.api.schema import structural
 from navarch.api.validation.common import Errors
 
 TYPES = ("array", "boolean", "integer", "number", "object", "string")
@@ -38,6 +41,7 @@ REASONS = (
     "FieldValueRequired",
 )
 _META = ("metadata", "kind", "apiVersion")
+_META_STEPS = tuple(f"properties[{name}]" for name in _META)
 _LIST, _KEYS, _MAP = "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type"
 _UNSUPPORTED = (
     "id",
@@ -91,12 +95,64 @@ def validate_schema(
 ) -> Errors:
     """A version's schema. `stored` are the expressions of rules that were there before;
     `is_unchanged` when the whole schema was."""
-    errors = sorted(_structural_errors(schema, path, "root"), key=str)
+    errors: Errors = []
+    is_readable = not any(map(_is_unsupported, _all_nodes(schema)))
+    if is_readable:
+        errors = sorted(_structural_errors(schema, path, "root"), key=str)
+    if is_readable and not errors:
+        errors = _default_errors(schema, path, schema)
     if schema.get("nullable"):
         errors.append(forbidden_field(f"{path}.nullable", "nullable cannot be true at the root"))
-    walk = _Walk(stored, is_unchanged, is_structural=not errors)
+    walk = _Walk(stored, is_unchanged, is_structural=is_readable and not errors)
     walk.visit(_Place(schema, path))
     return errors + walk.errors + walk.rule_errors + walk.total_errors(path)
+
+
+def _all_nodes(schema: Schema) -> Iterator[Schema]:
+    """Every schema inside of one, those under junctors too."""
+    yield schema
+    for _, inner in (*_children(schema), *_nested(schema)):
+        yield from _all_nodes(inner)
+
+
+def _is_unsupported(schema: Schema) -> bool:
+    """What no structural schema can be read from."""
+    return any(schema.get(key) for key in _UNSUPPORTED) or isinstance(schema.get("items"), list)
+
+
+# ---- defaults
+
+
+def _default_errors(schema: Schema, path: str, root: Schema) -> Errors:
+    """Defaults must be valid, known to the schema, and keep its rules; those of metadata are
+    restricted elsewhere."""
+    errors: Errors = []
+    value = schema.get("default")
+    if value is not None:
+        where = f"{path}.default"
+        pruned = copy_json(value)
+        structural.prune(pruned, schema, is_root=bool(schema.get(EMBEDDED)))
+        if not json_equal(pruned, value):
+            errors.append(invalid(where, value, "must not have unknown fields"))
+        found = [_rooted(error, where) for error in structural.validate(value, schema)]
+        tree = compile_tree(schema, schema is root) if not found else None
+        if tree is not None:
+            for old in (value, None):  # a default can come with an update and without
+                found = found or rule_errors(tree, value, old, lambda text: None, where)
+        errors += found
+    for step, inner in _children(schema):
+        if not (schema is root and step in _META_STEPS):
+            errors += _default_errors(inner, f"{path}.{step}", root)
+    return errors
+
+
+def _rooted(error: FieldError, where: str) -> FieldError:
+    """An error about a part of a default, told from the root. Upstream names no field before "in
+    body" when there is none, but keeps the space."""
+    if error.field in ("", "<nil>"):
+        return replace(error, field=where, message=error.message.replace(": in b", ":  in b", 1))
+    dot = "" if error.field.startswith("[") else "."
+    return replace(error, field=f"{where}{dot}{error.field}")
 
 
 # ---- structural schemas
@@ -474,21 +530,21 @@ def _check_map_list(errors: Errors, schema: Schema, path: str) -> None:
     properties = items.get("properties") or {}
     in_keys = f"this property is in {_KEYS}"
     for index, key in enumerate(keys):
-        here, inner = f"{path}.items.properties[{key}]", properties.get(key)
+        inner = properties.get(key)
         if inner is None:
             detail = "entries must all be names of item properties"
             errors.append(invalid(f"{path}.{_KEYS}", keys, detail))
         elif inner.get("type") in ("array", "object"):
             detail = f"must be a scalar type if parent array's {_LIST} is map"
-            errors.append(invalid(f"{here}.type", items["type"], detail))
+            errors.append(invalid(f"{path}.items.properties[{key}].type", items["type"], detail))
         if key in keys[:index]:
             errors.append(invalid(f"{path}.{_KEYS}", keys, "must not contain duplicate entries"))
+    for key in keys:
+        here, inner = f"{path}.items.properties[{key}]", properties.get(key)
         if inner is None:
             continue
         if key not in (items.get("required") or ()) and inner.get("default") is None:
-            detail = (
-                f"this property is in {_KEYS}, so it must have a default or be a required property"
-            )
+            detail = f"{in_keys}, so it must have a default or be a required property"
             errors.append(required(f"{here}.default", detail))
         if inner.get("nullable"):
             detail = f"{in_keys}, so it cannot be nullable"

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from navarch.api.cel.admission import (
+    OUT_OF_BUDGET,
     REQUEST_RESOURCE,
     Composition,
     ExpressionProblem,
@@ -40,9 +41,6 @@ from navarch.apiserver.contracts import (
 from navarch.apiserver.contracts import Decision as Verdict
 from navarch.apiserver.registry.registry import user_object
 
-OUT_OF_BUDGET = (
-    "validation failed due to running out of cost budget, no further validation rules will be run"
-)
 _KEPT_OF_NAMESPACE = frozenset(
     (
         "name",

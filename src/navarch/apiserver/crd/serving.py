@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from navarch.api.kinds import Kind, Subresource
-from navarch.apiserver.crd import structural
+from navarch.api.schema import structural
 from navarch.apiserver.crd.shape import CustomShape, CustomStrategy
 from navarch.apiserver.hub.cache import Cache
 from navarch.apiserver.hub.entry import StoredKind

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from navarch.api.errors import FieldError, invalid, invalid_object
 from navarch.api.kinds import Kind
+from navarch.api.schema import structural
 from navarch.api.schema.decode import FieldValidation, cannot_handle, parse_document
 from navarch.api.schema.facts import schema_for
 from navarch.api.schema.walker import TypeProblem, Walk, walker_of
 from navarch.api.strategies.generic import GenericStrategy
-from navarch.apiserver.crd import structural
 from navarch.apiserver.registry.shape import Decoded
 
 if TYPE_CHECKING:
-    from navarch.apiserver.crd.rules import Node
+    from navarch.api.cel.rule_check import Node
 
 Object = dict[str, Any]
 
@@ -96,7 +96,7 @@ class CustomShape:
         """The validation rules, compiled at the first write."""
         if not structural.has_rules(self.schema):
             return None
-        from navarch.apiserver.crd.rules import compile_tree  # late: it needs CEL
+        from navarch.api.cel.rule_check import compile_tree  # late: it needs CEL
 
         return compile_tree(self.schema)
 
@@ -105,9 +105,12 @@ class CustomShape:
     ) -> list[FieldError]:
         errors = self._schema_errors(obj, old)
         if self._rules is not None:
-            from navarch.apiserver.crd.rules import rule_errors
+            from navarch.api.cel.rule_check import NOT_CHECKED, is_blocking, rule_errors
 
-            errors += rule_errors(self._rules, obj, old, errors, warn)
+            if any(map(is_blocking, errors)):
+                errors.append(invalid("<nil>", None, NOT_CHECKED))
+            else:
+                errors += rule_errors(self._rules, obj, old, warn)
         return errors
 
     def _schema_errors(self, obj: Object, old: Object | None) -> list[FieldError]:

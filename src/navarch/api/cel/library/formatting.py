@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from navarch.api.cel.ast import Call, Expr, ListExpr, Literal, MapExpr
-from navarch.api.cel.conversions import double_to_string
+from navarch.api.cel.conversions import bytes_to_string, double_to_string
 from navarch.api.cel.errors import EvaluationError
 from navarch.api.cel.functions import (
     Function,
@@ -58,7 +58,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        return bytes_to_string(value)
     if isinstance(value, float):
         return double_to_string(value)
     if isinstance(value, Timestamp | Duration):
@@ -188,7 +188,7 @@ def clauses(text: str) -> list[tuple[str, int, int, int]]:
         assert match is not None
         digits, letter = match.groups()
         precision = PRECISION if digits is None else int(digits[:4] or -1)
-        found.append((letter if precision >= 0 else "", precision, position, match.end()))
+        found.append((letter if precision >= 0 else ".", precision, position, match.end()))
         position = text.find("%", match.end())
     return found
 
@@ -196,6 +196,11 @@ def clauses(text: str) -> list[tuple[str, int, int, int]]:
 def clause_problem(clause: str) -> str:
     if not clause:
         return "unexpected end of string"
+    if clause == ".":
+        return (
+            "could not parse formatting clause: error while parsing precision: error while "
+            'converting precision to integer: strconv.Atoi: parsing "": invalid syntax'
+        )
     return f'could not parse formatting clause: unrecognized formatting clause "{clause}"'
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from navarch.api.cel.admission import EVALUATION_BUDGET, MAX_MESSAGE_BYTES
+from navarch.api.cel.admission import EVALUATION_BUDGET, MAX_MESSAGE_BYTES, OUT_OF_BUDGET
 from navarch.api.cel.environment import STORED
 from navarch.api.cel.errors import CostExceeded, EvaluationError, NoSuchOverload
 from navarch.api.cel.rules import RULES, Rule, compile_rules, message_limit_problem
@@ -28,8 +28,7 @@ from navarch.api.errors import (
     required,
 )
 from navarch.api.patch.common import json_equal
-from navarch.apiserver.admission.expressions import OUT_OF_BUDGET
-from navarch.apiserver.crd.structural import child_path
+from navarch.api.schema.structural import child_path
 
 log = logging.getLogger(__name__)
 
@@ -85,15 +84,18 @@ def compile_tree(schema: Schema, is_root: bool = True) -> Node | None:
     return Node(with_metadata(schema) if is_root else schema, rules, element, properties)
 
 
+def is_blocking(error: FieldError) -> bool:
+    """Whether an object with this error is not worth asking about its rules."""
+    return error.reason in _BLOCKING
+
+
 def rule_errors(
-    tree: Node, obj: Any, old: Any, errors: list[FieldError], warn: Callable[[str], None]
+    tree: Node, obj: Any, old: Any, warn: Callable[[str], None], path: str = ""
 ) -> list[FieldError]:
-    """What the rules say of an object, given the errors found by its schema."""
-    if any(error.reason in _BLOCKING for error in errors):
-        return [invalid("<nil>", None, NOT_CHECKED)]
+    """What the rules say of an object that its schema found fault with at most in passing."""
     run = _Run(warn)
-    has_old = old is not None
-    run.node(tree, _Spot("", obj, old, _Pair(obj, old, tree.schema) if has_old else None, None))
+    pair = _Pair(obj, old, tree.schema) if old is not None else None
+    run.node(tree, _Spot(path, obj, old, pair, None))
     return run.errors
 
 

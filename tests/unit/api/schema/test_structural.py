@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from navarch.apiserver.crd import structural
+from navarch.api.schema import structural
 from navarch.apiserver.crd.controller import name_conflict, plan
 
 SPEC: dict[str, Any] = {
