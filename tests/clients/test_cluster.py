@@ -211,6 +211,21 @@ async def test_asynchronous_start() -> None:
         cluster.start()
 
 
+def test_admission_plugins_may_be_off() -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "registry.example/c"}]},
+    }
+    off = ["ServiceAccount", "DefaultTolerationSeconds"]
+    with Cluster(server={"disable_admission_plugins": off}) as cluster:
+        (made,) = cluster.apply(pod)
+        assert "serviceAccountName" not in made["spec"] and "tolerations" not in made["spec"]
+    with pytest.raises(ValueError, match="unknown admission plug-ins: Nonsense"):
+        Cluster(server={"disable_admission_plugins": ["Nonsense"]}).start()
+
+
 def test_a_part_that_fails_is_told_of() -> None:
     with pytest.raises(ValueError, match="no controller is called 'nonsense'"):
         Cluster(controllers={"controllers": ["nonsense"]}).start()

@@ -96,6 +96,8 @@ class ServerOptions:
     service_cidr: str = "10.96.0.0/16"
     node_port_range: tuple[int, int] = (30000, 32767)
     anonymous_auth: bool = True
+    disable_admission_plugins: tuple[str, ...] = ()
+    """Names of plug-ins that are on by default."""
     enable_priority_and_fairness: bool = True
     max_requests_inflight: int = 400
     max_mutating_requests_inflight: int = 200

@@ -54,6 +54,10 @@ def build_security(
     access = admission_access(registry, lookup)
     parts = WebhookParts(access, registry.catalog, webhooks, authorization)
     plugins = build_admission(access, authorization, parts)
+    unknown = set(options.disable_admission_plugins) - {plugin.name for plugin in plugins}
+    if unknown:
+        raise ValueError(f"unknown admission plug-ins: {', '.join(sorted(unknown))}")
+    plugins = [each for each in plugins if each.name not in options.disable_admission_plugins]
     issuers = authentication.issuers
     return Security(
         authentication,
