@@ -113,6 +113,7 @@ CONTROLLERS: Mapping[str, Registered] = {
     "namespace": Registered("namespace", "NamespaceController"),
     "garbagecollector": Registered("garbage_collector", "GarbageCollector"),
     "job": Registered("job", "JobController"),
+    "statefulset": Registered("statefulset", "StatefulSetController"),
     "daemonset": Registered("daemonset", "DaemonSetController"),
     "cronjob": Registered("cronjob", "CronJobController"),
     "ttl-after-finished": Registered("ttl_after_finished", "TtlAfterFinishedController"),
@@ -151,6 +152,9 @@ CONTROLLERS: Mapping[str, Registered] = {
     "storage-version-migrator": Registered(
         "storage_version_migration", "StorageVersionMigrationController"
     ),
+    "pvc-protection": Registered("volume_protection", "ClaimProtectionController"),
+    "pv-protection": Registered("volume_protection", "VolumeProtectionController"),
+    "vac-protection": Registered("volume_protection", "ClassProtectionController"),
     "disruption": Registered("disruption", "DisruptionController"),
     "resourcequota": Registered("resourcequota", "ResourceQuotaController"),
     "podgc": Registered(

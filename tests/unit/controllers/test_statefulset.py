@@ -1,0 +1,145 @@
+"""What a StatefulSet does next."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from navarch.api.types.apps_v1 import (
+    RollingUpdateStatefulSetStrategy,
+    StatefulSet,
+    StatefulSetOrdinals,
+    StatefulSetPersistentVolumeClaimRetentionPolicy,
+    StatefulSetSpec,
+    StatefulSetUpdateStrategy,
+)
+from navarch.api.types.core_v1 import Pod, PodCondition, PodStatus, PodTemplateSpec
+from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.controllers.history import HASH
+from navarch.controllers.statefulset_plan import (
+    INDEX_LABEL,
+    NAME_LABEL,
+    Version,
+    View,
+    claim_owners,
+    next_status,
+    ordinal,
+    plan,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+READY = PodCondition(type="Ready", status="True", lastTransitionTime="2025-01-01T00:00:00Z")
+
+
+def owner(replicas: int = 3, policy: str = "OrderedReady", **spec: Any) -> StatefulSet:
+    partition = spec.pop("partition", 0)
+    strategy = StatefulSetUpdateStrategy(
+        type=spec.pop("strategy", "RollingUpdate"),
+        rollingUpdate=RollingUpdateStatefulSetStrategy(partition=partition),
+    )
+    made = StatefulSetSpec(
+        replicas=replicas, podManagementPolicy=policy, updateStrategy=strategy, **spec
+    )
+    return StatefulSet(metadata=ObjectMeta(name="ss", namespace="a", uid="u"), spec=made)
+
+
+def pod(number: int, state: str = "well", revision: str = "new") -> Pod:
+    name = f"ss-{number}"
+    labels = {HASH: revision, NAME_LABEL: name, INDEX_LABEL: str(number)}
+    metadata = ObjectMeta(name=name, uid=name, labels=labels)
+    if state == "going":
+        metadata.deletionTimestamp = "2026-01-01T00:00:00Z"
+    phase = {"failed": "Failed", "pending": "Pending"}.get(state, "Running")
+    conditions = [READY] if state in ("well", "going") else []
+    return Pod(metadata=metadata, status=PodStatus(phase=phase, conditions=conditions))
+
+
+def view(made: StatefulSet, *pods: Pod, current: str = "old") -> View:
+    versions = Version(current, PodTemplateSpec()), Version("new", PodTemplateSpec())
+    return View(made, pods, *versions, NOW)
+
+
+def names(pods: list[Pod]) -> list[str]:
+    return [each.metadata.name for each in pods]
+
+
+@pytest.mark.parametrize(
+    ("pods", "create", "delete"),
+    [
+        pytest.param([], ["ss-0"], [], id="the first"),
+        pytest.param([pod(0)], ["ss-1"], [], id="the next"),
+        pytest.param([pod(0, "ill")], [], [], id="wait for the one before"),
+        pytest.param([pod(0, "pending")], [], [], id="wait for it to start"),
+        pytest.param([pod(0, "going")], [], [], id="wait for it to go"),
+        pytest.param([pod(0, "failed")], [], ["ss-0"], id="a failed one goes"),
+        pytest.param([pod(1), pod(2)], ["ss-0"], [], id="a gap is filled first"),
+        pytest.param([pod(n) for n in range(5)], [], ["ss-4"], id="the highest goes"),
+        pytest.param([*map(pod, range(4)), pod(4, "going")], [], [], id="one after the other"),
+        pytest.param([*map(pod, range(4)), pod(4, "ill")], [], ["ss-4"], id="an ill one may go"),
+        pytest.param(
+            [*map(pod, range(3)), pod(3, "ill"), pod(4)], [], ["ss-4"], id="a well one above goes"
+        ),
+        pytest.param([pod(0, "ill"), *map(pod, range(1, 5))], [], [], id="illness halts scaling"),
+        pytest.param([pod(n, revision="old") for n in range(3)], [], ["ss-2"], id="update"),
+        pytest.param(
+            [pod(0, revision="old"), pod(1, revision="old"), pod(2)], [], ["ss-1"], id="go on"
+        ),
+    ],
+)
+def test_one_step_at_a_time(pods: list[Pod], create: list[str], delete: list[str]) -> None:
+    actions = plan(view(owner(), *pods))
+    assert (names(actions.create), names(actions.delete)) == (create, delete)
+
+
+def test_a_parallel_set_does_all_at_once() -> None:
+    actions = plan(view(owner(policy="Parallel"), pod(1, "ill"), pod(4, "ill"), pod(5)))
+    assert names(actions.create) == ["ss-0", "ss-2"]
+    assert names(actions.delete) == ["ss-5", "ss-4"]
+
+
+def test_the_partition_and_the_strategy_limit_updates() -> None:
+    old = [pod(n, revision="old") for n in range(3)]
+    assert names(plan(view(owner(partition=2), *old)).delete) == ["ss-2"]
+    assert not plan(view(owner(partition=3), *old)).delete
+    assert not plan(view(owner(strategy="OnDelete"), *old)).delete
+    made = plan(view(owner(partition=2), pod(1), pod(2))).create[0]
+    assert made.metadata.labels[HASH] == "old"
+    assert plan(view(owner(), pod(1), pod(2))).create[0].metadata.labels[HASH] == "new"
+
+
+def test_numbers_may_start_elsewhere() -> None:
+    made = owner(2, ordinals=StatefulSetOrdinals(start=5))
+    assert names(plan(view(made)).create) == ["ss-5"]
+    assert names(plan(view(made, pod(4), pod(5), pod(6))).delete) == ["ss-4"]
+    assert [ordinal(made, name) for name in ("ss-7", "ss", "other-1")] == [7, None, None]
+
+
+def test_the_status_and_the_end_of_an_update() -> None:
+    pods = [pod(0, revision="old"), pod(1), pod(2, "ill")]
+    status = next_status(view(owner(), *pods))
+    counts = status.replicas, status.readyReplicas, status.availableReplicas
+    assert counts == (3, 2, 2)
+    assert (status.currentReplicas, status.updatedReplicas) == (1, 2)
+    assert (status.currentRevision, status.updateRevision) == ("old", "new")
+    done = next_status(view(owner(), *map(pod, range(3))))
+    assert (done.currentRevision, done.currentReplicas) == ("new", 3)
+
+
+@pytest.mark.parametrize(
+    ("deleted", "scaled", "number", "owners"),
+    [
+        ("Retain", "Retain", 0, []),
+        ("Delete", "Retain", 0, ["StatefulSet"]),
+        ("Delete", "Retain", 9, ["StatefulSet"]),
+        ("Retain", "Delete", 0, []),
+        ("Retain", "Delete", 9, ["Pod"]),
+        ("Delete", "Delete", 0, ["StatefulSet"]),
+        ("Delete", "Delete", 9, ["Pod"]),
+    ],
+)
+def test_who_takes_claims_along(deleted: str, scaled: str, number: int, owners: list[str]) -> None:
+    policy = StatefulSetPersistentVolumeClaimRetentionPolicy(whenDeleted=deleted, whenScaled=scaled)
+    made = owner(persistentVolumeClaimRetentionPolicy=policy)
+    assert [ref.kind for ref in claim_owners(made, pod(number), number)] == owners
