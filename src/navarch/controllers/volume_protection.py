@@ -146,8 +146,7 @@ class ClassProtectionController(Protection[VolumeAttributesClass]):
         self.watch(context.informers.informer(PersistentVolume), classes_of)
 
     async def is_used(self, obj: VolumeAttributesClass, key: str) -> bool:
-        for kind in (PersistentVolume, PersistentVolumeClaim):
-            live = await self.client.resource(kind).list()
-            if any(obj.metadata.name in classes_of(each) for each in live.items):
-                return True
-        return False
+        volumes = await self.client.resource(PersistentVolume).list()
+        claims = await self.client.resource(PersistentVolumeClaim).list()
+        users: list[PersistentVolumeClaim | PersistentVolume] = [*volumes.items, *claims.items]
+        return any(obj.metadata.name in classes_of(each) for each in users)
