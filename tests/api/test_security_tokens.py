@@ -7,6 +7,7 @@ import base64
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -310,8 +311,9 @@ class Judge:
         return web.json_response({"status": self.answer})
 
 
-@pytest.fixture
-async def judge(tmp_path: Path) -> AsyncIterator[tuple[Judge, WebhookTokens]]:
+@asynccontextmanager
+async def judging(tmp_path: Path) -> AsyncIterator[tuple[Judge, Path]]:
+    """A judge, and the kubeconfig that says where it sits."""
     paths = certificates(tmp_path / "judge")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(paths.pki / "apiserver.crt", paths.pki / "apiserver.key")
@@ -338,8 +340,16 @@ async def judge(tmp_path: Path) -> AsyncIterator[tuple[Judge, WebhookTokens]]:
             }
         )
     )
-    yield judge, WebhookTokens(load_remote(file), "v1")
-    await runner.cleanup()
+    try:
+        yield judge, file
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def judge(tmp_path: Path) -> AsyncIterator[tuple[Judge, WebhookTokens]]:
+    async with judging(tmp_path) as (judge, file):
+        yield judge, WebhookTokens(load_remote(file), "v1")
 
 
 GOOD = {

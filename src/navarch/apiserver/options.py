@@ -78,6 +78,8 @@ class ServerOptions:
     proxy_client_cert_file: Path | None = None
     """Shows extension API servers that it is us who speak for a user."""
     proxy_client_key_file: Path | None = None
+    authorization_config: Path | None = None
+    """AuthorizationConfiguration: authorizers and their order; by default Node, RBAC."""
     audit_policy_file: Path | None = None
     """Which requests leave a record in the audit log (audit.k8s.io/v1 Policy)."""
     audit_log_path: str = ""
@@ -108,6 +110,8 @@ class ServerOptions:
     shutdown_delay_seconds: float = 0.0
     """How long a server that is told to stop goes on serving as ever, while `/readyz` fails."""
     max_connections: int = 20_000
+    cors_allowed_origins: tuple[str, ...] = ()
+    """Patterns of the origins whose pages a browser lets read our answers."""
     event_ttl_seconds: int = 3600
 
     @property

@@ -50,7 +50,7 @@ def build_security(
     """The default security. The caches must be loaded: the authorizers read them at once."""
     last_uses = LastUses()
     authentication = build_authenticator(options, lookup, used=last_uses.note)
-    authorization = build_authorizer(lookup)
+    authorization = build_authorizer(lookup, options.authorization_config)
     access = admission_access(registry, lookup)
     parts = WebhookParts(access, registry.catalog, webhooks, authorization)
     plugins = build_admission(access, authorization, parts)

@@ -165,7 +165,12 @@ class AuditTrail:
     def _emit(self, stage: str, now: datetime, with_details: bool = True) -> None:
         if stage in self.verdict.omitted:
             return
-        event = {"kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "", "auditID": ""}
+        event: Object = {
+            "kind": "Event",
+            "apiVersion": "audit.k8s.io/v1",
+            "level": "",
+            "auditID": "",
+        }
         event |= {"stage": stage, **self._head}
         event["objectRef"] = self._reference
         if with_details:

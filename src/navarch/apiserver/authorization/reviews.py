@@ -23,6 +23,14 @@ from navarch.apiserver.contracts import Attributes, Decision, Object, RequestInf
 GROUP = "authorization.k8s.io"
 
 
+def question_of(review: Object, user: UserInfo | None = None) -> Attributes | None:
+    """What a review asks (about a user, or else the one it names); None when it makes no sense."""
+    spec = review.get("spec") or {}
+    if _spec_errors(spec, user is None):
+        return None
+    return _attributes(spec, user or _subject_of(spec))[0]
+
+
 def subject_access_review(review: Object, authorization: Authorization) -> Object:
     spec = review.get("spec") or {}
     return _decide(review, spec, _subject_of(spec), authorization, _spec_errors(spec, True))

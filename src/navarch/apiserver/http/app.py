@@ -32,11 +32,17 @@ from navarch.apiserver.contracts import ANONYMOUS, Attributes, Decision, Request
 from navarch.apiserver.core import Core
 from navarch.apiserver.flowcontrol.work import seats_of
 from navarch.apiserver.http.call import Call
+from navarch.apiserver.http.cors import Origins, preflight
 from navarch.apiserver.http.metrics import READING, RequestMetrics, is_long_running
 from navarch.apiserver.http.negotiation import negotiate
 from navarch.apiserver.http.options import parse_duration
 from navarch.apiserver.http.request_info import parse_target
-from navarch.apiserver.http.respond import respond_error, respond_not_found, respond_text
+from navarch.apiserver.http.respond import (
+    base_headers,
+    respond_error,
+    respond_not_found,
+    respond_text,
+)
 from navarch.apiserver.registry.resource import Resource
 
 log = logging.getLogger(__name__)
@@ -82,6 +88,8 @@ class App:
         proxies = RequestHeaders.of(core.options)
         self._proxy_headers = proxies if proxies != RequestHeaders() else None
         """Headers that name users besides the usual ones, which are never passed on anyway."""
+        origins = core.options.cors_allowed_origins
+        self._origins = Origins(origins) if origins else None
         self.is_draining = False
         """The server is about to stop: every connection ends with the answer it waits for."""
 
@@ -151,6 +159,10 @@ class App:
 
     async def _serve(self, call: Call) -> web.StreamResponse:
         request = call.request
+        if self._origins is not None:
+            call.cors = self._origins.headers(request)
+            if call.cors and request.method == "OPTIONS":
+                return preflight(base_headers(call))
         if "%" in request.raw_path and _BAD_ESCAPE.search(request.raw_path.partition("?")[0]):
             raise bad_request("invalid URL escape")
         if request.version < HttpVersion10:
@@ -181,7 +193,7 @@ class App:
             call.request = request.clone(headers=kept)
         if auditor is not None:
             await auditor.begin(call)
-        self._authorize(call)
+        await self._authorize(call)
         if is_long_running(info := call.info) and info.verb != "watch":
             return await self._dispatch(call)
         control = self.core.flow_control
@@ -243,7 +255,7 @@ class App:
                 call.is_expired = True
                 task.cancel()
 
-    def _authorize(self, call: Call) -> None:
+    async def _authorize(self, call: Call) -> None:
         """Impersonation, then the decision on the request as the user it ends up with."""
         authorizer = self.core.secured.authorizer
         attributes = self._attributes(call)
@@ -255,6 +267,9 @@ class App:
                 attributes = self._attributes(call)
                 if call.trail is not None:
                     call.trail.impersonated(wanted)
+        authorization = self.core.secured.authorization
+        if authorization is not None and authorization.has_remotes:
+            await authorization.prepare(attributes)
         decision, reason = authorizer.authorize(attributes)
         is_allowed = decision is Decision.ALLOW
         if call.trail is not None:

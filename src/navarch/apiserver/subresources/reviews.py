@@ -13,6 +13,7 @@ from navarch.apiserver.authentication.reviews import self_subject_review, token_
 from navarch.apiserver.authorization import Authorization
 from navarch.apiserver.authorization.reviews import (
     local_subject_access_review,
+    question_of,
     self_subject_access_review,
     self_subject_rules_review,
     subject_access_review,
@@ -52,6 +53,10 @@ async def _answer(core: Core, call: Call, kind: str, review: Object) -> Object:
     if kind == "SelfSubjectReview":
         return self_subject_review(review, call.user)
     authorization = _authorization(core)
+    if authorization.has_remotes and kind != "SelfSubjectRulesReview":
+        user = call.user if kind == "SelfSubjectAccessReview" else None
+        if (asked := question_of(review, user)) is not None:
+            await authorization.prepare(asked)
     if kind == "SubjectAccessReview":
         return subject_access_review(review, authorization)
     if kind == "LocalSubjectAccessReview":
