@@ -157,6 +157,22 @@ async def test_too_many_connections() -> None:
             writer.transport.abort()
 
 
+async def test_pages_of_other_origins() -> None:
+    async with serving(cors_allowed_origins=(r"^https://good\.example(:|$)",)) as api:
+        good, bad = {"Origin": "https://good.example"}, {"Origin": "https://good.example.evil"}
+        answer = await api.get(CM, headers=good)
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://good.example"
+        assert answer.headers["Access-Control-Allow-Credentials"] == "true"
+        assert (await api.request("OPTIONS", CM, headers=good)).status == 204
+        answer = await api.get(CM, headers=bad)
+        assert answer.status == 200
+        assert "Access-Control-Allow-Origin" not in answer.headers
+        assert (await api.request("OPTIONS", CM, headers=bad)).status == 405
+    async with serving() as api:
+        answer = await api.get(CM, headers=good)
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+
 @pytest.mark.parametrize(
     ("path", "status", "lines"),
     [

@@ -21,6 +21,7 @@ class Call:
 
     __slots__ = (
         "audit_id",
+        "cors",
         "flow",
         "flow_marks",
         "info",
@@ -44,6 +45,8 @@ class Call:
         self.warnings: list[str] = []
         self.flow_marks: tuple[str, str] = ("", "")
         """UIDs of the flow schema and the priority level."""
+        self.cors: dict[str, str] = {}
+        """Headers for a browser's page of another origin."""
         self.flow: Flow | None = None
         self.is_expired = False
         """Its time is over: it is being cancelled for that."""

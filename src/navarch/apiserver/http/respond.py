@@ -35,6 +35,8 @@ def base_headers(call: Call) -> CIMultiDict[str]:
         headers["X-Kubernetes-Pf-Prioritylevel-Uid"] = level
     for text in fitting(call.warnings):
         headers.add("Warning", warning_header(text))
+    if call.cors:
+        headers.update(call.cors)
     return headers
 
 
