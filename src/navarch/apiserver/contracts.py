@@ -134,7 +134,8 @@ class AdmissionRequest:
     warnings: list[str] = field(default_factory=list)
     """Texts for `Warning` headers; plug-ins append."""
     is_name_generated: bool = False
-    """The object asked for a name made of its generateName, and has it already."""
+    """The object asked for a name made of its generateName, and has it already, which mutating
+    plug-ins are not to know."""
     is_second_round: bool = False
     """Mutating plug-ins are asked again, because one of them let an outsider change the object."""
     is_rewritten: bool = False

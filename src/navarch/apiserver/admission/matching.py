@@ -42,14 +42,15 @@ class Subject:
 
 def subject_of(request: AdmissionRequest) -> Subject:
     """What a request is about. A Namespace is in itself; the name of an object that is named by the
-    server is known to nobody while mutating plug-ins run."""
+    server is known to nobody while mutating plug-ins run, and the deletion of a collection is about
+    no name (its objects are the old ones)."""
     info, obj = request.info, request.obj or request.old or {}
     api_version = str(obj.get("apiVersion") or "")
     if not api_version:
         api_version = f"{info.group}/{info.version}" if info.group else info.version
     group, _, version = api_version.rpartition("/")
     name = info.name
-    if not name and not request.is_name_generated:
+    if not name and request.operation != "DELETE" and not request.is_name_generated:
         name = (obj.get("metadata") or {}).get("name") or ""
     is_namespace = (info.group, info.resource) == ("", "namespaces")
     return Subject(

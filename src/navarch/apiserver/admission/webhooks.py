@@ -306,7 +306,7 @@ class MutatingWebhooks(_Webhooks):
             result: Object = copy_json(apply_json_patch(obj, operations))
             return completed(self._parts.catalog, result, seen, FieldValidation.IGNORE)
         except ApiError as error:
-            raise internal_error(error.message) from error
+            raise internal_error(_cause(error)) from error
 
     def _annotate_patch(
         self, request: AdmissionRequest, hook: Hook, place: str, operations: list[Object]
@@ -329,3 +329,11 @@ class MutatingWebhooks(_Webhooks):
         value = {"configuration": hook.configuration, "webhook": hook.name, **more}
         key = f"{what}.webhook.admission.k8s.io/{place}"
         request.annotate(key, msgspec.json.encode(value).decode(), level=level)
+
+
+def _cause(error: ApiError) -> str:
+    """What went wrong with a patch, without the words that blame the client."""
+    if error.__cause__ is not None:
+        return str(error.__cause__)
+    _, separator, text = error.message.partition(": json: ")
+    return f"json: {text}" if separator else error.message

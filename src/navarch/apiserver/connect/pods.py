@@ -107,7 +107,8 @@ class PodStreams:
         kind, options = connection
         info = call.info
         pod = resource.decode(core.registry.get(resource, info.namespace, info.name))
-        obj = {"kind": kind, "apiVersion": "v1", **options}
+        given = {key: value for key, value in options.items() if value}
+        obj = {"kind": kind, "apiVersion": "v1", **given}
         context = WriteContext(info=info, user=call.user, warnings=call.warnings, trail=call.trail)
         request = core.registry.admission(resource, "CONNECT", obj, None, context, kind)
         await core.registry.admit(request)

@@ -61,7 +61,7 @@ class Proxy:
     def _handler(self, locate: Callable[[Core, Call], Backend]) -> Any:
         async def handle(core: Core, call: Call, resource: Resource) -> web.StreamResponse:
             kind = f"{resource.kind.kind}ProxyOptions"
-            obj = {"kind": kind, "apiVersion": "v1", "path": call.target.rest or ""}
+            obj = {"kind": kind, "apiVersion": "v1", "path": f"/{call.target.rest or ''}"}
             context = WriteContext(
                 info=call.info, user=call.user, warnings=call.warnings, trail=call.trail
             )

@@ -55,6 +55,7 @@ VALUE_LIMIT = 1_572_864
 """What etcd takes in one request: an object beyond it could not be handed over."""
 RETRIES = 100
 GENERATE_ATTEMPTS = 8
+NEW_WITH_VERSION = "resourceVersion should not be set on objects to be created"
 OTHER_NAMESPACE = (
     "the namespace of the provided object does not match the namespace sent on the request"
 )
@@ -123,7 +124,7 @@ class Registry:
         that is taken is generated anew, and all that follows from the name with it."""
         metadata = obj["metadata"]
         if metadata.get("resourceVersion"):
-            raise bad_request("resourceVersion should not be set on objects to be created")
+            raise bad_request(NEW_WITH_VERSION)
         metadata.pop("resourceVersion", None)
         base = "" if metadata.get("name") else metadata.get("generateName", "")
         if not base:
@@ -157,6 +158,8 @@ class Registry:
             metadata = obj["metadata"]
             if metadata.get("namespace", "") != namespace:
                 raise bad_request(OTHER_NAMESPACE)
+            if metadata.get("resourceVersion"):
+                raise bad_request(NEW_WITH_VERSION)
             meta.clear_server_fields(metadata)
             metadata |= stamp
             for text in meta.dedup_owner_references(metadata):
@@ -496,6 +499,7 @@ class Registry:
         assert obj is not None
         fields = obj["metadata"].get("managedFields")
         may_differ = await self.chain.admit(request)
+        request.is_name_generated = False
         if request.is_rewritten:
             for text in restore_fields(obj, fields):
                 request.warnings.append(text)

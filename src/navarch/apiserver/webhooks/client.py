@@ -134,6 +134,11 @@ class WebhookClient:
                     content = await _read(answer)
                     if not 200 <= answer.status <= 206:
                         raise _refusal(answer.status, content)
+                    if not content:
+                        raise CallFailed(
+                            f"0-length response with status code: {answer.status} and content "
+                            f"type: {answer.content_type}"
+                        )
                     return content
             except (ServerDisconnectedError, ConnectionResetError):
                 # The server gave up an idle connection just as we took it: try a fresh one.

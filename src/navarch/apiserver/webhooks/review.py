@@ -122,6 +122,8 @@ def answer_of(content: bytes, uid: str, version: str, is_mutating: bool) -> Resp
     """The answer in a webhook's response body. Raises CallFailed when it is none."""
     try:
         review = _decode(content)
+    except msgspec.ValidationError as error:
+        raise CallFailed(f"failed to call webhook: json: cannot unmarshal: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CallFailed(
             f"failed to call webhook: couldn't get version/kind; json parse error: {error}"

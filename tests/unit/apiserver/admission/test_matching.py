@@ -222,7 +222,7 @@ async def test_events_of_both_groups_are_equivalent(versions: Versions) -> None:
         pytest.param(
             request_of(IN_DEFAULT, pod(), is_name_generated=True), "", "default", id="generated"
         ),
-        pytest.param(request_of(IN_DEFAULT, None, pod()), "a", "default", id="of a collection"),
+        pytest.param(request_of(IN_DEFAULT, None, pod()), "", "default", id="of a collection"),
         pytest.param(
             request_of(("", "v1", "namespaces", "", ""), {"metadata": {"name": "n"}}),
             "n",

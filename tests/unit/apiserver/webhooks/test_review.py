@@ -39,11 +39,18 @@ def review(version: str = "v1", **response: Any) -> bytes:
             review("v1beta1"), True, "got admission.k8s.io/v1beta1, Kind=AdmissionReview", id="gvk"
         ),
         pytest.param(b"{}", True, "webhook response was absent", id="absent"),
-        pytest.param(b"[", True, "json parse error", id="garbage"),
-        pytest.param(b"[" * 100_000, True, "json parse error", id="deep"),
+        pytest.param(b"{", True, "json parse error", id="garbage"),
+        pytest.param(
+            b'{"response":{"status":{"details":' + b'{"a":' * 100_000,
+            True,
+            "json parse error",
+            id="deep",
+        ),
         pytest.param(b"\xff", True, "json parse error", id="no text"),
-        pytest.param(review(warnings="x"), True, "json parse error", id="type"),
-        pytest.param(review(patch="?", patchType="x"), True, "json parse error", id="no base64"),
+        pytest.param(review(warnings="x"), True, "json: cannot unmarshal", id="type"),
+        pytest.param(
+            review(patch="?", patchType="x"), True, "json: cannot unmarshal", id="no base64"
+        ),
         pytest.param(review(patch=PATCH), True, "but not response.patchType", id="no type"),
         pytest.param(review(patchType="x"), True, "not response.patch", id="no patch"),
         pytest.param(review(patch=PATCH, patchType=""), True, "invalid response", id="empty"),
