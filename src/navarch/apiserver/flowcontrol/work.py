@@ -30,7 +30,7 @@ def seats_of(call: Call, resource: Resource | None) -> int:
         return 1
     cache = resource.cache
     if verb in _WRITES:
-        return WRITE_SEATS + cache.watcher_count // WATCHERS_PER_SEAT
+        return WRITE_SEATS + cache.audience(call.info.namespace) // WATCHERS_PER_SEAT
     query = call.target.query
     if verb == "watch" and not _wants_state(call):
         return 1

@@ -81,7 +81,6 @@ class Cache:
         self.pages: dict[tuple[str, int], KeptPage] = {}
         """First pages by namespace and limit; kept by the list handler."""
         self._watchers: dict[tuple[str, str], set[Watcher]] = {}
-        self.watcher_count = 0
         self._listeners: list[Listener] = []
         names = stored.field_names
         self._index = names.index(index_field) if index_field in names else -1
@@ -121,6 +120,19 @@ class Cache:
             return self.count
         bucket = self._namespaces.get(namespace)
         return len(bucket.entries) if bucket else 0
+
+    def audience(self, namespace: str) -> int:
+        """How many watch everything, or everything in a namespace: they hear of every change. Those
+        who watch one object or one node's hardly ever do."""
+        found = self._watchers
+        return len(found.get(("all", ""), ())) + len(found.get(("namespace", namespace), ()))
+
+    def snapshot(self, selection: Selection) -> list[Entry]:
+        """The entries that a selection may cover, before its predicate is asked. Entries never
+        change, so whoever asks may take all the time it needs and still sees one revision."""
+        if selection.name:
+            return self._named(selection)
+        return list(self.scan(selection.namespace))
 
     def revision_in(self, namespace: str) -> int:
         """Of the newest change in a namespace ("" for all); 0 when nothing is there."""
@@ -222,7 +234,6 @@ class Cache:
         for watcher in self.watchers():
             watcher.close()
         self._watchers.clear()
-        self.watcher_count = 0
         self._namespaces.clear()
         self._namespace_order = None
         self.pages.clear()
@@ -245,7 +256,6 @@ class Cache:
             for change in self._since(after):
                 watcher.offer(change)
         self._watchers.setdefault(self._bucket_of(watcher.selection), set()).add(watcher)
-        self.watcher_count += 1
 
     def _since(self, revision: int) -> Iterator[Change]:
         """The changes after a revision, oldest first, found from the young end."""
@@ -262,7 +272,6 @@ class Cache:
         bucket = self._watchers.get(bucket_name)
         if bucket is not None and watcher in bucket:
             bucket.discard(watcher)
-            self.watcher_count -= 1
             if not bucket:
                 del self._watchers[bucket_name]
 

@@ -276,15 +276,26 @@ async def _page(
         return _cached_page(resource, selection, limit, revision, start)
     cache = resource.cache
     if selection.name and not start:
-        return Page(list(cache.select(selection)), revision)
-    # Entries never change: what is taken down now belongs to one revision, however long it takes
-    # to look at all of them.
+        return Page(cache.snapshot(selection), revision)
+    # What is taken down now belongs to one revision, however long it takes to look at all of it.
+    entries = list(cache.scan(selection.namespace, start))
+    found = await chosen(entries, selection, limit)
+    if limit and len(found) > limit:
+        return Page(found[:limit], revision, found[limit - 1].path, 1)
+    return Page(found, revision)
+
+
+async def chosen(entries: Sequence[Entry], selection: Selection, limit: int = 0) -> Sequence[Entry]:
+    """Those of the entries that a selection's predicate wants; with a limit, hardly more than that
+    many, and one more if there is one."""
+    if selection.everything:
+        return entries
     found: list[Entry] = []
-    async for part in slices(list(cache.scan(selection.namespace, start)), 256):
+    async for part in slices(entries, 256):
         found += filter(selection.matches, part)
         if limit and len(found) > limit:
-            return Page(found[:limit], revision, found[limit - 1].path, 1)
-    return Page(found, revision)
+            break
+    return found
 
 
 def _cached_page(

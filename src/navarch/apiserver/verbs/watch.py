@@ -21,7 +21,7 @@ from navarch.apiserver.hub.cache import Expired
 from navarch.apiserver.hub.entry import Entry
 from navarch.apiserver.hub.watcher import ConvertingWatcher, Form, Selection, Watcher
 from navarch.apiserver.registry.resource import Resource
-from navarch.apiserver.verbs.read import wait_for_revision
+from navarch.apiserver.verbs.read import chosen, wait_for_revision
 from navarch.apiserver.verbs.selection import selection_of
 
 INITIAL_BATCH = 256 * 1024
@@ -58,7 +58,7 @@ async def watch(core: Core, call: Call, resource: Resource) -> StreamResponse:
         await response.write(_error_line(gone(str(error)).to_status()))
         return response
     scope = selection if resource.converter is None else selection.broad
-    state: Sequence[Entry] = list(resource.cache.select(scope)) if wants_state else []
+    state: Sequence[Entry] = resource.cache.snapshot(scope) if wants_state else []
     least = core.options.min_request_timeout_seconds
     seconds = options.timeout_seconds or least * (1 + random.random())
     timer = asyncio.get_running_loop().call_later(max(seconds, 0), watcher.finish)
@@ -66,6 +66,7 @@ async def watch(core: Core, call: Call, resource: Resource) -> StreamResponse:
     connection.on_lost.add(watcher.close)
     core.gauge("watches", 1)
     try:
+        state = await chosen(state, scope)
         if resource.converter is not None:
             state = list(filter(selection.matches, await resource.views(state)))
         if state and form.later is not None:
