@@ -239,6 +239,15 @@ async def test_nothing_can_be_smuggled_into_the_log(api: Api, head: bytes) -> No
         assert answer.split(b" ")[1] == b"400", answer
 
 
+async def test_metrics_count_the_events(api: Api) -> None:
+    await api.get(MAPS, **ROOT)
+    written = len(await records(api))
+    text = (await api.get("/metrics", **ROOT)).body.decode()
+    found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert int(found["apiserver_audit_event_total"]) >= written > 0
+    assert found['apiserver_audit_error_total{plugin="log"}'] == "0"
+
+
 async def test_every_request_leaves_exactly_one_complete_record(api: Api) -> None:
     async with aiohttp.ClientSession() as session:
         own = Api(api.server, session)

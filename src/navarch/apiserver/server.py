@@ -155,6 +155,7 @@ class Server:
         core.auditor = build_auditor(self.options)
         if core.auditor is not None:
             await core.auditor.backend.start()
+            self.app.metric_sources.append(core.auditor.metrics)
         await self._listen()
         await self._prepare()
         for listener in self._listeners:

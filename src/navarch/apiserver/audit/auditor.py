@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from navarch.api.errors import internal_error
@@ -42,6 +42,14 @@ class Auditor:
         trail = self._open(call, NOBODY)
         if trail is not None:
             trail.refused(attempted(call.request.headers, has_certificate))
+
+    def metrics(self) -> Iterator[str]:
+        for name, value in (
+            ("apiserver_audit_event_total", self.backend.written),
+            ('apiserver_audit_error_total{plugin="log"}', self.backend.dropped),
+        ):
+            yield f"# TYPE {name.partition('{')[0]} counter"
+            yield f"{name} {value}"
 
     def _open(self, call: Call, user: UserInfo) -> AuditTrail | None:
         verdict = self._policy.judge(Attributes(user, call.info))
