@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from navarch.api.cel.ast import Call, Expr, Ident, ListExpr, MapExpr, Select, walk
 from navarch.api.cel.checker import Checker
@@ -37,9 +38,29 @@ PER_CALL_LIMIT = 1_000_000
 """The cost at which one evaluation is cancelled, whatever budget is left."""
 STORED: Version = (1 << 31, 0)
 """The version of stored expressions: newer than everything."""
-# The stages recurse, some Python frames for each of the 250 levels an expression may have, that is
-# more than Python's own 1000. (Its frames lie on the heap, so this takes no stack.)
-sys.setrecursionlimit(max(sys.getrecursionlimit(), 6000))
+MAX_FRAMES = 6000
+"""The stages recurse, some Python frames for each of the 250 levels an expression may have, that is
+more than Python's own 1000. (Its frames lie on the heap, so this takes no stack.)"""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _deeply(call: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Let a call recurse deeper than other code, whose limit refuses documents that nest deep."""
+
+    @wraps(call)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        before = sys.getrecursionlimit()
+        if before >= MAX_FRAMES:
+            return call(*args, **kwargs)
+        sys.setrecursionlimit(MAX_FRAMES)
+        try:
+            return call(*args, **kwargs)
+        finally:
+            sys.setrecursionlimit(before)
+
+    return run
 
 
 class Result(NamedTuple):
@@ -68,6 +89,7 @@ class Program:
         self._slots = compiler.slots
         self.names = frozenset(compiler.names)
 
+    @_deeply
     def evaluate(self, variables: Mapping[str, Any], budget: int = PER_CALL_LIMIT) -> Result:
         """Run it. Raises EvaluationError (with attribute `cost`) or CostExceeded.
 
@@ -91,6 +113,7 @@ class Program:
             raise CostExceeded(frame.cost)
         return Result(value, frame.cost)
 
+    @_deeply
     def estimate(self, size_hint: SizeHint | None = None) -> Estimate:
         """The range of costs over all inputs the declarations allow."""
         return Estimator(size_hint).cost(self._root)
@@ -178,6 +201,7 @@ class Environment:
                 kept = [overload for overload in known if overload.id not in ids]
                 self._functions[function.name] = [*kept, *function.overloads]
 
+    @_deeply
     def compile(self, text: str, results: Sequence[CelType] = ()) -> Program:
         """Parse, check and compile. Raises CompileError or ProgramError.
 

@@ -294,7 +294,7 @@ class _Run:
         if rule.field_path:
             path = child_path(spot.path, rule.field_path)
         try:
-            detail = self._message(rule, variables)
+            detail = self._message(rule, self._plain(variables))
         except _Unaffordable as error:
             self._report(rule, spot, invalid(path, node.type, str(error)))
             raise _Stop from None
@@ -304,6 +304,16 @@ class _Run:
         shown = spot.obj if node.type not in ("object", "array") else _OMITTED
         reason = str(rule.entry.get("reason") or "FieldValueInvalid")
         self._report(rule, spot, _complaint(reason, path, shown, detail))
+
+    @staticmethod
+    def _plain(variables: dict[str, Any]) -> dict[str, Any]:
+        """Messages get the old value as it is even where it is declared optional: asked for as an
+        optional it fails, as it does upstream, and the plain message stands."""
+        old = variables.get("oldSelf")
+        if not isinstance(old, Optional):
+            return variables
+        kept = {"self": variables["self"]}
+        return {**kept, "oldSelf": old.value} if old.present else kept
 
     def _message(self, rule: Rule, variables: dict[str, Any]) -> str:
         """The message an expression makes, "" if it makes none that is fit to be shown."""

@@ -26,13 +26,13 @@ from navarch.api.cel.errors import EvaluationError
 from navarch.api.cel.types import CelType
 from navarch.api.cel.values import (
     MISSING,
-    NANOS,
     Duration,
     ListValue,
     ObjectValue,
     equals,
 )
 from navarch.api.patch.common import json_equal
+from navarch.api.schema.formats import unit_nanoseconds
 
 Schema = dict[str, Any]
 
@@ -405,17 +405,7 @@ def _list(raw: Any, schema: Schema) -> Any:
     return values
 
 
-_DURATION_PARTS = re.compile(r"(\d+)\s*([A-Za-zµ]+)")
-_DURATION_UNITS = (
-    (("ns",), "nano", 1),
-    (("us", "µs"), "micro", 1000),
-    (("ms",), "milli", 1_000_000),
-    (("s",), "sec", NANOS),
-    (("m",), "min", 60 * NANOS),
-    (("h", "hr"), "hour", 3600 * NANOS),
-    (("d",), "day", 86_400 * NANOS),
-    (("w", "wk"), "week", 604_800 * NANOS),
-)
+_DURATION_PARTS = re.compile(r"([0-9]+)\s*([A-Za-zµ]+)")
 
 
 def _duration(text: str) -> Duration:
@@ -426,10 +416,8 @@ def _duration(text: str) -> Duration:
         pass
     total, is_known = 0, False
     for number, unit in _DURATION_PARTS.findall(text):
-        unit = unit.lower()
-        for short, long, nanos in _DURATION_UNITS:
-            if unit in short or unit.startswith(long):
-                total, is_known = total + int(number) * nanos, True
+        nanoseconds = unit_nanoseconds(unit)
+        total, is_known = total + int(number) * nanoseconds, is_known or bool(nanoseconds)
     if not is_known or total >= 1 << 63:
         why = f'unable to parse "{text}" as duration'
         raise EvaluationError(f"Invalid duration {text}: {why}")

@@ -7,10 +7,7 @@ fills in, `validate` complains in the words of upstream's validator.
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Callable, Iterator
-from datetime import date
 from typing import Any
 
 from navarch.api.errors import (
@@ -24,7 +21,7 @@ from navarch.api.errors import (
 )
 from navarch.api.patch.common import copy_json, json_equal
 from navarch.api.regex import PatternError, search
-from navarch.api.times import TimeError, parse_time
+from navarch.api.schema.formats import has_format
 
 Object = dict[str, Any]
 Schema = dict[str, Any]
@@ -235,10 +232,11 @@ def _string_errors(value: str, schema: Schema, path: str) -> list[FieldError]:
                 errors.append(invalid(path, value, f"{where} should match '{pattern}'"))
         except PatternError as error:
             errors.append(invalid(path, value, str(error)))
-    name = schema.get("format")
-    if name in _FORMATS and not _FORMATS[name](value):
-        text = f"{where} must be of type {name}: {render_value(value)}"
-        errors.append(invalid(path, value, text))
+    name = schema.get("format") or ""
+    if name and not has_format(value, name):
+        shown = render_value(value)
+        text = f"Invalid value: {shown}: {where} must be of type {name}: {shown}"
+        errors.append(FieldError("FieldValueTypeInvalid", path, text))
     return errors
 
 
@@ -334,36 +332,3 @@ def _logic_errors(value: Any, schema: Schema, path: str) -> list[FieldError]:
     if refused is not None and not validate(value, refused, path):
         errors.append(invalid(path, value, f"{where} must not validate the schema (not)"))
     return errors
-
-
-# ---- formats
-
-
-def _parses(parse: Callable[[str], object]) -> Callable[[str], bool]:
-    def check(value: str) -> bool:
-        try:
-            parse(value)
-        except (ValueError, TimeError):
-            return False
-        return True
-
-    return check
-
-
-def _matches(pattern: str) -> Callable[[str], bool]:
-    compiled = re.compile(pattern)
-    return lambda value: compiled.fullmatch(value) is not None
-
-
-_HEX = "[0-9a-fA-F]"
-_FORMATS: dict[str, Callable[[str], bool]] = {
-    "date-time": _parses(parse_time),
-    "date": _parses(date.fromisoformat),
-    "ipv4": _parses(ipaddress.IPv4Address),
-    "ipv6": _parses(ipaddress.IPv6Address),
-    "cidr": _parses(lambda value: ipaddress.ip_network(value, strict=False)),
-    "byte": _matches(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"),
-    "uuid": _matches(f"{_HEX}{{8}}-?{_HEX}{{4}}-?{_HEX}{{4}}-?{_HEX}{{4}}-?{_HEX}{{12}}"),
-    "email": _matches(r"[^@\s]+@[^@\s]+"),
-    "mac": _matches(f"(?:{_HEX}{{2}}[:-]){{5}}{_HEX}{{2}}"),
-}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,17 +11,13 @@ from navarch.api.cel.functions import CostNode, Library, function, member, overl
 from navarch.api.cel.library.go_url import UrlError, check_request_uri
 from navarch.api.cel.types import STRING, list_of, opaque, optional_of
 from navarch.api.cel.values import NONE, OpaqueValue, Optional
-from navarch.api.times import TimeError, parse_time
+from navarch.api.schema import formats
 
 FORMAT = opaque("kubernetes.NamedFormat")
 
 Rule = Callable[[str], list[str]]
 _UUID_SIZE, _TIME_SIZE, _URL_SIZE, _BASE64_SIZE = 70, 71, 1103, 84
 MAX_REGEX_SIZE = 128
-
-_HEX = "[0-9a-fA-F]"
-_UUID = re.compile(f"{_HEX}{{8}}-?{_HEX}{{4}}-?{_HEX}{{4}}-?{_HEX}{{4}}-?{_HEX}{{12}}")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class FormatValue(OpaqueValue):
@@ -56,26 +49,6 @@ def _unless(test: Callable[[str], bool], problem: str) -> Rule:
     return lambda text: [] if test(text) else [problem]
 
 
-def _is_base64(text: str) -> bool:
-    try:
-        base64.b64decode(text.translate({0x0A: None, 0x0D: None}), validate=True)
-    except (binascii.Error, ValueError):
-        return False
-    return True
-
-
-def _is_time(text: str) -> bool:
-    try:
-        parse_time(text)
-    except TimeError:
-        return False
-    return True
-
-
-def _is_date(text: str) -> bool:
-    return _DATE.fullmatch(text) is not None and _is_time(f"{text}T00:00:00Z")
-
-
 _LABEL, _SUBDOMAIN, _OLD_LABEL = names.dns1123_label, names.dns1123_subdomain, names.dns1035_label
 
 FORMATS = {
@@ -92,12 +65,12 @@ FORMATS = {
     "uri": FormatValue("URI", _uri, _URL_SIZE),
     "uuid": FormatValue(
         "uuid",
-        _unless(lambda text: bool(_UUID.fullmatch(text)), "does not match the UUID format"),
+        _unless(formats.is_uuid, "does not match the UUID format"),
         _UUID_SIZE,
     ),
-    "byte": FormatValue("byte", _unless(_is_base64, "invalid base64"), _BASE64_SIZE),
-    "date": FormatValue("date", _unless(_is_date, "invalid date"), _TIME_SIZE),
-    "datetime": FormatValue("datetime", _unless(_is_time, "invalid datetime"), _TIME_SIZE),
+    "byte": FormatValue("byte", _unless(formats.is_base64, "invalid base64"), _BASE64_SIZE),
+    "date": FormatValue("date", _unless(formats.is_date, "invalid date"), _TIME_SIZE),
+    "datetime": FormatValue("datetime", _unless(formats.is_time, "invalid datetime"), _TIME_SIZE),
 }
 
 
