@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -374,14 +375,15 @@ async def test_labels_and_annotations_are_all_a_webhook_changes_in_metadata(
         (with_metadata(name="b"), "must have the same name: a != b"),
         (with_metadata(namespace="b"), "must have the same namespace: default != b"),
         (with_metadata(uid="b"), "must have the same UID"),
-        (without_metadata, "missing metadata in converted object"),
-        (lambda obj: {**obj, "metadata": 1}, "invalid metadata of type int"),
-        (with_metadata(labels=1), "invalid metadata.labels of type int in converted object"),
-        (with_metadata(labels={"a": 1}), "metadata.labels[a] must be a string, but is int"),
+        (without_metadata, "invalid object: must have the same name: a != "),
+        (lambda obj: {**obj, "metadata": 1}, "invalid object: must have the same name: a != "),
+        (with_metadata(labels=1), "invalid metadata: invalid metadata.labels of type int64 in "),
+        (with_metadata(labels={"a": 1}), "metadata.labels[a] must be a string, but is int64"),
         (with_metadata(labels={"a b": "c"}), "metadata.labels: Invalid value"),
         (
             lambda obj: {**obj, "apiVersion": f"{GROUP}/v3"},
-            f"invalid groupVersion (expected {GROUP}/v2, received {GROUP}/v3)",
+            "invalid object at index 0: invalid groupVersion (expected "
+            f"{GROUP}/v2, received {GROUP}/v3)",
         ),
         (lambda obj: {**obj, "kind": "Other"}, "invalid kind (expected Host, received Other)"),
     ],
@@ -398,6 +400,9 @@ async def test_conversions_that_are_none_are_refused(
     assert message.startswith(f"conversion webhook for {GROUP}/v1, Kind=Host returned invalid ")
     assert text in message
     (await api.get(things("v1") + "/a")).ok()
+    (await api.post(things("v1"), host("b"))).ok(201)
+    message = (await api.get(things("v2"))).json["message"]
+    assert re.search("returned invalid .*object at index 0: ", message)
 
 
 def response_with(**changes: Any) -> Callable[[Object], Object]:
@@ -433,8 +438,9 @@ async def test_answers_that_are_none_are_refused(
         assert answer.status == 500
         assert answer.json["message"].startswith(f"conversion webhook for {GROUP}/v1, Kind=Host")
         assert text in answer.json["message"]
-    refused = await api.post(things("v2"), host("b", "v2", host="h", port="1"))
-    assert refused.status == 500
+    for query in ("", "?dryRun=All"):
+        refused = await api.post(things("v2") + query, host("b", "v2", host="h", port="1"))
+        assert refused.status == 500
     assert (await api.get(things("v1") + "/b")).status == 404
 
 

@@ -203,7 +203,7 @@ class Registry:
         name = metadata["name"]
         if context.dry_run:
             if resource.cache.get(metadata.get("namespace", ""), name) is None:
-                return self._dry(resource, obj, created=True)
+                return await self._dry(resource, obj, created=True)
         else:
             try:
                 return await self._put(resource, obj, 0)
@@ -376,11 +376,11 @@ class Registry:
         if is_same and is_current and not is_stale:
             return Written(obj, resource.body(await resource.view(entry)))
         if context.dry_run:
-            return self._dry(resource, obj)
+            return await self._dry(resource, obj)
         if _is_released(obj, entry.decode(stored)):
             revision = await self.remove(resource, entry)
             obj["metadata"]["resourceVersion"] = str(revision)
-            return self._dry(resource, obj)
+            return await self._dry(resource, obj)
         return await self._put(resource, obj, entry.revision)
 
     async def modify(
@@ -458,8 +458,13 @@ class Registry:
         except StoreError as error:
             raise internal_error(str(error)) from error
 
-    def _dry(self, resource: Resource, obj: Object, created: bool = False) -> Written:
-        """The answer to a dry run: everything but the write."""
+    async def _dry(self, resource: Resource, obj: Object, created: bool = False) -> Written:
+        """The answer to a dry run: everything but the write. Conversions are done, for they may
+        fail."""
+        converter = resource.converter
+        if converter is not None:
+            _, stored_obj = await self._encode(resource, obj)
+            [obj] = await converter.convert([copy_json(stored_obj)], resource.kind.api_version)
         body = encode_object(obj, resource.kind.api_version, resource.kind.kind)
         return Written(obj, body, created)
 

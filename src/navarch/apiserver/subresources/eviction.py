@@ -34,6 +34,7 @@ async def evict(core: Core, call: Call, resource: Resource) -> StreamResponse:
     given = eviction["metadata"].get("name")
     if given != name:
         raise bad_request(f"name in URL does not match name in Eviction object: {name} != {given}")
+    eviction["metadata"].setdefault("namespace", namespace)
     options = options_from_body(eviction.get("deleteOptions") or {})
     # Either the request or the options in its body may ask for a rehearsal.
     options = replace(options, dry_run=options.dry_run or context.dry_run)

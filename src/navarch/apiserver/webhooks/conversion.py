@@ -16,7 +16,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -199,18 +199,10 @@ class WebhookConverter:
                 f"expected {len(objects)}"
             )
         for index, (original, answer) in enumerate(zip(objects, answers, strict=True)):
-            problem = _identity_problem(original, answer, api_version)
-            if problem:
-                raise _failure(
-                    f"conversion webhook for {who} returned invalid converted object at index "
-                    f"{index}: {problem}"
-                )
-            problem = restore_metadata(original, answer)
-            if problem:
-                raise _failure(
-                    f"conversion webhook for {who} returned invalid metadata in object at index "
-                    f"{index}: {problem}"
-                )
+            problem = _problem(original, answer, api_version)
+            if problem is not None:
+                where = problem.place if len(objects) == 1 else problem.place_in_list(index)
+                raise _failure(f"conversion webhook for {who} returned {where}: {problem.text}")
             self._prune(answer, api_version, who)
 
     async def _call(self, objects: Sequence[Object], api_version: str) -> list[Object]:
@@ -263,7 +255,7 @@ def _parts(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 def _failure(text: str) -> ApiError:
-    return ApiError(500, "", text, {})
+    return ApiError(500, "", text)
 
 
 def _gvk(obj: Object) -> str:
@@ -288,51 +280,79 @@ def _converted(review: _Review, uid: str, version: str) -> list[Object]:
     return response.convertedObjects or []
 
 
-def _identity_problem(original: Object, answer: Object, api_version: str) -> str:
-    """Why an answer is no conversion of the original; "" if it is one."""
-    if answer.get("apiVersion") != api_version:
-        received = answer.get("apiVersion") or ""
-        return f"invalid groupVersion (expected {api_version}, received {received})"
-    if answer.get("kind") != original.get("kind"):
-        return f"invalid kind (expected {original.get('kind')}, received {answer.get('kind')})"
-    before, after = original.get("metadata") or {}, answer.get("metadata")
-    if not isinstance(after, dict):
-        return ""  # said better by whoever restores it
-    for field, what in (("name", "name"), ("namespace", "namespace"), ("uid", "UID")):
-        if (before.get(field) or "") != (after.get(field) or ""):
-            return f"must have the same {what}: {before.get(field, '')} != {after.get(field, '')}"
-    return ""
+class _Problem(NamedTuple):
+    """Why an answer is no conversion. `place` is how upstream names what is wrong with the only
+    object that was asked for; of several it says which one."""
+
+    place: str
+    text: str
+
+    def place_in_list(self, index: int) -> str:
+        if self.place == METADATA:
+            return f"{METADATA} in object at index {index}"
+        return f"invalid converted object at index {index}"
 
 
-def restore_metadata(original: Object, answer: Object) -> str:
-    """Give a converted object the original's metadata, in place; only labels and annotations are
-    the webhook's to change. Returns what is wrong with those, "" for nothing."""
-    if "metadata" not in answer:
-        return "missing metadata in converted object"
-    given = answer["metadata"]
-    if not isinstance(given, dict):
-        return f"invalid metadata of type {type(given).__name__} in converted object"
+METADATA = "invalid metadata"
+
+
+def _problem(original: Object, answer: Object, api_version: str) -> _Problem | None:
+    """What is wrong with a converted object, which gets the original's metadata, in place: only
+    labels and annotations are the webhook's to change."""
+    given = answer.get("apiVersion") or ""
+    if given != api_version:
+        text = f"invalid groupVersion (expected {api_version}, received {given})"
+        return _Problem("invalid object at index 0", text)
+    kind = original.get("kind")
+    if answer.get("kind") != kind:
+        text = f"invalid kind (expected {kind}, received {answer.get('kind') or ''})"
+        return _Problem("invalid object at index 0", text)
     before: Object = original.get("metadata") or {}
-    metadata: Object = copy_json(before)
-    answer["metadata"] = metadata
+    after = answer.get("metadata")
+    if not isinstance(after, dict):
+        after = {}
+    for field, what in (("name", "name"), ("namespace", "namespace"), ("uid", "UID")):
+        old, new = before.get(field) or "", after.get(field) or ""
+        if old != new:
+            return _Problem("invalid object", f"must have the same {what}: {old} != {new}")
+    answer["metadata"] = metadata = copy_json(before)
     for field in ("labels", "annotations"):
-        value = given.get(field)
+        value = after.get(field)
         if value is None:
             metadata.pop(field, None)
             continue
-        if not isinstance(value, dict):
-            return f"invalid metadata.{field} of type {type(value).__name__} in converted object"
-        for key, text in value.items():
-            if not isinstance(text, str):
-                kind = type(text).__name__
-                return (
-                    f"metadata.{field}[{key}] must be a string, but is {kind} in converted object"
-                )
-        errors: list[FieldError] = []
-        if value != (before.get(field) or {}):
-            check = check_labels if field == "labels" else check_annotations
-            check(errors, f"metadata.{field}", value)
-        if errors:
-            return ", ".join(map(str, errors))
+        text = _map_problem(field, value, before.get(field) or {})
+        if text:
+            return _Problem(METADATA, text)
         metadata[field] = value
-    return ""
+    return None
+
+
+def _map_problem(field: str, value: Any, before: Object) -> str:
+    """What is wrong with labels or annotations; "" for nothing."""
+    if not isinstance(value, dict):
+        return f"invalid metadata.{field} of type {_go_type(value)} in converted object"
+    for key, text in value.items():
+        if not isinstance(text, str):
+            where = f"metadata.{field}[{key}]"
+            return f"{where} must be a string, but is {_go_type(text)} in converted object"
+    errors: list[FieldError] = []
+    if value != before:
+        check = check_labels if field == "labels" else check_annotations
+        check(errors, f"metadata.{field}", value)
+    return ", ".join(map(str, errors))
+
+
+_GO_TYPES = {
+    bool: "bool",
+    int: "int64",
+    float: "float64",
+    str: "string",
+    list: "[]interface {}",
+    dict: "map[string]interface {}",
+    type(None): "<nil>",
+}
+
+
+def _go_type(value: object) -> str:
+    return _GO_TYPES[type(value)]
