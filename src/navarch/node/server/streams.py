@@ -201,10 +201,16 @@ class _Translation:
     async def from_client(self) -> None:
         writer = self.runtime.writer
         async for message in self.socket:
-            if message.type is not WSMsgType.BINARY:
+            # Some clients send text as such (the official Python one): its first character is the
+            # channel all the same.
+            if message.type is WSMsgType.TEXT:
+                data = message.data.encode()
+            elif message.type is WSMsgType.BINARY:
+                data = message.data
+            else:
                 continue
             try:
-                channel, payload = parse_message(message.data)
+                channel, payload = parse_message(data)
                 if channel is Channel.CLOSE:
                     stream = self.stream_of.get(Channel(payload[0]))
                     frame = None if stream is None else self.spdy.data(stream, b"", fin=True)
