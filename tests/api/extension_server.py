@@ -53,7 +53,7 @@ SWAGGER = {
                 "produces": ["application/json"],
                 "parameters": [
                     {"name": "body", "in": "body", "schema": {"$ref": "#/definitions/Flunder"}},
-                    {"name": "limit", "in": "query", "type": "integer"},
+                    {"$ref": "#/parameters/limit-1"},
                 ],
                 "responses": {
                     "200": {"description": "OK", "schema": {"$ref": "#/definitions/Flunder"}}
@@ -67,6 +67,7 @@ SWAGGER = {
         "Spec": {"type": "object", "description": "what a flunder wants"},
         "Unused": {"type": "object"},
     },
+    "parameters": {"limit-1": {"name": "limit", "in": "query", "type": "integer"}},
 }
 
 

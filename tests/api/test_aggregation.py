@@ -472,6 +472,8 @@ async def test_openapi_is_merged(both: tuple[Api, ExtensionServer], tmp_path: Pa
     assert set(document["components"]["schemas"]) == {"Flunder", "Spec"}
     swagger = (await api.get("/openapi/v2")).ok()
     assert f"{BASE}/namespaces/{{namespace}}/flunders" in swagger["paths"]
+    listing = swagger["paths"][f"{BASE}/namespaces/{{namespace}}/flunders"]["get"]
+    assert [each["name"] for each in listing["parameters"]] == ["body", "limit"]
     assert "/apis/other.example.com/v1/" not in swagger["paths"]
     assert swagger["definitions"]["Spec"]["description"] == "what a flunder wants"
     assert "io.k8s.api.core.v1.Pod" in swagger["definitions"]

@@ -90,8 +90,9 @@ class RemoteOpenApi:
 def part_of(swagger: Object, base: str) -> tuple[Object, Object]:
     """The paths below a group version's, and all definitions that they lead to."""
     found = swagger.get("paths") or {}
+    shared = swagger.get("parameters") or {}
     paths = {
-        path: item
+        path: _with_own_parameters(item, shared)
         for path, item in found.items()
         if path.rstrip("/") == base or path.startswith(base + "/")
     }
@@ -104,6 +105,20 @@ def part_of(swagger: Object, base: str) -> tuple[Object, Object]:
             definitions[name] = all_definitions[name]
             pending += _references(all_definitions[name])
     return paths, definitions
+
+
+def _with_own_parameters(value: Any, shared: Object) -> Any:
+    """A path or operation with the parameters that it shares with others written out: their names
+    are those of another document. Raises KeyError for what there is not."""
+    if not isinstance(value, dict):
+        return value
+    result = {key: _with_own_parameters(each, shared) for key, each in value.items()}
+    if isinstance(parameters := value.get("parameters"), list):
+        result["parameters"] = [
+            shared[each["$ref"].removeprefix("#/parameters/")] if "$ref" in each else each
+            for each in parameters
+        ]
+    return result
 
 
 def _references(value: Any, depth: int = 0) -> list[str]:
