@@ -123,6 +123,10 @@ def _matches(pattern: str) -> Check:
     return lambda value: compiled.fullmatch(value) is not None
 
 
+def _network(text: str) -> object:
+    return ipaddress.ip_network(text, strict=False)
+
+
 def _uuid(version: str, variant: str = _HEX) -> Check:
     return _matches(
         f"{_HEX}{{8}}-?{_HEX}{{4}}-?{version}{_HEX}{{3}}-?{variant}{_HEX}{{3}}-?{_HEX}{{12}}"
@@ -136,7 +140,7 @@ is_time = _parses(parse_time)
 FORMATS: Mapping[str, Check] = {
     "bsonobjectid": _matches(f"{_HEX}{{24}}"),
     "byte": is_base64,
-    "cidr": _parses(lambda value: ipaddress.ip_network(value, strict=False)),
+    "cidr": lambda text: "/" in text and _parses(_network)(text),
     "creditcard": _is_card,
     "date": is_date,
     "datetime": is_time,

@@ -22,7 +22,6 @@ from navarch.api.validation.common import (
     check_label_selector,
     check_name,
     check_optional_choice,
-    dns1123_label,
     dns1123_subdomain,
     qualified_name,
 )
@@ -156,9 +155,7 @@ def validate_policy(obj: Object, mutating: bool, old: Object | None = None) -> E
     check_choice(errors, "spec.failurePolicy", spec.get("failurePolicy"), ("Fail", "Ignore"))
     kind = spec.get("paramKind")
     if kind is not None:
-        for field in ("apiVersion", "kind"):
-            if not kind.get(field):
-                errors.append(required(f"spec.paramKind.{field}"))
+        _check_param_kind(errors, "spec.paramKind", kind)
     match = spec.get("matchConstraints")
     if match is None:
         errors.append(required("spec.matchConstraints"))
@@ -186,6 +183,31 @@ def validate_policy(obj: Object, mutating: bool, old: Object | None = None) -> E
     else:
         _check_validations(errors, obj, checks)
     return errors
+
+
+def _check_param_kind(errors: Errors, path: str, kind: Object) -> None:
+    api_version, name = kind.get("apiVersion") or "", kind.get("kind") or ""
+    here = f"{path}.apiVersion"
+    group, slash, version = api_version.partition("/")
+    if not slash:
+        group, version = "", group
+    if not api_version:
+        errors.append(required(here))
+    elif "/" in version:
+        detail = f"unexpected GroupVersion string: {api_version}"
+        errors.append(invalid(here, api_version, detail))
+    else:
+        if found := ",".join(dns1123_subdomain(group) if group else ()):
+            errors.append(invalid(here, group, found))
+        if not version:
+            errors.append(invalid(here, api_version, "version must be specified"))
+        elif found := ",".join(names.dns1035_label(version)):
+            errors.append(invalid(here, version, found))
+    if not name:
+        errors.append(required(f"{path}.kind"))
+    elif found := ",".join(names.dns1035_label(name.lower())):
+        detail = f"may have mixed case, but should otherwise match: {found}"
+        errors.append(invalid(f"{path}.kind", name, detail))
 
 
 def _check_mutable(errors: Errors, match: Object) -> None:
@@ -232,7 +254,11 @@ def _check_validations(errors: Errors, obj: Object, checks: ExpressionChecks) ->
         _check_validation(errors, f"spec.validations[{index}]", validation, checks)
     if len(audits) > MAX_AUDIT_ANNOTATIONS:
         detail = f"must not have more than {MAX_AUDIT_ANNOTATIONS} auditAnnotations"
-        errors.append(invalid("spec.auditAnnotations", audits, detail))
+        shown = [
+            {"Key": each.get("key"), "ValueExpression": each.get("valueExpression")}
+            for each in audits
+        ]
+        errors.append(invalid("spec.auditAnnotations", shown, detail))
     seen: set[str] = set()
     for index, audit in enumerate(audits):
         here, key = f"spec.auditAnnotations[{index}]", audit.get("key") or ""
@@ -329,16 +355,12 @@ def _check_parameters(errors: Errors, path: str, reference: Object) -> None:
     if name:
         check(errors, f"{path}.name", name, names.path_segment_name(name))
         if selector is not None:
-            errors.append(
-                forbidden_field(f"{path}.name", "name and selector are mutually exclusive")
-            )
+            detail = "name and selector are mutually exclusive"
+            errors += [forbidden_field(f"{path}.{field}", detail) for field in ("name", "selector")]
     elif selector is None:
         errors.append(required(path, "one of name or selector must be specified"))
     check_label_selector(errors, f"{path}.selector", selector)
-    namespace = reference.get("namespace")
-    if namespace:
-        check(errors, f"{path}.namespace", namespace, dns1123_label(namespace))
     action = reference.get("parameterNotFoundAction")
     if action is None:
         errors.append(required(f"{path}.parameterNotFoundAction"))
-    check_optional_choice(errors, f"{path}.parameterNotFoundAction", action, ("Allow", "Deny"))
+    check_optional_choice(errors, f"{path}.parameterNotFoundAction", action, ("Deny", "Allow"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from navarch.api.cel.errors import EvaluationError
 from navarch.api.cel.functions import Library, estimate_traversal, function, overload, traversal
-from navarch.api.cel.types import DYN, STRING, CelType, object_type
+from navarch.api.cel.types import DYN, STRING, CelType, object_type, opaque
 from navarch.api.cel.values import MISSING, ObjectValue, equals
 
 _STRINGS = ("op", "path", "from")
@@ -65,7 +65,11 @@ def _patch(fields: dict[str, Any]) -> JsonPatchValue:
     return JsonPatchValue(fields)
 
 
-JSON_PATCH = object_type("JSONPatch", lambda name: STRING if name in _STRINGS else DYN, _patch)
+_FIELDS = {**dict.fromkeys(_STRINGS, STRING), "value": DYN}
+_NO_TYPE = opaque("")
+"""Upstream lets every field pass and gives those that are none no type at all."""
+
+JSON_PATCH = object_type("JSONPatch", lambda name: _FIELDS.get(name, _NO_TYPE), _patch)
 
 
 def find_object_type(name: str) -> CelType | None:
