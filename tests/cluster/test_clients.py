@@ -122,8 +122,8 @@ def test_exec_and_logs_of_the_kubernetes_client(core: Any, running: str) -> None
 
 def test_exec_and_logs_of_kr8s(machine: KindMachine, running: str) -> None:
     found = Pod.get(running, api=kr8s.api(kubeconfig=str(machine.kubeconfig)))
-    done = found.exec(["sh", "-c", "cat; echo done"], stdin="typed\n")
-    assert (done.stdout, done.returncode) == (b"typed\ndone\n", 0)
+    done = found.exec(["sh", "-c", "echo out; echo err >&2"])
+    assert (done.stdout, done.stderr, done.returncode) == (b"out\n", b"err\n", 0)
     failed = found.exec(["sh", "-c", "exit 4"], check=False)
     assert failed.returncode == 4
     assert list(found.logs()) == ["begun"]
