@@ -424,7 +424,7 @@ def response_with(**changes: Any) -> Callable[[Object], Object]:
             lambda answer: {**answer, "kind": "Other"},
             "failed: expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview",
         ),
-        (lambda answer: {"response": "x"}, "failed: couldn't get version/kind; json parse error"),
+        (lambda answer: {"response": "x"}, "failed: json: cannot unmarshal"),
     ],
 )
 async def test_answers_that_are_none_are_refused(

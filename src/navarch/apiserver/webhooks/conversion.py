@@ -218,6 +218,8 @@ class WebhookConverter:
         content = await self._client.post(self._endpoint, review, SECONDS)
         try:
             answer = _decode(content)
+        except msgspec.ValidationError as error:
+            raise CallFailed(f"json: cannot unmarshal: {error}") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CallFailed(f"couldn't get version/kind; json parse error: {error}") from None
         return _converted(answer, uid, version)
