@@ -2,13 +2,16 @@
 
 The names of a marker are checked against the list of the official suite, so that a name spelled
 wrong fails at once. With `--conformance-results FILE` the outcome of each marked test is written
-down for `tools/conformance.py`, which makes `docs/conformance.md` of it.
+down for `tools/conformance.py`, which makes `docs/conformance.md` of it; with `--collect-only` as
+well, which tests would run.
 """
 
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,15 +49,19 @@ class Outcomes:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when != "call" and report.outcome == "passed":
             return
-        for key, names in report.user_properties:
-            if key != "conformance":
-                continue
-            assert isinstance(names, list)
-            for name in names:
-                test = report.nodeid.partition("[")[0]
-                tests = self.outcomes.setdefault(name, {})
-                if tests.get(test) in (None, "passed"):
-                    tests[test] = report.outcome
+        self._note(report, report.outcome)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in session.items if session.config.option.collectonly else ():
+            self._note(item, "passed")
+
+    def _note(self, test: pytest.Item | pytest.TestReport, outcome: str) -> None:
+        function = test.nodeid.partition("[")[0]
+        covered: list[Any] = [names for key, names in test.user_properties if key == "conformance"]
+        for name in chain.from_iterable(covered):
+            tests = self.outcomes.setdefault(name, {})
+            if tests.get(function) in (None, "passed"):
+                tests[function] = outcome
 
     def pytest_sessionfinish(self) -> None:
         self.target.write_text(json.dumps(self.outcomes, indent=1, sort_keys=True))

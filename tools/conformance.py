@@ -3,6 +3,7 @@ that assert what it asserts, and whether they pass.
 
     python tools/conformance.py            # without real clusters: a minute
     python tools/conformance.py --cluster  # those as well; needs root
+    python tools/conformance.py --list     # says what no test covers, and runs none
 
 A test of ours names what it covers by `@pytest.mark.conformance("<name>", ...)`; `conformance.tsv`
 holds the suite's names for Kubernetes v1.36.
@@ -43,13 +44,12 @@ SECTION = """
 Outcomes = Mapping[str, Mapping[str, str]]
 
 
-def run_tests(with_clusters: bool) -> Outcomes:
+def run_tests(*options: str) -> Outcomes:
     """Runs the marked tests; says for each test of the suite which of ours ended how."""
-    which = "conformance" if with_clusters else "conformance and not cluster"
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.json"
-        command = [sys.executable, "-m", "pytest", "-m", which, f"--conformance-results={results}"]
-        subprocess.run(command, cwd=ROOT, check=False)
+        command = [sys.executable, "-m", "pytest", f"--conformance-results={results}", *options]
+        subprocess.run(command, cwd=ROOT, check=False, stdout=sys.stderr)
         outcomes: Outcomes = json.loads(results.read_text())
         return outcomes
 
@@ -81,7 +81,12 @@ def page(suite: list[tuple[str, str]], outcomes: Outcomes) -> str:
 def main() -> None:
     listed = Path(__file__).with_name("conformance.tsv").read_text().splitlines()
     suite = [(group, name) for group, _, name in (line.partition("\t") for line in listed)]
-    PAGE.write_text(page(suite, run_tests("--cluster" in sys.argv[1:])))
+    if "--list" in sys.argv[1:]:
+        covered = run_tests("-m", "conformance", "--collect-only", "-qq", "-n0")
+        sys.stdout.writelines(f"{group}\t{name}\n" for group, name in suite if name not in covered)
+        return
+    which = "conformance" if "--cluster" in sys.argv[1:] else "conformance and not cluster"
+    PAGE.write_text(page(suite, run_tests("-m", which)))
 
 
 if __name__ == "__main__":
