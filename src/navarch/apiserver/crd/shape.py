@@ -11,6 +11,7 @@ from navarch.api.kinds import Kind
 from navarch.api.schema import structural
 from navarch.api.schema.decode import FieldValidation, cannot_handle, parse_document
 from navarch.api.schema.facts import schema_for
+from navarch.api.schema.ratchet import new_errors
 from navarch.api.schema.walker import TypeProblem, Walk, walker_of
 from navarch.api.strategies.generic import GenericStrategy
 from navarch.apiserver.registry.shape import Decoded
@@ -125,9 +126,7 @@ class CustomShape:
         errors = structural.validate(obj, schema)
         if old is None or not errors:
             return errors
-        # What was wrong before and has not been touched may stay (KEP-4008).
-        before = {(error.field, error.message) for error in structural.validate(old, schema)}
-        return [error for error in errors if (error.field, error.message) not in before]
+        return new_errors(errors, structural.validate(old, schema), schema, obj, old)
 
 
 class CustomStrategy(GenericStrategy):
