@@ -493,3 +493,23 @@ async def test_watches_end_when_conversion_changes(api: Api, converter: Converte
         await change_storage(api, converter.spec(), "v2")
         with pytest.raises(StopAsyncIteration):
             await anext(events)
+
+
+async def test_a_definition_says_how_to_convert_or_not_at_all(
+    api: Api, converter: Converter
+) -> None:
+    await define(api, converter.spec())
+    where = "spec.conversion.webhookClientConfig"
+    bad = converter.spec()
+    bad["webhook"]["clientConfig"]["caBundle"] = "bm9uZQ=="
+    for conversion, text in (
+        ({"strategy": "None"}, f"{where}: Forbidden: should not be set when strategy is not"),
+        ({"webhook": {"clientConfig": {"url": "http://x"}}}, f'{where}.url: Invalid value: "http"'),
+        ({"webhook": {"conversionReviewVersions": ["v9"]}}, "must include at least one of v1"),
+        (bad, f"{where}.caBundle: Invalid value"),
+    ):
+        answer = await api.patch(f"{CRDS}/{NAME}", {"spec": {"conversion": conversion}})
+        assert answer.status == 422, conversion
+        assert text in answer.json["message"]
+    nothing = {"spec": {"conversion": {"strategy": "None", "webhook": None}}}
+    (await api.patch(f"{CRDS}/{NAME}", nothing)).ok()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from urllib.parse import urlsplit
 
 from navarch.api import names
 from navarch.api.errors import invalid, required
+from navarch.api.pem import pem_blocks
 from navarch.api.validation.common import Errors, Object, check, dns1123_subdomain
 
 REVIEW_VERSIONS = ("v1", "v1beta1")
@@ -23,6 +25,15 @@ def check_review_versions(errors: Errors, path: str, versions: list[str]) -> Non
     if not any(version in REVIEW_VERSIONS for version in versions):
         detail = f"must include at least one of {', '.join(REVIEW_VERSIONS)}"
         errors.append(invalid(path, versions, detail))
+
+
+def is_ca_bundle(bundle: str) -> bool:
+    """Whether base64 holds certificates in PEM."""
+    try:
+        text = base64.b64decode(bundle, validate=True).decode()
+    except ValueError:
+        return False
+    return any(block.type == "CERTIFICATE" for block in pem_blocks(text))
 
 
 def check_client(errors: Errors, path: str, client: Object) -> None:

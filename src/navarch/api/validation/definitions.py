@@ -13,7 +13,7 @@ from navarch.api.errors import (
     required,
     too_many,
 )
-from navarch.api.validation.clients import check_client, check_review_versions
+from navarch.api.validation.clients import check_client, check_review_versions, is_ca_bundle
 from navarch.api.validation.common import (
     Errors,
     Object,
@@ -216,9 +216,13 @@ def _check_conversion(errors: Errors, path: str, conversion: Object) -> None:
     strategy, webhook = conversion.get("strategy"), conversion.get("webhook")
     check_choice(errors, f"{path}.strategy", strategy, ("None", "Webhook"))
     if strategy != "Webhook":
-        if webhook is not None:
-            detail = "should not be set when strategy is not set to Webhook"
-            errors.append(forbidden_field(f"{path}.webhook", detail))
+        for field, shown in (
+            ("clientConfig", "webhookClientConfig"),
+            ("conversionReviewVersions", "conversionReviewVersions"),
+        ):
+            if (webhook or {}).get(field):
+                detail = "should not be set when strategy is not set to Webhook"
+                errors.append(forbidden_field(f"{path}.{shown}", detail))
         return
     client = (webhook or {}).get("clientConfig")
     if client is None:
@@ -233,6 +237,19 @@ def _check_conversion(errors: Errors, path: str, conversion: Object) -> None:
     )
 
 
+def _ca_bundle(spec: Object) -> str:
+    webhook = (spec.get("conversion") or {}).get("webhook") or {}
+    return (webhook.get("clientConfig") or {}).get("caBundle") or ""
+
+
+def _check_new_bundle(errors: Errors, bundle: str, before: str) -> None:
+    """What serves already must not lose its webhook to a bundle that is none; one that was none
+    before may stay."""
+    if bundle and not is_ca_bundle(bundle) and (not before or is_ca_bundle(before)):
+        detail = "unable to load root certificates: unable to parse bytes as PEM block"
+        errors.append(invalid("spec.conversion.webhookClientConfig.caBundle", bundle, detail))
+
+
 def validate_definition_update(obj: Object, old: Object) -> Errors:
     errors = validate_definition(obj, old)
     new, before = obj["spec"], old["spec"]
@@ -244,6 +261,7 @@ def validate_definition_update(obj: Object, old: Object) -> Errors:
         for field in ("scope",):
             if new.get(field) != before.get(field):
                 errors.append(invalid(f"spec.{field}", new.get(field), "field is immutable"))
+        _check_new_bundle(errors, _ca_bundle(new), _ca_bundle(before))
         if (new.get("names") or {}).get("kind") != (before.get("names") or {}).get("kind"):
             kind = (new.get("names") or {}).get("kind")
             errors.append(invalid("spec.names.kind", kind, "field is immutable"))

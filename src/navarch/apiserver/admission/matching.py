@@ -49,7 +49,7 @@ def subject_of(request: AdmissionRequest) -> Subject:
     if not api_version:
         api_version = f"{info.group}/{info.version}" if info.group else info.version
     group, _, version = api_version.rpartition("/")
-    name = info.name
+    name = info.name if info.verb != "deletecollection" else ""
     if not name and request.operation != "DELETE" and not request.is_name_generated:
         name = (obj.get("metadata") or {}).get("name") or ""
     is_namespace = (info.group, info.resource) == ("", "namespaces")

@@ -43,7 +43,7 @@ async def watch(core: Core, call: Call, resource: Resource) -> StreamResponse:
         await wait_for_revision(core, options.revision)
     if options.revision and not wants_state:
         await core.hub.recall(resource.cache, options.revision)
-    if resource.converter is not None:
+    if resource.converter is not None and wants_state:
         # A webhook that is out of order is a failure now, not an event in a stream later.
         await resource.views(list(resource.cache.select(selection.broad)))
     response = await _start(call)
