@@ -48,19 +48,6 @@ async def test_pages_show_one_revision(api: Api) -> None:
     assert len((await api.get(PATH + exact)).ok()["items"]) == 5
 
 
-async def test_a_page_that_is_compacted_can_be_gone_on_with(api: Api) -> None:
-    await make(api, "a", "b", "c")
-    first = (await api.get(PATH + "?limit=1")).ok()
-    await api.delete(f"{PATH}/c")
-    core = api.server.core
-    await core.store.compact(core.hub.revision)
-    expired = await api.get(f"{PATH}?limit=1&continue={first['metadata']['continue']}")
-    assert (expired.status, expired.json["reason"]) == (410, "Expired")
-    token = expired.json["metadata"]["continue"]
-    rest = (await api.get(f"{PATH}?continue={token}")).ok()
-    assert [each["metadata"]["name"] for each in rest["items"]] == ["b"]
-
-
 async def test_limit_counts_for_nothing_with_revision_zero(api: Api) -> None:
     await make(api, "a", "b")
     found = (await api.get(PATH + "?limit=1&resourceVersion=0")).ok()
@@ -103,16 +90,6 @@ async def test_initial_events_end_with_a_bookmark(api: Api) -> None:
         assert mark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
         await make(api, "b")
         assert await take(events, 1) == [("ADDED", "b")]
-
-
-async def test_an_object_leaves_a_selection(api: Api) -> None:
-    await make(api, "a", app="x")
-    async with api.watch(PATH + "?watch=1&labelSelector=app%3Dx") as events:
-        assert await take(events, 1) == [("ADDED", "a")]
-        await api.patch(f"{PATH}/a", {"metadata": {"labels": {"app": "y"}}})
-        await api.patch(f"{PATH}/a", {"data": {"unseen": "1"}})
-        await api.patch(f"{PATH}/a", {"metadata": {"labels": {"app": "x"}}})
-        assert await take(events, 2) == [("DELETED", "a"), ("ADDED", "a")]
 
 
 async def test_bookmarks_tell_how_far_the_server_is(api: Api) -> None:
@@ -167,12 +144,6 @@ async def test_a_watch_over_a_websocket(api: Api) -> None:
             assert socket.close_code == 1000
     names = [(each["type"], each["object"]["metadata"]["name"]) for each in seen]
     assert names == [("ADDED", "a"), ("ADDED", "b"), ("ADDED", "c"), ("DELETED", "a")]
-
-
-async def test_concurrent_watches_see_one_order(api: Api) -> None:
-    async with api.watch(PATH + "?watch=1") as one, api.watch(PATH + "?watch=1") as other:
-        await asyncio.gather(*(api.post(PATH, config_map(f"m{number}")) for number in range(20)))
-        assert await take(one, 20) == await take(other, 20)
 
 
 async def test_metadata_only(api: Api) -> None:
