@@ -161,6 +161,12 @@ async def test_lists_merge_by_their_keys(admin: Admin) -> None:
             patch("[JSONPatch{op: 'remove', path: '/data/zz'}]"), "JSON Patch: ", id="a bad path"
         ),
         pytest.param(
+            apply("Object{data: {'a': 1}}"),
+            "error applying patch: failed to convert patch object to typed object: ",
+            id="a value of the wrong type",
+        ),
+        pytest.param(apply("Object{data: {'a': null}}"), ".data.a: expected", id="a null"),
+        pytest.param(
             apply("Object{data: {'a': object.data.zz}}"),
             "resulted in error: no such key: zz",
             id="an error",
@@ -181,6 +187,14 @@ async def test_what_fails_is_refused(admin: Admin, mutation: Object, message: st
     assert text.startswith("policy 'p' with binding 'p-b' denied request: ")
     assert message in text
     assert refused.json["details"]["causes"] == [{"message": text}]
+
+
+async def test_a_patch_that_makes_no_object_is_an_error_of_the_policy(admin: Admin) -> None:
+    mutation = patch("[JSONPatch{op: 'add', path: '/nothing', value: 1}]")
+    await put_in_force(admin, policy(mutation, failurePolicy="Ignore"))
+    refused = await attempt(admin, a="x")
+    assert refused.status == 500
+    assert 'strict decoding error: unknown field "nothing"' in refused.json["message"]
 
 
 async def test_or_ignored_where_that_is_the_policy(admin: Admin) -> None:

@@ -25,7 +25,7 @@ from navarch.apiserver.admission.mutation import (
     restore,
     without,
 )
-from navarch.apiserver.admission.policy.mutator import MutationFailed, Mutator
+from navarch.apiserver.admission.policy.mutator import NOT_TYPED, MutationFailed, Mutator
 from navarch.apiserver.admission.policy.plugin import Invocation, PolicyPlugin
 from navarch.apiserver.contracts import AdmissionRequest, Object
 from navarch.apiserver.registry.resource import Catalog
@@ -148,12 +148,16 @@ def _field_type(catalog: Catalog, seen: Subject) -> FieldType:
 
 
 def _complete(catalog: Catalog, made: Object, seen: Subject, is_patch: bool) -> Object:
-    """A patch may have written anything, so its result is decoded strictly."""
+    """A patch may have written anything, so its result is decoded strictly, and the failure policy
+    is not asked. Raises MutationFailed, ApiError 500."""
     validation = FieldValidation.STRICT if is_patch else FieldValidation.IGNORE
     try:
         return completed(catalog, made, seen, validation)
     except ApiError as error:
-        raise internal_error(error.message) from error
+        why = error.message.partition(f"cannot be handled as a {seen.kind[2]}: ")[2]
+        if is_patch:
+            raise internal_error(why or error.message) from error
+        raise MutationFailed(NOT_TYPED + (why or error.message)) from error
 
 
 def _error(request: AdmissionRequest, problems: list[_Problem]) -> ApiError:

@@ -34,6 +34,8 @@ from navarch.apiserver.admission.expressions import (
 from navarch.apiserver.admission.policy.validator import CompiledPolicy
 from navarch.apiserver.contracts import Object
 
+NOT_TYPED = "error applying patch: failed to convert patch object to typed object: "
+
 
 class MutationFailed(Exception):
     """A mutation could not be made; the failure policy decides what that means."""
@@ -108,12 +110,9 @@ def _applied(obj: Object, value: Any, kind: FieldType) -> Object:
         raise MutationFailed("unsupported return type from ApplyConfiguration expression")
     applied: Object = _checked(value)
     applied |= {name: obj[name] for name in ("apiVersion", "kind") if name in obj}
-    problems = applied_problems(applied, kind)
+    problems = [*_untyped(value, ""), *applied_problems(applied, kind)]
     if problems:
-        text = "; ".join(problems)
-        raise MutationFailed(
-            f"error applying patch: failed to convert patch object to typed object: {text}"
-        )
+        raise MutationFailed(NOT_TYPED + "; ".join(problems))
     atomics = list(_atomics(applied, kind, ""))
     if atomics:
         raise MutationFailed(
@@ -122,6 +121,20 @@ def _applied(obj: Object, value: Any, kind: FieldType) -> Object:
         )
     merged: Object = merge(obj, applied, kind)
     return merged
+
+
+def _untyped(value: Any, path: str) -> Iterator[str]:
+    """What no field of an object can be set to."""
+    if isinstance(value, BuiltObject):
+        value = value.fields
+    if value is None or isinstance(value, bytes):
+        yield f"{path}: expected a value of JSON, got {'null' if value is None else 'bytes'}"
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _untyped(item, f"{path}.{name}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _untyped(item, f"{path}[{index}]")
 
 
 def _atomics(value: Any, kind: FieldType, path: str) -> Iterator[str]:
