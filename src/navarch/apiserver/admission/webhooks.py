@@ -31,17 +31,8 @@ from navarch.apiserver.admission.mutation import (
     restore,
     without,
 )
-from navarch.apiserver.contracts import AdmissionRequest, Authorizer, Object
-from navarch.apiserver.registry.context import SYSTEM
-from navarch.apiserver.registry.resource import Catalog
-from navarch.apiserver.webhooks.client import CallFailed, WebhookClient
-from navarch.apiserver.webhooks.hooks import Configurations, Hook
-from navarch.apiserver.webhooks.metrics import (
-    CALLING_ERROR,
-    NO_ERROR,
-    SERVER_ERROR,
-)
-from navarch.apiserver.webhooks.review import (
+from navarch.apiserver.admission.webhook_hooks import Configurations, Hook
+from navarch.apiserver.admission.webhook_review import (
     Response,
     Shown,
     answer_of,
@@ -50,6 +41,15 @@ from navarch.apiserver.webhooks.review import (
     question,
     rejection,
     review_version,
+)
+from navarch.apiserver.contracts import AdmissionRequest, Authorizer, Object
+from navarch.apiserver.registry.context import SYSTEM
+from navarch.apiserver.registry.resource import Catalog
+from navarch.apiserver.webhooks.client import CallFailed, WebhookClient
+from navarch.apiserver.webhooks.metrics import (
+    CALLING_ERROR,
+    NO_ERROR,
+    SERVER_ERROR,
 )
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class _Webhooks(Plugin):
         self._configurations = Configurations(parts.access.lookup, self.resource_name)
 
     def handles(self, request: AdmissionRequest) -> bool:
-        return bool(self._configurations.hooks) and (
+        return not self._configurations.is_empty and (
             request.user is not SYSTEM and not is_exempt(request)
         )
 

@@ -1,7 +1,7 @@
-"""The webhooks of all configurations, compiled when a configuration changes.
+"""The webhooks of all configurations, compiled once for each change of a configuration.
 
-A configuration takes effect with the write that makes it: the list is rebuilt inside of the hub's
-turn, before that write returns. Order is by the configuration's name, then as listed.
+A configuration takes effect with the write that makes it: the change is heard of before that write
+returns, and the next request finds it. Order is by the configuration's name, then as listed.
 """
 
 from __future__ import annotations
@@ -67,19 +67,36 @@ class Configurations:
     """The webhooks of one kind of configuration, mutating or validating."""
 
     def __init__(self, lookup: Lookup, resource: str) -> None:
-        self.hooks: tuple[Hook, ...] = ()
-        self._by_name: dict[str, tuple[Hook, ...]] = {}
+        self.is_empty = True
+        self._objects: dict[str, Object] = {}
+        self._compiled: dict[str, tuple[Hook, ...]] = {}
+        self._hooks: tuple[Hook, ...] | None = ()
+        """None when something has changed since it was made."""
         lookup.subscribe(f"{resource}.admissionregistration.k8s.io", self._changed)
 
     def _changed(self, old: Object | None, new: Object | None) -> None:
         obj = new or old
         assert obj is not None
         name = obj["metadata"]["name"]
+        self._compiled.pop(name, None)
         if new is None:
-            self._by_name.pop(name, None)
+            self._objects.pop(name, None)
         else:
-            self._by_name[name] = tuple(
-                Hook.of(name, index, webhook)
-                for index, webhook in enumerate(new.get("webhooks") or ())
+            self._objects[name] = new
+        self.is_empty = not self._objects
+        self._hooks = None
+
+    @property
+    def hooks(self) -> tuple[Hook, ...]:
+        """All webhooks in order. They are compiled here and not when the change is heard of: that
+        is the hub's turn, which everybody waits for."""
+        if self._hooks is None:
+            for name in self._objects.keys() - self._compiled.keys():
+                webhooks = self._objects[name].get("webhooks") or ()
+                self._compiled[name] = tuple(
+                    Hook.of(name, index, webhook) for index, webhook in enumerate(webhooks)
+                )
+            self._hooks = tuple(
+                hook for name in sorted(self._compiled) for hook in self._compiled[name]
             )
-        self.hooks = tuple(hook for each in sorted(self._by_name) for hook in self._by_name[each])
+        return self._hooks

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from navarch.apiserver.webhooks.client import CallFailed
-from navarch.apiserver.webhooks.review import (
+from navarch.apiserver.admission.webhook_review import (
     answer_of,
     decoded_patch,
     rejection,
     review_version,
 )
+from navarch.apiserver.webhooks.client import CallFailed
 
 Object = dict[str, Any]
 PATCH = base64.b64encode(b'[{"op":"remove","path":"/a"}]').decode()
