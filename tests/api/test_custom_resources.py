@@ -166,3 +166,23 @@ async def test_a_new_default_shows_in_objects_from_before_it(api: Api) -> None:
         assert (await anext(events))["object"]["spec"] == seen["spec"]
     changed = (await api.patch(f"{FOOS}/a", {"metadata": {"labels": {"x": "y"}}})).ok()
     assert (changed["spec"], changed["metadata"]["generation"]) == (seen["spec"], 1)
+
+
+async def test_finalizers_of_custom_resources_need_no_domain(api: Api) -> None:
+    await define(api)
+    free = foo("a", size=1)
+    free["metadata"]["finalizers"] = ["plain"]
+    assert (await api.post(FOOS, free)).ok(201)["metadata"]["finalizers"] == ["plain"]
+    own = {"metadata": {"name": "a", "finalizers": ["orphan", "plain"]}}
+    refused = await api.post("/api/v1/namespaces/default/configmaps", own)
+    assert refused.status == 422
+    assert refused.json["details"]["causes"][0]["field"] == "metadata.finalizers[1]"
+
+
+async def test_a_version_is_refused_last(api: Api) -> None:
+    path = "/api/v1/namespaces/default/configmaps"
+    for version, status in (("7", 400), ("0", 201)):
+        body = {"metadata": {"name": f"v{version}", "resourceVersion": version}}
+        assert (await api.post(path, body)).status == status
+    wrong = {"metadata": {"name": "NO", "resourceVersion": "7"}}
+    assert (await api.post(path, wrong)).status == 422

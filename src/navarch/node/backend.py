@@ -76,11 +76,11 @@ class NodeBackend:
             AttachStream(record.id, tty, streams.stdin, streams.stdout, streams.stderr and not tty)
         )
 
-    async def port_forward_url(self, namespace: str, pod: str) -> str:
+    async def port_forward_url(self, namespace: str, pod: str, ports: Sequence[int] = ()) -> str:
         sandbox = self._worker(namespace, pod).state.sandbox
         if sandbox is None or not sandbox.ready:
             raise ApiError(500, "InternalError", f'sandbox of pod "{pod}" is not running')
-        return await self._url(PortForwardStream(sandbox.id))
+        return await self._url(PortForwardStream(sandbox.id, tuple(ports)))
 
     async def run(
         self, namespace: str, pod: str, container: str, command: Sequence[str]

@@ -70,7 +70,7 @@ async def test_streams_and_commands(node: Stage, backend: NodeBackend) -> None:
     await node.create(make_pod())
     assert "ExecStream" in await backend.exec_url("default", "web", "main", ["sh"], STREAMS)
     assert "AttachStream" in await backend.attach_url("default", "web", "main", STREAMS)
-    assert "PortForwardStream" in await backend.port_forward_url("default", "web")
+    assert "PortForwardStream" in await backend.port_forward_url("default", "web", [80])
     node.runtime.commands[("id",)] = ExecResult(3, b"out", b"err")
     assert await backend.run("default", "web", "main", ["id"]) == (3, b"outerr")
     assert [pod.status.phase for pod in backend.pods()] == ["Running"]

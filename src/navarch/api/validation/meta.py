@@ -150,7 +150,7 @@ def _check_owners(errors: Errors, path: str, references: list[Object]) -> None:
 
 def _check_finalizers(errors: Errors, path: str, finalizers: list[str]) -> None:
     for finalizer in finalizers:
-        check_finalizer(errors, path, finalizer)
+        check(errors, path, finalizer, qualified_name(finalizer))
     if "orphan" in finalizers and "foregroundDeletion" in finalizers:
         detail = "finalizer orphan and foregroundDeletion cannot be both set"
         errors.append(invalid(path, finalizers, detail))
@@ -158,8 +158,21 @@ def _check_finalizers(errors: Errors, path: str, finalizers: list[str]) -> None:
 
 def check_finalizer(errors: Errors, path: str, finalizer: str) -> None:
     check(errors, path, finalizer, qualified_name(finalizer))
-    if "/" not in finalizer and finalizer not in STANDARD_FINALIZERS:
+    if not is_standard(finalizer):
         errors.append(invalid(path, finalizer, NOT_STANDARD))
+
+
+def is_standard(finalizer: str) -> bool:
+    return "/" in finalizer or finalizer in STANDARD_FINALIZERS
+
+
+def validate_standard_finalizers(metadata: Object) -> Errors:
+    """What the kinds of Kubernetes itself ask of finalizers besides: to say whose they are."""
+    return [
+        invalid(f"metadata.finalizers[{index}]", finalizer, NOT_STANDARD)
+        for index, finalizer in enumerate(metadata.get("finalizers") or ())
+        if not is_standard(finalizer)
+    ]
 
 
 def _check_managed_fields(errors: Errors, path: str, entries: list[Object]) -> None:

@@ -31,7 +31,12 @@ from navarch.api.errors import (
     too_large,
 )
 from navarch.api.patch.common import copy_json
-from navarch.api.validation.meta import validate_object_meta, validate_object_meta_update
+from navarch.api.validation.meta import (
+    NameRule,
+    validate_object_meta,
+    validate_object_meta_update,
+    validate_standard_finalizers,
+)
 from navarch.apiserver.contracts import AdmissionRequest, UserInfo
 from navarch.apiserver.hub.entry import (
     Entry,
@@ -123,9 +128,6 @@ class Registry:
         """Make a new object out of a decoded one, which becomes the registry's. A generated name
         that is taken is generated anew, and all that follows from the name with it."""
         metadata = obj["metadata"]
-        if metadata.get("resourceVersion"):
-            raise bad_request(NEW_WITH_VERSION)
-        metadata.pop("resourceVersion", None)
         base = "" if metadata.get("name") else metadata.get("generateName", "")
         if not base:
             return await self._create(resource, obj, context)
@@ -158,8 +160,6 @@ class Registry:
             metadata = obj["metadata"]
             if metadata.get("namespace", "") != namespace:
                 raise bad_request(OTHER_NAMESPACE)
-            if metadata.get("resourceVersion"):
-                raise bad_request(NEW_WITH_VERSION)
             meta.clear_server_fields(metadata)
             metadata |= stamp
             for text in meta.dedup_owner_references(metadata):
@@ -190,9 +190,7 @@ class Registry:
     def _create_errors(
         self, resource: Resource, obj: Object, context: WriteContext
     ) -> list[FieldError]:
-        errors = validate_object_meta(
-            obj["metadata"], resource.kind.namespaced, resource.strategy.validate_name
-        )
+        errors = _metadata_errors(resource, obj["metadata"], resource.strategy.validate_name)
         errors += resource.shape.validate(obj, None, context.warn)
         errors += resource.strategy.validate(obj)
         return errors
@@ -200,6 +198,8 @@ class Registry:
     async def _insert(self, resource: Resource, obj: Object, context: WriteContext) -> Written:
         kind = resource.kind
         metadata = obj["metadata"]
+        if metadata.pop("resourceVersion", "") not in ("", "0"):
+            raise bad_request(NEW_WITH_VERSION)
         name = metadata["name"]
         if context.dry_run:
             if resource.cache.get(metadata.get("namespace", ""), name) is None:
@@ -357,9 +357,7 @@ class Registry:
     ) -> list[FieldError]:
         errors = validate_object_meta_update(obj["metadata"], old["metadata"])
         if obj["metadata"] != old["metadata"]:
-            errors += validate_object_meta(
-                obj["metadata"], resource.kind.namespaced, lambda name: []
-            )
+            errors += _metadata_errors(resource, obj["metadata"], lambda name: [])
         errors += resource.shape.validate(obj, old, context.warn)
         errors += resource.strategy.validate_update(obj, old, subresource)
         return errors
@@ -529,6 +527,19 @@ class Registry:
         if errors:
             kind = resource.kind
             raise invalid_object(kind.kind, kind.group, obj["metadata"].get("name", ""), errors)
+
+
+FREE_FINALIZERS = frozenset(
+    ("admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io")
+)
+"""Groups of Kubernetes whose objects may have any finalizers, as custom resources may."""
+
+
+def _metadata_errors(resource: Resource, metadata: Object, rule: NameRule) -> list[FieldError]:
+    errors = validate_object_meta(metadata, resource.kind.namespaced, rule)
+    if not resource.is_custom and resource.kind.group not in FREE_FINALIZERS:
+        errors += validate_standard_finalizers(metadata)
+    return errors
 
 
 def user_object(user: UserInfo) -> Object:

@@ -49,8 +49,9 @@ class ServerBackend(Protocol):
         """Where the runtime serves this attach (CRI Attach)."""
         ...
 
-    async def port_forward_url(self, namespace: str, pod: str) -> str:
-        """Where the runtime serves port-forward into the pod (CRI PortForward)."""
+    async def port_forward_url(self, namespace: str, pod: str, ports: Sequence[int] = ()) -> str:
+        """Where the runtime serves port-forward into the pod (CRI PortForward). `ports` are for
+        clients of WebSocket channels; others name each port with its stream."""
         ...
 
     async def run(

@@ -94,6 +94,10 @@ def channels_of(wanted: Streams) -> frozenset[Channel]:
     return frozenset(channel for channel, here in present.items() if here)
 
 
+LINE_LIMIT = 1024 * 1024
+"""The command of an exec is in the first line of its request."""
+
+
 class KubeletServer:
     """Serves a `ServerBackend` to callers that `Access` lets through."""
 
@@ -127,7 +131,9 @@ class KubeletServer:
         context.load_cert_chain(self._options.certificate, self._options.key)
         context.load_verify_locations(self._options.client_ca)
         context.verify_mode = ssl.CERT_OPTIONAL
-        self._runner = web.AppRunner(self.application(), access_log=None)
+        self._runner = web.AppRunner(
+            self.application(), access_log=None, max_line_size=LINE_LIMIT, max_field_size=LINE_LIMIT
+        )
         await self._runner.setup()
         site = web.TCPSite(
             self._runner,
@@ -212,7 +218,8 @@ class KubeletServer:
     async def port_forward(self, request: web.Request) -> web.StreamResponse:
         streams.require_upgrade(request)
         place = request.match_info
-        url = await self._backend.port_forward_url(place["namespace"], place["pod"])
+        ports = streams.forwarded_ports(request)
+        url = await self._backend.port_forward_url(place["namespace"], place["pod"], ports)
         return await streams.serve(request, url, frozenset())
 
     async def run(self, request: web.Request) -> web.Response:

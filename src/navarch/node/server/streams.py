@@ -44,6 +44,21 @@ def require_upgrade(request: web.BaseRequest) -> None:
         raise ApiError(400, "BadRequest", "Upgrade request required")
 
 
+def forwarded_ports(request: web.BaseRequest) -> tuple[int, ...]:
+    """The ports whose streams are the channels of a WebSocket: two for each, data and errors.
+    Raises ApiError 400. Clients of SPDY name the port with each stream."""
+    offered = offered_protocols(request)
+    if request.headers.get("Upgrade", "").lower() != "websocket" or PORT_FORWARD_TUNNEL in offered:
+        return ()
+    ports = [each for value in request.query.getall("port", []) for each in value.split(",")]
+    if not ports:
+        raise ApiError(400, "BadRequest", 'query parameter "port" is required')
+    for port in ports:
+        if not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+            raise ApiError(400, "BadRequest", f'unable to parse "{port}" as a port')
+    return tuple(map(int, ports))
+
+
 async def serve(
     request: web.BaseRequest, runtime_url: str, channels: frozenset[Channel]
 ) -> web.StreamResponse:

@@ -26,8 +26,8 @@ OWNER = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "1"}
         ({"name": "a", "annotations": {"/x": "y"}}, "prefix part must be non-empty"),
         ({"name": "a", "annotations": {"x": "y" * 300_000}}, "Too long: may not be more than 262"),
         (
-            {"name": "a", "finalizers": ["plain"]},
-            'metadata.finalizers: Invalid value: "plain": name is neither a standard finalizer',
+            {"name": "a", "finalizers": ["a b"]},
+            'metadata.finalizers: Invalid value: "a b": name part must consist',
         ),
         (
             {"name": "a", "finalizers": ["orphan", "foregroundDeletion"]},
