@@ -412,3 +412,37 @@ async def test_policies_that_are_refused(api: Api, spec: Object, expected: str) 
     refused = await api.post(POLICIES, {"metadata": {"name": "p"}, "spec": spec})
     assert refused.status == 422
     assert expected in refused.json["message"]
+
+
+async def test_writers_must_be_allowed_to_read_parameters(admin: Admin) -> None:
+    rule = {
+        "apiGroups": ["admissionregistration.k8s.io"],
+        "resources": ["validatingadmissionpolicies", "validatingadmissionpolicybindings"],
+        "verbs": ["create", "get", "update"],
+    }
+    rbac = "/apis/rbac.authorization.k8s.io/v1/clusterrole"
+    (await admin.post(f"{rbac}s", {"metadata": {"name": "author"}, "rules": [rule]})).ok(201)
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "author"}
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}
+    bound = {"metadata": {"name": "author"}, "roleRef": role, "subjects": [subject]}
+    (await admin.post(f"{rbac}bindings", bound)).ok(201)
+    ann = {"user": "ann", "groups": ""}
+    kind = {"apiVersion": "v1", "kind": "Secret"}
+    (await admin.post(POLICIES, policy("true"), **ann)).ok(201)
+    made = policy("params != null", paramKind=kind)
+    made["metadata"]["name"] = "q"
+    refused = await admin.post(POLICIES, made, **ann)
+    assert refused.status == 422
+    assert refused.json["details"]["causes"] == [
+        {
+            "reason": "FieldValueForbidden",
+            "message": 'Forbidden: user &{ann  [system:authenticated] map[]} must have "get" '
+            "permission on all objects of the referenced paramKind (kind=Secret, apiVersion=v1)",
+            "field": "spec.paramKind",
+        }
+    ]
+    (await admin.post(POLICIES, made)).ok(201)
+    reference = {"name": "s", "namespace": "default", "parameterNotFoundAction": "Deny"}
+    refused = await admin.post(BINDINGS, binding(policyName="q", paramRef=reference), **ann)
+    assert "permission on the object referenced by paramRef" in refused.json["message"]
+    (await admin.post(BINDINGS, binding(policyName="q"), **ann)).ok(201)

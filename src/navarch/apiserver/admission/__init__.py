@@ -17,6 +17,7 @@ from navarch.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from navarch.apiserver.admission.node_restriction import NodeRestriction
 from navarch.apiserver.admission.pod_resize import PodResizeValidator
 from navarch.apiserver.admission.pod_security import PodSecurity
+from navarch.apiserver.admission.policy.authorization import PolicyParameters
 from navarch.apiserver.admission.policy.plugin import (
     MutatingPolicies,
     PolicyParts,
@@ -73,6 +74,7 @@ def build_admission(
         MutatingWebhooks(webhooks),
         ValidatingPolicies(policies),
         ValidatingWebhooks(webhooks),
+        PolicyParameters(access, webhooks.catalog, authorization),
         RbacEscalation(authorization),
         ResourceQuota(access),
     ]
