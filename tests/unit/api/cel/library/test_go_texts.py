@@ -92,7 +92,11 @@ def test_bad_prefixes(text: str, why: str) -> None:
         ("https://[::1]:80/", ("https", "[::1]:80", "::1", "80", "/"), "https://[::1]:80/"),
         ("MAILTO:x@y", ("mailto", "", "", "", ""), "mailto:x@y"),
         ("/p#frag", ("", "", "", "", "/p"), "/p#frag"),
-        ("http://é.example/é", ("http", "é.example", "é.example", "", "/%C3%A9"), "http://%C3%A9.example/%C3%A9"),
+        (
+            "http://é.example/é",
+            ("http", "é.example", "é.example", "", "/%C3%A9"),
+            "http://%C3%A9.example/%C3%A9",
+        ),
     ],
 )
 def test_urls(text: str, parts: tuple[str, ...], printed: str | None) -> None:
