@@ -99,6 +99,7 @@ class PodWorker:
         """Whether the node can give a resized pod what it asks for; its owner knows."""
         self._removed = False
         self._dirty = True
+        self._half_seen: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
         self._seen_at = self._clock.now()
         self.writer = StatusWriter(api, self._clock)
@@ -178,7 +179,10 @@ class PodWorker:
         if not self._dirty:
             return
         self._dirty = False
+        under_way = frozenset(self._operations)
         states = await self._services.runtime.pods(self.pod.metadata.uid)
+        # What ended meanwhile may be seen half done: it counts as under way until the next look.
+        self._half_seen = under_way - frozenset(self._operations)
         self.state = states[0] if states else PodState(self.pod.metadata.uid)
         if self._memory.interrupted is None:
             self._memory.interrupted = frozenset(
@@ -253,7 +257,7 @@ class PodWorker:
         return View(
             now=self._clock.now().timestamp(),
             backoff=self._backoff,
-            busy=frozenset(self._operations) - {VOLUMES},
+            busy=(frozenset(self._operations) | self._half_seen) - {VOLUMES},
             stopping=stopping,
             is_started=self._is_started,
             failed_probes=failed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from tests.unit.node.fakes import Stage, stage
 
 from navarch.api.errors import ApiError
 from navarch.api.objects import copy_object
-from navarch.node.cri.values import ExecResult, ImageRecord
+from navarch.node.cri.values import ExecResult, ImageRecord, PodState
 from navarch.node.stopping import signal_number
 
 
@@ -47,6 +48,36 @@ async def test_from_creation_to_deletion(node: Stage) -> None:
         "main Killing: Stopping container main",
     ]
     assert not list((node.options.root_directory / "pods").iterdir())
+
+
+async def test_a_look_that_is_out_of_date_removes_nothing(
+    node: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime is asked while a container is started, and answers when it has been."""
+    list_pods, start = node.runtime.pods, node.runtime.start_container
+    is_listed, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def slow_start(container_id: str) -> None:
+        node.runtime._tell(container_id)
+        await is_listed.wait()
+        await start(container_id)
+        asyncio.get_running_loop().call_later(0.05, may_answer.set)
+
+    async def slow_pods(uid: str = "") -> list[PodState]:
+        found = await list_pods(uid)
+        if found and found[0].containers and not is_listed.is_set():
+            is_listed.set()
+            await may_answer.wait()
+        return found
+
+    monkeypatch.setattr(node.runtime, "start_container", slow_start)
+    monkeypatch.setattr(node.runtime, "pods", slow_pods)
+    await node.create(make_pod())
+    async with asyncio.timeout(5):
+        await may_answer.wait()
+    await node.rest()
+    assert "remove_container" not in node.runtime.calls
+    assert str(node.runtime) == "sandbox default/web#0 ready\n  main#0 running"
 
 
 async def test_crash_loop(node: Stage) -> None:
