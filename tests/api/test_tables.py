@@ -103,8 +103,8 @@ async def test_errors_are_no_tables(api: Api) -> None:
 
 
 @pytest.mark.conformance(
-    "Servers with support for Table transformation should return a 406 for a backend which does not "
-    "implement metadata"
+    "Servers with support for Table transformation should return a 406 for a backend which does "
+    "not implement metadata"
 )
 async def test_reviews_have_no_tables(api: Api) -> None:
     path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"

@@ -12,6 +12,39 @@ DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 ANYTHING: Object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 
+def described(text: str, **fields: Object) -> Object:
+    return {"description": text, "type": "object", "properties": fields}
+
+
+def bars(item: Object) -> Object:
+    return {"description": "List of Bars.", "type": "array", "items": {**item, "type": "object"}}
+
+
+TEXT = {"type": "string"}
+FOO = described(
+    "Foo CRD for Testing",
+    spec=described(
+        "Specification of Foo",
+        bars=bars(
+            {
+                "required": ["name"],
+                "properties": {
+                    "name": {**TEXT, "description": "Name of Bar."},
+                    "feeling": {**TEXT, "enum": ["Great", "Down"]},
+                    "bazs": {"description": "List of Bazs.", "type": "array", "items": TEXT},
+                },
+            }
+        ),
+    ),
+    status=described(
+        "Status of Foo",
+        bars=bars({"properties": {"quxType": {**TEXT, "pattern": "in-tree|out-of-tree"}}}),
+    ),
+)
+WALDO = described("Waldo CRD for Testing", spec=described("Waldo", dummy=described("Dummy.")))
+WALDO["properties"]["spec"]["properties"]["dummy"].pop("properties")
+
+
 def definition(group: str, kind: str, scope: str = "Cluster", **schemas: Object) -> Object:
     """A kind with these versions, the last of which is stored."""
     versions = [

@@ -6,45 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.api.conformance.conftest import DEFINITIONS, define, definition
+from tests.api.conformance.conftest import DEFINITIONS, FOO, WALDO, define, definition
 from tests.api.conftest import Api
 from tests.api.controllers.conftest import eventually
 
 Object = dict[str, Any]
 TITLE = "CustomResourcePublishOpenAPI [Privileged:ClusterAdmin] "
 
-
-def described(text: str, **fields: Object) -> Object:
-    return {"description": text, "type": "object", "properties": fields}
-
-
-def bars(item: Object) -> Object:
-    return {"description": "List of Bars.", "type": "array", "items": {**item, "type": "object"}}
-
-
-TEXT = {"type": "string"}
-FOO = described(
-    "Foo CRD for Testing",
-    spec=described(
-        "Specification of Foo",
-        bars=bars(
-            {
-                "required": ["name"],
-                "properties": {
-                    "name": {**TEXT, "description": "Name of Bar."},
-                    "feeling": {**TEXT, "enum": ["Great", "Down"]},
-                    "bazs": {"type": "array", "items": TEXT},
-                },
-            }
-        ),
-    ),
-    status=described(
-        "Status of Foo",
-        bars=bars({"properties": {"quxType": {**TEXT, "pattern": "in-tree|out-of-tree"}}}),
-    ),
-)
-WALDO = described("Waldo CRD for Testing", spec=described("Waldo", dummy=described("Dummy.")))
-WALDO["properties"]["spec"]["properties"]["dummy"].pop("properties")
 
 ADDED = ("apiVersion", "kind", "metadata")
 

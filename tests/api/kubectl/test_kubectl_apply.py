@@ -105,6 +105,9 @@ async def test_prune(kubectl: Kubectl) -> None:
     assert await kubectl("get", "cm", "-o", "name") == "configmap/a\n"
 
 
+@pytest.mark.conformance(
+    "Kubectl client Kubectl diff should check if kubectl diff finds a difference for Deployments",
+)
 async def test_diff(kubectl: Kubectl) -> None:
     await kubectl("apply", "-f", "-", stdin=deployment("d", "i:1"))
     same = await kubectl.run("diff", "-f", "-", stdin=deployment("d", "i:1"))

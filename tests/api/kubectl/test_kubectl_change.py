@@ -47,13 +47,19 @@ async def test_patches(kubectl: Kubectl) -> None:
     assert "The request is invalid" in refused
 
 
+@pytest.mark.conformance(
+    "Kubectl client Kubectl label should update the label on a resource",
+)
 async def test_labels_and_annotations(kubectl: Kubectl) -> None:
     await kubectl("create", "-f", "-", stdin=pod("p"))
     assert await kubectl("label", "pod", "p", "a=1", "b=2") == "pod/p labeled\n"
     refused = await kubectl.fails("label", "pod", "p", "a=3")
     assert "already has a value (1), and --overwrite is false" in refused
     await kubectl("label", "pod", "p", "a=3", "--overwrite")
+    assert [row[-1] for row in columns(await kubectl("get", "pod", "p", "-L", "b"))] == ["2"]
     await kubectl("label", "pods", "--all", "b-")
+    assert "No resources found" in (await kubectl.run("get", "pod", "-l", "b")).err
+    assert await kubectl("get", "pod", "-l", "a=3", "-o", "name") == "pod/p\n"
     assert await kubectl("annotate", "pod", "p", "note=hello world") == "pod/p annotated\n"
     metadata = (await kubectl.get("pod", "p"))["metadata"]
     assert metadata["labels"] == {"a": "3"}
@@ -201,6 +207,9 @@ async def test_debug_adds_a_container(kubectl: Kubectl) -> None:
     assert container["name"] == "probe"
 
 
+@pytest.mark.conformance(
+    "Kubectl client Kubectl server-side dry-run should check if kubectl can dry-run update Pods",
+)
 async def test_a_pods_image_is_replaced(kubectl: Kubectl) -> None:
     await kubectl("create", "-f", "-", stdin=pod("p"))
     found = await kubectl.get("pod", "p")

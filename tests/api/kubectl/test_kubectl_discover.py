@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import aiohttp
@@ -13,15 +14,21 @@ from tests.api.kubectl.conftest import Kubectl, as_user, columns
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+@pytest.mark.conformance(
+    "Kubectl client Kubectl version should check is all data is printed",
+)
 async def test_versions(kubectl: Kubectl) -> None:
     text = await kubectl("version")
-    assert "Client Version: " in text
-    assert "Server Version: v1.36." in text
+    assert re.search(r"^Client Version: v\d\.\d+\.[\w.+-]+$", text, re.MULTILINE)
+    assert re.search(r"^Server Version: v1\.36\.[\w.+-]+$", text, re.MULTILINE)
     version = json.loads(await kubectl("version", "-o", "json"))["serverVersion"]
     assert (version["major"], version["minor"]) == ("1", "36")
     assert all(version[each] for each in ("gitVersion", "gitCommit", "buildDate", "platform"))
 
 
+@pytest.mark.conformance(
+    "Kubectl client Kubectl api-versions should check if v1 is in available api versions",
+)
 async def test_api_versions_and_resources(kubectl: Kubectl) -> None:
     versions = (await kubectl("api-versions")).splitlines()
     assert {"v1", "apps/v1", "batch/v1", "networking.k8s.io/v1"} <= set(versions)
@@ -34,6 +41,10 @@ async def test_api_versions_and_resources(kubectl: Kubectl) -> None:
     assert "create,delete" in await kubectl("api-resources", "-o", "wide", "--api-group=apps")
 
 
+@pytest.mark.conformance(
+    "Kubectl client Kubectl cluster-info should check if Kubernetes control plane services is "
+    "included in cluster-info"
+)
 async def test_cluster_info(kubectl: Kubectl) -> None:
     text = await kubectl("cluster-info")
     assert "Kubernetes control plane" in text
@@ -108,6 +119,10 @@ async def test_who_may_do_what(kubectl: Kubectl, home: Path) -> None:
     assert "reconciled" in done
 
 
+@pytest.mark.conformance(
+    "Kubectl client Proxy server should support proxy with --port 0",
+    "Kubectl client Proxy server should support --unix-socket=/path",
+)
 @pytest.mark.parametrize("way", ["port", "socket"])
 async def test_proxy(kubectl: Kubectl, tmp_path: Path, way: str) -> None:
     path = tmp_path / "proxy.sock"

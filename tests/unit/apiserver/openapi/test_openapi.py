@@ -238,9 +238,6 @@ def test_what_the_versions_can_say(schema: Object, in_v2: Object) -> None:
         assert {"apiVersion", "kind", "metadata"} < set(own["properties"])
 
 
-@pytest.mark.conformance(
-    "CustomResourcePublishOpenAPI [Privileged:ClusterAdmin] works for CRD without validation schema"
-)
 def test_a_kind_that_keeps_everything_has_no_fields_in_v2() -> None:
     root = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     own = custom_definitions(custom_resource(root), "#/definitions/", False)["io.example.v1.Foo"]
