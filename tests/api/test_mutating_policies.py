@@ -271,3 +271,14 @@ async def test_deletions_are_not_for_mutating_policies(api: Api) -> None:
     made["spec"]["matchConstraints"]["resourceRules"][0]["operations"] = ["DELETE"]
     refused = await api.post(POLICIES, made)
     assert 'Unsupported value: "DELETE"' in refused.json["message"]
+
+
+async def test_metrics_count_the_mutations(admin: Admin) -> None:
+    failing = apply("Object{data: {'n': string(1 / int(object.data.zero))}}")
+    made = policy(apply("Object{data: {'b': 'y'}}"), failing, failurePolicy="Ignore")
+    await put_in_force(admin, made)
+    (await attempt(admin, zero="0")).ok(201)
+    text = (await admin.get("/metrics")).body.decode()
+    name, of = "apiserver_mutating_admission_policy_check_total", 'policy="p",policy_binding="p-b"'
+    assert f'{name}{{{of},error_type="no_error"}} 1' in text
+    assert f'{name}{{{of},error_type="invalid_error"}} 1' in text

@@ -446,3 +446,15 @@ async def test_writers_must_be_allowed_to_read_parameters(admin: Admin) -> None:
     refused = await admin.post(BINDINGS, binding(policyName="q", paramRef=reference), **ann)
     assert "permission on the object referenced by paramRef" in refused.json["message"]
     (await admin.post(BINDINGS, binding(policyName="q"), **ann)).ok(201)
+
+
+async def test_metrics_count_what_was_done(admin: Admin) -> None:
+    made = policy("object.data.color != 'red'", "object.data.size == '1'", failurePolicy="Ignore")
+    await put_in_force(admin, made, binding(validationActions=["Warn", "Audit"]))
+    (await attempt(admin, color="red")).ok(201)
+    text = (await admin.get("/metrics")).body.decode()
+    name, of = "apiserver_validating_admission_policy_check", 'policy="p",policy_binding="b"'
+    for action in ("warn", "audit", "allow"):
+        labels = f'{of},error_type="invalid_error",enforcement_action="{action}"'
+        assert f"{name}_total{{{labels}}} 1" in text
+        assert f'{name}_duration_seconds_bucket{{{labels},le="1.0"}} 1' in text

@@ -50,7 +50,7 @@ def build_admission(
 
     Whoever adds more puts them before the last two: the escalation check has to see the object as
     it will be stored, and the quota writes, so nothing may refuse after it."""
-    policies = PolicyParts(access, webhooks.catalog, authorization)
+    policies = PolicyParts(access, webhooks.catalog, authorization, webhooks.client.metrics)
     return [
         NamespaceLifecycle(access),
         LimitRanger(access),

@@ -1,4 +1,4 @@
-"""What the server counts about its webhooks, under upstream's names."""
+"""What the server counts about webhooks and admission policies, under upstream's names."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ PREFIX = "apiserver_"
 DURATION = "admission_webhook_admission_duration_seconds"
 CONVERSION = "conversion_webhook_duration_seconds"
 BUCKETS = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0)
+POLICY_BUCKETS = (5e-07, 0.001, 0.01, 0.1, 1.0)
 Labels = tuple[tuple[str, str], ...]
 
 NO_ERROR = "no_error"
@@ -18,7 +19,7 @@ SERVER_ERROR = "apiserver_internal_error"
 
 
 class WebhookMetrics:
-    """Counters and one histogram, by webhook."""
+    """Counters and histograms, by webhook and by policy."""
 
     def __init__(self) -> None:
         self._counts: dict[str, Counter[Labels]] = {}
@@ -37,10 +38,16 @@ class WebhookMetrics:
         self.count("conversion_webhook_request_total", labels)
         self._time(CONVERSION, labels, seconds)
 
+    def checked(self, kind: str, labels: dict[str, str], seconds: float) -> None:
+        """One check of a policy (`kind` is validating or mutating)."""
+        self.count(f"{kind}_admission_policy_check_total", labels)
+        self._time(f"{kind}_admission_policy_check_duration_seconds", labels, seconds)
+
     def _time(self, name: str, labels: dict[str, str], seconds: float) -> None:
         key = name, tuple(labels.items())
-        buckets = self._buckets.setdefault(key, [0] * (len(BUCKETS) + 1))
-        buckets[bisect_left(BUCKETS, seconds)] += 1
+        bounds = _bounds(name)
+        buckets = self._buckets.setdefault(key, [0] * (len(bounds) + 1))
+        buckets[bisect_left(bounds, seconds)] += 1
         self._sums[key] = self._sums.get(key, 0.0) + seconds
 
     def rejected(self, labels: dict[str, str], error: str, code: int) -> None:
@@ -59,11 +66,11 @@ class WebhookMetrics:
                 yield f"{PREFIX}{name}{{{_text(labels)}}} {value}"
         named = ""
         for (name, labels), buckets in sorted(self._buckets.items()):
-            total, key, name = 0, (name, labels), PREFIX + name
+            total, key, bounds, name = 0, (name, labels), _bounds(name), PREFIX + name
             if name != named:
                 yield f"# TYPE {name} histogram"
                 named = name
-            for bound, value in zip((*BUCKETS, "+Inf"), buckets, strict=True):
+            for bound, value in zip((*bounds, "+Inf"), buckets, strict=True):
                 total += value
                 yield f'{name}_bucket{{{_text(labels)},le="{bound}"}} {total}'
             yield f"{name}_sum{{{_text(labels)}}} {self._sums[key]:.6f}"
@@ -76,3 +83,7 @@ def _code(code: int) -> str:
 
 def _text(labels: Labels) -> str:
     return ",".join(f'{name}="{value}"' for name, value in labels)
+
+
+def _bounds(name: str) -> tuple[float, ...]:
+    return POLICY_BUCKETS if "policy" in name else BUCKETS

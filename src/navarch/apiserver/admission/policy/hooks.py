@@ -104,6 +104,7 @@ class Policies(Generic[Compiled]):
 
     def __init__(self, lookup: Lookup, kind: str, compile: Callable[[Object], Compiled]) -> None:
         self.hooks: tuple[Hook[Compiled], ...] = ()
+        self.kind = kind
         self._compile = compile
         self._policies: dict[str, Object] = {}
         self._bindings: dict[str, Binding] = {}

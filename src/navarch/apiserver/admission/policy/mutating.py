@@ -8,6 +8,7 @@ if the object changed after its first.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from time import perf_counter
 
 from navarch.api.errors import ApiError, internal_error, service_unavailable
 from navarch.api.managedfields import FieldType, field_type
@@ -25,6 +26,7 @@ from navarch.apiserver.admission.mutation import (
     restore,
     without,
 )
+from navarch.apiserver.admission.policy.hooks import Binding
 from navarch.apiserver.admission.policy.mutator import NOT_TYPED, MutationFailed, Mutator
 from navarch.apiserver.admission.policy.plugin import Invocation, PolicyPlugin
 from navarch.apiserver.contracts import AdmissionRequest, Object
@@ -100,11 +102,16 @@ class _Turn:
         if before is not None:
             kind = _field_type(self.plugin.parts.catalog, seen)
             for mutation in policy.mutations:
+                started = perf_counter()
+                problem = ""
                 try:
                     made = mutation.change(replace(inputs, obj=obj), kind)
                     obj = _complete(self.plugin.parts.catalog, made, seen, mutation.is_patch)
                 except MutationFailed as error:
-                    problems += self._failed(str(error))
+                    problem = str(error)
+                    problems += self._failed(problem)
+                seconds = perf_counter() - started
+                self.plugin.observe(self.invocation.hook, self._binding, problem, seconds)
         if obj is not None and not json_equal(obj, before):
             self.rounds.object_changed()
             request.is_rewritten = True
@@ -118,18 +125,20 @@ class _Turn:
         return problems
 
     @property
+    def _binding(self) -> Binding:
+        assert self.invocation.binding is not None
+        return self.invocation.binding
+
+    @property
     def _key(self) -> str:
         metadata = (self.inputs.params or {}).get("metadata") or {}
         param = f"{metadata.get('namespace') or ''}/{metadata.get('name') or ''}"
-        assert self.invocation.binding is not None
-        return f"{self.invocation.hook.name}/{self.invocation.binding.name}/{param}"
+        return f"{self.invocation.hook.name}/{self._binding.name}/{param}"
 
     def _failed(self, message: str) -> list[_Problem]:
-        assert self.invocation.binding is not None
         if self.invocation.hook.fails_open:
             return []
-        name = self.invocation.binding.name
-        return [_Problem(self.invocation.hook.name, name, message, "Invalid")]
+        return [_Problem(self.invocation.hook.name, self._binding.name, message, "Invalid")]
 
 
 def _field_type(catalog: Catalog, seen: Subject) -> FieldType:

@@ -17,6 +17,7 @@ from navarch.apiserver.admission.policy.params import ConfigurationProblem, Para
 from navarch.apiserver.contracts import AdmissionRequest, Authorizer, Object
 from navarch.apiserver.registry.context import SYSTEM
 from navarch.apiserver.registry.resource import Catalog
+from navarch.apiserver.webhooks.metrics import WebhookMetrics
 
 if TYPE_CHECKING:
     from navarch.apiserver.admission.policy.mutator import Mutator
@@ -32,6 +33,7 @@ class PolicyParts:
     access: AdmissionAccess
     catalog: Catalog
     authorizer: Authorizer
+    metrics: WebhookMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,20 @@ class PolicyPlugin(Plugin, Generic[Compiled]):
                     yield Invocation(hook, binding, seen, problem=text)
                     continue
                 yield Invocation(hook, binding, seen, tuple(params))
+
+    def observe(
+        self, hook: Hook[Compiled], binding: Binding, message: str, seconds: float, *action: str
+    ) -> None:
+        """Count one check, by what was wrong (if anything) and what was done about it."""
+        labels = {"policy": hook.name, "policy_binding": binding.name}
+        labels["error_type"] = "no_error" if not message else "invalid_error"
+        if message.startswith("compilation"):
+            labels["error_type"] = "compile_error"
+        elif message.startswith("validation failed due to running out of cost budget"):
+            labels["error_type"] = "out_of_budget"
+        if action:
+            labels["enforcement_action"] = action[0]
+        self.parts.metrics.checked(self.policies.kind, labels, seconds)
 
     async def in_version(self, obj: Object | None, asked: Subject, seen: Subject) -> Object | None:
         """An object in the version that the matching rule names."""

@@ -56,7 +56,8 @@ async def judge(plugin: PolicyPlugin[Validator], request: AdmissionRequest, aske
             inputs = Inputs(request, asked, seen, *shown[seen.kind], authorize, namespace, param)
             verdict = hook.compiled.validate(inputs)
             for denial in verdict.denials:
-                _act(request, hook, binding, denial, refusals)
+                for action in _act(request, hook, binding, denial, refusals):
+                    plugin.observe(hook, binding, denial.message, denial.seconds, action)
             for key, value in verdict.annotations:
                 notes.setdefault(f"{hook.name}/{key}", {})[value] = None
     for key, values in notes.items():
@@ -71,12 +72,14 @@ def _act(
     binding: Binding,
     denial: Denial,
     refusals: list[_Refusal],
-) -> None:
-    """Do with a failed validation what the binding asks for."""
+) -> tuple[str, ...]:
+    """Do with a failed validation what the binding asks for; returns what that was."""
+    if denial.is_ignored:
+        return ("allow",)
     if denial.is_final or "Deny" in binding.actions:
         refusals.append(_Refusal(hook.name, binding.name, denial))
     if denial.is_final:
-        return
+        return ("deny",)
     if "Warn" in binding.actions:
         text = (
             f"Validation failed for ValidatingAdmissionPolicy '{hook.name}' with binding "
@@ -94,6 +97,7 @@ def _act(
         }
         text = json.dumps([failure], separators=(",", ":"), ensure_ascii=False)
         request.annotate(FAILURE_ANNOTATION, text)
+    return tuple(action.lower() for action in binding.actions)
 
 
 def _error(request: AdmissionRequest, refusal: _Refusal) -> ApiError:

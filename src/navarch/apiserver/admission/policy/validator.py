@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any
 
 from navarch.api.cel.admission import (
@@ -34,13 +35,17 @@ MAX_AUDIT_BYTES = 10 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """A validation that failed, or could not be evaluated under failurePolicy Fail. `index` is its
-    place among the validations; `is_final` when no validationAction can soften it."""
+    """A validation that failed or could not be evaluated.
+
+    `index` is its place among the validations. It `is_final` when no validationAction can soften
+    it, and `is_ignored` when failurePolicy Ignore lets it pass. `seconds` is what it took."""
 
     message: str
     reason: str = ""
     index: int = 0
     is_final: bool = False
+    is_ignored: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +131,21 @@ class Validator(CompiledPolicy):
             denials = self._denials(inputs)
             annotations, more = self._audit(inputs)
         except (ConditionsFailed, OutOfBudget) as error:
-            return Verdict(() if self.fails_open else (Denial(str(error)),))
+            return Verdict((Denial(str(error), is_ignored=self.fails_open),))
         return Verdict((*denials, *more), annotations)
 
     def _denials(self, inputs: Inputs) -> list[Denial]:
         budget = Budget(EVALUATION_BUDGET)
         own = self.inputs(inputs)
         results: list[Any] = []
+        times: list[float] = []
         for validation in self._validations:
+            started = perf_counter()
             try:
                 results.append(validation.expression.evaluate(own, budget))
             except Failed as failure:
                 results.append(failure)
+            times.append(perf_counter() - started)
         if all(result is True for result in results):
             return []
         messages = self._messages(inputs, budget)
@@ -149,13 +157,12 @@ class Validator(CompiledPolicy):
             elif isinstance(messages, OutOfBudget):
                 problem = f"failed messageExpression: {messages}"
             if problem:
-                if not self.fails_open:
-                    denials.append(Denial(problem, index=index))
+                denials.append(Denial(problem, "", index, False, self.fails_open, times[index]))
             elif result is not True:
                 assert isinstance(messages, list)
                 message = messages[index] or validation.message
                 message = message or f"failed expression: {validation.expression.source.strip()}"
-                denials.append(Denial(message, validation.reason, index))
+                denials.append(Denial(message, validation.reason, index, seconds=times[index]))
         return denials
 
     def _messages(self, inputs: Inputs, budget: Budget) -> list[str] | OutOfBudget:
