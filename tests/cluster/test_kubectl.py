@@ -84,13 +84,19 @@ def machine_error(machine: Machine, *words: str) -> str:
     return result.stderr
 
 
+@pytest.mark.conformance("Kubectl logs logs should be able to retrieve and filter logs")
 def test_logs(machine: Machine) -> None:
     command = "for i in 1 2 3 4 5; do echo line $i; done; exec sleep 1000000"
     run(machine, "talker", command)
+    assert machine.kubectl("logs", "talker", "main") == "".join(f"line {i}\n" for i in range(1, 6))
     assert machine.kubectl("logs", "talker", "--tail=2") == "line 4\nline 5\n"
     stamped = machine.kubectl("logs", "talker", "--timestamps", "--tail=1")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z line 5\n", stamped), stamped
-    assert machine.kubectl("logs", "talker", "--since=1h").count("\n") == 5
+    deadline = time.monotonic() + 30
+    while machine.kubectl("logs", "talker", "--since=1s"):
+        assert time.monotonic() < deadline
+    assert machine.kubectl("logs", "talker", "--since=24h").count("\n") == 5
+    assert machine.kubectl("logs", "talker", "--limit-bytes=1") == "l"
     assert machine.kubectl("logs", "talker", "--limit-bytes=4") == "line"
     assert machine.kubectl("logs", "-l", "app=talker", "--prefix", "--tail=1").startswith("[pod/")
     assert "container nothing is not valid" in machine_error(

@@ -1,0 +1,452 @@
+"""What conformant clusters do with containers: replication controllers under kubectl, an
+application of several tiers, and tokens of service accounts in the file systems of pods."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cluster.machine import SHELL_IMAGE, Machine, pod
+from tests.images.busybox import build_busybox
+
+from navarch.cluster import processes
+from navarch.node.images.oci import ImageConfig
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root"),
+    pytest.mark.skipif(shutil.which("containerd") is None, reason="run: navarch setup"),
+    pytest.mark.skipif(shutil.which("kubectl") is None, reason="run: navarch setup"),
+]
+
+Object = dict[str, Any]
+NAME = "conformance"
+OTHER_IMAGE = "navarch.local/test-shell:2"
+CLIENT = "Kubectl client "
+FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
+    found = Machine(home / "home", home / "kubeconfig")
+    try:
+        found.navarch("start", "-p", NAME)
+        for image, config in (
+            (SHELL_IMAGE, None),
+            (OTHER_IMAGE, ImageConfig(cmd=["sh"], env={"OTHER": "yes"})),
+        ):
+            archive = build_busybox(home / "shell.tar", image, config)
+            found.navarch("image", "load", "-p", NAME, str(archive))
+        yield found
+    finally:
+        found.navarch("delete", "--all", expect=None)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    assert processes.wait_until(lambda: bool(condition()), 60, 0.1), what
+
+
+def create(machine: Machine, *objects: Object) -> None:
+    made = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+    machine.kubectl("create", "-f", "-", feed=json.dumps(made))
+
+
+def workload(kind: str, name: str, replicas: int, spec: Object) -> Object:
+    """A controller of pods that have its name as their label, and `role=main`."""
+    labels = {"app": name, "role": "main"}
+    is_old = kind == "ReplicationController"
+    return {
+        "apiVersion": "v1" if is_old else "apps/v1",
+        "kind": kind,
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "replicas": replicas,
+            "selector": labels if is_old else {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    }
+
+
+def shell(script: str, **container: Any) -> Object:
+    """The containers of a pod that runs a script and is ready when it serves."""
+    main = {
+        "name": "main",
+        "image": SHELL_IMAGE,
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", script],
+        "ports": [{"containerPort": 8080}],
+        "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
+        **container,
+    }
+    return {"containers": [main], "terminationGracePeriodSeconds": 1}
+
+
+def service(name: str, port: int = 80) -> Object:
+    labels = {"app": name, "role": "main"}
+    spec = {"selector": labels, "ports": [{"port": port, "targetPort": 8080}]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "labels": labels},
+        "spec": spec,
+    }
+
+
+def serving(text: str) -> Object:
+    script = f"mkdir /www && echo {text} > /www/index.html && exec httpd -f -p 8080 -h /www"
+    return shell(script)
+
+
+def ready(machine: Machine, app: str, count: int) -> list[Object]:
+    """The application's pods, when as many as there shall be are ready and no other is left."""
+
+    def pods() -> list[Object]:
+        found: list[Object] = machine.get("pods", "-l", f"app={app}")["items"]
+        return found
+
+    def settled() -> bool:
+        found = [each["status"].get("conditions") or () for each in pods()]
+        states = [{c["type"]: c["status"] for c in conditions} for conditions in found]
+        return [each.get("Ready") for each in states] == ["True"] * count
+
+    eventually(settled, f"{count} pods of {app}")
+    return pods()
+
+
+def gone(machine: Machine, *names: str) -> None:
+    selector = f"app in ({','.join(names)})"
+    listed = partial(machine.kubectl, "get", "pods,services", "-l", selector, "-o", "name")
+    eventually(lambda: not listed(), f"the end of {names}")
+
+
+@pytest.mark.conformance(
+    CLIENT + "Update Demo should create and stop a replication controller",
+    CLIENT + "Update Demo should scale a replication controller",
+)
+def test_a_replication_controller_is_scaled_and_stopped(machine: Machine) -> None:
+    create(machine, workload("ReplicationController", "nautilus", 2, serving("shell")))
+
+    def validate(count: int) -> set[str]:
+        found = ready(machine, "nautilus", count)
+        for each in found:
+            (status,) = each["status"]["containerStatuses"]
+            assert status["image"].endswith(SHELL_IMAGE.rpartition("/")[2])
+            assert "running" in status["state"]
+            path = f"/api/v1/namespaces/default/pods/{each['metadata']['name']}:8080/proxy/"
+            assert machine.kubectl("get", "--raw", path) == "shell\n"
+        return {each["metadata"]["uid"] for each in found}
+
+    both = validate(2)
+    machine.kubectl("scale", "rc", "nautilus", "--replicas=1", "--timeout=1m")
+    (one,) = validate(1)
+    assert one in both
+    machine.kubectl("scale", "rc", "nautilus", "--replicas=2", "--timeout=1m")
+    assert one in validate(2)
+    machine.kubectl("delete", "rc", "nautilus")
+    gone(machine, "nautilus")
+
+
+@pytest.fixture(scope="module")
+def primary(machine: Machine) -> Object:
+    """The one pod of a controller, behind a Service."""
+    create(
+        machine,
+        workload("ReplicationController", "primary", 1, serving("primary")),
+        service("primary", 6379),
+    )
+    (found,) = ready(machine, "primary", 1)
+    return found
+
+
+def has(text: str, *patterns: str) -> None:
+    for pattern in patterns:
+        assert re.search(pattern, text, re.MULTILINE), f"{pattern}:\n{text}"
+
+
+@pytest.mark.conformance(
+    CLIENT + "Kubectl describe should check if kubectl describe prints relevant information for rc "
+    "and pods"
+)
+def test_describe(machine: Machine, primary: Object) -> None:
+    labels = (r"^Labels: +app=primary$", r"^ +role=main$")
+    has(
+        machine.kubectl("describe", "pod", primary["metadata"]["name"]),
+        "^Name: +primary-",
+        "^Namespace: +default$",
+        rf"^Node: +{NAME}/[\d.]+$",
+        *labels,
+        "^Annotations: ",
+        "^Status: +Running$",
+        r"^IP: +10\.",
+        "^Controlled By: +ReplicationController/primary$",
+        f"^ +Image: +{SHELL_IMAGE}$",
+        "^ +State: +Running$",
+        "^QoS Class: +BestEffort$",
+    )
+    has(
+        machine.kubectl("describe", "rc", "primary"),
+        "^Name: +primary$",
+        "^Namespace: +default$",
+        "^Selector: +app=primary,role=main$",
+        *labels,
+        "^Annotations: ",
+        "^Replicas: +1 current / 1 desired$",
+        "^Pods Status: +1 Running / 0 Waiting / 0 Succeeded / 0 Failed$",
+        "^Pod Template:$",
+        f"^ +Image: +{SHELL_IMAGE}$",
+        "^Events:",
+        "SuccessfulCreate",
+    )
+    has(
+        machine.kubectl("describe", "service", "primary"),
+        "^Name: +primary$",
+        "^Namespace: +default$",
+        *labels,
+        "^Annotations: ",
+        "^Selector: +app=primary,role=main$",
+        "^Type: +ClusterIP$",
+        r"^IP: +10\.",
+        "^Port: +<unset> +6379/TCP$",
+        f"^Endpoints: +{primary['status']['podIP']}:8080$",
+        "^Session Affinity: +None$",
+    )
+    has(
+        machine.kubectl("describe", "node", NAME),
+        f"^Name: +{NAME}$",
+        "^Labels: ",
+        "^Annotations: ",
+        "^CreationTimestamp: ",
+        "^Conditions:$",
+        "^ +Type +Status +LastHeartbeatTime +LastTransitionTime +Reason +Message$",
+        "^ +Ready +True ",
+        "^Addresses:$",
+        "^Capacity:$",
+        "^ +Kernel Version: +[0-9]",
+        "^ +OS Image: +[A-Z]",
+        "^ +Container Runtime Version: +containerd://",
+        r"^ +Kubelet Version: +v1\.36\.",
+        r"^Non-terminated Pods: +\([1-9]",
+    )
+    has(
+        machine.kubectl("describe", "namespace", "default"),
+        "^Name: +default$",
+        "^Labels: ",
+        "^Annotations: ",
+        "^Status: +Active$",
+    )
+
+
+@pytest.mark.conformance(CLIENT + "Kubectl expose should create services for rc")
+def test_expose(machine: Machine, primary: Object) -> None:
+    for kind, name, other, port in (
+        ("rc", "primary", "rm2", 1234),
+        ("service", "rm2", "rm3", 2345),
+    ):
+        machine.kubectl(
+            "expose", kind, name, f"--name={other}", f"--port={port}", "--target-port=8080"
+        )
+        (only,) = machine.get("service", other)["spec"]["ports"]
+        assert (only["port"], only["targetPort"]) == (port, 8080)
+        eventually(partial(endpoints, machine, other), f"endpoints of {other}")
+        assert endpoints(machine, other) == [(primary["metadata"]["uid"], 8080)]
+        path = f"/api/v1/namespaces/default/services/{other}:{port}/proxy/"
+        assert machine.kubectl("get", "--raw", path) == "primary\n"
+    machine.kubectl("delete", "service", "rm2", "rm3")
+
+
+def endpoints(machine: Machine, name: str) -> list[tuple[str, int]]:
+    """Pods and ports behind a Service."""
+    slices = machine.get("endpointslices", "-l", f"kubernetes.io/service-name={name}")["items"]
+    return [
+        (endpoint["targetRef"]["uid"], port["port"])
+        for each in slices
+        for endpoint in each.get("endpoints") or ()
+        for port in each["ports"]
+    ]
+
+
+@pytest.mark.conformance(CLIENT + "Kubectl patch should add annotations for pods in rc")
+def test_patch_all_pods(machine: Machine, primary: Object) -> None:
+    name = primary["metadata"]["name"]
+    machine.kubectl("patch", "pod", name, "-p", '{"metadata":{"annotations":{"x":"y"}}}')
+    (after,) = ready(machine, "primary", 1)
+    assert after["metadata"]["annotations"]["x"] == "y"
+    assert after["metadata"]["uid"] == primary["metadata"]["uid"]
+
+
+@pytest.mark.conformance(
+    CLIENT + "Kubectl run pod should create a pod from an image when restart is Never",
+    CLIENT + "Kubectl replace should update a single-container pod's image",
+)
+def test_run_and_replace(machine: Machine) -> None:
+    run = ["run", f"--image={SHELL_IMAGE}", "--image-pull-policy=Never", "--labels=run=replaced"]
+    machine.kubectl(*run, "once", "--restart=Never", "--", "true")
+    once = machine.get("pod", "once")["spec"]
+    assert [each["image"] for each in once["containers"]] == [SHELL_IMAGE]
+    assert once["restartPolicy"] == "Never"
+    machine.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/once")
+
+    machine.kubectl(*run, "replaced", "--", "sh", "-c", FOREVER)
+    machine.kubectl("wait", "--for=condition=Ready", "pod/replaced", "--timeout=60s")
+    before = machine.get("pod", "replaced")
+    text = json.dumps(before)
+    changed = text.replace(f'"image": "{SHELL_IMAGE}"', f'"image": "{OTHER_IMAGE}"', 1)
+    assert changed != text
+    machine.kubectl("replace", "-f", "-", feed=changed)
+
+    def runs_other() -> bool:
+        (status,) = machine.get("pod", "replaced")["status"]["containerStatuses"]
+        return bool(status["image"] == OTHER_IMAGE and status["ready"])
+
+    eventually(runs_other, "a container of the other image")
+    assert machine.kubectl("exec", "replaced", "--", "sh", "-c", "echo $OTHER") == "yes\n"
+    after = machine.get("pod", "replaced")
+    assert [each["image"] for each in after["spec"]["containers"]] == [OTHER_IMAGE]
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    for volatile in ("resourceVersion", "uid"):
+        after["metadata"].pop(volatile)
+    after["spec"].pop("nodeName")
+    machine.kubectl("replace", "--force", "-f", "-", feed=json.dumps(after))
+    again = machine.get("pod", "replaced")["metadata"]
+    assert again["uid"] != before["metadata"]["uid"]
+    machine.kubectl("delete", "pod", "-l", "run=replaced", "--now")
+
+
+BOOK = r"""#!/bin/sh
+printf 'Content-Type: text/plain\r\n\r\n'
+ask() { wget -q -O - "http://$1/cgi-bin/book?$2"; }
+value=${QUERY_STRING#*=}
+case $ROLE-${QUERY_STRING%%=*} in
+  frontend-set) ask primary-book "$QUERY_STRING" ;;
+  frontend-get) ask replica-book get ;;
+  primary-join) echo "$value" >> /tmp/replicas; cat /tmp/entries ;;
+  primary-set)
+    echo "$value" >> /tmp/entries
+    for each in $(cat /tmp/replicas); do ask "$each:8080" "$QUERY_STRING"; done
+    echo Updated ;;
+  replica-set) echo "$value" >> /tmp/entries ;;
+  replica-get) cat /tmp/entries ;;
+esac
+"""
+"""A guestbook: what is written reaches the primary, which hands it on to the replicas that joined,
+and these are read."""
+
+JOIN = (
+    'until wget -q -O /tmp/entries "http://primary-book/cgi-bin/book?join=$IP"; do sleep 0.1; done'
+)
+
+
+@pytest.mark.conformance(
+    CLIENT + "Guestbook application should create and stop a working application"
+)
+def test_an_application_of_three_tiers(machine: Machine) -> None:
+    book = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "book"}}
+    tiers = {"primary": 1, "replica": 2, "frontend": 2}
+    parts: list[Object] = [{**book, "data": {"book": BOOK}}]
+    for role, count in tiers.items():
+        before = JOIN if role == "replica" else ": > /tmp/entries > /tmp/replicas"
+        address = {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+        spec = shell(
+            f"{before}; exec httpd -f -p 8080 -h /www",
+            env=[{"name": "ROLE", "value": role}, address],
+            volumeMounts=[{"name": "book", "mountPath": "/www/cgi-bin"}],
+        )
+        spec["volumes"] = [{"name": "book", "configMap": {"name": "book", "defaultMode": 0o755}}]
+        parts += [workload("Deployment", f"{role}-book", count, spec), service(f"{role}-book")]
+    create(machine, *parts)
+    for role, count in tiers.items():
+        ready(machine, f"{role}-book", count)
+
+    def request(query: str, target: str = "services/frontend-book:80") -> str:
+        path = f"/api/v1/namespaces/default/{target}/proxy/cgi-bin/book?{query}"
+        return machine.kubectl("get", "--raw", path)
+
+    assert request("get") == ""
+    assert request("set=TestEntry") == "Updated\n"
+    assert request("get") == "TestEntry\n"
+    for each in ready(machine, "replica-book", 2):
+        assert request("get", f"pods/{each['metadata']['name']}:8080") == "TestEntry\n"
+    names = [f"{role}-book" for role in tiers]
+    machine.kubectl("delete", "deployments,services", *names)
+    machine.kubectl("delete", "configmap", "book")
+    gone(machine, *names)
+
+
+@pytest.mark.conformance("ServiceAccounts should mount an API token into pods")
+def test_what_is_mounted_for_a_service_account(machine: Machine) -> None:
+    machine.kubectl("create", "serviceaccount", "mount-test")
+    manifest = pod("account", FOREVER, serviceAccountName="mount-test")
+    machine.kubectl("apply", "-f", "-", feed=manifest)
+    machine.kubectl("wait", "--for=condition=Ready", "pod/account", "--timeout=60s")
+
+    def mounted(name: str) -> str:
+        path = f"/var/run/secrets/kubernetes.io/serviceaccount/{name}"
+        return machine.kubectl("exec", "account", "--", "cat", path)
+
+    assert mounted("ca.crt") == machine.get("configmap", "kube-root-ca.crt")["data"]["ca.crt"]
+    assert mounted("namespace") == "default"
+    review = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenReview",
+        "spec": {"token": mounted("token")},
+    }
+    made = machine.kubectl("create", "-f", "-", "-o", "json", feed=json.dumps(review))
+    status = json.loads(made)["status"]
+    assert status["authenticated"] and not status.get("error")
+    user = status["user"]
+    assert user["username"] == "system:serviceaccount:default:mount-test"
+    assert {
+        "system:authenticated",
+        "system:serviceaccounts",
+        "system:serviceaccounts:default",
+    } <= set(user["groups"])
+    found, node = machine.get("pod", "account"), machine.get("node", NAME)
+    extra = {key.rpartition("/")[2]: value for key, value in user["extra"].items()}
+    (credential,) = extra.pop("credential-id")
+    assert credential.startswith("JTI=")
+    assert extra == {
+        "pod-name": ["account"],
+        "pod-uid": [found["metadata"]["uid"]],
+        "node-name": [NAME],
+        "node-uid": [node["metadata"]["uid"]],
+    }
+    machine.kubectl("delete", "pod", "account", "--now")
+
+
+@pytest.mark.conformance("ServiceAccounts should mount projected service account token")
+def test_a_projected_token(machine: Machine) -> None:
+    token = {"path": "token", "expirationSeconds": 3600, "audience": "somebody"}
+    container = {
+        "name": "main",
+        "image": SHELL_IMAGE,
+        "imagePullPolicy": "Never",
+        "command": ["cat", "/test-volume/token"],
+        "volumeMounts": [{"name": "v", "mountPath": "/test-volume", "readOnly": True}],
+    }
+    volume = {"name": "v", "projected": {"sources": [{"serviceAccountToken": token}]}}
+    manifest = pod("reader", "", containers=[container], volumes=[volume], restartPolicy="Never")
+    machine.kubectl("apply", "-f", "-", feed=manifest)
+    machine.kubectl(
+        "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/reader", "--timeout=60s"
+    )
+    text = machine.kubectl("logs", "reader")
+    assert re.fullmatch(r"[\w=-]+\.[\w=-]+\.[\w=-]+", text)
+    part = text.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    assert claims["sub"] == "system:serviceaccount:default:default"
+    assert claims["aud"] == ["somebody"]
+    assert claims["exp"] - claims["iat"] == 3600
+    assert claims["kubernetes.io"]["pod"]["name"] == "reader"
+    machine.kubectl("delete", "pod", "reader", "--now")
