@@ -88,6 +88,9 @@ CONTROLLERS: Mapping[str, Registered] = {
     "deployment": Registered("deployment", "DeploymentController"),
     "endpoints": Registered("endpoints", "EndpointsController"),
     "endpointslice": Registered("endpointslice", "EndpointSliceController"),
+    "endpointslicemirroring": Registered(
+        "endpointslice_mirroring", "EndpointSliceMirroringController"
+    ),
     "serviceaccount": Registered("serviceaccount", "ServiceAccountController"),
     "root-ca-certificate-publisher": Registered(
         "root_ca",
