@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SETUP := .venv/.setup
 
-.PHONY: help install lint format test test-fast test-cluster bench demo generate lock clean
+.PHONY: help install lint format test test-fast test-cluster bench reliability demo generate lock clean
 
 help:  ## Show these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -35,7 +35,7 @@ format: $(STAMP)  ## Put the code into the project's format
 # alone, and fails for good if it fails again.
 AGAIN := $(BIN)/pytest --last-failed --last-failed-no-failures none
 
-FAST := tests/unit tests/api tests/store tests/scale tests/clients
+FAST := tests/unit tests/api tests/store tests/reliability tests/scale tests/clients
 
 test-fast: $(STAMP)  ## The tests that need neither root nor containers
 	$(BIN)/pytest -n 2 $(FAST) || $(AGAIN) $(FAST)
@@ -47,6 +47,9 @@ test: lint test-fast test-cluster  ## Everything
 
 bench: $(SETUP)  ## Print the figures of the budgets
 	$(BIN)/python -m bench
+
+reliability: $(STAMP)  ## Try what is promised of the data, with the full numbers (an hour)
+	$(BIN)/python -m bench.reliability
 
 demo: $(SETUP)  ## A machine-learning model served by a real cluster
 	$(BIN)/python examples/ml/demo.py

@@ -6,7 +6,6 @@ import itertools
 import random
 
 import pytest
-
 from bench.reliability.linear import NEVER, Kind, Operation, is_linearizable
 
 
@@ -27,7 +26,11 @@ def delete(called: float, returned: float, ok: bool = True) -> Operation:
 RIGHT = {
     "nothing": [],
     "one after the other": [swap(0, 1, None, "a"), read(2, 3, "a"), swap(4, 5, "a", "b")],
-    "read during a write, before it": [swap(0, 1, None, "a"), swap(2, 9, "a", "b"), read(3, 4, "a")],
+    "read during a write, before it": [
+        swap(0, 1, None, "a"),
+        swap(2, 9, "a", "b"),
+        read(3, 4, "a"),
+    ],
     "read during a write, after it": [swap(0, 1, None, "a"), swap(2, 9, "a", "b"), read(3, 4, "b")],
     "lost answer that happened": [swap(0, NEVER, None, "a"), read(2, 3, "a")],
     "lost answer that did not happen": [swap(0, NEVER, None, "a"), read(2, 3, None)],

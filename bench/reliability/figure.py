@@ -1,0 +1,35 @@
+"""What a run found, and under which conditions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Figure:
+    """The figures of one row of the table of promises. `faults` must all be zero."""
+
+    row: str
+    what: str
+    seed: int
+    command: str
+    counts: dict[str, float] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    """The first faults in words."""
+
+    @property
+    def is_kept(self) -> bool:
+        return not any(self.faults.values())
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{name} {value:,.6g}" for name, value in self.counts.items())
+        faults = ", ".join(f"{name} {value}" for name, value in self.faults.items())
+        lines = [
+            f"row {self.row}: {self.what}: {'kept' if self.is_kept else 'BROKEN'}",
+            f"    {counts}",
+            f"    {faults}",
+            f"    {self.seconds:.0f} s, seed {self.seed}: {self.command}",
+        ]
+        return "\n".join(lines + [f"    {note}" for note in self.notes[:10]])
