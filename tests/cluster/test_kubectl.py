@@ -261,6 +261,9 @@ def test_port_forward_and_api_proxy(machine: Machine) -> None:
     assert raw == "forwarded\n"
 
 
+@pytest.mark.conformance(
+    "Services should be able to create a functioning NodePort service",
+)
 def test_deployment_from_create_to_undo(machine: Machine) -> None:
     """create, expose, scale, set image and env, rollout in all its forms, and a Service that
     answers all the time."""
@@ -343,6 +346,10 @@ def eventually_serves(urls: list[str], expected: str) -> None:
         assert time.monotonic() < deadline, [fetch(url) for url in urls]
 
 
+@pytest.mark.conformance(
+    "DNS should provide DNS for pods for Hostname",
+    "DNS should provide DNS for pods for Subdomain",
+)
 def test_headless_service_and_hostnames(machine: Machine) -> None:
     import json
 

@@ -187,6 +187,9 @@ async def test_going_back_uses_the_old_set_again(client: Client) -> None:
         assert await sizes(client) == {"one": 3, "two": 0}
 
 
+@pytest.mark.conformance(
+    "Deployment deployment should support rollover",
+)
 async def test_a_broken_version_stops_within_the_bounds_and_can_be_rolled_over(
     client: Client,
 ) -> None:
@@ -209,6 +212,9 @@ async def test_a_broken_version_stops_within_the_bounds_and_can_be_rolled_over(
         assert await sizes(client) == {"one": 0, "broken": 0, "three": 4}
 
 
+@pytest.mark.conformance(
+    "Deployment RecreateDeployment should delete old pods and create new ones",
+)
 async def test_recreate_never_mixes_versions(client: Client) -> None:
     async with running(client, *BOTH), Kubelet(client) as kubelet:
         await make(client, strategy=DeploymentStrategy(type="Recreate"))
@@ -246,6 +252,9 @@ async def test_a_paused_deployment_scales_but_does_not_roll(client: Client) -> N
         assert await sizes(client) == {"one": 0, "two": 5}
 
 
+@pytest.mark.conformance(
+    "Deployment deployment should support proportional scaling",
+)
 async def test_proportional_scaling_in_the_middle_of_a_rollout(client: Client) -> None:
     async with running(client, *BOTH), Kubelet(client):
         await make(client, 10, strategy=rolling(3, 2))
@@ -256,6 +265,9 @@ async def test_proportional_scaling_in_the_middle_of_a_rollout(client: Client) -
         await until_sizes(client, {"one": 20, "broken": 13})
 
 
+@pytest.mark.conformance(
+    "Deployment RollingUpdateDeployment should delete old pods and create new ones",
+)
 async def test_adopting_a_set_counts_on_from_its_revision(client: Client) -> None:
     old = ReplicaSet(
         metadata=ObjectMeta(
@@ -294,6 +306,9 @@ async def test_a_set_that_no_longer_matches_is_let_go(client: Client) -> None:
         await eventually(is_free, "the release")
 
 
+@pytest.mark.conformance(
+    "Deployment deployment should delete old replica sets",
+)
 @pytest.mark.parametrize("limit", [0, 1])
 async def test_history_is_cut(client: Client, limit: int) -> None:
     async with running(client, *BOTH), Kubelet(client):

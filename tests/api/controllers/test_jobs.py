@@ -19,8 +19,9 @@ from navarch.api.types.batch_v1 import (
     SuccessPolicy,
     SuccessPolicyRule,
 )
-from navarch.api.types.core_v1 import ContainerStatus, Event, Pod, PodCondition
+from navarch.api.types.core_v1 import ContainerStatus, Event, Pod
 from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.api.types.policy_v1 import Eviction
 from navarch.client import Client, copy_object
 from navarch.controllers import job_pods
 from navarch.controllers.job_pods import FAILURE_COUNT, INDEX, TRACKING
@@ -229,6 +230,9 @@ async def test_parallelism_can_change(client: Client) -> None:
         await until_status(client, active=1, failed=0)
 
 
+@pytest.mark.conformance(
+    "Job should create pods for an Indexed job with completion indexes and specified hostname",
+)
 async def test_indexed_pods_know_their_index(client: Client) -> None:
     async with running(client, "job"), Kubelet(client) as kubelet:
         await make(client, completions=3, parallelism=3, completionMode="Indexed")
@@ -253,6 +257,9 @@ async def test_indexed_pods_know_their_index(client: Client) -> None:
         assert (job.status.completedIndexes, job.status.succeeded) == ("0-2", 3)
 
 
+@pytest.mark.conformance(
+    "Job should execute all indexes despite some failing when using backoffLimitPerIndex",
+)
 async def test_limits_per_index(client: Client) -> None:
     async with running(client, "job"), Kubelet(client) as kubelet:
         await make(
@@ -280,6 +287,9 @@ async def test_limits_per_index(client: Client) -> None:
         assert conditions(job)[-1] == ("Failed", "FailedIndexes", "Job has failed indexes")
 
 
+@pytest.mark.conformance(
+    "Job should terminate job execution when the number of failed indexes exceeds maxFailedIndexes",
+)
 async def test_too_many_failed_indexes(client: Client) -> None:
     async with running(client, "job"), Kubelet(client) as kubelet:
         await make(
@@ -303,6 +313,9 @@ def on_exit_code(action: str) -> PodFailurePolicy:
     return PodFailurePolicy(rules=[PodFailurePolicyRule(action=action, onExitCodes=codes)])
 
 
+@pytest.mark.conformance(
+    "Job should allow to use the pod failure policy on exit code to fail the job early",
+)
 async def test_an_exit_code_fails_the_job(client: Client) -> None:
     async with running(client, "job"), Kubelet(client) as kubelet:
         await make(client, completions=2, parallelism=2, podFailurePolicy=on_exit_code("FailJob"))
@@ -320,6 +333,9 @@ async def test_an_exit_code_fails_the_job(client: Client) -> None:
         assert not await pods_of(client)
 
 
+@pytest.mark.conformance(
+    "Job should mark indexes as failed when the FailIndex action is matched in podFailurePolicy",
+)
 async def test_an_exit_code_fails_the_index(client: Client) -> None:
     async with running(client, "job"), Kubelet(client) as kubelet:
         await make(
@@ -336,8 +352,13 @@ async def test_an_exit_code_fails_the_index(client: Client) -> None:
         await kubelet.finish(pods[0])
         job = await until_over(client, "Failed")
         assert (job.status.failedIndexes, job.status.completedIndexes) == ("1", "0")
+        assert job.status.failed == 1
 
 
+@pytest.mark.conformance(
+    "Job should allow to use a pod failure policy to ignore failure matching on "
+    "DisruptionTarget condition",
+)
 async def test_disrupted_pods_do_not_count(client: Client) -> None:
     pattern = PodFailurePolicyOnPodConditionsPattern(type="DisruptionTarget", status="True")
     rule = PodFailurePolicyRule(action="Ignore", onPodConditions=[pattern])
@@ -349,10 +370,9 @@ async def test_disrupted_pods_do_not_count(client: Client) -> None:
             podFailurePolicy=PodFailurePolicy(rules=[rule]),
         )
         (first,) = await until_running(client, 1)
-        fresh = await client.resource(Pod).get(first.metadata.name, "default")
-        fresh.status.conditions.append(PodCondition(type="DisruptionTarget", status="True"))
-        await client.resource(Pod).update_status(fresh)
-        await client.resource(Pod).delete(first.metadata.name, "default")
+        name = first.metadata.name
+        eviction = Eviction(metadata=ObjectMeta(name=name, namespace="default"))
+        await client.resource(Pod).post_subresource(name, "default", "eviction", eviction)
 
         async def replaced() -> Pod | None:
             found = await pods_of(client)
@@ -363,11 +383,37 @@ async def test_disrupted_pods_do_not_count(client: Client) -> None:
         assert (job.status.succeeded, job.status.failed) == (1, 0)
 
 
+WITH_POLICY = "Job with successPolicy "
+ALL = WITH_POLICY + "should succeeded when all indexes succeeded"
+PENDING = "should succeeded even when some indexes remain pending"
+
+
 @pytest.mark.parametrize(
     ("rule", "done", "completed"),
     [
-        pytest.param(SuccessPolicyRule(succeededIndexes="0"), [0], "0", id="indexes"),
-        pytest.param(SuccessPolicyRule(succeededCount=2), [1, 2], "1,2", id="count"),
+        pytest.param(
+            SuccessPolicyRule(succeededIndexes="0-3"),
+            [0, 1, 2, 3],
+            "0-3",
+            id="all",
+            marks=pytest.mark.conformance(
+                WITH_POLICY + "should succeeded when all indexes succeeded"
+            ),
+        ),
+        pytest.param(
+            SuccessPolicyRule(succeededIndexes="0"),
+            [0],
+            "0",
+            id="indexes",
+            marks=pytest.mark.conformance(WITH_POLICY + "succeededIndexes rule " + PENDING),
+        ),
+        pytest.param(
+            SuccessPolicyRule(succeededCount=2),
+            [1, 2],
+            "1,2",
+            id="count",
+            marks=pytest.mark.conformance(WITH_POLICY + "succeededCount rule " + PENDING),
+        ),
         pytest.param(
             SuccessPolicyRule(succeededIndexes="0-1", succeededCount=1), [1], "1", id="both"
         ),
@@ -426,6 +472,9 @@ async def test_jobs_of_other_controllers_are_left_alone(client: Client) -> None:
         assert not (await client.resource(Pod).list("default")).items
 
 
+@pytest.mark.conformance(
+    "Job should adopt matching orphans and release non-matching pods",
+)
 async def test_adoption_and_release(client: Client) -> None:
     async with running(client, "job"), Kubelet(client):
         job = await make(client, completions=2, parallelism=2)
@@ -474,6 +523,9 @@ async def test_foreign_conditions_stay(client: Client) -> None:
         ]
 
 
+@pytest.mark.conformance(
+    "Job should delete a job",
+)
 async def test_pods_of_a_deleted_job_lose_the_finalizer(client: Client) -> None:
     names = ("job", "garbagecollector")
     async with running(client, *names), Kubelet(client):

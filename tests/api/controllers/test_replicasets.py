@@ -130,12 +130,33 @@ async def test_the_least_useful_pods_go_first(client: Client) -> None:
         assert left == {first.metadata.name, third.metadata.name}
 
 
-async def test_adoption_and_release(client: Client) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(
+            ReplicaSet,
+            "replicaset",
+            marks=pytest.mark.conformance(
+                "ReplicaSet should adopt matching pods on creation and release no longer matching "
+                "pods"
+            ),
+        ),
+        pytest.param(
+            ReplicationController,
+            "replicationcontroller",
+            marks=pytest.mark.conformance(
+                "ReplicationController should adopt matching pods on creation",
+                "ReplicationController should release no longer matching pods",
+            ),
+        ),
+    ],
+)
+async def test_adoption_and_release(client: Client, kind: Kind, name: str) -> None:
     stray = pod("stray", LABELS)
     await client.resource(Pod).create(stray)
-    async with running(client, "replicaset"), Kubelet(client):
-        owner = await make(client, replicas=2)
-        await until_ready(client, 2)
+    async with running(client, name), Kubelet(client):
+        owner = await make(client, kind, replicas=2)
+        await until_ready(client, 2, kind)
         found = await client.resource(Pod).get("stray", "default")
         assert [r.uid for r in found.metadata.ownerReferences] == [owner.metadata.uid]
         await client.resource(Pod).patch("stray", "default", {"metadata": {"labels": {"app": "x"}}})
@@ -145,7 +166,7 @@ async def test_adoption_and_release(client: Client) -> None:
             return not meta.ownerReferences
 
         await eventually(is_free, "the release")
-        await until_ready(client, 2)
+        await until_ready(client, 2, kind)
         assert len(await pods(client)) == 3
 
 
