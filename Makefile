@@ -45,8 +45,8 @@ test-cluster: $(SETUP)  ## Real clusters with real containers
 
 test: lint test-fast test-cluster  ## Everything
 
-bench: $(SETUP)  ## Print the figures of the budgets
-	$(BIN)/python -m bench
+bench: $(SETUP)  ## Print the figures of the budgets (AGAINST=KUBECONFIG: beside another server's)
+	$(BIN)/python -m bench $(if $(AGAINST),--against $(AGAINST))
 
 reliability: $(STAMP)  ## Try what is promised of the data, with the full numbers (an hour)
 	$(BIN)/python -m bench.reliability

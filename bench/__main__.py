@@ -1,4 +1,7 @@
-"""All figures of the budgets that one machine can show: `python -m bench`, as root."""
+"""All figures of the budgets that one machine can show: `python -m bench`, as root.
+
+Options are the API server step's: `--against KUBECONFIG` measures another server beside ours.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ STEPS = (
 def main() -> None:
     for title, command in STEPS:
         print(f"\n== {title}", flush=True)
-        subprocess.run([sys.executable, *command], check=True)
+        options = sys.argv[1:] if "bench.server" in command else []
+        subprocess.run([sys.executable, *command, *options], check=True)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ measured along with the server on a small machine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -155,3 +156,67 @@ async def run(
     await asyncio.gather(*(protocol.done for _, protocol in opened))
     result.seconds = time.perf_counter() - started
     return result
+
+
+class Watchers:
+    """What many watches have received. Every event ends with a line feed; those that belong to
+    the chunks follow a carriage return."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self._changed = asyncio.Event()
+
+    def received(self, events: int) -> None:
+        self.events += events
+        self._changed.set()
+
+    async def wait_for(self, events: int, seconds: float = 20.0) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while self.events < events:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise TimeoutError(f"{self.events} of {events} events came") from None
+
+    async def wait_quiet(self, seconds: float = 1.0) -> None:
+        """Until what there was at the start has come to all of them."""
+        seen = -1
+        while seen != self.events:
+            seen = self.events
+            await asyncio.sleep(seconds)
+
+
+class _Watch(asyncio.Protocol):
+    def __init__(self, request: bytes, watchers: Watchers) -> None:
+        self._request = request
+        self._watchers = watchers
+        self._last = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.write(self._request)  # type: ignore[attr-defined]
+
+    def data_received(self, data: bytes) -> None:
+        if not self._last and not data.startswith(b"HTTP/1.1 200 "):
+            raise ConnectionError(f"no watch: {data[:300]!r}")
+        is_split = self._last == b"\r" and data.startswith(b"\n")
+        self._last = data[-1:]
+        self._watchers.received(data.count(b"\n") - data.count(b"\r\n") - is_split)
+
+
+@contextlib.asynccontextmanager
+async def watching(target: Target, number: int, request: bytes) -> AsyncIterator[Watchers]:
+    """Many watches, each over a connection of its own."""
+    loop = asyncio.get_running_loop()
+    watchers = Watchers()
+    transports = []
+    try:
+        for _ in range(number):
+            transport, _ = await loop.create_connection(
+                lambda: _Watch(request, watchers), target.host, target.port, ssl=target.tls
+            )
+            transports.append(transport)
+        yield watchers
+    finally:
+        for transport in transports:
+            transport.abort()

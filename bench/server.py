@@ -2,15 +2,15 @@
 memory a full store takes.
 
 `python -m bench.server` runs one API server in a process of its own, as `navarch start` would (same
-certificates, RBAC, SQLite on the disk); `python -m bench.api` measures any other server. On a
-machine that does other work, compare the seconds of CPU: rates fall with the load, they do not.
+certificates, RBAC, SQLite on the disk); `python -m bench.api` measures servers that run already.
+`--against KUBECONFIG` measures another server in turns with it. On a machine that does other work,
+compare the seconds of CPU: rates fall with the load, they do not.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import socket
 import ssl
@@ -18,11 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
 
 from bench import api
+from bench.process import Processes
 from bench.report import Row, show
 from navarch.client.config import ClientConfig, Pem
 from navarch.cluster import pki
@@ -87,21 +89,17 @@ class Server:
             self._process.wait()
             self._process = None
 
-    def cpu(self) -> float:
-        """The seconds of CPU that the process has used."""
+    @property
+    def processes(self) -> Processes:
         assert self._process is not None
-        stat = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
-
-    def memory(self) -> float:
-        """Megabytes of memory that are the process's own, and its share of what is not."""
-        assert self._process is not None
-        rollup = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text()
-        line = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
-        return int(line.split()[1]) / 1024
+        return Processes((self._process.pid,))
 
 
-def measure(directory: Path, large: bool) -> list[Row]:
+Side = tuple[ClientConfig, Processes]
+
+
+def measure(directory: Path, large: bool, others: Sequence[Side]) -> list[Row]:
+    """The figures, beside those of another server if there is one."""
     server = Server(directory)
     try:
         server.start()
@@ -111,9 +109,9 @@ def measure(directory: Path, large: bool) -> list[Row]:
             starts.append(server.start())
         rows = [
             Row("API server, start to ready", sorted(starts)[STARTS // 2], "s", 0.5, 2.75),
-            Row("memory, API server idle", server.memory(), "MB"),
+            Row("memory, API server idle", server.processes.memory(), "MB"),
         ]
-        rows += uvloop.run(api.measure(server.client, process=server))
+        rows += uvloop.run(api.measure((server.client, server.processes), *others))
         if not large:
             return rows
         # What the rates left behind is not part of the large store.
@@ -122,9 +120,8 @@ def measure(directory: Path, large: bool) -> list[Row]:
         directory.mkdir()
         server = Server(directory)
         server.start()
-        return rows + uvloop.run(
-            api.measure(server.client, rates=False, large=True, process=server)
-        )
+        side = server.client, server.processes
+        return rows + uvloop.run(api.measure(side, *others, rates=False, large=True))
     finally:
         server.stop()
 
@@ -132,10 +129,13 @@ def measure(directory: Path, large: bool) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="without the large store")
-    large = not parser.parse_args().small
+    api.add_side(parser, "against")
+    arguments = parser.parse_args()
+    api.allow_connections()
+    others = [api.side_of(arguments, "against")] if arguments.against else []
     home = Path(tempfile.mkdtemp(prefix="navarch-bench-"))
     try:
-        show(measure(home / "server", large))
+        show(measure(home / "server", not arguments.small, others))
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
