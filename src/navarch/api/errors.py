@@ -37,7 +37,8 @@ def required(path: str, detail: str = "") -> FieldError:
 
 def invalid(path: str, value: object, detail: str) -> FieldError:
     """A field's value breaks a rule; `detail` says which."""
-    return FieldError("FieldValueInvalid", path, f"Invalid value: {render_value(value)}: {detail}")
+    text = f"Invalid value: {render_value(value)}"
+    return FieldError("FieldValueInvalid", path, f"{text}: {detail}" if detail else text)
 
 
 def not_supported(path: str, value: object, supported: Sequence[str]) -> FieldError:

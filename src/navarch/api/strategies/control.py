@@ -55,7 +55,7 @@ class AutoscalerStrategy(GenericStrategy):
         return validation.validate_autoscaler(obj)
 
     def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return [] if subresource else validation.validate_autoscaler(obj)
+        return [] if subresource else validation.validate_autoscaler(obj, old)
 
 
 class AutoscalerV1Strategy(GenericStrategy):
@@ -68,7 +68,7 @@ class AutoscalerV1Strategy(GenericStrategy):
         return validation.validate_autoscaler_v1(obj)
 
     def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return [] if subresource else validation.validate_autoscaler_v1(obj)
+        return [] if subresource else validation.validate_autoscaler_v1(obj, old)
 
 
 class PriorityClassStrategy(GenericStrategy):
@@ -98,8 +98,25 @@ class RuntimeClassStrategy(GenericStrategy):
 
 
 class LeaseStrategy(GenericStrategy):
+    """As upstream without the CoordinatedLeaderElection gate, which is off by default: who should
+    lead is not kept."""
+
     allow_create_on_update = True
     allow_unconditional_update = False
+
+    def prepare_create(self, obj: Object) -> None:
+        super().prepare_create(obj)
+        self._forget_election(obj, {})
+
+    def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
+        super().prepare_update(obj, old, subresource)
+        self._forget_election(obj, old.get("spec") or {})
+
+    def _forget_election(self, obj: Object, kept: Object) -> None:
+        spec = obj.get("spec") or {}
+        for field in ("strategy", "preferredHolder"):
+            if kept.get(field) is None:
+                spec.pop(field, None)
 
     def validate(self, obj: Object) -> list[FieldError]:
         return validation.validate_lease(obj)

@@ -97,6 +97,9 @@ class ReplicationControllerStrategy(ReplicaSetStrategy):
 class StatefulSetStrategy(GenericStrategy):
     has_generation = True
 
+    def validate_name(self, name: str) -> list[str]:
+        return names.dns1123_label(name)
+
     def defaults(self, obj: Object) -> None:
         spec = obj.setdefault("spec", {})
         default_template(spec)

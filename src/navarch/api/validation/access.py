@@ -150,7 +150,7 @@ def validate_signing_request(obj: Object) -> Errors:
     try:
         check_signature(parse_signing_request(spec.get("request") or ""))
     except ValueError as error:
-        errors.append(invalid("spec.request", spec.get("request"), str(error)))
+        errors.append(invalid("spec.request", spec.get("request") or None, str(error)))
     usages = spec.get("usages") or ()
     if not usages:
         errors.append(required("spec.usages"))

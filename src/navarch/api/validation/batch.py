@@ -50,9 +50,10 @@ def validate_job(obj: Object) -> Errors:
     if selector is None:
         errors.append(required("spec.selector"))
     else:
+        before = len(errors)
         check_label_selector(errors, "spec.selector", selector)
         labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
-        if not selector_matches(selector, labels):
+        if len(errors) == before and not selector_matches(selector, labels):
             detail = "`selector` does not match template `labels`"
             errors.append(invalid("spec.template.metadata.labels", labels, detail))
     check_job_spec(errors, "spec", spec)
@@ -113,13 +114,12 @@ def check_job_spec(errors: Errors, path: str, spec: Object) -> None:
     check_optional_choice(errors, f"{path}.completionMode", mode, ("NonIndexed", "Indexed"))
     if mode == "Indexed":
         _check_indexed(errors, path, spec)
-    else:
-        for field in ("backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"):
-            if spec.get(field) is not None:
-                detail = "requires indexed completion mode"
-                errors.append(invalid(f"{path}.{field}", spec[field], detail))
+    elif mode in (None, "NonIndexed"):
+        _only_indexed(errors, path, spec, ("backoffLimitPerIndex", "maxFailedIndexes"))
     _check_failure_policy(errors, f"{path}.podFailurePolicy", spec)
-    if spec.get("successPolicy") is not None and mode == "Indexed":
+    if mode != "Indexed":
+        _only_indexed(errors, path, spec, ("successPolicy",))
+    elif spec.get("successPolicy") is not None:
         _check_success_policy(errors, f"{path}.successPolicy", spec)
     replacement = spec.get("podReplacementPolicy")
     if replacement is not None:
@@ -128,6 +128,13 @@ def check_job_spec(errors: Errors, path: str, spec: Object) -> None:
         check_optional_choice(errors, f"{path}.podReplacementPolicy", replacement, choices)
     check_template(errors, f"{path}.template", spec.get("template") or {})
     _check_job_restart(errors, f"{path}.template.spec.restartPolicy", spec)
+
+
+def _only_indexed(errors: Errors, path: str, spec: Object, fields: tuple[str, ...]) -> None:
+    for field in fields:
+        if spec.get(field) is not None:
+            detail = "requires indexed completion mode"
+            errors.append(invalid(f"{path}.{field}", spec[field], detail))
 
 
 def _check_job_restart(errors: Errors, path: str, spec: Object) -> None:

@@ -66,9 +66,10 @@ def _check_target(errors: Errors, path: str, reference: Object) -> None:
         errors.append(invalid(f"{path}.apiVersion", version, detail))
 
 
-def _check_replica_range(errors: Errors, spec: Object) -> None:
+def _check_range_and_target(errors: Errors, spec: Object, old: Object | None) -> None:
     low, high = spec.get("minReplicas"), spec.get("maxReplicas") or 0
-    least = 0 if _has_outside_metric(spec) else 1
+    # As upstream without the HPAScaleToZero gate, which is off by default.
+    least = 0 if ((old or {}).get("spec") or {}).get("minReplicas") == 0 else 1
     if low is not None and low < least:
         detail = f"must be greater than or equal to {least}"
         errors.append(invalid("spec.minReplicas", low, detail))
@@ -80,17 +81,25 @@ def _check_replica_range(errors: Errors, spec: Object) -> None:
     if low is not None and high < low:
         detail = "must be greater than or equal to `minReplicas`"
         errors.append(invalid("spec.maxReplicas", high, detail))
-    _check_target(errors, "spec.scaleTargetRef", spec.get("scaleTargetRef") or {})
+    target = spec.get("scaleTargetRef") or {}
+    _check_target(errors, "spec.scaleTargetRef", target)
+    before = ((old or {}).get("spec") or {}).get("scaleTargetRef") or {}
+    version, kind = target.get("apiVersion") or "", target.get("kind")
+    # Of what can be scaled only ReplicationControllers are of the core group; autoscalers from
+    # before this was checked may stay as they are.
+    is_kept = old is not None and (before.get("apiVersion") or "", before.get("kind")) == (
+        version,
+        kind,
+    )
+    if not is_kept and kind != "ReplicationController" and "/" not in version:
+        detail = "apiVersion must specify API group"
+        errors.append(invalid("spec.scaleTargetRef.apiVersion", version, detail))
 
 
-def _has_outside_metric(spec: Object) -> bool:
-    return any(each.get("type") in ("Object", "External") for each in spec.get("metrics") or ())
-
-
-def validate_autoscaler_v1(obj: Object) -> Errors:
+def validate_autoscaler_v1(obj: Object, old: Object | None = None) -> Errors:
     errors: Errors = []
     spec = obj.get("spec") or {}
-    _check_replica_range(errors, spec)
+    _check_range_and_target(errors, spec, old)
     percent = spec.get("targetCPUUtilizationPercentage")
     if percent is not None and percent < 1:
         detail = "must be greater than 0"
@@ -98,10 +107,10 @@ def validate_autoscaler_v1(obj: Object) -> Errors:
     return errors
 
 
-def validate_autoscaler(obj: Object) -> Errors:
+def validate_autoscaler(obj: Object, old: Object | None = None) -> Errors:
     errors: Errors = []
     spec = obj.get("spec") or {}
-    _check_replica_range(errors, spec)
+    _check_range_and_target(errors, spec, old)
     for index, metric in enumerate(spec.get("metrics") or ()):
         _check_metric(errors, f"spec.metrics[{index}]", metric)
     behavior = spec.get("behavior") or {}

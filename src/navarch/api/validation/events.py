@@ -11,23 +11,26 @@ _NOTE_LIMIT = 1024
 _NAME_LIMIT = 128
 
 
-def _check_namespace(errors: Errors, obj: Object, field: str) -> None:
-    """An event lies in the namespace of what it is about; cluster-scoped objects' in default."""
+def _check_content(errors: Errors, obj: Object, field: str, controller: str) -> None:
+    """What both groups ask. An event lies in the namespace of what it is about, that of a
+    cluster-scoped object in `default`; one with an eventTime says more, and is only asked where it
+    lies when it does not say what it is about."""
     involved = (obj.get(field) or {}).get("namespace") or ""
     own = obj["metadata"].get("namespace") or ""
-    if involved:
-        if involved != own:
-            errors.append(invalid(f"{field}.namespace", involved, MISMATCH))
-    elif own not in ("", "default", "kube-system"):
-        errors.append(invalid(f"{field}.namespace", involved, MISMATCH))
+    if obj.get("eventTime"):
+        is_misplaced = not involved and own not in ("default", "kube-system")
+    else:
+        is_misplaced = involved != own if involved else own not in ("", "default")
+    if is_misplaced:
+        errors.append(invalid("involvedObject.namespace", involved, MISMATCH))
+    if obj.get("eventTime"):
+        _check_new_fields(errors, obj, controller)
 
 
 def validate_event(obj: Object) -> Errors:
     """core/v1: an event with an eventTime follows the new rules, others the lenient old ones."""
     errors: Errors = []
-    _check_namespace(errors, obj, "involvedObject")
-    if obj.get("eventTime"):
-        _check_new_fields(errors, obj, "reportingComponent")
+    _check_content(errors, obj, "involvedObject", "reportingComponent")
     return errors
 
 
@@ -38,19 +41,28 @@ def validate_event_update(obj: Object, old: Object) -> Errors:
 def validate_new_event(obj: Object) -> Errors:
     """events.k8s.io/v1."""
     errors: Errors = []
-    _check_namespace(errors, obj, "regarding")
+    _check_content(errors, obj, "regarding", "reportingController")
+    _check_series(errors, obj)
     if not obj.get("eventTime"):
         errors.append(required("eventTime"))
-    _check_new_fields(errors, obj, "reportingController")
     if obj.get("type") not in ("Normal", "Warning"):
-        errors.append(invalid("type", obj.get("type") or "", "has invalid value"))
+        errors.append(invalid("type", "", f"has invalid value: {obj.get('type') or ''}"))
     for field in ("deprecatedFirstTimestamp", "deprecatedLastTimestamp", "deprecatedCount"):
         if obj.get(field):
-            errors.append(invalid(_core_name(field), obj[field], "needs to be unset"))
+            errors.append(invalid(_core_name(field), "", "needs to be unset"))
     source = obj.get("deprecatedSource") or {}
     if source.get("component") or source.get("host"):
-        errors.append(invalid("source", source, "needs to be unset"))
+        errors.append(invalid("source", "", "needs to be unset"))
     return errors
+
+
+def _check_series(errors: Errors, obj: Object) -> None:
+    series = obj.get("series")
+    if series is not None:
+        if (series.get("count") or 0) < 2:
+            errors.append(invalid("series.count", "", "should be at least 2"))
+        if not series.get("lastObservedTime"):
+            errors.append(required("series.lastObservedTime"))
 
 
 def _core_name(field: str) -> str:
@@ -61,8 +73,8 @@ def _core_name(field: str) -> str:
 def _check_new_fields(errors: Errors, obj: Object, controller: str) -> None:
     name = obj.get(controller) or ""
     if not name:
-        errors.append(required("reportingController"))
-    check(errors, "reportingController", name, names.qualified_name(name))
+        errors.append(required(controller))
+    check(errors, controller, name, names.qualified_name(name))
     for field, value in (
         ("reportingInstance", obj.get("reportingInstance") or ""),
         ("action", obj.get("action") or ""),
@@ -80,6 +92,9 @@ def _check_new_fields(errors: Errors, obj: Object, controller: str) -> None:
 def validate_new_event_update(obj: Object, old: Object) -> Errors:
     """Only the series of an event may go on."""
     errors: Errors = []
+    _check_content(errors, obj, "regarding", "reportingController")
+    if obj.get("series") != old.get("series"):
+        _check_series(errors, obj)
     for field, shown in (
         ("regarding", "involvedObject"),
         ("reason", "reason"),
@@ -96,7 +111,4 @@ def validate_new_event_update(obj: Object, old: Object) -> Errors:
         ("reportingInstance", "reportingInstance"),
     ):
         check_immutable(errors, shown, obj.get(field), old.get(field))
-    series = obj.get("series")
-    if series is not None and (series.get("count") or 0) < 2:
-        errors.append(invalid("series.count", series.get("count") or 0, "should be at least 2"))
     return errors

@@ -37,7 +37,9 @@ def _check_selected_template(errors: Errors, spec: Object, kind: str, selector_n
     """Selector and template of a controller with a LabelSelector."""
     selector = spec.get("selector")
     if selector is None:
-        errors.append(required("spec.selector"))
+        if kind != "DaemonSet":
+            errors.append(required("spec.selector"))
+        _check_match(errors, spec, None)
     else:
         before = len(errors)
         check_label_selector(errors, "spec.selector", selector)
@@ -46,12 +48,18 @@ def _check_selected_template(errors: Errors, spec: Object, kind: str, selector_n
             errors.append(invalid("spec.selector", selector, detail))
         elif len(errors) == before:
             _check_match(errors, spec, selector)
+        elif kind != "DaemonSet":
+            # What a selector that means nothing selects is not asked.
+            detail = "" if kind == "StatefulSet" else "invalid label selector"
+            errors.append(invalid("spec.selector", selector, detail))
+            return
     _check_endless_template(errors, spec, kind)
 
 
-def _check_match(errors: Errors, spec: Object, selector: Object) -> None:
+def _check_match(errors: Errors, spec: Object, selector: Object | None) -> None:
+    """The selector, which selects nothing when it is missing, has to match the template."""
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
-    if not selector_matches(selector, labels or {}):
+    if selector is None or not selector_matches(selector, labels or {}):
         errors.append(invalid("spec.template.metadata.labels", labels, MISMATCH))
 
 
@@ -187,7 +195,7 @@ def validate_stateful_set(obj: Object) -> Errors:
     start = (spec.get("ordinals") or {}).get("start")
     check_not_negative(errors, "spec.ordinals.start", start)
     if spec.get("serviceName"):
-        problems = names.dns1123_subdomain(spec["serviceName"])
+        problems = names.dns1123_label(spec["serviceName"])
         check(errors, "spec.serviceName", spec["serviceName"], problems)
     claims = spec.get("volumeClaimTemplates") or ()
     for index, claim in enumerate(claims):
@@ -330,5 +338,5 @@ def validate_controller_revision_update(obj: Object, old: Object) -> Errors:
     errors: Errors = []
     check_not_negative(errors, "revision", obj.get("revision"))
     if obj.get("data") != old.get("data"):
-        errors.append(invalid("data", "<value omitted>", IMMUTABLE))
+        errors.append(invalid("data", obj.get("data"), IMMUTABLE))
     return errors

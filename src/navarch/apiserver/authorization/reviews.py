@@ -99,7 +99,8 @@ def _decide(
 ) -> Object:
     errors += _metadata_errors(review, local)
     if errors:
-        raise invalid_object(review.get("kind", ""), GROUP, "", errors)
+        # Upstream has lost the kind by then, and says so.
+        raise invalid_object("", GROUP, "", errors)
     attributes, problems = _attributes(spec, user)
     decision, reason = authorization.authorize(attributes)
     status: Object = {"allowed": decision is Decision.ALLOW}

@@ -97,7 +97,10 @@ CONTENT: dict[str, Object] = {
     "runtimeclasses": {"handler": "runc"},
     "poddisruptionbudgets": {"spec": {"minAvailable": 1, "selector": SELECTOR}},
     "horizontalpodautoscalers": {
-        "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "web"}}
+        "spec": {
+            "maxReplicas": 3,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+        }
     },
     "flowschemas": {
         "spec": {"priorityLevelConfiguration": {"name": "global-default"}, "rules": [FLOW_RULE]}

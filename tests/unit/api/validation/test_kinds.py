@@ -17,6 +17,7 @@ from navarch.api.strategies.registry import strategy_for
 Object = dict[str, Any]
 KIND_OF = {f"{kind.plural}.{kind.version}": kind for kind in reversed(KINDS) if kind.is_stored}
 KIND_OF |= {kind.plural: kind for kind in reversed(KINDS) if kind.is_stored}
+KIND_OF |= {f"{kind.plural}.{kind.group}": kind for kind in KINDS if kind.is_stored}
 SELECTOR = {"matchLabels": {"app": "web"}}
 CLAIM = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
 
