@@ -166,8 +166,6 @@ NAMES = [
         body=config_map("x", "kube-system")),
     row("missing namespace", "POST /api/v1/namespaces/none/configmaps", 404,
         'namespaces "none" not found', body={"metadata": {"name": "x"}}),
-    row("namespace on a cluster-scoped kind", "POST /api/v1/nodes", 400, "namespace",
-        body={"metadata": {"name": "x", "namespace": "default"}}),
 ]  # fmt: skip
 
 
@@ -189,7 +187,7 @@ METADATA = [
     row("label value as a number", f"POST {CM}", 400, body=with_metadata(labels={"a": 1})),
     row("annotation key", f"POST {CM}", 422, causes=("metadata.annotations",),
         body=with_metadata(annotations={"a b": ""})),
-    row("unqualified finalizer", f"POST {CM}", 422, causes=("metadata.finalizers",),
+    row("unqualified finalizer", f"POST {CM}", 422, causes=("metadata.finalizers[0]",),
         body=with_metadata(finalizers=["plain"])),
     row("owner without uid", f"POST {CM}", 422, causes=("metadata.ownerReferences.uid",),
         body=with_metadata(ownerReferences=[owner(uid="")])),

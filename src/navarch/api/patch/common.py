@@ -58,3 +58,31 @@ def unprocessable() -> ApiError:
 def too_deep() -> ApiError:
     """400 for nesting beyond what any object may have."""
     return bad_request("error decoding patch: exceeded max depth")
+
+
+def go_mismatch(value: Any, wanted: str) -> str:
+    """What Go's JSON decoder says of a value that is not of the type it should be."""
+    if isinstance(value, bool):
+        given = "bool"
+    elif isinstance(value, str):
+        given = "string"
+    elif isinstance(value, int | float):
+        given = "number"
+    else:
+        given = "array" if isinstance(value, list) else "object"
+    return f"json: cannot unmarshal {given} into Go value of type {wanted}"
+
+
+def not_a_map(value: Any) -> str:
+    return go_mismatch(value, "map[string]interface {}")
+
+
+def go_text(value: Any) -> str:
+    """Decoded JSON as Go prints it in a message: `map[a:1 b:[x y]]`."""
+    if isinstance(value, dict):
+        return f"map[{' '.join(f'{key}:{go_text(value[key])}' for key in sorted(value))}]"
+    if isinstance(value, list):
+        return f"[{' '.join(map(go_text, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "<nil>" if value is None else str(value)

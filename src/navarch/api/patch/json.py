@@ -3,7 +3,8 @@
 A patch that is no list of operations is 400, more than 10 000 operations are 413, and everything
 that only shows when the patch is applied (a failing test, a missing path, a bad index, copies that
 sum up to more than the largest request) is 422. As in the library upstream uses, negative indices
-count from the end, and the document itself (path "") cannot be replaced.
+count from the end, the document itself (path "") cannot be replaced, a missing value is null, and
+so is what is copied from a key that an object does not have; to replace such a key is to add it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from typing import Any
 import msgspec
 
 from navarch.api.errors import ApiError, bad_request
-from navarch.api.patch.common import PatchError, copy_json, json_equal, too_deep, unprocessable
+from navarch.api.patch.common import (
+    PatchError,
+    copy_json,
+    go_mismatch,
+    json_equal,
+    too_deep,
+    unprocessable,
+)
 
 MAX_OPERATIONS = 10_000
 MAX_COPIED_BYTES = 3 * 1024 * 1024
@@ -86,8 +94,10 @@ def apply_json_patch(document: dict[str, Any], patch: Any) -> dict[str, Any]:
 
 
 def _checked(patch: Any) -> list[dict[str, Any]]:
+    if patch is None:
+        return []
     if not isinstance(patch, list):
-        raise bad_request("error decoding patch: a JSON patch must be an array of operations")
+        raise bad_request(f"error decoding patch: {go_mismatch(patch, '[]handlers.jsonPatchOp')}")
     if len(patch) > MAX_OPERATIONS:
         raise ApiError(
             413,
@@ -98,7 +108,8 @@ def _checked(patch: Any) -> list[dict[str, Any]]:
         )
     for operation in patch:
         if not isinstance(operation, dict):
-            raise bad_request("error decoding patch: a JSON patch operation must be an object")
+            problem = go_mismatch(operation, "handlers.jsonPatchOp")
+            raise bad_request(f"error decoding patch: {problem}")
     return patch
 
 
@@ -106,11 +117,11 @@ def _apply_operation(document: _Document, operation: dict[str, Any]) -> None:
     name = operation.get("op")
     path = _pointer(operation.get("path"))
     if name == "add":
-        _add(document, path, copy_json(_value(operation)))
+        _add(document, path, copy_json(operation.get("value")))
     elif name == "remove":
         _remove(document, path)
     elif name == "replace":
-        _replace(document, path, copy_json(_value(operation)))
+        _replace(document, path, copy_json(operation.get("value")))
     elif name == "test":
         _test(document, path, operation.get("value"))
     elif name == "move":
@@ -126,12 +137,6 @@ def _apply_operation(document: _Document, operation: dict[str, Any]) -> None:
         document.share()
     else:
         raise PatchError(f"unknown operation {name!r}")
-
-
-def _value(operation: dict[str, Any]) -> Any:
-    if "value" not in operation:
-        raise PatchError("the operation lacks a value")
-    return operation["value"]
 
 
 def _pointer(text: Any) -> list[str]:
@@ -163,9 +168,7 @@ def _child(container: Any, key: str) -> Any:
 
 def _get(document: _Document, path: list[str]) -> Any:
     value = _child(document.parent(path), path[-1])
-    if value is _MISSING:
-        raise PatchError(f"no such key: {path[-1]!r}")
-    return value
+    return None if value is _MISSING else value
 
 
 def _add(document: _Document, path: list[str], value: Any) -> None:
@@ -191,10 +194,8 @@ def _replace(document: _Document, path: list[str], value: Any) -> None:
     container, key = document.container(path), path[-1]
     if isinstance(container, list):
         container[_index(key, len(container))] = value
-    elif key in container:
-        container[key] = value
     else:
-        raise PatchError(f"no such key: {key!r}")
+        container[key] = value
 
 
 def _test(document: _Document, path: list[str], expected: Any) -> None:

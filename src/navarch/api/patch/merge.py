@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from navarch.api.errors import bad_request
-from navarch.api.patch.common import copy_json, too_deep
+from navarch.api.patch.common import copy_json, not_a_map, too_deep
 
 
 def apply_merge_patch(document: dict[str, Any], patch: Any) -> dict[str, Any]:
     """`document` with `patch` (decoded JSON) merged into it. Unchanged parts are shared."""
+    if patch is None:
+        raise bad_request("Invalid JSON Patch")
     if not isinstance(patch, dict):
-        raise bad_request("error decoding patch: a merge patch must be an object")
+        raise bad_request(f"error decoding patch: {not_a_map(patch)}")
     try:
         return _merge(document, patch)
     except RecursionError:

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from navarch.api.errors import ApiError, bad_request
-from navarch.api.patch.common import too_deep, unprocessable
+from navarch.api.patch.common import not_a_map, too_deep, unprocessable
 from navarch.api.schema.facts import FieldFacts, Shape, TypeFacts
 
 DIRECTIVE = "$patch"
@@ -33,7 +33,7 @@ Object = dict[str, Any]
 def apply_strategic_merge_patch(document: Object, patch: Any, kind: TypeFacts) -> Object:
     """`document` with `patch` (decoded JSON) merged into it. Unchanged parts are shared."""
     if not isinstance(patch, dict):
-        raise bad_request("error decoding patch: a strategic merge patch must be an object")
+        raise bad_request(not_a_map(patch))
     try:
         return _merge_object(document, patch, kind)
     except RecursionError:

@@ -108,7 +108,7 @@ def _walk(kind: HasKind, value: Any, data: bytes) -> tuple[Object, Walk]:
     try:
         obj = walker(value, None, walk)
     except TypeProblem as problem:
-        raise cannot_handle(kind, str(problem)) from None
+        raise cannot_handle(kind, str(problem)) from problem
     if "kind" in obj and "apiVersion" in obj:
         return obj, walk
     api_version = f"{group}/{version}" if group else version
@@ -137,11 +137,13 @@ def _check_kind(kind: HasKind, value: Object, data: bytes) -> tuple[str, str, st
         return group, version, name
     if not _is_known(group, version, name):
         api_version = f"{group}/{version}" if group else version
-        raise bad_request(
-            f'{name} in version "{version}" cannot be handled as a {kind.kind}: no kind "{name}" '
-            f'is registered for version "{api_version}" in scheme '
-            f'"pkg/api/legacyscheme/scheme.go:30"'
+        why = (
+            f'no kind "{name}" is registered for version "{api_version}" in scheme '
+            '"pkg/api/legacyscheme/scheme.go:30"'
         )
+        raise bad_request(
+            f'{name} in version "{version}" cannot be handled as a {kind.kind}: {why}'
+        ) from TypeProblem(why)
     if (group, name) != (kind.group, kind.kind):
         internal = kind.group.partition(".")[0] or "core"
         raise bad_request(
@@ -172,7 +174,15 @@ def _judge(kind: HasKind, problems: list[str], field_validation: FieldValidation
         return []
     if field_validation is FieldValidation.WARN:
         return problems
-    raise cannot_handle(kind, f"strict decoding error: {', '.join(problems)}")
+    raise strictly(kind, problems)
+
+
+def strictly(kind: HasKind, problems: list[str]) -> ApiError:
+    """400 for what a client who asked to be held to every word got wrong."""
+    problem = TypeProblem(f"strict decoding error: {', '.join(problems)}")
+    error = cannot_handle(kind, str(problem))
+    error.__cause__ = problem
+    return error
 
 
 def cannot_handle(kind: HasKind, why: str) -> ApiError:

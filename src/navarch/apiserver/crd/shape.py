@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from navarch.api.errors import FieldError, invalid, invalid_object
 from navarch.api.kinds import Kind
 from navarch.api.schema import structural
-from navarch.api.schema.decode import FieldValidation, cannot_handle, parse_document
+from navarch.api.schema.decode import FieldValidation, cannot_handle, parse_document, strictly
 from navarch.api.schema.facts import schema_for
 from navarch.api.schema.ratchet import new_errors
 from navarch.api.schema.walker import TypeProblem, Walk, walker_of
@@ -55,7 +55,7 @@ class CustomShape:
             return obj, []
         found = [f'unknown field "{path}"' for path in sorted(unknown)] + problems
         if found and validation is FieldValidation.STRICT:
-            raise cannot_handle(self.kind, f"strict decoding error: {', '.join(found)}")
+            raise strictly(self.kind, found)
         return obj, found
 
     def _check_kind(self, obj: Object) -> None:
@@ -80,7 +80,7 @@ class CustomShape:
             walker = walker_of(schema_for("", "v1", "ObjectMeta"))
             obj["metadata"] = walker(metadata, (None, path), walk)
         except TypeProblem as problem:
-            raise cannot_handle(self.kind, str(problem)) from None
+            raise cannot_handle(self.kind, str(problem)) from problem
         marker = 'unknown field "'
         return [
             text.removeprefix(marker).removesuffix('"')
@@ -89,8 +89,8 @@ class CustomShape:
         ]
 
     def default(self, obj: Object) -> None:
-        structural.drop_nulls(obj, self.schema)
         structural.default(obj, self.schema)
+        structural.drop_nulls(obj, self.schema)
 
     @cached_property
     def _rules(self) -> Node | None:
@@ -123,10 +123,11 @@ class CustomShape:
                 if name not in ("apiVersion", "kind", "metadata")
             },
         }
-        errors = structural.validate(obj, schema)
+        errors = structural.validate(obj, schema) + structural.list_errors(obj, schema)
         if old is None or not errors:
             return errors
-        return new_errors(errors, structural.validate(old, schema), schema, obj, old)
+        before = structural.validate(old, schema) + structural.list_errors(old, schema)
+        return new_errors(errors, before, schema, obj, old)
 
 
 class CustomStrategy(GenericStrategy):

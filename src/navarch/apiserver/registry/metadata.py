@@ -28,9 +28,10 @@ def clear_server_fields(metadata: Object) -> None:
 
 def carry_over(metadata: Object, old: Mapping[str, Any]) -> None:
     """Before an update: fill what the client left out, keep what it cannot unset."""
-    for field in ("uid", "creationTimestamp"):
-        if not metadata.get(field) and field in old:
-            metadata[field] = old[field]
+    if not metadata.get("uid") and "uid" in old:
+        metadata["uid"] = old["uid"]
+    if old.get("creationTimestamp"):
+        metadata["creationTimestamp"] = old["creationTimestamp"]
     for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName"):
         if field in old:
             if field != "generateName" or not metadata.get(field):

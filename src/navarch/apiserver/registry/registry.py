@@ -267,8 +267,11 @@ class Registry:
         old = resource.decode(view)
         obj = transform(resource.decode(view))
         metadata, old_metadata = obj["metadata"], old["metadata"]
-        pinned = self._check_identity(resource, metadata, old_metadata, entry)
-        if context.info.verb == "patch":
+        is_patch = context.info.verb == "patch"
+        # The uid in a patch is a change of the uid, which its validation refuses.
+        uid = old_metadata.get("uid") if is_patch else metadata.get("uid")
+        pinned = self._check_identity(resource, metadata, (uid, old_metadata.get("uid")), entry)
+        if is_patch:
             # A patch is made anew on what won the race; one that names a revision itself then
             # differs from the one there is, and fails in the check above.
             pinned = False
@@ -317,13 +320,13 @@ class Registry:
                 await settle(kept)
 
     def _check_identity(
-        self, resource: Resource, metadata: Object, old: Object, entry: Entry
+        self, resource: Resource, metadata: Object, uids: tuple[Any, Any], entry: Entry
     ) -> bool:
         """The resourceVersion and uid that a client names must be those there are. Returns whether
         the write insists on this revision."""
         kind = resource.kind
-        uid = metadata.get("uid")
-        if uid and uid != old.get("uid"):
+        uid, actual = uids
+        if uid and uid != actual:
             key = f"{resource.stored_kind.prefix}{entry.path}"
             raise conflict(
                 kind.plural,
@@ -331,13 +334,13 @@ class Registry:
                 entry.name,
                 f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, "
                 f"AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, "
-                f"UID in object meta: {old.get('uid')}",
+                f"UID in object meta: {actual}",
             )
         version = metadata.get("resourceVersion") or "0"
         if version == "0":
             if not resource.strategy.allow_unconditional_update:
                 error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
-                raise invalid_object(kind.kind, kind.group, entry.name, [error])
+                raise invalid_object(kind.plural, kind.group, entry.name, [error])
             metadata["resourceVersion"] = str(entry.revision)
             return False
         if not (version.isascii() and version.isdigit()):

@@ -44,6 +44,7 @@ ORPHANED_BY_DEFAULT = frozenset({"replicationcontrollers", "jobs.batch"})
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 PROTECTED_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
+PROPAGATIONS = ("Foreground", "Background", "Orphan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +132,9 @@ def _checked(options: DeleteOptions, dry_run: list[Any]) -> DeleteOptions:
                 "orphanDependents and deletionPropagation cannot be both set",
             )
         )
-    if options.propagation not in ("", "Orphan", "Foreground", "Background"):
-        errors.append(
-            not_supported(
-                "propagationPolicy", options.propagation, ["Background", "Foreground", "Orphan"]
-            )
-        )
+    if options.propagation not in ("", *PROPAGATIONS):
+        choices = (*PROPAGATIONS, "nil")
+        errors.append(not_supported("propagationPolicy", options.propagation, choices))
     if dry_run not in ([], ["All"]):
         errors.append(not_supported("dryRun", dry_run[0], ["All"]))
     if errors:

@@ -45,11 +45,10 @@ def accept(decoded: tuple[Object, list[str]], context: WriteContext) -> Object:
 
 
 def place(call: Call, resource: Resource, obj: Object) -> None:
-    """Give the object the namespace of the URL. Raises 400 when it names another."""
+    """Give the object the namespace of the URL. Raises 400 when it names another; one that lies in
+    no namespace forgets what it names."""
     metadata = obj["metadata"]
     if not resource.kind.namespaced:
-        if metadata.get("namespace"):
-            raise bad_request("namespace may not be set on an object of a cluster-scoped resource")
         metadata.pop("namespace", None)
         return
     namespace = metadata.get("namespace")
@@ -61,13 +60,17 @@ def place(call: Call, resource: Resource, obj: Object) -> None:
 
 def named(call: Call, obj: Object) -> None:
     """Check that the object has the name of the URL. Raises 400."""
+    check_name(obj, call.info.name)
+
+
+def check_name(obj: Object, wanted: str) -> None:
     name = obj["metadata"].get("name")
     if not name:
         raise bad_request(
-            f"the name of the object ({call.info.name} based on URL) was undeterminable: name must "
-            "be provided"
+            f"the name of the object ({wanted} based on URL) was undeterminable: name must be "
+            "provided"
         )
-    if name != call.info.name:
+    if name != wanted:
         raise bad_request(
-            f"the name of the object ({name}) does not match the name on the URL ({call.info.name})"
+            f"the name of the object ({name}) does not match the name on the URL ({wanted})"
         )
