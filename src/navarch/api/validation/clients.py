@@ -83,8 +83,7 @@ def _check_path(errors: Errors, path: str, target: str) -> None:
         return
     if not target.startswith("/"):
         errors.append(invalid(path, target, "must start with a '/'"))
-        return
-    for index, step in enumerate(target.removeprefix("/").removesuffix("/").split("/")):
+    for index, step in enumerate(target[1:].removesuffix("/").split("/")):
         if not step:
             errors.append(invalid(path, target, f"segment[{index}] may not be empty"))
         else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from navarch.api import names
 from navarch.api.errors import (
@@ -24,18 +25,23 @@ from navarch.api.validation.common import (
     dns1123_subdomain,
 )
 
-COLUMN_TYPES = ("integer", "number", "string", "boolean", "date")
-COLUMN_FORMATS = (
-    "int32",
-    "int64",
-    "float",
-    "double",
-    "byte",
-    "date",
-    "date-time",
-    "password",
-)
+COLUMN_CHOICES = {
+    "type": ("boolean", "date", "integer", "number", "string"),
+    "format": (
+        "byte",
+        "date",
+        "date-time",
+        "double",
+        "float",
+        "int32",
+        "int64",
+        "password",
+    ),
+}
 MAX_SELECTABLE_FIELDS = 8
+SIMPLE_PATH = "must be a simple json path starting with ."
+APPROVAL = "api-approved.kubernetes.io"
+PROTECTED = ("k8s.io", "kubernetes.io")
 
 
 def validate_definition(obj: Object, old: Object | None = None) -> Errors:
@@ -44,9 +50,10 @@ def validate_definition(obj: Object, old: Object | None = None) -> Errors:
     spec = obj["spec"]
     kind_names, group = spec.get("names") or {}, spec.get("group") or ""
     expected = f"{kind_names.get('plural') or ''}.{group}"
-    if obj["metadata"].get("name") != expected:
-        detail = 'must be spec.names.plural+"."+spec.group'
-        errors.append(invalid("metadata.name", obj["metadata"].get("name"), detail))
+    for field in ("name", "generateName"):
+        if (name := obj["metadata"].get(field)) and name != expected:
+            detail = 'must be spec.names.plural+"."+spec.group'
+            errors.append(invalid(f"metadata.{field}", name, detail))
     if not group:
         errors.append(required("spec.group"))
     elif problems := dns1123_subdomain(group):
@@ -64,15 +71,55 @@ def validate_definition(obj: Object, old: Object | None = None) -> Errors:
             "spec.versions[*].schema instead"
         )
         errors.append(invalid("spec.preserveUnknownFields", True, detail))
-    return errors
+    _check_approval(errors, obj, old)
+    return errors + _stored_versions(obj)
+
+
+def is_protected(group: str) -> bool:
+    """Whether a group is one of the community's own."""
+    return group in PROTECTED or group.endswith(tuple(f".{each}" for each in PROTECTED))
+
+
+def approval(obj: Object) -> tuple[str, str]:
+    """The state of a definition's approval by the community's API review, and the reason. An
+    approval names the review by its URL; an explicit `unapproved` does without. (KEP-1111)"""
+    value = (obj["metadata"].get("annotations") or {}).get(APPROVAL) or ""
+    see = "see https://github.com/kubernetes/enhancements/pull/1111"
+    if not value:
+        return "Missing", f'protected groups must have approval annotation "{APPROVAL}", {see}'
+    if value.startswith("unapproved"):
+        return "Bypassed", f'not approved: "{value}"'
+    try:
+        url = urlsplit(value)
+    except ValueError:
+        url = urlsplit("")
+    if url.scheme and url.netloc:
+        return "Approved", f"approved in {value}"
+    return "Invalid", (
+        f'protected groups must have approval annotation "{APPROVAL}" with either a URL or a '
+        f'reason starting with "unapproved", {see}'
+    )
+
+
+def _check_approval(errors: Errors, obj: Object, old: Object | None) -> None:
+    """What had no approval before may go on without."""
+    if not is_protected(obj["spec"].get("group") or ""):
+        return
+    state, reason = approval(obj)
+    if old is not None and state == approval(old)[0]:
+        return
+    here = f"metadata.annotations[{APPROVAL}]"
+    if state == "Missing":
+        errors.append(required(here, reason))
+    elif state == "Invalid":
+        errors.append(invalid(here, obj["metadata"]["annotations"][APPROVAL], reason))
 
 
 def _check_versions(errors: Errors, spec: Object, old: Object) -> None:
     versions = spec.get("versions") or []
     seen: set[str] = set()
     storing = 0
-    if not versions:
-        errors.append(required("spec.versions", "must have at least one version"))
+    is_schemaless = all(_schema_of(version) is None for version in versions)
     for index, version in enumerate(versions):
         here, name = f"spec.versions[{index}]", version.get("name") or ""
         storing += bool(version.get("storage"))
@@ -81,25 +128,51 @@ def _check_versions(errors: Errors, spec: Object, old: Object) -> None:
         seen.add(name)
         if problems := names.dns1035_label(name):
             errors.append(invalid(f"{here}.name", name, ",".join(problems)))
+            if name and not index:  # the first has a place of its own in the internal form
+                errors.append(invalid("spec.version", name, ",".join(problems)))
         if _schema_of(version) is None:
-            errors.append(required(f"{here}.schema.openAPIV3Schema", "schemas are required"))
-        warning = version.get("deprecationWarning")
-        if warning is not None:
-            if not version.get("deprecated"):
-                detail = "can only be set for deprecated versions"
-                errors.append(invalid(f"{here}.deprecationWarning", warning, detail))
-            if not warning:
-                detail = "must not be empty if specified"
-                errors.append(invalid(f"{here}.deprecationWarning", warning, detail))
-            elif len(warning) > 256:
-                detail = "must be <= 256 characters long"
-                errors.append(invalid(f"{here}.deprecationWarning", warning, detail))
-        _check_columns(errors, here, version)
-        _check_scale(errors, here, version)
-    if versions and storing != 1:
+            errors.append(required(f"{here}.schema.openAPIV3Schema"))
+        for problem in _warning_problems(version):
+            where = f"{here}.deprecationWarning"
+            errors.append(invalid(where, version["deprecationWarning"], problem))
+    for path, columns in _places(versions, "additionalPrinterColumns"):
+        _check_columns(errors, path, columns)
+    for path, subresources in _places(versions, "subresources"):
+        _check_scale(errors, f"{path}.scale", subresources.get("scale"))
+    if storing != 1:
         detail = "must have exactly one version marked as storage version"
-        errors.append(invalid("spec.versions", versions, detail))
-    _check_schemas(errors, versions, old.get("versions") or [])
+        errors.append(invalid("spec.versions", spec.get("versions"), detail))
+    if not is_schemaless:
+        _check_schemas(errors, versions, old.get("versions") or [])
+
+
+def _places(versions: list[Object], field: str) -> Iterator[tuple[str, Any]]:
+    """What versions say in a field, and where. What all share has one place of its own in
+    upstream's internal form, and in the paths of errors."""
+    values = [version.get(field) for version in versions]
+    if values and values[0] and all(value == values[0] for value in values):
+        yield f"spec.{field}", values[0]
+        return
+    for index, value in enumerate(values):
+        if value:
+            yield f"spec.versions[{index}].{field}", value
+
+
+def _warning_problems(version: Object) -> list[str]:
+    warning = version.get("deprecationWarning")
+    if warning is None:
+        return []
+    if not version.get("deprecated"):
+        return ["can only be set for deprecated versions"]
+    if not warning:
+        return ["must not be an empty string"]
+    problems = ["must be <= 256 characters long"] if len(warning.encode()) > 256 else []
+    odd = next((place for place, char in enumerate(warning) if not char.isprintable()), None)
+    if odd is not None:
+        at = len(warning[:odd].encode())
+        detail = "must only contain printable UTF-8 characters"
+        problems.append(f"{detail}; non-printable character found at index {at}")
+    return problems
 
 
 def _schema_of(version: Object) -> Object | None:
@@ -159,21 +232,25 @@ def _check_selectable(errors: Errors, path: str, fields: Sequence[Object], schem
         errors.append(too_many(path, len(seen), MAX_SELECTABLE_FIELDS))
 
 
-def _check_columns(errors: Errors, path: str, version: Object) -> None:
-    for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
-        here = f"{path}.additionalPrinterColumns[{index}]"
+def _check_columns(errors: Errors, path: str, columns: list[Object]) -> None:
+    for index, column in enumerate(columns):
+        here = f"{path}[{index}]"
         if not column.get("name"):
             errors.append(required(f"{here}.name"))
-        check_choice(errors, f"{here}.type", column.get("type"), COLUMN_TYPES)
-        check_optional_choice(
-            errors, f"{here}.format", column.get("format") or None, COLUMN_FORMATS
-        )
-        if not column.get("jsonPath"):
+        for field, choices in COLUMN_CHOICES.items():
+            value, detail = column.get(field), f"must be one of {','.join(choices)}"
+            if value and value not in choices:
+                errors.append(invalid(f"{here}.{field}", value, detail))
+            elif not value and field == "type":
+                errors.append(required(f"{here}.{field}", detail))
+        target = column.get("jsonPath")
+        if not target:
             errors.append(required(f"{here}.JSONPath"))
+        elif not target.startswith("."):
+            errors.append(invalid(f"{here}.JSONPath", target, SIMPLE_PATH))
 
 
-def _check_scale(errors: Errors, path: str, version: Object) -> None:
-    scale = (version.get("subresources") or {}).get("scale")
+def _check_scale(errors: Errors, path: str, scale: Object | None) -> None:
     if scale is None:
         return
     for field, prefixes in (
@@ -181,14 +258,15 @@ def _check_scale(errors: Errors, path: str, version: Object) -> None:
         ("statusReplicasPath", (".status.",)),
         ("labelSelectorPath", (".spec.", ".status.")),
     ):
-        here, target = f"{path}.subresources.scale.{field}", scale.get(field) or ""
+        here, target = f"{path}.{field}", scale.get(field) or ""
         if not target:
             if field != "labelSelectorPath":
                 errors.append(required(here))
+        elif not target.startswith("."):
+            errors.append(invalid(here, target, SIMPLE_PATH))
         elif not target.startswith(prefixes):
-            what = " or ".join(prefix.rstrip(".") for prefix in prefixes)
-            detail = f"should be a json path under {what}"
-            errors.append(invalid(here, target, detail))
+            what = "either .spec or .status" if prefixes[1:] else prefixes[0].rstrip(".")
+            errors.append(invalid(here, target, f"should be a json path under {what}"))
 
 
 def _check_kind_names(errors: Errors, path: str, given: Object) -> None:
@@ -230,11 +308,14 @@ def _check_conversion(errors: Errors, path: str, conversion: Object) -> None:
         errors.append(required(f"{path}.webhookClientConfig", detail))
     else:
         check_client(errors, f"{path}.webhookClientConfig", client)
-    check_review_versions(
-        errors,
+    reviews, here = (
+        (webhook or {}).get("conversionReviewVersions"),
         f"{path}.conversionReviewVersions",
-        (webhook or {}).get("conversionReviewVersions") or [],
     )
+    if reviews:
+        check_review_versions(errors, here, reviews)
+    else:
+        errors.append(required(here))
 
 
 def _ca_bundle(spec: Object) -> str:
@@ -267,7 +348,6 @@ def validate_definition_update(obj: Object, old: Object) -> Errors:
             errors.append(invalid("spec.names.kind", kind, "field is immutable"))
     if new.get("group") != before.get("group"):
         errors.append(invalid("spec.group", new.get("group"), "field is immutable"))
-    errors += _stored_versions(obj)
     return errors
 
 
@@ -277,7 +357,7 @@ def validate_definition_status(obj: Object) -> Errors:
 
 def _stored_versions(obj: Object) -> Errors:
     errors: Errors = []
-    stored = (obj.get("status") or {}).get("storedVersions") or []
+    stored = (obj.get("status") or {}).get("storedVersions")
     here = "status.storedVersions"
     if not stored:
         return [invalid(here, stored, "must have at least one stored version")]

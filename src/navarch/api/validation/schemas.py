@@ -151,8 +151,7 @@ def _rooted(error: FieldError, where: str) -> FieldError:
     body" when there is none, but keeps the space."""
     if error.field in ("", "<nil>"):
         return replace(error, field=where, message=error.message.replace(": in b", ":  in b", 1))
-    dot = "" if error.field.startswith("[") else "."
-    return replace(error, field=f"{where}{dot}{error.field}")
+    return replace(error, field=f"{where}.{error.field}")
 
 
 # ---- structural schemas

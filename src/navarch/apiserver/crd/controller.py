@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from navarch.api.errors import ApiError
 from navarch.api.kinds import KINDS
 from navarch.api.patch.common import copy_json
+from navarch.api.validation.definitions import approval, is_protected
 from navarch.apiserver.core import Core
 from navarch.apiserver.crd.serving import (
     cache_for,
@@ -36,8 +37,6 @@ Object = dict[str, Any]
 NAME = "customresourcedefinitions.apiextensions.k8s.io"
 FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 RETRY_SECONDS = 1.0
-APPROVAL = "api-approved.kubernetes.io"
-PROTECTED = (".k8s.io", ".kubernetes.io")
 
 log = logging.getLogger(__name__)
 
@@ -105,9 +104,8 @@ def plan(crd: Object, others: Iterable[Object], now: str) -> Object:
         )
     elif not is_established(crd):
         wanted.append(("Established", "False", "NotAccepted", "not all names are accepted"))
-    group = crd["spec"]["group"]
-    if group.endswith(PROTECTED):
-        wanted.append(_approval(crd["metadata"].get("annotations") or {}))
+    if is_protected(crd["spec"]["group"]):
+        wanted.append(_approval(crd))
     stored = storage_version(crd)
     versions = status.get("storedVersions") or []
     if stored not in versions:
@@ -119,14 +117,11 @@ def plan(crd: Object, others: Iterable[Object], now: str) -> Object:
     return status
 
 
-def _approval(annotations: Mapping[str, str]) -> tuple[str, str, str, str]:
-    kind = "KubernetesAPIApprovalPolicyConformant"
-    value = annotations.get(APPROVAL, "")
-    if value.startswith("unapproved"):
-        return kind, "False", "UnapprovedAnnotation", f'not approved: "{value}"'
-    if value:
-        return kind, "True", "ApprovedAnnotation", f"approved in {value}"
-    return kind, "False", "MissingAnnotation", f"protected groups must have approval {APPROVAL}"
+def _approval(crd: Object) -> tuple[str, str, str, str]:
+    state, reason = approval(crd)
+    status = "True" if state == "Approved" else "False"
+    name = "Unapproved" if state == "Bypassed" else state
+    return "KubernetesAPIApprovalPolicyConformant", status, f"{name}Annotation", reason
 
 
 def set_condition(conditions: list[Object], wanted: tuple[str, str, str, str], now: str) -> None:

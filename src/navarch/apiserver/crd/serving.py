@@ -105,8 +105,8 @@ def defaulting(crd: Object) -> Callable[[Object], Object] | None:
         return None
 
     def fill(obj: Object) -> Object:
-        structural.drop_nulls(obj, schema)
         structural.default(obj, schema)
+        structural.drop_nulls(obj, schema)
         return obj
 
     return fill

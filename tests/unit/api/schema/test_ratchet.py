@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from navarch.api.schema.ratchet import new_errors
-from navarch.api.schema.structural import validate
+from navarch.api.schema.structural import list_errors, validate
 
 ONE = {"type": "string", "enum": ["one"]}
 ITEM = {"type": "object", "properties": {"name": {"type": "string"}, "value": ONE}}
@@ -60,5 +60,6 @@ def items(kind: str, schema: dict[str, Any], *keys: str) -> dict[str, Any]:
 def test_what_is_excused(schema: dict[str, Any], old: Any, new: Any, fields: list[str]) -> None:
     root = {"type": "object", "properties": {"x": schema, "other": {"type": "integer"}}}
     before, after = {"x": old, "other": 1}, {"x": new, "other": 2}
-    found = new_errors(validate(after, root), validate(before, root), root, after, before)
+    errors, stood = (validate(each, root) + list_errors(each, root) for each in (after, before))
+    found = new_errors(errors, stood, root, after, before)
     assert [error.field for error in found] == fields
