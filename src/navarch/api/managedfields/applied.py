@@ -72,9 +72,10 @@ def _check_items(value: list[Any], kind: Items, path: str, problems: list[str]) 
         try:
             key = kind.key_of(item)
         except KeyMissing as missing:
+            keys = " ".join(f'"{key}"' for key in missing.keys)
             problems.append(
                 f"{path}: element {index}: associative list with keys has an element that omits "
-                f'key field "{missing.key}" (and doesn\'t have default value)'
+                f"all key fields [{keys}] (and doesn't have default values for any key fields)"
             )
             continue
         step = next(iter(paths({key: {}})))

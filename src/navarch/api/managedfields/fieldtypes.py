@@ -14,17 +14,19 @@ import json
 from typing import Any
 
 from navarch.api.managedfields.sets import LEAF, SELF, Node
-from navarch.api.schema.facts import Shape, TypeFacts
+from navarch.api.schema.facts import FieldFacts, Shape, TypeFacts
 
+LOCAL_REFERENCE = "core_v1.LocalObjectReference"
+_ZEROS = {"string": "", "int32": 0, "int64": 0}
 ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
 class KeyMissing(Exception):
-    """An item of a list lacks a field that would identify it."""
+    """An item of a list lacks all the fields that would identify it."""
 
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.key = key
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        super().__init__(*keys)
+        self.keys = keys
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -188,19 +190,21 @@ class Items(FieldType):
 
 
 class KeyedItems(Items):
-    """A list whose items are told apart by some of their fields."""
+    """A list whose items are told apart by some of their fields. An item without one of them (and
+    without a default for it) is another item than all that have it."""
 
-    __slots__ = ("_defaults", "_names", "_prefix")
+    __slots__ = ("_declared", "_defaults", "_names", "_prefix")
 
     def __init__(self, names: tuple[str, ...], defaults: dict[str, Any]) -> None:
         super().__init__()
+        self._declared = names
         self._names = tuple(sorted(names))
         self._defaults = defaults
         self._prefix = f'k:{{"{self._names[0]}":' if len(names) == 1 else ""
 
     def key_of(self, item: Any) -> str:
         if item.__class__ is not dict:
-            raise KeyMissing(self._names[0])
+            raise KeyMissing(self._declared)
         if self._prefix:
             value = item.get(self._names[0])
             if value.__class__ is str and value.isidentifier():
@@ -213,9 +217,10 @@ class KeyedItems(Items):
             value = item.get(name)
             if value is None:
                 value = self._defaults.get(name)
-                if value is None:
-                    raise KeyMissing(name)
-            parts.append(f'"{name}":{go_json(value)}')
+            if value is not None:
+                parts.append(f'"{name}":{go_json(value)}')
+        if not parts:
+            raise KeyMissing(self._declared)
         return f"k:{{{','.join(parts)}}}"
 
 
@@ -253,12 +258,18 @@ def _items(facts: TypeFacts) -> FieldType:
     if facts.list_type == "map" and facts.list_map_keys and item is not None:
         fields = item.fields if item.shape is Shape.STRUCT else {}
         defaults = {
-            name: fields[name].default
-            for name in facts.list_map_keys
-            if name in fields and fields[name].default is not None
+            name: _default(fields[name], item) for name in facts.list_map_keys if name in fields
         }
         result = KeyedItems(facts.list_map_keys, defaults)
         result.item = field_type(item)
     else:
         result = Items()
     return result
+
+
+def _default(field: FieldFacts, struct: TypeFacts) -> Any:
+    """What stands for a key that is absent: a declared default, or the zero value of what Go always
+    writes out (and of the name in a reference to an object in the same namespace)."""
+    if field.default is None and (not field.omit_empty or struct.name == LOCAL_REFERENCE):
+        return _ZEROS.get(field.type.scalar)
+    return field.default

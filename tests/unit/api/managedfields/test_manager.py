@@ -19,6 +19,7 @@ from navarch.api.managedfields import (
     track_create,
     track_update,
 )
+from navarch.api.managedfields.applied import applied_problems
 from navarch.api.schema.facts import schema_for
 
 Object = dict[str, Any]
@@ -252,10 +253,9 @@ def test_order_of_merged_items(live: str, applied: str, expected: str) -> None:
             id="doubled item",
         ),
         pytest.param(
-            deployment({"image": "a"}),
-            ".spec.template.spec.containers: element 0: associative list with keys has an element "
-            'that omits key field "name"',
-            id="item without key",
+            deployment({"image": "a"}, {"image": "b"}),
+            '.spec.template.spec.containers: duplicate entries for key [name=""]',
+            id="the empty name is a name",
         ),
         pytest.param(
             deployment(template="text"), ".spec.template: expected map, got string", id="wrong type"
@@ -272,6 +272,16 @@ def test_configurations_that_do_not_fit(applied: Object, expected: str) -> None:
         apply({**EMPTY, "metadata": {}}, applied, DEPLOYMENT, replace(ANN, api_version="apps/v1"))
     assert caught.value.status == 400
     assert expected in caught.value.message
+
+
+def test_items_need_one_of_their_keys() -> None:
+    kind = field_type(schema_for("", "v1", "ServiceAccount"))
+    accepted = {"secrets": [{"name": "a"}], "imagePullSecrets": [{}]}
+    assert applied_problems(accepted, kind) == []
+    assert applied_problems({"secrets": [{"namespace": "a"}]}, kind) == [
+        ".secrets: element 0: associative list with keys has an element that omits all key fields "
+        '["name"] (and doesn\'t have default values for any key fields)'
+    ]
 
 
 def test_creates_are_tracked() -> None:
