@@ -63,7 +63,8 @@ CASES = [
     apply_row("map for a list", f"{DEPLOYMENT}?fieldManager=me", 400, body={
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "there"},
         "spec": {"template": {"spec": {"containers": {"a": 1}}}}}),
-    apply_row("container without its key", f"{DEPLOYMENT}?fieldManager=me", 400, body={
+    apply_row("container without its key", f"{DEPLOYMENT}?fieldManager=me", 422,
+              "spec.template.spec.containers[1].name: Required value", body={
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "there"},
         "spec": {"template": {"spec": {"containers": [{"image": "i"}]}}}}),
     apply_row("a container twice", f"{DEPLOYMENT}?fieldManager=me", 400, body={
