@@ -47,8 +47,8 @@ class Process:
         self._copy = directory / "copy"
         self._config = directory / "apiserver.json"
         self._config.write_text(json.dumps({"components": {"apiserver": options}}))
-        self._tls = ssl.create_default_context(cafile=paths.pki / "ca.crt")
-        self._tls.load_cert_chain(paths.pki / "admin.crt", paths.pki / "admin.key")
+        self.tls = ssl.create_default_context(cafile=paths.pki / "ca.crt")
+        self.tls.load_cert_chain(paths.pki / "admin.crt", paths.pki / "admin.key")
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -57,7 +57,7 @@ class Process:
         return self._process.pid
 
     def session(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(ssl=self._tls, limit=0)
+        connector = aiohttp.TCPConnector(ssl=self.tls, limit=0)
         return aiohttp.ClientSession(self.url, connector=connector)
 
     async def start(self, session: aiohttp.ClientSession) -> float:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from bench.reliability.figure import Figure
 from bench.reliability.process import Process
+from bench.reliability.serving import count, page, read_after_write, read_on, writing
+from bench.reliability.slow import gather_crowd, percentile
 from bench.reliability.storm import Plan, Storm, weather
 
 OFTEN = 0.25
@@ -24,6 +30,10 @@ class Sizes:
     events: int = 1_000_000
     cuts: int = 1000
     followers: int = 40
+    reads: int = 1000
+    """Increments, reads after writes and rounds of a reader; ten times as many objects in pages."""
+    watchers: int = 1000
+    megabytes: int = 80
     seconds: int = 3600
     """After which no more servers are killed."""
 
@@ -35,23 +45,21 @@ async def kills(directory: Path, sizes: Sizes) -> list[Figure]:
     """Rows 1 to 4 while the server is killed."""
     plan = Plan(sizes.seed, kills=sizes.kills, seconds=sizes.seconds)
     storm = await weather(Process(directory, OFTEN), plan)
-    return figures(storm, f"--row kills --kills {sizes.kills}")
+    return figures(storm, command(sizes, "kills", "kills"))
 
 
 async def events(directory: Path, sizes: Sizes) -> list[Figure]:
     """Rows 2 to 4 while connections are cut."""
     plan = Plan(sizes.seed, events=sizes.events, cuts=sizes.cuts, followers=sizes.followers)
     storm = await weather(Process(directory), plan)
-    options = f"--events {sizes.events} --cuts {sizes.cuts} --followers {sizes.followers}"
-    return figures(storm, f"--row events {options}")
+    return figures(storm, command(sizes, "events", "events", "cuts", "followers"))
 
 
-def figures(storm: Storm, options: str) -> list[Figure]:
+def figures(storm: Storm, repeat: str) -> list[Figure]:
     seed = storm.plan.seed
-    command = f"python -m bench.reliability --seed {seed} {options}"
     tally, seen = storm.tally, storm.verdict
     starts = sorted(storm.starts)
-    written = Figure("1", "acknowledged writes survive", seed, command)
+    written = Figure("1", "acknowledged writes survive", seed, repeat)
     written.counts = {
         "acknowledged": tally["acknowledged"],
         "reads": tally["reads"],
@@ -65,7 +73,7 @@ def figures(storm: Storm, options: str) -> list[Figure]:
         name: tally[name]
         for name in ("lost", "resurrected", "revision gaps", "went back", "damaged")
     }
-    serial = Figure("2", "every key is a register", seed, command)
+    serial = Figure("2", "every key is a register", seed, repeat)
     serial.counts = {
         "operations checked": tally["checked"],
         "keys": tally["keys"],
@@ -73,7 +81,7 @@ def figures(storm: Storm, options: str) -> list[Figure]:
         "unknown outcomes": tally["unknown"],
     }
     serial.faults = {"anomalies": tally["anomalies"]}
-    watched = Figure("3", "watches are ordered, unique, reliable, resumable", seed, command)
+    watched = Figure("3", "watches are ordered, unique, reliable, resumable", seed, repeat)
     watched.counts = {
         "events": seen.events,
         "followers": len(storm.followers),
@@ -88,11 +96,100 @@ def figures(storm: Storm, options: str) -> list[Figure]:
         "wrong": seen.wrong,
         "contradictions": storm.truth.contradictions,
     }
-    marked = Figure("4", "bookmarks tell that everything before came", seed, command)
+    marked = Figure("4", "bookmarks tell that everything before came", seed, repeat)
     marked.counts = {"bookmarks": seen.bookmarks}
     marked.faults = {"wrong": seen.wrong, "missing": seen.missing}
     written.notes, watched.notes = storm.notes, seen.notes
     return [written, serial, watched, marked]
 
 
-ROWS: dict[str, Row] = {"kills": kills, "events": events}
+def command(sizes: Sizes, row: str, *names: str) -> str:
+    options = "".join(f" --{name} {getattr(sizes, name)}" for name in names)
+    return f"python -m bench.reliability --seed {sizes.seed} --row {row}{options}"
+
+
+@asynccontextmanager
+async def running(directory: Path) -> AsyncIterator[tuple[Process, aiohttp.ClientSession]]:
+    process = Process(directory)
+    async with process.session() as session:
+        await process.start(session)
+        try:
+            yield process, session
+        finally:
+            await process.kill()
+
+
+async def reads(directory: Path, sizes: Sizes) -> list[Figure]:
+    """Rows 6 to 9."""
+    repeat = command(sizes, "reads", "reads")
+    chance, tries = random.Random(sizes.seed), sizes.reads
+    async with (
+        running(directory) as (process, session),
+        process.session() as other,
+        writing(session, chance, writers=4, names=50),
+    ):
+        counted = await count(session, 50, tries)
+        fresh = await read_after_write(session, other, tries)
+        monotonic = await read_on(other, chance, tries)
+        paged = await page(session, tries * 10, 10)
+    return [
+        Figure(
+            "6",
+            "no update is lost",
+            sizes.seed,
+            repeat,
+            {"clients": 50, "increments": counted.increments, "conflicts": counted.conflicts},
+            {"lost": counted.lost},
+        ),
+        Figure(
+            "7",
+            "lists are as new as the last acknowledged write",
+            sizes.seed,
+            repeat,
+            {"reads": fresh.reads, "p99 ms of lists": fresh.p99 * 1000},
+            {"stale": fresh.stale},
+        ),
+        Figure(
+            "8",
+            "no reader goes back in time",
+            sizes.seed,
+            repeat,
+            {"requests": monotonic.requests},
+            {"backwards": monotonic.backwards, "differences": monotonic.differences},
+        ),
+        Figure(
+            "9",
+            "pages of a list show one moment",
+            sizes.seed,
+            repeat,
+            {"objects": paged.objects, "pages": paged.pages},
+            {"phantoms": paged.phantoms},
+        ),
+    ]
+
+
+async def slow(directory: Path, sizes: Sizes) -> list[Figure]:
+    """Row 11."""
+    async with running(directory) as (process, _):
+        stalled = sizes.watchers // 20
+        found = await gather_crowd(process, sizes.watchers, stalled, sizes.megabytes)
+    figure = Figure(
+        "11",
+        "slow watchers stop nobody and are ended",
+        sizes.seed,
+        command(sizes, "slow", "watchers", "megabytes"),
+    )
+    figure.counts = {
+        "watchers": sizes.watchers,
+        "never read": stalled,
+        "events told": found.told,
+        "MB written to each": sizes.megabytes,
+        "RSS growth in MB": found.grown_mb,
+        "p99 ms of writes before": percentile(found.before, 0.99) * 1000,
+        "p99 ms during": percentile(found.during, 0.99) * 1000,
+    }
+    figure.faults = {"missing": found.missing, "not ended": found.not_ended}
+    return [figure]
+
+
+ROWS: dict[str, Row] = {"kills": kills, "events": events, "reads": reads, "slow": slow}
