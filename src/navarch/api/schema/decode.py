@@ -98,10 +98,7 @@ def normalise_object(
 def _walk(kind: HasKind, value: Any, data: bytes) -> tuple[Object, Walk]:
     if value is None:
         value = {}
-    if not isinstance(value, dict):
-        problem = type_problem(value, None, "", _META_STRUCT)
-        message = f"couldn't get version/kind; json parse error: {problem}"
-        raise unrecognised(kind, data, message)
+    check_type_meta(kind, value, data)
     group, version, name = _check_kind(kind, value, data)
     walk = Walk()
     walker = walker_of(schema_for(kind.group, kind.version, kind.kind))
@@ -121,13 +118,22 @@ _META_STRUCT = (
 )
 
 
+def check_type_meta(kind: HasKind, value: Any, data: bytes) -> None:
+    """A body is an object, and its apiVersion and kind are text if they are there. Raises 400."""
+    problem = None
+    if not isinstance(value, dict):
+        problem = type_problem(value, None, "", _META_STRUCT)
+    else:
+        for key in ("kind", "apiVersion"):
+            if not isinstance(value.get(key, ""), str | None):
+                problem = type_problem(value[key], (None, key), "", "string")
+    if problem is not None:
+        why = f"couldn't get version/kind; json parse error: {problem}"
+        raise unrecognised(kind, data, why)
+
+
 def _check_kind(kind: HasKind, value: Object, data: bytes) -> tuple[str, str, str]:
     """Group, version and kind of the body, which default to those expected and must be them."""
-    for key in ("apiVersion", "kind"):
-        if not isinstance(value.get(key, ""), str | None):
-            problem = type_problem(value[key], (None, key), "", "string")
-            message = f"couldn't get version/kind; json parse error: {problem}"
-            raise unrecognised(kind, data, message)
     name = value.get("kind") or kind.kind
     given = value.get("apiVersion") or ""
     if given.count("/") > 1:
@@ -173,8 +179,18 @@ def _judge(kind: HasKind, problems: list[str], field_validation: FieldValidation
     if not problems or field_validation is FieldValidation.IGNORE:
         return []
     if field_validation is FieldValidation.WARN:
-        return problems
+        return as_warnings(problems)
     raise strictly(kind, problems)
+
+
+_YAML_PROBLEMS = "yaml: unmarshal errors:\n  "
+
+
+def as_warnings(problems: list[str]) -> list[str]:
+    """What strictness found, one by one: of YAML it is one error of several lines."""
+    return [
+        line for problem in problems for line in problem.removeprefix(_YAML_PROBLEMS).split("\n  ")
+    ]
 
 
 def strictly(kind: HasKind, problems: list[str]) -> ApiError:
@@ -220,12 +236,15 @@ def _parse_yaml(data: bytes) -> tuple[Any, list[str]]:
     if not document.duplicates:
         return document.value, []
     lines = "\n  ".join(document.duplicates)
-    return document.value, [f"yaml: unmarshal errors:\n  {lines}"]
+    return document.value, [_YAML_PROBLEMS + lines]
 
 
-def parse_document(data: bytes, content_type: str) -> tuple[Any, list[str]]:
+def parse_document(
+    data: bytes, content_type: str, kind: HasKind | None = None
+) -> tuple[Any, list[str]]:
     """Any JSON or YAML body, for what has no built-in schema: the value and one problem per
-    repeated key, as strictness words them. Raises `ApiError` 400."""
+    repeated key, as strictness words them. Raises `ApiError` 400, which names the kind of an object
+    that the body was to be."""
     if is_yaml(content_type):
         return _parse_yaml(data)
     try:
@@ -237,7 +256,10 @@ def parse_document(data: bytes, content_type: str) -> tuple[Any, list[str]]:
         _find_repeats(value, None, repeats)
         return without_repeats(value), repeats
     except JsonError as error:
-        raise bad_request(str(error)) from None
+        if kind is None:
+            raise bad_request(str(error)) from None
+        why = f"couldn't get version/kind; json parse error: {error}"
+        raise unrecognised(kind, data, why) from None
     except RecursionError:
         raise bad_request(TOO_DEEP) from None
 

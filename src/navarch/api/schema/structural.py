@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from types import NoneType
 from typing import Any
 
+from navarch.api import names
 from navarch.api.errors import (
     FieldError,
     duplicate,
@@ -105,6 +106,27 @@ def embedded_objects(value: Any, schema: Schema, path: str = "") -> Iterator[tup
     elif isinstance(value, list) and isinstance(schema.get("items"), dict):
         for index, item in enumerate(value):
             yield from embedded_objects(item, schema["items"], f"{path}[{index}]")
+
+
+def embedded_errors(obj: Object, path: str) -> list[FieldError]:
+    """Complaints about what every object has, for one inside of another."""
+    errors = [required(f"{path}.{key}") for key in ("apiVersion", "kind") if key not in obj]
+    version, kind = obj.get("apiVersion"), obj.get("kind")
+    if version is not None and (not version or version.count("/") > 1):
+        detail = f"unexpected GroupVersion string: {version}" if version else "must not be empty"
+        errors.append(invalid(f"{path}.apiVersion", version, detail))
+    if kind is not None and (problems := names.dns1035_label(kind.lower())):
+        detail = f"may have mixed case, but should otherwise match: {','.join(problems)}"
+        errors.append(invalid(f"{path}.kind", kind, detail if kind else "must not be empty"))
+    metadata = obj.get("metadata")
+    if isinstance(metadata, dict):
+        from navarch.api.validation.meta import validate_object_meta  # late: it imports widely
+
+        named = {**metadata, "name": metadata.get("name") or "fakename"}
+        is_in_namespace = bool(metadata.get("namespace"))
+        rule, below = names.path_segment_name, f"{path}.metadata"
+        errors += validate_object_meta(named, is_in_namespace, rule, below)
+    return errors
 
 
 # ---- defaults
@@ -202,7 +224,7 @@ _TYPES: dict[type, tuple[str, str]] = {
     str: ("string", ""),
     bool: ("boolean", ""),
     int: ("integer", "int64"),
-    float: ("number", "double"),
+    float: ("number", "float64"),
     type(None): ("null", ""),
 }
 
@@ -282,7 +304,10 @@ def _number_errors(value: int | float, schema: Schema, path: str) -> list[FieldE
         return int(found) if found is not None and type(value) is int else found
 
     step = bound("multipleOf", "MultipleOf")
-    if step is not None and not _is_multiple(value, step):
+    if step is not None and step <= 0:
+        detail = f"factor MultipleOf declared for {path} must be positive: {step:g}"
+        errors.append(invalid(path, step, detail))
+    elif step is not None and not _is_multiple(value, step):
         errors.append(invalid(path, value, f"{where} should be a multiple of {step:g}"))
     highest = bound("maximum", "Maximum boundary")
     if highest is not None:
@@ -300,8 +325,6 @@ def _number_errors(value: int | float, schema: Schema, path: str) -> list[FieldE
 
 
 def _is_multiple(value: int | float, step: int | float) -> bool:
-    if step <= 0:
-        return True
     times = value / step if step >= 1 else 1 / step * value
     return abs(times - round(times)) <= 1e-9 * max(1.0, abs(times))
 

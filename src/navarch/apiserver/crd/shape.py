@@ -6,13 +6,21 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from navarch.api.errors import FieldError, invalid, invalid_object
+from navarch.api.errors import FieldError, bad_request, invalid, invalid_object
 from navarch.api.kinds import Kind
 from navarch.api.schema import structural
-from navarch.api.schema.decode import FieldValidation, cannot_handle, parse_document, strictly
+from navarch.api.schema.decode import (
+    FieldValidation,
+    as_warnings,
+    cannot_handle,
+    check_type_meta,
+    parse_document,
+    strictly,
+    unrecognised,
+)
 from navarch.api.schema.facts import schema_for
 from navarch.api.schema.ratchet import new_errors
-from navarch.api.schema.walker import TypeProblem, Walk, walker_of
+from navarch.api.schema.walker import TypeProblem, Walk, type_problem, walker_of
 from navarch.api.strategies.generic import GenericStrategy
 from navarch.apiserver.registry.shape import Decoded
 
@@ -32,31 +40,38 @@ class CustomShape:
         self.schema = schema or ANYTHING
 
     def decode(self, data: bytes, content_type: str, validation: FieldValidation) -> Decoded:
-        value, problems = parse_document(data, content_type)
-        if value is None:
-            value = {}
-        if not isinstance(value, dict):
-            raise cannot_handle(self.kind, "the object is not a JSON object")
+        """What comes from outside must say what it is; what built-in kinds have for it is guessed
+        from the path."""
+        value, problems = parse_document(data, content_type, self.kind)
+        if value is not None:
+            check_type_meta(self.kind, value, data)
+        if not (value or {}).get("kind"):
+            why = f"Object 'Kind' is missing in '{data.decode(errors='replace')}'"
+            raise unrecognised(self.kind, data, why)
+        if (given := value.get("apiVersion") or "") != self.kind.api_version:
+            raise bad_request(
+                f"the API version in the data ({given}) does not match the expected API version "
+                f"({self.kind.api_version})"
+            )
         return self._finish(value, problems, validation)
 
     def normalise(self, obj: Object, validation: FieldValidation) -> Decoded:
+        check_type_meta(self.kind, obj, b"")
         return self._finish(obj, [], validation)
 
     def _finish(self, obj: Object, problems: list[str], validation: FieldValidation) -> Decoded:
         self._check_kind(obj)
-        obj.setdefault("apiVersion", self.kind.api_version)
-        obj.setdefault("kind", self.kind.kind)
-        unknown = structural.prune(obj, self.schema)
-        unknown += self._take_metadata(obj, "metadata")
+        obj |= {"apiVersion": self.kind.api_version, "kind": self.kind.kind}
+        structural.plain_numbers(obj)
+        unknown = self._take_metadata(obj, "metadata") + structural.prune(obj, self.schema)
         for path, embedded in structural.embedded_objects(obj, self.schema):
-            if "metadata" in embedded:
-                unknown += self._take_metadata(embedded, f"{path}.metadata")
+            unknown += self._take_embedded(embedded, path)
         if validation is FieldValidation.IGNORE:
             return obj, []
-        found = [f'unknown field "{path}"' for path in sorted(unknown)] + problems
+        found = problems + [f'unknown field "{path}"' for path in unknown]
         if found and validation is FieldValidation.STRICT:
             raise strictly(self.kind, found)
-        return obj, found
+        return obj, as_warnings(found)
 
     def _check_kind(self, obj: Object) -> None:
         errors = []
@@ -67,25 +82,43 @@ class CustomShape:
         if errors:
             metadata = obj.get("metadata")
             name = metadata.get("name", "") if isinstance(metadata, dict) else ""
-            raise invalid_object(self.kind.kind, self.kind.group, str(name), errors)
+            kind = obj.get("kind") or self.kind.kind
+            raise invalid_object(kind, self.kind.group, str(name), errors)
+
+    def _take_embedded(self, embedded: Object, path: str) -> list[str]:
+        for field in ("apiVersion", "kind"):
+            if not isinstance(embedded.get(field, ""), str):
+                problem = invalid(f"{path}.{field}", embedded[field], "must be a string")
+                raise cannot_handle(self.kind, str(problem))
+        if "metadata" not in embedded:
+            return []
+        given = embedded["metadata"]
+        try:
+            return self._walk_metadata(embedded, f"{path}.metadata")
+        except TypeProblem as problem:
+            raise cannot_handle(
+                self.kind, str(invalid(f"{path}.metadata", given, str(problem)))
+            ) from None
 
     def _take_metadata(self, obj: Object, path: str) -> list[str]:
         """Bring an object's metadata into its own form; returns the unknown fields. Raises 400."""
+        try:
+            return self._walk_metadata(obj, path)
+        except TypeProblem as problem:
+            raise cannot_handle(self.kind, str(problem)) from None
+
+    def _walk_metadata(self, obj: Object, path: str) -> list[str]:
         metadata = obj.get("metadata")
         if metadata is None:
             obj["metadata"] = {}
             return []
+        if not isinstance(metadata, dict):
+            raise type_problem(metadata, None, "", "v1.ObjectMeta")
         walk = Walk()
-        try:
-            walker = walker_of(schema_for("", "v1", "ObjectMeta"))
-            obj["metadata"] = walker(metadata, (None, path), walk)
-        except TypeProblem as problem:
-            raise cannot_handle(self.kind, str(problem)) from problem
+        obj["metadata"] = walker_of(schema_for("", "v1", "ObjectMeta"))(metadata, None, walk)
         marker = 'unknown field "'
         return [
-            text.removeprefix(marker).removesuffix('"')
-            for text in walk.problems
-            if text.startswith(marker)
+            f"{path}.{text[len(marker) : -1]}" for text in walk.problems if text.startswith(marker)
         ]
 
     def default(self, obj: Object) -> None:
@@ -124,10 +157,15 @@ class CustomShape:
             },
         }
         errors = structural.validate(obj, schema) + structural.list_errors(obj, schema)
+        embedded = [
+            error
+            for path, inner in structural.embedded_objects(obj, schema)
+            for error in structural.embedded_errors(inner, path)
+        ]
         if old is None or not errors:
-            return errors
+            return errors + embedded
         before = structural.validate(old, schema) + structural.list_errors(old, schema)
-        return new_errors(errors, before, schema, obj, old)
+        return new_errors(errors, before, schema, obj, old) + embedded
 
 
 class CustomStrategy(GenericStrategy):
