@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests.api.conftest import Api
+import aiohttp
+import pytest
+from tests.api.conftest import Api, running_server
+
+from navarch.apiserver.options import ServerOptions
 
 Object = dict[str, Any]
 PATH = "/api/v1/namespaces/default/services"
@@ -78,10 +82,35 @@ async def test_changes_of_type(api: Api) -> None:
     assert back["spec"]["clusterIP"] in await addresses(api)
 
 
+@pytest.mark.conformance(
+    "API Server should provide secure master service",
+    "Services should find a service from listing all namespaces",
+)
 async def test_the_servers_own_service(api: Api) -> None:
     own = (await api.get(f"{PATH}/kubernetes")).ok()
+    (port,) = own["spec"]["ports"]
+    assert (port["name"], port["port"]) == ("https", 443)
+    everywhere = (await api.get("/api/v1/services")).ok()["items"]
+    assert own["metadata"] in [each["metadata"] for each in everywhere]
     assert own["spec"]["clusterIP"] == "10.96.0.1"
     assert own["spec"]["ports"][0]["targetPort"] == api.server.port
     ranges = (await api.get("/apis/networking.k8s.io/v1/servicecidrs/kubernetes")).ok()
     assert ranges["spec"]["cidrs"] == ["10.96.0.0/16"]
     assert ranges["status"]["conditions"][0]["type"] == "Ready"
+
+
+@pytest.mark.conformance(
+    "API Server should have Endpoints and EndpointSlices pointing to API Server"
+)
+async def test_the_servers_own_endpoints() -> None:
+    options = ServerOptions(port=0, advertise_address="192.0.2.7")
+    async with running_server(options=options) as server, aiohttp.ClientSession() as session:
+        api = Api(server, session)
+        subsets = (await api.get("/api/v1/namespaces/default/endpoints/kubernetes")).ok()["subsets"]
+        port = {"name": "https", "port": server.port, "protocol": "TCP"}
+        assert subsets == [{"addresses": [{"ip": "192.0.2.7"}], "ports": [port]}]
+        path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+        (own,) = (await api.get(path)).ok()["items"]
+        assert own["metadata"]["labels"]["kubernetes.io/service-name"] == "kubernetes"
+        assert [each["addresses"] for each in own["endpoints"]] == [["192.0.2.7"]]
+        assert own["ports"] == [port]

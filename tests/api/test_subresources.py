@@ -10,6 +10,8 @@ from tests.api.test_deletion import PODS, bound_pod, pod
 
 Object = dict[str, Any]
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+SETS = "/apis/apps/v1/namespaces/default/replicasets"
+CONTROLLERS = "/api/v1/namespaces/default/replicationcontrollers"
 
 
 def deployment(replicas: int = 1) -> Object:
@@ -41,18 +43,27 @@ async def test_status_and_spec_are_written_apart(api: Api) -> None:
     assert same["metadata"]["resourceVersion"] == changed["metadata"]["resourceVersion"]
 
 
-async def test_scale(api: Api) -> None:
-    (await api.post(DEPLOYMENTS, deployment())).ok(201)
-    scale = (await api.get(f"{DEPLOYMENTS}/web/scale")).ok()
+@pytest.mark.conformance(
+    "Deployment Deployment should have a working scale subresource",
+    "ReplicaSet Replicaset should have a working scale subresource",
+    "ReplicationController should get and update a ReplicationController scale",
+)
+@pytest.mark.parametrize("path", [DEPLOYMENTS, SETS, CONTROLLERS])
+async def test_scale(api: Api, path: str) -> None:
+    made = deployment()
+    if path == CONTROLLERS:
+        made["spec"]["selector"] = {"app": "web"}
+    (await api.post(path, made)).ok(201)
+    scale = (await api.get(f"{path}/web/scale")).ok()
     assert (scale["kind"], scale["apiVersion"]) == ("Scale", "autoscaling/v1")
     assert scale["status"]["selector"] == "app=web"
     scale["spec"]["replicas"] = 4
-    (await api.put(f"{DEPLOYMENTS}/web/scale", scale)).ok()
-    assert (await api.get(f"{DEPLOYMENTS}/web")).ok()["spec"]["replicas"] == 4
-    assert (await api.put(f"{DEPLOYMENTS}/web/scale", scale)).status == 409
-    patched = (await api.patch(f"{DEPLOYMENTS}/web/scale", {"spec": {"replicas": 6}})).ok()
+    (await api.put(f"{path}/web/scale", scale)).ok()
+    assert (await api.get(f"{path}/web")).ok()["spec"]["replicas"] == 4
+    assert (await api.put(f"{path}/web/scale", scale)).status == 409
+    patched = (await api.patch(f"{path}/web/scale", {"spec": {"replicas": 6}})).ok()
     assert patched["spec"]["replicas"] == 6
-    negative = await api.patch(f"{DEPLOYMENTS}/web/scale", {"spec": {"replicas": -1}})
+    negative = await api.patch(f"{path}/web/scale", {"spec": {"replicas": -1}})
     assert negative.status == 422
 
 
