@@ -31,8 +31,8 @@ that assert, against a running API server or cluster, what each of them asserts.
 covers.
 
 States: **passes**, all tests of ours that cover it pass; **fails**, one of them does not; **not
-run**, one was skipped; **not covered**, no test of ours asserts the same, whether Navarch does it or
-not.
+run**, one was skipped; **not covered**, no test of ours asserts the same, whether Navarch does it
+or not.
 
 | group | tests | covered and passing |
 | --- | ---: | ---: |
