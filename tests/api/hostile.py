@@ -6,8 +6,10 @@ store's revision is what it was.
 
 from __future__ import annotations
 
+import resource
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +55,12 @@ class Refusal:
     causes: tuple[str, ...] = ()
     """Fields that the Status complains about."""
     user: dict[str, str] = field(default_factory=lambda: ROOT)
+
+
+def resident() -> int:
+    """Bytes of memory that this process, server and client, holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
 
 
 def row(name: str, request: str, status: int, message: str = "", **more: Any) -> Any:

@@ -44,11 +44,6 @@ class _Document:
         self._own: dict[int, Any] = {}
         """The copies made so far, by identity; kept alive so that no identity is used twice."""
 
-    def share(self) -> None:
-        """A part now stands in two places: whatever changes next is copied anew."""
-        self.root = dict(self.root)
-        self._own = {}
-
     def container(self, path: list[str]) -> Any:
         """The dict or list that holds the last key of `path`, to be changed."""
         current: Any = self.root
@@ -132,9 +127,8 @@ def _apply_operation(document: _Document, operation: dict[str, Any]) -> None:
         document.copied_bytes += len(msgspec.json.encode(value))
         if document.copied_bytes > MAX_COPIED_BYTES:
             raise PatchError(f"copies of more than {MAX_COPIED_BYTES} bytes")
-        document.share()
-        _add(document, path, value)
-        document.share()
+        # A part that stood in two places would be brought into two forms by whoever reads it.
+        _add(document, path, copy_json(value))
     else:
         raise PatchError(f"unknown operation {name!r}")
 

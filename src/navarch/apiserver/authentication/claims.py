@@ -51,6 +51,12 @@ def service_account_groups(namespace: str) -> tuple[str, str]:
     return ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
 
 
+def legible(header: str) -> str:
+    """A header's value as text that can be written out again: bytes that were no UTF-8, which
+    Python keeps as lone surrogates, become replacement characters."""
+    return header.encode(errors="surrogateescape").decode(errors="replace")
+
+
 def split_service_account(user: str) -> tuple[str, str] | None:
     """(namespace, name) of a service account's user name, None for any other user."""
     parts = user.split(":")

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from navarch.api.errors import unauthorized
+from navarch.apiserver.authentication.claims import legible
 from navarch.apiserver.contracts import PeerCertificate, UserInfo
 from navarch.apiserver.options import ServerOptions
 
@@ -71,7 +72,7 @@ class RequestHeaders:
         )
 
     def user(self, headers: Mapping[str, str]) -> UserInfo | None:
-        pairs = [(name.lower(), value) for name, value in headers.items()]
+        pairs = [(name.lower(), legible(value)) for name, value in headers.items()]
         name = _first(pairs, self.username)
         if not name:
             return None

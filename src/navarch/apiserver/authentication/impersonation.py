@@ -19,6 +19,7 @@ from navarch.api.errors import ApiError, bad_request
 from navarch.apiserver.authentication.claims import (
     EXTRA_PREFIX,
     UNAUTHENTICATED,
+    legible,
     service_account_groups,
     split_service_account,
     with_standing,
@@ -78,6 +79,7 @@ def _wanted_user(headers: Iterable[tuple[str, str]]) -> UserInfo | None:
         header = raw_header.lower()
         if not header.startswith("impersonate-"):
             continue
+        value = legible(value)
         if header == "impersonate-user":
             name = name or value
         elif header == "impersonate-uid":

@@ -105,7 +105,7 @@ class CustomShape:
         try:
             return self._walk_metadata(obj, path)
         except TypeProblem as problem:
-            raise cannot_handle(self.kind, str(problem)) from None
+            raise cannot_handle(self.kind, str(problem)) from problem
 
     def _walk_metadata(self, obj: Object, path: str) -> list[str]:
         metadata = obj.get("metadata")

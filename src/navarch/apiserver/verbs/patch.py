@@ -158,15 +158,13 @@ def checked_result(
     context: WriteContext,
 ) -> Object:
     """A patch's result in canonical form; it may change neither kind nor name."""
-    before = current["metadata"]
+    # Read first: a patch may have moved the metadata elsewhere, to be normalised as another type.
+    name, namespace = current["metadata"]["name"], current["metadata"].get("namespace")
     validation = FieldValidation(options.field_validation)
     obj = accept(resource.shape.normalise(result, validation), context)
-    metadata = obj["metadata"]
-    check_name(obj, before["name"])
-    if before.get("namespace"):
-        namespace = metadata.setdefault("namespace", before["namespace"])
-        if namespace != before["namespace"]:
-            raise bad_request(OTHER_NAMESPACE)
+    check_name(obj, name)
+    if namespace and obj["metadata"].setdefault("namespace", namespace) != namespace:
+        raise bad_request(OTHER_NAMESPACE)
     return obj
 
 
