@@ -88,7 +88,7 @@ LISTS = [
         causes=("resourceVersionMatch",)),
     row("match on a watch", f"GET {CM}?watch=1&resourceVersionMatch=NotOlderThan", 422,
         causes=("resourceVersionMatch",)),
-    row("continue on a watch", f"GET {CM}?watch=1&continue=x", 422, causes=("continue",)),
+    row("continue on a watch", f"GET {CM}?watch=1&continue=x", 422, causes=("resourceVersionMatch",)),
     row("watch from abc", f"GET {CM}?watch=1&resourceVersion=abc", 400),
     row("watch from beyond 64 bits", f"GET {CM}?watch=1&resourceVersion={'9' * 25}", 400),
     row("timeout abc", f"GET {CM}?timeout=abc", 400),

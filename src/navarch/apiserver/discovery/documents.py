@@ -193,7 +193,8 @@ class Documents:
             resources += [_subresource(kind, each) for each in kind.subresources]
         return {
             "kind": "APIResourceList",
-            "apiVersion": "v1",
+            # The document of the core group is older than the field.
+            **({"apiVersion": "v1"} if group else {}),
             "groupVersion": f"{group}/{version}" if group else version,
             "resources": sorted(resources, key=lambda each: str(each["name"])),
         }

@@ -327,6 +327,8 @@ class App:
             raise method_not_allowed()
         if verb == "create" and kind.namespaced and not info.namespace:
             raise method_not_allowed()
+        if resource.name in _DEPRECATED:
+            call.warn(_DEPRECATED[resource.name])
         return await self.verbs[verb](self.core, call, resource)
 
     def _subresource_handler(self, call: Call, resource: Resource) -> ResourceHandler | None:
@@ -395,6 +397,9 @@ def _group_version(info: RequestInfo) -> tuple[str, str]:
     return ("", segments[1]) if segments[0] == "api" and len(segments) == 2 else ("", "")
 
 
+_DEPRECATED = {
+    "endpoints": ("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+}
 _ITEM_VERBS = frozenset({"get", "update", "patch", "delete"})
 _STREAMED = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 """Subresources whose answers are somebody else's: what the client accepts is not for us to judge.

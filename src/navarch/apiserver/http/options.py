@@ -61,14 +61,16 @@ def options_error(kind: str, errors: Sequence[FieldError]) -> ApiError:
     return invalid_object(kind, "meta.k8s.io", "", errors)
 
 
-def parse_revision(text: str) -> int:
+def parse_revision(text: str, prefix: str = "") -> int:
     """A resourceVersion parameter; "" is 0. Raises 400."""
     if not text:
         return 0
-    if not (text.isascii() and text.isdigit()) or len(text) > 19:
+    is_number = text.isascii() and text.isdigit()
+    if not is_number or len(text) > 19:
+        why = "value out of range" if is_number else "invalid syntax"
         raise bad_request(
-            f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": '
-            "invalid syntax"
+            f'{prefix}resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing '
+            f'"{text}": {why}'
         )
     return int(text)
 
@@ -117,7 +119,8 @@ def list_options(call: Call, is_watch: bool) -> ListOptions:
         return options
     from dataclasses import replace
 
-    return replace(options, revision=parse_revision(text))
+    prefix = "" if is_watch else "invalid resource version: "
+    return replace(options, revision=parse_revision(text, prefix))
 
 
 _MATCHES = ("NotOlderThan", "Exact", "")
@@ -154,7 +157,7 @@ def _list_errors(options: ListOptions, revision: str) -> list[FieldError]:
             )
         )
     if match not in _MATCHES:
-        errors.append(not_supported(where, match, ["Exact", "NotOlderThan"]))
+        errors.append(not_supported(where, match, ["Exact", "NotOlderThan", ""]))
     if match == "Exact" and revision == "0":
         errors.append(
             FieldError(
@@ -189,12 +192,14 @@ def _watch_errors(options: ListOptions) -> list[FieldError]:
                 "is provided",
             )
         )
-    if match and match not in _MATCHES:
+    if match not in ("", "NotOlderThan"):
         errors.append(not_supported(where, match, ["NotOlderThan"]))
     if options.continue_token:
         errors.append(
             FieldError(
-                "FieldValueForbidden", "continue", "Forbidden: continue is forbidden for watch"
+                "FieldValueForbidden",
+                where,
+                "Forbidden: resourceVersionMatch is forbidden when continue is provided",
             )
         )
     return errors

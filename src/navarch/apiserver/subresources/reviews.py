@@ -117,6 +117,8 @@ def _component_statuses(core: Core) -> list[Object]:
 
 
 async def component_statuses(core: Core, call: Call) -> StreamResponse:
+    if call.info.verb not in ("get", "list"):
+        raise method_not_allowed()
     call.warn("v1 ComponentStatus is deprecated in v1.19+")
     rows = _component_statuses(core)
     wanted, include = call.representation, call.parameter("includeObject")
@@ -126,8 +128,6 @@ async def component_statuses(core: Core, call: Call) -> StreamResponse:
             return respond_object(call, view)
         kind = {"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}}
         return respond_object(call, {**kind, "items": rows})
-    if call.info.verb != "get":
-        raise method_not_allowed()
     for row in rows:
         if row["metadata"]["name"] == call.info.name:
             if wanted.transform:

@@ -41,6 +41,7 @@ KEPT_PAGES = 4
 SMALL_LIST, SMALL_BYTES = 256, 256 * 1024
 """What is below is answered at once, what is above in turns or in a thread."""
 FUTURE_SECONDS = 3.0
+BAD_TOKEN = "invalid continue token: continue key is not valid"
 TOKEN_VERSION = "meta.k8s.io/v1"
 
 
@@ -363,7 +364,7 @@ class _ExpiredList(ApiError):
 def _expired(revision: int, start: str) -> ApiError:
     """410; a list that was under way gets a token to go on with at the present revision."""
     if not start:
-        return gone(f"The resourceVersion for the provided list is too old: {revision}")
+        return gone("The resourceVersion for the provided list is too old.")
     return _ExpiredList(
         410,
         "Expired",
@@ -391,10 +392,10 @@ def decode_token(token: str) -> tuple[int, str]:
         if version != TOKEN_VERSION or type(revision) is not int or type(start) is not str:
             raise ValueError("wrong version or types")
     except (ValueError, KeyError, TypeError, binascii.Error, msgspec.DecodeError) as error:
-        raise bad_request(f"continue key is not valid: {error}") from None
+        raise bad_request(f"{BAD_TOKEN}: {error}") from None
     path = start.removesuffix("\0")
     if not path or ".." in path.split("/") or path.count("/") > 1 or path.startswith("/"):
-        raise bad_request("continue key is not valid: invalid start")
+        raise bad_request(f"{BAD_TOKEN}: invalid start")
     if revision == 0 or revision < -1:
-        raise bad_request("continue key is not valid: incorrect encoded start resourceVersion")
+        raise bad_request(f"{BAD_TOKEN}: incorrect encoded start resourceVersion")
     return revision, path
