@@ -362,11 +362,15 @@ class Generator:
         if self.chance(0.04):
             return self.elsewhere()
         kind = THING if self.chance(0.08) else self.random.choice(self.kinds)
-        makers: list[Callable[[Kind], Request]] = [
-            self.create, self.create, self.create, self.create, self.update, self.update, self.patch, self.patch,
-            self.patch, self.read, self.read, self.read, self.delete, self.subresource, self.subresource,
-        ]  # fmt: skip
-        return self.random.choice(makers)(kind)
+        makers: dict[Callable[[Kind], Request], int] = {
+            self.create: 4,
+            self.update: 2,
+            self.patch: 3,
+            self.read: 3,
+            self.delete: 1,
+            self.subresource: 2,
+        }
+        return self.random.choices(list(makers), list(makers.values()))[0](kind)
 
     def elsewhere(self) -> Request:
         method = self.random.choice(
@@ -444,8 +448,8 @@ class Generator:
             if isinstance(obj.get("metadata"), dict) and self.chance(0.9):
                 obj["metadata"]["name"] = name
         elif media_type.startswith("application/json-patch"):
-            return self.write("PATCH", self.path(kind, name, subresource) + self.query(kind, is_write=True),
-                              self.operations(obj), media_type)  # fmt: skip
+            path = self.path(kind, name, subresource) + self.query(kind, is_write=True)
+            return self.write("PATCH", path, self.operations(obj), media_type)
         else:
             if self.chance(0.8):
                 obj.pop("metadata", None)
@@ -463,10 +467,14 @@ class Generator:
         target = self.random.choice(dicts)
         key = self.random.choice(list(target) or ["x"])
         directive, value = self.random.choice(
-            [("$patch", "replace"), ("$patch", "delete"), ("$patch", "merge"), ("$patch", 5), ("$retainKeys", [key]),
-             ("$retainKeys", "x"), (f"$setElementOrder/{key}", [{"name": "web"}]), (f"$setElementOrder/{key}", ["a", 1]),
-             (f"$deleteFromPrimitiveList/{key}", ["a"]), (f"$deleteFromPrimitiveList/{key}", {}), ("$what", 1)]
-        )  # fmt: skip
+            [
+                *(("$patch", each) for each in ("replace", "delete", "merge", 5)),
+                *(("$retainKeys", each) for each in ([key], "x")),
+                *((f"$setElementOrder/{key}", each) for each in ([{"name": "web"}], ["a", 1])),
+                *((f"$deleteFromPrimitiveList/{key}", each) for each in (["a"], {})),
+                ("$what", 1),
+            ]
+        )
         target[directive] = value
 
     def operations(self, obj: Object) -> Any:
@@ -530,7 +538,7 @@ class Generator:
         path = self.path(kind, self.name() if self.chance(0.9) else "") + self.query(
             kind, is_write=True
         )
-        if self.chance(0.6):
+        if self.chance(0.6) or kind.plural in GLOBAL:  # options in a body outweigh the query
             return Request("DELETE", path, self.headers())
         options: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0}
         if self.chance(0.5):
