@@ -107,6 +107,15 @@ def _is_card(text: str) -> bool:
     return sum(value - 9 * (value > 9) for value in doubled) % 10 == 0
 
 
+def _is_mac(text: str) -> bool:
+    """48 or 64 bits, or the 160 of InfiniBand: bytes behind `:` or `-`, or pairs behind `.`."""
+    for mark, size in ((":", 2), ("-", 2), (".", 4)):
+        parts = text.split(mark)
+        if all(re.fullmatch(f"{_HEX}{{{size}}}", part) for part in parts):
+            return len(parts) * size in (12, 16, 40)
+    return False
+
+
 def _parses(parse: Callable[[str], object]) -> Check:
     def check(value: str) -> bool:
         try:
@@ -135,7 +144,7 @@ def _uuid(version: str, variant: str = _HEX) -> Check:
 
 is_uuid = _uuid(_HEX)
 is_base64 = _matches(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
-is_time = _parses(parse_time)
+is_time = _parses(lambda text: parse_time(text.upper()))
 
 FORMATS: Mapping[str, Check] = {
     "bsonobjectid": _matches(f"{_HEX}{{24}}"),
@@ -145,7 +154,7 @@ FORMATS: Mapping[str, Check] = {
     "date": is_date,
     "datetime": is_time,
     "duration": is_duration,
-    "email": _matches(r"[^@\s]+@[^@\s]+"),
+    "email": _matches(r"[^@\s]+@[^@\s]+|[^@<>]*<[^@\s]+@[^@\s]+>"),
     "hexcolor": _matches(f"#?({_HEX}{{3}}|{_HEX}{{6}})"),
     "hostname": _is_hostname,
     "ipv4": _parses(ipaddress.IPv4Address),
@@ -155,7 +164,7 @@ FORMATS: Mapping[str, Check] = {
     "isbn13": _is_isbn13,
     "k8slongname": lambda text: not names.dns1123_subdomain(text),
     "k8sshortname": lambda text: not names.dns1123_label(text),
-    "mac": _matches(f"(?:{_HEX}{{2}}[:-]){{5}}{_HEX}{{2}}"),
+    "mac": _is_mac,
     "rgbcolor": _matches(rf"rgb\(\s*{_BYTE}\s*,\s*{_BYTE}\s*,\s*{_BYTE}\s*\)"),
     "ssn": _matches(r"\d{3}[- ]?\d{2}[- ]?\d{4}"),
     "uri": is_uri,
@@ -164,6 +173,11 @@ FORMATS: Mapping[str, Check] = {
     "uuid4": _uuid("4", "[89abAB]"),
     "uuid5": _uuid("5", "[89abAB]"),
 }
+
+
+def is_format(name: str) -> bool:
+    """Whether a name is that of a format."""
+    return name == "password" or name.replace("-", "") in FORMATS
 
 
 def has_format(text: str, name: str) -> bool:

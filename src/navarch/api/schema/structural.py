@@ -325,8 +325,10 @@ def _number_errors(value: int | float, schema: Schema, path: str) -> list[FieldE
 
 
 def _is_multiple(value: int | float, step: int | float) -> bool:
+    if type(value) is int:
+        return value % step == 0
     times = value / step if step >= 1 else 1 / step * value
-    return abs(times - round(times)) <= 1e-9 * max(1.0, abs(times))
+    return abs(times) <= _EXACT and abs(times - round(times)) <= 1e-9 * max(1.0, abs(times))
 
 
 _BITS = {"int32": 31, "int64": 63, "uint32": 32, "uint64": 64}

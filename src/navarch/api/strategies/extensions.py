@@ -25,6 +25,9 @@ class CustomResourceDefinitionStrategy(GenericStrategy):
             kind_names["listKind"] = kind + "List"
         if not spec.get("conversion"):
             spec["conversion"] = {"strategy": "None"}
+        webhook = spec["conversion"].get("webhook")
+        if webhook is not None and not any(webhook.values()):
+            del spec["conversion"]["webhook"]
 
     def empty_status(self, obj: Object) -> Object:
         stored = [
@@ -47,6 +50,11 @@ class CustomResourceDefinitionStrategy(GenericStrategy):
         for version in obj["spec"].get("versions") or ():
             if version.get("storage") and version.get("name") not in stored:
                 status["storedVersions"] = [*stored, version.get("name")]
+
+    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+        before = set() if old is None else set(definition_rules.unknown_formats(old))
+        found = definition_rules.unknown_formats(obj)
+        return [f'unrecognized format "{each}"' for each in found if each not in before]
 
     def validate(self, obj: Object) -> list[FieldError]:
         return definition_rules.validate_definition(obj)

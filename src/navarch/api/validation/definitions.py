@@ -14,6 +14,7 @@ from navarch.api.errors import (
     required,
     too_many,
 )
+from navarch.api.schema.formats import is_format
 from navarch.api.validation.clients import check_client, check_review_versions, is_ca_bundle
 from navarch.api.validation.common import (
     Errors,
@@ -178,6 +179,37 @@ def _warning_problems(version: Object) -> list[str]:
 def _schema_of(version: Object) -> Object | None:
     schema: Object | None = (version.get("schema") or {}).get("openAPIV3Schema")
     return schema
+
+
+_NUMBER_FORMATS = {"integer": ("int32", "int64"), "number": ("float", "double")}
+
+
+def unknown_formats(obj: Object) -> list[str]:
+    """The formats in a definition's schemas that nothing checks."""
+    found: list[str] = []
+
+    def visit(schema: Object) -> None:
+        form, kind = schema.get("format"), schema.get("type") or "string"
+        is_known = is_format if kind == "string" else _NUMBER_FORMATS.get(kind, ()).__contains__
+        if form and not is_known(form):
+            found.append(form)
+        for inner in _inner_schemas(schema):
+            visit(inner)
+
+    schemas = [_schema_of(version) for version in obj["spec"].get("versions") or ()]
+    is_shared = all(schema == schemas[0] for schema in schemas)
+    for schema in schemas[: 1 if is_shared else None]:
+        visit(schema or {})
+    return found
+
+
+def _inner_schemas(schema: Object) -> Iterator[Object]:
+    for key in ("properties", "items", "additionalProperties", "not"):
+        inner = schema.get(key)
+        if isinstance(inner, dict):
+            yield from inner.values() if key == "properties" else (inner,)
+    for key in ("allOf", "anyOf", "oneOf"):
+        yield from schema.get(key) or ()
 
 
 def _check_schemas(errors: Errors, versions: list[Object], old: list[Object]) -> None:

@@ -124,6 +124,16 @@ NOT_VALIDATED = 'Invalid value: "": "x" must'
         ),
         ({"type": "number", "multipleOf": 0.1}, 0.3, []),
         (
+            {"type": "integer", "multipleOf": 3},
+            2**31,
+            ["x: Invalid value: 2147483648: x in body should be a multiple of 3"],
+        ),
+        (
+            {"type": "number", "multipleOf": 0.1},
+            1,
+            ["x: Invalid value: 0: factor MultipleOf declared for x must be positive: 0"],
+        ),
+        (
             {"type": "object", "maxProperties": 1},
             {"a": 1, "b": 2},
             ["x: Too many: 2: must have at most 1 items"],

@@ -87,8 +87,8 @@ CLIENT: Object = {"service": {"name": "a", "namespace": "b"}}
         (
             scale(labelSelectorPath=".x"),
             [
-                f'{SCALE}.labelSelectorPath: Invalid value: ".x": should be a json path under either '
-                ".spec or .status"
+                f'{SCALE}.labelSelectorPath: Invalid value: ".x": should be a json path under '
+                "either .spec or .status"
             ],
         ),
         (deprecated(""), [f'{WARNING}: "": must not be an empty string']),
@@ -111,6 +111,27 @@ CLIENT: Object = {"service": {"name": "a", "namespace": "b"}}
 def test_what_is_refused(obj: Object, complaints: list[str]) -> None:
     whole = obj if "spec" in obj else definition(obj)
     assert [str(each) for each in validate_definition(whole)] == complaints
+
+
+def test_formats_that_nothing_checks_are_warned_of_once() -> None:
+    def with_formats(**formats: str) -> Object:
+        properties = {
+            f"{kind}{n}": {"type": kind, "format": form}
+            for n, (kind, form) in enumerate(each.split("_") for each in formats)
+        }
+        schema = {"type": "object", "properties": properties}
+        return definition(version(schema={"openAPIV3Schema": schema}))
+
+    strategy = CustomResourceDefinitionStrategy()
+    good = dict.fromkeys(("string_date", "string_password", "integer_int32", "number_double"), "")
+    bad = dict.fromkeys(("string_odd", "string_int32", "integer_date"), "")
+    assert strategy.warnings(with_formats(**good), None) == []
+    assert strategy.warnings(with_formats(**bad), None) == [
+        f'unrecognized format "{each}"' for each in ("odd", "int32", "date")
+    ]
+    assert strategy.warnings(with_formats(**bad), with_formats(string_int32="")) == [
+        f'unrecognized format "{each}"' for each in ("odd", "date")
+    ]
 
 
 HERE = "metadata.annotations[api-approved.kubernetes.io]"
