@@ -68,8 +68,9 @@ def too_long(path: str, limit: int) -> FieldError:
 
 def too_many(path: str, actual: int, limit: int) -> FieldError:
     """A list holds more items than its limit."""
+    items = "item" if limit == 1 else "items"
     return FieldError(
-        "FieldValueTooMany", path, f"Too many: {actual}: must have at most {limit} items"
+        "FieldValueTooMany", path, f"Too many: {actual}: must have at most {limit} {items}"
     )
 
 

@@ -266,15 +266,16 @@ def _in_body(path: str) -> str:
 
 
 def _string_errors(value: str, schema: Schema, path: str) -> list[FieldError]:
+    """The first of length and pattern that the text does not have, and its format."""
     errors = []
     where = _in_body(path)
     longest, shortest = schema.get("maxLength"), schema.get("minLength")
+    pattern = schema.get("pattern")
     if longest is not None and len(value) > longest:
         errors.append(too_long(path, longest))
-    if shortest is not None and len(value) < shortest:
+    elif shortest is not None and len(value) < shortest:
         errors.append(invalid(path, value, f"{where} should be at least {shortest} chars long"))
-    pattern = schema.get("pattern")
-    if pattern:
+    elif pattern:
         try:
             if not search(pattern, value):
                 errors.append(invalid(path, value, f"{where} should match '{pattern}'"))

@@ -22,6 +22,7 @@ from navarch.api.schema.facts import schema_for
 from navarch.api.schema.ratchet import new_errors
 from navarch.api.schema.walker import TypeProblem, Walk, type_problem, walker_of
 from navarch.api.strategies.generic import GenericStrategy
+from navarch.api.validation.meta import is_standard
 from navarch.apiserver.registry.shape import Decoded
 
 if TYPE_CHECKING:
@@ -188,6 +189,17 @@ class CustomStrategy(GenericStrategy):
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         return {path: _text_at(obj, path) for path in self._selectable}
+
+    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+        """Finalizers of custom resources may have any name; that of a domain keeps them apart."""
+        before = ((old or {}).get("metadata") or {}).get("finalizers") or ()
+        return [
+            f'metadata.finalizers: "{each}": prefer a domain-qualified finalizer name '
+            f"{'including a path (/) ' if '.' in each else ''}to avoid accidental conflicts with "
+            "other finalizer writers"
+            for each in sorted(obj["metadata"].get("finalizers") or ())
+            if each not in before and not is_standard(each)
+        ]
 
 
 def _text_at(obj: Any, path: str) -> str:

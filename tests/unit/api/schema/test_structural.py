@@ -136,7 +136,12 @@ NOT_VALIDATED = 'Invalid value: "": "x" must'
         (
             {"type": "object", "maxProperties": 1},
             {"a": 1, "b": 2},
-            ["x: Too many: 2: must have at most 1 items"],
+            ["x: Too many: 2: must have at most 1 item"],
+        ),
+        (
+            {"type": "string", "minLength": 2, "pattern": "^a"},
+            "b",
+            ['x: Invalid value: "b": x in body should be at least 2 chars long'],
         ),
         (
             ANY_OF,

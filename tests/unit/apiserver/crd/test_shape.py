@@ -10,7 +10,7 @@ import pytest
 from navarch.api.errors import ApiError
 from navarch.api.kinds import Kind
 from navarch.api.schema.decode import FieldValidation
-from navarch.apiserver.crd.shape import CustomShape
+from navarch.apiserver.crd.shape import CustomShape, CustomStrategy
 
 KIND = Kind(group="ex.io", version="v1", kind="Foo", plural="foos", singular="foo", namespaced=True)
 SPEC = {
@@ -170,3 +170,24 @@ def test_objects_inside_are_objects(inner: Any, complaints: list[str]) -> None:
     assert [each[: len(start)] for each, start in zip(errors, complaints, strict=True)] == (
         complaints
     )
+
+
+@pytest.mark.parametrize(
+    ("finalizers", "before", "hints"),
+    [
+        ([], [], []),
+        (["ex.io/a", "orphan"], [], []),
+        (["b", "a"], ["b"], ["a: "]),
+        (["b", "a.b"], [], ["a.b: including a path (/) ", "b: "]),
+    ],
+)
+def test_names_of_finalizers(finalizers: list[str], before: list[str], hints: list[str]) -> None:
+    strategy = CustomStrategy(has_status=False, selectable=())
+    old = {"metadata": {"finalizers": before}} if before else None
+    expected = []
+    for name, more in (hint.split(": ") for hint in hints):
+        expected.append(
+            f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name {more}'
+            "to avoid accidental conflicts with other finalizer writers"
+        )
+    assert strategy.warnings({"metadata": {"finalizers": finalizers}}, old) == expected
