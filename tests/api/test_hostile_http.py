@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 from tests.api.conftest import Api, config_map
-from tests.api.hostile import CM
+from tests.api.hostile import CM, bounded
 
 from navarch.apiserver.http import body, connection
 from navarch.apiserver.server import Server
@@ -137,9 +137,9 @@ async def test_bad_requests(
 ) -> None:
     (await api.post(CM, config_map("there"))).ok(201)
     before = await api.server.store.revision()
-    heard = await talk(api.server, sent)
+    with bounded():
+        heard = await talk(api.server, sent)
     assert heard.statuses == [status], heard.text[:500]
-    assert heard.seconds < 0.5
     assert b"Traceback" not in heard.text
     assert await api.server.store.revision() == before
     assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []

@@ -5,13 +5,24 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from tests.api.conftest import Api, config_map
-from tests.api.hostile import CM, NAMESPACE, PODS, ROOT, Object, Refusal, furnish, pod, refuse, row
+from tests.api.hostile import (
+    CM,
+    NAMESPACE,
+    PODS,
+    ROOT,
+    Object,
+    Refusal,
+    furnish,
+    pod,
+    refuse,
+    resident,
+    row,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -412,11 +423,6 @@ async def test_bombs_leave_no_memory_behind(api: Api) -> None:
     for _ in range(3):
         await throw()
     assert resident() - before < 50 * MEBIBYTE
-
-
-def resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
 
 
 async def test_others_are_served_while_a_big_body_comes(api: Api) -> None:
