@@ -3,8 +3,9 @@
 A patch that is no list of operations is 400, more than 10 000 operations are 413, and everything
 that only shows when the patch is applied (a failing test, a missing path, a bad index, copies that
 sum up to more than the largest request) is 422. As in the library upstream uses, negative indices
-count from the end, the document itself (path "") cannot be replaced, a missing value is null, and
-so is what is copied from a key that an object does not have; to replace such a key is to add it.
+count from the end, the document itself (path "") can only be replaced, what stands before the first
+slash of a path does not count, a missing value is null, and so is what is copied from a key that an
+object does not have; to replace such a key is to add it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class FailedTest(PatchError):
     """A `test` of the patch found another value."""
 
 
+class _NoPath(PatchError):
+    """There is nothing that could hold the last key of a path."""
+
+
 class _Document:
     """A document being changed. Only the containers on the way to a change are copied; the rest
     stays shared with the original."""
@@ -44,11 +49,15 @@ class _Document:
         self._own: dict[int, Any] = {}
         """The copies made so far, by identity; kept alive so that no identity is used twice."""
 
+    def replace(self, root: dict[str, Any]) -> None:
+        """Go on with another document."""
+        self.root, self._own = root, {}
+
     def container(self, path: list[str]) -> Any:
         """The dict or list that holds the last key of `path`, to be changed."""
         current: Any = self.root
         for key in path[:-1]:
-            child = _child(current, key)
+            child = _child(_checked_container(current), key)
             if isinstance(child, dict | list) and id(child) not in self._own:
                 child = child.copy()
                 self._own[id(child)] = child
@@ -63,13 +72,13 @@ class _Document:
         """The same, to be read."""
         current: Any = self.root
         for key in path[:-1]:
-            current = _child(current, key)
+            current = _child(_checked_container(current), key)
         return _checked_container(current)
 
 
 def _checked_container(value: Any) -> Any:
     if not isinstance(value, dict | list):
-        raise PatchError("the path does not exist")
+        raise _NoPath
     return value
 
 
@@ -105,11 +114,39 @@ def _checked(patch: Any) -> list[dict[str, Any]]:
         if not isinstance(operation, dict):
             problem = go_mismatch(operation, "handlers.jsonPatchOp")
             raise bad_request(f"error decoding patch: {problem}")
+        for name in ("op", "path", "from"):
+            if not isinstance(operation.get(name, ""), str | None):
+                problem = go_mismatch(operation[name], "string")
+                problem = problem.replace("value", f"struct field jsonPatchOp.{name}")
+                raise bad_request(f"error decoding patch: {problem}")
     return patch
 
 
 def _apply_operation(document: _Document, operation: dict[str, Any]) -> None:
-    name = operation.get("op")
+    """What is wrong is said in the words of the library upstream uses."""
+    name, path = operation.get("op"), operation.get("path")
+    if name == "replace" and path == "" and isinstance(operation.get("value"), dict):
+        document.replace(copy_json(operation["value"]))
+        return
+    if name not in ("add", "remove", "replace", "test", "move", "copy"):
+        raise PatchError(f"Unexpected kind: {name or 'unknown'}")
+    try:
+        _apply(document, operation, name)
+    except FailedTest:
+        raise
+    except _NoPath:
+        shown = f'"{path}"' if name in ("add", "remove") else path
+        raise PatchError(
+            f"{name} operation does not apply: doc is missing path: {shown}: missing value"
+        ) from None
+    except PatchError as error:
+        if name == "replace":
+            why = f"doc is missing key: {path}: missing value"
+            raise PatchError(f"replace operation does not apply: {why}") from None
+        raise PatchError(f"error in {name} for path: '{path}': {error}") from None
+
+
+def _apply(document: _Document, operation: dict[str, Any], name: Any) -> None:
     path = _pointer(operation.get("path"))
     if name == "add":
         _add(document, path, copy_json(operation.get("value")))
@@ -122,22 +159,20 @@ def _apply_operation(document: _Document, operation: dict[str, Any]) -> None:
     elif name == "move":
         source = _pointer(operation.get("from"))
         _add(document, path, _remove(document, source))
-    elif name == "copy":
+    else:
         value = _get(document, _pointer(operation.get("from")))
         document.copied_bytes += len(msgspec.json.encode(value))
         if document.copied_bytes > MAX_COPIED_BYTES:
             raise PatchError(f"copies of more than {MAX_COPIED_BYTES} bytes")
         # A part that stood in two places would be brought into two forms by whoever reads it.
         _add(document, path, copy_json(value))
-    else:
-        raise PatchError(f"unknown operation {name!r}")
 
 
 def _pointer(text: Any) -> list[str]:
     """The keys of a JSON pointer (RFC 6901) below the root."""
-    if not isinstance(text, str) or not text.startswith("/"):
-        raise PatchError(f"not a path inside the document: {text!r}")
-    keys = text[1:].split("/")
+    if not text or "/" not in text:
+        raise _NoPath
+    keys = str(text).split("/")[1:]
     if "~" in text:
         keys = [key.replace("~1", "/").replace("~0", "~") for key in keys]
     return keys
@@ -145,10 +180,10 @@ def _pointer(text: Any) -> list[str]:
 
 def _index(key: str, length: int) -> int:
     if not _INDEX.fullmatch(key):
-        raise PatchError(f"not an index: {key!r}")
+        raise PatchError(f"value was not a proper array index: '{key}'")
     index = int(key)
     if not -length <= index < length:
-        raise PatchError(f"index {index} is out of bounds")
+        raise PatchError(f"Unable to access invalid index: {index}: invalid index referenced")
     return index + length if index < 0 else index
 
 
@@ -180,7 +215,7 @@ def _remove(document: _Document, path: list[str]) -> Any:
     if isinstance(container, list):
         return container.pop(_index(key, len(container)))
     if key not in container:
-        raise PatchError(f"no such key: {key!r}")
+        raise PatchError(f"Unable to remove nonexistent key: {key}: missing value")
     return container.pop(key)
 
 

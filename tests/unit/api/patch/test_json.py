@@ -65,7 +65,6 @@ def test_applies(document: dict[str, Any], patch: list[Any], expected: Any) -> N
         pytest.param([op("add", "", value={})], id="the root"),
         pytest.param([op("add", "s", value={})], id="no leading slash"),
         pytest.param([{"op": "copy", "path": "/b"}], id="no from"),
-        pytest.param([{"op": "remove", "path": 5}], id="path of a wrong type"),
     ],
 )
 def test_cannot_be_applied(patch: list[Any]) -> None:
@@ -143,3 +142,46 @@ def test_changes_after_copies_and_moves_reach_one_place_only() -> None:
 )
 def test_what_the_standard_refuses_and_upstream_takes(patch: Any, expected: Any) -> None:
     assert apply_json_patch({"s": "x"}, patch) == expected
+
+
+def test_a_path_that_is_no_text() -> None:
+    with pytest.raises(ApiError) as caught:
+        apply_json_patch({}, [{"op": "remove", "path": 5}])
+    assert (caught.value.status, caught.value.message) == (
+        400,
+        "error decoding patch: json: cannot unmarshal number into Go struct field "
+        "jsonPatchOp.path of type string",
+    )
+
+
+def test_the_root_can_be_replaced() -> None:
+    patch = [op("replace", "", value={"a": {"b": 1}}), op("add", "/a/c", value=2)]
+    assert apply_json_patch({"s": "text"}, patch) == {"a": {"b": 1, "c": 2}}
+
+
+def test_what_stands_before_the_first_slash_does_not_count() -> None:
+    assert apply_json_patch({}, [op("add", "data/a", value=1)]) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("operation", "why"),
+    [
+        (
+            op("remove", "/m/z"),
+            "error in remove for path: '/m/z': Unable to remove nonexistent key: z: missing value",
+        ),
+        (
+            op("add", "/z/a", value=1),
+            'add operation does not apply: doc is missing path: "/z/a": missing value',
+        ),
+        (
+            op("replace", "/l/7", value=1),
+            "replace operation does not apply: doc is missing key: /l/7: missing value",
+        ),
+        (op("x", "/m"), "Unexpected kind: x"),
+    ],
+)
+def test_why_it_cannot_be_applied(operation: dict[str, Any], why: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        apply_json_patch({"m": {"a": 1}, "l": [1]}, [operation])
+    assert str(caught.value.__cause__) == why
