@@ -282,3 +282,34 @@ async def test_tokens_that_were_tampered_with(api: Api) -> None:
 
 async def test_a_node_reads_the_secret_of_its_pod(api: Api) -> None:
     (await api.get(f"{NAMESPACE}/secrets/mine", **NODE)).ok()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1"])
+async def test_nodes_at_addresses_of_our_own(api: Api, address: str) -> None:
+    """Row 66: whoever may write a node's status gets no further than to the network's nodes."""
+    status = {"addresses": [{"type": "InternalIP", "address": address}]}
+    (await api.patch("/api/v1/nodes/n2/status", {"status": status}, **ROOT)).ok()
+    for name in ("n2", "n2:22", "http:n2:80"):
+        await refuse(api, Refusal("GET", f"/api/v1/nodes/{name}/proxy/x", 400, "not allowed"))
+
+
+async def test_roles_that_gather_rights(api: Api) -> None:
+    """Row 73: a role that takes the rights of others, or gives its own to them, is for those who
+    have all of these rights."""
+    names = ["create", "get", "update", "patch"]
+    rule = {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"],
+            "verbs": names}  # fmt: skip
+    role = {"metadata": {"name": "roles"}, "rules": [rule]}
+    (await api.post(f"{RBAC}/clusterroles", role, **ROOT)).ok(201)
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "roland"}
+    given = binding("roles", name="roland", subjects=[subject])
+    (await api.post(f"{RBAC}/clusterrolebindings", given, **ROOT)).ok(201)
+    selector = {"matchLabels": {"rbac.authorization.k8s.io/aggregate-to-admin": "true"}}
+    label = {"rbac.authorization.k8s.io/aggregate-to-view": "true"}
+    secrets = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
+    for body in (
+        {"metadata": {"name": "x"}, "aggregationRule": {"clusterRoleSelectors": [selector]}},
+        {"metadata": {"name": "x", "labels": label}, "rules": [secrets]},
+    ):
+        roland = {"user": "roland"}
+        await refuse(api, Refusal("POST", f"{RBAC}/clusterroles", 403, "", body=body, user=roland))

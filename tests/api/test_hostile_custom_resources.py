@@ -16,7 +16,6 @@ from tests.fuzz.generator import THING_DEFINITION, Request
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
 THINGS = "/apis/fuzz.example/v1/namespaces/default/things"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
@@ -44,6 +43,13 @@ def thing(name: str = "new", **spec: Any) -> Object:
 
 def embedded(metadata: Any) -> Object:
     return thing(whole={"apiVersion": "v1", "kind": "X", "metadata": metadata})
+
+
+def definition(group: str, schema: Object) -> Object:
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    names = {"plural": "bars", "kind": "Bar"}
+    spec = {"group": group, "scope": "Namespaced", "names": names, "versions": [version]}
+    return {"metadata": {"name": f"bars.{group}"}, "spec": spec}
 
 
 BODIES = [
@@ -80,6 +86,11 @@ BODIES = [
         body=thing() | {"spec": {"name": "a" * 5000 + "!"}}),
     row("row-81 wrong type", f"POST {THINGS}", 422, "must be of type integer",
         causes=("spec.low",), body=thing(low="x")),
+    row("row-80 not structural", f"POST {DEFINITIONS}", 422, body=definition("b.example", {}),
+        causes=("spec.validation.openAPIV3Schema.type",)),
+    row("row-80 group of others", f"POST {DEFINITIONS}", 422, "protected groups must have approval",
+        causes=("metadata.annotations[api-approved.kubernetes.io]",),
+        body=definition("b.k8s.io", {"type": "object"})),
     row("row-81 strategic merge", f"PATCH {THINGS}/there", 415, body={},
         content_type=STRATEGIC_PATCH),
 ]  # fmt: skip

@@ -349,6 +349,11 @@ async def test_some_kinds_are_created_by_put(api: Api) -> None:
     lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
     (await api.put(f"{lease}/new", {"metadata": {"name": "new"}}, **ROOT)).ok(201)
     (await api.put(f"{CM}/there", config_map("there", key="value"), **ROOT)).ok(200)
+    service = {"metadata": {"name": "by-put"}, "spec": {"ports": [{"port": 1}]}}
+    path = "/api/v1/namespaces/default/services/by-put"
+    made = (await api.put(path, service, **ROOT)).ok(201)
+    assert made["spec"]["clusterIP"]
+    (await api.delete(path, **ROOT)).ok()
 
 
 async def test_nothing_is_added_to_what_is_being_deleted(api: Api) -> None:
