@@ -186,3 +186,70 @@ async def test_a_version_is_refused_last(api: Api) -> None:
         assert (await api.post(path, body)).status == status
     wrong = {"metadata": {"name": "NO", "resourceVersion": "7"}}
     assert (await api.post(path, wrong)).status == 422
+
+
+async def test_deprecated_versions_warn_whatever_is_asked_of_them(api: Api) -> None:
+    wanted = definition()
+    version, old = wanted["spec"]["versions"]
+    old |= {"deprecated": True}
+    newest = {**old, "name": "v1alpha1", "deprecationWarning": "gone soon"}
+    wanted["spec"]["versions"] = [version, old, newest]
+    await define(api, wanted)
+    for name, path, warning in (
+        ("v1", "", None),
+        ("v1beta1", "", '299 - "ex.io/v1beta1 Foo is deprecated"'),
+        ("v1alpha1", "/absent", '299 - "gone soon"'),
+        ("v1alpha1", "/absent/scale", '299 - "gone soon"'),
+    ):
+        found = await api.get(FOOS.replace("v1", name) + path)
+        assert found.headers.get("Warning") == warning, (name, path)
+
+
+async def test_aggregated_discovery_names_the_group_of_a_custom_kind(api: Api) -> None:
+    await define(api)
+    accepted = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    groups = (await api.get("/apis", headers={"Accept": accepted})).ok()["items"]
+    kinds = {
+        (each["metadata"]["name"], resource["resource"]): resource["responseKind"]
+        for each in groups
+        for version in each["versions"]
+        if version["version"] == "v1"
+        for resource in version["resources"]
+    }
+    assert kinds["ex.io", "foos"] == {"group": "ex.io", "version": "v1", "kind": "Foo"}
+    assert kinds["apps", "deployments"] == {"group": "", "version": "", "kind": "Deployment"}
+
+
+async def test_what_is_no_subresource_is_a_status(api: Api) -> None:
+    await define(api)
+    for path in ("v1/namespaces/default/foos/a/odd", "v1beta1/namespaces/default/foos/a/scale"):
+        found = await api.get(f"/apis/ex.io/{path}")
+        assert (found.status, found.json["message"]) == (404, 'foos.ex.io "a" not found')
+
+
+async def test_what_a_scale_of_a_custom_resource_refuses(api: Api) -> None:
+    await define(api)
+    (await api.post(FOOS, foo("a", replicas=1))).ok(201)
+    scale = {"metadata": {"name": "a", "namespace": "default"}, "spec": {"replicas": -1}}
+    refused = await api.put(f"{FOOS}/a/scale", scale)
+    assert (refused.status, refused.json["message"]) == (
+        422,
+        'Foo.ex.io "a" is invalid: .spec.replicas: Invalid value: -1: should be a non-negative '
+        "integer",
+    )
+    patched = await api.patch(f"{FOOS}/a/scale", {"spec": {"replicas": 2}}, "strategic")
+    assert patched.status == 415
+
+
+async def test_tools_that_migrate_may_forget_versions(api: Api) -> None:
+    await define(api)
+    path = f"{DEFINITIONS}/foos.ex.io"
+    for body, status in (
+        ({"status": {"storedVersions": []}}, 200),
+        ({"spec": {"group": "a.b"}}, 422),
+    ):
+        sub = "/status" if status == 200 else ""
+        answer = await api.patch(path + sub, body)
+        assert answer.status == status
+        if status == 422:
+            assert [each["field"] for each in answer.json["details"]["causes"]] == ["spec.group"]

@@ -51,7 +51,7 @@ def validate_definition(obj: Object, old: Object | None = None) -> Errors:
     spec = obj["spec"]
     kind_names, group = spec.get("names") or {}, spec.get("group") or ""
     expected = f"{kind_names.get('plural') or ''}.{group}"
-    for field in ("name", "generateName"):
+    for field in ("name", "generateName") if old is None else ():
         if (name := obj["metadata"].get(field)) and name != expected:
             detail = 'must be spec.names.plural+"."+spec.group'
             errors.append(invalid(f"metadata.{field}", name, detail))
@@ -378,13 +378,12 @@ def validate_definition_update(obj: Object, old: Object) -> Errors:
         if (new.get("names") or {}).get("kind") != (before.get("names") or {}).get("kind"):
             kind = (new.get("names") or {}).get("kind")
             errors.append(invalid("spec.names.kind", kind, "field is immutable"))
+    plural, held = ((each.get("names") or {}).get("plural") for each in (new, before))
+    if plural != held:
+        errors.append(invalid("spec.names.plural", plural, "field is immutable"))
     if new.get("group") != before.get("group"):
         errors.append(invalid("spec.group", new.get("group"), "field is immutable"))
     return errors
-
-
-def validate_definition_status(obj: Object) -> Errors:
-    return _stored_versions(obj)
 
 
 def _stored_versions(obj: Object) -> Errors:

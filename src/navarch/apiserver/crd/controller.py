@@ -51,9 +51,10 @@ def is_established(crd: Object) -> bool:
     return found is not None and found.get("status") == "True"
 
 
-def name_conflict(crd: Object, others: Iterable[Object]) -> tuple[str, str] | None:
-    """Reason and message of the first name that somebody else in the group has already."""
-    names, group = crd["spec"]["names"], crd["spec"]["group"]
+def accepted_names(crd: Object, others: Iterable[Object]) -> tuple[Object, tuple[str, str]]:
+    """The names that a definition may have, each for itself, and the reason and message of the
+    last that somebody else in the group has already; ("", "") for none."""
+    wanted, group = crd["spec"]["names"], crd["spec"]["group"]
     plurals: set[str] = set()
     kinds: set[str] = set()
     for other in others:
@@ -67,33 +68,38 @@ def name_conflict(crd: Object, others: Iterable[Object]) -> tuple[str, str] | No
         if kind.group == group:
             plurals |= {kind.plural, kind.singular, *kind.short_names}
             kinds |= {kind.kind, kind.list_kind}
+    accepted: Object = {"plural": "", "kind": ""}
+    accepted |= copy_json((crd.get("status") or {}).get("acceptedNames") or {})
+    problem = ("", "")
     for field, reason, taken in (
         ("plural", "PluralConflict", plurals),
         ("singular", "SingularConflict", plurals),
+        ("shortNames", "ShortNamesConflict", plurals),
         ("kind", "KindConflict", kinds),
         ("listKind", "ListKindConflict", kinds),
+        ("categories", "", set[str]()),
     ):
-        value = names.get(field)
-        if value and value in taken:
-            return reason, f'"{value}" is already in use'
-    for value in names.get("shortNames") or ():
-        if value in plurals:
-            return "ShortNamesConflict", f'"{value}" is already in use'
-    return None
+        value, before = wanted.get(field), accepted.get(field)
+        each, old = (value or [], before or []) if isinstance(value, list) else ([value], [before])
+        used = [name for name in each if name and name in taken and name not in old]
+        if used:
+            messages = [f'"{name}" is already in use' for name in used]
+            text = messages[0] if len(messages) == 1 else f"[{', '.join(messages)}]"
+            problem = (reason, text)
+        elif value:
+            accepted[field] = copy_json(value)
+        else:
+            accepted.pop(field, None)
+    return accepted, problem
 
 
 def plan(crd: Object, others: Iterable[Object], now: str) -> Object:
     """The status that the definition should have."""
     status: Object = copy_json(crd.get("status") or {})
-    problem = name_conflict(crd, others)
-    if problem is None:
-        status["acceptedNames"] = copy_json(crd["spec"]["names"])
-        accepted = ("NamesAccepted", "True", "NoConflicts", "no conflicts found")
-    else:
-        status.setdefault("acceptedNames", {"plural": "", "kind": ""})
-        accepted = ("NamesAccepted", "False", *problem)
-    wanted = [accepted]
-    if problem is None:
+    status["acceptedNames"], problem = accepted_names(crd, others)
+    wanted = [("NamesAccepted", "False", *problem)]
+    if not problem[0]:
+        wanted = [("NamesAccepted", "True", "NoConflicts", "no conflicts found")]
         wanted.append(
             (
                 "Established",

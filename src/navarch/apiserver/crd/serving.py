@@ -135,6 +135,12 @@ def _all_served(crd: Object) -> list[Object]:
     return [{**version, "served": True} for version in crd["spec"]["versions"]]
 
 
+def _deprecation(kind: Kind, version: Object) -> str:
+    if not version.get("deprecated"):
+        return ""
+    return version.get("deprecationWarning") or f"{kind.api_version} {kind.kind} is deprecated"
+
+
 def custom_resources(
     crd: Object, cache: Cache, converter: Converter | None = None
 ) -> list[Resource]:
@@ -157,6 +163,7 @@ def custom_resources(
             definition=crd,
             converter=converter,
             selectable=frozenset(_paths_of(version)),
+            deprecation=_deprecation(kind, version),
         )
         for kind, version in rows
     ]

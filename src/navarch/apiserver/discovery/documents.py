@@ -257,7 +257,7 @@ def _aggregated_group(group: ServedGroup) -> Object:
 def _aggregated_resource(kind: Kind) -> Object:
     entry: Object = {
         "resource": kind.plural,
-        "responseKind": {"group": "", "version": "", "kind": kind.kind},
+        "responseKind": _response_kind(kind, kind),
         "scope": "Namespaced" if kind.namespaced else "Cluster",
         "singularResource": kind.singular,
         "verbs": sorted(kind.verbs),
@@ -271,18 +271,21 @@ def _aggregated_resource(kind: Kind) -> Object:
     return entry
 
 
+def _response_kind(owner: Kind, answer: Kind | Subresource) -> Object:
+    """What a resource answers with. Built-in ones name no group and version that are their own."""
+    is_own = (answer.group, answer.version) == (owner.group, owner.version)
+    if is_own and owner.group in GROUPS_BY_NAME:
+        return {"group": "", "version": "", "kind": answer.kind}
+    return {"group": answer.group, "version": answer.version, "kind": answer.kind}
+
+
 def _aggregated_subresources(kind: Kind, rows: Sequence[Subresource]) -> list[Object]:
     result = []
     for row in rows:
-        is_own = (row.group, row.version) == (kind.group, kind.version)
         result.append(
             {
                 "subresource": row.name,
-                "responseKind": {
-                    "group": "" if is_own else row.group,
-                    "version": "" if is_own else row.version,
-                    "kind": row.kind,
-                },
+                "responseKind": _response_kind(kind, row),
                 "verbs": sorted(row.verbs),
             }
         )

@@ -23,6 +23,7 @@ from navarch.api.errors import (
     bad_request,
     internal_error,
     method_not_allowed,
+    not_found,
     unauthorized,
 )
 from navarch.apiserver.authentication.front_proxy import RequestHeaders
@@ -310,6 +311,8 @@ class App:
 
     async def _dispatch_resource(self, call: Call, resource: Resource) -> web.StreamResponse:
         info, kind = call.info, resource.kind
+        if resource.deprecation:
+            call.warn(resource.deprecation)
         is_namespaces = info.resource == "namespaces" and not info.group
         if not kind.namespaced and info.namespace and not is_namespaces:
             return respond_not_found(call)
@@ -317,6 +320,8 @@ class App:
             return respond_not_found(call)
         if info.subresource:
             handler = self._subresource_handler(call, resource)
+            if handler is None and resource.is_custom:
+                raise not_found(kind.plural, kind.group, info.name)
             if handler is None:
                 return respond_not_found(call)
             return await handler(self.core, call, resource)

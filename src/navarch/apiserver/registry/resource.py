@@ -63,6 +63,8 @@ class Resource:
     """Of a custom resource whose versions are converted by a webhook."""
     selectable: frozenset[str] | None = None
     """The fields that this version can be selected by; None for all that the store knows."""
+    deprecation: str = ""
+    """Of a custom resource in a deprecated version: what every request to it is warned of."""
     _field_type: FieldType | None = None
     head: bytes = field(init=False)
     item_head: bytes = field(init=False)

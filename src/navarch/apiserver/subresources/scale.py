@@ -112,6 +112,10 @@ def with_replicas(resource: Resource, obj: Object, scale: Object) -> Object:
     """The object as the Scale wants it (the object is the caller's own)."""
     metadata, kind = scale["metadata"], resource.kind
     replicas = (scale.get("spec") or {}).get("replicas") or 0
+    if replicas < 0 and resource.is_custom:
+        where = "." + ".".join(scale_paths(resource).spec_replicas)
+        error = invalid(where, replicas, "should be a non-negative integer")
+        raise invalid_object(kind.kind, kind.group, metadata.get("name", ""), [error])
     if replicas < 0:
         error = invalid("spec.replicas", replicas, "must be greater than or equal to 0")
         raise invalid_object("Scale", "autoscaling", metadata.get("name", ""), [error])
@@ -141,6 +145,11 @@ async def update_scale(core: Core, call: Call, resource: Resource) -> StreamResp
     scale, context = await read_kind(call, SCALE, "UpdateOptions")
     name = scale["metadata"].get("name")
     if name != call.info.name:
+        if not name:
+            raise bad_request(
+                f"the name of the object ({call.info.name} based on URL) was undeterminable: "
+                "name must be provided"
+            )
         raise bad_request(
             f"the name of the object ({name}) does not match the name on the URL ({call.info.name})"
         )
@@ -151,8 +160,9 @@ async def patch_scale(core: Core, call: Call, resource: Resource) -> StreamRespo
     options = write_options(call, "PatchOptions")
     context = context_of(call, options, "UpdateOptions")
     media_type = content_type(call.request)
-    if media_type not in (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH):
-        raise unsupported_media_type(", ".join((JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH)))
+    accepted = [JSON_PATCH, MERGE_PATCH] + [STRATEGIC_PATCH] * (not resource.is_custom)
+    if media_type not in accepted:
+        raise unsupported_media_type(", ".join(accepted))
     value, problems = parse_document(await read_body(call.request), JSON)
     if call.trail is not None:
         call.trail.request_patch(value)

@@ -15,7 +15,7 @@ from navarch.apiserver.tables.text import name, since
 
 _NAME = column("Name", format_="name")
 _AGE = column("Age", "date") | {"description": "How long ago the object was made."}
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(order="deterministic").encode
 PLAIN = Table([_NAME, _AGE], plain)
 
 

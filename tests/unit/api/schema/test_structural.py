@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from navarch.api.schema import structural
-from navarch.apiserver.crd.controller import name_conflict, plan
+from navarch.apiserver.crd.controller import accepted_names, plan
 
 SPEC: dict[str, Any] = {
     "type": "object",
@@ -292,7 +292,10 @@ def test_a_definition_is_established() -> None:
 def test_names_that_are_taken_are_not_accepted() -> None:
     other = definition("bars.ex.io", acceptedNames={"plural": "bars", "kind": "Foo"})
     new = definition("foos.ex.io")
-    assert name_conflict(new, [other, new]) == ("KindConflict", '"Foo" is already in use')
+    assert accepted_names(new, [other, new]) == (
+        {"plural": "foos", "kind": "", "listKind": "FooList"},
+        ("KindConflict", '"Foo" is already in use'),
+    )
     conditions = {each["type"]: each for each in plan(new, [other], "now")["conditions"]}
     assert conditions["NamesAccepted"]["reason"] == "KindConflict"
     assert conditions["Established"]["status"] == "False"
