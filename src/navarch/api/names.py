@@ -323,6 +323,12 @@ def random_suffix(source: random.Random, length: int = GENERATED_LENGTH) -> str:
     return "".join(source.choices(GENERATED_ALPHABET, k=length))
 
 
+def as_uuid(bits: int) -> str:
+    """128 random bits as a random UUID (RFC 9562, version 4)."""
+    text = f"{bits:032x}"
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
+
+
 def generate_name(base: str, source: random.Random) -> str:
     """A name from a generateName: the base, cut to fit a label, and five random characters."""
     return base[:MAX_GENERATED_BASE] + random_suffix(source)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
+import msgspec
+
 Object = dict[str, Any]
 """A Kubernetes object as plain JSON data."""
 
@@ -49,8 +51,7 @@ class Decision(Enum):
     NO_OPINION = "no opinion"
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(msgspec.Struct, frozen=True):
     """The question put to an authorizer. `field_selector` and `label_selector` are the raw
     selectors of list, watch and deletecollection (KEP-4601)."""
 

@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class KeyValue:
+
+class KeyValue(msgspec.Struct, frozen=True, gc=False):
     """One key at one revision. `create_revision` is the revision of its first put since it was
     last absent, `mod_revision` that of its latest put."""
 
@@ -33,8 +34,7 @@ class RangeResult:
     remaining: int
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One change. A put has `current` (and `previous` if the key existed); a delete has
     `current=None`, the last state in `previous`, and its own `revision`."""
 

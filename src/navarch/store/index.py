@@ -15,6 +15,8 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from navarch.store.contract import Event, KeyValue, RangeResult
 from navarch.store.keys import SortedKeys, prefix_end
 
@@ -36,8 +38,7 @@ def is_tombstone(record: KeyValue) -> bool:
     return record.create_revision == 0
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One entry of the history: the key, its revision, the key's revision before (0: absent)."""
 
     key: str

@@ -8,8 +8,9 @@ older key sealed: writing them anew, even unchanged, is how keys are rotated.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from navarch.store.contract import KeyValue, StoreUnusable
 from navarch.store.index import is_tombstone

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from navarch.api.errors import ApiError, bad_request
 from navarch.api.managedfields.applied import check_applied
@@ -64,8 +65,7 @@ UNOWNED: Node = {
 """Fields that identify an object or are the server's own: nobody manages them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Writer:
+class Writer(msgspec.Struct, frozen=True):
     """Who writes, through which version and subresource, and when. `ignored` are top-level fields
     that this write cannot change (`status` through the main resource): they are never claimed."""
 
@@ -80,8 +80,7 @@ class Writer:
         return {f"f:{name}": LEAF for name in self.ignored}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One manager's fields."""
 
     manager: str

@@ -112,7 +112,8 @@ def _constrained(
         caller = replace(caller, extra={f"{EXTRA_PREFIX}associated-node-keys": keys})
     verb = f"impersonate-on:{mode}:{attributes.info.verb}"
     info = replace(attributes.info, verb=verb)
-    require(authorizer, replace(attributes, user=caller, info=info))
+    selectors = attributes.field_selector, attributes.label_selector
+    require(authorizer, Attributes(caller, info, *selectors))
     return _check_user(f"impersonate:{mode}", AUTHENTICATION_GROUP, wanted, caller, authorizer)
 
 

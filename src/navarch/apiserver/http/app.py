@@ -26,6 +26,7 @@ from navarch.api.errors import (
     not_found,
     unauthorized,
 )
+from navarch.api.names import as_uuid
 from navarch.apiserver.authentication.front_proxy import RequestHeaders
 from navarch.apiserver.authentication.impersonation import impersonate
 from navarch.apiserver.authorization import forbidden_error
@@ -61,8 +62,7 @@ _audit_bits = random.Random(uuid.uuid4().int).getrandbits
 
 def new_audit_id() -> str:
     """A random UUID; it names a request in logs and protects nothing."""
-    text = f"{_audit_bits(128):032x}"
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
+    return as_uuid(_audit_bits(128))
 
 
 class App:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from navarch.api.errors import (
     ApiError,
     FieldError,
@@ -205,8 +207,7 @@ def _watch_errors(options: ListOptions) -> list[FieldError]:
     return errors
 
 
-@dataclass(frozen=True, slots=True)
-class WriteOptions:
+class WriteOptions(msgspec.Struct, frozen=True, gc=False):
     """What create, update and patch share."""
 
     dry_run: bool

@@ -7,7 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from aiohttp.web import Response
+from aiohttp import HttpVersion11
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import SERVER_SOFTWARE
+from aiohttp.web import BaseRequest, Response, StreamResponse
 from multidict import CIMultiDict
 
 from navarch.api.errors import ApiError
@@ -24,6 +28,45 @@ _decode = msgspec.json.Decoder().decode
 
 def encode_json(value: object) -> bytes:
     return _encode(value)
+
+
+class Answer(Response):
+    """A whole body, written together with its head in one go, past the general machinery that
+    nearly no answer needs. aiohttp's own way is taken where HTTP asks for more: other versions,
+    HEAD, answers without a body, connections that end."""
+
+    _is_plain = False
+
+    def __init__(self, body: bytes, status: int, headers: CIMultiDict[str]) -> None:
+        super(Response, self).__init__(status=status, _real_headers=headers)
+        self._body = self._whole = body
+
+    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
+        self._is_plain = (
+            request.version == HttpVersion11
+            and request.keep_alive
+            and self._keep_alive is None
+            and self.status >= 200
+            and self.status not in (204, 304)
+            and request.method != "HEAD"
+            and not self.prepared
+        )
+        if not self._is_plain:
+            return await super().prepare(request)
+        self._keep_alive = True
+        self._req, self._payload_writer = request, request.writer
+        return request.writer
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        if not self._is_plain or self._eof_sent:
+            return await super().write_eof(data)
+        writer, headers = self._payload_writer, self._headers
+        assert writer is not None
+        headers["Content-Length"] = str(len(self._whole))
+        headers["Date"] = rfc822_formatted_time()
+        headers["Server"] = SERVER_SOFTWARE
+        await writer.write_headers(f"HTTP/1.1 {self._status} {self._reason}", headers)
+        await StreamResponse.write_eof(self, self._whole)
 
 
 def base_headers(call: Call) -> CIMultiDict[str]:
@@ -67,7 +110,7 @@ def respond_bytes(call: Call, body: bytes, status: int = 200) -> Response:
         call.trail.response_object(body)
     if call.representation.media_type == YAML:
         headers["Content-Type"] = YAML
-        return Response(body=to_yaml(_decode(body)), status=status, headers=headers)
+        return Answer(to_yaml(_decode(body)), status, headers)
     headers["Content-Type"] = JSON
     if call.wants_indent:
         body = msgspec.json.format(body, indent=2) + b"\n"
@@ -75,7 +118,7 @@ def respond_bytes(call: Call, body: bytes, status: int = 200) -> Response:
         body = gzip_body(body)
         headers["Content-Encoding"] = "gzip"
         headers["Vary"] = "Accept-Encoding"
-    return Response(body=body, status=status, headers=headers)
+    return Answer(body, status, headers)
 
 
 def respond_object(call: Call, obj: Object, status: int = 200) -> Response:
@@ -89,7 +132,7 @@ def respond_text(call: Call, text: str, status: int = 200) -> Response:
     headers = base_headers(call)
     headers["Content-Type"] = "text/plain; charset=utf-8"
     headers["X-Content-Type-Options"] = "nosniff"
-    return Response(body=text.encode(), status=status, headers=headers)
+    return Answer(text.encode(), status, headers)
 
 
 def respond_not_found(call: Call) -> Response:
@@ -116,7 +159,7 @@ def respond_error(call: Call, error: ApiError) -> Response:
     headers.update(error.headers)
     if error.status == 401:
         headers.setdefault("WWW-Authenticate", "Bearer")
-    return Response(body=body, status=error.status, headers=headers)
+    return Answer(body, error.status, headers)
 
 
 def success_status(details: Mapping[str, Any] | None = None, code: int = 0) -> Object:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from navarch.apiserver.contracts import RequestInfo, Trail, UserInfo
 
@@ -24,8 +26,7 @@ class Face:
     take: Callable[[Object, Object], Object]
 
 
-@dataclass(frozen=True, slots=True)
-class WriteContext:
+class WriteContext(msgspec.Struct, frozen=True):
     """A write on its way to the store. `options` are the client's options object for admission;
     `warnings` collects texts for `Warning` headers."""
 
@@ -35,8 +36,8 @@ class WriteContext:
     dry_run: bool = False
     is_apply: bool = False
     """Server-side apply, which has booked its fields itself."""
-    options: Object = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    options: Object = msgspec.field(default_factory=dict)
+    warnings: list[str] = msgspec.field(default_factory=list)
     is_name_generated: bool = False
     face: Face | None = None
     trail: Trail | None = None

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
+
+from msgspec.structs import replace
 
 from navarch.api import names
 from navarch.api.errors import (
@@ -56,6 +57,7 @@ from navarch.store.contract import CasFailed, Store, StoreError, StoreFull
 Object = dict[str, Any]
 T = TypeVar("T")
 
+SECOND = timedelta(seconds=1)
 VALUE_LIMIT = 1_572_864
 """What etcd takes in one request: an object beyond it could not be handed over."""
 RETRIES = 100
@@ -100,14 +102,16 @@ class Registry:
     def _new_uid(self) -> str:
         """A random UUID. Uids tell objects apart and protect nothing, so they need no bits from the
         system one by one."""
-        return str(uuid.UUID(int=self._uid_bits(128), version=4))
+        return names.as_uuid(self._uid_bits(128))
 
     def timestamp(self) -> str:
         """Now, as objects show it; written out once a second."""
-        now = self.now().replace(microsecond=0)
-        if now != self._second[0]:
-            self._second = (now, now.strftime("%Y-%m-%dT%H:%M:%SZ"))
-        return self._second[1]
+        now = self.now()
+        began, text = self._second
+        if not began <= now < began + SECOND:
+            text = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+            self._second = now.replace(microsecond=0), text
+        return text
 
     # ---- reading
 
@@ -170,7 +174,7 @@ class Registry:
             strategy.stamp_user(obj, user_object(context.user))
 
         prepare(obj)
-        book_create(resource, obj, context, self.timestamp())
+        book_create(resource, obj, context, stamp["creationTimestamp"])
         request = self.admission(resource, "CREATE", obj, None, context)
         obj = await self._mutate(resource, request, prepare)
         self._check(resource, obj, self._create_errors(resource, obj, context))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from aiohttp.web import StreamResponse
+from msgspec import structs
 
 from navarch.api.errors import ApiError, bad_request, forbidden
 from navarch.api.kinds import Subresource
@@ -38,7 +39,7 @@ async def evict(core: Core, call: Call, resource: Resource) -> StreamResponse:
     options = options_from_body(eviction.get("deleteOptions") or {})
     # Either the request or the options in its body may ask for a rehearsal.
     options = replace(options, dry_run=options.dry_run or context.dry_run)
-    context = replace(context, dry_run=options.dry_run)
+    context = structs.replace(context, dry_run=options.dry_run)
     request = core.registry.admission(resource, "CREATE", eviction, None, context, "Eviction")
     await core.registry.admit(request)
     for attempt in range(RETRIES):

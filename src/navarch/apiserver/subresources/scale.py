@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp.web import StreamResponse
+from msgspec import structs
 
 from navarch.api.errors import (
     OBJECT_MODIFIED,
@@ -203,7 +204,9 @@ async def _write(
 
     face = Face("Scale", current_scale, lambda obj, scale: with_replicas(resource, obj, scale))
     key = call.info.namespace, call.info.name
-    written = await core.registry.update(resource, key, transform, replace(context, face=face))
+    written = await core.registry.update(
+        resource, key, transform, structs.replace(context, face=face)
+    )
     return _respond(call, scale_of(resource, written.obj))
 
 

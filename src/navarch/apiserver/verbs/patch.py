@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from aiohttp.web import StreamResponse
+from msgspec import structs
 
 from navarch.api.errors import (
     ApiError,
@@ -187,7 +188,7 @@ async def apply(
         call.trail.request_patch(config)
     report(problems, resource, options, context)
     _check_configuration(call, resource, config)
-    context = replace(context, is_apply=True)
+    context = structs.replace(context, is_apply=True)
     registry = core.registry
     writer = writer_of(resource, context, registry.timestamp(), subresource)
     validation = FieldValidation(options.field_validation)
@@ -216,7 +217,7 @@ async def apply(
     try:
         as_create = {**context.options, "kind": "CreateOptions"}
         info = replace(context.info, verb="create")
-        created = replace(context, info=info, options=as_create)
+        created = structs.replace(context, info=info, options=as_create)
         return await registry.create(resource, obj, created)
     except ApiError as error:
         if not error.is_already_exists:
