@@ -86,13 +86,13 @@ async def test_a_bound_pod_gets_its_grace_and_it_can_only_shrink(api: Api) -> No
     shorter = (await api.delete(f"{PODS}/p?gracePeriodSeconds=5")).ok(200)["metadata"]
     assert shorter["deletionGracePeriodSeconds"] == 5
     assert shorter["deletionTimestamp"] < marked["deletionTimestamp"]
-    assert (await api.delete(f"{PODS}/p?gracePeriodSeconds=0")).ok(200)["status"] == "Success"
+    assert (await api.delete(f"{PODS}/p?gracePeriodSeconds=0")).ok(200)["kind"] == "Pod"
     assert (await api.get(f"{PODS}/p")).status == 404
 
 
 async def test_a_pod_without_a_node_goes_at_once(api: Api) -> None:
     (await api.post(PODS, pod("p"))).ok(201)
-    assert (await api.delete(f"{PODS}/p")).ok(200)["status"] == "Success"
+    assert (await api.delete(f"{PODS}/p")).ok(200)["kind"] == "Pod"
 
 
 async def test_a_dry_run_deletes_nothing(api: Api) -> None:
@@ -124,3 +124,38 @@ async def test_a_namespace_goes_when_it_is_finalized(api: Api) -> None:
     (await api.put(f"{path}/finalize", marked)).ok(200)
     assert (await api.get(path)).status == 404
     assert (await api.delete("/api/v1/namespaces/default")).status == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "kind"),
+    [
+        ("/api/v1/namespaces/default/services", {"spec": {"ports": [{"port": 1}]}}, "Service"),
+        ("/api/v1/namespaces/default/serviceaccounts", {}, "ServiceAccount"),
+        ("/apis/storage.k8s.io/v1/storageclasses", {"provisioner": "a.b/c"}, "StorageClass"),
+        ("/api/v1/namespaces/default/secrets", {}, "Status"),
+        (
+            "/apis/storage.k8s.io/v1/namespaces/default/csistoragecapacities",
+            {"storageClassName": "a"},
+            "Status",
+        ),
+    ],
+)
+async def test_answer_to_a_deletion(api: Api, path: str, body: Object, kind: str) -> None:
+    """The last state of some kinds, a Status for the others, in earnest and in a dry run."""
+    made = (await api.post(path, {"metadata": {"name": "gone"}, **body})).ok(201)
+    for query in ("?dryRun=All", ""):
+        answer = (await api.delete(f"{path}/gone{query}")).ok(200)
+        assert answer["kind"] == kind
+        uid = answer["metadata"]["uid"] if kind != "Status" else answer["details"]["uid"]
+        assert uid == made["metadata"]["uid"]
+    assert (await api.get(f"{path}/gone")).status == 404
+
+
+async def test_answer_to_the_deletion_of_a_pod(api: Api) -> None:
+    pods = "/api/v1/namespaces/default/pods"
+    pod = {"metadata": {"name": "gone"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    (await api.post(pods, pod)).ok(201)
+    answer = (await api.delete(f"{pods}/gone")).ok(200)
+    assert answer["kind"] == "Pod"
+    assert answer["metadata"]["deletionGracePeriodSeconds"] == 0
+    assert answer["metadata"]["deletionTimestamp"]

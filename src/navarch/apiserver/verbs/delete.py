@@ -44,6 +44,29 @@ ORPHANED_BY_DEFAULT = frozenset({"replicationcontrollers", "jobs.batch"})
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 PROTECTED_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
+ANSWERED_WITH_OBJECT = frozenset(
+    (
+        "namespaces",
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "pods",
+        "podtemplates",
+        "resourcequotas",
+        "serviceaccounts",
+        "services",
+        "deviceclasses.resource.k8s.io",
+        "resourceclaims.resource.k8s.io",
+        "resourceclaimtemplates.resource.k8s.io",
+        "resourceslices.resource.k8s.io",
+        "csidrivers.storage.k8s.io",
+        "csinodes.storage.k8s.io",
+        "storageclasses.storage.k8s.io",
+        "volumeattachments.storage.k8s.io",
+        "volumeattributesclasses.storage.k8s.io",
+    )
+)
+"""Whose deletion is answered with their last state though they are gone, as their operations in
+OpenAPI promise; that of all others with a Status."""
 PROPAGATIONS = ("Foreground", "Background", "Orphan")
 
 
@@ -149,8 +172,8 @@ async def delete(core: Core, call: Call, resource: Resource) -> StreamResponse:
     context = delete_context(call, options)
     deletion = Deletion(core.registry, resource, options, context)
     gone, obj = await deletion.run(namespace, call.info.name)
-    if not gone:
-        status = 202 if options.orphan is False else 200
+    if not gone or resource.name in ANSWERED_WITH_OBJECT:
+        status = 202 if options.orphan is False and not gone else 200
         wanted = call.representation
         if wanted.transform:
             obj = transform_object(resource, obj, wanted, call.parameter("includeObject"))
@@ -283,6 +306,8 @@ class Deletion:
         if not self.context.dry_run:
             revision = await self.registry.remove(self.resource, entry)
             obj["metadata"]["resourceVersion"] = str(revision)
+        if self.resource.strategy.default_grace_period_seconds:
+            self._set_deleting(obj["metadata"], 0)
         return True, obj
 
     def _mark(self, obj: Object) -> bool | None:
