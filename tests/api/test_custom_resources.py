@@ -253,3 +253,29 @@ async def test_tools_that_migrate_may_forget_versions(api: Api) -> None:
         assert answer.status == status
         if status == 422:
             assert [each["field"] for each in answer.json["details"]["causes"]] == ["spec.group"]
+
+
+async def test_nothing_is_created_while_the_definition_ends(api: Api) -> None:
+    await define(api)
+    (await api.post(FOOS, foo("a") | {"metadata": {"name": "a", "finalizers": ["x/y"]}})).ok(201)
+    (await api.delete(f"{DEFINITIONS}/foos.ex.io")).ok(200)
+    async with asyncio.timeout(10):
+        while (refused := await api.post(FOOS + "?dryRun=All", foo("b"))).status == 201:
+            continue
+    assert (refused.status, refused.json["message"]) == (
+        403,
+        'foos.ex.io "b" is forbidden: create not allowed while custom resource definition is '
+        "terminating",
+    )
+    (await api.patch(f"{FOOS}/a", {"metadata": {"finalizers": None}})).ok(200)
+
+
+async def test_lists_and_patches_of_custom_resources_differ_from_built_in_ones(api: Api) -> None:
+    await define(api)
+    assert (await api.get(FOOS)).ok()["metadata"]["continue"] == ""
+    patched = await api.request("PATCH", f"{FOOS}/a", {}, content_type="application/json")
+    assert patched.status == 415
+    assert patched.json["message"].endswith(
+        "include: application/json-patch+json, application/merge-patch+json, "
+        "application/apply-patch+yaml"
+    )

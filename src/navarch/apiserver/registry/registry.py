@@ -25,6 +25,7 @@ from navarch.api.errors import (
     already_exists,
     bad_request,
     conflict,
+    forbidden,
     internal_error,
     invalid,
     invalid_object,
@@ -174,6 +175,10 @@ class Registry:
             strategy.stamp_user(obj, user_object(context.user))
 
         prepare(obj)
+        if resource.is_terminating:
+            why = "create not allowed while custom resource definition is terminating"
+            kind, name = resource.kind, obj["metadata"].get("name", "")
+            raise forbidden(kind.plural, kind.group, name, why)
         book_create(resource, obj, context, stamp["creationTimestamp"])
         request = self.admission(resource, "CREATE", obj, None, context)
         obj = await self._mutate(resource, request, prepare)
@@ -537,7 +542,14 @@ class Registry:
 
 
 FREE_FINALIZERS = frozenset(
-    ("admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io")
+    (
+        "admissionregistration.k8s.io",
+        "apiextensions.k8s.io",
+        "apiregistration.k8s.io",
+        "coordination.k8s.io",
+        "node.k8s.io",
+        "policy",
+    )
 )
 """Groups of Kubernetes whose objects may have any finalizers, as custom resources may."""
 

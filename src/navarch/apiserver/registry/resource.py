@@ -70,6 +70,11 @@ class Resource:
     item_head: bytes = field(init=False)
     """The bytes of a list item before its tail: items of built-in lists carry no kind."""
 
+    @property
+    def is_terminating(self) -> bool:
+        """Whether the definition of a custom resource is being deleted, and its objects with it."""
+        return bool((self.definition or {}).get("metadata", {}).get("deletionTimestamp"))
+
     def __post_init__(self) -> None:
         self.head = object_head(self.kind.api_version, self.kind.kind)
         self.item_head = self.head if self.is_custom else b"{"

@@ -78,7 +78,8 @@ def _check_type(call: Call, resource: Resource) -> str:
     if resource.is_custom:
         accepted.remove(STRATEGIC_PATCH)
     if media_type not in accepted:
-        if media_type == STRATEGIC_PATCH or media_type.startswith("application/apply-patch"):
+        is_known = media_type == STRATEGIC_PATCH or media_type.startswith("application/apply-patch")
+        if resource.is_custom or is_known:
             raise unsupported_media_type(", ".join(accepted))
         # What no PATCH of any kind takes, upstream's router refuses before its handlers see it.
         raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})

@@ -111,6 +111,8 @@ async def list_objects(core: Core, call: Call, resource: Resource) -> StreamResp
         if len(page.entries) <= SMALL_LIST:
             return respond_object(call, view)
         return await asyncio.to_thread(respond_object, call, view)
+    if resource.is_custom:  # Go's untyped lists always say where they go on
+        metadata = {"continue": "", **metadata}
     head = b'{"kind":%b,"apiVersion":%b,"metadata":%b,"items":[' % (
         encode_json(resource.kind.list_kind),
         encode_json(resource.kind.api_version),
