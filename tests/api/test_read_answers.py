@@ -61,3 +61,23 @@ async def test_component_statuses_can_only_be_read(api: Api) -> None:
     answer = await api.post(path, {}, **ROOT)
     assert answer.status == 405
     assert "Warning" not in answer.headers
+
+
+async def test_storage_capacities_have_the_columns_of_kinds_without_their_own(api: Api) -> None:
+    path = "/apis/storage.k8s.io/v1/namespaces/default/csistoragecapacities"
+    accept = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+    table = (await api.get(path, headers=accept, **ROOT)).ok()
+    assert [each["name"] for each in table["columnDefinitions"]] == ["Name", "Created At"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/apis/coordination.k8s.io/v1/namespaces/default/leases", 201),
+        ("/apis/policy/v1/namespaces/default/poddisruptionbudgets", 201),
+        (MAPS, 422),
+    ],
+)
+async def test_finalizers_of_no_domain(api: Api, path: str, status: int) -> None:
+    body = {"metadata": {"name": "bound", "finalizers": ["plain"]}}
+    assert (await api.post(f"{path}?dryRun=All", body, **ROOT)).status == status

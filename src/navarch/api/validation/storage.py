@@ -75,8 +75,8 @@ def validate_volume(obj: Object) -> Errors:
         check_access_modes(errors, "spec.accessModes", modes)
     if not capacity:
         errors.append(required("spec.capacity"))
-    elif set(capacity) != {"storage"}:
-        errors.append(not_supported("spec.capacity", capacity, ("storage",)))
+    if set(capacity) != {"storage"}:
+        errors.append(not_supported("spec.capacity", capacity or None, ("storage",)))
     for name, amount in capacity.items():
         size = quantity(amount)
         if size is None or size.sign() <= 0:

@@ -128,10 +128,6 @@ def _csi_driver(obj: Object, now: datetime) -> Cells:
     ]
 
 
-def _capacity(obj: Object, now: datetime) -> Cells:
-    return [name(obj), word(obj, "storageClassName"), word(obj, "capacity", otherwise=UNSET)]
-
-
 _ATTACHMENT = columns("Name|Attacher|PV|Node|Attached:boolean|Age")
 _ATTACHMENT[1] = column("Attacher", format_="name")
 TABLES = {
@@ -162,8 +158,5 @@ TABLES = {
             "TokenRequests|RequiresRepublish:boolean|Modes|Age"
         ),
         _csi_driver,
-    ),
-    "csistoragecapacities.storage.k8s.io": Table(
-        columns("Name|StorageClassName|Capacity"), _capacity
     ),
 }

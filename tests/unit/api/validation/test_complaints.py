@@ -173,6 +173,15 @@ DETAILED = {
             id="lease with a strategy, which is not kept",
         ),
         pytest.param(
+            "persistentvolumes",
+            {"spec": {"accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/a"}}},
+            [
+                "spec.capacity: Required value",
+                'spec.capacity: Unsupported value: null: supported values: "storage"',
+            ],
+            id="volume of no size",
+        ),
+        pytest.param(
             "certificatesigningrequests",
             {"spec": {"usages": ["any"], "signerName": "a.b/c"}},
             ["spec.request: Invalid value: null: PEM block type must be CERTIFICATE REQUEST"],
