@@ -86,6 +86,23 @@ class Process:
                 os.kill(self._process.pid, signal.SIGKILL)
             await self._process.wait()
 
+    async def fail_syncs(self) -> bool:
+        """Let every sync of the disk fail from now on; whether the server ended because of that.
+        Needs strace, and to be allowed to trace."""
+        strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(self.pid)]
+        fault = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO"]
+        tracer = await asyncio.create_subprocess_exec(*strace, *fault)
+        assert self._process is not None
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                return await self._process.wait() != 0
+        except TimeoutError:
+            return False
+        finally:
+            if tracer.returncode is None:
+                tracer.terminate()
+            await tracer.wait()
+
     def look(self) -> Records:
         """What the killed server left on the disk. Looks at a copy: whoever opens the database
         itself would mend it before the server does."""

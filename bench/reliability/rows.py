@@ -11,7 +11,10 @@ from typing import Any
 
 import aiohttp
 
+from bench.reliability.disk import copy_under_load, flip, restored_server
 from bench.reliability.figure import Figure
+from bench.reliability.history import KILLS as CRASHES
+from bench.reliability.history import SCENARIOS, expire
 from bench.reliability.process import Process
 from bench.reliability.serving import count, page, read_after_write, read_on, writing
 from bench.reliability.slow import gather_crowd, percentile
@@ -34,6 +37,9 @@ class Sizes:
     """Increments, reads after writes and rounds of a reader; ten times as many objects in pages."""
     watchers: int = 1000
     megabytes: int = 80
+    backups: int = 20
+    flips: int = 1000
+    syncs: int = 20
     seconds: int = 3600
     """After which no more servers are killed."""
 
@@ -192,4 +198,73 @@ async def slow(directory: Path, sizes: Sizes) -> list[Figure]:
     return [figure]
 
 
-ROWS: dict[str, Row] = {"kills": kills, "events": events, "reads": reads, "slow": slow}
+async def history(directory: Path, sizes: Sizes) -> list[Figure]:
+    """Rows 5 and 10."""
+    repeat, chance = command(sizes, "history"), random.Random(sizes.seed)
+    replayed = Figure("5", "faults that etcd once had", sizes.seed, repeat)
+    for name, scenario in SCENARIOS.items():
+        place = directory / name.replace(" ", "-")
+        place.mkdir()
+        replayed.faults[name] = not await scenario(place, chance)
+    replayed.counts = {"scenarios": len(SCENARIOS), "kills in compaction": CRASHES}
+    process = Process(directory, 0.5)
+    async with process.session() as session:
+        await process.start(session)
+        checks, faults = await expire(session)
+        await process.kill()
+    expired = Figure("10", "the past is kept, then 410", sizes.seed, repeat, {"requests": checks})
+    expired.faults, expired.notes = {"faults": len(faults)}, faults
+    return [replayed, expired]
+
+
+async def backups(directory: Path, sizes: Sizes) -> list[Figure]:
+    """Rows 12 and 13."""
+    repeat = command(sizes, "backups", "backups")
+    copies = await copy_under_load(directory, sizes.backups)
+    copied = Figure("12", "a backup under load is one revision", sizes.seed, repeat)
+    copied.counts = {
+        "backups": copies.backups,
+        "writes meanwhile": copies.writes,
+        "objects": copies.objects,
+        "slowest seconds": copies.slowest,
+    }
+    copied.faults = {"different after restore": copies.different}
+    checks, faults = await restored_server(Process(directory), directory)
+    restored = Figure("13", "a restore hands out no revision again", sizes.seed, repeat)
+    restored.counts, restored.faults = {"requests": checks}, {"faults": len(faults)}
+    restored.notes = faults
+    return [copied, restored]
+
+
+async def flips(directory: Path, sizes: Sizes) -> list[Figure]:
+    """Row 14."""
+    chance = random.Random(sizes.seed)
+    found = await flip(Process(directory), directory, chance, sizes.flips)
+    figure = Figure("14", "damage is not served", sizes.seed, command(sizes, "flips", "flips"))
+    figure.counts = {"flips": found.flips, "detected": found.detected, "harmless": found.harmless}
+    figure.faults = {"wrong data served": found.wrong}
+    return [figure]
+
+
+async def syncs(directory: Path, sizes: Sizes) -> list[Figure]:
+    """Row 15: the storm of rows 1 to 4, in which the disk fails instead of the server."""
+    plan = Plan(sizes.seed, kills=sizes.syncs, fails_syncs=True)
+    storm = await weather(Process(directory, OFTEN), plan)
+    found, *_ = all_figures = figures(storm, command(sizes, "syncs", "syncs"))
+    found.row, found.what = "15", "a failed sync is fatal"
+    found.counts["failed disks"] = found.counts.pop("kills")
+    found.faults["went on"] = storm.tally["went on"]
+    found.faults |= {name: n for each in all_figures[1:] for name, n in each.faults.items()}
+    return [found]
+
+
+ROWS: dict[str, Row] = {
+    "kills": kills,
+    "events": events,
+    "history": history,
+    "reads": reads,
+    "slow": slow,
+    "backups": backups,
+    "flips": flips,
+    "syncs": syncs,
+}

@@ -34,6 +34,8 @@ class Plan:
     writers: int = 8
     registers: int = 6
     followers: int = 8
+    fails_syncs: bool = False
+    """Instead of a kill, the disk fails."""
     seconds: float = 3600.0
     """After which no more servers are killed."""
 
@@ -200,6 +202,8 @@ class Storm:
             register.read(called, returned, now)
 
     async def kill(self) -> None:
+        if self.plan.fails_syncs and not await self.process.fail_syncs():
+            self.tally["went on"] += 1
         await self.process.kill()
         self.tally["kills"] += 1
         records = await asyncio.to_thread(self.process.look)
