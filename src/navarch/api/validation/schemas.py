@@ -51,6 +51,10 @@ _UNSUPPORTED = (
     "dependencies",
     "$ref",
 )
+_UNDECLARED = (
+    f"Internal error: internal error: failed to construct type information for {RULES} rules: "
+    "unable to convert structural schema to CEL declarations"
+)
 _LINE_BREAK = re.compile(r"[\n\r]")
 _JUNCTORS = ("allOf", "anyOf", "oneOf")
 _INT_OR_STRING = [{"type": "integer"}, {"type": "string"}]
@@ -97,6 +101,9 @@ def validate_schema(
     `is_unchanged` when the whole schema was."""
     errors: Errors = []
     is_readable = not any(map(_is_unsupported, _all_nodes(schema)))
+    if any(node.get("$schema") for node in _all_nodes(schema)):
+        is_readable = False
+        errors.append(invalid(path, "", "OpenAPIV3Schema 'schema' is not supported"))
     if is_readable:
         errors = sorted(_structural_errors(schema, path, "root"), key=str)
     if is_readable and not errors:
@@ -134,6 +141,10 @@ def _default_errors(schema: Schema, path: str, root: Schema) -> Errors:
         structural.prune(pruned, schema, is_root=bool(schema.get(EMBEDDED)))
         if not json_equal(pruned, value):
             errors.append(invalid(where, value, "must not have unknown fields"))
+        whole = {**schema, EMBEDDED: True} if schema is root else schema
+        for inside, embedded in structural.embedded_objects(value, whole):
+            below = f"{where}.{inside}" if inside else where
+            errors += structural.embedded_errors(embedded, below)
         found = [_rooted(error, where) for error in structural.validate(value, schema)]
         tree = compile_tree(schema, schema is root) if not found else None
         if tree is not None:
@@ -416,8 +427,12 @@ class _Walk:
         self.errors += [invalid(f"{path}.fieldPath", target, each) for each in problems]
 
     def _check_rules(self, place: _Place) -> None:
-        declared = declare(place.schema, is_root=place.is_root) if place.has_rules else None
+        if not place.has_rules:
+            return
+        declared = declare(place.schema, is_root=place.is_root)
         if declared is None:
+            where = f"{place.path}.{RULES}"
+            self.rule_errors.append(FieldError("InternalError", where, _UNDECLARED))
             return
         rules = compile_rules(
             declared,

@@ -113,6 +113,49 @@ def test_what_is_refused(obj: Object, complaints: list[str]) -> None:
     assert [str(each) for each in validate_definition(whole)] == complaints
 
 
+DEFAULT = "spec.validation.openAPIV3Schema.properties[a].default"
+EMBEDDED = {
+    "type": "object",
+    "x-kubernetes-embedded-resource": True,
+    "x-kubernetes-preserve-unknown-fields": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "complaints"),
+    [
+        (EMBEDDED | {"default": {"apiVersion": "v1", "kind": "Pod"}}, []),
+        (
+            EMBEDDED | {"default": {}},
+            [f"{DEFAULT}.apiVersion: Required value", f"{DEFAULT}.kind: Required value"],
+        ),
+        (
+            {"type": "string", "$schema": "x"},
+            [
+                "spec.validation.openAPIV3Schema: Invalid value: \"\": OpenAPIV3Schema 'schema' is "
+                "not supported"
+            ],
+        ),
+        (
+            {
+                "x-kubernetes-preserve-unknown-fields": True,
+                "x-kubernetes-validations": [{"rule": "true"}],
+            },
+            [
+                "spec.validation.openAPIV3Schema.properties[a].x-kubernetes-validations: Internal "
+                "error: internal error: failed to construct type information for "
+                "x-kubernetes-validations rules: unable to convert structural schema to CEL "
+                "declarations"
+            ],
+        ),
+    ],
+)
+def test_what_schemas_are_refused_for(schema: Object, complaints: list[str]) -> None:
+    whole = {"type": "object", "properties": {"a": schema}}
+    obj = definition(version(schema={"openAPIV3Schema": whole}))
+    assert [str(each) for each in validate_definition(obj)] == complaints
+
+
 def test_formats_that_nothing_checks_are_warned_of_once() -> None:
     def with_formats(**formats: str) -> Object:
         properties = {
