@@ -115,8 +115,10 @@ def command(sizes: Sizes, row: str, *names: str) -> str:
 
 
 @asynccontextmanager
-async def running(directory: Path) -> AsyncIterator[tuple[Process, aiohttp.ClientSession]]:
-    process = Process(directory)
+async def running(
+    directory: Path, compact_seconds: float = 4.0
+) -> AsyncIterator[tuple[Process, aiohttp.ClientSession]]:
+    process = Process(directory, compact_seconds)
     async with process.session() as session:
         await process.start(session)
         try:
@@ -207,11 +209,8 @@ async def history(directory: Path, sizes: Sizes) -> list[Figure]:
         place.mkdir()
         replayed.faults[name] = not await scenario(place, chance)
     replayed.counts = {"scenarios": len(SCENARIOS), "kills in compaction": CRASHES}
-    process = Process(directory, 0.5)
-    async with process.session() as session:
-        await process.start(session)
-        checks, faults = await expire(session)
-        await process.kill()
+    async with running(directory, OFTEN) as (process, session):
+        checks, faults = await expire(process, session)
     expired = Figure("10", "the past is kept, then 410", sizes.seed, repeat, {"requests": checks})
     expired.faults, expired.notes = {"faults": len(faults)}, faults
     return [replayed, expired]

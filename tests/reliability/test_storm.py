@@ -3,6 +3,7 @@ full ones. A figure of what broke must be zero, and the run must have done what 
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,19 @@ from bench.reliability import rows
 from bench.reliability.figure import Figure
 from bench.reliability.rows import Sizes
 
-SMALL = Sizes(seed=5, kills=4, events=4000, cuts=60, followers=8)
+SMALL = Sizes(
+    seed=5,
+    kills=3,
+    events=3000,
+    cuts=40,
+    followers=8,
+    reads=10,
+    watchers=20,
+    megabytes=60,
+    backups=2,
+    flips=60,
+    syncs=1,
+)
 
 
 async def figures_of(row: str, directory: Path) -> dict[str, Figure]:
@@ -37,3 +50,24 @@ async def test_cut_connections(tmp_path: Path) -> None:
     assert figures["3"].counts["events"] >= SMALL.events
     assert figures["3"].counts["cuts"] >= SMALL.cuts
     assert figures["4"].counts["bookmarks"] > 0
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("row", ["history", "reads", "backups", "flips"])
+async def test_row(row: str, tmp_path: Path) -> None:
+    for figure in (await figures_of(row, tmp_path)).values():
+        assert all(figure.counts.values()), str(figure)
+
+
+@pytest.mark.timeout(240)
+async def test_slow_watchers(tmp_path: Path) -> None:
+    figures = await figures_of("slow", tmp_path)
+    assert figures["11"].counts["events told"] > 0
+    assert figures["11"].counts["RSS growth in MB"] < 200
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+async def test_failing_syncs(tmp_path: Path) -> None:
+    figures = await figures_of("syncs", tmp_path)
+    assert figures["15"].counts["failed disks"] == SMALL.syncs
