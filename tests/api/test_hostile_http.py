@@ -123,6 +123,14 @@ LENGTH = b"Content-Length: %d" % len(OBJECT)
         pytest.param(get(b"Host: x").replace(b"GET /version", b"TRACE " + CM.encode()), 405,
                      id="trace"),
         pytest.param(get(b"Host: x").replace(b"HTTP/1.1", b"HTTP/1.0"), 200, id="HTTP/1.0"),
+        *(
+            pytest.param(
+                f"GET {CM}?watch=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\n"
+                f"Upgrade: websocket\r\nSec-WebSocket-Version: {version}\r\n"
+                f"Sec-WebSocket-Key: {key}\r\n\r\n".encode(), 400, id=f"WebSocket {name}",
+            )
+            for name, version, key in (("key", "13", "x"), ("version", "99", "A" * 22 + "=="))
+        ),
         pytest.param(
             post(b"Transfer-Encoding: chunked",
                  content=b"0\r\nX-Remote-User: admin\r\n\r\n"), 400,

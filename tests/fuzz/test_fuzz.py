@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+
+import aiohttp
 import pytest
+from tests.api.conftest import Api, running_server
+from tests.api.hostile import ROOT, furnish, resident
 from tests.fuzz.generator import Generator
+from tests.fuzz.raw import SERVER_FAILURE, answer_to, spoiled
 from tests.fuzz.runner import MEBIBYTE, fuzz
 
 REQUESTS = 3000
@@ -27,3 +34,28 @@ def test_a_seed_makes_the_same_requests() -> None:
         return [generator.request().wire() for _ in range(200)]
 
     assert some(1) == some(1) != some(2)
+
+
+async def test_bytes_that_were_requests_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Heads, lengths, chunks, upgrades and frames of WebSockets, spoiled, forty at a time."""
+    async with running_server() as server, aiohttp.ClientSession() as session:
+        await send_spoiled(Api(server, session), 25)
+    complaints = [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
+    assert complaints == []
+
+
+async def send_spoiled(api: Api, rounds: int) -> None:
+    await furnish(api)
+    generator = Generator(7)
+    before = resident()
+    for _ in range(rounds):
+        sent = [spoiled(generator) for _ in range(40)]
+        heard = await asyncio.gather(*(answer_to(api.server.port, data) for data in sent))
+        assert [
+            pair for pair in zip(sent, heard, strict=True) if SERVER_FAILURE.search(pair[1])
+        ] == []
+    assert resident() - before < 50 * MEBIBYTE
+    (await api.get("/version", **ROOT)).ok()
+    async with asyncio.timeout(20):
+        while api.server.app.metrics.in_flight:  # noqa: ASYNC110 - a plain number
+            await asyncio.sleep(0.02)

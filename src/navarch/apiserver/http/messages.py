@@ -54,7 +54,10 @@ class MessageResponse(web.WebSocketResponse):
         self._listener: asyncio.Task[None] | None = None
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
-        writer = await super().prepare(request)
+        try:
+            writer = await super().prepare(request)
+        except web.HTTPBadRequest as error:
+            raise bad_request(error.text or "not a WebSocket handshake") from error
         if self._listener is None:
             self._listener = asyncio.create_task(self._listen(request))
         return writer
