@@ -63,7 +63,8 @@ def forbidden_field(path: str, detail: str) -> FieldError:
 
 def too_long(path: str, limit: int) -> FieldError:
     """A value is longer than its limit in bytes."""
-    return FieldError("FieldValueTooLong", path, f"Too long: may not be more than {limit} bytes")
+    unit = "byte" if limit == 1 else "bytes"
+    return FieldError("FieldValueTooLong", path, f"Too long: may not be more than {limit} {unit}")
 
 
 def too_many(path: str, actual: int, limit: int) -> FieldError:

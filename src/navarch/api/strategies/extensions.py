@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from navarch.api import names
 from navarch.api.errors import FieldError
+from navarch.api.schema import structural
 from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy
 from navarch.api.validation import definitions as definition_rules
@@ -25,6 +26,7 @@ class CustomResourceDefinitionStrategy(GenericStrategy):
             kind_names["listKind"] = kind + "List"
         if not spec.get("conversion"):
             spec["conversion"] = {"strategy": "None"}
+        structural.plain_numbers(spec.get("versions"))
         webhook = spec["conversion"].get("webhook")
         if webhook is not None and not any(webhook.values()):
             del spec["conversion"]["webhook"]

@@ -91,6 +91,7 @@ NOT_VALIDATED = 'Invalid value: "": "x" must'
     ("schema", "value", "complaints"),
     [
         ({"type": "number"}, 3, []),
+        ({"maxLength": 1}, "ab", ["x: Too long: may not be more than 1 byte"]),
         ({"type": "integer"}, 3.0, []),
         (
             {"type": "integer"},

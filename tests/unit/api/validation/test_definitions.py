@@ -156,6 +156,14 @@ def test_what_schemas_are_refused_for(schema: Object, complaints: list[str]) -> 
     assert [str(each) for each in validate_definition(obj)] == complaints
 
 
+def test_defaults_are_plain_numbers() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "default": 2.0}}}
+    obj = definition(version(schema={"openAPIV3Schema": schema}), conversion={"webhook": {}})
+    CustomResourceDefinitionStrategy().defaults(obj)
+    assert type(schema["properties"]["a"]["default"]) is int  # type: ignore[index]
+    assert obj["spec"]["conversion"] == {}
+
+
 def test_formats_that_nothing_checks_are_warned_of_once() -> None:
     def with_formats(**formats: str) -> Object:
         properties = {
