@@ -466,16 +466,15 @@ class Generator:
         ]
         target = self.random.choice(dicts)
         key = self.random.choice(list(target) or ["x"])
-        directive, value = self.random.choice(
-            [
-                *(("$patch", each) for each in ("replace", "delete", "merge", 5)),
-                *(("$retainKeys", each) for each in ([key], "x")),
-                *((f"$setElementOrder/{key}", each) for each in ([{"name": "web"}], ["a", 1])),
-                *((f"$deleteFromPrimitiveList/{key}", each) for each in (["a"], {})),
-                ("$what", 1),
-            ]
-        )
-        target[directive] = value
+        directives: list[tuple[str, list[Any]]] = [
+            ("$patch", ["replace", "delete", "merge", 5]),
+            ("$retainKeys", [[key], "x"]),
+            (f"$setElementOrder/{key}", [[{"name": "web"}], ["a", 1]]),
+            (f"$deleteFromPrimitiveList/{key}", [["a"], {}]),
+            ("$what", [1]),
+        ]
+        directive, found = self.random.choice(directives)
+        target[directive] = self.random.choice(found)
 
     def operations(self, obj: Object) -> Any:
         places = [self.pointer(obj) for _ in range(3)]
