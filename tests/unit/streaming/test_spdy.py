@@ -85,3 +85,16 @@ def test_channel_messages() -> None:
         parse_message(b"")
     with pytest.raises(ValueError):
         parse_message(b"\x09x")
+
+
+@given(garbage=st.binary(max_size=200), kind=st.integers(0, 12), at=st.integers(0, 60))
+def test_whatever_comes_is_an_event_or_an_error(garbage: bytes, kind: int, at: int) -> None:
+    """Bytes at random, bare and as the payload of each type of frame, and good frames spoiled."""
+    good = bytearray(SpdyConnection().open_stream(1, {"streamtype": "stdin"}))
+    good[at % len(good)] ^= 0x55
+    head = (1 << 31 | 3 << 16 | kind).to_bytes(4, "big") + len(garbage).to_bytes(4, "big")
+    for wire in (garbage, head + garbage, bytes(good)):
+        try:
+            list(SpdyConnection().receive(wire))
+        except SpdyError:
+            continue
