@@ -87,7 +87,9 @@ async def test_strict_patch(api: Api, body: bytes, problem: str) -> None:
 
 
 async def test_media_type_of_no_patch(api: Api) -> None:
-    answer = await api.request("PATCH", f"{MAPS}/there", {}, **ROOT)
+    answer = await api.request(
+        "PATCH", f"{MAPS}/there", {}, user=ROOT["user"], groups=ROOT["groups"]
+    )
     assert (answer.status, answer.json["message"]) == (415, "415: Unsupported Media Type")
     assert answer.json["details"] == {}
 

@@ -12,7 +12,9 @@ from navarch.api.schema.defaults import apply_defaults
 from navarch.api.strategies.registry import strategy_for
 from navarch.api.validation.pod import validate_pod
 
-POD = kind_by_name("", "v1", "Pod")
+_found = kind_by_name("", "v1", "Pod")
+assert _found is not None
+POD = _found
 
 
 def pod(name: str, volume: str, *more: str, mount: str = "", **spec: Any) -> dict[str, Any]:
