@@ -142,13 +142,14 @@ def _uuid(version: str, variant: str = _HEX) -> Check:
     )
 
 
+_ZEROS = re.compile(r"(?<![\d])0+(?=\d)")  # upstream reads `01` as one, not as octal
 is_uuid = _uuid(_HEX)
 is_base64 = _matches(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 is_time = _parses(lambda text: parse_time(text.upper()))
 
 FORMATS: Mapping[str, Check] = {
     "bsonobjectid": _matches(f"{_HEX}{{24}}"),
-    "byte": is_base64,
+    "byte": lambda text: bool(text) and is_base64(text),
     "cidr": lambda text: "/" in text and _parses(_network)(text),
     "creditcard": _is_card,
     "date": is_date,
@@ -157,7 +158,7 @@ FORMATS: Mapping[str, Check] = {
     "email": _matches(r"[^@\s]+@[^@\s]+|[^@<>]*<[^@\s]+@[^@\s]+>"),
     "hexcolor": _matches(f"#?({_HEX}{{3}}|{_HEX}{{6}})"),
     "hostname": _is_hostname,
-    "ipv4": _parses(ipaddress.IPv4Address),
+    "ipv4": _parses(lambda text: ipaddress.IPv4Address(_ZEROS.sub("", text))),
     "ipv6": _parses(ipaddress.IPv6Address),
     "isbn": lambda text: _is_isbn10(text) or _is_isbn13(text),
     "isbn10": _is_isbn10,
@@ -166,7 +167,7 @@ FORMATS: Mapping[str, Check] = {
     "k8sshortname": lambda text: not names.dns1123_label(text),
     "mac": _is_mac,
     "rgbcolor": _matches(rf"rgb\(\s*{_BYTE}\s*,\s*{_BYTE}\s*,\s*{_BYTE}\s*\)"),
-    "ssn": _matches(r"\d{3}[- ]?\d{2}[- ]?\d{4}"),
+    "ssn": _matches(r"\d{3}[- ]\d{2}[- ]\d{4}"),
     "uri": is_uri,
     "uuid": is_uuid,
     "uuid3": _uuid("3"),
