@@ -116,7 +116,8 @@ class RotatedFile:
                 for pattern in (f"{stem}-*{suffix}", f"{stem}-*{suffix}.gz")
                 for each in self._path.parent.glob(pattern)
             ),
-            key=lambda each: each.stat().st_mtime_ns,
+            # Files of one moment are told apart by the stamp in their names.
+            key=lambda each: (each.stat().st_mtime_ns, each.name),
             reverse=True,
         )
         options = self._options
@@ -178,6 +179,7 @@ class AuditLog:
         self._room.set()
         self._turn: asyncio.Future[bool] | None = None
         self._is_writing = False
+        self._is_closing = False
         self._task: asyncio.Task[None] | None = None
         self._complained = 0.0
 
@@ -210,7 +212,7 @@ class AuditLog:
         return await asyncio.shield(turn)
 
     async def _run(self) -> None:
-        while True:
+        while not self._is_closing:
             await self._wake.wait()
             self._wake.clear()
             await self._write()
@@ -234,9 +236,11 @@ class AuditLog:
             turn.set_result(is_good)
 
     async def close(self) -> None:
-        """Write what is there, then close."""
+        """Write what is there, then close. A write under way is waited for, because its thread
+        cannot be stopped and the next one would overtake it."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            self._is_closing = True
+            self._wake.set()
+            await self._task
             await self._write()
             self._sink.close()
