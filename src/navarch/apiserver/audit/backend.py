@@ -53,6 +53,7 @@ class RotatedFile:
         self._path = Path(options.path)
         self._file: BinaryIO | None = None
         self._size = 0
+        self._rotated_at = datetime.fromtimestamp(0, UTC)
 
     def open(self) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -94,9 +95,11 @@ class RotatedFile:
 
     def _rotate(self) -> None:
         self.close()
-        now = datetime.now(UTC)
+        # Stamps only grow, or a backup could get the name of an older one that has just gone.
+        now = max(datetime.now(UTC), self._rotated_at + timedelta(milliseconds=1))
         while (target := self._backup_at(now)).exists() or _packed(target).exists():
             now += timedelta(milliseconds=1)
+        self._rotated_at = now
         self._path.rename(target)
         if self._options.compress:
             _compress(target)
