@@ -18,7 +18,15 @@ from typing import NamedTuple
 from navarch.apiserver.hub.cache import Cache
 from navarch.apiserver.hub.change import Change
 from navarch.apiserver.hub.entry import Facts, Object, StoredKind, entry_of
-from navarch.store.contract import Event, KeyValue, Store, StoreError
+from navarch.store.contract import (
+    Event,
+    KeyValue,
+    Store,
+    StoreClosed,
+    StoreError,
+    StoreFailed,
+    WatchTooSlow,
+)
 
 REGISTRY = "/registry/"
 PAGE = 2000
@@ -77,12 +85,23 @@ class Hub:
         return self._ready.is_set() and self._pump is not None and not self._pump.done()
 
     async def _run(self) -> None:
-        """Follow the store; after a break of its watch, start again from its present state."""
+        """Follow the store. A watch that fell behind goes on where it was; after another break it
+        starts again from the present state. When the store has failed or is closed, the caches
+        stay as they are: what they show is durable, and an empty one would tell clients, until the
+        process ends, that nothing exists."""
         while True:
             try:
                 await self._follow()
                 return
+            except (StoreFailed, StoreClosed):
+                if not self._ready.is_set():
+                    raise
+                log.error("the store is gone; reads show its last state")
+                return
             except StoreError as error:
+                if isinstance(error, WatchTooSlow) and self._ready.is_set():
+                    log.warning("the store's watch broke (%s); going on", error)
+                    continue
                 log.warning("the store's watch broke (%s); reading everything again", error)
                 self._ready.clear()
                 for cache in self._caches.values():
@@ -90,12 +109,13 @@ class Hub:
                 await asyncio.sleep(0.2)
 
     async def _follow(self) -> None:
-        start = await self.store.revision()
-        self.revision = start
-        batches = self.store.watch(REGISTRY, after_revision=start)
-        for cache in list(self._caches.values()):
-            await self._load(cache)
-        self._ready.set()
+        if not self._ready.is_set():
+            self.revision = await self.store.revision()
+        batches = self.store.watch(REGISTRY, after_revision=self.revision)
+        if not self._ready.is_set():
+            for cache in list(self._caches.values()):
+                await self._load(cache)
+            self._ready.set()
         async for batch in batches:
             self._apply_batch(batch)
 
