@@ -32,5 +32,5 @@ class Figure:
             f"    {faults}",
             f"    {self.seconds:.0f} s, seed {self.seed}: {self.command}",
         ]
-        notes = [] if self.is_kept else self.notes[:10]
+        notes = [] if self.is_kept else self.notes[-10:]
         return "\n".join(lines + [f"    {note[:2000]}" for note in notes])

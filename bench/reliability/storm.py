@@ -149,6 +149,9 @@ class Storm:
                 answer = await response.json()
         except FAILURES:
             return False
+        if response.status not in (200, 404):
+            self._note(f"reading {register.name} answered {response.status}: {answer}")
+            return False
         found = None
         if response.status == 200:
             found = (answer["data"]["value"], answer["metadata"]["resourceVersion"])
