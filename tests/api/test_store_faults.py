@@ -24,7 +24,8 @@ async def test_a_failed_store_is_not_an_empty_one(api: Api) -> None:
     assert (await api.get(f"{PATH}/x")).status == 200
     assert [each["metadata"]["name"] for each in (await api.get(PATH)).ok()["items"]] == ["x"]
     assert (await api.delete(f"{PATH}/x")).status == 500
-    assert (await api.post(PATH, config_map("y"))).status == 500
+    refused = await api.post(PATH, config_map("y"))
+    assert (refused.status, b"disk" in refused.body) == (500, False)
     assert (await api.get("/readyz")).status == 500
 
 

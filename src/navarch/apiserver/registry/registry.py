@@ -466,7 +466,8 @@ class Registry:
         except StoreFull as error:
             raise internal_error(f"the store is full: {error}") from error
         except StoreError as error:
-            raise internal_error(str(error)) from error
+            # What the store says names files of the server's own: that is for its log, which has it.
+            raise internal_error("the store has failed") from error
 
     async def _dry(self, resource: Resource, obj: Object, created: bool = False) -> Written:
         """The answer to a dry run: everything but the write. Conversions are done, for they may
