@@ -466,7 +466,7 @@ class Registry:
         except StoreFull as error:
             raise internal_error(f"the store is full: {error}") from error
         except StoreError as error:
-            # What the store says names files of the server's own: that is for its log, which has it.
+            # What the store says names the server's own files: that is for its log, and there.
             raise internal_error("the store has failed") from error
 
     async def _dry(self, resource: Resource, obj: Object, created: bool = False) -> Written:
