@@ -200,6 +200,26 @@ async def test_logs_of_a_pod_without_a_node(api: Api) -> None:
     assert (refused.status, "does not have a host" in refused.json["message"]) == (400, True)
 
 
+@pytest.mark.parametrize("path", ["p/log", "p/exec?command=ls", "p/attach", "p/portforward"])
+async def test_simulated_nodes_are_not_asked(api: Api, kubelet: Backend, path: str) -> None:
+    """Their addresses are nobody's: whoever answers there is a stranger."""
+    await _be_simulated(api)
+    refused = await api.get(f"{PODS}/{path}")
+    assert (refused.status, kubelet.requests) == (400, [])
+    assert refused.json["message"].startswith("node n1 is simulated")
+
+
+async def test_simulated_nodes_are_not_proxied_to(api: Api, kubelet: Backend) -> None:
+    await _be_simulated(api)
+    refused = await api.get("/api/v1/nodes/n1/proxy/pods")
+    assert (refused.status, "is simulated" in refused.json["message"]) == (400, True)
+
+
+async def _be_simulated(api: Api) -> None:
+    status = {"nodeInfo": {"containerRuntimeVersion": "simulated://1"}}
+    (await api.patch("/api/v1/nodes/n1/status", {"status": status})).ok()
+
+
 async def test_an_upgraded_connection_is_passed_through(api: Api, kubelet: Backend) -> None:
     url = f"{api.server.url}{PODS}/p/exec?command=ls&command=-l&stdout=1&stderr=1&container=c"
     protocols = ("echo", "base64url.bearer.authorization.k8s.io.c2VjcmV0")

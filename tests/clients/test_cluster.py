@@ -87,6 +87,8 @@ def test_a_deployment_on_simulated_nodes_becomes_available(navarch_cluster: Clus
     assert {pod["spec"]["nodeName"] for pod in pods} == {"node-0", "node-1"}
     reasons = [event["reason"] for event in navarch_cluster.events("deployment/web")]
     assert "ScalingReplicaSet" in reasons
+    with pytest.raises(KubectlError, match="is simulated: it has no kubelet, containers or logs"):
+        navarch_cluster.kubectl("logs", "deployment/web")
 
 
 @pytest.mark.navarch(nodes=1)

@@ -15,6 +15,7 @@ Object = dict[str, Any]
 
 ADDRESS_TYPES = ("InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS")
 KUBELET_PORT = 10250
+SIMULATED_RUNTIME = "simulated://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +76,15 @@ class Kubelets:
         return context
 
     def backend(self, name: str) -> Backend:
-        """The kubelet of a node. Raises 404, and 503 for a node without address."""
+        """The kubelet of a node. Raises 404, 500 for a node without address, and 400 for a simulated
+        one: its address is nobody's, and what the host's routes lead to there is not ours to ask."""
         node = self._lookup.get("nodes", "", name)
         if node is None:
             raise not_found("nodes", "", name)
         status = node.get("status") or {}
+        runtime: str = (status.get("nodeInfo") or {}).get("containerRuntimeVersion") or ""
+        if runtime.startswith(SIMULATED_RUNTIME):
+            raise bad_request(f"node {name} is simulated: it has no kubelet, containers or logs")
         found = {each["type"]: each["address"] for each in reversed(status.get("addresses") or ())}
         host = next((found[each] for each in ADDRESS_TYPES if found.get(each)), "")
         if not host:
