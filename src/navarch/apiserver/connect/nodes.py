@@ -76,8 +76,8 @@ class Kubelets:
         return context
 
     def backend(self, name: str) -> Backend:
-        """The kubelet of a node. Raises 404, 500 for a node without address, and 400 for a simulated
-        one: its address is nobody's, and what the host's routes lead to there is not ours to ask."""
+        """The kubelet of a node. Raises 404, 500 for a node without address, 400 for a simulated
+        one: its address is nobody's, and whoever the host's routes lead to must not be asked."""
         node = self._lookup.get("nodes", "", name)
         if node is None:
             raise not_found("nodes", "", name)
