@@ -112,10 +112,12 @@ def test_what_the_server_is(api: Any) -> None:
 async def test_watches(cluster: Cluster, namespace: str) -> None:
     api = await kr8s.asyncio.api(kubeconfig=str(cluster.kubeconfig))
     seen: list[tuple[str, str]] = []
+    follows = asyncio.Event()
 
     async def follow() -> None:
         async for event, obj in api.watch("pods", namespace=namespace):
             seen.append((event, obj.name))
+            follows.set()
             if (event, obj.name) == ("DELETED", "b"):
                 return
 
@@ -125,6 +127,7 @@ async def test_watches(cluster: Cluster, namespace: str) -> None:
             made = await aio.Pod(pod(name, namespace), api=api)
             await made.create()
             await made.wait("condition=Ready", timeout=30)
+        await follows.wait()
         await made.delete(grace_period=0)
         await following
     assert ("ADDED", "a") in seen and ("ADDED", "b") in seen
