@@ -233,3 +233,26 @@ def test_a_part_that_fails_is_told_of() -> None:
         Cluster(controllers={"controllers": ["nonsense"]}).start()
     with pytest.raises(ValueError, match="ServerOptions has no option speed"):
         Cluster(server={"speed": 9}).start()
+
+
+def test_a_pod_of_default_resources_can_be_resized(navarch_cluster: Cluster) -> None:
+    """Its class counts what the namespace's limits gave it, or no resize could keep the class."""
+    limit = {"type": "Container", "default": {"cpu": "1"}, "defaultRequest": {"cpu": "100m"}}
+    navarch_cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "LimitRange",
+            "metadata": {"name": "limits"},
+            "spec": {"limits": [limit]},
+        }
+    )
+    navarch_cluster.wait_for("sa/default")
+    navarch_cluster.kubectl("run", "web", "--image=registry.example/web")
+    pod = navarch_cluster.get("pod/web")
+    assert pod is not None
+    assert pod["status"]["qosClass"] == "Burstable"
+    more = '{"spec": {"containers": [{"name": "web", "resources": {"requests": {"cpu": "200m"}}}]}}'
+    navarch_cluster.kubectl("patch", "pod", "web", "--subresource=resize", "-p", more)
+    resized = navarch_cluster.get("pod/web")
+    assert resized is not None
+    assert resized["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "200m"}

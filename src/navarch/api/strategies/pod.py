@@ -96,7 +96,8 @@ class PodStrategy(GenericStrategy):
 
 
 def _apply_match_label_keys(spec: Object, labels: Object) -> None:
-    """Turn matchLabelKeys and mismatchLabelKeys into requirements on the pod's own values."""
+    """Turn matchLabelKeys and mismatchLabelKeys into requirements on the pod's own values. Pods
+    that webhooks or policies change come here twice: each requirement is made once."""
     affinity = spec.get("affinity") or {}
     for side in ("podAffinity", "podAntiAffinity"):
         rules = affinity.get(side) or {}
@@ -114,10 +115,10 @@ def _extend_selector(term: Object, labels: Object) -> None:
         return
     for field, operator in (("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")):
         for key in term.get(field) or ():
-            if key in labels:
-                selector.setdefault("matchExpressions", []).append(
-                    {"key": key, "operator": operator, "values": [labels[key]]}
-                )
+            requirement = {"key": key, "operator": operator, "values": [labels.get(key)]}
+            expressions = selector.get("matchExpressions") or []
+            if key in labels and requirement not in expressions:
+                selector["matchExpressions"] = [*expressions, requirement]
 
 
 def _keep_in_status(obj: Object, old: Object) -> None:

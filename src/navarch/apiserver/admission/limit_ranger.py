@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from navarch.api.pod_resources import Amounts, parse_amounts, pod_limits, pod_requests
 from navarch.api.quantity import Quantity, parse_quantity
+from navarch.api.strategies.podspec import quality_of_service
 from navarch.apiserver.admission.base import AdmissionAccess, Plugin, denied, spec_of
 from navarch.apiserver.contracts import AdmissionRequest, Object
 
@@ -39,6 +40,10 @@ class LimitRanger(Plugin):
             return
         for limit_range in self._limit_ranges(request):
             _set_defaults(limit_range, request.obj)
+        if request.operation == "CREATE":
+            # A pod's class was decided by what its author asked for; it counts what it now gets.
+            status = request.obj.setdefault("status", {})
+            status["qosClass"] = quality_of_service(request.obj["spec"])
 
     async def validate(self, request: AdmissionRequest) -> None:
         if request.obj is None:

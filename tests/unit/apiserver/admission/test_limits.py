@@ -59,6 +59,24 @@ async def test_defaults_are_set_and_noted(world: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("limit", "quality"),
+    [
+        ({"default": {"cpu": "1"}, "defaultRequest": {"cpu": "100m"}}, "Burstable"),
+        ({"default": {"cpu": "1", "memory": "1Gi"}, "defaultRequest": {}}, "Burstable"),
+        ({k: {"cpu": "1", "memory": "1"} for k in ("default", "defaultRequest")}, "Guaranteed"),
+        ({"maxLimitRequestRatio": {}}, "BestEffort"),
+    ],
+)
+async def test_defaults_count_for_the_class_of_a_pod(
+    world: Any, limit: Object, quality: str
+) -> None:
+    limit_range(world, **limit)
+    obj = {**pod({}), "status": {"phase": "Pending", "qosClass": "BestEffort"}}
+    await world.run(LimitRanger(world.access), "pods", obj)
+    assert obj["status"] == {"phase": "Pending", "qosClass": quality}
+
+
+@pytest.mark.parametrize(
     ("limit", "container", "why"),
     [
         ({"max": {"cpu": "2"}}, resources({"cpu": "1"}, {"cpu": "2"}), ""),
