@@ -147,8 +147,9 @@ def load_policy(path: Path) -> Policy:
 
 
 def policy_problems(file: PolicyFile) -> Iterable[str]:
-    if (file.apiVersion, file.kind) != ("audit.k8s.io/v1", "Policy"):
-        yield f"expected audit.k8s.io/v1 Policy, not {file.apiVersion} {file.kind}"
+    found = f"{file.apiVersion} {file.kind}"
+    if found != "audit.k8s.io/v1 Policy":
+        yield f"expected audit.k8s.io/v1 Policy, not {found.strip()!r}"
     if not file.rules:
         yield "it has no rules"
     yield from _stage_problems(file.omitStages, "omitStages")

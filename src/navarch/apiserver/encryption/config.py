@@ -172,9 +172,9 @@ def _keyed(provider: Provider) -> Iterator[tuple[str, list[Key]]]:
 
 
 def _problems(config: EncryptionConfiguration) -> Iterator[str]:
-    version = config.apiVersion, config.kind
-    if version != ("apiserver.config.k8s.io/v1", "EncryptionConfiguration"):
-        yield f"expected apiserver.config.k8s.io/v1 EncryptionConfiguration, not {version}"
+    found = f"{config.apiVersion} {config.kind}"
+    if found != "apiserver.config.k8s.io/v1 EncryptionConfiguration":
+        yield f"expected apiserver.config.k8s.io/v1 EncryptionConfiguration, not {found.strip()!r}"
     if not config.resources:
         yield "resources: Required value: at least one resources is required"
     for index, rule in enumerate(config.resources):

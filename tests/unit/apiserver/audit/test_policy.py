@@ -112,6 +112,7 @@ GOOD = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n"
         ("{", "not an audit policy"),
         ("apiVersion: audit.k8s.io/v1\nkind: Policy\n", "no rules"),
         (GOOD.replace("v1", "v1alpha1"), "v1alpha1"),
+        ("apiVersion: v1\n", "expected audit.k8s.io/v1 Policy, not 'v1'; it has no rules"),
         (GOOD.replace("Metadata", "Loud"), "Loud"),
         (GOOD + "  user: [ann]\n", "unknown field `user`"),
         (GOOD + "  omitStages: [Never]\n", "Never"),

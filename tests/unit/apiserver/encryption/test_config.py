@@ -148,6 +148,12 @@ def test_a_changed_file_is_read_again_and_a_bad_one_changes_nothing(file: Path) 
 GOOD = provider("aesgcm", key("k"))
 
 
+def test_files_of_another_kind_are_refused(file: Path) -> None:
+    file.write_text("apiVersion: v1\n")
+    with pytest.raises(ConfigurationError, match="EncryptionConfiguration, not 'v1'; resources"):
+        ConfiguredSealer(file)
+
+
 @pytest.mark.parametrize(
     ("rules", "problem"),
     [
