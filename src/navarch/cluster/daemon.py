@@ -32,6 +32,8 @@ class ComponentEndedError(RuntimeError):
 
 
 def main(arguments: Sequence[str]) -> int:
+    # What imports make, stays: collections would look at all of it again and again for nothing.
+    gc.disable()
     config = json.loads(Path(arguments[0]).read_bytes())
     start_logging(config.get("log_level", "INFO"))
     prepared: dict[str, tuple[Run, Any]] = {}
@@ -77,6 +79,7 @@ def run_components(prepared: Mapping[str, tuple[Run, Any]]) -> int:
     # What was imported lives as long as the process: no collection need look at it again.
     gc.collect()
     gc.freeze()
+    gc.enable()
     # A request makes some thousands of containers and few cycles: with the default of 700 the
     # collector would run several times in every one of them.
     gc.set_threshold(20_000, 20, 20)

@@ -15,13 +15,3 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Something to know, in passing."""
         ...
-
-
-class Silent:
-    """Progress that nobody looks at."""
-
-    def step(self, text: str) -> None:
-        del text
-
-    def note(self, text: str) -> None:
-        del text

@@ -10,7 +10,6 @@ import msgspec
 from aiohttp import HttpVersion11
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import SERVER_SOFTWARE
 from aiohttp.web import BaseRequest, Response, StreamResponse
 from multidict import CIMultiDict
 
@@ -64,7 +63,6 @@ class Answer(Response):
         assert writer is not None
         headers["Content-Length"] = str(len(self._whole))
         headers["Date"] = rfc822_formatted_time()
-        headers["Server"] = SERVER_SOFTWARE
         await writer.write_headers(f"HTTP/1.1 {self._status} {self._reason}", headers)
         await StreamResponse.write_eof(self, self._whole)
 
