@@ -106,6 +106,15 @@ async def test_what_others_allow(court: Court, session: aiohttp.ClientSession) -
         assert len(court.judge.asked) == before
 
 
+@pytest.mark.parametrize(("size", "status"), [(600_000, 200), (2_000_000, 403)])
+async def test_long_answers_are_read_whole_but_not_endlessly(
+    court: Court, session: aiohttp.ClientSession, size: int, status: int
+) -> None:
+    court.judge.answer = {"allowed": True, "reason": "x" * size}
+    async with court.api(session) as api:
+        assert (await api.get(MAPS, user="ann")).status == status
+
+
 @pytest.mark.parametrize(
     ("policy", "answer", "status"),
     [

@@ -22,6 +22,7 @@ from navarch.apiserver.aggregation.records import Record, ServiceRef
 from navarch.apiserver.connect.forward import Forwarder, unreachable
 from navarch.apiserver.connect.nodes import Backend
 from navarch.apiserver.contracts import Lookup, UserInfo
+from navarch.apiserver.http.answer import read_answer
 from navarch.apiserver.options import ServerOptions
 
 Object = dict[str, Any]
@@ -172,9 +173,7 @@ class Extensions:
             async with asyncio.timeout(FETCH_SECONDS):
                 answer = await self.forwarder.request(backend, "GET", path, headers, None)
                 try:
-                    body = await answer.content.read(MAX_DOCUMENT + 1)
-                    while len(body) <= MAX_DOCUMENT and (piece := await answer.content.readany()):
-                        body += piece
+                    body = await read_answer(answer.content, MAX_DOCUMENT)
                 finally:
                     answer.close()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

@@ -36,6 +36,7 @@ from navarch.apiserver.authentication.tokens import (
 )
 from navarch.apiserver.authentication.union import AnyAudience
 from navarch.apiserver.contracts import UserInfo
+from navarch.apiserver.http.answer import read_answer
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512")
 REFETCH_SECONDS = 10.0
@@ -70,7 +71,7 @@ class HttpsFetcher:
             ):
                 if response.status != 200:
                     raise KeysUnavailable(f"{url} answers {response.status}")
-                body = await response.content.read(MAX_DOCUMENT + 1)
+                body = await read_answer(response.content, MAX_DOCUMENT)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise KeysUnavailable(f"{url}: {error or type(error).__name__}") from error
         if len(body) > MAX_DOCUMENT:

@@ -22,6 +22,7 @@ from navarch.apiserver.authentication.tokens import (
     VerifiedToken,
 )
 from navarch.apiserver.contracts import UserInfo
+from navarch.apiserver.http.answer import read_answer
 
 TIMEOUT_SECONDS = 30.0
 MAX_ANSWER = 1024 * 1024
@@ -35,6 +36,30 @@ class Remote:
     url: str
     tls: ssl.SSLContext
     headers: dict[str, str]
+
+    async def ask(self, review: object, seconds: float) -> bytes:
+        """The body of its answer to a review. Raises OSError when there is none."""
+        import aiohttp
+
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=seconds)) as session,
+                session.post(
+                    self.url,
+                    data=msgspec.json.encode(review),
+                    headers={"Content-Type": "application/json", **self.headers},
+                    ssl=self.tls,
+                    allow_redirects=False,
+                ) as response,
+            ):
+                if response.status // 100 != 2:
+                    raise OSError(f"it answers {response.status}")
+                body = await read_answer(response.content, MAX_ANSWER)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise OSError(f"it cannot be asked: {type(error).__name__}") from error
+        if len(body) > MAX_ANSWER:
+            raise OSError("its answer is too large")
+        return body
 
 
 def load_remote(path: Path) -> Remote:
@@ -117,30 +142,10 @@ class WebhookTokens:
         return VerifiedToken(user_of(status.get("user") or {}), matched)
 
     async def _ask(self, review: dict[str, Any]) -> dict[str, Any]:
-        import aiohttp
-
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-        headers = {"Content-Type": "application/json", **self._remote.headers}
         try:
-            async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.post(
-                    self._remote.url,
-                    data=msgspec.json.encode(review),
-                    headers=headers,
-                    ssl=self._remote.tls,
-                    allow_redirects=False,
-                ) as response,
-            ):
-                body = await response.content.read(MAX_ANSWER + 1)
-                if response.status // 100 != 2:
-                    raise TokenError(f"the token webhook answers {response.status}")
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise TokenError(
-                f"the token webhook cannot be asked: {type(error).__name__}"
-            ) from error
-        try:
-            answer = msgspec.json.decode(body[:MAX_ANSWER])
+            answer = msgspec.json.decode(await self._remote.ask(review, TIMEOUT_SECONDS))
+        except OSError as error:
+            raise TokenError(f"the token webhook has no answer: {error}") from error
         except msgspec.DecodeError as error:
             raise TokenError("the token webhook's answer is no JSON") from error
         status = answer.get("status") if isinstance(answer, dict) else None

@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 Answer = tuple[Decision, str]
 NO_OPINION: Answer = (Decision.NO_OPINION, "")
-MAX_ANSWER = 1024 * 1024
 CACHE_LIMIT = 8192
 _ASKED = ("name", "namespace", "verb", "group", "version", "resource", "subresource")
 
@@ -129,33 +128,13 @@ class WebhookAuthorizer:
         return True
 
     async def _ask(self, spec: Object) -> Answer:
-        import aiohttp
-
         review: Object = {
             "kind": "SubjectAccessReview",
             "apiVersion": f"authorization.k8s.io/{self._behaviour.version}",
             "metadata": {"creationTimestamp": None},
             "spec": _as_version(spec, self._behaviour.version),
         }
-        timeout = aiohttp.ClientTimeout(total=self._behaviour.timeout)
-        headers = {"Content-Type": "application/json", **self._remote.headers}
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.post(
-                    self._remote.url,
-                    data=msgspec.json.encode(review),
-                    headers=headers,
-                    ssl=self._remote.tls,
-                    allow_redirects=False,
-                ) as response,
-            ):
-                body = await response.content.read(MAX_ANSWER)
-                if response.status // 100 != 2:
-                    raise ValueError(f"it answers {response.status}")
-        except aiohttp.ClientError as error:
-            raise OSError(f"it cannot be asked: {type(error).__name__}") from error
-        answer = msgspec.json.decode(body)
+        answer = msgspec.json.decode(await self._remote.ask(review, self._behaviour.timeout))
         status = answer.get("status") if isinstance(answer, dict) else None
         return _read(status if isinstance(status, dict) else {})
 
