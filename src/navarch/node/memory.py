@@ -9,7 +9,7 @@ from navarch.api.types.core_v1 import PodStatus
 from .admission import Refusal
 from .plan import Waiting
 from .resize import Applied
-from .volumes.manager import PreparedVolume
+from .volumes.plugin import PreparedVolume
 
 
 @dataclass

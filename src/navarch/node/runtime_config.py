@@ -39,7 +39,7 @@ from .netfiles import DnsSettings
 from .podspec import ContainerSpec, container_hash, full_name, pod_hostname
 from .resize import RESOURCES_ANNOTATION, encode_resources, wanted_resources
 from .resources import NodeResources, container_resources
-from .volumes.manager import PreparedVolume
+from .volumes.plugin import PreparedVolume
 
 T = TypeVar("T")
 

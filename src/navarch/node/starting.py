@@ -39,8 +39,8 @@ from .runtime_config import (
     subpaths,
 )
 from .settings import NodeOptions
-from .volumes.manager import PreparedVolume, VolumeManager
-from .volumes.payload import VolumeProblem
+from .volumes.manager import VolumeManager
+from .volumes.plugin import PreparedVolume, VolumeProblem
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ import asyncio
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from navarch.api.errors import ApiError
@@ -25,23 +24,14 @@ from .atomic import FileContent, Ownership, give_to_group, write_payload
 from .host_path import prepare_host_path
 from .kernel import mount_tmpfs, mounts_under, unmount
 from .payload import (
-    VolumeProblem,
     VolumeReferences,
     VolumeSources,
     payload_of,
     references,
 )
+from .plugin import PreparedVolume, VolumeProblem
 from .subpath import bind_subpath
 from .tokens import PodTokens
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedVolume:
-    """A volume that containers can mount."""
-
-    path: Path
-    read_only: bool = False
-    """Whatever the mount says: files made from API objects are not for containers to change."""
 
 
 class VolumesFailed(Exception):

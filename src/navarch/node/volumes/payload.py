@@ -19,13 +19,10 @@ from navarch.api.types.core_v1 import (
 from ..downward import InvalidField, PodAddresses, field_value, resource_value
 from ..resources import NodeResources
 from .atomic import FileContent
+from .plugin import VolumeProblem
 
 DEFAULT_MODE = 0o644
 PRIVATE_MODE = 0o600
-
-
-class VolumeProblem(Exception):
-    """A volume cannot be set up (now); the text goes into the pod's FailedMount event."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path, PurePosixPath
 
 from .kernel import bind_descriptor, mounts_under, open_beneath, unmount
-from .payload import VolumeProblem
+from .plugin import VolumeProblem
 
 
 def bind_subpath(volume: Path, subpath: str, target: Path) -> Path:

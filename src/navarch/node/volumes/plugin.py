@@ -1,0 +1,187 @@
+"""The seam between the volume manager and the types of volumes.
+
+A plug-in knows one type: how to make it appear below the pod's directory and how to take it away
+again. What all types share (claims, the order of things, sub-paths, retries, what is still mounted
+after a crash) is the manager's. Names and places are upstream's, so that node tools, drivers and a
+restarted agent find what they expect:
+
+    pods/<uid>/volumes/<plugin>/<name>              what containers mount
+    pods/<uid>/volumeDevices/<plugin>/<name>        a link to the device they get
+    plugins/<plugin>/...                            what the pods of a node share (staging)
+
+`<plugin>` is the plug-in's name with `~` for `/`, `<name>` the persistent volume's name or else the
+volume's name in the pod. Taking down starts from these names alone: the pod may be long gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from navarch.api.types.core_v1 import (
+    PersistentVolume,
+    PersistentVolumeClaim,
+    PersistentVolumeSpec,
+    Pod,
+    Volume,
+)
+from navarch.client.clock import Clock
+
+from ..events import PodEvents
+from ..objects import Objects
+from ..resources import NodeResources
+
+
+class VolumeProblem(Exception):
+    """A volume cannot be set up (now); the text goes into the pod's FailedMount event."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedVolume:
+    """A volume that containers can mount, or a device they can be given."""
+
+    path: Path
+    read_only: bool = False
+    """Whatever the mount says: files made from API objects are not for containers to change."""
+    is_device: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeUsage:
+    """What a volume holds, as the node's statistics and evictions want to know it."""
+
+    used: int
+    capacity: int = 0
+    available: int = 0
+    inodes_used: int = 0
+    inodes: int = 0
+    inodes_free: int = 0
+
+
+@dataclass(frozen=True)
+class VolumeHost:
+    """What plug-ins are given by their node."""
+
+    root: Path
+    objects: Objects
+    node: NodeResources
+    clock: Clock
+    events: PodEvents
+    node_name: str = ""
+
+    def pod_directory(self, uid: str) -> Path:
+        return self.root / "pods" / uid
+
+    def plugin_directory(self, name: str) -> Path:
+        """Where a plug-in keeps what does not belong to one pod."""
+        return self.root / "plugins" / name
+
+
+@dataclass(frozen=True)
+class VolumeSpec:
+    """One volume of one pod, its claim looked up."""
+
+    pod: Pod
+    volume: Volume
+    """The entry of the pod."""
+    persistent: PersistentVolume | None = None
+    claim: PersistentVolumeClaim | None = None
+    is_fresh: bool = True
+    """Whether objects must be read anew; a refresh of a running pod may use what was just read."""
+
+    @property
+    def name(self) -> str:
+        return self.persistent.metadata.name if self.persistent is not None else self.volume.name
+
+    @property
+    def source(self) -> Volume | PersistentVolumeSpec:
+        """Where the type's own field is."""
+        return self.persistent.spec if self.persistent is not None else self.volume
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the pod's reference to a claim says so; a type may have a field of its own."""
+        reference = self.volume.persistentVolumeClaim
+        return reference is not None and reference.readOnly
+
+    @property
+    def is_block(self) -> bool:
+        return self.persistent is not None and self.persistent.spec.volumeMode == "Block"
+
+    @property
+    def mount_options(self) -> tuple[str, ...]:
+        """The persistent volume's, and those of the old annotation."""
+        if self.persistent is None:
+            return ()
+        annotation = self.persistent.metadata.annotations.get(
+            "volume.beta.kubernetes.io/mount-options", ""
+        )
+        return (*(each for each in annotation.split(",") if each),
+                *self.persistent.spec.mountOptions)  # fmt: skip
+
+    @property
+    def fs_group(self) -> int | None:
+        context = self.pod.spec.securityContext
+        return context.fsGroup if context is not None else None
+
+
+class VolumePlugin:
+    """One type of volume. What may hang or take long runs in a thread of the plug-in's choosing.
+
+    All calls for one volume of one pod come one after the other; every call may come again after
+    it has succeeded, failed or been cut short by the end of the agent.
+    """
+
+    name: ClassVar[str]
+    """As upstream's, for instance `kubernetes.io/empty-dir`: part of paths."""
+    field: ClassVar[str]
+    """The field of a pod's volume or of a persistent volume that asks for this type."""
+    is_inline: ClassVar[bool] = True
+    is_persistent: ClassVar[bool] = False
+    supports_block: ClassVar[bool] = False
+    supports_mount_options: ClassVar[bool] = False
+    is_refreshed: ClassVar[bool] = False
+    """Whether `set_up` is to be called about once a minute while the pod runs."""
+
+    def __init__(self, host: VolumeHost) -> None:
+        self.host = host
+
+    async def set_up(self, spec: VolumeSpec, target: Path) -> PreparedVolume:
+        """Makes the volume appear, mostly at `target`; raises `VolumeProblem` or `OSError`."""
+        raise VolumeProblem(f"volumes of type {self.field} are not supported by this node")
+
+    async def tear_down(self, uid: str, name: str, target: Path) -> None:
+        """Undoes `set_up`. The manager unmounts and deletes what is left at `target` after it."""
+
+    async def map_device(self, spec: VolumeSpec, target: Path) -> Path:
+        """The device of a volume with volumeMode Block. The manager makes the link at `target`
+        and the one all pods share, and finds the loop device of a regular file."""
+        raise VolumeProblem(f"volumes of type {self.field} are not block devices on this node")
+
+    async def unmap_device(self, uid: str, name: str, target: Path) -> None:
+        """Undoes `map_device`; the links go after it."""
+
+    async def unstage(self, name: str) -> None:
+        """No pod of this node uses the volume any more: undo what was done once for all of them."""
+
+    async def expand(self, spec: VolumeSpec, prepared: PreparedVolume) -> None:
+        """The persistent volume has become larger than the claim's status says: grow the file
+        system. The manager writes the claim's new capacity afterwards."""
+
+    def unique_name(self, spec: VolumeSpec) -> str:
+        """What the node's volumesInUse names an attachable volume; "" for all others."""
+        return ""
+
+    async def usage(self, target: Path) -> VolumeUsage | None:
+        """What the volume holds now; None if the type does not count."""
+        return None
+
+
+def escaped(plugin: str) -> str:
+    """A plug-in's name as a part of a path."""
+    return plugin.replace("/", "~")
+
+
+def unescaped(part: str) -> str:
+    return part.replace("~", "/")
