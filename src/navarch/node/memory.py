@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from navarch.api.types.core_v1 import PodStatus
+from navarch.api.types.core_v1 import Pod, PodStatus
 
 from .admission import Refusal
+from .cri.values import PodState
 from .plan import Waiting
 from .resize import Applied
 from .volumes.plugin import PreparedVolume
@@ -16,6 +17,9 @@ from .volumes.plugin import PreparedVolume
 class WorkerMemory:
     """What one worker has learnt and nobody else knows; lost at a restart without harm."""
 
+    pod: Pod
+    state: PodState
+    """What the runtime held of the pod when it was last looked at."""
     waiting: dict[str, Waiting] = field(default_factory=dict)
     retry_at: dict[str, float] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)

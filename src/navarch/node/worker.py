@@ -12,35 +12,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from navarch.api.errors import ApiError
 from navarch.api.times import parse_time
 from navarch.api.types.core_v1 import Pod
 
+from .acting import VOLUMES, Actor
 from .admission import Refusal
-from .backoff import BackoffTable
 from .cri.values import ContainerRecord, PodState, RuntimeFailure
 from .memory import WorkerMemory, next_attempts
 from .messages import read_message
 from .plan import (
     CRASH_LOOP,
-    SANDBOX,
     Action,
     Plan,
     ProbeKind,
-    RemoveContainer,
-    ResizeContainer,
     StartContainer,
-    StartSandbox,
-    StopContainer,
-    StopSandbox,
     View,
     applied_resources,
-    backoff_key,
     plan,
     to_resize,
 )
@@ -52,49 +43,26 @@ from .podspec import (
     is_static,
     is_terminal,
     pod_key,
-    termination_grace,
 )
 from .probes.manager import ProbeManager
-from .resize import wanted_resources
-from .resources import container_resources
-from .runtime_config import ConfigProblem, log_directory
-from .starting import NodeServices, StartedIn, Starter, StartFailed
+from .runtime_config import log_directory
+from .starting import NodeServices
 from .status import StatusInputs, compute_status
-from .stopping import StopOrder, Stopper
-from .volumes.manager import VolumesFailed
 
 log = logging.getLogger(__name__)
 
 RESYNC_SECONDS = 60.0
-ACTION_RETRY_SECONDS = 2.0
-SANDBOX_RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)
-VOLUME_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 122.0)
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
-VOLUMES = "\0volumes"
-"""The volumes' name among the operations under way (no container can have it)."""
-
-
-@dataclass
-class _Operation:
-    """An action under way."""
-
-    action: Action | None
-    task: asyncio.Task[None]
-    deadline: float = 0.0
 
 
 class PodWorker:
     """Runs one pod. Its owner runs `run` as a task and calls `update`, `remove` and `wake`."""
 
     def __init__(self, pod: Pod, services: NodeServices, api: PodApi, probes: ProbeManager) -> None:
-        self.pod = pod
-        self.state = PodState(pod.metadata.uid)
+        self._memory = WorkerMemory(pod, PodState(pod.metadata.uid))
         self._services, self._api, self._probes = services, api, probes
-        self._starter, self._stopper = Starter(services), Stopper(services)
         self._clock = services.clock
-        self._backoff = BackoffTable()
-        self._memory = WorkerMemory()
-        self._operations: dict[str, _Operation] = {}
+        self._actor = Actor(services, self._memory, probes, self.wake)
         self.check_resize: Callable[[Pod], Refusal | None] = lambda pod: None
         """Whether the node can give a resized pod what it asks for; its owner knows."""
         self._removed = False
@@ -107,6 +75,16 @@ class PodWorker:
             # The API knows a static pod by its mirror only, which comes (and may go) by itself.
             self.writer.seen(pod)
 
+    @property
+    def pod(self) -> Pod:
+        """The newest version of the pod."""
+        return self._memory.pod
+
+    @property
+    def state(self) -> PodState:
+        """What the runtime held of the pod when it was last looked at."""
+        return self._memory.state
+
     # What the owner tells
 
     def update(self, pod: Pod) -> None:
@@ -116,14 +94,14 @@ class PodWorker:
             self._memory.retry_at.clear()  # the change may be the cure
         if (new.labels, new.annotations) != (old.labels, old.annotations):
             self._memory.volumes_at = float("-inf")  # files may show them: refresh at once
-        self.pod = pod
+        self._memory.pod = pod
         self.writer.seen(pod)
         self._wake.set()
 
     def remove(self, pod: Pod | None = None) -> None:
         """The pod is gone from its source: end it, whatever its status says."""
         if pod is not None:
-            self.pod = pod
+            self._memory.pod = pod
         self._removed = True
         self._wake.set()
 
@@ -152,7 +130,7 @@ class PodWorker:
     @property
     def is_moving(self) -> bool:
         """Whether something is being started or stopped right now."""
-        return bool(self._operations)
+        return bool(self._actor.operations)
 
     # The loop
 
@@ -173,17 +151,17 @@ class PodWorker:
                     continue
                 await self._pause(self._seconds_until(result))
         finally:
-            await self._cancel_everything()
+            await self._close()
 
     async def _observe(self) -> None:
         if not self._dirty:
             return
         self._dirty = False
-        under_way = frozenset(self._operations)
+        under_way = frozenset(self._actor.operations)
         states = await self._services.runtime.pods(self.pod.metadata.uid)
         # What ended meanwhile may be seen half done: it counts as under way until the next look.
-        self._half_seen = under_way - frozenset(self._operations)
-        self.state = states[0] if states else PodState(self.pod.metadata.uid)
+        self._half_seen = under_way - frozenset(self._actor.operations)
+        self._memory.state = states[0] if states else PodState(self.pod.metadata.uid)
         if self._memory.interrupted is None:
             self._memory.interrupted = frozenset(
                 each.id
@@ -205,7 +183,7 @@ class PodWorker:
         stopping = self._is_stopping()
         if stopping and memory.stopping_since is None:
             memory.stopping_since = self._clock.monotonic()
-            self._cancel_starts()
+            self._actor.cancel_starts()
         self._watch_probes()
         memory.resize_refusal = None if stopping else self._check_resize()
         result = plan(self.pod, self.state, self._view(stopping))
@@ -213,13 +191,13 @@ class PodWorker:
         self._tell_back_off(result)
         self._publish(result)
         if not stopping and not result.finished:
-            self._care_for_volumes()
+            self._actor.care_for_volumes()
         for action in result.actions:
             if isinstance(action, StartContainer) and memory.volumes is None:
                 continue
             if not self._is_held_off(action):
-                self._begin(action)
-        self._shorten_stops()
+                self._actor.begin(action)
+        self._actor.shorten_stops()
         return result
 
     def _tell_back_off(self, result: Plan) -> None:
@@ -256,8 +234,8 @@ class PodWorker:
                 failed[record.id] = results.failed
         return View(
             now=self._clock.now().timestamp(),
-            backoff=self._backoff,
-            busy=(frozenset(self._operations) | self._half_seen) - {VOLUMES},
+            backoff=self._actor.backoff,
+            busy=(frozenset(self._actor.operations) | self._half_seen) - {VOLUMES},
             stopping=stopping,
             is_started=self._is_started,
             failed_probes=failed,
@@ -312,7 +290,7 @@ class PodWorker:
 
     def _watch_probes(self) -> None:
         specs = {spec.name: spec for spec in containers_of(self.pod)}
-        addresses = self._starter.addresses(self.pod, self.state.sandbox)
+        addresses = self._actor.starter.addresses(self.pod, self.state.sandbox)
         host = next(iter(addresses.pod_ips), "")
         for record in self.state.containers:
             spec = specs.get(record.name)
@@ -334,7 +312,7 @@ class PodWorker:
             results = self._probes.results(record.id)
             if record.id in started and (results is None or results.ready):
                 ready.add(record.id)
-        ended = memory.finished and not running and not self._containers_in_motion()
+        ended = memory.finished and not running and not self._actor.containers_in_motion()
         inputs = StatusInputs(
             now=self._clock.now(),
             host_ips=self._services.host_ips,
@@ -358,228 +336,17 @@ class PodWorker:
         status = compute_status(pod, self.state, inputs)
         self.writer.submit(status)
 
-    def _containers_in_motion(self) -> bool:
-        moves = (StartContainer, StopContainer)
-        return any(isinstance(each.action, moves) for each in self._operations.values())
-
     def _with_newest_status(self) -> Pod:
         newest = self.writer.wanted or self.writer.status
         if newest is None or newest is self.pod.status:
             return self.pod
         return Pod(metadata=self.pod.metadata, spec=self.pod.spec, status=newest)
 
-    # Actions
-
-    def _begin(self, action: Action) -> None:
-        match action:
-            case StartSandbox():
-                self._operate(SANDBOX, action, self._start_sandbox(action))
-            case StopSandbox():
-                self._operate(SANDBOX, action, self._services.runtime.stop_sandbox(action.id))
-            case StartContainer():
-                self._operate(action.spec.name, action, self._start_container(action))
-            case ResizeContainer():
-                self._operate(action.spec.name, action, self._resize_container(action))
-            case RemoveContainer():
-                self._operate(action.name, action, self._remove_container(action))
-            case StopContainer():
-                self._begin_stop(action)
-
-    def _operate(
-        self,
-        name: str,
-        action: Action | None,
-        work: Coroutine[Any, Any, None],
-        deadline: float = 0.0,
-    ) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=f"{pod_key(self.pod)} {name}")
-        self._operations[name] = _Operation(action, task, deadline)
-        task.add_done_callback(lambda done: self._operation_ended(name, done))
-
-    def _operation_ended(self, name: str, task: asyncio.Task[None]) -> None:
-        current = self._operations.get(name)
-        if current is not None and current.task is task:
-            del self._operations[name]
-        self._dirty = True
-        self._wake.set()
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is None:
-            return
-        if isinstance(error, RuntimeFailure):
-            log.warning("%s %s: %s", pod_key(self.pod), name, error.message)
-        else:
-            log.error("%s %s failed", pod_key(self.pod), name, exc_info=error)
-        if current is not None and current.action is not None:
-            retry_at = self._clock.monotonic() + ACTION_RETRY_SECONDS
-            self._memory.held_off[type(current.action)] = retry_at
-        else:
-            self._memory.volume_retry_at = self._clock.monotonic() + ACTION_RETRY_SECONDS
-
-    async def _start_sandbox(self, action: StartSandbox) -> None:
-        memory = self._memory
-        old = self.state.sandbox
-        if old is not None:
-            self._services.events.pod(
-                self.pod,
-                "Normal",
-                "SandboxChanged",
-                "Pod sandbox changed, it will be killed and re-created.",
-            )
-            await self._services.runtime.stop_sandbox(old.id)
-        try:
-            await self._starter.sandbox(self.pod, action.attempt)
-        except (RuntimeFailure, ConfigProblem, ApiError) as failure:
-            text = f"Failed to create pod sandbox: {failure}"
-            self._services.events.pod(self.pod, "Warning", "FailedCreatePodSandBox", text)
-            delays = SANDBOX_RETRY_SECONDS
-            delay = delays[min(memory.sandbox_failures, len(delays) - 1)]
-            memory.sandbox_failures += 1
-            memory.sandbox_retry_at = self._clock.now().timestamp() + delay
-            return
-        memory.sandbox_failures = 0
-        # Sandboxes before the new one (and the containers in them, but for the newest of each,
-        # which tell how they ended) are of no use any more.
-        if len(self.state.sandboxes) > 1:
-            for sandbox in self.state.sandboxes[1:]:
-                await self._services.runtime.remove_sandbox(sandbox.id)
-
-    async def _start_container(self, action: StartContainer) -> None:
-        memory, name = self._memory, action.spec.name
-        sandbox = self.state.sandbox
-        assert sandbox is not None and memory.volumes is not None, "planned without surroundings"
-        now = self._clock.now().timestamp()
-        if action.failed_at:
-            self._backoff.advance(backoff_key(self.pod, action.spec), action.failed_at, now)
-        created: list[str] = []
-        lifecycle = action.spec.container.lifecycle
-        has_hook = lifecycle is not None and lifecycle.postStart is not None
-
-        def on_created(container_id: str) -> None:
-            created.append(container_id)
-            if has_hook:
-                memory.hidden.add(container_id)
-
-        place = StartedIn(sandbox, self.state, memory.volumes)
-        try:
-            await self._starter.container(self.pod, action, place, on_created)
-        except StartFailed as failure:
-            memory.waiting[name] = failure.wait
-            memory.retry_at[name] = self._clock.now().timestamp() + failure.retry_in
-        else:
-            memory.waiting.pop(name, None)
-            memory.retry_at.pop(name, None)
-        finally:
-            memory.hidden.difference_update(created)
-
-    async def _resize_container(self, action: ResizeContainer) -> None:
-        """The pod's own cgroup is changed before and after: a limit that grows must grow there
-        first, one that shrinks last."""
-        services, container = self._services, action.spec.container
-        await asyncio.to_thread(services.cgroups.ensure_pod, self.pod)
-        resources = container_resources(self.pod, container, services.node)
-        await services.runtime.update_resources(action.id, resources)
-        await asyncio.to_thread(services.cgroups.ensure_pod, self.pod)
-        self._memory.resized[action.id] = wanted_resources(container)
-
-    async def _remove_container(self, action: RemoveContainer) -> None:
-        await self._services.runtime.remove_container(action.id)
-        self._memory.messages.pop(action.id, None)
-        self._memory.backed_off.discard(action.id)
-        meta = self.pod.metadata
-        logs = log_directory(
-            self._services.options.pod_logs_directory, meta.namespace, meta.name, meta.uid
-        )
-        for path in (logs / action.name).glob(f"{action.attempt}.log*"):
-            path.unlink(missing_ok=True)
-
-    # Stopping
-
-    def _begin_stop(self, action: StopContainer) -> None:
-        memory = self._memory
-        deadline = self._stop_deadline(action)
-        order = StopOrder(
-            deadline=deadline,
-            with_hook=action.id not in memory.hooked,
-            host=next(iter(self._starter.addresses(self.pod, self.state.sandbox).pod_ips), ""),
-        )
-        memory.hooked.add(action.id)
-        spec = find_container(self.pod, action.name)
-        if memory.stopping_since is None:
-            self._probes.forget(action.id)
-        work = self._stopper.stop(self.pod, spec, action, order)
-        self._operate(action.name, action, work, deadline)
-
-    def _stop_deadline(self, action: StopContainer) -> float:
-        now = self._clock.monotonic()
-        if self._memory.stopping_since is not None:
-            # All containers share the pod's grace period, also those that are stopped last.
-            grace = self._memory.grace
-            whole = termination_grace(self.pod) if grace is None else grace
-            return self._memory.stopping_since + whole
-        grace = termination_grace(self.pod)
-        spec = find_container(self.pod, action.name)
-        if action.probe is not None and spec is not None:
-            container = spec.container
-            probe = (
-                container.livenessProbe
-                if action.probe is ProbeKind.LIVENESS
-                else container.startupProbe
-            )
-            if probe is not None and probe.terminationGracePeriodSeconds is not None:
-                grace = probe.terminationGracePeriodSeconds
-        return now + grace
-
-    def _shorten_stops(self) -> None:
-        """A deletion with less grace than a stop under way has: stop again, without the hook."""
-        if self._memory.stopping_since is None:
-            return
-        for name, operation in list(self._operations.items()):
-            action = operation.action
-            if not isinstance(action, StopContainer):
-                continue
-            if self._stop_deadline(action) < operation.deadline - 0.5:
-                operation.task.cancel()
-                del self._operations[name]
-                self._begin_stop(action)
-
-    def _cancel_starts(self) -> None:
-        for operation in self._operations.values():
-            if isinstance(operation.action, StartContainer):
-                operation.task.cancel()
-
-    # Volumes
-
-    def _care_for_volumes(self) -> None:
-        memory = self._memory
-        now = self._clock.monotonic()
-        if VOLUMES in self._operations or now < memory.volume_retry_at:
-            return
-        if memory.volumes is None or now - memory.volumes_at > RESYNC_SECONDS * 0.9:
-            self._operate(VOLUMES, None, self._prepare_volumes())
-
-    async def _prepare_volumes(self) -> None:
-        memory = self._memory
-        first = memory.volumes is None
-        try:
-            prepared = await self._services.volumes.prepare(self.pod, fresh=first)
-        except VolumesFailed as failure:
-            for text in failure.problems.values():
-                self._services.events.pod(self.pod, "Warning", "FailedMount", text)
-            delays = VOLUME_RETRY_SECONDS
-            delay = delays[min(memory.volume_failures, len(delays) - 1)]
-            memory.volume_failures += 1
-            memory.volume_retry_at = self._clock.monotonic() + delay
-            return
-        memory.volumes, memory.volumes_at = prepared, self._clock.monotonic()
-        memory.volume_failures, memory.volume_retry_at = 0, 0.0
-
     # The end
 
     async def _wind_up(self, result: Plan) -> bool:
         """Cleans up once nothing runs any more; True when the worker itself is done."""
-        if not result.over or self._operations or not self._is_stopping():
+        if not result.over or self._actor.operations or not self._is_stopping():
             return False
         memory = self._memory
         uid = self.pod.metadata.uid
@@ -649,10 +416,6 @@ class PodWorker:
         finally:
             timer.cancel()
 
-    async def _cancel_everything(self) -> None:
-        """The agent ends (or the pod is gone): containers stay as they are."""
-        tasks = [operation.task for operation in self._operations.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def _close(self) -> None:
+        await self._actor.close()
         await self.writer.close()

@@ -1,0 +1,299 @@
+"""The effects behind a plan's actions: each is a task of its own, and at most one per container.
+
+A slow image pull or a long grace period never keeps the pod from being looked at. When an action
+ends, well or not, the worker is woken to look again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from navarch.api.errors import ApiError
+from navarch.api.types.core_v1 import Pod
+
+from .backoff import BackoffTable
+from .cri.values import PodState, RuntimeFailure
+from .memory import WorkerMemory
+from .plan import (
+    SANDBOX,
+    Action,
+    ProbeKind,
+    RemoveContainer,
+    ResizeContainer,
+    StartContainer,
+    StartSandbox,
+    StopContainer,
+    StopSandbox,
+    backoff_key,
+)
+from .podspec import find_container, pod_key, termination_grace
+from .probes.manager import ProbeManager
+from .resize import wanted_resources
+from .resources import container_resources
+from .runtime_config import ConfigProblem, log_directory
+from .starting import NodeServices, StartedIn, Starter, StartFailed
+from .stopping import StopOrder, Stopper
+from .volumes.manager import VolumesFailed
+
+log = logging.getLogger(__name__)
+
+ACTION_RETRY_SECONDS = 2.0
+SANDBOX_RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)
+VOLUME_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 122.0)
+VOLUME_REFRESH_SECONDS = 54.0
+VOLUMES = "\0volumes"
+"""The volumes' name among the operations under way (no container can have it)."""
+
+
+@dataclass
+class Operation:
+    """An action under way."""
+
+    action: Action | None
+    task: asyncio.Task[None]
+    deadline: float = 0.0
+
+
+class Actor:
+    """Does what one pod's plan asks for. `wake` is called whenever an operation has ended."""
+
+    def __init__(
+        self,
+        services: NodeServices,
+        memory: WorkerMemory,
+        probes: ProbeManager,
+        wake: Callable[[], None],
+    ) -> None:
+        self._services, self._memory, self._probes, self._wake = services, memory, probes, wake
+        self._clock = services.clock
+        self._stopper = Stopper(services)
+        self.starter = Starter(services)
+        self.backoff = BackoffTable()
+        self.operations: dict[str, Operation] = {}
+
+    @property
+    def pod(self) -> Pod:
+        return self._memory.pod
+
+    @property
+    def state(self) -> PodState:
+        return self._memory.state
+
+    async def close(self) -> None:
+        """The agent ends (or the pod is gone): containers stay as they are."""
+        tasks = [operation.task for operation in self.operations.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def containers_in_motion(self) -> bool:
+        moves = (StartContainer, StopContainer)
+        return any(isinstance(each.action, moves) for each in self.operations.values())
+
+    def begin(self, action: Action) -> None:
+        match action:
+            case StartSandbox():
+                self._operate(SANDBOX, action, self._start_sandbox(action))
+            case StopSandbox():
+                self._operate(SANDBOX, action, self._services.runtime.stop_sandbox(action.id))
+            case StartContainer():
+                self._operate(action.spec.name, action, self._start_container(action))
+            case ResizeContainer():
+                self._operate(action.spec.name, action, self._resize_container(action))
+            case RemoveContainer():
+                self._operate(action.name, action, self._remove_container(action))
+            case StopContainer():
+                self._begin_stop(action)
+
+    def _operate(
+        self,
+        name: str,
+        action: Action | None,
+        work: Coroutine[Any, Any, None],
+        deadline: float = 0.0,
+    ) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"{pod_key(self.pod)} {name}")
+        self.operations[name] = Operation(action, task, deadline)
+        task.add_done_callback(lambda done: self._operation_ended(name, done))
+
+    def _operation_ended(self, name: str, task: asyncio.Task[None]) -> None:
+        current = self.operations.get(name)
+        if current is not None and current.task is task:
+            del self.operations[name]
+        self._wake()
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            return
+        if isinstance(error, RuntimeFailure):
+            log.warning("%s %s: %s", pod_key(self.pod), name, error.message)
+        else:
+            log.error("%s %s failed", pod_key(self.pod), name, exc_info=error)
+        if current is not None and current.action is not None:
+            retry_at = self._clock.monotonic() + ACTION_RETRY_SECONDS
+            self._memory.held_off[type(current.action)] = retry_at
+        else:
+            self._memory.volume_retry_at = self._clock.monotonic() + ACTION_RETRY_SECONDS
+
+    async def _start_sandbox(self, action: StartSandbox) -> None:
+        memory = self._memory
+        old = self.state.sandbox
+        if old is not None:
+            self._services.events.pod(
+                self.pod,
+                "Normal",
+                "SandboxChanged",
+                "Pod sandbox changed, it will be killed and re-created.",
+            )
+            await self._services.runtime.stop_sandbox(old.id)
+        try:
+            await self.starter.sandbox(self.pod, action.attempt)
+        except (RuntimeFailure, ConfigProblem, ApiError) as failure:
+            text = f"Failed to create pod sandbox: {failure}"
+            self._services.events.pod(self.pod, "Warning", "FailedCreatePodSandBox", text)
+            delays = SANDBOX_RETRY_SECONDS
+            delay = delays[min(memory.sandbox_failures, len(delays) - 1)]
+            memory.sandbox_failures += 1
+            memory.sandbox_retry_at = self._clock.now().timestamp() + delay
+            return
+        memory.sandbox_failures = 0
+        # Sandboxes before the new one (and the containers in them, but for the newest of each,
+        # which tell how they ended) are of no use any more.
+        if len(self.state.sandboxes) > 1:
+            for sandbox in self.state.sandboxes[1:]:
+                await self._services.runtime.remove_sandbox(sandbox.id)
+
+    async def _start_container(self, action: StartContainer) -> None:
+        memory, name = self._memory, action.spec.name
+        sandbox = self.state.sandbox
+        assert sandbox is not None and memory.volumes is not None, "planned without surroundings"
+        now = self._clock.now().timestamp()
+        if action.failed_at:
+            self.backoff.advance(backoff_key(self.pod, action.spec), action.failed_at, now)
+        created: list[str] = []
+        lifecycle = action.spec.container.lifecycle
+        has_hook = lifecycle is not None and lifecycle.postStart is not None
+
+        def on_created(container_id: str) -> None:
+            created.append(container_id)
+            if has_hook:
+                memory.hidden.add(container_id)
+
+        place = StartedIn(sandbox, self.state, memory.volumes)
+        try:
+            await self.starter.container(self.pod, action, place, on_created)
+        except StartFailed as failure:
+            memory.waiting[name] = failure.wait
+            memory.retry_at[name] = self._clock.now().timestamp() + failure.retry_in
+        else:
+            memory.waiting.pop(name, None)
+            memory.retry_at.pop(name, None)
+        finally:
+            memory.hidden.difference_update(created)
+
+    async def _resize_container(self, action: ResizeContainer) -> None:
+        """The pod's own cgroup is changed before and after: a limit that grows must grow there
+        first, one that shrinks last."""
+        services, container = self._services, action.spec.container
+        await asyncio.to_thread(services.cgroups.ensure_pod, self.pod)
+        resources = container_resources(self.pod, container, services.node)
+        await services.runtime.update_resources(action.id, resources)
+        await asyncio.to_thread(services.cgroups.ensure_pod, self.pod)
+        self._memory.resized[action.id] = wanted_resources(container)
+
+    async def _remove_container(self, action: RemoveContainer) -> None:
+        await self._services.runtime.remove_container(action.id)
+        self._memory.messages.pop(action.id, None)
+        self._memory.backed_off.discard(action.id)
+        meta = self.pod.metadata
+        logs = log_directory(
+            self._services.options.pod_logs_directory, meta.namespace, meta.name, meta.uid
+        )
+        for path in (logs / action.name).glob(f"{action.attempt}.log*"):
+            path.unlink(missing_ok=True)
+
+    # Stopping
+
+    def _begin_stop(self, action: StopContainer) -> None:
+        memory = self._memory
+        deadline = self._stop_deadline(action)
+        order = StopOrder(
+            deadline=deadline,
+            with_hook=action.id not in memory.hooked,
+            host=next(iter(self.starter.addresses(self.pod, self.state.sandbox).pod_ips), ""),
+        )
+        memory.hooked.add(action.id)
+        spec = find_container(self.pod, action.name)
+        if memory.stopping_since is None:
+            self._probes.forget(action.id)
+        work = self._stopper.stop(self.pod, spec, action, order)
+        self._operate(action.name, action, work, deadline)
+
+    def _stop_deadline(self, action: StopContainer) -> float:
+        now = self._clock.monotonic()
+        if self._memory.stopping_since is not None:
+            # All containers share the pod's grace period, also those that are stopped last.
+            grace = self._memory.grace
+            whole = termination_grace(self.pod) if grace is None else grace
+            return self._memory.stopping_since + whole
+        grace = termination_grace(self.pod)
+        spec = find_container(self.pod, action.name)
+        if action.probe is not None and spec is not None:
+            container = spec.container
+            probe = (
+                container.livenessProbe
+                if action.probe is ProbeKind.LIVENESS
+                else container.startupProbe
+            )
+            if probe is not None and probe.terminationGracePeriodSeconds is not None:
+                grace = probe.terminationGracePeriodSeconds
+        return now + grace
+
+    def shorten_stops(self) -> None:
+        """A deletion with less grace than a stop under way has: stop again, without the hook."""
+        if self._memory.stopping_since is None:
+            return
+        for name, operation in list(self.operations.items()):
+            action = operation.action
+            if not isinstance(action, StopContainer):
+                continue
+            if self._stop_deadline(action) < operation.deadline - 0.5:
+                operation.task.cancel()
+                del self.operations[name]
+                self._begin_stop(action)
+
+    def cancel_starts(self) -> None:
+        for operation in self.operations.values():
+            if isinstance(operation.action, StartContainer):
+                operation.task.cancel()
+
+    # Volumes
+
+    def care_for_volumes(self) -> None:
+        memory = self._memory
+        now = self._clock.monotonic()
+        if VOLUMES in self.operations or now < memory.volume_retry_at:
+            return
+        if memory.volumes is None or now - memory.volumes_at > VOLUME_REFRESH_SECONDS:
+            self._operate(VOLUMES, None, self._prepare_volumes())
+
+    async def _prepare_volumes(self) -> None:
+        memory = self._memory
+        first = memory.volumes is None
+        try:
+            prepared = await self._services.volumes.prepare(self.pod, fresh=first)
+        except VolumesFailed as failure:
+            for text in failure.problems.values():
+                self._services.events.pod(self.pod, "Warning", "FailedMount", text)
+            delays = VOLUME_RETRY_SECONDS
+            delay = delays[min(memory.volume_failures, len(delays) - 1)]
+            memory.volume_failures += 1
+            memory.volume_retry_at = self._clock.monotonic() + delay
+            return
+        memory.volumes, memory.volumes_at = prepared, self._clock.monotonic()
+        memory.volume_failures, memory.volume_retry_at = 0, 0.0
