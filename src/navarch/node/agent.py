@@ -292,8 +292,8 @@ class NodeAgent:
                     await rotate_if_large(
                         self._services.runtime,
                         record,
-                        options.log_max_size,
-                        options.log_max_files,
+                        options.container_log_max_size,
+                        options.container_log_max_files,
                         self._clock.now(),
                     )
                 except (RuntimeFailure, OSError) as failure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 from navarch import KUBERNETES_VERSION
 from navarch.api.quantity import parse_quantity
@@ -53,38 +54,71 @@ def capacity(options: NodeOptions, machine: MachineFacts) -> dict[str, str]:
         "cpu": options.cpu or str(machine.cpus),
         "memory": options.memory or f"{machine.memory_bytes // 1024}Ki",
         "ephemeral-storage": f"{machine.disk_bytes // 1024}Ki",
-        "pods": str(options.max_pods),
+        "pods": str(pod_capacity(options, machine)),
         **{name: str(value) for name, value in machine.huge_pages.items()},
     }
 
 
-def allocatable(options: NodeOptions, machine: MachineFacts) -> dict[str, str]:
-    """Capacity without what is reserved and without what eviction keeps free."""
-    result = capacity(options, machine)
-    reserved = options.reserved
-    cpu = parse_quantity(result["cpu"]).milli_value()
-    kept = parse_quantity(reserved["cpu"]).milli_value() if "cpu" in reserved else 0
-    free = max(0, cpu - kept)
-    result["cpu"] = str(free // 1000) if free % 1000 == 0 else f"{free}m"
-    memory = parse_quantity(result["memory"]).value() - MEMORY_THRESHOLD
-    if "memory" in reserved:
-        memory -= parse_quantity(reserved["memory"]).value()
-    result["memory"] = f"{max(0, memory) // 1024}Ki"
-    disk = parse_quantity(result["ephemeral-storage"]).value()
-    if "ephemeral-storage" in reserved:
-        disk -= parse_quantity(reserved["ephemeral-storage"]).value()
-    result["ephemeral-storage"] = str(max(0, int(disk * (1 - DISK_THRESHOLD))))
+def pod_capacity(options: NodeOptions, machine: MachineFacts) -> int:
+    by_core = options.pods_per_core * machine.cpus
+    return min(by_core, options.max_pods) if by_core else options.max_pods
+
+
+def allocatable(
+    options: NodeOptions,
+    total: Mapping[str, str],
+    devices: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
+    """Capacity without what is reserved, what eviction keeps free, and pages set aside as huge."""
+    numbers = {name: parse_quantity(text).milli_value() for name, text in total.items()}
+    kept = reservations(options, total)
+    free = {name: max(0, value - kept.get(name, 0)) for name, value in numbers.items()}
+    huge = sum(value for name, value in numbers.items() if name.startswith("hugepages-"))
+    free["memory"] = max(0, free["memory"] - huge)
+    result = {name: _written(name, value, total[name]) for name, value in free.items()}
+    return {**result, **devices}
+
+
+def _written(name: str, milli: int, like: str) -> str:
+    """A quantity in the unit of its capacity, as upstream writes it."""
+    if milli % 1000:
+        return f"{milli}m"
+    if like.endswith("Ki") and name == "memory" and milli % 1_024_000 == 0:
+        return f"{milli // 1_024_000}Ki"
+    return str(milli // 1000)
+
+
+EVICTION_SIGNALS = {"memory.available": "memory", "nodefs.available": "ephemeral-storage"}
+"""What eviction keeps free of which resource; other signals are about no resource of the node."""
+
+
+def reservations(options: NodeOptions, total: Mapping[str, str]) -> dict[str, int]:
+    """Thousandths of each resource that pods cannot have."""
+    result: dict[str, int] = {}
+    for reserved in options.reserved:
+        for name, text in reserved.items():
+            result[name] = result.get(name, 0) + parse_quantity(text).milli_value()
+    for signal, name in EVICTION_SIGNALS.items():
+        threshold = options.eviction_hard.get(signal, "")
+        if not threshold or name not in total:
+            continue
+        whole = parse_quantity(total[name]).value()
+        if threshold.endswith("%"):
+            part = int(whole * (float(threshold[:-1]) / 100)) * 1000
+        else:
+            part = parse_quantity(threshold).milli_value()
+        result[name] = result.get(name, 0) + part
     return result
 
 
 def node_resources(options: NodeOptions, machine: MachineFacts) -> NodeResources:
     """The allocatable resources as numbers."""
-    free = allocatable(options, machine)
+    free = allocatable(options, capacity(options, machine))
     return NodeResources(
         cpu_millis=parse_quantity(free["cpu"]).milli_value(),
         memory_bytes=parse_quantity(free["memory"]).value(),
         ephemeral_bytes=parse_quantity(free["ephemeral-storage"]).value(),
-        pods=options.max_pods,
+        pods=int(free["pods"]),
     )
 
 
@@ -120,7 +154,8 @@ def node_status(node: Node, facts: NodeFacts, now: datetime) -> NodeStatus:
     """The status; extended resources and conditions of others stay as they are."""
     options, machine = facts.options, facts.machine
     before = node.status
-    full, free = capacity(options, machine), allocatable(options, machine)
+    full = capacity(options, machine)
+    free = allocatable(options, full)
     foreign = {
         name: value
         for name, value in before.capacity.items()

@@ -1,12 +1,25 @@
-"""What a node agent is told when it is started: everything that differs between nodes."""
+"""What a node agent is told when it is started: everything that differs between nodes.
+
+An option that upstream's KubeletConfiguration has as well bears its name in snake case and has its
+default; durations are seconds. `configuration` fills these options from such a file. A few options
+keep names of their own (`NAMES_OF_FIELDS` in that module).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from navarch.api.types.core_v1 import Taint
+
+EVICTION_HARD = {
+    "memory.available": "100Mi",
+    "nodefs.available": "10%",
+    "nodefs.inodesFree": "5%",
+    "imagefs.available": "15%",
+    "imagefs.inodesFree": "5%",
+}
+"""Upstream's default thresholds on Linux."""
 
 
 @dataclass(frozen=True)
@@ -15,111 +28,143 @@ class NodeOptions:
 
     kubeconfig: Path
     node_name: str
+    config: Path | None = None
+    """A KubeletConfiguration file. What is given beside it (flags) goes before what it says."""
+    config_dir: Path | None = None
+    """Drop-in files (`*.conf`), merged over `config` in the order of their names."""
+
+    # Who and where the node is
     node_ip: str = ""
-    """The address other nodes and the API server reach this node at; found out when empty."""
+    """The address other nodes and the API server reach this node at, or one of each family with a
+    comma between; found out when empty."""
+    register_node: bool = True
+    labels: dict[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+    provider_id: str = ""
+    node_status_update_frequency: float = 10.0
+    node_status_report_frequency: float = 300.0
+    node_status_max_images: int = 50
+    """-1 is all of them."""
+    node_lease_duration_seconds: int = 40
+    cpu: str = ""
+    memory: str = ""
+    """Capacity to report instead of the machine's, for several nodes on one machine."""
+
+    # The HTTPS server
+    listen_address: str = ""
+    port: int = 10250
+    read_only_port: int = 0
+    healthz_port: int = 10248
+    healthz_bind_address: str = "127.0.0.1"
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_min_version: str = ""
+    tls_cipher_suites: tuple[str, ...] = ()
+    rotate_certificates: bool = False
+    server_tls_bootstrap: bool = False
+    client_ca: Path | None = None
+    anonymous_auth: bool = False
+    authentication_token_webhook: bool = True
+    authentication_token_webhook_cache_ttl: float = 120.0
+    authorization_mode: str = "Webhook"
+    authorization_webhook_cache_authorized_ttl: float = 300.0
+    authorization_webhook_cache_unauthorized_ttl: float = 30.0
+    enable_server: bool = True
+    enable_debugging_handlers: bool = True
+    enable_profiling_handler: bool = True
+    enable_debug_flags_handler: bool = True
+    enable_system_log_handler: bool = True
+    enable_system_log_query: bool = False
+    node_logs_directory: Path = Path("/var/log")
+    """What `/logs/` shows."""
+    streaming_connection_idle_timeout: float = 4 * 3600.0
+
+    # Pods
     runtime_endpoint: str = "unix:///run/containerd/containerd.sock"
+    image_service_endpoint: str = ""
+    runtime_request_timeout: float = 120.0
     root_directory: Path = Path("/var/lib/kubelet")
     pod_logs_directory: Path = Path("/var/log/pods")
     manifest_directory: Path | None = None
+    static_pod_url: str = ""
+    static_pod_url_header: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    file_check_frequency: float = 20.0
+    http_check_frequency: float = 20.0
+    sync_frequency: float = 60.0
     cluster_dns: tuple[str, ...] = ()
     cluster_domain: str = "cluster.local"
     resolv_conf: Path = Path("/etc/resolv.conf")
     hosts_file: Path = Path("/etc/hosts")
+    max_pods: int = 110
+    pods_per_core: int = 0
+    allowed_unsafe_sysctls: tuple[str, ...] = ()
+    seccomp_default: bool = False
+    user_namespaces_ids_per_pod: int = 65536
+    crash_loop_back_off_max_container_restart_period: float = 300.0
+    config_map_and_secret_change_detection_strategy: str = "Watch"
+    volume_plugin_dir: Path = Path("/usr/libexec/kubernetes/kubelet-plugins/volume/exec/")
+    volume_stats_agg_period: float = 60.0
+    enable_controller_attach_detach: bool = True
+    local_storage_capacity_isolation: bool = True
+    event_record_qps: int = 50
+    event_burst: int = 100
+    container_log_max_size: int = 10 * 1024 * 1024
+    container_log_max_files: int = 5
+    container_log_max_workers: int = 1
+    container_log_monitor_interval: float = 10.0
+    shutdown_grace_period: float = 0.0
+    shutdown_grace_period_critical_pods: float = 0.0
+    shutdown_grace_period_by_pod_priority: dict[int, float] = field(default_factory=dict)
+    """Seconds by the lowest priority they are for."""
+
+    # Images
+    serialize_image_pulls: bool = True
+    max_parallel_image_pulls: int | None = None
+    registry_pull_qps: int = 5
+    registry_burst: int = 10
+    image_minimum_gc_age: float = 120.0
+    image_maximum_gc_age: float = 0.0
+    image_gc_high_threshold_percent: int = 85
+    image_gc_low_threshold_percent: int = 80
+    image_credential_provider_config: Path | None = None
+    image_credential_provider_bin_dir: Path | None = None
+    image_pull_credentials_verification_policy: str = "NeverVerifyPreloadedImages"
+    preloaded_images_verification_allowlist: tuple[str, ...] = ()
+
+    # Resources
     cgroup_root: str = ""
     """This node's own place in the cgroup tree, such as `/navarch/main/node-1`."""
-    max_pods: int = 110
-    port: int = 10250
-    listen_address: str = ""
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    client_ca: Path | None = None
-    labels: dict[str, str] = field(default_factory=dict)
-    taints: tuple[Taint, ...] = ()
-    register_node: bool = True
-    reserved: dict[str, str] = field(default_factory=dict)
-    """Resources kept back from pods, by name (`cpu`, `memory`): upstream's kubeReserved."""
-    cpu: str = ""
-    memory: str = ""
-    """Capacity to report instead of the machine's, for several nodes on one machine."""
-    allowed_unsafe_sysctls: tuple[str, ...] = ()
-    log_max_size: int = 10 * 1024 * 1024
-    log_max_files: int = 5
-    pressure: PressureOptions = field(default_factory=lambda: PressureOptions())
-    cgroups: CgroupOptions = field(default_factory=lambda: CgroupOptions())
-    shutdown: ShutdownOptions = field(default_factory=lambda: ShutdownOptions())
-
-
-DEFAULT_EVICTION_HARD = {
-    "memory.available": "100Mi",
-    "nodefs.available": "10%",
-    "nodefs.inodesFree": "5%",
-    "imagefs.available": "15%",
-    "imagefs.inodesFree": "5%",
-}
-
-
-@dataclass(frozen=True)
-class PressureOptions:
-    """When the node counts as short of something, and what is kept of pods that have ended. The
-    maps are `KubeletConfiguration`'s: from signal to quantity, percentage or duration."""
-
-    eviction_hard: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_EVICTION_HARD))
-    eviction_soft: Mapping[str, str] = field(default_factory=dict)
-    eviction_soft_grace_period: Mapping[str, str] = field(default_factory=dict)
-    eviction_minimum_reclaim: Mapping[str, str] = field(default_factory=dict)
-    transition_seconds: float = 300.0
-    """How long a condition stays after it was last seen."""
-    maximum_grace_seconds: int = 0
-    """The most a pod gets to end in when a soft threshold evicts it."""
-    kernel_notification: bool = False
-    """Whether the kernel's word on memory is listened to between two looks."""
-    local_storage_isolation: bool = True
-    containers_per_pod: int = 1
-    """Ended instances kept of each container (-1: all)."""
-    containers_in_all: int = -1
-    container_minimum_age: float = 0.0
-
-
-@dataclass(frozen=True)
-class CgroupOptions:
-    """How pods share the machine."""
-
-    driver: str = ""
-    """`cgroupfs` or `systemd`; empty: what the runtime says, or else cgroupfs."""
-    enforce: tuple[str, ...] = ("pods",)
-    """enforceNodeAllocatable: which of `pods`, `system-reserved`, `kube-reserved` (or `none`)."""
-    system_reserved: Mapping[str, str] = field(default_factory=dict)
-    kube_reserved_cgroup: str = ""
-    system_reserved_cgroup: str = ""
+    cgroup_driver: str = "cgroupfs"
+    cgroups_per_qos: bool = True
     pod_pids_limit: int = -1
     cpu_cfs_quota: bool = True
-    cpu_period_micros: int = 100_000
-    qos_reserved: Mapping[str, str] = field(default_factory=dict)
-    """Per cent of Guaranteed pods' requests that other classes cannot take, such as memory: 50%."""
-    swap_behavior: str = ""
-    """memorySwap: empty or `NoSwap`, or `LimitedSwap`."""
-    single_process_oom_kill: bool = False
-    memory_qos: bool = False
-    """The feature gate MemoryQoS: memory.min and memory.high where the kernel has them."""
+    cpu_cfs_quota_period: float = 0.1
+    kube_reserved: dict[str, str] = field(default_factory=dict)
+    system_reserved: dict[str, str] = field(default_factory=dict)
+    """Resources kept back from pods, by name (`cpu`, `memory`, `ephemeral-storage`, `pid`)."""
+    reserved_system_cpus: str = ""
+    kube_reserved_cgroup: str = ""
+    system_reserved_cgroup: str = ""
+    enforce_node_allocatable: tuple[str, ...] = ("pods",)
+    eviction_hard: dict[str, str] = field(default_factory=lambda: dict(EVICTION_HARD))
+    eviction_soft: dict[str, str] = field(default_factory=dict)
+    eviction_soft_grace_period: dict[str, float] = field(default_factory=dict)
+    eviction_pressure_transition_period: float = 300.0
+    eviction_max_pod_grace_period: int = 0
+    eviction_minimum_reclaim: dict[str, str] = field(default_factory=dict)
+    memory_swap_behavior: str = ""
     memory_throttling_factor: float = 0.9
+    memory_reservation_policy: str = "None"
+    single_process_oom_kill: bool | None = None
+    oom_score_adj: int = -999
+    protect_kernel_defaults: bool = False
+    fail_swap_on: bool = False
+    fail_cgroup_v1: bool = False
+    """Upstream refuses machines with swap or with cgroup v1 unless it is told not to; a cluster on
+    somebody's own machine takes it as it is, as minikube and kind do."""
+    feature_gates: dict[str, bool] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class ShutdownGrace:
-    """Seconds for the pods from this priority up to the next one listed."""
-
-    priority: int
-    seconds: int
-
-
-@dataclass(frozen=True)
-class ShutdownOptions:
-    """Graceful node shutdown; all zero: pods are not told of it."""
-
-    grace_seconds: float = 0.0
-    critical_grace_seconds: float = 0.0
-    """The last part of `grace_seconds`, for critical pods alone."""
-    by_priority: tuple[ShutdownGrace, ...] = ()
-    on_terminate: bool = False
-    """Whether the end of the agent's own process (SIGTERM) is the machine's end, as it is for a
-    node that lives in namespaces of its own."""
+    @property
+    def reserved(self) -> tuple[dict[str, str], ...]:
+        """What is kept back from pods, for whomever."""
+        return (self.kube_reserved, self.system_reserved)

@@ -15,6 +15,7 @@ from navarch.node.machine import MachineFacts, Pressure, read_facts, read_pressu
 from navarch.node.node_object import (
     NodeFacts,
     allocatable,
+    capacity,
     merged_labels,
     new_node,
     node_resources,
@@ -124,8 +125,14 @@ def test_what_others_have_put_there_stays() -> None:
 
 
 def test_reservations_are_kept_back() -> None:
-    options = replace(OPTIONS, reserved={"cpu": "500m", "memory": "1Gi"}, cpu="2", memory="4Gi")
-    free = allocatable(options, MACHINE)
+    options = replace(
+        OPTIONS,
+        kube_reserved={"cpu": "300m"},
+        system_reserved={"cpu": "200m", "memory": "1Gi"},
+        cpu="2",
+        memory="4Gi",
+    )
+    free = allocatable(options, capacity(options, MACHINE))
     assert free["cpu"] == "1500m"
     numbers = node_resources(options, MACHINE)
     assert (numbers.cpu_millis, numbers.memory_bytes) == (1500, 3 * GIB - (100 << 20))
