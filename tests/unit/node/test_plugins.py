@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from tests.csi_driver import Registrar, Server
+
+from navarch.client.clock import RealClock
+from navarch.node import pluginregistration_pb2 as pb
+from navarch.node import plugins
+from navarch.node.plugins import PluginManager, PluginRefused
+
+
+class Handler:
+    """Accepts whatever is not called `bad` or `broken`."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[tuple[str, str, str]] = asyncio.Queue()
+        self.refusals = 0
+
+    def validate(self, name: str, endpoint: str, versions: Sequence[str]) -> None:
+        if name == "bad":
+            raise PluginRefused(f"no {','.join(versions)} here")
+
+    async def register(self, name: str, endpoint: str, versions: Sequence[str]) -> None:
+        if name == "broken" and self.refusals:
+            self.refusals -= 1
+            raise PluginRefused("out of order")
+        self.heard.put_nowait(("register", name, endpoint))
+
+    async def deregister(self, name: str, endpoint: str) -> None:
+        self.heard.put_nowait(("deregister", name, endpoint))
+
+    async def next(self) -> tuple[str, str, str]:
+        async with asyncio.timeout(20):
+            return await self.heard.get()
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    # Socket paths are limited to 107 bytes; pytest's own directories are too deep.
+    with tempfile.TemporaryDirectory(prefix="nv-", dir="/tmp") as path:
+        yield Path(path) / "registry"
+
+
+def make_directory_with_file(path: Path) -> None:
+    path.mkdir()
+    (path / "a-file.sock").touch()
+
+
+@asynccontextmanager
+async def managed(directory: Path, handler: Handler) -> AsyncIterator[None]:
+    manager = PluginManager(directory, {"CSIPlugin": handler}, RealClock())
+    task = asyncio.create_task(manager.run())
+    try:
+        yield
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def plugin(
+    path: Path, name: str = "one", *, type: str = "CSIPlugin", endpoint: str = ""
+) -> Registrar:
+    return Registrar(
+        path,
+        pb.PluginInfo(
+            type=type, name=name, endpoint=endpoint, supported_versions=["1.0.0", "1.1.0"]
+        ),
+    )
+
+
+async def test_plugins_come_and_go(directory: Path) -> None:
+    handler = Handler()
+    async with plugin(directory / "before.sock", "before", endpoint="/x/csi.sock") as before:
+        async with managed(directory, handler):
+            assert await handler.next() == ("register", "before", "/x/csi.sock")
+            assert (await before.status()).plugin_registered
+            make_directory_with_file(directory / "deep")
+            async with plugin(directory / "deep" / "later.sock", "later") as later:
+                path = str(directory / "deep" / "later.sock")
+                assert await handler.next() == ("register", "later", path)
+                status = await later.status()
+                assert (status.plugin_registered, status.error) == (True, "")
+            assert await handler.next() == ("deregister", "later", path)
+            async with plugin(directory / "deep" / "later.sock", "again"):
+                assert await handler.next() == ("register", "again", path)
+        # The agent ends while plug-ins live: they stay what they are.
+        assert handler.heard.qsize() == 0
+
+
+async def test_a_socket_made_anew_is_another_plugin(directory: Path) -> None:
+    handler = Handler()
+    async with managed(directory, handler), plugin(directory / "a.sock", "first"):
+        assert (await handler.next())[:2] == ("register", "first")
+        async with plugin(directory / "a.sock", "second"):
+            assert (await handler.next())[:2] == ("deregister", "first")
+            assert (await handler.next())[:2] == ("register", "second")
+
+
+@pytest.mark.parametrize(
+    ("name", "type", "message"),
+    [
+        pytest.param(
+            "bad",
+            "CSIPlugin",
+            "RegisterPlugin error -- plugin validation failed with err: no 1.0.0,1.1.0 here",
+            id="invalid",
+        ),
+        pytest.param(
+            "one",
+            "SomePlugin",
+            "RegisterPlugin error -- no handler registered for plugin type: SomePlugin at socket ",
+            id="unknown-type",
+        ),
+    ],
+)
+async def test_refused_plugins_are_told_why(
+    directory: Path, name: str, type: str, message: str
+) -> None:
+    handler = Handler()
+    async with managed(directory, handler), plugin(directory / "a.sock", name, type=type) as one:
+        status = await one.status()
+        assert not status.plugin_registered
+        assert status.error.startswith(message)
+        assert handler.heard.qsize() == 0
+
+
+async def test_failed_registrations_are_tried_again(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "RETRY_SECONDS", 0.05)
+    handler = Handler()
+    handler.refusals = 2
+    async with managed(directory, handler), plugin(directory / "a.sock", "broken") as one:
+        for accepted in (False, False, True):
+            assert (await one.status()).plugin_registered is accepted
+        assert (await handler.next())[0] == "register"
+
+
+async def test_who_cannot_be_told_is_not_registered(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "RETRY_SECONDS", 0.05)
+    handler = Handler()
+    one = plugin(directory / "a.sock")
+    one.accepts_status = False
+    async with managed(directory, handler), one:
+        assert (await handler.next())[0] == "register"
+        assert (await handler.next())[0] == "deregister"
+        one.accepts_status = True
+        assert (await handler.next())[0] == "register"
+
+
+async def test_a_hidden_socket_is_no_plugin(directory: Path) -> None:
+    handler = Handler()
+    hidden = Server(directory / ".hidden.sock", {})
+    async with managed(directory, handler):
+        await hidden.start()
+        async with plugin(directory / "a.sock"):
+            assert (await handler.next())[:2] == ("register", "one")
+        await hidden.stop()
