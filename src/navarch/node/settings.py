@@ -117,6 +117,13 @@ class NodeOptions:
     shutdown_grace_period_by_pod_priority: dict[int, float] = field(default_factory=dict)
     """Seconds by the lowest priority they are for."""
 
+    shutdown_on_terminate: bool = False
+    """Whether the end of the agent's process (SIGTERM) is the machine's end, as it is for a node
+    that lives in namespaces of its own."""
+    maximum_dead_containers_per_container: int = 1
+    maximum_dead_containers: int = -1
+    minimum_container_ttl_duration: float = 0.0
+
     # Images
     serialize_image_pulls: bool = True
     max_parallel_image_pulls: int | None = None
@@ -152,6 +159,10 @@ class NodeOptions:
     eviction_pressure_transition_period: float = 300.0
     eviction_max_pod_grace_period: int = 0
     eviction_minimum_reclaim: dict[str, str] = field(default_factory=dict)
+    kernel_memcg_notification: bool = False
+    qos_reserved: dict[str, str] = field(default_factory=dict)
+    """Per cent of Guaranteed (and Burstable) pods' memory requests that pods of lower classes
+    cannot take, by the feature gate QOSReserved: `memory: 50%`."""
     memory_swap_behavior: str = ""
     memory_throttling_factor: float = 0.9
     memory_reservation_policy: str = "None"
