@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,19 +145,25 @@ async def measure(kubeconfig: Path, home: Path) -> list[Row]:
     return rows
 
 
-def main() -> None:
-    home = Path(tempfile.mkdtemp(prefix="navarch-bench-"))
-    kubeconfig = home / "kubeconfig"
-    os.environ.update(NAVARCH_HOME=str(home / "home"), KUBECONFIG=str(kubeconfig))
+@contextmanager
+def loaded_profile() -> Iterator[Path]:
+    """A profile of one's own, stopped, whose node has the image; the directory that it is in."""
+    home = Path(tempfile.mkdtemp(prefix="nb-", dir="/tmp"))
+    os.environ.update(NAVARCH_HOME=str(home / "home"), KUBECONFIG=str(home / "kubeconfig"))
     try:
         archive = build_busybox(home / "bench.tar", IMAGE)
         navarch("start")
         navarch("image", "load", str(archive))
         navarch("stop")
-        show(uvloop.run(measure(kubeconfig, home)))
+        yield home
     finally:
         subprocess.run([*NAVARCH, "delete"], check=False)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def main() -> None:
+    with loaded_profile() as home:
+        show(uvloop.run(measure(home / "kubeconfig", home)))
 
 
 if __name__ == "__main__":
