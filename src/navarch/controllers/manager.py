@@ -155,6 +155,7 @@ CONTROLLERS: Mapping[str, Registered] = {
     "storage-version-migrator": Registered(
         "storage_version_migration", "StorageVersionMigrationController"
     ),
+    "persistentvolume-binder": Registered("persistent_volume_binder", "PersistentVolumeBinder"),
     "pvc-protection": Registered("volume_protection", "ClaimProtectionController"),
     "pv-protection": Registered("volume_protection", "VolumeProtectionController"),
     "vac-protection": Registered("volume_protection", "ClassProtectionController"),
