@@ -57,6 +57,7 @@ class NodeAgent:
         self._hears_events = False
         self._in_runtime: dict[str, PodState] = {}
         self.node: Node | None = None
+        self.evictions = EvictionManager(services, self.workers)
 
     # Pods, as their source tells of them. Synchronous: they are called by informers.
 
@@ -171,8 +172,8 @@ class NodeAgent:
                 tasks.create_task(self._keep_listing(), name="runtime-relist")
                 tasks.create_task(self._keep_house(), name="housekeeping")
                 tasks.create_task(self._rotate_logs(), name="log-rotation")
-                evictions = EvictionManager(self._services, self.workers)
-                tasks.create_task(evictions.run(), name="evictions")
+                tasks.create_task(self._services.collector.run(), name="image-collection")
+                tasks.create_task(self.evictions.run(), name="evictions")
         finally:
             tasks_of_pods = [running.task for running in self._pods.values()]
             for task in tasks_of_pods:

@@ -20,7 +20,10 @@ from .cri.client import CriRuntime
 from .cri.values import RuntimeFailure
 from .events import ApiEvents
 from .hooks import Hooks
-from .images.puller import ImagePuller
+from .images.collector import CollectionPolicy, ImageCollector
+from .images.lookup import CredentialSources
+from .images.puller import ImagePuller, PullRules
+from .images.records import PullRecords
 from .machine import MachineFacts, default_address, read_facts
 from .manifests import ManifestDirectory
 from .node_object import node_resources
@@ -68,6 +71,7 @@ async def run_with(options: NodeOptions, client: Client, runtime: CriRuntime) ->
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(registration.run(), name="registration")
+            await parts.records.load(await runtime.images())
             await agent.prepare()
             if options.tls_certificate is not None:
                 await _start_server(options, client, agent, runtime, tasks)
@@ -95,6 +99,7 @@ class _Parts:
     api: ClientPodApi
     probes: ProbeManager
     recorder: EventRecorder
+    records: PullRecords
 
 
 def _assemble(
@@ -107,7 +112,7 @@ def _assemble(
 ) -> _Parts:
     clock = client.clock
     recorder = EventRecorder(client, "kubelet", options.node_name)
-    events = ApiEvents(recorder)
+    events = ApiEvents(recorder, options.node_name)
     handlers = Handlers(runtime)
     objects = ApiObjects(client, clock)
     resources = node_resources(options, machine)
@@ -115,10 +120,14 @@ def _assemble(
     def known_services() -> Sequence[Service]:
         return services.cache.list()
 
+    records = PullRecords(options.root_directory)
+    sources = CredentialSources(options.root_directory / "config.json")
+    rules, policy = PullRules.of(options), CollectionPolicy.of(options)
     shared = NodeServices(
         options=options,
         runtime=runtime,
-        puller=ImagePuller(runtime, events, clock),
+        puller=ImagePuller(runtime, records, events, clock, rules, sources),
+        collector=ImageCollector(runtime, runtime, records, events, clock, policy),
         volumes=VolumeManager(options.root_directory, objects, resources, clock),
         cgroups=Cgroups(options.cgroup_root),
         hooks=Hooks(runtime, handlers),
@@ -132,7 +141,7 @@ def _assemble(
     )
     probes = ProbeManager(handlers, events, clock)
     api = ClientPodApi(client)
-    return _Parts(NodeAgent(shared, api, probes), api, probes, recorder)
+    return _Parts(NodeAgent(shared, api, probes), api, probes, recorder, records)
 
 
 def _follow(pods: Informer[Pod], agent: NodeAgent) -> None:

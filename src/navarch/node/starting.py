@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from navarch.api.errors import ApiError
-from navarch.api.types.core_v1 import Pod, Secret, Service
+from navarch.api.types.core_v1 import Pod, Service
 from navarch.client.clock import Clock
 
 from .cgroups import Cgroups
@@ -21,6 +21,8 @@ from .downward import InvalidField, PodAddresses
 from .environment import EnvironmentProblem, EnvironmentSources, build, references
 from .events import PodEvents
 from .hooks import HookFailed, Hooks
+from .images.collector import ImageCollector
+from .images.lookup import pull_secrets
 from .images.puller import FoundImage, ImageProblem, ImagePuller
 from .messages import prepare_termination_log, termination_log_path
 from .netfiles import DnsSettings, host_network_hosts_file, hosts_file, pod_dns
@@ -48,11 +50,14 @@ CONFIG_RETRY_SECONDS = 2.0
 
 
 class StartFailed(Exception):
-    """A container did not start; `wait` is what its status says, until it is tried again."""
+    """A container did not start; `wait` is what its status says, until it is tried again.
 
-    def __init__(self, wait: Waiting, retry_in: float) -> None:
+    `container_id` is an instance that runs all the same (its postStart hook failed) and must end.
+    """
+
+    def __init__(self, wait: Waiting, retry_in: float, container_id: str = "") -> None:
         super().__init__(f"{wait.reason}: {wait.message}")
-        self.wait, self.retry_in = wait, retry_in
+        self.wait, self.retry_in, self.container_id = wait, retry_in, container_id
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class NodeServices:
     options: NodeOptions
     runtime: Runtime
     puller: ImagePuller
+    collector: ImageCollector
     volumes: VolumeManager
     cgroups: Cgroups
     hooks: Hooks
@@ -110,9 +116,7 @@ class Starter:
             return ""
         found = await self._services.objects.runtime_class(name)
         if found is None:
-            raise ConfigProblem(
-                f'failed to get sandbox runtime: runtimeclass.node.k8s.io "{name}" not found'
-            )
+            raise ConfigProblem(f'runtimeclass.node.k8s.io "{name}" not found')
         return found.handler
 
     def sandbox_config(self, pod: Pod, attempt: int) -> pb.PodSandboxConfig:
@@ -126,8 +130,8 @@ class Starter:
             full = f"{config.hostname}.{domain}"
             if len(full) > 64:
                 raise ConfigProblem(
-                    f"Failed to construct FQDN from Pod hostname and cluster domain, FQDN {full} "
-                    "is too long (64 characters is the max, 64 characters requested)"
+                    f"failed to construct FQDN from pod hostname and cluster domain, FQDN {full} "
+                    f"is too long (64 characters is the max, {len(full)} characters requested)"
                 )
             config.hostname = full
         return config
@@ -141,7 +145,7 @@ class Starter:
         """
         spec = action.spec
         try:
-            secrets = await self._pull_secrets(pod)
+            secrets = await pull_secrets(pod, self._services.objects, self._services.events)
             image = await self._services.puller.ensure(pod, spec, secrets)
             config = await self._config(pod, action, place, image)
         except ImageProblem as problem:
@@ -170,16 +174,6 @@ class Starter:
     def _failed(self, pod: Pod, spec: ContainerSpec, reason: str, text: str) -> StartFailed:
         self._services.events.container(pod, spec, "Warning", "Failed", f"Error: {text}")
         return StartFailed(Waiting(reason, text), CONFIG_RETRY_SECONDS)
-
-    async def _pull_secrets(self, pod: Pod) -> list[Secret]:
-        found = await asyncio.gather(
-            *(
-                self._services.objects.secret(pod.metadata.namespace, each.name, fresh=False)
-                for each in pod.spec.imagePullSecrets
-                if each.name
-            )
-        )
-        return [each for each in found if each is not None]
 
     async def _config(
         self, pod: Pod, action: StartContainer, place: StartedIn, image: FoundImage
@@ -300,11 +294,8 @@ class Starter:
             log.warning("%s", failure)
             events = self._services.events
             events.container(pod, spec, "Warning", "FailedPostStartHook", "PostStartHook failed")
-            events.container(pod, spec, "Normal", "Killing", "FailedPostStartHook")
-            grace = float(pod.spec.terminationGracePeriodSeconds or 0)
-            await self._services.runtime.stop_container(container_id, grace)
             wait = Waiting("PostStartHookError", str(failure))
-            raise StartFailed(wait, CONFIG_RETRY_SECONDS) from failure
+            raise StartFailed(wait, CONFIG_RETRY_SECONDS, container_id) from failure
 
 
 def _refuse_unsupported(pod: Pod) -> None:

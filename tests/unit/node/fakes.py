@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,9 @@ from navarch.node.cgroups import Cgroups
 from navarch.node.cri.fake import FakeRuntime
 from navarch.node.cri.values import ImageRecord
 from navarch.node.hooks import Hooks
+from navarch.node.images.collector import ImageCollector
 from navarch.node.images.puller import ImagePuller
+from navarch.node.images.records import PullRecords
 from navarch.node.podspec import ContainerSpec
 from navarch.node.probes.handlers import Handlers
 from navarch.node.probes.manager import ProbeManager
@@ -82,8 +84,18 @@ class FakeObjects:
 class FakeEvents:
     told: list[str] = field(default_factory=list)
 
-    def pod(self, pod: Pod, kind: str, reason: str, message: str) -> None:
+    def pod(
+        self,
+        pod: Pod,
+        kind: str,
+        reason: str,
+        message: str,
+        annotations: Mapping[str, str] | None = None,
+    ) -> None:
         self.told.append(f"{reason}: {message}")
+
+    def node(self, kind: str, reason: str, message: str) -> None:
+        self.told.append(f"node {reason}: {message}")
 
     def container(
         self, pod: Pod, spec: ContainerSpec, kind: str, reason: str, message: str
@@ -211,10 +223,13 @@ async def stage(directory: Path) -> AsyncIterator[Stage]:
     resources = NodeResources(4000, 8 * GIB, 100 * GIB)
     handlers = Handlers(runtime)
     (directory / "cgroup").mkdir()
+    records = PullRecords(options.root_directory)
+    await records.load([])
     services = NodeServices(
         options=options,
         runtime=runtime,
-        puller=ImagePuller(runtime, events, clock),
+        puller=ImagePuller(runtime, records, events, clock),
+        collector=ImageCollector(runtime, runtime, records, events, clock),
         volumes=VolumeManager(options.root_directory, objects, resources, clock),
         cgroups=Cgroups("", directory / "cgroup"),
         hooks=Hooks(runtime, handlers),

@@ -1,10 +1,19 @@
-"""Registry credentials out of a pod's imagePullSecrets. Pure."""
+"""What to show a registry for an image: which entries of docker configurations fit it. Pure.
+
+An entry's key is a host, perhaps with wildcards for whole or parts of labels, perhaps with a port
+and the beginning of a path (`*.registry.example/team`). Several entries may fit one image; they are
+tried in turn, longer paths of the same host first. Keys, order and the formats of secrets are
+upstream's (`pkg/credentialprovider/keyring.go`).
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import fnmatch
+import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -12,75 +21,149 @@ import msgspec
 from navarch.api.types.core_v1 import Secret
 
 from ..cri.values import Credentials
-from .names import DOCKER_HUB, ImageName
+from .names import ImageName
 
-_HUB_ALIASES = ("docker.io", "index.docker.io", "registry-1.docker.io")
+_HUB_KEY = "index.docker.io"
+_SECRET_FORMATS = {
+    "kubernetes.io/dockerconfigjson": ".dockerconfigjson",
+    "kubernetes.io/dockercfg": ".dockercfg",
+}
 
 
-def credentials_for(image: ImageName, secrets: Iterable[Secret]) -> list[Credentials]:
-    """What to try for the image, most specific entry first; empty means: pull without."""
-    found: list[tuple[int, Credentials]] = []
+class BrokenCredentials(Exception):
+    """A docker configuration cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The object that credentials come from; those of the node itself have none."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedCredentials:
+    """Credentials, and whose they are: who may use an image that was pulled with them."""
+
+    credentials: Credentials = field(repr=False)
+    source: Source | None = None
+
+    @property
+    def hash(self) -> str:
+        """Tells the same user and password again without keeping them."""
+        shown = {
+            key: value
+            for key in ("username", "password")
+            if (value := getattr(self.credentials, key))
+        }
+        return hashlib.sha256(msgspec.json.encode(shown)).hexdigest()
+
+
+Entry = Mapping[str, Any]
+
+
+class Keyring:
+    """Entries by key; those added under the same key are tried in the order of adding."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, list[TrackedCredentials]] = {}
+
+    def add(self, auths: Mapping[str, Entry], source: Source | None = None) -> None:
+        """Adds the `auths` of a docker configuration; raises `BrokenCredentials`."""
+        for key, entry in auths.items():
+            found = TrackedCredentials(_credentials(entry), source)
+            self._entries.setdefault(_normalized(key), []).append(found)
+
+    def lookup(self, image: ImageName) -> list[TrackedCredentials]:
+        """What to try for the image, in order; empty means: pull without."""
+        keys = sorted(
+            (key for key in self._entries if matches(key, image.repository)), reverse=True
+        )
+        if not keys and image.registry == "docker.io" and _HUB_KEY in self._entries:
+            keys = [_HUB_KEY]
+        return [each for key in keys for each in self._entries[key]]
+
+
+def keyring_of(secrets: Iterable[Secret]) -> Keyring:
+    """The keyring of a pod's pull secrets; raises `BrokenCredentials`."""
+    keyring = Keyring()
     for secret in secrets:
-        for key, entry in _entries(secret).items():
-            length = _match(key, image)
-            if length is not None:
-                found.append((length, _credentials(key, entry)))
-    found.sort(key=lambda each: -each[0])
-    return [each for _, each in found]
-
-
-def _entries(secret: Secret) -> Mapping[str, Mapping[str, Any]]:
-    for key in (".dockerconfigjson", ".dockercfg"):
-        text = secret.data.get(key)
-        if text is None:
+        text = secret.data.get(_SECRET_FORMATS.get(secret.type or "", ""))
+        if not text:
             continue
+        meta = secret.metadata
+        source = Source("Secret", meta.namespace, meta.name, meta.uid)
         try:
-            document = msgspec.json.decode(base64.b64decode(text))
-        except (msgspec.DecodeError, binascii.Error):
-            return {}
-        entries = document.get("auths", {}) if key == ".dockerconfigjson" else document
-        return {name: value for name, value in entries.items() if isinstance(value, dict)}
-    return {}
+            document = base64.b64decode(text)
+            keyring.add(auths_of(document, nested=secret.type.endswith("json")), source)
+        except (BrokenCredentials, binascii.Error) as error:
+            raise BrokenCredentials(f"secret {meta.namespace}/{meta.name}: {error}") from None
+    return keyring
 
 
-def _match(key: str, image: ImageName) -> int | None:
-    """How much of the image's name the entry covers, None if it is for something else."""
-    bare = key.removeprefix("https://").removeprefix("http://").rstrip("/")
+def auths_of(document: bytes, *, nested: bool = True) -> Mapping[str, Entry]:
+    """The entries of a docker configuration (`config.json`), or of the older, flat format."""
+    try:
+        if nested:
+            return msgspec.json.decode(document, type=_Configuration).auths or {}
+        flat: dict[str, dict[str, Any]] = msgspec.json.decode(
+            document, type=dict[str, dict[str, Any]]
+        )
+        return flat
+    except msgspec.MsgspecError as error:
+        # What the decoder says may quote the file.
+        del error
+        raise BrokenCredentials("not a docker configuration") from None
+
+
+class _Configuration(msgspec.Struct):
+    auths: dict[str, dict[str, Any]] | None = None
+
+
+def matches(pattern: str, repository: str) -> bool:
+    """Whether a key (or a credential provider's `matchImages`) fits `host[:port]/path`.
+
+    A `*` stands for one label of the host or a part of one, never for several."""
+    host, _, path = pattern.partition("/")
+    given_host, _, given_path = repository.partition("/")
+    labels, port = _split_host(host)
+    given_labels, given_port = _split_host(given_host)
+    if port != given_port or len(labels) != len(given_labels):
+        return False
+    if path and not given_path.startswith(path):
+        return False
+    return all(map(fnmatch.fnmatchcase, given_labels, labels))
+
+
+def _split_host(host: str) -> tuple[list[str], str]:
+    name, colon, port = host.rpartition(":")
+    if not colon or "]" in port:
+        name, port = host, ""
+    return name.split("."), port
+
+
+def _normalized(key: str) -> str:
+    bare = key.removeprefix("https://").removeprefix("http://")
     host, _, path = bare.partition("/")
-    if path in ("v1", "v2") or path.startswith(("v1/", "v2/")):
-        path = path[3:]
-    if image.registry == DOCKER_HUB:
-        if host not in _HUB_ALIASES:
-            return None
-    elif not _host_matches(host, image.registry):
-        return None
-    if path and image.path != path and not image.path.startswith(path + "/"):
-        return None
-    return len(path)
+    for version in ("v1/", "v2/"):
+        path = path.removeprefix(version) if path.startswith(version) else path
+    return f"{host}/{path}" if path else host
 
 
-def _host_matches(pattern: str, host: str) -> bool:
-    """A `*` stands for one whole or partial label, never for several."""
-    import fnmatch
-
-    wanted, given = pattern.split("."), host.split(".")
-    return len(wanted) == len(given) and all(
-        fnmatch.fnmatchcase(label, glob) for label, glob in zip(given, wanted, strict=True)
-    )
-
-
-def _credentials(key: str, entry: Mapping[str, Any]) -> Credentials:
+def _credentials(entry: Entry) -> Credentials:
     username, password = str(entry.get("username", "")), str(entry.get("password", ""))
-    auth = str(entry.get("auth", ""))
-    if auth and not username:
+    auth = str(entry.get("auth") or "").strip()
+    if auth:
         try:
-            username, _, password = base64.b64decode(auth).decode().partition(":")
+            decoded = base64.b64decode(auth + "=" * (-len(auth) % 4), validate=True).decode()
         except (binascii.Error, UnicodeDecodeError):
-            username = password = ""
-    return Credentials(
-        username=username,
-        password=password,
-        server=key,
-        identity_token=str(entry.get("identitytoken", "")),
-        registry_token=str(entry.get("registrytoken", "")),
-    )
+            raise BrokenCredentials("illegal base64 data in an auth field") from None
+        username, colon, password = decoded.partition(":")
+        if not colon:
+            raise BrokenCredentials(
+                "unable to parse auth field, must be formatted as base64(username:password)"
+            )
+    return Credentials(username=username, password=password)
