@@ -13,8 +13,8 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -92,6 +92,7 @@ class Occurrence:
     message: str
     at: datetime
     monotonic: float
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,11 @@ class Correlator:
     def _event(self, occurrence: Occurrence, message: str, counted: _Counted) -> Event:
         about = occurrence.about
         return Event(
-            metadata=ObjectMeta(name=counted.name, namespace=about.namespace or "default"),
+            metadata=ObjectMeta(
+                name=counted.name,
+                namespace=about.namespace or "default",
+                annotations=dict(occurrence.annotations),
+            ),
             involvedObject=about,
             reason=occurrence.reason,
             message=message,
@@ -178,17 +183,20 @@ class EventRecorder:
         reason: str,
         message: str,
         field_path: str = "",
+        annotations: Mapping[str, str] | None = None,
     ) -> None:
         """Record that something happened to `obj` (a Struct, a dict or a reference). `type` is
         Normal or Warning, `reason` a short CamelCase word; `field_path` names a part of the object
-        (`spec.containers{web}`)."""
+        (`spec.containers{web}`); `annotations` are the Event's own."""
         if len(self._waiting) >= QUEUE_LIMIT:
             self._drop("queue full")
             return
         about = reference_to(obj, field_path)
         now, monotonic = self._clock.now(), self._clock.monotonic()
         self._waiting.append(
-            Occurrence(about, type, reason, message[:MESSAGE_LIMIT], now, monotonic)
+            Occurrence(
+                about, type, reason, message[:MESSAGE_LIMIT], now, monotonic, annotations or {}
+            )
         )
         if self._task is None or self._task.done():
             name = f"events of {self._component}"

@@ -21,6 +21,8 @@ from .resources import CPU_PERIOD, MINIMUM_SHARES, CgroupLimits, cpu_weight, pod
 
 _V2_CONTROLLERS = ("cpu", "memory", "pids", "cpuset", "io", "hugetlb")
 _REMOVAL_SECONDS = 1.0
+_UNLIMITED = 1 << 62
+""" cgroup v1 has a number for "no limit": the largest one of whole pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,32 @@ class Cgroups:
                     found |= {name[3:] for name in names if name.startswith("pod")}
         return found
 
+    def processes(self, pod: Pod) -> int:
+        """How many processes and threads the pod has."""
+        return _number(self._file("pids", self.pod_path(pod), "pids.current")) or 0
+
+    def memory_of_pods(self) -> tuple[int, int] | None:
+        """The limit of all pods together and their working set; None where there is no limit."""
+        path = self.class_path("Guaranteed")
+        limit = _number(self._file("memory", path, "memory.max", "memory.limit_in_bytes"))
+        used = _number(self._file("memory", path, "memory.current", "memory.usage_in_bytes"))
+        if limit is None or used is None or limit >= _UNLIMITED:
+            return None
+        name = "inactive_file" if self.unified else "total_inactive_file"
+        inactive = 0
+        try:
+            for line in self._file("memory", path, "memory.stat").read_text().splitlines():
+                if line.startswith(name + " "):
+                    inactive = int(line.rpartition(" ")[2])
+        except OSError:
+            return None
+        return limit, max(0, used - inactive)
+
+    def _file(self, controller: str, path: str, name: str, old_name: str = "") -> Path:
+        if self.unified:
+            return Path(f"{self.mount}{path}/{name}")
+        return Path(f"{self.mount}/{controller}{path}/{old_name or name}")
+
     def _pod_directories(self, uid: str) -> Iterator[Path]:
         for tree in self._trees():
             for quality in ("Guaranteed", "Burstable", "BestEffort"):
@@ -126,6 +154,14 @@ class Cgroups:
             (cpu / "cpu.cfs_quota_us", str(limits.quota or -1)),
             (memory / "memory.limit_in_bytes", str(limits.memory or -1)),
         ]
+
+
+def _number(file: Path) -> int | None:
+    """A figure of the kernel's; None for "max" and for what is not there."""
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _enable_controllers(directory: Path) -> None:

@@ -1,108 +1,348 @@
-"""Which pods must go before the node suffers: those over their own disk limits, and, when memory
-runs out, those that use more than they asked for. Pure; measuring is `measure_directory`.
+"""Which pods must go before the node suffers, and why. Pure; `evicting` measures and acts.
 
-Order and texts are the kubelet's (`pkg/kubelet/eviction`). Images are never deleted to win room:
-on a machine without a registry a deleted image would be lost.
+Two kinds of reasons: a pod that uses more of the disk than it said (`over_disk_limit`), and a node
+that runs short of something (`judge`, then `rank`). Order and texts are the kubelet's
+(`pkg/kubelet/eviction`): those over their requests go first, then those of low priority, then those
+furthest over. Critical pods stay.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from navarch.api.quantity import parse_quantity
+from navarch.api.quantity import Format, Quantity, parse_quantity
 from navarch.api.types.core_v1 import Pod
 
-from .podspec import is_critical, is_static
+from .podspec import is_critical, qos_class
 from .resources import amount, pod_limits, pod_requests
+from .thresholds import INODES, STORAGE, Threshold
 
 REASON = "Evicted"
 
 
-@dataclass(frozen=True)
-class PodUsage:
-    """Bytes a pod uses."""
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """What files take."""
 
-    empty_dirs: Mapping[str, int] = field(default_factory=dict)
-    """Disk used by each emptyDir volume (those in memory are not counted)."""
-    containers: Mapping[str, int] = field(default_factory=dict)
-    """Disk used by each container: its writable layer and its logs."""
+    bytes: int = 0
+    inodes: int = 0
+
+    def __add__(self, other: Disk) -> Disk:
+        return Disk(self.bytes + other.bytes, self.inodes + other.inodes)
+
+    def of(self, resource: str) -> int:
+        return self.inodes if resource == INODES else self.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerUse:
+    """What one container uses now."""
+
     memory: int = 0
+    root: Disk = Disk()
+    """Its writable layer."""
+    logs: Disk = Disk()
 
 
-def over_disk_limit(pod: Pod, usage: PodUsage) -> str:
-    """Why the pod must go for its use of the disk; empty if it need not."""
+@dataclass(frozen=True)
+class PodUse:
+    """What a pod uses now."""
+
+    containers: Mapping[str, ContainerUse] = field(default_factory=dict)
+    volumes: Mapping[str, Disk] = field(default_factory=dict)
+    """Its local volumes on disk: emptyDir (those in memory are not counted) and configMap."""
+    other: Disk = Disk()
+    """Files of the node that its containers write: /etc/hosts and termination messages."""
+    processes: int = 0
+
+    @property
+    def memory(self) -> int:
+        return sum(each.memory for each in self.containers.values())
+
+    def disk(self, parts: Iterable[str] = ("root", "logs", "volumes", "other")) -> Disk:
+        total = Disk()
+        for part in parts:
+            if part == "volumes":
+                total = sum(self.volumes.values(), total)
+            elif part == "other":
+                total += self.other
+            else:
+                total = sum((getattr(each, part) for each in self.containers.values()), total)
+        return total
+
+
+# A pod over its own limits
+
+
+@dataclass(frozen=True, slots=True)
+class LimitExceeded:
+    """A pod uses more of the disk than it said; `signal` is how metrics name the limit."""
+
+    signal: str
+    message: str
+
+
+def over_disk_limit(
+    pod: Pod, use: PodUse, *, image_filesystem: bool = False
+) -> LimitExceeded | None:
+    """Why the pod must go for its use of the disk. Writable layers on a file system of their own
+    (`image_filesystem`) do not count against their container's limit."""
     for volume in pod.spec.volumes:
         if volume.emptyDir is None or not volume.emptyDir.sizeLimit:
             continue
-        limit = parse_quantity(volume.emptyDir.sizeLimit).value()
-        if limit and usage.empty_dirs.get(volume.name, 0) > limit:
-            return (
-                f'Usage of EmptyDir volume "{volume.name}" exceeds the limit '
-                f'"{volume.emptyDir.sizeLimit}". '
+        limit = parse_quantity(volume.emptyDir.sizeLimit)
+        if limit and use.volumes.get(volume.name, Disk()).bytes > limit.value():
+            return LimitExceeded(
+                "emptydirfs.limit",
+                f'Usage of EmptyDir volume "{volume.name}" exceeds the limit "{limit}". ',
             )
-    total = sum(usage.empty_dirs.values()) + sum(usage.containers.values())
-    limit = pod_limits(pod).get("ephemeral-storage", 0)
-    limited = all(
-        amount(each.resources.limits, "ephemeral-storage") for each in pod.spec.containers
-    )
-    if limited and limit and total > limit:
-        return f"Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "
-    for container in pod.spec.containers:
-        text = container.resources.limits.get("ephemeral-storage", "")
-        if text and usage.containers.get(container.name, 0) > parse_quantity(text).value():
-            return (
-                f'Container {container.name} exceeded its local ephemeral storage limit "{text}". '
-            )
-    return ""
-
-
-def memory_victim(pods: Iterable[Pod], usage: Mapping[str, PodUsage]) -> Pod | None:
-    """Who goes when memory runs out: pods over their requests before others, then by priority,
-    then those that are furthest over. Critical pods stay."""
-
-    def rank(pod: Pod) -> tuple[bool, int, int]:
-        used = usage.get(pod.metadata.uid, PodUsage()).memory
-        over = used - pod_requests(pod).get("memory", 0)
-        return over <= 0, pod.spec.priority or 0, -over
-
-    candidates = [pod for pod in pods if not is_critical(pod) and not is_static(pod)]
-    return min(candidates, key=rank, default=None)
-
-
-def memory_message(pod: Pod, usage: PodUsage) -> str:
-    """What an evicted pod's status says."""
-    request = pod_requests(pod).get("memory", 0)
-    text = "The node was low on resource: memory. "
-    if usage.memory > request:
-        text += (
-            f"Pod {pod.metadata.name} was using {usage.memory // 1024}Ki, request is "
-            f"{request // 1024}Ki, has larger consumption of memory. "
+    total = pod_limits(pod).get(STORAGE)
+    if total is not None and use.disk().bytes > total:
+        return LimitExceeded(
+            "ephemeralpodfs.limit",
+            "Pod ephemeral local storage usage exceeds the total limit of containers "
+            f"{_total_limit(pod, total)}. ",
         )
-    return text
+    for container in pod.spec.containers:
+        text = container.resources.limits.get(STORAGE, "")
+        used = use.containers.get(container.name, ContainerUse())
+        count = used.logs if image_filesystem else used.logs + used.root
+        if text and (limit := parse_quantity(text)) and count.bytes > limit.value():
+            return LimitExceeded(
+                "ephemeralcontainerfs.limit",
+                f"Container {container.name} exceeded its local ephemeral storage limit "
+                f'"{limit}". ',
+            )
+    return None
+
+
+def _total_limit(pod: Pod, total: int) -> Quantity:
+    """The sum, printed in the format of its first part (as upstream's sums of quantities are)."""
+    for each in (*pod.spec.containers, *pod.spec.initContainers):
+        text = each.resources.limits.get(STORAGE)
+        if text:
+            quantity = parse_quantity(text)
+            return quantity if quantity.value() == total else Quantity.of(total, quantity.format)
+    return Quantity.of(total, Format.BINARY)
 
 
 def has_disk_limits(pod: Pod) -> bool:
-    """Whether measuring the pod's use of the disk can have a consequence."""
+    """Whether measuring the pod's use of the disk can have a consequence by itself."""
     return any(
         each.emptyDir is not None and each.emptyDir.sizeLimit for each in pod.spec.volumes
-    ) or any("ephemeral-storage" in each.resources.limits for each in pod.spec.containers)
+    ) or any(
+        STORAGE in each.resources.limits
+        for each in (*pod.spec.containers, *pod.spec.initContainers)
+    )
 
 
-def measure_directory(path: Path) -> int:
-    """Bytes on disk under a directory, each file once. What vanishes meanwhile does not count."""
-    total = 0
-    seen: set[tuple[int, int]] = set()
-    for directory, _, names in os.walk(path):
-        for name in names:
-            try:
-                status = os.lstat(os.path.join(directory, name))
-            except OSError:
-                continue
-            identity = (status.st_dev, status.st_ino)
-            if identity not in seen:
-                seen.add(identity)
-                total += status.st_blocks * 512
-    return total
+# A node that runs short
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What is left of something, and how much there is in all."""
+
+    available: int
+    capacity: int
+    is_binary: bool = True
+    """Whether messages print it as bytes."""
+
+    def __str__(self) -> str:
+        form = Format.BINARY if self.is_binary else Format.DECIMAL
+        return str(Quantity.of(self.available, form))
+
+
+Observations = Mapping[str, Observation]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the thresholds say at one moment; the next moment's is made from it."""
+
+    first_met: Mapping[Threshold, float] = field(default_factory=dict)
+    condition_seen: Mapping[str, float] = field(default_factory=dict)
+    due: Sequence[Threshold] = ()
+    """Met for as long as their grace period: something must be done. Memory comes first."""
+    conditions: frozenset[str] = frozenset()
+    """The node's conditions: seen now, or no longer ago than the transition period."""
+
+
+def judge(
+    before: Judgement,
+    thresholds: Sequence[Threshold],
+    observed: Observations,
+    now: float,
+    transition_seconds: float,
+) -> Judgement:
+    """The state after a look. A threshold that was due stays met until its minimum reclaim is
+    satisfied, too, so that the node does not swing about the threshold."""
+    met = [each for each in thresholds if is_met(each, observed)]
+    met += [
+        each for each in before.due if each not in met and is_met(each, observed, with_reclaim=True)
+    ]
+    first_met = {each: before.first_met.get(each, now) for each in met}
+    seen = {**before.condition_seen, **{each.condition: now for each in met}}
+    due = [each for each, since in first_met.items() if now - since >= each.grace]
+    return Judgement(
+        first_met,
+        seen,
+        sorted(due, key=lambda each: each.resource != "memory"),
+        frozenset(name for name, at in seen.items() if now - at < transition_seconds)
+        | {each.condition for each in met},
+    )
+
+
+def is_met(threshold: Threshold, observed: Observations, *, with_reclaim: bool = False) -> bool:
+    found = observed.get(threshold.signal)
+    if found is None:
+        return False
+    wanted = threshold.value.of(found.capacity)
+    if with_reclaim and threshold.minimum_reclaim is not None:
+        wanted += threshold.minimum_reclaim.of(found.capacity)
+    return wanted > Quantity.of(found.available)
+
+
+_Rank = Callable[[Pod, PodUse], tuple[int, ...]]
+
+
+def rank(
+    pods: Sequence[Pod], uses: Mapping[str, PodUse], signal: str, layout: FileSystems
+) -> list[Pod]:
+    """The pods in the order they are to go; those that could not be measured come first."""
+    key = _rank_of(signal, layout)
+
+    def position(pod: Pod) -> tuple[int, ...]:
+        use = uses.get(pod.metadata.uid)
+        return (0,) if use is None else (1, *key(pod, use))
+
+    return sorted(pods, key=position)
+
+
+def _rank_of(signal: str, layout: FileSystems) -> _Rank:
+    if signal == "pid.available":
+        return lambda pod, use: (pod.spec.priority or 0, -use.processes)
+
+    def over(pod: Pod, used: int, resource: str, base: str) -> tuple[int, ...]:
+        requests = pod_requests(pod)
+        exceeds = used > requests.get(resource, 0)
+        return not exceeds, pod.spec.priority or 0, requests.get(base, 0) - used
+
+    if "memory" in signal.casefold():
+        return lambda pod, use: over(pod, use.memory, "memory", "memory")
+    resource = INODES if signal.endswith("inodesFree") else STORAGE
+    parts = layout.parts(signal)
+    return lambda pod, use: over(pod, use.disk(parts).of(resource), resource, STORAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystems:
+    """Whether images lie on a file system of their own, and writable layers apart from them."""
+
+    image: bool = False
+    split: bool = False
+
+    def parts(self, signal: str) -> tuple[str, ...]:
+        """What a pod's use of that file system consists of."""
+        on_node = ("logs", "volumes")
+        if not self.image:
+            return ("root", *on_node)
+        if self.split:
+            return () if signal.startswith("imagefs") else ("root", *on_node)
+        return on_node if signal.startswith("nodefs") else ("root",)
+
+    def reclaims(self, signal: str) -> tuple[str, ...]:
+        """What can be cleared away (`containers`, `images`) before a pod has to go."""
+        if not signal.partition(".")[0].endswith("fs"):
+            return ()
+        if not self.image:
+            return "containers", "images"
+        if self.split:
+            return ("images",) if signal.startswith("imagefs") else ("containers",)
+        return () if signal.startswith("nodefs") else ("containers", "images")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What an evicted pod's status and event say."""
+
+    message: str
+    annotations: Mapping[str, str]
+
+
+def explain(
+    pod: Pod, use: PodUse | None, resource: str, due: Sequence[Threshold], observed: Observations
+) -> Explanation:
+    """Why this pod goes: what is short, by how much, and which containers took more than asked."""
+    message = f"The node was low on resource: {resource}. "
+    for threshold in due:
+        found = observed.get(threshold.signal)
+        if threshold.resource == resource and found is not None:
+            quantity = threshold.value.of(found.capacity)
+            message += f"Threshold quantity: {quantity}, available: {found}. "
+            break
+    if use is None:
+        return Explanation(message, {})
+    annotations: dict[str, str] = {}
+    whole = pod.spec.resources
+    if resource == "memory" and whole is not None and "memory" in whole.requests:
+        used, request = _bytes(use.memory), whole.requests["memory"]
+        message += _consumption("Pod", pod.metadata.name, used, request, resource)
+        annotations |= {"offending_pod": pod.metadata.name, "offending_pod_usage": used}
+    names, amounts = [], []
+    for container in (*pod.spec.containers, *pod.spec.initContainers):
+        one = use.containers.get(container.name)
+        if one is None or resource not in ("memory", STORAGE):
+            continue
+        taken = one.memory if resource == "memory" else (one.root + one.logs).bytes
+        if taken > amount(container.resources.requests, resource):
+            request = container.resources.requests.get(resource, "0")
+            message += _consumption("Container", container.name, _bytes(taken), request, resource)
+            names.append(container.name)
+            amounts.append(_bytes(taken))
+    annotations |= {
+        "offending_containers": ",".join(names),
+        "offending_containers_usage": ",".join(amounts),
+        "starved_resource": resource,
+    }
+    return Explanation(message, annotations)
+
+
+def _consumption(kind: str, name: str, used: str, request: str, resource: str) -> str:
+    return (
+        f"{kind} {name} was using {used}, request is {request}, has larger consumption of "
+        f"{resource}. "
+    )
+
+
+def _bytes(value: int) -> str:
+    return str(Quantity.of(value, Format.BINARY))
+
+
+# New pods on a node under pressure
+
+
+def refuses(pod: Pod, conditions: Iterable[str]) -> str:
+    """Why a node under pressure does not take a new pod; empty if it does.
+
+    Short of memory it still takes pods that have asked for some, and those that tolerate it;
+    short of anything else only critical ones.
+    """
+    present = sorted(conditions)
+    if not present or is_critical(pod):
+        return ""
+    if present == ["MemoryPressure"] and (
+        qos_class(pod) != "BestEffort"
+        or any(
+            (each.operator == "Exists" and each.key in ("", _MEMORY_TAINT))
+            or (each.key == _MEMORY_TAINT and not each.value)
+            for each in pod.spec.tolerations
+            if each.effect in ("", "NoSchedule")
+        )
+    ):
+        return ""
+    return f"The node had condition: [{' '.join(present)}]. "
+
+
+_MEMORY_TAINT = "node.kubernetes.io/memory-pressure"

@@ -26,18 +26,6 @@ class MachineFacts:
     architecture: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Pressure:
-    """What is left of the things that may run out."""
-
-    memory_available: int
-    disk_available: int
-    disk_total: int
-    inodes_available: int
-    inodes_total: int
-    pids_available: int
-
-
 def read_facts(root_directory: Path) -> MachineFacts:
     """The machine's facts; `root_directory` lies on the file system that pods fill."""
     disk = os.statvfs(root_directory)
@@ -58,19 +46,20 @@ def read_facts(root_directory: Path) -> MachineFacts:
     )
 
 
-def read_pressure(root_directory: Path) -> Pressure:
-    disk = os.statvfs(root_directory)
-    limit, used = _text("/proc/sys/kernel/pid_max"), _text("/proc/loadavg")
+def memory_total_and_available() -> tuple[int, int]:
+    """Bytes of memory, and how many of them could be had without swapping: what the kernel counts
+    as available, which is the machine's whatever share of it this node calls its own."""
+    figures = _meminfo()
+    return figures.get("MemTotal", 0), figures.get("MemAvailable", 0)
+
+
+def process_limits() -> tuple[int, int]:
+    """How many processes and threads there may be, and are."""
+    limits = (_text("/proc/sys/kernel/pid_max"), _text("/proc/sys/kernel/threads-max"))
+    used = _text("/proc/loadavg").split()
     # The fourth field of loadavg is "running/all" threads.
-    threads = used.split()[3].partition("/")[2] if used else "0"
-    return Pressure(
-        memory_available=_meminfo().get("MemAvailable", 0),
-        disk_available=disk.f_bavail * disk.f_frsize,
-        disk_total=disk.f_blocks * disk.f_frsize,
-        inodes_available=disk.f_favail,
-        inodes_total=disk.f_files,
-        pids_available=int(limit or 32768) - int(threads or 0),
-    )
+    running = int(used[3].partition("/")[2]) if len(used) > 3 else 0
+    return min((int(each) for each in limits if each), default=32768), running
 
 
 def default_address() -> str:

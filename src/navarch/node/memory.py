@@ -33,6 +33,8 @@ class WorkerMemory:
     finished: bool = False
     cleaned: bool = False
     failure: tuple[str, str] | None = None
+    disruption: str = ""
+    """What the condition DisruptionTarget is to say once the pod has failed."""
     grace: int | None = None
     """The seconds its containers get if not the pod's own grace period."""
     stopping_since: float | None = None
@@ -44,12 +46,24 @@ class WorkerMemory:
     resize_refusal: Refusal | None = None
     hooked: set[str] = field(default_factory=set)
     """Ids of containers whose preStop hook has been begun."""
+    replaced: set[str] = field(default_factory=set)
+    """Ids of containers that were stopped so that a new instance takes their place."""
+    attempts: dict[str, int] = field(default_factory=dict)
+    """The number after the highest that was seen of each container."""
     backed_off: set[str] = field(default_factory=set)
     """Ids of ended containers whose wait for the next instance has been told."""
 
+    def next_attempts(self) -> dict[str, int]:
+        """Which instance of each container comes next, if the runtime has none."""
+        told = _next_attempts(self.pod.status)
+        return {
+            name: max(told.get(name, 0), self.attempts.get(name, 0))
+            for name in told.keys() | self.attempts.keys()
+        }
 
-def next_attempts(status: PodStatus) -> dict[str, int]:
-    """Which instance of each container comes next; one that never ran is made again."""
+
+def _next_attempts(status: PodStatus) -> dict[str, int]:
+    """As the API's status has it; one that never ran is made again."""
     result = {}
     for each in (*status.initContainerStatuses, *status.containerStatuses):
         ended = each.state.terminated

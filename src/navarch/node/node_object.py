@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 
@@ -26,14 +26,23 @@ from navarch.api.types.core_v1 import (
 from navarch.api.types.meta_v1 import ObjectMeta
 
 from .cri.values import ImageRecord, RuntimeInfo
-from .machine import MachineFacts, Pressure
+from .machine import MachineFacts
 from .resources import NodeResources
 from .settings import NodeOptions
 
 MAXIMUM_IMAGES = 50
-MEMORY_THRESHOLD = 100 << 20
-DISK_THRESHOLD, INODE_THRESHOLD = 0.10, 0.05
-PID_THRESHOLD = 1000
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """What the other parts of the agent say of the node at this moment."""
+
+    pressures: frozenset[str] = frozenset()
+    """The conditions eviction has found, such as `DiskPressure`."""
+    problems: tuple[str, ...] = ()
+    """Why the node is not ready, beside the runtime's reasons."""
+    devices: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Devices of plug-ins by resource: how many there are, and how many of them are healthy."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +51,11 @@ class NodeFacts:
 
     options: NodeOptions
     machine: MachineFacts
-    pressure: Pressure
     runtime: RuntimeInfo | None
     """None: the runtime does not answer."""
     images: Sequence[ImageRecord]
     addresses: Sequence[str]
+    report: NodeReport = NodeReport()
 
 
 def capacity(options: NodeOptions, machine: MachineFacts) -> dict[str, str]:
@@ -155,7 +164,10 @@ def node_status(node: Node, facts: NodeFacts, now: datetime) -> NodeStatus:
     options, machine = facts.options, facts.machine
     before = node.status
     full = capacity(options, machine)
-    free = allocatable(options, full)
+    devices = facts.report.devices
+    healthy = {name: str(count) for name, (_, count) in devices.items()}
+    free = allocatable(options, full, healthy)
+    full |= {name: str(count) for name, (count, _) in devices.items()}
     foreign = {
         name: value
         for name, value in before.capacity.items()
@@ -205,17 +217,9 @@ def _images(images: Sequence[ImageRecord]) -> list[ContainerImage]:
 def _conditions(
     before: Sequence[NodeCondition], facts: NodeFacts, now: datetime
 ) -> list[NodeCondition]:
-    pressure = facts.pressure
-    low_disk = (
-        pressure.disk_available < DISK_THRESHOLD * pressure.disk_total
-        or pressure.inodes_available < INODE_THRESHOLD * pressure.inodes_total
-    )
-    states = [
-        _pressure_condition("MemoryPressure", pressure.memory_available < MEMORY_THRESHOLD),
-        _pressure_condition("DiskPressure", low_disk),
-        _pressure_condition("PIDPressure", pressure.pids_available < PID_THRESHOLD),
-        _ready_condition(facts.runtime),
-    ]
+    report = facts.report
+    states = [_pressure_condition(kind, kind in report.pressures) for kind in _PRESSURE_TEXTS]
+    states.append(_ready_condition(facts.runtime, report.problems))
     known = {condition.type: condition for condition in before}
     own = {state.type for state in states}
     result = [condition for condition in before if condition.type not in own]
@@ -254,7 +258,7 @@ def _pressure_condition(kind: str, low: bool) -> NodeCondition:
     )
 
 
-def _ready_condition(runtime: RuntimeInfo | None) -> NodeCondition:
+def _ready_condition(runtime: RuntimeInfo | None, others: Sequence[str]) -> NodeCondition:
     problems = []
     if runtime is None:
         problems.append("container runtime is down")
@@ -266,6 +270,7 @@ def _ready_condition(runtime: RuntimeInfo | None) -> NodeCondition:
                 f"container runtime network not ready: NetworkReady=false "
                 f"reason:{runtime.network_message}"
             )
+    problems += others
     if problems:
         return NodeCondition(
             type="Ready", status="False", reason="KubeletNotReady", message="; ".join(problems)

@@ -17,7 +17,7 @@ from navarch.client.client import Client
 from navarch.client.clock import Clock
 from navarch.client.resource import PatchType
 
-from .status import OWN_CONDITIONS
+from .status import DISRUPTION, OWN_CONDITIONS
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +95,12 @@ def _changed_conditions(old: Object, new: Object) -> list[dict[str, Any]]:
     before = {each["type"]: each for each in old.get("conditions", [])}
     after = {each["type"]: each for each in new.get("conditions", [])}
     changed: list[dict[str, Any]] = []
-    for kind in OWN_CONDITIONS:
+    for kind in (*OWN_CONDITIONS, DISRUPTION):
         if kind in after:
             if before.get(kind) != after[kind]:
                 dropped = {name: None for name in before.get(kind, {}) if name not in after[kind]}
                 changed.append({**dropped, **after[kind]})
-        elif kind in before:
+        elif kind in before and kind != DISRUPTION:
             changed.append({"type": kind, "$patch": "delete"})
     return changed
 

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 
 from navarch.api.errors import ApiError
 from navarch.api.objects import to_object
@@ -25,9 +24,10 @@ from navarch.client.resource import PatchType
 
 from .cri.runtime import Images, Runtime
 from .cri.values import ImageRecord, RuntimeFailure, RuntimeInfo
-from .machine import MachineFacts, read_pressure
+from .machine import MachineFacts
 from .node_object import (
     NodeFacts,
+    NodeReport,
     merged_labels,
     new_node,
     node_status,
@@ -69,6 +69,8 @@ class Registration:
         self._reported: list[object] | None = None
         self._lease: Lease | None = None
         self.on_node: Callable[[Node], None] = lambda node: None
+        self.report: Callable[[], NodeReport] = NodeReport
+        """What the rest of the agent says of the node."""
 
     async def run(self) -> None:
         """Registers the node, then keeps it alive until cancelled."""
@@ -172,8 +174,9 @@ class Registration:
             runtime, images = await asyncio.gather(self._runtime.info(), self._images.images())
         except RuntimeFailure as failure:
             log.warning("container runtime: %s", failure.message)
-        pressure = read_pressure(Path(self._options.root_directory))
-        return NodeFacts(self._options, self._machine, pressure, runtime, images, self._addresses)
+        return NodeFacts(
+            self._options, self._machine, runtime, images, self._addresses, self.report()
+        )
 
     async def _renew_lease(self) -> None:
         leases = self._client.resource(Lease)

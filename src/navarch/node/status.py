@@ -32,7 +32,16 @@ from navarch.api.types.core_v1 import (
 from .cri.values import ContainerRecord, PodState
 from .cri.values import ContainerState as RuntimeState
 from .plan import NANOSECONDS, Waiting
-from .podspec import ContainerKind, ContainerSpec, containers_of, qos_class, should_restart
+from .podspec import (
+    RESTART_ALL,
+    ContainerKind,
+    ContainerSpec,
+    containers_of,
+    may_restart_all,
+    qos_class,
+    restart_rule,
+    should_restart,
+)
 from .resize import Applied, shown_resources
 
 OWN_CONDITIONS = (
@@ -43,10 +52,16 @@ OWN_CONDITIONS = (
     "PodScheduled",
     "PodResizePending",
     "PodResizeInProgress",
+    "AllContainersRestarting",
 )
 """The conditions the node agent owns: others' are left as they are."""
 
+DISRUPTION = "DisruptionTarget"
+"""A condition that others set as well: the agent only ever adds it."""
+
 STATUS_UNKNOWN_EXIT = 137
+RESTARTING_ALL = "RestartingAllContainers"
+"""The reason of containers that were removed because another one's exit restarts the pod."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,14 @@ class StatusInputs:
     """All containers are over and none will be started again."""
     failure: tuple[str, str] | None = None
     """Reason and message if the pod was failed from outside (deadline, eviction, admission)."""
+    restarting_all: bool = False
+    """Containers are being removed because an exit restarts the whole pod in place."""
+    replaced: frozenset[str] = frozenset()
+    """Ids of containers that were stopped so that a new instance takes their place."""
+    recursive_read_only: bool = False
+    """Whether the pod's runtime handler can mount whole trees read-only."""
+    disruption: str = ""
+    """The message of the condition DisruptionTarget, for a pod that had to make room."""
     start_time: datetime | None = None
     """When the agent first saw the pod, for a pod whose status does not say so."""
 
@@ -86,7 +109,7 @@ def compute_status(pod: Pod, state: PodState, inputs: StatusInputs) -> PodStatus
     init = [builder.build(each) for each in specs if each.kind in _INIT_KINDS]
     apps = [builder.build(each) for each in specs if each.kind is ContainerKind.APP]
     ephemeral = [builder.build(each) for each in specs if each.kind is ContainerKind.EPHEMERAL]
-    phase = _phase(pod, state, [*init, *apps], ended=inputs.ended)
+    phase = _phase(pod, [*init, *apps], inputs)
     reason, message = before.reason, before.message
     if inputs.failure is not None:
         phase, (reason, message) = "Failed", inputs.failure
@@ -160,7 +183,8 @@ class _ContainerStatuses:
             status = self._from_record(spec, record)
         self._apply_wait(spec, status)
         if not status.volumeMounts:
-            status.volumeMounts = _mount_statuses(spec.container)
+            recursive = self._inputs.recursive_read_only
+            status.volumeMounts = _mount_statuses(spec.container, recursive=recursive)
         return status
 
     def _from_record(self, spec: ContainerSpec, record: ContainerRecord) -> ContainerStatus:
@@ -175,10 +199,9 @@ class _ContainerStatuses:
             started=False,
         )
         applied = self._inputs.applied.get(record.id) if record.running else None
-        resources = shown_resources(container, applied)
-        if resources.limits or resources.requests:
-            status.resources = resources
-            status.allocatedResources = dict(resources.requests)
+        status.resources = shown_resources(container, applied)
+        status.allocatedResources = dict(status.resources.requests)
+        status.stopSignal = container.lifecycle.stopSignal if container.lifecycle else None
         if record.user is not None:
             status.user = ContainerUser(
                 linux=LinuxContainerUser(
@@ -218,7 +241,8 @@ class _ContainerStatuses:
             exitCode=code,
             reason=reason,
             message=self._inputs.messages.get(record.id, record.message),
-            startedAt=_time(record.started_at),
+            # One that could not be started began at the epoch, as upstream shows it.
+            startedAt=_time(record.started_at, zero=record.state is RuntimeState.EXITED),
             finishedAt=_time(record.finished_at),
             containerID=f"{self._inputs.runtime_name}://{record.id}",
         )
@@ -226,6 +250,14 @@ class _ContainerStatuses:
     def _without_record(self, spec: ContainerSpec) -> ContainerStatus:
         before = self._before.get(spec.name)
         status = ContainerStatus(name=spec.name, image=spec.container.image, started=False)
+        if before is not None and before.state.waiting is None and self._is_removed(spec, before):
+            text = "The container is removed because RestartAllContainers in place"
+            status.restartCount = before.restartCount + 1
+            status.state.waiting = ContainerStateWaiting(reason=RESTARTING_ALL, message=text)
+            status.lastState.terminated = ContainerStateTerminated(
+                exitCode=STATUS_UNKNOWN_EXIT, reason=RESTARTING_ALL, message=text
+            )
+            return status
         if before is not None and before.state.terminated is not None:
             # It has ended, and the runtime (or this agent) has cleared it away since.
             status.state = before.state
@@ -260,6 +292,16 @@ class _ContainerStatuses:
                 status.lastState = ContainerState(terminated=lost)
         return status
 
+    def _is_removed(self, spec: ContainerSpec, before: ContainerStatus) -> bool:
+        """Whether a container without a record is one that a restart of all has removed. Those
+        that caused the restart are removed last, and known by how they ended."""
+        if spec.kind is ContainerKind.EPHEMERAL or self._inputs.ended:
+            return False
+        end = before.state.terminated
+        return self._inputs.restarting_all or (
+            end is not None and restart_rule(spec.container, end.exitCode) == RESTART_ALL
+        )
+
     def _default_reason(self) -> str:
         """Upstream says so of the init containers themselves, too."""
         return "PodInitializing" if self._pod.spec.initContainers else "ContainerCreating"
@@ -271,7 +313,7 @@ class _ContainerStatuses:
             return
         terminated = status.state.terminated
         if terminated is not None:
-            if not should_restart(self._pod, spec, terminated.exitCode):
+            if not _comes_again(self._pod, spec, terminated, self._inputs):
                 return
             status.lastState = ContainerState(terminated=terminated)
             status.ready = False
@@ -294,14 +336,25 @@ def _last_state(before: ContainerStatus, container_id: str) -> ContainerState:
     return before.lastState
 
 
-def _mount_statuses(container: Container) -> list[VolumeMountStatus]:
+def _comes_again(
+    pod: Pod, spec: ContainerSpec, end: ContainerStateTerminated, inputs: StatusInputs
+) -> bool:
+    return (
+        end.reason == RESTARTING_ALL
+        or end.containerID.rpartition("/")[2] in inputs.replaced
+        or should_restart(pod, spec, end.exitCode)
+    )
+
+
+def _mount_statuses(container: Container, *, recursive: bool) -> list[VolumeMountStatus]:
+    shown = ("Enabled", "IfPossible") if recursive else ()
     return [
         VolumeMountStatus(
             name=mount.name,
             mountPath=mount.mountPath,
             readOnly=mount.readOnly,
             recursiveReadOnly=(
-                ("Enabled" if mount.recursiveReadOnly == "Enabled" else "Disabled")
+                ("Enabled" if mount.recursiveReadOnly in shown else "Disabled")
                 if mount.readOnly
                 else None
             ),
@@ -310,8 +363,8 @@ def _mount_statuses(container: Container) -> list[VolumeMountStatus]:
     ]
 
 
-def _time(nanoseconds: int) -> str | None:
-    if nanoseconds <= 0:
+def _time(nanoseconds: int, *, zero: bool = False) -> str | None:
+    if nanoseconds <= 0 and not zero:
         return None
     return format_time(datetime.fromtimestamp(nanoseconds / NANOSECONDS, UTC))
 
@@ -328,7 +381,7 @@ def _pod_ips(pod: Pod, state: PodState, inputs: StatusInputs) -> list[str]:
 # The phase
 
 
-def _phase(pod: Pod, state: PodState, statuses: Sequence[ContainerStatus], *, ended: bool) -> str:
+def _phase(pod: Pod, statuses: Sequence[ContainerStatus], inputs: StatusInputs) -> str:
     by_name = {status.name: status for status in statuses}
     apps_begun = any(
         _has_begun(by_name[each.name]) for each in pod.spec.containers if each.name in by_name
@@ -345,17 +398,17 @@ def _phase(pod: Pod, state: PodState, statuses: Sequence[ContainerStatus], *, en
             if end is None or status.state.running is not None:
                 pending_init = True
             elif end.exitCode != 0:
-                if not should_restart(pod, spec, end.exitCode) or ended:
+                if not _comes_again(pod, spec, end, inputs) or inputs.ended:
                     return "Failed"
                 pending_init = True
         elif spec.kind is ContainerKind.SIDECAR and end is None:
             pending_sidecar |= status.state.running is None or not status.started
     if (pending_init or pending_sidecar) and not apps_begun:
         return "Pending"
-    return _app_phase(pod, by_name, ended=ended)
+    return _app_phase(pod, by_name, inputs)
 
 
-def _app_phase(pod: Pod, by_name: Mapping[str, ContainerStatus], *, ended: bool) -> str:
+def _app_phase(pod: Pod, by_name: Mapping[str, ContainerStatus], inputs: StatusInputs) -> str:
     running = waiting = succeeded = restarting = stopped = 0
     for spec in containers_of(pod):
         if spec.kind is ContainerKind.SIDECAR:
@@ -374,13 +427,13 @@ def _app_phase(pod: Pod, by_name: Mapping[str, ContainerStatus], *, ended: bool)
             waiting += 1
             continue
         stopped += 1
-        if not ended and should_restart(pod, spec, end.exitCode):
+        if not inputs.ended and _comes_again(pod, spec, end, inputs):
             restarting += 1
         elif end.exitCode == 0:
             succeeded += 1
     if waiting:
         # A pod that ends before all of its containers could begin has not done its work.
-        return "Failed" if ended and stopped else "Pending"
+        return "Failed" if inputs.ended and stopped else "Pending"
     if running or restarting:
         return "Running"
     return "Succeeded" if succeeded == stopped else "Failed"
@@ -412,6 +465,14 @@ def _conditions(
         ("ContainersReady", containers_ready),
         ("PodScheduled", PodCondition(status="True")),
     ]
+    if inputs.disruption and status.phase == "Failed":
+        result = [each for each in result if each.type != DISRUPTION]
+        disruption = PodCondition(
+            status="True", reason="TerminationByKubelet", message=inputs.disruption
+        )
+        own.append((DISRUPTION, disruption))
+    if may_restart_all(pod):
+        own.append(("AllContainersRestarting", _restarting_all(status, inputs)))
     if inputs.resize is not None:
         resize, reason, message = inputs.resize
         own.insert(0, (resize, PodCondition(status="True", reason=reason, message=message)))
@@ -424,7 +485,9 @@ def _conditions(
                 status=condition.status,
                 reason=condition.reason,
                 message=condition.message,
-                observedGeneration=pod.metadata.generation,
+                observedGeneration=(
+                    0 if kind == "AllContainersRestarting" else pod.metadata.generation
+                ),
                 lastProbeTime=None,
                 lastTransitionTime=(
                     old.lastTransitionTime
@@ -434,6 +497,17 @@ def _conditions(
             )
         )
     return result
+
+
+def _restarting_all(status: PodStatus, inputs: StatusInputs) -> PodCondition:
+    ended = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(status.phase, "")
+    if ended or not inputs.restarting_all:
+        return PodCondition(status="False", reason=ended)
+    return PodCondition(
+        status="True",
+        reason="RestartAllContainersStarted",
+        message="container exited with restart policy rule",
+    )
 
 
 def _initialized(pod: Pod, status: PodStatus) -> PodCondition:

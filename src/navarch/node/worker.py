@@ -22,7 +22,7 @@ from navarch.api.types.core_v1 import Pod
 from .acting import VOLUMES, Actor
 from .admission import Refusal
 from .cri.values import ContainerRecord, PodState, RuntimeFailure
-from .memory import WorkerMemory, next_attempts
+from .memory import WorkerMemory
 from .messages import read_message
 from .plan import (
     CRASH_LOOP,
@@ -33,6 +33,7 @@ from .plan import (
     View,
     applied_resources,
     plan,
+    restart_sources,
     to_resize,
 )
 from .podapi import PodApi, StatusWriter
@@ -105,10 +106,14 @@ class PodWorker:
         self._removed = True
         self._wake.set()
 
-    def reject(self, reason: str, message: str, grace: int | None = None) -> None:
-        """The pod may not run here (any more): refused, evicted or preempted."""
+    def reject(
+        self, reason: str, message: str, grace: int | None = None, disruption: str = ""
+    ) -> None:
+        """The pod may not run here (any more): refused, evicted or preempted. `disruption` is what
+        its condition DisruptionTarget says, if it is to have one."""
         self._memory.failure = (reason, message)
         self._memory.grace = grace
+        self._memory.disruption = disruption
         self._wake.set()
 
     def wake(self, *, runtime_changed: bool = True) -> None:
@@ -120,6 +125,16 @@ class PodWorker:
     def active(self) -> bool:
         """Whether the pod still takes its share of the node."""
         return not (self._memory.cleaned or is_terminal(self.pod))
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the pod has been told to go (`reject`)."""
+        return self._memory.failure is not None
+
+    @property
+    def is_cleaned(self) -> bool:
+        """Whether nothing of the pod runs and its volumes are gone."""
+        return self._memory.cleaned
 
     @property
     def shown_pod(self) -> Pod:
@@ -169,11 +184,14 @@ class PodWorker:
                 if not each.started_at and not each.running
             )
         for record in self.state.containers:
+            if record.started_at or (record.exited and record.id not in self._memory.interrupted):
+                seen = self._memory.attempts.get(record.name, 0)
+                self._memory.attempts[record.name] = max(seen, record.attempt + 1)
             if record.exited:
                 self._probes.forget(record.id)
                 if record.id not in self._memory.messages:
                     directory = self._services.volumes.pod_directory(self.pod.metadata.uid)
-                    count = len(self.pod.spec.containers)
+                    count = len(containers_of(self.pod))
                     self._memory.messages[record.id] = read_message(record, directory, count)
 
     def _look(self) -> Plan:
@@ -240,7 +258,8 @@ class PodWorker:
             is_started=self._is_started,
             failed_probes=failed,
             retry_at=memory.retry_at,
-            next_attempts=next_attempts(self.pod.status),
+            next_attempts=memory.next_attempts(),
+            replaced=frozenset(memory.replaced),
             resized=memory.resized,
             may_resize=memory.resize_refusal is None,
             sandbox_retry_at=memory.sandbox_retry_at,
@@ -297,7 +316,12 @@ class PodWorker:
             hidden = record.id in self._memory.hidden
             if record.running and spec is not None and not hidden:
                 self._probes.watch(
-                    self.pod, spec, record, host, lambda: self.wake(runtime_changed=False)
+                    self.pod,
+                    spec,
+                    record,
+                    host,
+                    lambda: self.wake(runtime_changed=False),
+                    is_terminating=self._is_stopping(),
                 )
 
     # The status
@@ -328,7 +352,12 @@ class PodWorker:
             },
             resize=None if ended or self._is_stopping() else self._resize_condition(),
             ended=ended,
-            failure=memory.failure,
+            # As upstream, a pod with running containers is not yet said to have failed: what it
+            # holds is not free before they have ended.
+            failure=None if running or self._actor.containers_in_motion() else memory.failure,
+            restarting_all=not self._is_stopping() and bool(restart_sources(self.pod, self.state)),
+            replaced=frozenset(memory.replaced),
+            disruption=memory.disruption,
             start_time=self._seen_at,
         )
         # What was written last counts as "before", also when the watch has not brought it back.

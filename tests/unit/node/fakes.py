@@ -232,7 +232,7 @@ async def stage(directory: Path) -> AsyncIterator[Stage]:
         collector=ImageCollector(runtime, runtime, records, events, clock),
         volumes=VolumeManager(options.root_directory, objects, resources, clock),
         cgroups=Cgroups("", directory / "cgroup"),
-        hooks=Hooks(runtime, handlers),
+        hooks=Hooks(runtime, handlers, events),
         objects=objects,
         events=events,
         clock=clock,

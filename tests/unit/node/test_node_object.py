@@ -11,9 +11,15 @@ import pytest
 
 from navarch.api.types.core_v1 import Node, Taint
 from navarch.node.cri.values import ImageRecord, RuntimeInfo
-from navarch.node.machine import MachineFacts, Pressure, read_facts, read_pressure
+from navarch.node.machine import (
+    MachineFacts,
+    memory_total_and_available,
+    process_limits,
+    read_facts,
+)
 from navarch.node.node_object import (
     NodeFacts,
+    NodeReport,
     allocatable,
     capacity,
     merged_labels,
@@ -29,9 +35,8 @@ OPTIONS = NodeOptions(kubeconfig=Path("k"), node_name="node-1", labels={"disk": 
                       taints=(Taint(key="t", effect="NoSchedule"),))  # fmt: skip
 MACHINE = MachineFacts(4, 8 * GIB, 100 * GIB, {"hugepages-2Mi": 0}, kernel="6.1",
                        architecture="amd64")  # fmt: skip
-CALM = Pressure(4 * GIB, 50 * GIB, 100 * GIB, 1000, 2000, 30000)
 FACTS = NodeFacts(
-    OPTIONS, MACHINE, CALM, RuntimeInfo("containerd", "1.6"),
+    OPTIONS, MACHINE, RuntimeInfo("containerd", "1.6"),
     [ImageRecord("a", ("a:1",), (), 10), ImageRecord("b", ("b:1",), ("b@sha256:1",), 20),
      ImageRecord("c")],
     ["192.168.49.2"],
@@ -84,17 +89,17 @@ def test_a_new_node() -> None:
             ),
         ),
         (
-            {"pressure": replace(CALM, memory_available=1)},
+            {"report": NodeReport(frozenset({"MemoryPressure"}))},
             "MemoryPressure",
             ("True", "KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
         ),
         (
-            {"pressure": replace(CALM, inodes_available=1)},
+            {"report": NodeReport(frozenset({"DiskPressure"}))},
             "DiskPressure",
             ("True", "KubeletHasDiskPressure", "kubelet has disk pressure"),
         ),
         (
-            {"pressure": replace(CALM, pids_available=1)},
+            {"report": NodeReport(frozenset({"PIDPressure"}))},
             "PIDPressure",
             ("True", "KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
         ),
@@ -144,7 +149,9 @@ def test_labels_are_merged() -> None:
 
 
 def test_this_machine_can_be_read(tmp_path: Path) -> None:
-    facts, pressure = read_facts(tmp_path), read_pressure(tmp_path)
-    assert facts.cpus > 0 and facts.memory_bytes > 0 and facts.boot_id
-    assert 0 < pressure.memory_available <= facts.memory_bytes
-    assert pressure.pids_available > 0
+    facts = read_facts(tmp_path)
+    total, available = memory_total_and_available()
+    assert facts.cpus > 0 and facts.memory_bytes == total and facts.boot_id
+    assert 0 < available <= total
+    limit, used = process_limits()
+    assert 0 < used < limit
