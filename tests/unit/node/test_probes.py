@@ -169,12 +169,13 @@ async def test_an_answer_that_takes_too_long() -> None:
 
 async def test_a_command_that_cannot_run_counts_neither_way() -> None:
     outcome = await run_probe({"exec": {"command": ["x"]}})
-    assert outcome.unknown
+    assert outcome.discarded
 
 
 async def test_an_unknown_port() -> None:
     outcome = await run_probe({"httpGet": {"port": "nope"}})
-    assert outcome.unknown and outcome.message == "couldn't find port: nope in container main"
+    assert outcome.discarded == "unknown"
+    assert outcome.message == "couldn't find port: nope in container main"
 
 
 @pytest.mark.parametrize(

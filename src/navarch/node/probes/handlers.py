@@ -8,23 +8,38 @@ container answers, not who it is.
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
+from navarch.api.times import format_duration
 from navarch.api.types.core_v1 import Container, GRPCAction, HTTPGetAction, Probe
 
 from ..cri.runtime import Runtime
 from ..cri.values import RuntimeFailure
+from ..environment import expand
 
 PROBE_AGENT = "kube-probe/1.36"
 HOOK_AGENT = "kube-lifecycle/1.36"
 OUTPUT_LIMIT = 10 * 1024
-MAXIMUM_REDIRECTS = 10
+HEAD_LIMIT = 1024 * 1024
+MAXIMUM_REQUESTS = 10
+REDIRECTS = (301, 302, 303, 307, 308)
+PLAIN_ANSWER = "http: server gave HTTP response to HTTPS client"
+_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+_GRPC_OPTIONS = [
+    ("grpc.primary_user_agent", PROBE_AGENT),
+    ("grpc.enable_http_proxy", 0),
+    # No run finds a connection, or a grudge against an address, that another one has left.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", OUTPUT_LIMIT),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +49,10 @@ class Outcome:
     success: bool
     message: str = ""
     warning: bool = False
-    unknown: bool = False
-    """The run itself went wrong: it counts neither way."""
+    discarded: str = ""
+    """The run itself went wrong and counts neither way; the word for it."""
+    answered: bool = False
+    """A request has got its answer, though not a success: a hook asks for no more."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +98,7 @@ class Handlers:
         timeout = float(probe.timeoutSeconds or 1)
         try:
             if probe.exec is not None:
-                return await self._exec(target.container_id, probe.exec.command, timeout)
+                return await self._exec(target, probe.exec.command, timeout)
             if probe.httpGet is not None:
                 return await self.http_get(probe.httpGet, target, timeout, PROBE_AGENT)
             if probe.tcpSocket is not None:
@@ -90,18 +107,21 @@ class Handlers:
             if probe.grpc is not None:
                 return await _grpc_health(probe.grpc, target.host, timeout)
         except UnknownPort as problem:
-            return Outcome(False, str(problem), unknown=True)
-        return Outcome(False, "the probe has no handler", unknown=True)
+            return Outcome(False, str(problem), discarded="unknown")
+        return Outcome(False, "the probe has no handler", discarded="unknown")
 
-    async def _exec(self, container_id: str, command: Sequence[str], timeout: float) -> Outcome:
+    async def _exec(self, target: Target, command: Sequence[str], timeout: float) -> Outcome:
+        # A probe sees what the manifest says of the variables, not what they were resolved to.
+        literal = {variable.name: variable.value for variable in target.container.env}
+        command = [expand(word, literal) for word in command]
         try:
-            result = await self._runtime.exec_sync(container_id, command, timeout)
+            result = await self._runtime.exec_sync(target.container_id, command, timeout)
         except RuntimeFailure as failure:
             if failure.is_timeout:
-                return Outcome(False, f"command timed out: {_quoted(command)} timed out after "
-                                      f"{timeout:g}s")  # fmt: skip
+                text = f'command timed out: "{" ".join(command)}" timed out after '
+                return Outcome(False, text + format_duration(timeout))
             # A command that could not be run says nothing about the container's health.
-            return Outcome(False, failure.message, unknown=True)
+            return Outcome(False, failure.message, discarded="unknown")
         output = (result.stdout + result.stderr)[:OUTPUT_LIMIT].decode(errors="replace")
         return Outcome(result.exit_code == 0, output)
 
@@ -114,62 +134,89 @@ class Handlers:
         path = action.path if action.path.startswith("/") else "/" + action.path
         scheme = (action.scheme or "HTTP").lower()
         url = f"{scheme}://{_bracketed(host)}:{port}{path}"
+        deadline = asyncio.get_running_loop().time() + timeout
         try:
-            async with asyncio.timeout(timeout):
-                return await self._http(url, _headers(action, agent))
+            return await self._http(url, _headers(action, agent), deadline)
         except TimeoutError:
-            return Outcome(
-                False,
-                f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting'
-                " headers)",
-            )
+            text = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+            return Outcome(False, f'Get "{url}": {text}')
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Outcome(False, f'Get "{url}": {_reason(error, host, port)}')
 
-    async def _http(self, url: str, headers: dict[str, str]) -> Outcome:
-        if self._session is None:
-            # A probe must not find a connection that an earlier one has left open.
-            connector = aiohttp.TCPConnector(
-                ssl=_insecure_tls(), force_close=True, limit=0, use_dns_cache=False
-            )
-            self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+    async def _http(self, url: str, headers: CIMultiDict[str], deadline: float) -> Outcome:
+        session = self._http_session()
         host = urlsplit(url).hostname
-        for _ in range(MAXIMUM_REDIRECTS + 1):
-            async with self._session.get(
-                URL(url, encoded=True), headers=headers, allow_redirects=False
-            ) as response:
-                body = (await response.content.read(OUTPUT_LIMIT)).decode(errors="replace")
-                location = response.headers.get("Location", "")
-                if response.status not in (301, 302, 303, 307, 308) or not location:
-                    if 200 <= response.status < 400:
-                        return Outcome(True, body)
-                    return Outcome(False, f"HTTP probe failed with statuscode: {response.status}")
-                following = response.url.join(URL(location))
-            if following.host != host:
-                return Outcome(
-                    True, f"Probe terminated redirects, Response body: {body}", warning=True
+        for _ in range(MAXIMUM_REQUESTS):
+            async with asyncio.timeout_at(deadline):
+                response = await session.get(
+                    URL(url, encoded=True), headers=headers, allow_redirects=False
                 )
+            async with response:
+                location = response.headers.get("Location", "")
+                is_redirect = response.status in REDIRECTS and bool(location)
+                following = response.url.join(URL(location)) if is_redirect else None
+                if following is None or following.host != host:
+                    return await _verdict(response, deadline)
             url = str(following)
-        return Outcome(False, f'Get "{url}": stopped after {MAXIMUM_REDIRECTS} redirects')
+        return Outcome(False, f'Get "{url}": stopped after {MAXIMUM_REQUESTS} redirects')
+
+    def _http_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # A probe must not find a connection that an earlier one has left open, and no
+                # target hears what another one has set as its cookie.
+                connector=aiohttp.TCPConnector(
+                    ssl=_insecure_tls(), force_close=True, limit=0, use_dns_cache=False
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+                timeout=aiohttp.ClientTimeout(total=None),
+                max_line_size=HEAD_LIMIT,
+                max_field_size=HEAD_LIMIT,
+                read_bufsize=OUTPUT_LIMIT,
+            )
+        return self._session
 
 
-def _headers(action: HTTPGetAction, agent: str) -> dict[str, str]:
-    headers = {"User-Agent": agent, "Accept": "*/*", "Connection": "close"}
-    given = {header.name: header.value for header in action.httpHeaders}
-    lower = {name.lower() for name in given}
-    result = {name: value for name, value in headers.items() if name.lower() not in lower}
-    # An empty Accept or User-Agent means "send none".
-    skipped = ("accept", "user-agent")
-    result |= {name: value for name, value in given.items() if value or name.lower() not in skipped}
-    return result
+async def _verdict(response: aiohttp.ClientResponse, deadline: float) -> Outcome:
+    """What the last answer means. No more of its body is read than may be shown."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout_at(deadline):
+            while chunk := await response.content.read(OUTPUT_LIMIT - len(body)):
+                body += chunk
+    except TimeoutError:
+        text = "context deadline exceeded (Client.Timeout or context cancellation while reading"
+        return Outcome(False, f"{text} body)", discarded="failure")
+    except (aiohttp.ClientError, OSError) as error:
+        return Outcome(False, str(error) or "unexpected EOF", discarded="failure")
+    text = body.decode(errors="replace")
+    if not 200 <= response.status < 400:
+        text = f"HTTP probe failed with statuscode: {response.status}"
+        return Outcome(False, text, answered=True)
+    if response.status >= 300:
+        return Outcome(True, f"Probe terminated redirects, Response body: {text}", warning=True)
+    return Outcome(True, text)
 
 
-def _insecure_tls() -> Any:
-    import ssl
+def _headers(action: HTTPGetAction, agent: str) -> CIMultiDict[str]:
+    """The given headers, and those that a probe has unless they are given. An empty Accept or
+    User-Agent means "send none"."""
+    headers = CIMultiDict((header.name, header.value) for header in action.httpHeaders)
+    for name, value in (("User-Agent", agent), ("Accept", "*/*")):
+        if not headers.setdefault(name, value):
+            headers.popall(name)
+    headers["Connection"] = "close"
+    return headers
 
+
+def _insecure_tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    # Who does not ask for a name must not mind a short key either.
+    context.set_ciphers("DEFAULT@SECLEVEL=0")
     return context
 
 
@@ -194,25 +241,29 @@ async def _grpc_health(action: GRPCAction, host: str, timeout: float) -> Outcome
     name = (action.service or "").encode()
     request = b"\x0a" + _varint(len(name)) + name if name else b""
     address = f"{_bracketed(host)}:{action.port}"
-    options = [("grpc.primary_user_agent", PROBE_AGENT), ("grpc.enable_http_proxy", 0)]
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
-        check = channel.unary_unary("/grpc.health.v1.Health/Check")
-        try:
-            answer: bytes = await check(request, timeout=timeout)
-        except grpc.aio.AioRpcError as error:
-            code = error.code()
-            if code == grpc.StatusCode.UNIMPLEMENTED:
-                text = "error: this server does not implement the grpc health protocol"
-                return Outcome(False, f"{text} (grpc.health.v1.Health): {error.details()}")
-            if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-                return Outcome(False, f"timeout: health rpc did not complete within {timeout:g}s")
-            if code == grpc.StatusCode.UNAVAILABLE:
-                return Outcome(
-                    False,
-                    f'timeout: failed to connect service "{address}" within {timeout:g}s: '
-                    f"{error.details()}",
-                )
-            return Outcome(False, f"error: health rpc probe failed: {error.details()}")
+    within = format_duration(timeout)
+    is_connected = False
+    try:
+        async with (
+            asyncio.timeout(timeout),
+            grpc.aio.insecure_channel(address, options=_GRPC_OPTIONS) as channel,
+        ):
+            await channel.channel_ready()
+            is_connected = True
+            answer: bytes = await channel.unary_unary(_HEALTH_CHECK)(request)
+    except TimeoutError:
+        if is_connected:
+            return Outcome(False, f"timeout: health rpc did not complete within {within}")
+        text = f'timeout: failed to connect service "{address}" within {within}'
+        return Outcome(False, f"{text}: context deadline exceeded")
+    except grpc.aio.AioRpcError as error:
+        text = error.details() or ""
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            protocol = "the grpc health protocol (grpc.health.v1.Health)"
+            return Outcome(False, f"error: this server does not implement {protocol}: {text}")
+        code = error.code().name.title().replace("_", "")
+        text = f"rpc error: code = {code} desc = {text}"
+        return Outcome(False, f"error: health rpc probe failed: {text}")
     status = answer[1] if answer[:1] == b"\x08" and len(answer) > 1 else 0
     if status == 1:
         return Outcome(True, "service healthy")
@@ -229,17 +280,23 @@ def _varint(number: int) -> bytes:
 
 
 def _reason(error: BaseException, host: str, port: int) -> str:
+    """What went wrong, in the words of Go's net/http, which people know from events."""
     cause = getattr(error, "os_error", error)
-    if isinstance(cause, ConnectionRefusedError):
-        return f"dial tcp {_bracketed(host)}:{port}: connect: connection refused"
-    if isinstance(cause, OSError) and cause.strerror:
-        return f"dial tcp {_bracketed(host)}:{port}: {cause.strerror.lower()}"
+    place = f"tcp {_bracketed(host)}:{port}"
+    if isinstance(cause, ssl.SSLError):
+        if cause.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+            return PLAIN_ANSWER
+        return f"remote error: tls: {cause.reason}"
+    if isinstance(cause, ConnectionResetError):
+        return f"read {place}: read: connection reset by peer"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "EOF"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"net/http: HTTP/1.x transport connection broken: {error.message}"
+    if isinstance(cause, OSError) and cause.errno:
+        return f"dial {place}: connect: {os.strerror(cause.errno).lower()}"
     return str(error) or type(error).__name__
 
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _quoted(command: Sequence[str]) -> str:
-    return '"' + " ".join(command) + '"'

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from navarch.api.types.core_v1 import Pod
@@ -37,6 +37,7 @@ class _Watched:
     target: Target
     probes: InstanceProbes
     on_change: Callable[[], None]
+    is_terminating: bool = False
     timers: dict[ProbeKind, Timer] = field(default_factory=dict)
     runs: dict[ProbeKind, asyncio.Task[None]] = field(default_factory=dict)
 
@@ -64,11 +65,15 @@ class ProbeManager:
         record: ContainerRecord,
         host: str,
         on_change: Callable[[], None],
+        *,
+        is_terminating: bool = False,
     ) -> InstanceProbes:
         """Begins (or goes on) probing a running container instance; returns its results."""
+        is_terminating |= pod.metadata.deletionTimestamp is not None
         known = self._watched.get(record.id)
         if known is not None:
             known.pod, known.spec = pod, spec
+            known.is_terminating = is_terminating
             return known.probes
         now = self._clock.monotonic()
         before = next(
@@ -92,7 +97,7 @@ class ProbeManager:
             probes.trackers.clear()
         if probes.trackers:
             target = Target(spec.container, record.id, host)
-            watched = _Watched(pod, spec, target, probes, on_change)
+            watched = _Watched(pod, spec, target, probes, on_change, is_terminating)
             self._watched[record.id] = watched
             for kind, tracker in probes.trackers.items():
                 if before is not None and started_ago > 10.0:
@@ -100,6 +105,11 @@ class ProbeManager:
                     tracker.due += self._random.random() * tracker.period
                 self._schedule(watched, kind)
         return probes
+
+    def watched(self) -> Iterator[tuple[Pod, ContainerSpec, InstanceProbes]]:
+        """Everything under probes, for those who count."""
+        for each in self._watched.values():
+            yield each.pod, each.spec, each.probes
 
     def results(self, container_id: str) -> InstanceProbes | None:
         watched = self._watched.get(container_id)
@@ -132,32 +142,46 @@ class ProbeManager:
 
     def _begin(self, watched: _Watched, kind: ProbeKind) -> None:
         tracker = watched.probes.trackers[kind]
-        tracker.due = self._clock.monotonic() + tracker.period
-        terminating = watched.pod.metadata.deletionTimestamp is not None
-        if watched.probes.may_run(kind, terminating=terminating) and kind not in watched.runs:
-            name = f"probe {kind.value} {watched.target.container_id[:12]}"
-            task = asyncio.get_running_loop().create_task(self._run(watched, tracker), name=name)
-            watched.runs[kind] = task
-            task.add_done_callback(lambda done: self._ended(watched, kind, done))
+        tracker.advance(self._clock.monotonic())
+        if kind in watched.runs:
+            tracker.is_overdue = True
+        elif watched.probes.may_run(kind, terminating=watched.is_terminating):
+            self._start_run(watched, tracker)
         if not tracker.on_hold:
             self._schedule(watched, kind)
 
-    def _ended(self, watched: _Watched, kind: ProbeKind, task: asyncio.Task[None]) -> None:
-        watched.runs.pop(kind, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
+    def _start_run(self, watched: _Watched, tracker: Tracker) -> None:
+        kind = tracker.kind
+        name = f"probe {kind.value} {watched.target.container_id[:12]}"
+        task = asyncio.get_running_loop().create_task(self._run(watched, tracker), name=name)
+        watched.runs[kind] = task
+        task.add_done_callback(lambda done: self._ended(watched, tracker, done))
+
+    def _ended(self, watched: _Watched, tracker: Tracker, task: asyncio.Task[None]) -> None:
+        watched.runs.pop(tracker.kind, None)
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
             log.error("probe failed unexpectedly", exc_info=error)
+        if tracker.is_overdue:
+            # It took longer than its period: the next one follows at once.
+            tracker.is_overdue = False
+            if watched.probes.may_run(tracker.kind, terminating=watched.is_terminating):
+                self._start_run(watched, tracker)
 
     async def _run(self, watched: _Watched, tracker: Tracker) -> None:
         outcome = Outcome(False)
         for _ in range(ATTEMPTS):
             outcome = await self._handlers.probe(tracker.probe, watched.target)
-            if not outcome.unknown:
+            if not outcome.discarded:
                 break
         name = tracker.kind.value
-        if outcome.unknown:
-            text = f"{name} probe errored and resulted in unknown state: {outcome.message}"
+        if outcome.discarded:
+            state = f"{outcome.discarded} state: {outcome.message}"
+            text = f"{name} probe errored and resulted in {state}"
             self._event(watched, "Warning", "Unhealthy", text)
             return
+        tracker.totals["successful" if outcome.success else "failed"] += 1
         if outcome.warning:
             text = f"{name} probe warning: {outcome.message}"
             self._event(watched, "Warning", "ProbeWarning", text)
@@ -170,10 +194,11 @@ class ProbeManager:
             watched.on_change()
 
     def _after_startup(self, watched: _Watched) -> None:
-        """The container is up: its other probes need not wait for their next turn."""
+        """The container is up: its other probes need not wait for their next turn, only for the
+        end of their initial delay."""
         for kind, tracker in watched.probes.trackers.items():
             if kind is not ProbeKind.STARTUP:
-                tracker.due = min(tracker.due, self._clock.monotonic())
+                tracker.due = max(tracker.not_before, self._clock.monotonic())
                 self._schedule(watched, kind)
 
     def _event(self, watched: _Watched, kind: str, reason: str, message: str) -> None:

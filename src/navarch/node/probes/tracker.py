@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from navarch.api.types.core_v1 import Container, Probe
@@ -24,6 +25,12 @@ class Tracker:
     """How many times in a row `last` has come."""
     due: float = 0.0
     """When (monotonic) the next run is due."""
+    not_before: float = 0.0
+    """When the initial delay is over."""
+    is_overdue: bool = False
+    """A run came due while the one before it had not ended."""
+    totals: Counter[str] = field(default_factory=Counter)
+    """How many runs have ended how: successful, failed, unknown."""
     on_hold: bool = False
     """The verdict is final for this instance: a failed liveness or a startup either way."""
 
@@ -34,6 +41,11 @@ class Tracker:
     @property
     def timeout(self) -> float:
         return float(self.probe.timeoutSeconds or DEFAULT_TIMEOUT)
+
+    def advance(self, now: float) -> None:
+        """Sets the time of the next run: on the beat of the first, whatever has been late."""
+        missed = max(0, int((now - self.due) // self.period))
+        self.due += self.period * (missed + 1)
 
     def record(self, success: bool) -> bool:
         """Takes one outcome; returns whether the verdict has changed."""
@@ -116,5 +128,7 @@ def instance_probes(
         if probe is not None:
             due = now + max(0.0, probe.initialDelaySeconds - started_ago)
             on_hold = kind is ProbeKind.STARTUP and was_started
-            result.trackers[kind] = Tracker(kind, probe, initial, due=due, on_hold=on_hold)
+            result.trackers[kind] = Tracker(
+                kind, probe, initial, due=due, not_before=due, on_hold=on_hold
+            )
     return result
