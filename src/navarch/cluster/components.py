@@ -59,12 +59,15 @@ COMPONENTS = {
 
 
 def options_from(values: Mapping[str, Any], kind: type) -> Any:
-    """Options from plain values. Unknown names are refused, and so are values of a wrong type."""
+    """Options from plain values. Unknown names are refused, and so are values of a wrong type.
+    Options that can come from a file of their own complete themselves (`completed`)."""
     import msgspec
 
     known = {field.name for field in dataclasses.fields(kind)}
     if unknown := sorted(values.keys() - known):
         raise ValueError(f"{kind.__name__} has no option {', '.join(unknown)}")
+    if (completed := getattr(kind, "completed", None)) is not None:
+        values = completed(values)
     return msgspec.convert(dict(values), kind, strict=False, dec_hook=_decode)
 
 

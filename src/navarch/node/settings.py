@@ -1,14 +1,16 @@
 """What a node agent is told when it is started: everything that differs between nodes.
 
 An option that upstream's KubeletConfiguration has as well bears its name in snake case and has its
-default; durations are seconds. `configuration` fills these options from such a file. A few options
-keep names of their own (`NAMES_OF_FIELDS` in that module).
+default; durations are seconds. `configuration` fills these options from such files. A few options
+keep names of their own (`configuration.options.NAMES_OF_FIELDS`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from navarch.api.types.core_v1 import Taint
 
@@ -179,3 +181,12 @@ class NodeOptions:
     def reserved(self) -> tuple[dict[str, str], ...]:
         """What is kept back from pods, for whomever."""
         return (self.kube_reserved, self.system_reserved)
+
+    @staticmethod
+    def completed(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Options as they were given and, under them, what the files say that they name."""
+        if not (values.get("config") or values.get("config_dir")):
+            return values
+        from .configuration.options import completed
+
+        return completed(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -10,8 +11,10 @@ from navarch.api.times import (
     TimeError,
     canonical_micro_time,
     canonical_time,
+    format_duration,
     format_micro_time,
     format_time,
+    parse_duration,
     parse_time,
 )
 
@@ -68,3 +71,28 @@ def test_formatting_turns_to_utc() -> None:
     assert format_time(moment) == "2026-01-31T07:00:00Z"
     assert format_micro_time(moment) == "2026-01-31T07:00:00.001500Z"
     assert parse_time("2026-01-31T07:00:00Z") == datetime(2026, 1, 31, 7, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "written"),
+    [
+        ("10s", 10, "10s"),
+        ("1m30s", 90, "1m30s"),
+        ("4h", 14400, "4h0m0s"),
+        ("100ms", 0.1, "100ms"),
+        ("1.5s", 1.5, "1.5s"),
+        ("0", 0, "0s"),
+        ("-1m", -60, "-1m0s"),
+        ("250us", 0.00025, "250µs"),
+        ("+1h1ms", 3600.001, "1h0m0.001s"),
+    ],
+)
+def test_durations(text: str, seconds: float, written: str) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+    assert format_duration(parse_duration(text)) == written
+
+
+@pytest.mark.parametrize("text", ["", "10", "s", "1 s", "1d", "1s!"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f'time: invalid duration "{text}"')):
+        parse_duration(text)

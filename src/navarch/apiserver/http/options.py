@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from navarch.api.errors import (
     not_supported,
     too_long,
 )
+from navarch.api.times import parse_duration as go_duration
 from navarch.apiserver.http.call import Call
 
 _INT64 = 2**63 - 1
@@ -39,18 +39,12 @@ def query_integer(values: list[str] | None) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
 
 
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
 def parse_duration(text: str) -> float:
     """A Go duration (`1m30s`) in seconds. Raises 400."""
-    body = text[1:] if text[:1] in ("-", "+") else text
-    parts = _DURATION.findall(body)
-    if body != "0" and (not parts or "".join(map("".join, parts)) != body):
-        raise bad_request("invalid timeout specified in the request URL")
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    return -seconds if text.startswith("-") else seconds
+    try:
+        return go_duration(text)
+    except ValueError as error:
+        raise bad_request("invalid timeout specified in the request URL") from error
 
 
 def integer(call: Call, name: str) -> int | None:
