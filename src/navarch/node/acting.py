@@ -72,7 +72,9 @@ class Actor:
         self._clock = services.clock
         self._stopper = Stopper(services)
         self.starter = Starter(services)
-        self.backoff = BackoffTable()
+        self.backoff = BackoffTable(
+            maximum=services.options.crash_loop_back_off_max_container_restart_period
+        )
         self.operations: dict[str, Operation] = {}
 
     @property
@@ -188,6 +190,8 @@ class Actor:
         try:
             await self.starter.container(self.pod, action, place, on_created)
         except StartFailed as failure:
+            if failure.container_id:
+                await self._end_after_hook(failure.container_id, action)
             memory.waiting[name] = failure.wait
             memory.retry_at[name] = self._clock.now().timestamp() + failure.retry_in
         else:
@@ -195,6 +199,12 @@ class Actor:
             memory.retry_at.pop(name, None)
         finally:
             memory.hidden.difference_update(created)
+
+    async def _end_after_hook(self, container_id: str, action: StartContainer) -> None:
+        """Ends a container whose postStart hook has failed, with all a container's end has."""
+        stop = StopContainer(container_id, action.spec.name, "FailedPostStartHook")
+        order = self._stop_order(stop, self._stop_deadline(stop))
+        await self._stopper.stop(self.pod, action.spec, stop, order)
 
     async def _resize_container(self, action: ResizeContainer) -> None:
         """The pod's own cgroup is changed before and after: a limit that grows must grow there
@@ -210,6 +220,9 @@ class Actor:
         await self._services.runtime.remove_container(action.id)
         self._memory.messages.pop(action.id, None)
         self._memory.backed_off.discard(action.id)
+        self._memory.replaced.discard(action.id)
+        if action.keep_logs:
+            return
         meta = self.pod.metadata
         logs = log_directory(
             self._services.options.pod_logs_directory, meta.namespace, meta.name, meta.uid
@@ -222,17 +235,33 @@ class Actor:
     def _begin_stop(self, action: StopContainer) -> None:
         memory = self._memory
         deadline = self._stop_deadline(action)
-        order = StopOrder(
-            deadline=deadline,
-            with_hook=action.id not in memory.hooked,
-            host=next(iter(self.starter.addresses(self.pod, self.state.sandbox).pod_ips), ""),
-        )
+        order = self._stop_order(action, deadline)
         memory.hooked.add(action.id)
-        spec = find_container(self.pod, action.name)
+        if action.replace:
+            memory.replaced.add(action.id)
         if memory.stopping_since is None:
             self._probes.forget(action.id)
+        spec = find_container(self.pod, action.name)
         work = self._stopper.stop(self.pod, spec, action, order)
         self._operate(action.name, action, work, deadline)
+
+    def _stop_order(self, action: StopContainer, deadline: float) -> StopOrder:
+        addresses = self.starter.addresses(self.pod, self.state.sandbox)
+        return StopOrder(
+            deadline=deadline,
+            with_hook=action.id not in self._memory.hooked,
+            host=next(iter(addresses.pod_ips), ""),
+            turn=lambda: self._until_over(action.after),
+        )
+
+    async def _until_over(self, names: tuple[str, ...]) -> None:
+        """Until the stops of these containers are done (also those that were begun anew)."""
+        while stops := [
+            each.task
+            for name in names
+            if (each := self.operations.get(name)) and isinstance(each.action, StopContainer)
+        ]:
+            await asyncio.wait(stops)
 
     def _stop_deadline(self, action: StopContainer) -> float:
         now = self._clock.monotonic()
@@ -241,6 +270,8 @@ class Actor:
             grace = self._memory.grace
             whole = termination_grace(self.pod) if grace is None else grace
             return self._memory.stopping_since + whole
+        if action.grace is not None:
+            return now + action.grace
         grace = termination_grace(self.pod)
         spec = find_container(self.pod, action.name)
         if action.probe is not None and spec is not None:

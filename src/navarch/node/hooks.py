@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
-from navarch.api.types.core_v1 import LifecycleHandler, Pod
+import msgspec
+
+from navarch.api.types.core_v1 import HTTPGetAction, LifecycleHandler, Pod
 
 from .cri.runtime import Runtime
 from .cri.values import RuntimeFailure
+from .events import PodEvents
 from .podspec import ContainerSpec, full_name
-from .probes.handlers import HOOK_AGENT, Handlers, Target, UnknownPort
+from .probes.handlers import (
+    HOOK_AGENT,
+    OUTPUT_LIMIT,
+    PLAIN_ANSWER,
+    Handlers,
+    Target,
+    UnknownPort,
+    resolve_port,
+)
 
-HTTP_TIMEOUT = 30.0
-EXEC_TIMEOUT = 24 * 3600.0
+NO_TIMEOUT = 24 * 3600.0
 """A hook has no timeout of its own: postStart may take for ever, preStop ends with the grace."""
 
 
@@ -23,37 +34,61 @@ class HookFailed(Exception):
 class Hooks:
     """Runs hooks."""
 
-    def __init__(self, runtime: Runtime, handlers: Handlers) -> None:
-        self._runtime, self._handlers = runtime, handlers
+    def __init__(self, runtime: Runtime, handlers: Handlers, events: PodEvents) -> None:
+        self._runtime, self._handlers, self._events = runtime, handlers, events
 
     async def run(
         self, pod: Pod, spec: ContainerSpec, hook: LifecycleHandler, target: Target
     ) -> None:
         """Runs one hook to its end; raises `HookFailed`. Cancel it to enforce a time limit."""
-        where = f'for Container "{spec.name}" in Pod "{full_name(pod)}" failed'
+        where = f'for Container "{spec.name}" in Pod "{full_name(pod)}" failed - error'
         if hook.exec is not None:
-            try:
-                result = await self._runtime.exec_sync(
-                    target.container_id, hook.exec.command, EXEC_TIMEOUT
-                )
-            except RuntimeFailure as failure:
-                raise HookFailed(f"Exec lifecycle hook {where}: {failure.message}") from failure
-            if result.exit_code != 0:
-                output = (result.stdout + result.stderr)[:4096].decode(errors="replace")
-                raise HookFailed(
-                    f"Exec lifecycle hook ({hook.exec.command}) {where} - error: command exited "
-                    f"with {result.exit_code}: , message: {output!r}"
-                )
+            words = " ".join(hook.exec.command)
+            problem, output = await self._exec(target, hook.exec.command)
+            if problem:
+                text = f'{problem}, message: "{output}"'
+                raise HookFailed(f"Exec lifecycle hook ([{words}]) {where}: {text}")
         elif hook.httpGet is not None:
-            try:
-                outcome = await self._handlers.http_get(
-                    hook.httpGet, target, HTTP_TIMEOUT, HOOK_AGENT
-                )
-            except UnknownPort as problem:
-                raise HookFailed(f"HTTP lifecycle hook {where} - error: {problem}") from problem
-            if not outcome.success:
-                raise HookFailed(f"HTTP lifecycle hook {where} - error: {outcome.message}")
+            problem = await self._http_get(pod, hook.httpGet, target)
+            if problem:
+                raise HookFailed(f"HTTP lifecycle hook ({hook.httpGet.path}) {where}: {problem}")
         elif hook.sleep is not None:
             await asyncio.sleep(hook.sleep.seconds)
         else:
-            raise HookFailed(f"Cannot run handler: invalid handler {where}")
+            # tcpSocket is a field that was never implemented (upstream: "deprecated").
+            raise HookFailed("Cannot run handler: invalid handler")
+
+    async def _exec(self, target: Target, command: Sequence[str]) -> tuple[str, str]:
+        """What went wrong, and what the command said."""
+        try:
+            result = await self._runtime.exec_sync(target.container_id, command, NO_TIMEOUT)
+        except RuntimeFailure as failure:
+            return failure.message, ""
+        output = (result.stdout + result.stderr)[:OUTPUT_LIMIT].decode(errors="replace")
+        words = " ".join(command)
+        code = result.exit_code
+        return (f"command '{words}' exited with {code}: {output}" if code else ""), output
+
+    async def _http_get(self, pod: Pod, action: HTTPGetAction, target: Target) -> str:
+        """What went wrong: whoever answers has been told, whatever the answer is."""
+        problem = await self._request(action, target)
+        if PLAIN_ANSWER not in problem:
+            return problem
+        # The container speaks plain HTTP: it gets what it understands, but no secrets.
+        headers = [each for each in action.httpHeaders if each.name.lower() != "authorization"]
+        plain = msgspec.structs.replace(action, scheme="HTTP", httpHeaders=headers)
+        if await self._request(plain, target):
+            return problem
+        host = f"{action.host or target.host}:{resolve_port(action.port, target.container)}"
+        text = (
+            f"request to HTTPS lifecycle hook {host} got HTTP response, retry with HTTP succeeded"
+        )
+        self._events.pod(pod, "Warning", "LifecycleHTTPFallback", text)
+        return ""
+
+    async def _request(self, action: HTTPGetAction, target: Target) -> str:
+        try:
+            outcome = await self._handlers.http_get(action, target, NO_TIMEOUT, HOOK_AGENT)
+        except UnknownPort as problem:
+            return str(problem)
+        return "" if outcome.success or outcome.answered else outcome.message

@@ -130,7 +130,7 @@ def _assemble(
         collector=ImageCollector(runtime, runtime, records, events, clock, policy),
         volumes=VolumeManager(options.root_directory, objects, resources, clock),
         cgroups=Cgroups(options.cgroup_root),
-        hooks=Hooks(runtime, handlers),
+        hooks=Hooks(runtime, handlers, events),
         objects=objects,
         events=events,
         clock=clock,

@@ -21,17 +21,20 @@ from navarch.api.types.core_v1 import Pod
 from .backoff import BackoffTable, format_seconds
 from .cri.values import CONTAINER_HASH, ContainerRecord, ContainerState, PodState, SandboxRecord
 from .podspec import (
+    RESTART_ALL,
     ContainerKind,
     ContainerSpec,
     container_hash,
     containers_of,
     full_name,
+    restart_rule,
     should_restart,
 )
 from .resize import (
     RESOURCES_ANNOTATION,
     Applied,
     decode_resources,
+    encode_resources,
     needs_restart,
     wanted_resources,
 )
@@ -73,6 +76,12 @@ class StopContainer:
     message: str
     probe: ProbeKind | None = None
     """The probe whose failure asks for this (it may bring a grace period of its own)."""
+    after: tuple[str, ...] = ()
+    """Containers that must be over before the stop signal is sent (the hook runs at once)."""
+    grace: int | None = None
+    """Seconds, where neither the pod's nor the probe's grace period counts."""
+    replace: bool = False
+    """Whether a new instance follows, whatever the restart policy says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,7 @@ class RemoveContainer:
     id: str
     name: str
     attempt: int
+    keep_logs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +155,8 @@ class View:
     interrupted: frozenset[str] = frozenset()
     """Containers (by id) that never ran because the agent before this one was killed while it
     started them: they are made again and count for nothing."""
+    replaced: frozenset[str] = frozenset()
+    """Containers (by id) that were stopped so that a new instance takes their place."""
 
     def never_ran(self, record: ContainerRecord) -> bool:
         return record.state is ContainerState.CREATED or record.id in self.interrupted
@@ -174,6 +186,8 @@ def plan(pod: Pod, state: PodState, view: View) -> Plan:
     if sandbox is None or not sandbox.ready:
         return _plan_sandbox(pod, state, view, sandbox)
     result = Plan()
+    if restart_sources(pod, state):
+        return _plan_restart_all(pod, state, view)
     _plan_ephemeral(pod, state, view, result)
     latest = _in_sandbox(state, sandbox)
     goes_on, initialized = _plan_init(pod, state, view, latest, result)
@@ -232,7 +246,7 @@ def _nothing_left_to_run(pod: Pod, latest: Mapping[str, ContainerRecord]) -> boo
     if any(latest[each.name].running for each in apps if each.name in latest):
         return False
     ended = [each for each in apps if each.name in latest]
-    if pod.spec.restartPolicy == "Never" and not any(each.container.restartPolicy for each in apps):
+    if pod.spec.restartPolicy == "Never":
         return any(latest[name].exited for name in latest)
     return (
         bool(apps)
@@ -295,15 +309,14 @@ def _plan_apps(
         if record is None:
             # It may have done its work in an earlier sandbox.
             record = older.get(spec.name)
-            done = record is not None and record.exited
-            if done and record is not None and not should_restart(pod, spec, record.exit_code):
+            if record is not None and record.exited and not _comes_again(pod, view, spec, record):
                 continue
             _start(pod, state, view, result, spec, record)
             pending = True
         elif (
             record.exited
             and not view.never_ran(record)
-            and not should_restart(pod, spec, record.exit_code)
+            and not _comes_again(pod, view, spec, record)
         ):
             continue
         else:
@@ -324,10 +337,10 @@ def _keep_running(
     if record is None or not record.running:
         _start(pod, state, view, result, spec, record)
         return False
-    message, probe = _reason_to_kill(pod, view, spec, record)
-    if message:
+    stop = _reason_to_stop(pod, view, spec, record)
+    if stop is not None:
         if spec.name not in view.busy:
-            result.actions.append(StopContainer(record.id, spec.name, message, probe))
+            result.actions.append(stop)
         return False
     if spec.name in view.busy:
         return False
@@ -348,22 +361,31 @@ def to_resize(view: View, spec: ContainerSpec, record: ContainerRecord) -> bool:
     return applied is not None and applied != wanted_resources(spec.container)
 
 
-def _reason_to_kill(
+def _comes_again(pod: Pod, view: View, spec: ContainerSpec, record: ContainerRecord) -> bool:
+    return record.id in view.replaced or should_restart(pod, spec, record.exit_code)
+
+
+def _reason_to_stop(
     pod: Pod, view: View, spec: ContainerSpec, record: ContainerRecord
-) -> tuple[str, ProbeKind | None]:
+) -> StopContainer | None:
     word = "Init container" if spec.kind is ContainerKind.SIDECAR else "Container"
-    policy = spec.container.restartPolicy or pod.spec.restartPolicy
-    restarted = "" if policy == "Never" else ", will be restarted"
+
+    def stop(text: str, probe: ProbeKind | None = None, *, again: bool = True) -> StopContainer:
+        text = f"{word} {spec.name} {text}" + (", will be restarted" if again else "")
+        return StopContainer(record.id, spec.name, text, probe, replace=probe is None)
+
     known_hash = record.annotations.get(CONTAINER_HASH)
     if known_hash is not None and known_hash != container_hash(spec.container):
-        return f"{word} {spec.name} definition changed, will be restarted", None
+        return stop("definition changed")
     probe = view.failed_probes.get(record.id)
     if probe is not None:
-        return f"{word} {spec.name} failed {probe.value.lower()} probe{restarted}", probe
+        # There is no exit code yet that a rule could cover: only the policies are asked.
+        policy = spec.container.restartPolicy or pod.spec.restartPolicy
+        return stop(f"failed {probe.value.lower()} probe", probe, again=policy != "Never")
     applied = applied_resources(view, record)
     if applied is not None and view.may_resize and needs_restart(spec.container, applied):
-        return f"{word} {spec.name} resize requires restart, will be restarted", None
-    return "", None
+        return stop("resize requires restart")
+    return None
 
 
 def _start(
@@ -379,7 +401,7 @@ def _start(
         return
     if record is not None and view.never_ran(record):
         # The agent was killed in between: begin again, as if it were not there.
-        result.actions.append(RemoveContainer(record.id, record.name, record.attempt))
+        _remove(view, result, record)
         return
     failed_at = 0.0
     if record is not None:
@@ -402,33 +424,75 @@ def _start(
 
 
 def backoff_key(pod: Pod, spec: ContainerSpec) -> str:
-    """A changed image starts with a clean slate, and so does a pod of the same name."""
-    return f"{pod.metadata.uid}/{spec.name}/{container_hash(spec.container)}"
+    """A changed image starts with a clean slate, and so do changed resources and a pod of the same
+    name."""
+    resources = encode_resources(wanted_resources(spec.container))
+    return f"{pod.metadata.uid}/{spec.name}/{container_hash(spec.container)}/{resources}"
 
 
 def _next_attempt(state: PodState, view: View, name: str) -> int:
     attempts = [record.attempt for record in state.containers if record.name == name]
-    if attempts:
-        return max(attempts) + 1
-    return view.next_attempts.get(name, 0)
+    return max(attempts) + 1 if attempts else view.next_attempts.get(name, 0)
+
+
+def _remove(view: View, result: Plan, record: ContainerRecord, *, keep_logs: bool = False) -> None:
+    """One at a time of each name: the actions of a container never overlap."""
+    begun = {each.name for each in result.actions if isinstance(each, RemoveContainer)}
+    if record.name not in view.busy and record.name not in begun:
+        removal = RemoveContainer(record.id, record.name, record.attempt, keep_logs)
+        result.actions.append(removal)
+
+
+def restart_sources(pod: Pod, state: PodState) -> list[ContainerRecord]:
+    """The ended instances whose exit restarts the whole pod in place (KEP-5532)."""
+    latest = state.latest()
+    return [
+        record
+        for spec in containers_of(pod)
+        if spec.kind is not ContainerKind.EPHEMERAL
+        and (record := latest.get(spec.name)) is not None
+        and record.state is ContainerState.EXITED
+        and restart_rule(spec.container, record.exit_code) == RESTART_ALL
+    ]
+
+
+def _plan_restart_all(pod: Pod, state: PodState, view: View) -> Plan:
+    """Every container is killed and removed, then the pod begins anew in its old sandbox.
+
+    Whatever caused it goes last: while it is there an agent that is started again goes on with it.
+    """
+    result = Plan()
+    if SANDBOX in view.busy:
+        return result
+    sources = {each.id for each in restart_sources(pod, state)}
+    names = {each.name for each in containers_of(pod) if each.kind is not ContainerKind.EPHEMERAL}
+    records = [each for each in state.containers if each.name in names]
+    others = [each for each in records if each.id not in sources]
+    for record in others or ([] if names & view.busy else records):
+        if not record.running:
+            _remove(view, result, record, keep_logs=True)
+        elif record.name not in view.busy:
+            result.actions.append(StopContainer(record.id, record.name, "killing", grace=0))
+    return result
 
 
 def _plan_end(pod: Pod, state: PodState, view: View) -> Plan:
-    """Containers first, sidecars after them from the last to the first, then the sandbox."""
+    """All containers at once, but the stop signal comes to a sidecar only after the app containers
+    and the sidecars behind it are over; then the sandbox."""
     result = Plan()
-    order = {spec.name: number for number, spec in enumerate(pod.spec.initContainers)}
-    sidecars = {spec.name for spec in containers_of(pod) if spec.kind is ContainerKind.SIDECAR}
-    running = [each for each in state.containers if each.running]
-    ordinary = [each for each in running if each.name not in sidecars]
-    if ordinary:
-        chosen = ordinary
-    else:
-        running.sort(key=lambda each: order.get(each.name, 0))
-        chosen = running[-1:]
-    for record in chosen:
+    running = {each.name: each for each in state.containers if each.running}
+    apps = tuple(each.name for each in pod.spec.containers if each.name in running)
+    sidecars = [
+        spec.name
+        for spec in containers_of(pod)
+        if spec.kind is ContainerKind.SIDECAR and spec.name in running
+    ]
+    later = {name: apps + tuple(sidecars[at + 1 :]) for at, name in enumerate(sidecars)}
+    for record in sorted(running.values(), key=lambda each: len(later.get(each.name, ()))):
         if record.name not in view.busy:
             message = f"Stopping container {record.name}"
-            result.actions.append(StopContainer(record.id, record.name, message))
+            after = later.get(record.name, ())
+            result.actions.append(StopContainer(record.id, record.name, message, after=after))
     if running or view.busy:
         return result
     for sandbox in state.sandboxes:
@@ -444,5 +508,5 @@ def _prune(state: PodState, view: View, result: Plan) -> None:
     seen: dict[str, int] = {}
     for record in state.containers:
         seen[record.name] = seen.get(record.name, 0) + 1
-        if seen[record.name] > 2 and record.exited and record.name not in view.busy:
-            result.actions.append(RemoveContainer(record.id, record.name, record.attempt))
+        if seen[record.name] > 2 and record.exited:
+            _remove(view, result, record)

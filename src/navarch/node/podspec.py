@@ -185,17 +185,37 @@ def _is_zero(text: str) -> bool:
     return parse_quantity(text).milli_value() == 0
 
 
+RESTART, RESTART_ALL = "Restart", "RestartAllContainers"
+
+
+def restart_rule(container: Container, exit_code: int) -> str:
+    """The action of the first of the container's rules that covers an exit (KEP-5307, KEP-5532)."""
+    for rule in container.restartPolicyRules:
+        codes = rule.exitCodes
+        wanted = {"In": True, "NotIn": False}.get(codes.operator) if codes is not None else None
+        if codes is not None and (exit_code in codes.values) is wanted:
+            return rule.action
+    return ""
+
+
+def may_restart_all(pod: Pod) -> bool:
+    """Whether an exit of some container would restart the whole pod in place."""
+    return any(
+        rule.action == RESTART_ALL
+        for each in (*pod.spec.initContainers, *pod.spec.containers)
+        for rule in each.restartPolicyRules
+    )
+
+
 def should_restart(pod: Pod, spec: ContainerSpec, exit_code: int) -> bool:
-    """Whether an exit asks for a new instance: the container's own policy, then the pod's."""
+    """Whether an exit asks for a new instance: the container's own rules and policy, then the
+    pod's. Rules count only beside a policy of the container's own, as the API demands."""
     if spec.kind is ContainerKind.EPHEMERAL:
         return False
-    for rule in spec.container.restartPolicyRules:
-        codes = rule.exitCodes
-        if codes is None or rule.action not in ("Restart", "RestartAllContainers"):
-            continue
-        if (exit_code in codes.values) == (codes.operator != "NotIn"):
-            return True
-    policy = spec.container.restartPolicy or pod.spec.restartPolicy or "Always"
-    if spec.kind is ContainerKind.INIT and policy == "Always":
-        policy = "OnFailure"  # an init container that succeeded has done its work
+    if spec.kind is ContainerKind.INIT and exit_code == 0:
+        return False  # it has done its work
+    own = spec.container.restartPolicy
+    if own and restart_rule(spec.container, exit_code) in (RESTART, RESTART_ALL):
+        return True
+    policy = own or pod.spec.restartPolicy or "Always"
     return policy == "Always" or (policy == "OnFailure" and exit_code != 0)

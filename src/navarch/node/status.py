@@ -151,6 +151,15 @@ def compute_status(pod: Pod, state: PodState, inputs: StatusInputs) -> PodStatus
     return result
 
 
+_OF_AN_INSTANCE = (
+    "image",
+    "imageID",
+    "containerID",
+    "resources",
+    "allocatedResources",
+    "user",
+    "stopSignal",
+)
 _INIT_KINDS = (ContainerKind.INIT, ContainerKind.SIDECAR)
 
 
@@ -262,7 +271,7 @@ class _ContainerStatuses:
             # It has ended, and the runtime (or this agent) has cleared it away since.
             status.state = before.state
             status.ready = before.ready
-            for name in ("restartCount", "image", "imageID", "containerID", "lastState"):
+            for name in (*_OF_AN_INSTANCE, "restartCount", "lastState"):
                 setattr(status, name, getattr(before, name))
             return status
         status.state.waiting = ContainerStateWaiting(reason=self._default_reason())
@@ -271,7 +280,7 @@ class _ContainerStatuses:
         status.restartCount = before.restartCount
         status.lastState = before.lastState
         if before.state.waiting is not None and before.lastState.terminated is not None:
-            for name in ("image", "imageID", "containerID"):
+            for name in _OF_AN_INSTANCE:
                 setattr(status, name, getattr(before, name))
             return status  # it is being started again
         if before.state.running is not None and spec.kind is not ContainerKind.EPHEMERAL:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from navarch.api.types.core_v1 import Pod
@@ -28,6 +29,8 @@ class StopOrder:
     """False if the hook has been begun before, by a stop with a longer grace period."""
     host: str = ""
     """The pod's address, for hooks over HTTP."""
+    turn: Callable[[], Awaitable[None]] | None = None
+    """Returns when the containers that must end before this one have ended."""
 
 
 def signal_number(name: str) -> int:
@@ -55,6 +58,13 @@ class Stopper:
             self._services.events.container(pod, spec, "Normal", "Killing", action.message)
             if order.deadline > clock.monotonic():
                 await self._pre_stop(pod, spec, action, order)
+        remaining = order.deadline - clock.monotonic()
+        if order.turn is not None and remaining > 0:
+            try:
+                async with asyncio.timeout(remaining):
+                    await order.turn()
+            except TimeoutError:
+                log.info("%s is stopped without having had its turn", action.name)
         # Whatever the hook has used up: a process gets a moment to notice the signal.
         remaining = order.deadline - clock.monotonic()
         lifecycle = spec.container.lifecycle if spec is not None else None

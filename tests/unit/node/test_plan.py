@@ -42,7 +42,8 @@ def text(action: Action) -> str:
         case StartContainer():
             return f"start {action.spec.name}#{action.attempt}"
         case StopContainer():
-            return f"stop {action.name}: {action.message}"
+            after = f" after {' '.join(action.after)}" if action.after else ""
+            return f"stop {action.name}: {action.message}{after}"
         case ResizeContainer():
             return f"resize {action.spec.name}"
         case RemoveContainer():
@@ -163,13 +164,15 @@ never_sidecar = make_pod(restartPolicy="Never", **SIDECAR)
                      {"stopping": True, "busy": frozenset({"a", "b"})}, [], id="deletion goes on"),
         pytest.param(
             with_sidecar, state(record(with_sidecar, "s"), record(with_sidecar)),
-            {"stopping": True}, ["stop main: Stopping container main"], id="apps before sidecars"),
+            {"stopping": True}, ["stop main: Stopping container main",
+                                 "stop s: Stopping container s after main"],
+            id="apps before sidecars"),
         pytest.param(two, state(record(two, "a", exit_code=0)), {"stopping": True},
                      ["stop sandbox s0"], id="only the sandbox is left"),
         pytest.param(
             plain, state(*(record(plain, attempt=each, exit_code=1) for each in range(3)),
                          record(plain, attempt=3)),
-            {}, ["remove main#1", "remove main#0"], id="old instances go"),
+            {}, ["remove main#1"], id="old instances go, one at a time"),
     ],
 )  # fmt: skip
 def test_plan(pod: Pod, seen: PodState, changes: dict[str, Any], expected: list[str]) -> None:
@@ -206,3 +209,41 @@ def test_ephemeral_containers_run_once() -> None:
     assert actions(plan(pod, state(record(pod)), view())) == ["start debug#0"]
     ended = state(record(pod), record(pod, "debug", exit_code=1))
     assert actions(plan(pod, ended, view())) == []
+
+
+def test_a_container_that_was_stopped_for_a_new_one_comes_again_whatever_the_policy() -> None:
+    ended = record(never, exit_code=0)
+    assert plan(never, state(ended), view()).finished
+    again = plan(never, state(ended), view(replaced=frozenset({ended.id})))
+    assert actions(again) == ["start main#1"]
+
+
+RULES = [{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]
+restarting = make_pod(
+    {"name": "a", "restartPolicy": "Never", "restartPolicyRules": RULES},
+    {"name": "b"},
+    restartPolicy="Never",
+    **SIDECAR,
+)
+
+
+@pytest.mark.parametrize(
+    ("seen", "busy", "expected"),
+    [
+        pytest.param(["s", "i=0", "a=42", "b"], "", ["stop b: killing", "remove i#0",
+                     "stop s: killing"], id="everything else goes first"),
+        pytest.param(["s", "a=42", "b=137"], "s", ["remove b#0"], id="what has ended is removed"),
+        pytest.param(["a=42", "b=137"], "b", [], id="the cause waits for the last"),
+        pytest.param(["a=42"], "", ["remove a#0"], id="the cause goes last"),
+        pytest.param([], "", ["start s#0"], id="and all begins anew"),
+    ],
+)  # fmt: skip
+def test_one_exit_may_restart_the_whole_pod(
+    seen: list[str], busy: str, expected: list[str]
+) -> None:
+    records = []
+    for word in seen:
+        name, _, code = word.partition("=")
+        records.append(record(restarting, name, exit_code=int(code) if code else None))
+    result = plan(restarting, state(*records), view(busy=frozenset({busy} if busy else ())))
+    assert actions(result) == expected

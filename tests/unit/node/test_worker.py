@@ -334,3 +334,70 @@ async def test_the_stop_signal_is_the_pod_s(node: Stage) -> None:
 )
 def test_signals(name: str, number: int) -> None:
     assert signal_number(name) == number
+
+
+async def test_an_exit_restarts_the_whole_pod(node: Stage) -> None:
+    rules = [{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]
+    await node.create(
+        make_pod(
+            {"name": "main"},
+            {"name": "cause", "restartPolicy": "Never", "restartPolicyRules": rules},
+            initContainers=[{"name": "init", "image": "busybox:1.36"}],
+            restartPolicy="Never",
+        )
+    )
+    node.runtime.finish(node.runtime.container("init").id)
+    await node.rest()
+    seen = len(node.api.statuses)
+    node.runtime.finish(node.runtime.container("cause").id, 42)
+    await node.rest()
+    node.runtime.finish(node.runtime.container("init").id)
+    await node.rest()
+    assert str(node.runtime) == (
+        "sandbox default/web#0 ready\n  init#1 exited 0\n  main#1 running\n  cause#1 running"
+    )
+    status = node.status()
+    everyone = (*status.initContainerStatuses, *status.containerStatuses)
+    assert [each.restartCount for each in everyone] == [1, 1, 1]
+    ended = status.containerStatuses[0].lastState.terminated
+    assert ended is not None and (ended.reason, ended.exitCode) == ("RestartingAllContainers", 137)
+    assert {each.phase for each in node.api.statuses[seen:]} == {"Running"}
+    told = [
+        each.status
+        for status in node.api.statuses[seen:]
+        for each in status.conditions
+        if each.type == "AllContainersRestarting"
+    ]
+    assert "True" in told and told[-1] == "False"
+    assert not any(each.type == "Initialized" and each.status == "False"
+                   for status in node.api.statuses[seen:] for each in status.conditions)  # fmt: skip
+
+
+async def test_a_sidecar_ends_after_the_containers_it_serves(
+    node: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = {"preStop": {"exec": {"command": ["bye"]}}}
+    sidecar = {"name": "side", "image": "busybox:1.36", "restartPolicy": "Always"}
+    await node.create(
+        make_pod(
+            {"name": "main"},
+            initContainers=[{**sidecar, "lifecycle": hook}, {**sidecar, "name": "late"}],
+        )
+    )
+    stop, told = node.runtime.stop_container, []
+
+    async def slow_stop(container_id: str, timeout: float, stop_signal: int = 0) -> None:
+        name = next(name for name in ("main", "side", "late")
+                    if node.runtime.container(name).id == container_id)  # fmt: skip
+        told.append(f"{name} has {timeout:g} s")
+        await node.clock.sleep(4)
+        await stop(container_id, timeout, stop_signal)
+
+    monkeypatch.setattr(node.runtime, "stop_container", slow_stop)
+    node.api.mark_deleted("web")
+    await node.rest()
+    assert told == ["main has 30 s"]
+    assert "exec_sync" in node.runtime.calls, "the sidecar's hook does not wait"
+    for _ in range(3):
+        await node.rest(4)
+    assert told[1:] == ["late has 26 s", "side has 22 s"]
