@@ -319,8 +319,8 @@ class Actor:
         try:
             prepared = await self._services.volumes.prepare(self.pod, fresh=first)
         except VolumesFailed as failure:
-            for text in failure.problems.values():
-                self._services.events.pod(self.pod, "Warning", "FailedMount", text)
+            for reason, text in failure.problems:
+                self._services.events.pod(self.pod, "Warning", reason, text)
             delays = VOLUME_RETRY_SECONDS
             delay = delays[min(memory.volume_failures, len(delays) - 1)]
             memory.volume_failures += 1

@@ -248,7 +248,7 @@ class NodeAgent:
                 raise outcome
         for uid in self._services.volumes.known_pods():
             if uid not in self._pods:
-                await self._services.volumes.take_down(uid)
+                await self._services.volumes.take_down_orphan(uid)
         for uid in await asyncio.to_thread(self._services.cgroups.pods):
             if uid not in self._pods:
                 await asyncio.to_thread(self._services.cgroups.remove_pod, uid)

@@ -35,6 +35,7 @@ from .registration import Registration
 from .settings import NodeOptions
 from .starting import NodeServices
 from .volumes.manager import VolumeManager
+from .volumes.plugin import VolumeHost
 
 __all__ = ["NodeOptions", "run"]
 
@@ -128,7 +129,11 @@ def _assemble(
         runtime=runtime,
         puller=ImagePuller(runtime, records, events, clock, rules, sources),
         collector=ImageCollector(runtime, runtime, records, events, clock, policy),
-        volumes=VolumeManager(options.root_directory, objects, resources, clock),
+        volumes=VolumeManager(
+            VolumeHost(
+                options.root_directory, objects, resources, clock, events, options.node_name
+            )
+        ),
         cgroups=Cgroups(options.cgroup_root),
         hooks=Hooks(runtime, handlers, events),
         objects=objects,
@@ -141,7 +146,11 @@ def _assemble(
     )
     probes = ProbeManager(handlers, events, clock)
     api = ClientPodApi(client)
-    return _Parts(NodeAgent(shared, api, probes), api, probes, recorder, records)
+    agent = NodeAgent(shared, api, probes)
+    shared.volumes.node_labels = lambda: (
+        agent.node.metadata.labels if agent.node is not None else options.labels
+    )
+    return _Parts(agent, api, probes, recorder, records)
 
 
 def _follow(pods: Informer[Pod], agent: NodeAgent) -> None:

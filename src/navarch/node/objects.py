@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Protocol, TypeVar
 
 from navarch.api.errors import ApiError
-from navarch.api.objects import decode
+from navarch.api.objects import decode, to_object
 from navarch.api.types.authentication_v1 import TokenRequest
 from navarch.api.types.core_v1 import (
     ConfigMap,
@@ -43,6 +43,8 @@ class Objects(Protocol):
 
     async def volume(self, name: str) -> PersistentVolume | None: ...
 
+    async def claim_expanded(self, claim: PersistentVolumeClaim, capacity: str) -> None: ...
+
     async def runtime_class(self, name: str) -> RuntimeClass | None: ...
 
     async def token(self, namespace: str, account: str, request: TokenRequest) -> TokenRequest: ...
@@ -69,6 +71,22 @@ class ApiObjects:
 
     async def volume(self, name: str) -> PersistentVolume | None:
         return await self._get(PersistentVolume, "", name)
+
+    async def claim_expanded(self, claim: PersistentVolumeClaim, capacity: str) -> None:
+        """Writes that a claim's file system has its new size: its growth is over."""
+        over = ("FileSystemResizePending", "Resizing")
+        conditions = [each for each in claim.status.conditions if each.type not in over]
+        status = {
+            "capacity": {"storage": capacity},
+            "conditions": [to_object(each) for each in conditions],
+            "allocatedResourceStatuses": {"storage": None},
+        }
+        await self._client.resource(PersistentVolumeClaim).patch(
+            claim.metadata.name,
+            claim.metadata.namespace,
+            {"metadata": {"uid": claim.metadata.uid}, "status": status},
+            subresource="status",
+        )
 
     async def runtime_class(self, name: str) -> RuntimeClass | None:
         return await self._get(RuntimeClass, "", name)

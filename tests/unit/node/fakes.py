@@ -39,6 +39,7 @@ from navarch.node.resources import NodeResources
 from navarch.node.settings import NodeOptions
 from navarch.node.starting import NodeServices
 from navarch.node.volumes.manager import VolumeManager
+from navarch.node.volumes.plugin import VolumeHost
 
 GIB = 1 << 30
 
@@ -71,6 +72,9 @@ class FakeObjects:
 
     async def volume(self, name: str) -> PersistentVolume | None:
         return None
+
+    async def claim_expanded(self, claim: PersistentVolumeClaim, capacity: str) -> None:
+        claim.status.capacity["storage"] = capacity
 
     async def runtime_class(self, name: str) -> RuntimeClass | None:
         return self.runtime_classes.get(name)
@@ -230,7 +234,9 @@ async def stage(directory: Path) -> AsyncIterator[Stage]:
         runtime=runtime,
         puller=ImagePuller(runtime, records, events, clock),
         collector=ImageCollector(runtime, runtime, records, events, clock),
-        volumes=VolumeManager(options.root_directory, objects, resources, clock),
+        volumes=VolumeManager(
+            VolumeHost(options.root_directory, objects, resources, clock, events, "node-1")
+        ),
         cgroups=Cgroups("", directory / "cgroup"),
         hooks=Hooks(runtime, handlers, events),
         objects=objects,

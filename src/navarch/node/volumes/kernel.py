@@ -9,13 +9,16 @@ import ctypes
 import errno
 import os
 import re
+import stat
+import subprocess
 from pathlib import Path
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
-MS_BIND = 4096
-_MNT_DETACH = 2
+MS_REMOUNT, MS_BIND, MS_REC = 32, 4096, 16384
+_MNT_FORCE, _MNT_DETACH = 1, 2
 _SYS_OPENAT2 = 437  # the same number on every architecture
-_RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
+_RESOLVE_NO_XDEV, _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 1, 2, 4, 8
+_MAXIMUM_LINKS = 40
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -45,10 +48,26 @@ def mount(source: str, target: Path, kind: str = "", flags: int = 0, options: st
     _check(result, f"mount {target}")
 
 
-def mount_tmpfs(target: Path, *, mode: int, size: int = 0) -> None:
-    """An in-memory file system; without a size the kernel allows half of the memory."""
-    options = f"mode={mode:o}" + (f",size={size}" if size else "")
-    mount("tmpfs", target, "tmpfs", 0, options)
+def mount_memory(target: Path, *, mode: int, size: int = 0, group: int | None = None) -> None:
+    """An in-memory file system; without a size the kernel allows half of the memory.
+
+    Where the kernel can, its pages are never swapped out: secrets must not reach a disk.
+    """
+    wanted = f"mode={mode:o}" + (f",size={size}" if size else "")
+    wanted += f",gid={group}" if group is not None else ""
+    try:
+        mount("tmpfs", target, "tmpfs", 0, f"{wanted},noswap")
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        mount("tmpfs", target, "tmpfs", 0, wanted)
+
+
+def bind(source: Path, target: Path, *, read_only: bool = False) -> None:
+    """Makes a directory or file of the node appear a second time."""
+    mount(str(source), target, flags=MS_BIND | MS_REC)
+    if read_only:
+        mount("none", target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
 
 
 def bind_descriptor(descriptor: int, target: Path) -> None:
@@ -56,25 +75,48 @@ def bind_descriptor(descriptor: int, target: Path) -> None:
     mount(f"/proc/self/fd/{descriptor}", target, flags=MS_BIND)
 
 
-def unmount(target: Path) -> None:
-    """Takes a mount away at once; processes that still use it keep it until they end. No mount
-    there is as good: where mounts propagate, taking one away takes its copies along."""
-    result = _libc.umount2(os.fsencode(target), _MNT_DETACH)
-    if result < 0 and ctypes.get_errno() == errno.EINVAL:
+def unmount(target: Path, *, lazily: bool = True, by_force: bool = False) -> None:
+    """Takes a mount away. Lazily: at once, and processes that still use it keep it until they end.
+    No mount there is as good: where mounts propagate, taking one away takes its copies along."""
+    flags = (_MNT_DETACH if lazily else 0) | (_MNT_FORCE if by_force else 0)
+    result = _libc.umount2(os.fsencode(target), flags)
+    if result < 0 and ctypes.get_errno() in (errno.EINVAL, errno.ENOENT):
         return
     _check(result, f"unmount {target}")
+
+
+def run_command(*command: str) -> str:
+    """Runs a tool of the machine (mount, mkfs, losetup...); its complaint becomes an `OSError`."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise OSError(errno.ENOENT, f'executable file "{command[0]}" not found') from None
+    if done.returncode:
+        output = (done.stderr or done.stdout).strip()
+        raise OSError(errno.EIO, f"{command[0]}: exit status {done.returncode}: {output}")
+    return done.stdout.strip()
+
+
+def _mount_lines() -> list[list[str]]:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        return [line.split() for line in lines]
+
+
+def _unescaped(field: str) -> str:
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), field)
 
 
 def mounts_under(directory: Path) -> list[Path]:
     """Mount points at or under a directory, deepest and latest first, so they can be undone."""
     prefix = str(directory)
-    found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), line.split(" ", 5)[4])
-            if point == prefix or point.startswith(prefix + "/"):
-                found.append(Path(point))
-    return found[::-1]
+    points = [_unescaped(line[4]) for line in _mount_lines()]
+    return [
+        Path(point)
+        for point in reversed(points)
+        if point == prefix or point.startswith(prefix + "/")
+    ]
 
 
 def open_beneath(root: int, path: str, flags: int) -> int:
@@ -83,12 +125,78 @@ def open_beneath(root: int, path: str, flags: int) -> int:
     A container can swap a directory of its volume for a symbolic link at any moment; only the
     kernel can resolve a path and hold on to it in one step.
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
-    result = _libc.syscall(
-        ctypes.c_long(_SYS_OPENAT2),
-        ctypes.c_int(root),
-        os.fsencode(path),
-        ctypes.byref(how),
-        ctypes.c_size_t(ctypes.sizeof(how)),
-    )
+    try:
+        return _openat2(root, path, flags, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+    return open_stepwise(root, path, flags)
+
+
+def open_within(directory: int, name: str, flags: int) -> int:
+    """Opens an entry of a directory: not through a link, and not what is mounted on it (EXDEV)."""
+    resolve = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_XDEV
+    try:
+        return _openat2(directory, name, flags | os.O_NOFOLLOW, resolve)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+    opened = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    if os.fstat(opened).st_dev != os.fstat(directory).st_dev:
+        os.close(opened)
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
+    return opened
+
+
+def _openat2(directory: int, path: str, flags: int, resolve: int) -> int:
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+    # EAGAIN: something was renamed while the kernel went upwards, so it cannot vouch for the way.
+    for _ in range(100):
+        result = _libc.syscall(
+            ctypes.c_long(_SYS_OPENAT2),
+            ctypes.c_int(directory),
+            os.fsencode(path),
+            ctypes.byref(how),
+            ctypes.c_size_t(ctypes.sizeof(how)),
+        )
+        if result >= 0 or ctypes.get_errno() != errno.EAGAIN:
+            break
     return _check(result, path)
+
+
+def open_stepwise(root: int, path: str, flags: int) -> int:
+    """`open_beneath` for kernels without openat2: one component at a time, no link followed by the
+    kernel, and `..` leads back to the directory that was open before, never to the file system's
+    idea of a parent, which somebody may be moving."""
+    held = [os.dup(root)]
+    names = path.split("/")[::-1]
+    links = 0
+    try:
+        while names:
+            name = names.pop()
+            if name in ("", "."):
+                continue
+            if name == "..":
+                if len(held) == 1:
+                    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+                os.close(held.pop())
+                continue
+            entry = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=held[-1])
+            held.append(entry)
+            if not stat.S_ISLNK(os.fstat(entry).st_mode):
+                continue
+            target = os.readlink("", dir_fd=entry)
+            os.close(held.pop())
+            links += 1
+            if target.startswith("/"):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+            if links > _MAXIMUM_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            names.extend(target.split("/")[::-1])
+        if flags & os.O_PATH:
+            return os.dup(held[-1])
+        # Opens just what is held, whatever lies at its path by now.
+        return os.open(f"/proc/self/fd/{held[-1]}", flags | os.O_CLOEXEC)
+    finally:
+        for each in held:
+            os.close(each)

@@ -1,266 +1,464 @@
 """Sets up, refreshes and takes down the volumes of pods.
 
-The layout under the agent's root is upstream's: `pods/<uid>/volumes/<plugin>/<name>`. Nothing is
-remembered between calls: setting up is idempotent, and taking down finds what there is in the mount
-table and on disk, so a restarted agent cleans up after the one before it.
+Little is remembered, and nothing that matters: setting up is idempotent, and taking down finds what
+there is in the mount table and on disk (see `plugin` for the places), so a restarted agent cleans
+up after the one before it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from navarch.api.errors import ApiError
 from navarch.api.quantity import parse_quantity
-from navarch.api.types.core_v1 import ConfigMap, Pod, Secret, Volume
-from navarch.client.clock import Clock
+from navarch.api.types.core_v1 import Pod, Volume
 
-from ..objects import Objects
-from ..resources import NodeResources, pod_limits
-from .atomic import FileContent, Ownership, give_to_group, write_payload
-from .host_path import prepare_host_path
-from .kernel import mount_tmpfs, mounts_under, unmount
-from .payload import (
-    VolumeReferences,
-    VolumeSources,
-    payload_of,
-    references,
+from . import claims
+from .devices import map_device, unmap_device
+from .empty_dir import EmptyDirPlugin
+from .files import ConfigMapPlugin, DownwardPlugin, ProjectedPlugin, SecretPlugin
+from .host_path import HostPathPlugin
+from .kernel import mounts_under, unmount
+from .local import LocalPlugin
+from .nfs import NfsPlugin
+from .plugin import (
+    PreparedVolume,
+    VolumeHost,
+    VolumePlugin,
+    VolumeProblem,
+    VolumeSpec,
+    VolumeUsage,
+    escaped,
+    unescaped,
 )
-from .plugin import PreparedVolume, VolumeProblem
+from .refused import refuse
 from .subpath import bind_subpath
 from .tokens import PodTokens
+from .trees import is_directory, measure, remove_tree
+
+log = logging.getLogger(__name__)
+
+FAILED_MOUNT, FAILED_MAP = "FailedMount", "FailedMapVolume"
+BUSY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""How long a teardown waits before it is tried again."""
 
 
 class VolumesFailed(Exception):
-    """Some of a pod's volumes are not there (yet): one text per volume, for events."""
+    """Some of a pod's volumes are not there (yet): what its events say, as reason and text."""
 
-    def __init__(self, problems: Mapping[str, str]) -> None:
-        self.problems = dict(problems)
-        super().__init__("; ".join(self.problems.values()))
+    def __init__(self, problems: Iterable[tuple[str, str]]) -> None:
+        self.problems = list(problems)
+        super().__init__("; ".join(text for _, text in self.problems))
 
 
-_PLUGIN_DIRECTORY = {
-    "emptyDir": "kubernetes.io~empty-dir",
-    "configMap": "kubernetes.io~configmap",
-    "secret": "kubernetes.io~secret",
-    "downwardAPI": "kubernetes.io~downward-api",
-    "projected": "kubernetes.io~projected",
-}
+@dataclass
+class _Known:
+    """What was set up for a pod since the agent has been running."""
+
+    prepared: dict[str, PreparedVolume] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    """The persistent volume or attachment behind each of the pod's volumes, once it is looked up:
+    who uses what."""
+    plugins: dict[str, VolumePlugin] = field(default_factory=dict)
+    attached: set[str] = field(default_factory=set)
 
 
 class VolumeManager:
     """The volumes of all pods on this node."""
 
-    def __init__(self, root: Path, objects: Objects, node: NodeResources, clock: Clock) -> None:
-        self._pods = root / "pods"
-        self._objects = objects
-        self._node = node
-        self._tokens = PodTokens(objects, clock)
+    def __init__(self, host: VolumeHost) -> None:
+        self.host = host
+        self._objects, self._clock = host.objects, host.clock
+        self._tokens = PodTokens(host.objects, host.clock)
+        self._plugins: dict[str, VolumePlugin] = {}
+        self._fields: dict[str, VolumePlugin] = {}
+        self._known: dict[str, _Known] = {}
+        self._locks: dict[str, _Lock] = {}
+        self.node_labels: Callable[[], Mapping[str, str]] = dict
+        """The node's labels by now; its owner knows."""
+        for kind in (EmptyDirPlugin, HostPathPlugin, LocalPlugin, NfsPlugin):
+            self.add(kind(host))
+        for files in (ConfigMapPlugin, SecretPlugin, DownwardPlugin, ProjectedPlugin):
+            self.add(files(host, self._tokens))
+
+    def add(self, plugin: VolumePlugin) -> None:
+        """Makes a type of volume known."""
+        self._plugins[plugin.name] = plugin
+        self._fields[plugin.field] = plugin
 
     def pod_directory(self, uid: str) -> Path:
-        return self._pods / uid
+        return self.host.pod_directory(uid)
 
     def known_pods(self) -> list[str]:
         """The uids of pods that something lies on disk of."""
         try:
-            return os.listdir(self._pods)
+            return os.listdir(self.host.root / "pods")
         except FileNotFoundError:
             return []
 
+    def volumes_in_use(self) -> list[str]:
+        """The attachable volumes that pods of this node use or wait for, for the node's status:
+        what is named there must not be detached."""
+        return sorted({name for known in self._known.values() for name in known.attached})
+
+    # Setting up
+
     async def prepare(self, pod: Pod, *, fresh: bool = True) -> dict[str, PreparedVolume]:
-        """Sets up every volume of the pod, or raises `VolumesFailed` naming those that fail.
+        """Sets up every volume that containers of the pod use, or raises `VolumesFailed`.
 
         Called again for a running pod it refreshes the files (`fresh=False` may then use what was
         read for another pod moments ago).
         """
+        mounted, devices = claims.used_volumes(pod)
+        used = [each for each in pod.spec.volumes if each.name in mounted | devices]
+        known = self._known.setdefault(pod.metadata.uid, _Known())
         outcomes = await asyncio.gather(
-            *(self._prepare_one(pod, volume, fresh) for volume in pod.spec.volumes)
+            *(self._prepare_one(pod, volume, known, fresh) for volume in used)
         )
-        problems = {}
-        prepared = {}
-        for volume, outcome in zip(pod.spec.volumes, outcomes, strict=True):
-            if isinstance(outcome, PreparedVolume):
-                prepared[volume.name] = outcome
-            else:
-                problems[volume.name] = outcome
+        problems = [each for each in outcomes if isinstance(each, tuple)]
+        claimed = {
+            volume.name: outcome
+            for volume, outcome in zip(used, outcomes, strict=True)
+            if isinstance(outcome, claims.ClaimProblem)
+        }
+        if claimed:
+            missing = sorted(each.name for each in used if each.name not in known.prepared)
+            texts = "; ".join(str(each) for each in claimed.values())
+            problems.append(
+                (
+                    FAILED_MOUNT,
+                    f"Unable to attach or mount volumes: unmounted volumes={_list(missing)}, "
+                    f"unattached volumes=[], failed to process volumes={_list(sorted(claimed))}: "
+                    f"{texts}",
+                )
+            )
         if problems:
             raise VolumesFailed(problems)
-        return prepared
+        return {each.name: known.prepared[each.name] for each in used}
 
-    async def _prepare_one(self, pod: Pod, volume: Volume, fresh: bool) -> PreparedVolume | str:
-        prefix = f'MountVolume.SetUp failed for volume "{volume.name}" : '
+    async def _prepare_one(
+        self, pod: Pod, volume: Volume, known: _Known, fresh: bool
+    ) -> claims.ClaimProblem | tuple[str, str] | None:
+        step, reason, name = "MountVolume.SetUp", FAILED_MOUNT, volume.name
         try:
-            if volume.persistentVolumeClaim is not None:
-                claim = volume.persistentVolumeClaim
-                return await self._claimed(pod, claim.claimName, claim.readOnly)
-            sources = await self._sources(pod, references(volume), fresh)
-            return await asyncio.to_thread(self._set_up, pod, volume, sources)
+            spec = await self._look_up(pod, volume, fresh)
+            name = spec.name
+            step, reason = (
+                ("MapVolume.MapPodDevice", FAILED_MAP) if spec.is_block else (step, reason)
+            )
+            plugin = self._plugin_for(spec)
+            await self._set_up(spec, plugin, known)
+        except claims.ClaimProblem as problem:
+            return problem
         except VolumeProblem as problem:
-            return prefix + str(problem)
+            text = str(problem)
         except ApiError as error:
-            return prefix + error.message
+            text = error.message
         except OSError as error:
-            return f"{prefix}{error}"
-
-    async def _sources(self, pod: Pod, wanted: VolumeReferences, fresh: bool) -> VolumeSources:
-        namespace = pod.metadata.namespace
-        config_maps, secrets, tokens = await asyncio.gather(
-            asyncio.gather(
-                *(
-                    self._objects.config_map(namespace, name, fresh=fresh)
-                    for name in sorted(wanted.config_maps)
-                )
-            ),
-            asyncio.gather(
-                *(
-                    self._objects.secret(namespace, name, fresh=fresh)
-                    for name in sorted(wanted.secrets)
-                )
-            ),
-            self._tokens.get(pod, wanted.tokens),
-        )
-        found_maps: list[ConfigMap] = [each for each in config_maps if each is not None]
-        found_secrets: list[Secret] = [each for each in secrets if each is not None]
-        return VolumeSources(
-            {each.metadata.name: each for each in found_maps},
-            {each.metadata.name: each for each in found_secrets},
-            tokens,
-            self._node,
-        )
-
-    async def _claimed(self, pod: Pod, name: str, read_only: bool) -> PreparedVolume:
-        claim = await self._objects.claim(pod.metadata.namespace, name)
-        if claim is None:
-            raise VolumeProblem(f'persistentvolumeclaim "{name}" not found')
-        if not claim.spec.volumeName or claim.status.phase not in ("Bound", ""):
-            raise VolumeProblem(f"PVC {pod.metadata.namespace}/{name} is not bound")
-        volume = await self._objects.volume(claim.spec.volumeName)
-        if volume is None:
-            raise VolumeProblem(f'persistentvolume "{claim.spec.volumeName}" not found')
-        owner = volume.spec.claimRef
-        if owner is None or (owner.uid and owner.uid != claim.metadata.uid):
-            raise VolumeProblem(
-                f"PV {volume.metadata.name} is not bound to PVC {pod.metadata.namespace}/{name}"
-            )
-        read_only = read_only or claim.spec.accessModes == ["ReadOnlyMany"]
-        if volume.spec.hostPath is not None:
-            kind = volume.spec.hostPath.type or ""
-            path = await asyncio.to_thread(
-                prepare_host_path, Path(volume.spec.hostPath.path), kind or "DirectoryOrCreate"
-            )
-            return PreparedVolume(path, read_only)
-        if volume.spec.local is not None:
-            path = Path(volume.spec.local.path)
-            if not await asyncio.to_thread(path.exists):
-                raise VolumeProblem(f'path "{path}" does not exist')
-            ownership = _ownership(pod)
-            if ownership.group is not None and not read_only:
-                await asyncio.to_thread(give_to_group, path, ownership)
-            return PreparedVolume(path, read_only)
-        raise VolumeProblem(
-            f"persistent volume {volume.metadata.name} is of a type that this node does not support"
-            " (hostPath and local are)"
-        )
-
-    def _set_up(self, pod: Pod, volume: Volume, sources: VolumeSources) -> PreparedVolume:
-        if volume.hostPath is not None:
-            path = Path(volume.hostPath.path)
-            return PreparedVolume(prepare_host_path(path, volume.hostPath.type or ""))
-        kind = next((name for name in _PLUGIN_DIRECTORY if getattr(volume, name)), "")
-        if volume.emptyDir is not None:
-            kind = "emptyDir"
-        if not kind:
-            kinds = [
-                name
-                for name in volume.__struct_fields__
-                if name != "name" and getattr(volume, name) is not None
-            ]
-            described = kinds[0] if kinds else "unknown"
-            raise VolumeProblem(f"volumes of type {described} are not supported by this node")
-        target = (
-            self.pod_directory(pod.metadata.uid) / "volumes" / _PLUGIN_DIRECTORY[kind] / volume.name
-        )
-        payload = payload_of(pod, volume, sources)
-        if payload is None:
-            return self._empty_dir(pod, volume, target)
-        return self._files(pod, target, payload, in_memory=kind in ("secret", "projected"))
-
-    def _empty_dir(self, pod: Pod, volume: Volume, target: Path) -> PreparedVolume:
-        assert volume.emptyDir is not None
-        new = not target.exists()
-        target.mkdir(parents=True, exist_ok=True)
-        medium = volume.emptyDir.medium
-        if medium == "Memory":
-            if not mounts_under(target):
-                mount_tmpfs(target, mode=0o777, size=self._memory_size(pod, volume))
-                new = True
-        elif medium:
-            raise VolumeProblem(f"emptyDir medium {medium} is not supported by this node")
-        if new:
-            target.chmod(0o777)
-            ownership = _ownership(pod)
-            if ownership.group is not None:
-                give_to_group(target, ownership)
-        return PreparedVolume(target)
-
-    def _memory_size(self, pod: Pod, volume: Volume) -> int:
-        assert volume.emptyDir is not None
-        sizes = [self._node.memory_bytes]
-        limits = pod_limits(pod)
-        if all("memory" in each.resources.limits for each in pod.spec.containers):
-            sizes.append(limits.get("memory", 0))
-        if volume.emptyDir.sizeLimit:
-            sizes.append(parse_quantity(volume.emptyDir.sizeLimit).value())
-        return min((size for size in sizes if size > 0), default=0)
-
-    def _files(
-        self, pod: Pod, target: Path, payload: Mapping[str, FileContent], *, in_memory: bool
-    ) -> PreparedVolume:
-        target.mkdir(parents=True, exist_ok=True)
-        if in_memory and not mounts_under(target):
-            mount_tmpfs(target, mode=0o777)
-        ownership = _ownership(pod, writable=False)
-        if ownership.group is not None:
-            os.chown(target, -1, ownership.group)
-            target.chmod(0o2777)
+            text = str(error)
         else:
-            target.chmod(0o777)
-        write_payload(target, payload, ownership)
-        return PreparedVolume(target, read_only=True)
+            return None
+        return reason, f'{step} failed for volume "{name}" : {text}'
+
+    async def _look_up(self, pod: Pod, volume: Volume, fresh: bool) -> VolumeSpec:
+        name = claims.claim_name(pod, volume)
+        if not name:
+            return VolumeSpec(pod, volume, is_fresh=fresh)
+        claim = await self._objects.claim(pod.metadata.namespace, name)
+        bound = claims.bound_volume_name(pod, volume, claim)
+        persistent = await self._objects.volume(bound)
+        assert claim is not None
+        claims.check_bound(pod, volume, claim, persistent)
+        return VolumeSpec(pod, volume, persistent, claim, fresh)
+
+    def _plugin_for(self, spec: VolumeSpec) -> VolumePlugin:
+        source = spec.source
+        fields = [
+            each for each in source.__struct_fields__
+            if each in _TYPES and getattr(source, each) is not None
+        ]  # fmt: skip
+        for each in fields:
+            plugin = self._fields.get(each)
+            if plugin is not None and (
+                plugin.is_persistent if spec.persistent is not None else plugin.is_inline
+            ):
+                return plugin
+        raise refuse(fields[0] if fields else "", spec.volume.name)
+
+    async def _set_up(self, spec: VolumeSpec, plugin: VolumePlugin, known: _Known) -> None:
+        uid, name = spec.pod.metadata.uid, spec.volume.name
+        known.names[name], known.plugins[name] = spec.name, plugin
+        if attached := plugin.unique_name(spec):
+            known.attached.add(attached)
+        async with self._lock(plugin, spec):
+            if name not in known.prepared or plugin.is_refreshed:
+                self._check(spec, plugin)
+                known.prepared[name] = await self._appear(spec, plugin)
+            await self._expand(spec, plugin, known.prepared[name])
+        log.debug("volume %s of %s is set up", name, uid)
+
+    def _check(self, spec: VolumeSpec, plugin: VolumePlugin) -> None:
+        claims.check_node(spec, self.host.node_name, self.node_labels())
+        if spec.mount_options and not plugin.supports_mount_options:
+            raise VolumeProblem("Mount options are not supported for this volume type")
+        if spec.is_block and not plugin.supports_block:
+            raise VolumeProblem(f"volumes of type {plugin.field} cannot be block devices")
+        modes = spec.persistent.spec.accessModes if spec.persistent is not None else []
+        if modes == ["ReadWriteOncePod"] and self._is_used_elsewhere(spec):
+            raise VolumeProblem(
+                "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
+            )
+
+    def _is_used_elsewhere(self, spec: VolumeSpec) -> bool:
+        return any(
+            uid != spec.pod.metadata.uid
+            and any(known.names.get(volume) == spec.name for volume in known.prepared)
+            for uid, known in self._known.items()
+        )
+
+    async def _appear(self, spec: VolumeSpec, plugin: VolumePlugin) -> PreparedVolume:
+        directory = self.pod_directory(spec.pod.metadata.uid)
+        if not spec.is_block:
+            return await plugin.set_up(
+                spec, directory / "volumes" / escaped(plugin.name) / spec.name
+            )
+        link = directory / "volumeDevices" / escaped(plugin.name) / spec.name
+        source = await plugin.map_device(spec, link)
+        shared = self._shared_link(plugin, spec.name, spec.pod.metadata.uid)
+        await asyncio.to_thread(map_device, source, link, shared)
+        return PreparedVolume(link, read_only=spec.read_only, is_device=True)
+
+    def _shared_link(self, plugin: VolumePlugin, name: str, uid: str) -> Path:
+        return self.host.plugin_directory(plugin.name) / "volumeDevices" / name / uid
+
+    async def _expand(
+        self, spec: VolumeSpec, plugin: VolumePlugin, prepared: PreparedVolume
+    ) -> None:
+        if spec.persistent is None or spec.claim is None or not plugin.may_expand:
+            return
+        wanted = spec.persistent.spec.capacity.get("storage", "")
+        has = spec.claim.status.capacity.get("storage", "")
+        if not wanted or not has or parse_quantity(wanted) <= parse_quantity(has):
+            return
+        if spec.read_only:
+            return
+        try:
+            await plugin.expand(spec, prepared)
+        except (VolumeProblem, OSError) as error:
+            text = f'MountVolume.NodeExpandVolume failed for volume "{spec.name}" : {error}'
+            self.host.events.pod(spec.pod, "Warning", "VolumeResizeFailed", text)
+            raise
+        await self._objects.claim_expanded(spec.claim, wanted)
+        text = (f'MountVolume.NodeExpandVolume succeeded for volume "{spec.name}" '
+                f"{self.host.node_name}")  # fmt: skip
+        self.host.events.pod(spec.pod, "Normal", "FileSystemResizeSuccessful", text)
+
+    def _lock(self, plugin: VolumePlugin, spec: VolumeSpec) -> _Hold:
+        """Pods take turns with a volume they share; others' are nobody else's business."""
+        uid = spec.pod.metadata.uid if spec.persistent is None else ""
+        return _Hold(self._locks, f"{plugin.name}/{spec.name}/{uid}")
 
     async def bind_subpath(
         self, pod: Pod, volume: PreparedVolume, name: str, subpath: str, place: str
     ) -> Path:
         """Makes a part of a volume mountable; `place` is `<container>/<number of the mount>`."""
         target = self.pod_directory(pod.metadata.uid) / "volume-subpaths" / name / place
-        return await asyncio.to_thread(bind_subpath, volume.path, subpath, target)
+        try:
+            return await asyncio.to_thread(bind_subpath, volume.path, subpath, target)
+        except (VolumeProblem, OSError) as error:
+            # What is in the way is the node's business: a container could ask about its files.
+            container = place.partition("/")[0]
+            log.warning("subPath %s of %s: %s", subpath, name, error)
+            raise VolumeProblem(
+                f'failed to prepare subPath for volumeMount "{name}" of container "{container}"'
+            ) from error
+
+    # Taking down
 
     async def release(self, uid: str) -> None:
-        """Takes down the volumes of a pod that has ended; its termination messages stay."""
-        self._tokens.forget(uid)
-        for part in ("volumes", "volume-subpaths"):
-            await asyncio.to_thread(_remove_mounted, self.pod_directory(uid) / part)
+        """Takes down the volumes of a pod that has ended; its termination messages stay.
+
+        What is busy is tried again until it is not: a pod is not over before.
+        """
+        delays = iter(BUSY_SECONDS)
+        while True:
+            try:
+                await self._release(uid)
+                return
+            except (OSError, VolumeProblem) as error:
+                log.warning("taking down the volumes of pod %s: %s", uid, error)
+            await self._clock.sleep(next(delays, BUSY_SECONDS[-1]))
 
     async def take_down(self, uid: str) -> None:
         """Unmounts and deletes everything of a pod."""
+        await self.release(uid)
+        await asyncio.to_thread(_remove_rest, self.pod_directory(uid))
+
+    async def take_down_orphan(self, uid: str) -> None:
+        """The same for a pod that nobody knows any more; one attempt, the next comes by itself."""
+        await self._release(uid)
+        await asyncio.to_thread(_remove_rest, self.pod_directory(uid))
+
+    async def _release(self, uid: str) -> None:
         self._tokens.forget(uid)
-        await asyncio.to_thread(_remove_mounted, self.pod_directory(uid))
+        directory = self.pod_directory(uid)
+        await asyncio.to_thread(_remove_subpaths, directory / "volume-subpaths")
+        found = await asyncio.to_thread(_volumes_on_disk, directory)
+        for kind, part, name in found:
+            plugin = self._plugins.get(unescaped(part))
+            if plugin is None:
+                log.warning("pod %s has a volume of the unknown type %s", uid, unescaped(part))
+            async with _Hold(self._locks, f"{unescaped(part)}/{name}/"):
+                await self._take_down_one(uid, plugin, directory / kind / part / name)
+        for kind in ("volumes", "volumeDevices"):
+            await asyncio.to_thread(_remove_empty, directory / kind)
+        self._known.pop(uid, None)
+
+    async def _take_down_one(self, uid: str, plugin: VolumePlugin | None, target: Path) -> None:
+        name, is_device = target.name, target.parent.parent.name == "volumeDevices"
+        if plugin is not None:
+            if is_device:
+                await plugin.unmap_device(uid, name, target)
+                shared = self._shared_link(plugin, name, uid)
+                await asyncio.to_thread(unmap_device, target, shared)
+            else:
+                await plugin.tear_down(uid, name, target)
+        await asyncio.to_thread(_remove_volume, target, plugin is not None and plugin.owns_files)
+        if plugin is not None and not plugin.owns_files:
+            if not await asyncio.to_thread(self._is_on_disk, plugin, name):
+                await plugin.unstage(name)
+
+    def _is_on_disk(self, plugin: VolumePlugin, name: str) -> bool:
+        pods = self.host.root / "pods"
+        return any(
+            os.path.lexists(pods / uid / kind / escaped(plugin.name) / name)
+            for uid in self.known_pods()
+            for kind in ("volumes", "volumeDevices")
+        )
+
+    # Measuring
+
+    async def usage(self, pod: Pod) -> dict[str, VolumeUsage]:
+        """What each volume of a pod holds, by the pod's names for them; those that are not counted
+        (hostPath) or not there are left out."""
+        known = self._known.get(pod.metadata.uid)
+        if known is None:
+            return {}
+        names = [
+            name for name, volume in known.prepared.items()
+            if not volume.is_device and name in known.plugins
+        ]  # fmt: skip
+        found = await asyncio.gather(
+            *(known.plugins[name].usage(known.prepared[name].path) for name in names),
+            return_exceptions=True,
+        )
+        result = {}
+        for name, usage in zip(names, found, strict=True):
+            if isinstance(usage, VolumeUsage):
+                result[name] = usage
+            elif isinstance(usage, BaseException) and not isinstance(usage, OSError):
+                raise usage
+        return result
+
+    async def own_files_usage(self, uid: str) -> int:
+        """Bytes of the files that the node made for the pod and that its containers may write to:
+        /etc/hosts and termination messages."""
+        directory = self.pod_directory(uid)
+
+        def count() -> int:
+            total = 0
+            for part in ("etc-hosts", "containers"):
+                path = directory / part
+                if is_directory(path):
+                    total += measure(path).used
+                elif path.exists():
+                    total += path.stat().st_blocks * 512
+            return total
+
+        return await asyncio.to_thread(count)
 
 
-def _ownership(pod: Pod, *, writable: bool = True) -> Ownership:
-    context = pod.spec.securityContext
-    return Ownership(context.fsGroup if context is not None else None, writable)
+class _Hold:
+    """Holds the lock of a name for a while; locks nobody holds or waits for are forgotten."""
+
+    def __init__(self, locks: dict[str, _Lock], name: str) -> None:
+        self._locks, self._name = locks, name
+
+    async def __aenter__(self) -> None:
+        lock = self._locks.setdefault(self._name, _Lock())
+        lock.users += 1
+        try:
+            await lock.lock.acquire()
+        except BaseException:
+            self._forget(lock)
+            raise
+
+    async def __aexit__(self, *error: object) -> None:
+        lock = self._locks[self._name]
+        lock.lock.release()
+        self._forget(lock)
+
+    def _forget(self, lock: _Lock) -> None:
+        lock.users -= 1
+        if not lock.users:
+            del self._locks[self._name]
 
 
-def _remove_mounted(directory: Path) -> None:
-    if not directory.exists():
-        return
+@dataclass
+class _Lock:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+_TYPES = frozenset(Volume.__struct_fields__) - {"name"} | {"local"}
+
+
+def _list(names: Iterable[str]) -> str:
+    return f"[{' '.join(names)}]"
+
+
+def _volumes_on_disk(directory: Path) -> list[tuple[str, str, str]]:
+    """Kind, plug-in and name of what a pod has; what was mounted last comes first."""
+    return [
+        (kind, part.name, volume.name)
+        for kind in ("volumes", "volumeDevices")
+        if is_directory(directory / kind)
+        for part in sorted((directory / kind).iterdir())
+        if is_directory(part)
+        for volume in sorted(part.iterdir())
+    ]
+
+
+def _remove_subpaths(directory: Path) -> None:
+    """Bind mounts of parts of volumes: the mount points are made by the agent and empty."""
     for point in mounts_under(directory):
         unmount(point)
-    # A mount that has come back meanwhile would be somebody's data: never delete through it.
-    if mounts_under(directory):
-        raise OSError(f"{directory} is still mounted")
-    shutil.rmtree(directory, ignore_errors=False)
+    if is_directory(directory):
+        remove_tree(directory)
+
+
+def _remove_volume(target: Path, owns_files: bool) -> None:
+    for point in mounts_under(target):
+        # In memory nothing is lost; elsewhere a mount that is in use stays until it is not.
+        unmount(point, lazily=owns_files)
+    if owns_files:
+        remove_tree(target)
+    elif is_directory(target):
+        target.rmdir()
+
+
+def _remove_empty(directory: Path) -> None:
+    for below in directory.iterdir() if is_directory(directory) else ():
+        below.rmdir()
+    if is_directory(directory):
+        directory.rmdir()
+
+
+def _remove_rest(directory: Path) -> None:
+    if is_directory(directory) and not is_directory(directory / "volumes"):
+        remove_tree(directory)

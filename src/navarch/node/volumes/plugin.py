@@ -45,6 +45,8 @@ class PreparedVolume:
     read_only: bool = False
     """Whatever the mount says: files made from API objects are not for containers to change."""
     is_device: bool = False
+    relabel: bool = False
+    """Whether the runtime is to give the files the container's SELinux label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,10 @@ class VolumePlugin:
     supports_mount_options: ClassVar[bool] = False
     is_refreshed: ClassVar[bool] = False
     """Whether `set_up` is to be called about once a minute while the pod runs."""
+    owns_files: ClassVar[bool] = False
+    """Whether what lies at `target` is the pod's and is deleted with it. Of all other types only an
+    empty mount point may be left, and anything else there is data that nobody may delete."""
+    may_expand: ClassVar[bool] = False
 
     def __init__(self, host: VolumeHost) -> None:
         self.host = host

@@ -1,0 +1,176 @@
+"""Walks, measures and removes directories that containers have written to.
+
+Nothing in such a tree can be trusted: directories are swapped for links while somebody walks, nest
+thousands deep, or have another file system mounted on them. So every step goes through an open
+directory, follows no link and, when something is to be removed, crosses no mount.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from .kernel import open_within
+from .plugin import VolumeUsage
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+_DEPTH = 64
+"""How many directories are held open; what lies deeper is brought to the top to be removed."""
+_MAXIMUM_DEPTH = 512
+"""How deep trees are looked at: each level costs an open file, and they are the whole agent's."""
+
+
+def remove_tree(root: Path) -> None:
+    """Deletes a directory and what is in it, but never through a mount: that would be somebody's
+    data. Raises EBUSY for it, when everything around it may be gone already."""
+    parent = os.open(root.parent, _DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            top = _enter(parent, root.name)
+        except FileNotFoundError:
+            return
+        except NotADirectoryError:
+            os.unlink(root.name, dir_fd=parent)
+            return
+        try:
+            _empty(top)
+        finally:
+            os.close(top)
+        os.rmdir(root.name, dir_fd=parent)
+    finally:
+        os.close(parent)
+
+
+def _enter(directory: int, name: str) -> int:
+    try:
+        return open_within(directory, name, _DIRECTORY)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotADirectoryError(errno.ENOTDIR, "a symbolic link", name) from None
+        if error.errno == errno.EXDEV:
+            raise OSError(errno.EBUSY, "something is mounted here", name) from None
+        raise
+
+
+def _empty(top: int) -> None:
+    stack: list[tuple[int, str, list[str]]] = [(top, "", [])]
+    moved = 0
+    try:
+        while stack:
+            directory, name, below = stack[-1]
+            if not below:
+                below.extend(_delete_files(directory))
+            if not below:
+                stack.pop()
+                if stack:
+                    os.close(directory)
+                    os.rmdir(name, dir_fd=stack[-1][0])
+                continue
+            entry = below.pop()
+            opened = _enter(directory, entry)
+            if len(stack) < _DEPTH:
+                stack.append((opened, entry, []))
+                continue
+            os.close(opened)
+            moved += 1
+            os.rename(entry, f".deep-{os.getpid()}-{moved}",
+                      src_dir_fd=directory, dst_dir_fd=top)  # fmt: skip
+    finally:
+        for directory, _, _ in stack[1:]:
+            os.close(directory)
+
+
+def _delete_files(directory: int) -> list[str]:
+    """Deletes what is no directory; returns the directories."""
+    found = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                found.append(entry.name)
+                continue
+            try:
+                os.unlink(entry.name, dir_fd=directory)
+            except OSError as error:
+                if error.errno == errno.EBUSY:
+                    raise OSError(errno.EBUSY, "something is mounted here", entry.name) from None
+                if error.errno != errno.ENOENT:
+                    raise
+    return found
+
+
+def walk(root: Path) -> Iterator[tuple[int, str]]:
+    """Every entry below a directory as (open directory, name), contents before their directory.
+
+    What vanishes meanwhile is passed over. A tree too deep to hold open is an `OSError`.
+    """
+    top = os.open(root, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    stack: list[tuple[int, str, Iterator[str]]] = [(top, "", iter(os.listdir(top)))]
+    try:
+        while stack:
+            directory, own_name, names = stack[-1]
+            name = next(names, None)
+            if name is None:
+                stack.pop()
+                os.close(directory)
+                if stack:
+                    yield stack[-1][0], own_name
+                continue
+            try:
+                opened = os.open(name, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            except (NotADirectoryError, FileNotFoundError):
+                yield directory, name
+                continue
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                yield directory, name
+                continue
+            stack.append((opened, name, iter(os.listdir(opened))))
+            if len(stack) > _MAXIMUM_DEPTH:
+                raise OSError(errno.ELOOP, "directories are nested too deep", str(root))
+    finally:
+        for directory, _, _ in stack:
+            os.close(directory)
+
+
+def measure(root: Path) -> VolumeUsage:
+    """What a directory on a shared file system takes, as `du` counts: blocks, each inode once, and
+    nothing of what is mounted below it; beside it what the file system has left."""
+    whole = file_system(root)
+    device = os.lstat(root).st_dev
+    used, seen = os.lstat(root).st_blocks * 512, {os.lstat(root).st_ino}
+    for directory, name in walk(root):
+        try:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if status.st_dev == device and status.st_ino not in seen:
+            seen.add(status.st_ino)
+            used += status.st_blocks * 512
+    return VolumeUsage(
+        used, whole.capacity, whole.available, len(seen), whole.inodes, whole.inodes_free
+    )
+
+
+def file_system(path: Path) -> VolumeUsage:
+    """What a whole file system holds, by statfs."""
+    found = os.statvfs(path)
+    return VolumeUsage(
+        used=(found.f_blocks - found.f_bfree) * found.f_frsize,
+        capacity=found.f_blocks * found.f_frsize,
+        available=found.f_bavail * found.f_frsize,
+        inodes_used=found.f_files - found.f_ffree,
+        inodes=found.f_files,
+        inodes_free=found.f_ffree,
+    )
+
+
+def is_directory(path: Path) -> bool:
+    """Whether there is a directory, and not a link to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
