@@ -142,7 +142,7 @@ def _split_host(host: str) -> tuple[list[str], str]:
     name, colon, port = host.rpartition(":")
     if not colon or "]" in port:
         name, port = host, ""
-    return name.split("."), port
+    return name.strip("[]").split("."), port
 
 
 def _normalized(key: str) -> str:

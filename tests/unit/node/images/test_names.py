@@ -1,16 +1,15 @@
-"""Image references and the credentials that fit them."""
+"""Image references."""
 
 from __future__ import annotations
 
-import base64
-import json
-from typing import Any
-
 import pytest
 
-from navarch.api.types.core_v1 import Secret
-from navarch.node.images.credentials import credentials_for
-from navarch.node.images.names import InvalidImageName, parse_image_name, with_default_tag
+from navarch.node.images.names import (
+    InvalidImageName,
+    parse_image_name,
+    with_default_tag,
+    without_tag,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +19,7 @@ from navarch.node.images.names import InvalidImageName, parse_image_name, with_d
         ("busybox:1.36", "docker.io/library/busybox:1.36"),
         ("user/app", "docker.io/user/app:latest"),
         ("index.docker.io/app", "docker.io/library/app:latest"),
+        ("UPPER/app", "UPPER/app:latest"),
         ("localhost/app", "localhost/app:latest"),
         ("registry.example/e2e/agnhost:2.63.0", "registry.example/e2e/agnhost:2.63.0"),
         ("host:5000/a/b", "host:5000/a/b:latest"),
@@ -32,9 +32,26 @@ def test_names_are_completed(text: str, complete: str) -> None:
     assert str(parse_image_name(text)) == complete
 
 
-@pytest.mark.parametrize("text", ["", "Upper/Case", "a:b:c", "a//b", "-a", "a@sha256:12", " a"])
-def test_what_is_no_name(text: str) -> None:
-    with pytest.raises(InvalidImageName, match="invalid reference format"):
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "invalid reference format"),
+        ("a:b:c", "invalid reference format"),
+        ("a//b", "invalid reference format"),
+        ("-a", "invalid reference format"),
+        (" a", "invalid reference format"),
+        ("a:1\n", "invalid reference format"),
+        ("a@sha256:12", "invalid reference format"),
+        ("busy/Box", r"repository name \(busy/Box\) must be lowercase"),
+        ("f" * 64, "cannot specify 64-byte hexadecimal strings"),
+        ("a" * 250, "more than 255 characters"),
+        ("a-" * 500_000, "more than 255 characters"),
+        ("a@sha256:" + "0" * 63, "invalid checksum digest length"),
+        ("a@md5:" + "0" * 32, "unsupported digest algorithm"),
+    ],
+)
+def test_what_is_no_name(text: str, problem: str) -> None:
+    with pytest.raises(InvalidImageName, match=problem):
         parse_image_name(text)
 
 
@@ -43,43 +60,7 @@ def test_the_default_tag() -> None:
     assert with_default_tag("a:1") == "a:1"
 
 
-def docker_config(**auths: Any) -> Secret:
-    text = json.dumps({"auths": auths}).encode()
-    return Secret(data={".dockerconfigjson": base64.b64encode(text).decode()})
-
-
-USER = base64.b64encode(b"me:secret:with:colons").decode()
-
-
-@pytest.mark.parametrize(
-    ("key", "image", "fits"),
-    [
-        ("registry.test", "registry.test/a", True),
-        ("https://registry.test/v1/", "registry.test/a", True),
-        ("registry.test/team", "registry.test/team/a", True),
-        ("registry.test/team", "registry.test/teams/a", False),
-        ("*.registry.test", "eu.registry.test/a", True),
-        ("*.registry.test", "a.eu.registry.test/a", False),
-        ("https://index.docker.io/v1/", "busybox", True),
-        ("other.test", "busybox", False),
-        ("registry.test:5000", "registry.test/a", False),
-    ],
-)
-def test_credentials_fit(key: str, image: str, fits: bool) -> None:
-    found = credentials_for(parse_image_name(image), [docker_config(**{key: {"auth": USER}})])
-    assert bool(found) == fits
-    if fits:
-        assert (found[0].username, found[0].password) == ("me", "secret:with:colons")
-
-
-def test_the_most_specific_credentials_come_first() -> None:
-    secret = docker_config(
-        **{"r.test": {"username": "wide"}, "r.test/team": {"username": "narrow"}}
-    )
-    found = credentials_for(parse_image_name("r.test/team/a"), [secret])
-    assert [each.username for each in found] == ["narrow", "wide"]
-
-
-def test_broken_secrets_are_no_credentials() -> None:
-    broken = Secret(data={".dockerconfigjson": base64.b64encode(b"{").decode()})
-    assert credentials_for(parse_image_name("r.test/a"), [broken, Secret()]) == []
+def test_names_without_tag_and_digest() -> None:
+    digest = "@sha256:" + "0" * 64
+    for text in ("host:5000/a", "host:5000/a:1", "host:5000/a:1" + digest, "host:5000/a" + digest):
+        assert without_tag(text) == "host:5000/a"
