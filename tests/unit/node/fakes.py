@@ -38,8 +38,10 @@ from navarch.node.probes.manager import ProbeManager
 from navarch.node.resources import NodeResources
 from navarch.node.settings import NodeOptions
 from navarch.node.starting import NodeServices
+from navarch.node.volumes.files import DownwardPlugin
 from navarch.node.volumes.manager import VolumeManager
 from navarch.node.volumes.plugin import VolumeHost
+from navarch.node.volumes.tokens import PodTokens
 
 GIB = 1 << 30
 
@@ -105,6 +107,12 @@ class FakeEvents:
         self, pod: Pod, spec: ContainerSpec, kind: str, reason: str, message: str
     ) -> None:
         self.told.append(f"{spec.name} {reason}: {message}")
+
+
+class DownwardOnDisk(DownwardPlugin):
+    """Unit tests mount nothing."""
+
+    in_memory = False
 
 
 class FakePodApi:
@@ -229,14 +237,15 @@ async def stage(directory: Path) -> AsyncIterator[Stage]:
     (directory / "cgroup").mkdir()
     records = PullRecords(options.root_directory)
     await records.load([])
+    host = VolumeHost(options.root_directory, objects, resources, clock, events, "node-1")
+    volumes = VolumeManager(host)
+    volumes.add(DownwardOnDisk(host, PodTokens(objects, clock)))
     services = NodeServices(
         options=options,
         runtime=runtime,
         puller=ImagePuller(runtime, records, events, clock),
         collector=ImageCollector(runtime, runtime, records, events, clock),
-        volumes=VolumeManager(
-            VolumeHost(options.root_directory, objects, resources, clock, events, "node-1")
-        ),
+        volumes=volumes,
         cgroups=Cgroups("", directory / "cgroup"),
         hooks=Hooks(runtime, handlers, events),
         objects=objects,

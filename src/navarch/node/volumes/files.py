@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from navarch.api.types.core_v1 import Pod
 
-from .claims import all_containers
 from .atomic import FileContent, write_payload
+from .claims import all_containers
 from .empty_dir import memory_size
 from .kernel import mount_memory, mounts_under
 from .ownership import Ownership

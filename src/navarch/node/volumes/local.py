@@ -1,4 +1,4 @@
-"""local persistent volumes: a directory, a disk with a file system, or a whole disk of this node."""
+"""local persistent volumes: a directory, a disk with files, or a whole disk of this node."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from .kernel import bind, mounts_under, run_command, unmount
+from .local_path import make
 from .ownership import apply_fs_group
 from .plugin import (
     PreparedVolume,
@@ -50,6 +51,7 @@ class LocalPlugin(VolumePlugin):
         return prepared
 
     def _source(self, spec: VolumeSpec) -> Path:
+        make(self.host.root, spec.persistent)
         path = _path(spec)
         kind = path.stat().st_mode
         if stat.S_ISDIR(kind):
@@ -120,10 +122,8 @@ def _bind(source: Path, target: Path, spec: VolumeSpec) -> None:
 def _unstage(staged: Path) -> None:
     if staged in mounts_under(staged):
         unmount(staged, lazily=False)
-    try:
+    if staged.is_dir():
         staged.rmdir()
-    except FileNotFoundError:
-        pass
 
 
 def format_and_mount(device: Path, target: Path, kind: str, options: str) -> None:

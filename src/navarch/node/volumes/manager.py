@@ -329,9 +329,10 @@ class VolumeManager:
             else:
                 await plugin.tear_down(uid, name, target)
         await asyncio.to_thread(_remove_volume, target, plugin is not None and plugin.owns_files)
-        if plugin is not None and not plugin.owns_files:
-            if not await asyncio.to_thread(self._is_on_disk, plugin, name):
-                await plugin.unstage(name)
+        if plugin is None or plugin.owns_files:
+            return
+        if not await asyncio.to_thread(self._is_on_disk, plugin, name):
+            await plugin.unstage(name)
 
     def _is_on_disk(self, plugin: VolumePlugin, name: str) -> bool:
         pods = self.host.root / "pods"

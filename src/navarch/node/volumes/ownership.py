@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,28 +106,26 @@ async def apply_fs_group(
     if context is None or context.fsGroup is None:
         return
     ownership = Ownership(context.fsGroup)
-    if by_policy and context.fsGroupChangePolicy == ON_ROOT_MISMATCH:
-        if await asyncio.to_thread(ownership.is_given, root):
-            return
+    lazily = by_policy and context.fsGroupChangePolicy == ON_ROOT_MISMATCH
+    if lazily and await asyncio.to_thread(ownership.is_given, root):
+        return
     uid = spec.pod.metadata.uid
     shown = f"{uid}{str(root).partition(uid)[2]}" if uid in str(root) else str(root)
 
-    def tell(text: str) -> None:
+    def tell(text: str, following: Callable[[], None]) -> None:
         host.events.pod(spec.pod, "Warning", "VolumePermissionChangeInProgress", text)
+        timers.append(host.clock.call_later(PROGRESS_SECONDS, following))
 
     def tell_slow() -> None:
-        nonlocal timer
         tell(f"Setting volume ownership for {shown} is taking longer than expected, "
-             f"consider using OnRootMismatch - {_HINT}")  # fmt: skip
-        timer = host.clock.call_later(PROGRESS_SECONDS, tell_progress)
+             f"consider using OnRootMismatch - {_HINT}", tell_progress)  # fmt: skip
 
     def tell_progress() -> None:
-        nonlocal timer
-        tell(f"Setting volume ownership for {shown}, processed {ownership.changed} files.")
-        timer = host.clock.call_later(PROGRESS_SECONDS, tell_progress)
+        text = f"Setting volume ownership for {shown}, processed {ownership.changed} files."
+        tell(text, tell_progress)
 
-    timer = host.clock.call_later(SLOW_SECONDS, tell_slow)
+    timers = [host.clock.call_later(SLOW_SECONDS, tell_slow)]
     try:
         await asyncio.to_thread(ownership.give, root)
     finally:
-        timer.cancel()
+        timers[-1].cancel()

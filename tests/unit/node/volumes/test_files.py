@@ -168,7 +168,7 @@ def test_a_group_may_read(tmp_path: Path) -> None:
         ("File", "directory", "is not a file"),
         ("FileOrCreate", "fresh", ""),
         ("Socket", "file", "is not a socket file"),
-        ("Nonsense", "file", "unknown type Nonsense"),
+        ("Nonsense", "file", "Nonsense is an invalid volume type"),
     ],
 )
 def test_host_paths(tmp_path: Path, kind: str, name: str, complaint: str) -> None:
