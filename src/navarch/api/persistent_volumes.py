@@ -8,7 +8,7 @@ Source: upstream's `component-helpers/storage/volume`; KEP-490 (delayed binding)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from navarch.api.objects import Object
 from navarch.api.quantity import Quantity, parse_quantity
@@ -40,10 +40,22 @@ MIGRATED_PROVISIONERS = {
     "kubernetes.io/vsphere-volume": "csi.vsphere.vmware.com",
 }
 """Provisioners that once were part of Kubernetes, and the CSI drivers that act for them."""
+MIGRATED_SOURCES = {
+    "awsElasticBlockStore": "kubernetes.io/aws-ebs",
+    "azureDisk": "kubernetes.io/azure-disk",
+    "azureFile": "kubernetes.io/azure-file",
+    "cinder": "kubernetes.io/cinder",
+    "gcePersistentDisk": "kubernetes.io/gce-pd",
+    "portworxVolume": "kubernetes.io/portworx-volume",
+    "vsphereVolume": "kubernetes.io/vsphere-volume",
+}
+"""The same by the fields of a volume's spec."""
 
 LOCAL_PROVISIONER = "navarch.dev/local-path"
 """Makes volumes of directories on nodes, on behalf of the class `standard`."""
 EXTERNAL_FINALIZER = "external-provisioner.volume.kubernetes.io/finalizer"
+LOCAL_NODE = "local-path.navarch.dev/node"
+"""On a volume: the node that it is on."""
 LOCAL_DIRECTORY = "local-path.navarch.dev/directory"
 """On a Node: below which directory its volumes are. A node without it takes none."""
 LOCAL_REMOVE = "local-path.navarch.dev/remove"
@@ -97,6 +109,16 @@ def names_claim(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:
 def waits_for_consumer(storage_class: StorageClass | None) -> bool:
     """Whether claims of the class are bound only when a pod that uses them has a node."""
     return storage_class is not None and storage_class.volumeBindingMode == "WaitForFirstConsumer"
+
+
+def matches_topology(storage_class: StorageClass, labels: Mapping[str, str]) -> bool:
+    """Whether volumes of the class may be on a node with these labels."""
+    terms = storage_class.allowedTopologies
+    return not terms or any(
+        term.matchLabelExpressions
+        and all(labels.get(each.key) in each.values for each in term.matchLabelExpressions)
+        for term in terms
+    )
 
 
 def default_class(classes: Iterable[StorageClass]) -> StorageClass | None:

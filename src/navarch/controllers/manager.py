@@ -156,6 +156,11 @@ CONTROLLERS: Mapping[str, Registered] = {
         "storage_version_migration", "StorageVersionMigrationController"
     ),
     "persistentvolume-binder": Registered("persistent_volume_binder", "PersistentVolumeBinder"),
+    "persistentvolume-expander": Registered(
+        "persistent_volume_expander", "PersistentVolumeExpander"
+    ),
+    "local-path-provisioner": Registered("persistent_volume_provisioner", "LocalProvisioner"),
+    "local-path-reclaimer": Registered("persistent_volume_provisioner", "LocalReclaimer"),
     "pvc-protection": Registered("volume_protection", "ClaimProtectionController"),
     "pv-protection": Registered("volume_protection", "VolumeProtectionController"),
     "vac-protection": Registered("volume_protection", "ClassProtectionController"),

@@ -34,6 +34,7 @@ from .probes.manager import ProbeManager
 from .registration import Registration
 from .settings import NodeOptions
 from .starting import NodeServices
+from .volumes.local_path import LocalPathVolumes
 from .volumes.manager import VolumeManager
 from .volumes.plugin import VolumeHost
 
@@ -64,6 +65,9 @@ async def run_with(options: NodeOptions, client: Client, runtime: CriRuntime) ->
     parts = _assemble(options, client, runtime, machine, addresses, services)
     agent = parts.agent
     registration = Registration(client, options, runtime, runtime, machine, addresses)
+    local_paths = LocalPathVolumes(
+        client, informers, options.root_directory, options.node_name, client.clock
+    )
 
     def on_node(node: Node) -> None:
         agent.node = node
@@ -87,6 +91,7 @@ async def run_with(options: NodeOptions, client: Client, runtime: CriRuntime) ->
                 await manifests.load()
                 tasks.create_task(manifests.run(), name="manifests")
             tasks.create_task(agent.run(), name="agent")
+            tasks.create_task(local_paths.run(), name="local-path volumes")
             tasks.create_task(informers.join(), name="informers")
     finally:
         await parts.probes.close()
