@@ -17,7 +17,9 @@ from navarch.api.types.core_v1 import (
     NodeAddress,
     NodeCondition,
     NodeDaemonEndpoints,
+    NodeFeatures,
     NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures,
     NodeSpec,
     NodeStatus,
     NodeSystemInfo,
@@ -25,7 +27,7 @@ from navarch.api.types.core_v1 import (
 )
 from navarch.api.types.meta_v1 import ObjectMeta
 
-from .cri.values import ImageRecord, RuntimeInfo
+from .cri.values import ImageRecord, RuntimeHandler, RuntimeInfo
 from .machine import MachineFacts
 from .resources import NodeResources
 from .settings import NodeOptions
@@ -199,9 +201,22 @@ def node_status(node: Node, facts: NodeFacts, now: datetime) -> NodeStatus:
         images=_images(facts.images),
         volumesInUse=before.volumesInUse,
         volumesAttached=before.volumesAttached,
-        runtimeHandlers=[
-            NodeRuntimeHandler(name=name) for name in (runtime.handlers if runtime else ())
-        ],
+        runtimeHandlers=[_handler(each) for each in (runtime.handlers if runtime else ())],
+        features=(
+            NodeFeatures(supplementalGroupsPolicy=runtime.supplemental_groups_policy)
+            if runtime is not None and runtime.has_features
+            else None
+        ),
+    )
+
+
+def _handler(handler: RuntimeHandler) -> NodeRuntimeHandler:
+    return NodeRuntimeHandler(
+        name=handler.name,
+        features=NodeRuntimeHandlerFeatures(
+            recursiveReadOnlyMounts=handler.recursive_read_only,
+            userNamespaces=handler.user_namespaces,
+        ),
     )
 
 

@@ -30,6 +30,7 @@ from .values import (
     ImageRecord,
     PodState,
     RuntimeFailure,
+    RuntimeHandler,
     RuntimeInfo,
     SandboxRecord,
     StreamRequest,
@@ -52,6 +53,7 @@ class CriRuntime:
         self._ends = Ends(self._calls)
         self._timeout, self._pull_timeout = timeout, pull_timeout
         self._ended: dict[str, ContainerRecord] = {}
+        self.known = RuntimeInfo("", "")
 
     async def __aenter__(self) -> CriRuntime:
         self._calls.open()
@@ -69,15 +71,25 @@ class CriRuntime:
         )
         conditions = {each.type: each for each in status.status.conditions}
         runtime, network = conditions.get("RuntimeReady"), conditions.get("NetworkReady")
-        return RuntimeInfo(
+        self.known = RuntimeInfo(
             name=version.runtime_name,
             version=version.runtime_version,
             ready=runtime is None or runtime.status,
             network_ready=network is None or network.status,
             message=condition_text(runtime),
             network_message=condition_text(network),
-            handlers=tuple(handler.name for handler in status.runtime_handlers) or ("",),
+            handlers=tuple(
+                RuntimeHandler(
+                    each.name,
+                    each.features.recursive_read_only_mounts,
+                    each.features.user_namespaces,
+                )
+                for each in status.runtime_handlers
+            ),
+            has_features=status.HasField("features"),
+            supplemental_groups_policy=status.features.supplemental_groups_policy,
         )
+        return self.known
 
     async def pods(self, uid: str = "") -> list[PodState]:
         selector = {POD_UID: uid} if uid else {}
@@ -341,6 +353,7 @@ class CriRuntime:
             created_at=item.created_at,
             ips=ips,
             annotations=dict(item.annotations),
+            handler=item.runtime_handler,
         )
 
     async def _container(self, item: pb.Container) -> ContainerRecord | None:

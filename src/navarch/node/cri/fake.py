@@ -51,6 +51,7 @@ class FakeRuntime:
         self.configs: dict[str, pb.ContainerConfig] = {}
         self.sandbox_configs: dict[str, pb.PodSandboxConfig] = {}
         self.calls: list[str] = []
+        self.known = RuntimeInfo("fake", "1")
         self._failures: dict[str, list[RuntimeFailure]] = {}
         self._count = 0
         self._listeners: list[asyncio.Queue[str]] = []
@@ -99,7 +100,7 @@ class FakeRuntime:
 
     async def info(self) -> RuntimeInfo:
         self._called("info")
-        return RuntimeInfo("fake", "1")
+        return self.known
 
     async def pods(self, uid: str = "") -> list[PodState]:
         self._called("pods")

@@ -25,6 +25,9 @@ from .values import (
 class Runtime(Protocol):
     """Sandboxes and containers."""
 
+    known: RuntimeInfo
+    """What `info` has said last; it does so at least as often as the node's status is computed."""
+
     async def info(self) -> RuntimeInfo: ...
 
     async def pods(self, uid: str = "") -> list[PodState]:

@@ -89,6 +89,7 @@ class SandboxRecord:
     created_at: int = 0
     ips: tuple[str, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
+    handler: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +165,17 @@ class ExecResult:
 
 
 @dataclass(frozen=True, slots=True)
+class RuntimeHandler:
+    """A way to run containers that a RuntimeClass may ask for (`""` is the default one)."""
+
+    name: str
+    recursive_read_only: bool = False
+    user_namespaces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RuntimeInfo:
-    """Who the runtime is, and whether it and its network are ready."""
+    """Who the runtime is, whether it and its network are ready, and what it can do."""
 
     name: str
     version: str
@@ -173,7 +183,15 @@ class RuntimeInfo:
     network_ready: bool = True
     message: str = ""
     network_message: str = ""
-    handlers: tuple[str, ...] = ("",)
+    handlers: tuple[RuntimeHandler, ...] = ()
+    """Empty for a runtime that is too old to tell."""
+    has_features: bool = False
+    """Whether the runtime tells of features at all."""
+    supplemental_groups_policy: bool = False
+
+    def handler(self, name: str) -> RuntimeHandler:
+        """What is known of a handler; one that nobody knows of can do nothing special."""
+        return next((each for each in self.handlers if each.name == name), RuntimeHandler(name))
 
 
 @dataclass(frozen=True, slots=True)
