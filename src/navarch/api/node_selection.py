@@ -1,4 +1,5 @@
-"""Which nodes a pod may be on, as far as its `nodeSelector` and required node affinity say.
+"""Which nodes a pod may be on, as far as its `nodeSelector`, its required node affinity and its
+tolerations say.
 
 Whoever places pods and whoever checks afterwards have to agree on this: the scheduler, the kubelet
 and the DaemonSet controller.
@@ -9,7 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from navarch.api.types.core_v1 import NodeSelector, NodeSelectorRequirement, PodSpec
+from navarch.api.types.core_v1 import (
+    NodeSelector,
+    NodeSelectorRequirement,
+    PodSpec,
+    Taint,
+    Toleration,
+)
 
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 
@@ -54,3 +61,14 @@ def holds(requirement: NodeSelectorRequirement, values: Mapping[str, str]) -> bo
             number, bound = int(value), int(wanted[0])
             return number > bound if is_greater else number < bound
     return False
+
+
+def tolerates(toleration: Toleration, taint: Taint) -> bool:
+    """Whether a toleration matches a taint (core/v1 Toleration)."""
+    if toleration.effect and toleration.effect != taint.effect:
+        return False
+    if toleration.key and toleration.key != taint.key:
+        return False
+    if toleration.operator == "Exists":
+        return True
+    return toleration.operator in ("", "Equal") and toleration.value == taint.value

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from navarch.api.intstr import scaled_value
-from navarch.api.node_selection import may_be_on
+from navarch.api.node_selection import may_be_on, tolerates
 from navarch.api.objects import copy_object
 from navarch.api.types.apps_v1 import DaemonSet, DaemonSetStatus
 from navarch.api.types.core_v1 import (
@@ -31,7 +31,6 @@ from navarch.api.types.core_v1 import (
 )
 from navarch.controllers.history import HASH
 from navarch.controllers.pods import is_available, is_ready, pod_from_template
-from navarch.controllers.taint_eviction import tolerates
 
 GENERATION = "deprecated.daemonset.template.generation"
 GENERATION_LABEL = "pod-template-generation"

@@ -13,22 +13,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from navarch.api.errors import ApiError
+from navarch.api.node_selection import tolerates
 from navarch.api.times import format_time, parse_time
 from navarch.api.types.core_v1 import Node, Pod, Taint, Toleration
 from navarch.client import Controller, ControllerContext, PatchType
 from navarch.client.objects import object_key
 from navarch.controllers.pods import is_active
-
-
-def tolerates(toleration: Toleration, taint: Taint) -> bool:
-    """Whether a toleration matches a taint (core/v1 Toleration)."""
-    if toleration.effect and toleration.effect != taint.effect:
-        return False
-    if toleration.key and toleration.key != taint.key:
-        return False
-    if toleration.operator == "Exists":
-        return True
-    return toleration.operator in ("", "Equal") and toleration.value == taint.value
 
 
 def seconds_to_live(

@@ -6,13 +6,14 @@ A pod that is refused is Failed with a reason and never starts. The reasons and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from navarch.api.node_selection import may_be_on
+from navarch.api.node_selection import may_be_on, tolerates
 from navarch.api.types.core_v1 import Pod, Taint
 
-from .podspec import is_critical, is_static
+from .podspec import is_static
 from .resources import NodeResources, pod_requests
 
 SAFE_SYSCTLS = (
@@ -39,6 +40,14 @@ class Refusal:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Lacking(Refusal):
+    """A pod is not taken for want of a resource, which other pods may be made to give back."""
+
+    resource: str = ""
+    amount: int = 0
+
+
 @dataclass(frozen=True)
 class NodeView:
     """What the check knows of the node."""
@@ -48,37 +57,53 @@ class NodeView:
     taints: Sequence[Taint]
     resources: NodeResources
     allowed_sysctls: Sequence[str] = ()
+    others: Mapping[str, int] = field(default_factory=dict)
+    """Allocatable devices, other extended resources and huge pages. An extended resource that is
+    not here belongs to the cluster, not to the node, and is not checked."""
+    has_strict_groups: bool = True
+    """Whether the runtime can keep a container's groups to those of the pod's specification."""
 
 
 def admit(pod: Pod, others: Iterable[Pod], node: NodeView) -> Refusal | None:
     """None if the pod may run beside `others`, the active pods of the node."""
-    others = list(others)
-    refusal = (
-        _check_os(pod)
-        or _check_sysctls(pod, node)
-        or _check_resources(pod, others, node.resources)
-        or _check_ports(pod, others)
-        or _check_selectors(pod, node)
-        or _check_taints(pod, node)
-    )
-    if refusal is None:
-        return None
-    return Refusal(refusal.reason, f"Pod was rejected: {refusal.message}")
+    return next(iter(problems(pod, list(others), node)), None)
+
+
+def problems(pod: Pod, others: Sequence[Pod], node: NodeView) -> list[Refusal]:
+    """Everything that speaks against the pod; what no preemption can help stands alone."""
+    final = _check_sysctls(pod, node) or _check_os(pod) or _check_groups(pod, node)
+    if final is not None:
+        return [final]
+    return [
+        *_check_resources(pod, others, node),
+        *filter(
+            None, (_check_selectors(pod, node), _check_ports(pod, others), _check_taints(pod, node))
+        ),
+    ]
 
 
 def _check_os(pod: Pod) -> Refusal | None:
-    if pod.spec.os is not None and pod.spec.os.name not in ("", "linux"):
-        return Refusal(
-            "PodOSNotSupported",
-            "Failed to admit pod as the OS field doesn't match node OS",
-        )
-    selected = pod.spec.nodeSelector.get("kubernetes.io/os", "linux")
-    if selected != "linux":
+    if pod.metadata.labels.get("kubernetes.io/os", "linux") != "linux":
         return Refusal(
             "PodOSSelectorNodeLabelDoesNotMatch",
             "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
         )
+    if pod.spec.os is not None and pod.spec.os.name != "linux":
+        return Refusal(
+            "PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"
+        )
     return None
+
+
+def _check_groups(pod: Pod, node: NodeView) -> Refusal | None:
+    context = pod.spec.securityContext
+    strict = context is not None and context.supplementalGroupsPolicy == "Strict"
+    if not strict or node.has_strict_groups:
+        return None
+    return Refusal(
+        "SupplementalGroupsPolicyNotSupported",
+        "SupplementalGroupsPolicy=Strict is not supported in this node",
+    )
 
 
 def _check_sysctls(pod: Pod, node: NodeView) -> Refusal | None:
@@ -95,30 +120,34 @@ def _covers(pattern: str, name: str) -> bool:
     return name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1]))
 
 
-def _check_resources(pod: Pod, others: Sequence[Pod], node: NodeResources) -> Refusal | None:
-    if len(others) + 1 > node.pods:
-        return _lacking("pods", 1, len(others), node.pods)
-    wanted = pod_requests(pod)
+def _check_resources(pod: Pod, others: Sequence[Pod], node: NodeView) -> list[Lacking]:
+    result = []
+    if len(others) + 1 > node.resources.pods:
+        result.append(_lacking("pods", 1, len(others), node.resources.pods))
     used: dict[str, int] = {}
     for other in others:
         for name, value in pod_requests(other).items():
             used[name] = used.get(name, 0) + value
-    for name, capacity in (
-        ("cpu", node.cpu_millis),
-        ("memory", node.memory_bytes),
-        ("ephemeral-storage", node.ephemeral_bytes),
-    ):
-        request = wanted.get(name, 0)
-        if request and capacity and used.get(name, 0) + request > capacity:
-            return _lacking(name, request, used.get(name, 0), capacity)
-    return None
+    capacities = {
+        "cpu": node.resources.cpu_millis,
+        "memory": node.resources.memory_bytes,
+        "ephemeral-storage": node.resources.ephemeral_bytes or math.inf,
+        **node.others,
+    }
+    for name, request in pod_requests(pod).items():
+        capacity = capacities.get(name, 0 if name.startswith("hugepages-") else math.inf)
+        if request and used.get(name, 0) + request > capacity:
+            result.append(_lacking(name, request, used.get(name, 0), int(capacity)))
+    return result
 
 
-def _lacking(name: str, requested: int, used: int, capacity: int) -> Refusal:
-    return Refusal(
+def _lacking(name: str, requested: int, used: int, capacity: int) -> Lacking:
+    return Lacking(
         f"OutOf{name}",
         f"Node didn't have enough resource: {name}, requested: {requested}, used: {used}, "
         f"capacity: {capacity}",
+        name,
+        requested - (capacity - used),
     )
 
 
@@ -155,14 +184,12 @@ def _check_selectors(pod: Pod, node: NodeView) -> Refusal | None:
 
 
 def _check_taints(pod: Pod, node: NodeView) -> Refusal | None:
-    """Only static pods: everything else was placed by somebody who looked at the taints."""
-    if not is_static(pod) or is_critical(pod):
+    """Taints that would have the pod evicted at once; static pods are beyond them."""
+    if is_static(pod):
         return None
     for taint in node.taints:
         if taint.effect == "NoExecute" and not any(
-            (toleration.operator == "Exists" and toleration.key in ("", taint.key))
-            or (toleration.key == taint.key and toleration.value == taint.value)
-            for toleration in pod.spec.tolerations
+            tolerates(toleration, taint) for toleration in pod.spec.tolerations
         ):
             return Refusal(
                 "TaintToleration",

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from navarch.api.types.core_v1 import Pod
 
@@ -33,6 +32,7 @@ from .eviction import (
     refuses,
 )
 from .figures import evictions
+from .images.collector import CollectionFailed
 from .measuring import Places, file_systems, measure_pods, observe
 from .podspec import is_critical, pod_key
 from .starting import NodeServices
@@ -48,14 +48,6 @@ CLEANUP_LOOK_SECONDS = 1.0
 IMMEDIATE_GRACE = 1
 
 
-@dataclass(frozen=True)
-class Reclaim:
-    """What can be cleared away before pods have to go."""
-
-    containers: Callable[[], Awaitable[object]]
-    images: Callable[[], Awaitable[object]]
-
-
 class EvictionManager:
     """The node's pressure: its conditions, and what is done about it."""
 
@@ -65,9 +57,8 @@ class EvictionManager:
         workers: Callable[[], Sequence[PodWorker]],
     ) -> None:
         self._services, self._workers = services, workers
-        self.reclaim: Reclaim | None = None
-        self.image_directory: Callable[[], Awaitable[str]] | None = None
-        """Finds out where the runtime keeps its images."""
+        self.remove_dead: Callable[[], Awaitable[object]] | None = None
+        """Removes the containers of pods that have ended."""
         options = services.options
         self._configured = parse_thresholds(options)
         self._thresholds: Sequence[Threshold] = ()
@@ -162,8 +153,7 @@ class EvictionManager:
 
     async def _learn_layout(self) -> None:
         options = self._services.options
-        if self.image_directory is not None:
-            self._images = await self.image_directory()
+        self._images = await self._services.collector.directory()
         self._layout = file_systems(options.root_directory, self._images)
         self._thresholds = with_container_filesystem(
             self._configured, image_filesystem=self._layout.image, split=self._layout.split
@@ -232,14 +222,16 @@ class EvictionManager:
 
     async def _clear_away(self, kinds: Sequence[str]) -> bool:
         """Whether clearing away containers and images was enough."""
-        if not kinds or self.reclaim is None:
+        if not kinds:
             return False
+        steps = {"containers": self.remove_dead, "images": self._services.collector.free}
         for kind in kinds:
-            step = self.reclaim.containers if kind == "containers" else self.reclaim.images
+            step = steps[kind]
             try:
-                await step()
-            except RuntimeFailure as failure:
-                log.warning("clearing away %s: %s", kind, failure.message)
+                if step is not None:
+                    await step()
+            except (RuntimeFailure, CollectionFailed) as failure:
+                log.warning("clearing away %s: %s", kind, failure)
         observed = await self._observe()
         return not any(is_met(each, observed, with_reclaim=True) for each in self._thresholds)
 

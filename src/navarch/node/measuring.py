@@ -119,9 +119,9 @@ def _local_kinds(volume: object) -> tuple[str, ...]:
 
 def file_systems(root: Path, images: str, containers: str = "") -> FileSystems:
     """How the directories of pods, images and writable layers are spread over disks."""
-    node = _device(str(root))
-    image = _device(images) if images else node
-    layers = _device(containers) if containers else image
+    node = _device(str(root), 0)
+    image = _device(images, node)
+    layers = _device(containers, image)
     return FileSystems(image=image != node, split=image != node and layers != image)
 
 
@@ -151,8 +151,8 @@ def observe(
     return result
 
 
-def _device(path: str) -> int:
+def _device(path: str, otherwise: int) -> int:
     try:
-        return os.stat(path).st_dev
+        return os.stat(path).st_dev if path else otherwise
     except OSError:
-        return -1
+        return otherwise

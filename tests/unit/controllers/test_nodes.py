@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from navarch.api.node_selection import tolerates
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import (
     Node,
@@ -21,7 +22,7 @@ from navarch.controllers.node_lifecycle import (
     lost_conditions,
     wanted_taints,
 )
-from navarch.controllers.taint_eviction import seconds_to_live, tolerates
+from navarch.controllers.taint_eviction import seconds_to_live
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.unit.node.builders import make_pod
 
-from navarch.api.types.core_v1 import Taint
-from navarch.node.admission import NodeView, admit
+from navarch.api.types.core_v1 import Pod, Taint
+from navarch.node.admission import Lacking, NodeView, admit, problems
 from navarch.node.podspec import CONFIG_SOURCE
+from navarch.node.preemption import NoVictims, victims
 from navarch.node.resources import NodeResources
 
 NODE = NodeView(
     "node-1",
     {"disk": "ssd", "cores": "8"},
-    [Taint(key="gone", effect="NoExecute")],
+    [],
     NodeResources(2000, 1 << 30, pods=2),
     ("kernel.msg*",),
 )
@@ -67,12 +69,96 @@ def test_there_is_a_last_place() -> None:
     refusal = admit(make_pod(), [make_pod(), make_pod()], NODE)
     assert refusal is not None
     assert refusal.message == (
-        "Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: 2, "
-        "capacity: 2"
+        "Node didn't have enough resource: pods, requested: 1, used: 2, capacity: 2"
     )
 
 
-def test_a_static_pod_heeds_taints_unless_it_is_critical() -> None:
-    # A static pod counts as critical by itself.
-    static = make_pod(metadata={"annotations": {CONFIG_SOURCE: "file"}})
-    assert admit(static, [], NODE) is None
+def test_taints_that_would_evict_it_at_once() -> None:
+    node = replace(NODE, taints=[Taint(key="gone", effect="NoExecute")])
+    refusal = admit(make_pod(), [], node)
+    assert refusal is not None and (refusal.reason, refusal.message) == (
+        "TaintToleration",
+        "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate",
+    )
+    assert admit(make_pod(tolerations=[{"operator": "Exists"}]), [], node) is None
+    assert admit(make_pod(metadata={"annotations": {CONFIG_SOURCE: "file"}}), [], node) is None
+
+
+def asking(name: str, priority: int = 0, **resources: str) -> Pod:
+    """A pod named after itself; what is asked for in capitals is the limit as well."""
+    wanted = {
+        (key.lower() if key.isupper() else key).replace("_", "-"): value
+        for key, value in resources.items()
+    }
+    wanted = {"example.com/gpu" if key == "gpu" else key: value for key, value in wanted.items()}
+    limits = wanted if any(key.isupper() for key in resources) else {}
+    return make_pod({"name": "main", "resources": {"requests": wanted, "limits": limits}},
+                    metadata={"name": name, "uid": name}, priority=priority)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pod", "others", "reason"),
+    [
+        pytest.param(asking("a", gpu="1"), {}, "", id="nobody knows the device"),
+        pytest.param(asking("a", gpu="2"), {"example.com/gpu": 2}, "", id="as many as there are"),
+        pytest.param(asking("a", gpu="3"), {"example.com/gpu": 2}, "OutOfexample.com/gpu",
+                     id="too few devices"),
+        pytest.param(asking("a", ephemeral_storage="2Gi"), {}, "OutOfephemeral-storage",
+                     id="too little disk"),
+        pytest.param(asking("a", hugepages_2Mi="2Mi"), {}, "OutOfhugepages-2Mi", id="huge pages"),
+    ],
+)  # fmt: skip
+def test_devices_and_disk(pod: Pod, others: dict[str, int], reason: str) -> None:
+    resources = NodeResources(2000, 1 << 30, 1 << 30, pods=2)
+    refusal = admit(pod, [], replace(NODE, resources=resources, others=others))
+    assert (refusal.reason if refusal is not None else "") == reason
+
+
+def test_strict_groups_need_a_runtime_that_can() -> None:
+    pod = make_pod(securityContext={"supplementalGroupsPolicy": "Strict"})
+    assert admit(pod, [], NODE) is None
+    refusal = admit(pod, [], replace(NODE, has_strict_groups=False))
+    assert refusal is not None and refusal.reason == "SupplementalGroupsPolicyNotSupported"
+
+
+CRITICAL = 2_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("pod", "others", "expected"),
+    [
+        pytest.param(asking("boss", CRITICAL, cpu="1"),
+                     [asking("big", cpu="1", memory="1Gi"), asking("fit", cpu="1")], "fit",
+                     id="the smaller of two that are enough"),
+        pytest.param(asking("boss", CRITICAL, cpu="1"),
+                     [asking("half", cpu="500m"), asking("more", cpu="700m"),
+                      asking("some", cpu="600m")], "more half",
+                     id="what comes closest"),
+        pytest.param(asking("boss", CRITICAL, cpu="2"),
+                     [asking("idle"), asking("a", cpu="1"), asking("b", cpu="1")], "a b",
+                     id="as many as it takes"),
+        pytest.param(asking("boss", CRITICAL, cpu="1"),
+                     [asking("g", CPU="1", MEMORY="1Mi"), asking("b", cpu="1")], "b",
+                     id="the lower class first"),
+        pytest.param(asking("boss", CRITICAL),
+                     [asking("besteffort"), asking("b", cpu="1")], "besteffort",
+                     id="a place"),
+    ],
+)  # fmt: skip
+def test_who_makes_room(pod: Pod, others: list[Pod], expected: str) -> None:
+    places = 9 if pod.spec.containers[0].resources.requests else 2
+    node = replace(NODE, resources=NodeResources(2000, 1 << 30, pods=places))
+    lacking = [each for each in problems(pod, others, node) if isinstance(each, Lacking)]
+    assert lacking
+    assert " ".join(each.metadata.name for each in victims(pod, others, lacking)) == expected
+
+
+def test_critical_pods_do_not_make_room_for_each_other() -> None:
+    others = [asking("a", CRITICAL, cpu="1500m")]
+    pod = asking("b", CRITICAL, cpu="1")
+    with pytest.raises(NoVictims) as caught:
+        victims(pod, others, [Lacking("OutOfcpu", "", "cpu", 500)])
+    assert str(caught.value) == (
+        "preemption: error finding a set of pods to preempt: no set of running pods found to "
+        "reclaim resources: [(res: cpu, q: 500), ]"
+    )

@@ -14,7 +14,6 @@ from tests.unit.node.fakes import Stage, stage
 
 from navarch.api.types.core_v1 import Pod
 from navarch.node import evicting
-from navarch.node.evicting import Reclaim
 from navarch.node.eviction import (
     ContainerUse,
     Disk,
@@ -152,8 +151,13 @@ def test_the_writable_layers_take_their_disks_threshold(layout: FileSystems, exp
 
 
 def seen(**available: int) -> dict[str, Observation]:
+    """Thousandths of each: of 10 000 MiB of memory, of a thousand of the others."""
     names = {"memory": "memory.available", "disk": "nodefs.available", "pids": "pid.available"}
-    return {names[name]: Observation(value, 1000) for name, value in available.items()}
+    unit = {"memory": 10 * MIB}
+    return {
+        names[name]: Observation(value * unit.get(name, 1), 1000 * unit.get(name, 1))
+        for name, value in available.items()
+    }
 
 
 def test_hard_soft_reclaim_and_transition() -> None:
@@ -334,17 +338,19 @@ async def test_a_pod_that_fills_its_volume_is_evicted(node: Stage, observed: Obs
 
 
 async def test_disk_pressure_clears_away_first_and_then_evicts(
-    node: Stage, observed: Observe
+    node: Stage, observed: Observe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cleared: list[str] = []
 
-    async def clear(kind: str) -> None:
+    async def clear(kind: str) -> int:
         cleared.append(kind)
         if len(cleared) <= 2:
             observed(disk=900)
+        return 0
 
     evictions = node.agent.evictions
-    evictions.reclaim = Reclaim(lambda: clear("containers"), lambda: clear("images"))
+    evictions.remove_dead = lambda: clear("containers")
+    monkeypatch.setattr(node.services.collector, "free", lambda: clear("images"))
     changes: list[frozenset[str]] = []
     evictions.on_change = lambda: changes.append(evictions.conditions)
     await node.create(make_pod())

@@ -234,8 +234,12 @@ class ImageCollector:
         if problems:
             raise CollectionFailed(f"errors in image deletion: {'; '.join(problems)}")
 
+    async def directory(self) -> str:
+        """Where the runtime keeps its images; empty if it does not say."""
+        return (await self._images.image_filesystem())[0]
+
     async def _disk(self) -> Disk:
-        mount_point, _ = await self._images.image_filesystem()
+        mount_point = await self.directory()
         if not mount_point:
             return Disk(0, 0)
         state = await asyncio.to_thread(os.statvfs, mount_point)
