@@ -316,6 +316,8 @@ class Actor:
     async def _prepare_volumes(self) -> None:
         memory = self._memory
         first = memory.volumes is None
+        # Set before reading: what changes meanwhile makes the refresh due again.
+        memory.volumes_at = self._clock.monotonic()
         try:
             prepared = await self._services.volumes.prepare(self.pod, fresh=first)
         except VolumesFailed as failure:
@@ -324,7 +326,8 @@ class Actor:
             delays = VOLUME_RETRY_SECONDS
             delay = delays[min(memory.volume_failures, len(delays) - 1)]
             memory.volume_failures += 1
+            memory.volumes_at = float("-inf")
             memory.volume_retry_at = self._clock.monotonic() + delay
             return
-        memory.volumes, memory.volumes_at = prepared, self._clock.monotonic()
+        memory.volumes = prepared
         memory.volume_failures, memory.volume_retry_at = 0, 0.0

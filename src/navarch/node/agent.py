@@ -77,6 +77,12 @@ class NodeAgent:
         if running is not None:
             running.worker.remove(pod)
 
+    def refresh_volumes(self, uid: str) -> None:
+        """An object that files of the pod are made of has changed."""
+        running = self._pods.get(uid)
+        if running is not None:
+            running.worker.refresh_volumes()
+
     def workers(self) -> list[PodWorker]:
         return [running.worker for running in self._pods.values()]
 

@@ -19,6 +19,7 @@ from .cgroups import Cgroups
 from .cri.client import CriRuntime
 from .cri.values import RuntimeFailure
 from .events import ApiEvents
+from .following import Follower
 from .hooks import Hooks
 from .images.collector import CollectionPolicy, ImageCollector
 from .images.lookup import CredentialSources
@@ -83,7 +84,9 @@ async def run_with(options: NodeOptions, client: Client, runtime: CriRuntime) ->
             await informers.start()
             # Pods get their Services as variables, so those come first.
             await services.wait_synced()
-            _follow(pods, agent)
+            follower = Follower(client, parts.objects, agent.refresh_volumes)
+            _follow(pods, agent, follower)
+            tasks.create_task(follower.run(), name="referenced-objects")
             await pods.wait_synced()
             if options.manifest_directory is not None:
                 manifests = ManifestDirectory(options, agent, parts.api, pods)
@@ -106,6 +109,7 @@ class _Parts:
     probes: ProbeManager
     recorder: EventRecorder
     records: PullRecords
+    objects: ApiObjects
 
 
 def _assemble(
@@ -135,9 +139,7 @@ def _assemble(
         puller=ImagePuller(runtime, records, events, clock, rules, sources),
         collector=ImageCollector(runtime, runtime, records, events, clock, policy),
         volumes=VolumeManager(
-            VolumeHost(
-                options.root_directory, objects, resources, clock, events, options.node_name
-            )
+            VolumeHost(options.root_directory, objects, resources, clock, events, options.node_name)
         ),
         cgroups=Cgroups(options.cgroup_root),
         hooks=Hooks(runtime, handlers, events),
@@ -155,15 +157,19 @@ def _assemble(
     shared.volumes.node_labels = lambda: (
         agent.node.metadata.labels if agent.node is not None else options.labels
     )
-    return _Parts(agent, api, probes, recorder, records)
+    return _Parts(agent, api, probes, recorder, records, objects)
 
 
-def _follow(pods: Informer[Pod], agent: NodeAgent) -> None:
-    pods.add_handler(
-        on_add=agent.pod_present,
-        on_update=lambda old, new: agent.pod_present(new),
-        on_delete=agent.pod_gone,
-    )
+def _follow(pods: Informer[Pod], agent: NodeAgent, follower: Follower) -> None:
+    def present(pod: Pod) -> None:
+        follower.follow(pod)
+        agent.pod_present(pod)
+
+    def gone(pod: Pod) -> None:
+        agent.pod_gone(pod)
+        follower.forget(pod)
+
+    pods.add_handler(on_add=present, on_update=lambda old, new: present(new), on_delete=gone)
 
 
 async def _wait_for_runtime(runtime: CriRuntime, client: Client) -> None:

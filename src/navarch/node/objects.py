@@ -1,13 +1,13 @@
 """The API objects a pod refers to: ConfigMaps, Secrets, claims, tokens. Read when they are needed.
 
 A starting pod always reads afresh, for it may refer to an object made a moment before it. Pods that
-run are refreshed about once a minute, and then share what was read a few seconds ago: a node full
-of pods asks for each object once, and keeps no watch open per object.
+run are refreshed when what they refer to has changed (see `following`) and about once a minute, and
+then share what was read a few seconds ago: a node full of pods asks for each object once.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from navarch.api.errors import ApiError
 from navarch.api.objects import decode, to_object
@@ -28,6 +28,15 @@ SHARED_SECONDS = 10.0
 """How old a read may be for a refresh of a running pod."""
 
 K = TypeVar("K", bound=KubernetesObject)
+F = TypeVar("F", ConfigMap, Secret)
+
+
+class Reference(NamedTuple):
+    """A ConfigMap or Secret by its name."""
+
+    plural: str
+    namespace: str
+    name: str
 
 
 class Objects(Protocol):
@@ -56,15 +65,18 @@ class ApiObjects:
     def __init__(self, client: Client, clock: Clock) -> None:
         self._client = client
         self._clock = clock
-        self._read: dict[tuple[type, str, str], tuple[float, object]] = {}
+        self._read: dict[Reference, tuple[float, ConfigMap | Secret | None]] = {}
+        self._versions: dict[Reference, str | None] = {}
+        """What was handed out last of each object that is followed: None if nothing was yet, empty
+        if it was not there."""
 
     async def config_map(
         self, namespace: str, name: str, *, fresh: bool = True
     ) -> ConfigMap | None:
-        return await self._shared(ConfigMap, namespace, name, fresh)
+        return await self._shared(ConfigMap, Reference("configmaps", namespace, name), fresh)
 
     async def secret(self, namespace: str, name: str, *, fresh: bool = True) -> Secret | None:
-        return await self._shared(Secret, namespace, name, fresh)
+        return await self._shared(Secret, Reference("secrets", namespace, name), fresh)
 
     async def claim(self, namespace: str, name: str) -> PersistentVolumeClaim | None:
         return await self._get(PersistentVolumeClaim, namespace, name)
@@ -97,18 +109,35 @@ class ApiObjects:
             TokenRequest, await accounts.post_subresource(account, namespace, "token", request)
         )
 
-    async def _shared(self, kind: type[K], namespace: str, name: str, fresh: bool) -> K | None:
-        key = (kind, namespace, name)
+    def remember(self, reference: Reference) -> None:
+        """Somebody wants to know when the object differs from what was handed out."""
+        self._versions.setdefault(reference, None)
+
+    def supersede(self, reference: Reference, version: str) -> bool:
+        """The object has this version now (none: it is gone). Whether what was handed out last is
+        out of date; it is not handed out again then."""
+        if self._versions.get(reference) in (None, version):
+            return False
+        self._read.pop(reference, None)
+        return True
+
+    def forget(self, reference: Reference) -> None:
+        """Nobody wants to know any more."""
+        self._versions.pop(reference, None)
+
+    async def _shared(self, kind: type[F], reference: Reference, fresh: bool) -> F | None:
         now = self._clock.monotonic()
-        read_at, known = self._read.get(key, (-SHARED_SECONDS, None))
+        read_at, known = self._read.get(reference, (-SHARED_SECONDS, None))
         if not fresh and now - read_at < SHARED_SECONDS:
             return known  # type: ignore[return-value]
-        found = await self._get(kind, namespace, name)
+        found = await self._get(kind, reference.namespace, reference.name)
         # What was read long ago is of no use to anybody and only takes memory (and holds secrets).
         self._read = {
             each: value for each, value in self._read.items() if now - value[0] < SHARED_SECONDS
         }
-        self._read[key] = (now, found)
+        self._read[reference] = (now, found)
+        if reference in self._versions:
+            self._versions[reference] = "" if found is None else found.metadata.resourceVersion
         return found
 
     async def _get(self, kind: type[K], namespace: str, name: str) -> K | None:

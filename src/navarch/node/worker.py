@@ -99,6 +99,11 @@ class PodWorker:
         self.writer.seen(pod)
         self._wake.set()
 
+    def refresh_volumes(self) -> None:
+        """An object that files of the pod are made of has changed."""
+        self._memory.volumes_at, self._memory.volume_retry_at = float("-inf"), 0.0
+        self._wake.set()
+
     def remove(self, pod: Pod | None = None) -> None:
         """The pod is gone from its source: end it, whatever its status says."""
         if pod is not None:
