@@ -39,6 +39,7 @@ from .netfiles import DnsSettings
 from .podspec import ContainerSpec, container_hash, full_name, pod_hostname
 from .resize import RESOURCES_ANNOTATION, encode_resources, wanted_resources
 from .resources import NodeResources, container_resources
+from .volumes.mounting import volume_devices, volume_mounts
 from .volumes.plugin import PreparedVolume
 
 T = TypeVar("T")
@@ -61,10 +62,6 @@ MASKED_PATHS = (
 )
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
-_PROPAGATION = {
-    "HostToContainer": pb.PROPAGATION_HOST_TO_CONTAINER,
-    "Bidirectional": pb.PROPAGATION_BIDIRECTIONAL,
-}
 _PROTOCOLS = {"TCP": pb.TCP, "UDP": pb.UDP, "SCTP": pb.SCTP}
 
 
@@ -185,6 +182,8 @@ class ContainerInputs:
     volumes: Mapping[str, PreparedVolume] = field(default_factory=dict)
     subpaths: Mapping[int, Path] = field(default_factory=dict)
     """What the mounts (by number) with a subPath are to show."""
+    recursive_read_only: bool = False
+    """Whether the runtime can make what is mounted below a mount read-only, too."""
     hosts_file: Path | None = None
     termination_log: Path | None = None
     target_id: str = ""
@@ -207,6 +206,7 @@ def container_config(inputs: ContainerInputs) -> pb.ContainerConfig:
             for name, value in variables.items()
         ],
         mounts=_mounts(inputs),
+        devices=volume_devices(container, inputs.volumes),
         labels={**_identity(pod), CONTAINER_NAME: container.name},
         annotations={
             CONTAINER_HASH: container_hash(container),
@@ -230,24 +230,13 @@ def container_config(inputs: ContainerInputs) -> pb.ContainerConfig:
 
 def _mounts(inputs: ContainerInputs) -> list[pb.Mount]:
     container = inputs.spec.container
-    mounts = []
-    taken = set()
-    for number, wanted in enumerate(container.volumeMounts):
-        volume = inputs.volumes.get(wanted.name)
-        if volume is None:
-            raise ConfigProblem(f'cannot find volume "{wanted.name}" to mount into container '
-                                f'"{container.name}"')  # fmt: skip
-        path = wanted.mountPath if wanted.mountPath.startswith("/") else "/" + wanted.mountPath
-        taken.add(str(PurePosixPath(path)))
-        mounts.append(
-            pb.Mount(
-                container_path=path,
-                host_path=str(inputs.subpaths.get(number, volume.path)),
-                readonly=wanted.readOnly or volume.read_only,
-                propagation=_PROPAGATION.get(wanted.mountPropagation or "", pb.PROPAGATION_PRIVATE),
-                recursive_read_only=wanted.recursiveReadOnly == "Enabled",
-            )
-        )
+    mounts = volume_mounts(
+        container,
+        inputs.volumes,
+        inputs.subpaths,
+        recursive_read_only=inputs.recursive_read_only,
+    )
+    taken = {each.container_path for each in mounts}
     if inputs.hosts_file is not None and "/etc/hosts" not in taken:
         mounts.append(pb.Mount(container_path="/etc/hosts", host_path=str(inputs.hosts_file)))
     if inputs.termination_log is not None:

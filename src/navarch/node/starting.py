@@ -304,12 +304,6 @@ def _refuse_unsupported(pod: Pod) -> None:
         raise ConfigProblem("user namespaces (hostUsers: false) are not supported by this node")
     if pod.spec.resourceClaims:
         raise ConfigProblem("dynamic resources (resourceClaims) are not supported by this node")
-    for container in (*pod.spec.initContainers, *pod.spec.containers):
-        if container.volumeDevices:
-            raise ConfigProblem(
-                f"raw block volumes (volumeDevices of container {container.name}) are not "
-                "supported by this node"
-            )
 
 
 def _target_id(spec: ContainerSpec, state: PodState) -> str:
