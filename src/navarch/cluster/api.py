@@ -43,6 +43,14 @@ class Api:
         except ApiUnavailableError:
             return False
 
+    def create_missing(self, collection: str, value: dict[str, Any]) -> None:
+        """Create an object unless it is there, in whatever state somebody brought it to."""
+        try:
+            self.request("POST", collection, json.dumps(value).encode())
+        except ApiUnavailableError as error:
+            if error.status != 409:
+                raise
+
     def put_in_place(self, collection: str, value: dict[str, Any]) -> None:
         """Create an object, or bring one that is there to the same state."""
         path = f"{collection}/{value['metadata']['name']}"

@@ -42,8 +42,7 @@ def wait(profile: Profile, paths: Paths, progress: Progress, timeout: float) -> 
         images = [pool.submit(_pause_image, profile, paths, node) for node in profile.node_names()]
         waiting.until("the API server", api.is_ready, "apiserver")
         _remove_gone_nodes(api, profile)
-        if profile.nodes:
-            waiting.until("the cluster's own objects", lambda: _put_own_objects(api, profile))
+        waiting.until("the cluster's own objects", lambda: _put_own_objects(api, profile))
         if profile.nodes or profile.simulated:
             progress.step(f"Waiting for {_count(profile)}")
             waiting.until("the nodes", lambda: _nodes_are_ready(api, profile), "node")
@@ -197,9 +196,28 @@ def _accounts_are_there(api: Api) -> bool:
 
 
 def _put_own_objects(api: Api, profile: Profile) -> bool:
-    for collection, value in (*dns_objects(profile), *access_objects()):
-        api.put_in_place(collection, value)
+    if profile.nodes:
+        for collection, value in (*dns_objects(profile), *access_objects()):
+            api.put_in_place(collection, value)
+    api.create_missing("/apis/storage.k8s.io/v1/storageclasses", standard_class())
     return True
+
+
+def standard_class() -> dict[str, Any]:
+    """The class for claims that name none, by the built-in provisioner. A volume is on one node,
+    so it is made where the pod is that uses it first. Who wants another default unmarks it."""
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {
+            "name": "standard",
+            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+        },
+        "provisioner": "navarch.dev/local-path",
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer",
+        "allowVolumeExpansion": True,
+    }
 
 
 def access_objects() -> list[tuple[str, dict[str, Any]]]:
