@@ -120,6 +120,42 @@ async def test_health_checks_can_be_asked_one_by_one(api: Api) -> None:
     assert (await api.get("/healthz?exclude=bad")).status == 200
 
 
+async def test_each_part_of_the_start_is_a_check(api: Api) -> None:
+    """The names upstream's own test of the health paths looks for."""
+    parts = [
+        *("start-apiserver-admission-initializer", "generic-apiserver-start-informers"),
+        *("start-apiextensions-informers", "start-apiextensions-controllers"),
+        *("crd-informer-synced", "bootstrap-controller", "start-system-namespaces-controller"),
+        *("start-service-ip-repair-controllers", "scheduling/bootstrap-system-priority-classes"),
+        *("start-cluster-authentication-info-controller", "start-kube-aggregator-informers"),
+        *("apiservice-registration-controller", "apiservice-status-local-available-controller"),
+        *("apiservice-status-remote-available-controller", "kube-apiserver-autoregistration"),
+        "apiservice-openapi-controller",
+    ]
+    common = [
+        "ping",
+        "log",
+        "autoregister-completion",
+        *(f"poststarthook/{each}" for each in parts),
+    ]
+    for path, more in (("healthz", "etcd"), ("livez", "etcd"), ("readyz", "informer-sync")):
+        lines = (await api.get(f"/{path}?verbose")).body.decode().splitlines()
+        assert {f"[+]{name} ok" for name in (*common, more)} <= set(lines), path
+
+
+async def test_health_checks_are_counted(api: Api) -> None:
+    await api.get("/livez?verbose")
+    api.server.health.checks["bad"] = lambda: False
+    await api.get("/readyz")
+    answer = await api.get("/metrics/slis")
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    lines = answer.body.decode().splitlines()
+    assert 'kubernetes_healthcheck{name="ping",type="livez"} 1' in lines
+    assert 'kubernetes_healthcheck{name="bad",type="readyz"} 0' in lines
+    total = 'kubernetes_healthchecks_total{name="bad",status="error",type="readyz"} 1'
+    assert total in lines
+
+
 async def test_aggregated_discovery_has_a_tag(api: Api) -> None:
     accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
     first = await api.get("/apis", headers={"Accept": f"{accept},application/json"})

@@ -91,7 +91,7 @@ class Server:
         self.core = Core(options, store, hub, catalog, Registry(store, hub, catalog))
         self._security = security
         self.app = App(self.core)
-        self.health = Health(self.core)
+        self.health = Health(self.core, lambda: self.is_started)
         self._forwarder = Forwarder()
         self._kubelets = Kubelets(options, self.core.lookup)
         self._tls = ServingTls(options) if options.tls_cert is not None else None
@@ -101,7 +101,6 @@ class Server:
         self._tasks: list[asyncio.Task[None]] = []
         self._services: ServiceAllocator | None = None
         self.is_started = self.is_stopping = False
-        self.health.ready_checks["poststarthook/bootstrap"] = lambda: self.is_started
         self.health.ready_checks["shutdown"] = lambda: not self.is_stopping
         self.port = options.port
 

@@ -3,79 +3,104 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
 from aiohttp import web
 
 from navarch import __version__
+from navarch.api.health import Check, HealthChecks
 from navarch.apiserver.core import Core
 from navarch.apiserver.flowcontrol.dump import metrics as flow_metrics
 from navarch.apiserver.http.app import App, PathHandler
 from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.respond import base_headers, respond_object, respond_text
 
-Check = Callable[[], bool]
 MAJOR, MINOR, PATCH = "1", "36", "0"
+
+START_HOOKS = (
+    "start-apiserver-admission-initializer",
+    "generic-apiserver-start-informers",
+    "priority-and-fairness-config-consumer",
+    "priority-and-fairness-filter",
+    "start-apiextensions-informers",
+    "start-apiextensions-controllers",
+    "crd-informer-synced",
+    "start-system-namespaces-controller",
+    "start-cluster-authentication-info-controller",
+    "start-kube-apiserver-identity-lease-controller",
+    "start-kube-apiserver-identity-lease-garbage-collector",
+    "start-legacy-token-tracking-controller",
+    "start-service-ip-repair-controllers",
+    "rbac/bootstrap-roles",
+    "scheduling/bootstrap-system-priority-classes",
+    "priority-and-fairness-config-producer",
+    "bootstrap-controller",
+    "start-kubernetes-service-cidr-controller",
+    "aggregator-reload-proxy-client-cert",
+    "start-kube-aggregator-informers",
+    "apiservice-status-local-available-controller",
+    "apiservice-status-remote-available-controller",
+    "apiservice-registration-controller",
+    "apiservice-discovery-controller",
+    "kube-apiserver-autoregistration",
+    "apiservice-openapi-controller",
+    "apiservice-openapiv3-controller",
+)
+"""The parts of upstream's start, by which probes and dashboards leave checks out. Here they are one
+step, and are done together."""
 
 
 class Health:
     """Named checks behind the three health paths."""
 
-    def __init__(self, core: Core) -> None:
-        self.checks: dict[str, Check] = {
-            "ping": lambda: True,
-            "log": lambda: True,
-            "etcd": lambda: core.hub.is_following,
+    def __init__(self, core: Core, is_started: Check) -> None:
+        self._following: Check = lambda: core.hub.is_following
+        hooks = {f"poststarthook/{name}": is_started for name in START_HOOKS}
+        base: dict[str, Check] = {"ping": lambda: True, "log": lambda: True}
+        self._started = {**hooks, "autoregister-completion": is_started}
+        self.checks: dict[str, Check] = {**base, "etcd": self._following}
+        """What all three paths check, beside the end of the server's own start."""
+        self.ready_checks: dict[str, Check] = {
+            "etcd-readiness": self._following,
+            "informer-sync": self._following,
         }
-        """What all three paths check."""
-        self.ready_checks: dict[str, Check] = {}
-        """What only `/readyz` checks, such as the end of the server's own start."""
+        """What only `/readyz` checks."""
+        self._counts = HealthChecks()
 
     def add_to(self, app: App) -> None:
         for name in ("healthz", "livez", "readyz"):
             handler = self._handler(name)
             app.paths[f"/{name}"] = handler
             app.prefixes[f"/{name}/"] = handler
+        app.paths["/metrics/slis"] = self._slis
 
     def _handler(self, name: str) -> PathHandler:
         async def handle(core: Core, call: Call) -> web.StreamResponse:
-            checks = dict(self.checks)
+            checks = {**self.checks, **self._started}
             if name == "readyz":
-                checks |= self.ready_checks
+                checks = {**self.checks, **self.ready_checks, **self._started}
             wanted = call.info.path.strip("/").partition("/")[2]
-            if not wanted:
-                return self._summary(call, name, checks)
-            if wanted not in checks:
-                return respond_text(call, "404 page not found\n", 404)
-            if checks[wanted]():
-                return respond_text(call, "ok")
-            return respond_text(call, f"internal server error: {wanted} failed\n", 500)
+            query = call.target.query
+            if wanted:
+                answer = self._counts.one(name, wanted, checks)
+            else:
+                answer = self._counts.summary(
+                    name, checks, query.get("exclude", ()), verbose="verbose" in query
+                )
+            return respond_text(call, answer.text, answer.status)
 
         return handle
 
-    def _summary(self, call: Call, name: str, checks: dict[str, Check]) -> web.Response:
-        excluded = set(call.target.query.get("exclude", ()))
-        lines = []
-        is_good = True
-        for each, check in checks.items():
-            if each in excluded:
-                lines.append(f"[+]{each} excluded: ok")
-            elif check():
-                lines.append(f"[+]{each} ok")
-            else:
-                is_good = False
-                lines.append(f"[-]{each} failed: reason withheld")
-        unknown = ",".join(f'"{each}"' for each in sorted(excluded - checks.keys()))
-        if unknown:
-            text = f"warn: some health checks cannot be excluded: no matches for {unknown}"
-            lines.append(text.replace(",", ", "))
-        # Whoever asks what is wrong is told at length.
-        if not is_good:
-            return respond_text(call, "\n".join([*lines, f"{name} check failed"]) + "\n", 500)
-        if "verbose" in call.target.query:
-            return respond_text(call, "\n".join([*lines, f"{name} check passed"]) + "\n")
-        return respond_text(call, "ok")
+    async def _slis(self, core: Core, call: Call) -> web.StreamResponse:
+        return respond_metrics(call, self._counts.metrics())
+
+
+def respond_metrics(call: Call, lines: Iterable[str]) -> web.Response:
+    """Lines in Prometheus' text format."""
+    headers = base_headers(call)
+    headers["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8"
+    return web.Response(body="\n".join([*lines, ""]).encode(), headers=headers)
 
 
 async def version(core: Core, call: Call) -> web.StreamResponse:
@@ -124,9 +149,7 @@ def metrics_handler(app: App) -> PathHandler:
             lines.extend(source())
         lines.append("# TYPE apiserver_storage_revision gauge")
         lines.append(f"apiserver_storage_revision {core.hub.revision}")
-        headers = base_headers(call)
-        headers["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8"
-        return web.Response(body="\n".join([*lines, ""]).encode(), headers=headers)
+        return respond_metrics(call, lines)
 
     return metrics
 
