@@ -14,6 +14,7 @@ from navarch.api.types.core_v1 import (
     ProjectedVolumeSource,
     Secret,
     Volume,
+    VolumeProjection,
 )
 
 from ..downward import InvalidField, PodAddresses, field_value, resource_value
@@ -23,6 +24,8 @@ from .plugin import VolumeProblem
 
 DEFAULT_MODE = 0o644
 PRIVATE_MODE = 0o600
+CONFIG = "configmap references non-existent config key"
+SECRET = "references non-existent secret key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +86,12 @@ def payload_of(pod: Pod, volume: Volume, sources: VolumeSources) -> dict[str, Fi
         found = sources.config_maps.get(config_map.name)
         data = _config_map_data(found, config_map.name, config_map.optional)
         mode = _mode(config_map.defaultMode)
-        return _select(data, config_map.items, mode, config_map.optional, "config")
+        return _select(data, config_map.items, mode, config_map.optional, CONFIG)
     if (secret := volume.secret) is not None:
         secret_found = sources.secrets.get(secret.secretName)
         data = _secret_data(secret_found, secret.secretName, secret.optional)
         mode = _mode(secret.defaultMode)
-        return _select(data, secret.items, mode, secret.optional, "secret")
+        return _select(data, secret.items, mode, secret.optional, SECRET)
     if volume.downwardAPI is not None:
         mode = _mode(volume.downwardAPI.defaultMode)
         return _downward(pod, volume.downwardAPI.items, mode, sources)
@@ -100,30 +103,41 @@ def payload_of(pod: Pod, volume: Volume, sources: VolumeSources) -> dict[str, Fi
 def _projected(
     pod: Pod, projected: ProjectedVolumeSource, sources: VolumeSources
 ) -> dict[str, FileContent]:
-    default = _mode(projected.defaultMode)
+    """All sources in one; of equal paths the last counts. Everything that is wrong is told."""
     result: dict[str, FileContent] = {}
+    problems = []
     for source in projected.sources:
-        if (config_map := source.configMap) is not None:
-            found = sources.config_maps.get(config_map.name)
-            data = _config_map_data(found, config_map.name, config_map.optional)
-            result |= _select(data, config_map.items, default, config_map.optional, "config")
-        elif (secret := source.secret) is not None:
-            data = _secret_data(sources.secrets.get(secret.name), secret.name, secret.optional)
-            result |= _select(data, secret.items, default, secret.optional, "secret")
-        elif source.downwardAPI is not None:
-            result |= _downward(pod, source.downwardAPI.items, default, sources)
-        elif (token := source.serviceAccountToken) is not None:
-            wish = TokenWish(token.audience, token.expirationSeconds or 3600)
-            owner = single_user(pod)
-            context = pod.spec.securityContext
-            group = context.fsGroup if context is not None else None
-            mode = default if owner is None and group is None else PRIVATE_MODE
-            result[token.path] = FileContent(sources.tokens[wish].encode(), mode, owner)
-        elif source.clusterTrustBundle is not None:
-            raise VolumeProblem("clusterTrustBundle projection is not supported by this node")
-        elif source.podCertificate is not None:
-            raise VolumeProblem("podCertificate projection is not supported by this node")
+        try:
+            result |= _projection(pod, source, _mode(projected.defaultMode), sources)
+        except VolumeProblem as problem:
+            problems.append(str(problem))
+    if problems:
+        listed = ", ".join(dict.fromkeys(problems))
+        raise VolumeProblem(listed if len(problems) == 1 else f"[{listed}]")
     return result
+
+
+def _projection(
+    pod: Pod, source: VolumeProjection, default: int, sources: VolumeSources
+) -> dict[str, FileContent]:
+    if (config_map := source.configMap) is not None:
+        found = sources.config_maps.get(config_map.name)
+        data = _config_map_data(found, config_map.name, config_map.optional)
+        return _select(data, config_map.items, default, config_map.optional, CONFIG)
+    if (secret := source.secret) is not None:
+        data = _secret_data(sources.secrets.get(secret.name), secret.name, secret.optional)
+        return _select(data, secret.items, default, secret.optional, SECRET)
+    if source.downwardAPI is not None:
+        return _downward(pod, source.downwardAPI.items, default, sources)
+    if (token := source.serviceAccountToken) is not None:
+        wish = TokenWish(token.audience, token.expirationSeconds or 3600)
+        owner = single_user(pod)
+        context = pod.spec.securityContext
+        group = context.fsGroup if context is not None else None
+        mode = default if owner is None and group is None else PRIVATE_MODE
+        return {token.path: FileContent(sources.tokens[wish].encode(), mode, owner)}
+    kind = "clusterTrustBundle" if source.clusterTrustBundle is not None else "podCertificate"
+    raise VolumeProblem(f"{kind} projection is not supported by this node")
 
 
 def single_user(pod: Pod) -> int | None:
@@ -166,7 +180,7 @@ def _select(
     items: Sequence[KeyToPath],
     mode: int,
     optional: bool | None,
-    kind: str,
+    complaint: str,
 ) -> dict[str, FileContent]:
     if not items:
         return {key: FileContent(content, mode) for key, content in data.items()}
@@ -175,7 +189,7 @@ def _select(
         if item.key not in data:
             if optional:
                 continue
-            raise VolumeProblem(f"references non-existent {kind} key: {item.key}")
+            raise VolumeProblem(f"{complaint}: {item.key}")
         item_mode = mode if item.mode is None else item.mode
         result[item.path] = FileContent(data[item.key], item_mode)
     return result

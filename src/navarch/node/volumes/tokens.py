@@ -7,9 +7,11 @@ process that reads the file now and then never holds an expired one.
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from datetime import timedelta
 
+from navarch.api.errors import ApiError
 from navarch.api.times import parse_time
 from navarch.api.types.authentication_v1 import (
     BoundObjectReference,
@@ -22,6 +24,8 @@ from navarch.client.clock import Clock
 from ..objects import Objects
 from .payload import TokenWish
 
+log = logging.getLogger(__name__)
+
 MAXIMUM_AGE = timedelta(hours=24)
 RENEWAL_SHARE = 0.8
 
@@ -30,6 +34,7 @@ RENEWAL_SHARE = 0.8
 class _Held:
     token: str
     renew_at: float
+    expires_at: float
 
 
 class PodTokens:
@@ -67,9 +72,15 @@ class PodTokens:
                 ),
             )
         )
-        answer = await self._objects.token(
-            pod.metadata.namespace, pod.spec.serviceAccountName, request
-        )
+        try:
+            answer = await self._objects.token(
+                pod.metadata.namespace, pod.spec.serviceAccountName, request
+            )
+        except ApiError as error:
+            if known is None or known.expires_at <= now.timestamp():
+                raise
+            log.warning("token of %s is not renewed yet: %s", pod.metadata.name, error)
+            return known.token
         expires = answer.status.expirationTimestamp
         life = parse_time(expires) - now if expires else MAXIMUM_AGE
         # What the pod asked for decides when to renew: the issuer may extend the life of a token
@@ -77,5 +88,5 @@ class PodTokens:
         life = min(life, timedelta(seconds=wish.expiration_seconds))
         renew_in = min(life * RENEWAL_SHARE, MAXIMUM_AGE)
         token = answer.status.token
-        held[wish] = _Held(token, (now + renew_in).timestamp())
+        held[wish] = _Held(token, (now + renew_in).timestamp(), (now + life).timestamp())
         return token
