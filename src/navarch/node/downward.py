@@ -89,27 +89,35 @@ def resource_value(
 ) -> str:
     """The text of a `resourceFieldRef`: the quantity divided by the divisor, rounded up.
 
-    A limit that is not set is what the node can give; a request that is not set is 0.
+    A limit that is not set is the pod's as a whole, or what the node can give (not so for an init
+    container that is named by others); a request that is not set is 0.
     """
-    container = default
+    container, is_defaulted = default, True
     if selector.containerName:
         everyone = (*pod.spec.containers, *pod.spec.initContainers)
         container = next((each for each in everyone if each.name == selector.containerName), None)
+        is_defaulted = container in pod.spec.containers
     if container is None:
         raise InvalidField(f"container {selector.containerName} not found")
     kind, _, name = selector.resource.partition(".")
     if kind not in ("limits", "requests") or not _known_resource(name):
         raise InvalidField(f"unsupported container resource : {selector.resource}")
     values = container.resources.limits if kind == "limits" else container.resources.requests
-    milli_value = parse_quantity(values[name]).milli_value() if values.get(name) else 0
-    if kind == "limits" and milli_value == 0:
+    milli_value = _milli(values, name)
+    if kind == "limits" and milli_value == 0 and is_defaulted:
         milli_value = {
             "cpu": node.cpu_millis,
             "memory": node.memory_bytes * 1000,
             "ephemeral-storage": node.ephemeral_bytes * 1000,
         }.get(name, 0)
+        if name in ("cpu", "memory") and milli_value and pod.spec.resources is not None:
+            milli_value = _milli(pod.spec.resources.limits, name) or milli_value
     divisor = parse_quantity(selector.divisor or "1").milli_value() or 1000
     return str(-(-milli_value // divisor))
+
+
+def _milli(values: Mapping[str, str], name: str) -> int:
+    return parse_quantity(values[name]).milli_value() if values.get(name) else 0
 
 
 def _known_resource(name: str) -> bool:

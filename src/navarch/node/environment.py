@@ -16,17 +16,17 @@ from navarch.api.types.core_v1 import (
     Container,
     EnvVar,
     EnvVarSource,
+    FileKeySelector,
     Pod,
     Secret,
     Service,
 )
 
 from .downward import PodAddresses, field_value, resource_value
+from .env_files import EnvFiles
 from .resources import NodeResources
 
-_REFERENCE = re.compile(r"\$(\$|\(([^()]*)\))")
-_VARIABLE_NAME = re.compile(r"^[ -<>-~]+$")
-"""Printable ASCII but "=": what the relaxed rules let through as a variable's name."""
+_REFERENCE = re.compile(r"\$(\$|\(([^)]*)\))")
 
 
 class EnvironmentProblem(Exception):
@@ -39,17 +39,10 @@ class EnvironmentSources:
 
     config_maps: Mapping[str, ConfigMap] = field(default_factory=dict)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+    files: EnvFiles = field(default_factory=dict)
     services: Sequence[Service] = ()
     addresses: PodAddresses = field(default_factory=PodAddresses)
     node: NodeResources = field(default_factory=lambda: NodeResources(0, 0))
-
-
-@dataclass(frozen=True)
-class Environment:
-    """The result: variables in order, and names from envFrom that no process could read."""
-
-    variables: Mapping[str, str]
-    invalid_names: tuple[str, ...] = ()
 
 
 def references(container: Container) -> tuple[set[str], set[str]]:
@@ -86,23 +79,17 @@ def unresolved(text: str, variables: Mapping[str, str]) -> list[str]:
     return [each[2] for each in found if each[1] != "$" and each[2] not in variables]
 
 
-def build(pod: Pod, container: Container, sources: EnvironmentSources) -> Environment:
+def build(pod: Pod, container: Container, sources: EnvironmentSources) -> dict[str, str]:
     """The environment of one container at the moment it is created."""
     services = service_variables(pod, sources.services)
-    result: dict[str, str] = {}
-    invalid: list[str] = []
-    for name, value in _from_sources(pod, container, sources):
-        if _VARIABLE_NAME.match(name):
-            result[name] = value
-        else:
-            invalid.append(name)
+    result = dict(_from_sources(pod, container, sources))
     # References see the Services' variables as well, but an explicit variable hides them.
     visible = {**services, **result}
     for variable in container.env:
         resolved = _value(pod, container, variable, sources, visible)
         if resolved is not None:
             result[variable.name] = visible[variable.name] = resolved
-    return Environment({**services, **result}, tuple(invalid))
+    return {**services, **result}
 
 
 def _from_sources(
@@ -180,7 +167,22 @@ def _value_from(
             )
             return None
         return secret_text(secret, secret_reference.key)
+    if (file := source.fileKeyRef) is not None:
+        return _file_value(file, sources.files)
     raise EnvironmentProblem("environment variable source is not supported by this node")
+
+
+def _file_value(reference: FileKeySelector, files: EnvFiles) -> str | None:
+    """An empty value counts as none; "optional" forgives a missing key, not a missing file."""
+    file = files[reference.volumeName, reference.path]
+    if reference.key not in file.values and not file.is_whole:
+        raise EnvironmentProblem("couldn't parse env file")
+    value = file.values.get(reference.key)
+    if not value:
+        text = f'environment variable key "{reference.key}" not found in file "{reference.path}"'
+        _require(reference.optional, text)
+        return None
+    return value
 
 
 def service_variables(pod: Pod, services: Sequence[Service]) -> dict[str, str]:

@@ -6,11 +6,11 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from navarch.api.errors import ApiError
-from navarch.api.types.core_v1 import Pod, Service
+from navarch.api.types.core_v1 import Container, Pod, Service
 from navarch.client.clock import Clock
 
 from .cgroups import Cgroups
@@ -18,6 +18,7 @@ from .cri import runtime_pb2 as pb
 from .cri.runtime import Runtime
 from .cri.values import PodState, RuntimeFailure, SandboxRecord
 from .downward import InvalidField, PodAddresses
+from .env_files import EnvFiles, env_file_references, read_env_file
 from .environment import EnvironmentProblem, EnvironmentSources, build, references
 from .events import PodEvents
 from .hooks import HookFailed, Hooks
@@ -32,7 +33,6 @@ from .podspec import ContainerKind, ContainerSpec, pod_domain, pod_hostname
 from .probes.handlers import Target
 from .resources import NodeResources
 from .runtime_config import (
-    ConfigProblem,
     ContainerInputs,
     SandboxPlace,
     container_config,
@@ -40,7 +40,10 @@ from .runtime_config import (
     sandbox_config,
     subpaths,
 )
+from .security_context import ConfigProblem, NodeSecurity
 from .settings import NodeOptions
+from .userns import UserNamespaceProblem, UserNamespaces
+from .volumes.image import ImagePlugin
 from .volumes.manager import VolumeManager
 from .volumes.plugin import PreparedVolume, VolumeProblem
 
@@ -69,8 +72,11 @@ class NodeServices:
     puller: ImagePuller
     collector: ImageCollector
     volumes: VolumeManager
+    image_volumes: ImagePlugin
     cgroups: Cgroups
     hooks: Hooks
+    users: UserNamespaces
+    security: NodeSecurity
     objects: Objects
     events: PodEvents
     clock: Clock
@@ -104,11 +110,17 @@ class Starter:
         """Makes the pod's sandbox; raises `RuntimeFailure` or `ConfigProblem`."""
         _refuse_unsupported(pod)
         handler = await self._runtime_handler(pod)
-        config = self.sandbox_config(pod, attempt)
+        users = await self._user_namespace(pod, handler)
+        config = self.sandbox_config(pod, attempt, users)
         os.makedirs(config.log_directory, exist_ok=True)
         self._services.cgroups.ensure_pod(pod)
         async with self._services.sandbox_slots:
             return await self._services.runtime.run_sandbox(config, handler)
+
+    def can_mount_recursively(self, sandbox: SandboxRecord | None) -> bool:
+        """Whether the pod's runtime handler can make whole trees of mounts read-only."""
+        handler = sandbox.handler if sandbox is not None else ""
+        return self._services.runtime.known.handler(handler).recursive_read_only
 
     async def _runtime_handler(self, pod: Pod) -> str:
         name = pod.spec.runtimeClassName
@@ -119,11 +131,27 @@ class Starter:
             raise ConfigProblem(f'runtimeclass.node.k8s.io "{name}" not found')
         return found.handler
 
-    def sandbox_config(self, pod: Pod, attempt: int) -> pb.PodSandboxConfig:
+    async def _user_namespace(self, pod: Pod, handler: str) -> pb.UserNamespace | None:
+        if pod.spec.hostUsers is not False:
+            return None
+        if not self._services.runtime.known.handler(handler).user_namespaces:
+            who = f'RuntimeClass handler "{handler}"' if handler else "runtime"
+            raise ConfigProblem(
+                f"can't set `spec.hostUsers: false`, {who} does not support user namespaces"
+            )
+        try:
+            return await asyncio.to_thread(self._services.users.mapping, pod.metadata.uid)
+        except UserNamespaceProblem as problem:
+            raise ConfigProblem(str(problem)) from problem
+
+    def sandbox_config(
+        self, pod: Pod, attempt: int, users: pb.UserNamespace | None = None
+    ) -> pb.PodSandboxConfig:
         options = self._options
         node_dns = DnsSettings.parse(_read(options.resolv_conf))
         dns = pod_dns(pod, node_dns, options.cluster_dns, options.cluster_domain)
-        place = SandboxPlace(options.pod_logs_directory, self._services.cgroups.pod_path(pod))
+        cgroup = self._services.cgroups.pod_path(pod)
+        place = SandboxPlace(options.pod_logs_directory, cgroup, users)
         config = sandbox_config(pod, attempt, dns, place)
         domain = pod_domain(pod, options.cluster_domain)
         if pod.spec.setHostnameAsFQDN and domain and config.hostname:
@@ -146,6 +174,8 @@ class Starter:
         spec = action.spec
         try:
             secrets = await pull_secrets(pod, self._services.objects, self._services.events)
+            images = await self._services.image_volumes.provide(pod, spec, secrets, place.volumes)
+            place = replace(place, volumes={**place.volumes, **images})
             image = await self._services.puller.ensure(pod, spec, secrets)
             config = await self._config(pod, action, place, image)
         except ImageProblem as problem:
@@ -157,7 +187,9 @@ class Starter:
         runtime = self._services.runtime
         try:
             container_id = await runtime.create_container(
-                place.sandbox.id, config, self.sandbox_config(pod, place.sandbox.attempt)
+                place.sandbox.id,
+                config,
+                self.sandbox_config(pod, place.sandbox.attempt, _users_of(config)),
             )
         except RuntimeFailure as failure:
             raise self._failed(pod, spec, "CreateContainerError", failure.message) from failure
@@ -180,7 +212,7 @@ class Starter:
     ) -> pb.ContainerConfig:
         spec = action.spec
         addresses = self.addresses(pod, place.sandbox)
-        variables = await self._variables(pod, spec, addresses)
+        variables = await self._variables(pod, spec, place)
         directory = self._services.volumes.pod_directory(pod.metadata.uid)
         message_file = prepare_termination_log(
             termination_log_path(directory, spec.name, action.attempt)
@@ -215,6 +247,9 @@ class Starter:
                 subpaths=parts,
                 hosts_file=self._hosts_file(pod, addresses, directory),
                 termination_log=message_file,
+                recursive_read_only=self.can_mount_recursively(place.sandbox),
+                security=self._services.security,
+                users=await self._user_namespace(pod, place.sandbox.handler),
                 target_id=_target_id(spec, place.state),
             )
         )
@@ -228,7 +263,7 @@ class Starter:
         return volume
 
     async def _variables(
-        self, pod: Pod, spec: ContainerSpec, addresses: PodAddresses
+        self, pod: Pod, spec: ContainerSpec, place: StartedIn
     ) -> Mapping[str, str]:
         maps, secrets = references(spec.container)
         namespace = pod.metadata.namespace
@@ -237,27 +272,28 @@ class Starter:
             asyncio.gather(*(objects.config_map(namespace, name) for name in sorted(maps))),
             asyncio.gather(*(objects.secret(namespace, name) for name in sorted(secrets))),
         )
-        environment = build(
+        return build(
             pod,
             spec.container,
             EnvironmentSources(
                 {each.metadata.name: each for each in found_maps if each is not None},
                 {each.metadata.name: each for each in found_secrets if each is not None},
+                await self._env_files(spec.container, place),
                 self._services.services(),
-                addresses,
+                self.addresses(pod, place.sandbox),
                 self._services.node,
             ),
         )
-        if environment.invalid_names:
-            names = ", ".join(environment.invalid_names)
-            text = (
-                f"Keys [{names}] from the EnvFrom sources were skipped since they are "
-                "considered invalid environment variable names."
-            )
-            self._services.events.container(
-                pod, spec, "Warning", "InvalidEnvironmentVariableNames", text
-            )
-        return environment.variables
+
+    async def _env_files(self, container: Container, place: StartedIn) -> EnvFiles:
+        found = {}
+        for name, path in sorted(env_file_references(container)):
+            volume = place.volumes.get(name)
+            if volume is None:
+                text = f'cannot find the volume "{name}" referenced by FileKeyRef'
+                raise EnvironmentProblem(text)
+            found[name, path] = await asyncio.to_thread(read_env_file, volume.path, path)
+        return found
 
     def addresses(self, pod: Pod, sandbox: SandboxRecord | None) -> PodAddresses:
         hosts = self._services.host_ips
@@ -300,10 +336,13 @@ class Starter:
 
 def _refuse_unsupported(pod: Pod) -> None:
     """What this node cannot do is named, not left out in silence."""
-    if pod.spec.hostUsers is False:
-        raise ConfigProblem("user namespaces (hostUsers: false) are not supported by this node")
     if pod.spec.resourceClaims:
         raise ConfigProblem("dynamic resources (resourceClaims) are not supported by this node")
+
+
+def _users_of(config: pb.ContainerConfig) -> pb.UserNamespace | None:
+    options = config.linux.security_context.namespace_options
+    return options.userns_options if options.HasField("userns_options") else None
 
 
 def _target_id(spec: ContainerSpec, state: PodState) -> str:

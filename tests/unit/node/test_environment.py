@@ -10,6 +10,7 @@ from tests.unit.node.builders import make_pod
 from navarch.api.objects import from_object
 from navarch.api.types.core_v1 import ConfigMap, Secret, Service
 from navarch.node.downward import PodAddresses, format_map, go_quote
+from navarch.node.env_files import EnvFile
 from navarch.node.environment import (
     EnvironmentProblem,
     EnvironmentSources,
@@ -35,7 +36,15 @@ MIB = 1 << 20
         pytest.param("$$$$(A)", "$$(A)", id="two dollars"),
         pytest.param("$A ${A} $", "$A ${A} $", id="no references"),
         pytest.param("$(A", "$(A", id="not closed"),
-        pytest.param("$($(A))", "$(1)", id="nested"),
+        pytest.param("$($(A))", "$($(A))", id="nested"),
+        pytest.param("$(B$(A))", "$(B$(A))", id="nested behind a name"),
+        pytest.param("$(B$(A)", "$(B$(A)", id="nested, not closed"),
+        pytest.param("$(A$(B", "$(A$(B", id="twice not closed"),
+        pytest.param("$()$(A)", "$()1", id="no name"),
+        pytest.param("f000-$$VAR_A", "f000-$VAR_A", id="escaped without parentheses"),
+        pytest.param("foo\\$(A)", "foo\\1", id="backslash means nothing"),
+        pytest.param("$((A))", "$((A))", id="two parentheses"),
+        pytest.param("$(A)(A)$", "1(A)$", id="dollar at the end"),
         pytest.param("", "", id="empty"),
     ],
 )
@@ -48,8 +57,9 @@ def test_unresolved_references_are_found() -> None:
 
 
 SOURCES = EnvironmentSources(
-    config_maps={"conf": ConfigMap(data={"COLOUR": "blue", "bad=name": "x", "1st": "one"})},
+    config_maps={"conf": ConfigMap(data={"COLOUR": "blue", "1st": "one"})},
     secrets={"key": Secret(data={"PASSWORD": "aHVzaA=="})},
+    files={("v", "a.env"): EnvFile({"K": "from file"}), ("v", "bad"): EnvFile({}, is_whole=False)},
     addresses=PodAddresses(("10.1.0.7", "fd00::7"), ("192.168.49.2",)),
     node=NodeResources(4000, 8192 * MIB, 0),
 )
@@ -85,15 +95,36 @@ def ref(**source: Any) -> dict[str, Any]:
             id="no limit means the node's",
         ),
         pytest.param(ref(resourceFieldRef={"resource": "requests.cpu"}), "0", id="no request"),
+        pytest.param(ref(resourceFieldRef={"resource": "limits.hugepages-2Mi", "divisor": "1Mi"}),
+                     "4", id="huge pages"),
+        pytest.param(ref(resourceFieldRef={"resource": "limits.hugepages-1Gi"}), "0",
+                     id="no huge pages are the node's to give"),
+        pytest.param(ref(resourceFieldRef={"resource": "limits.ephemeral-storage"}), "0",
+                     id="disk"),
+        pytest.param(ref(resourceFieldRef={"resource": "limits.memory", "divisor": "3k"}),
+                     "2863312", id="a part of a divisor counts whole"),
+        pytest.param(ref(resourceFieldRef={"containerName": "first", "resource": "limits.cpu"}),
+                     "0", id="of an init container"),
+        pytest.param(ref(fieldRef={"fieldPath": "spec.serviceAccountName"}), "bob", id="account"),
+        pytest.param(ref(fieldRef={"fieldPath": "metadata.annotations['A/b']"}), "x y", id="note"),
+        pytest.param(ref(fileKeyRef={"volumeName": "v", "path": "a.env", "key": "K"}), "from file",
+                     id="file"),
+        pytest.param(ref(fileKeyRef={"volumeName": "v", "path": "a.env", "key": "NO",
+                                     "optional": True}), None, id="optional key of a file"),
     ],
 )  # fmt: skip
 def test_value_from(variable: dict[str, Any], expected: str | None) -> None:
-    resources = {"limits": {"cpu": "1250m"}, "requests": {"memory": "32Mi"}}
+    resources = {
+        "limits": {"cpu": "1250m", "hugepages-2Mi": "4Mi"},
+        "requests": {"memory": "32Mi"},
+    }
     pod = make_pod(
         {"name": "main", "env": [variable], "resources": resources},
-        metadata={"labels": {"tier": "front"}},
+        metadata={"labels": {"tier": "front"}, "annotations": {"A/b": "x y"}},
+        serviceAccountName="bob",
+        initContainers=[{"name": "first", "image": "x"}],
     )
-    variables = build(pod, pod.spec.containers[0], SOURCES).variables
+    variables = build(pod, pod.spec.containers[0], SOURCES)
     assert variables.get("V") == expected
 
 
@@ -109,6 +140,18 @@ def test_value_from(variable: dict[str, Any], expected: str | None) -> None:
         (
             {"env": [ref(secretKeyRef={"name": "key", "key": "k"})]},
             "couldn't find key k in Secret default/key",
+        ),
+        (
+            {"env": [ref(fileKeyRef={"volumeName": "v", "path": "a.env", "key": "NO"})]},
+            'environment variable key "NO" not found in file "a.env"',
+        ),
+        (
+            {
+                "env": [
+                    ref(fileKeyRef={"volumeName": "v", "path": "bad", "key": "K", "optional": True})
+                ]
+            },
+            "couldn't parse env file",
         ),
         ({"envFrom": [{"secretRef": {"name": "no"}}]}, 'secret "no" not found'),
     ],
@@ -135,9 +178,8 @@ def test_precedence_and_references() -> None:
     database = service("db", "default", "10.96.0.9", [{"port": 5432}])
     sources = EnvironmentSources(config_maps=SOURCES.config_maps, services=[database])
     result = build(pod, pod.spec.containers[0], sources)
-    assert result.variables["BOTH"] == "red blue $(LATER) 10.96.0.9"
-    assert result.variables["1st"] == "one"
-    assert result.invalid_names == ("p.bad=name", "bad=name")
+    assert result["BOTH"] == "red blue $(LATER) 10.96.0.9"
+    assert result["1st"] == "one"
     assert references(pod.spec.containers[0]) == ({"conf"}, set())
 
 
@@ -186,3 +228,13 @@ def test_go_quote(text: str, quoted: str) -> None:
 
 def test_maps_are_sorted_lines() -> None:
     assert format_map({"b": "2", "a": "1"}) == 'a="1"\nb="2"'
+
+
+def test_limits_of_the_pod_stand_in_for_those_of_its_containers() -> None:
+    variable = ref(resourceFieldRef={"resource": "limits.cpu", "divisor": "1m"})
+    resources = {"limits": {"cpu": "300m"}}
+    pod = make_pod({"name": "main", "env": [variable]}, resources=resources)
+    assert build(pod, pod.spec.containers[0], SOURCES)["V"] == "300"
+    own = {"name": "main", "env": [variable], "resources": {"limits": {"cpu": "200m"}}}
+    pod = make_pod(own, resources=resources)
+    assert build(pod, pod.spec.containers[0], SOURCES)["V"] == "200"
