@@ -17,6 +17,7 @@ from .agent import NodeAgent
 from .backend import NodeBackend
 from .cgroups import Cgroups
 from .cri.client import CriRuntime
+from .cri.snapshots import ContainerdSnapshots
 from .cri.values import RuntimeFailure
 from .events import ApiEvents
 from .following import Follower
@@ -33,8 +34,11 @@ from .podapi import ClientPodApi
 from .probes.handlers import Handlers
 from .probes.manager import ProbeManager
 from .registration import Registration
+from .security_context import NodeSecurity, masked_paths
 from .settings import NodeOptions
 from .starting import NodeServices
+from .userns import UserNamespaces
+from .volumes.image import ImagePlugin
 from .volumes.local_path import LocalPathVolumes
 from .volumes.manager import VolumeManager
 from .volumes.plugin import VolumeHost
@@ -133,16 +137,28 @@ def _assemble(
     records = PullRecords(options.root_directory)
     sources = CredentialSources(options.root_directory / "config.json")
     rules, policy = PullRules.of(options), CollectionPolicy.of(options)
+    puller = ImagePuller(runtime, records, events, clock, rules, sources)
+    collector = ImageCollector(runtime, runtime, records, events, clock, policy)
+    host = VolumeHost(options.root_directory, objects, resources, clock, events, options.node_name)
+    volumes = VolumeManager(host)
+    image_volumes = ImagePlugin(host, runtime, ContainerdSnapshots(runtime.calls), puller)
+    volumes.add(image_volumes)
+    collector.in_volumes = image_volumes.images_in_use
     shared = NodeServices(
         options=options,
         runtime=runtime,
-        puller=ImagePuller(runtime, records, events, clock, rules, sources),
-        collector=ImageCollector(runtime, runtime, records, events, clock, policy),
-        volumes=VolumeManager(
-            VolumeHost(options.root_directory, objects, resources, clock, events, options.node_name)
-        ),
+        puller=puller,
+        collector=collector,
+        volumes=volumes,
+        image_volumes=image_volumes,
         cgroups=Cgroups(options.cgroup_root),
         hooks=Hooks(runtime, handlers, events),
+        users=UserNamespaces(
+            options.root_directory / "pods", options.user_namespaces_ids_per_pod, options.max_pods
+        ),
+        security=NodeSecurity(
+            options.root_directory / "seccomp", options.seccomp_default, masked_paths()
+        ),
         objects=objects,
         events=events,
         clock=clock,

@@ -6,25 +6,22 @@ interface's message, which prints as text, so that tests compare it as it would 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from navarch.api.types.core_v1 import (
-    AppArmorProfile,
     Container,
     Pod,
     PodSecurityContext,
-    SeccompProfile,
-    SecurityContext,
-    SELinuxOptions,
 )
 
 from .cri import runtime_pb2 as pb
 from .cri.values import (
     CONTAINER_HASH,
     CONTAINER_NAME,
+    IMAGE_VOLUMES,
     POD_NAME,
     POD_NAMESPACE,
     POD_TERMINATION_GRACE,
@@ -36,37 +33,25 @@ from .cri.values import (
 )
 from .environment import expand, unresolved
 from .netfiles import DnsSettings
-from .podspec import ContainerSpec, container_hash, full_name, pod_hostname
+from .podspec import ContainerSpec, container_hash, pod_hostname
 from .resize import RESOURCES_ANNOTATION, encode_resources, wanted_resources
 from .resources import NodeResources, container_resources
+from .security_context import (
+    ConfigProblem,
+    NodeSecurity,
+    SecurityInputs,
+    container_security,
+    groups,
+    groups_policy,
+    namespaces,
+    selinux_options,
+)
 from .volumes.mounting import volume_devices, volume_mounts
 from .volumes.plugin import PreparedVolume
 
-T = TypeVar("T")
-
 DEFAULT_TERMINATION_PATH = "/dev/termination-log"
 
-MASKED_PATHS = (
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-)
-READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-
 _PROTOCOLS = {"TCP": pb.TCP, "UDP": pb.UDP, "SCTP": pb.SCTP}
-
-
-class ConfigProblem(Exception):
-    """The specification cannot become a container: it waits with CreateContainerConfigError."""
 
 
 def log_directory(root: Path, namespace: str, name: str, uid: str) -> Path:
@@ -85,6 +70,8 @@ class SandboxPlace:
 
     log_root: Path
     cgroup_parent: str
+    users: pb.UserNamespace | None = None
+    """The pod's own range of ids, if it has one."""
 
 
 def sandbox_config(
@@ -94,8 +81,9 @@ def sandbox_config(
     meta, spec = pod.metadata, pod.spec
     context = spec.securityContext or PodSecurityContext()
     security = pb.LinuxSandboxSecurityContext(
-        namespace_options=_namespaces(pod),
-        supplemental_groups=_groups(context),
+        namespace_options=namespaces(pod, place.users),
+        supplemental_groups=groups(context),
+        supplemental_groups_policy=groups_policy(context),
         privileged=any(
             each.securityContext is not None and bool(each.securityContext.privileged)
             for each in (*spec.initContainers, *spec.containers)
@@ -108,7 +96,7 @@ def sandbox_config(
     if context.runAsGroup is not None and context.runAsUser is not None:
         security.run_as_group.value = context.runAsGroup
     if context.seLinuxOptions is not None:
-        security.selinux_options.CopyFrom(_selinux(context.seLinuxOptions))
+        security.selinux_options.CopyFrom(selinux_options(context.seLinuxOptions))
     config = pb.PodSandboxConfig(
         metadata=pb.PodSandboxMetadata(
             name=meta.name, uid=meta.uid, namespace=meta.namespace, attempt=attempt
@@ -149,25 +137,6 @@ def _identity(pod: Pod) -> dict[str, str]:
     return {POD_NAME: meta.name, POD_NAMESPACE: meta.namespace, POD_UID: meta.uid}
 
 
-def _namespaces(pod: Pod) -> pb.NamespaceOption:
-    spec = pod.spec
-    pid = pb.CONTAINER
-    if spec.hostPID:
-        pid = pb.NODE
-    elif spec.shareProcessNamespace:
-        pid = pb.POD
-    return pb.NamespaceOption(
-        network=pb.NODE if spec.hostNetwork else pb.POD,
-        ipc=pb.NODE if spec.hostIPC else pb.POD,
-        pid=pid,
-    )
-
-
-def _groups(context: PodSecurityContext) -> list[int]:
-    groups = [] if context.fsGroup is None else [context.fsGroup]
-    return list(dict.fromkeys([*groups, *context.supplementalGroups]))
-
-
 @dataclass(frozen=True)
 class ContainerInputs:
     """Everything a container configuration is made of."""
@@ -186,6 +155,9 @@ class ContainerInputs:
     """Whether the runtime can make what is mounted below a mount read-only, too."""
     hosts_file: Path | None = None
     termination_log: Path | None = None
+    security: NodeSecurity = field(default_factory=NodeSecurity)
+    users: pb.UserNamespace | None = None
+    """The pod's own range of ids, if it has one."""
     target_id: str = ""
     """The running container whose process namespace an ephemeral container joins."""
 
@@ -215,6 +187,7 @@ def container_config(inputs: ContainerInputs) -> pb.ContainerConfig:
             TERMINATION_PATH: container.terminationMessagePath or DEFAULT_TERMINATION_PATH,
             TERMINATION_POLICY: container.terminationMessagePolicy or "File",
             POD_TERMINATION_GRACE: str(pod.spec.terminationGracePeriodSeconds or 0),
+            **_image_volumes(inputs),
         },
         log_path=log_file(container.name, inputs.attempt),
         stdin=container.stdin,
@@ -222,10 +195,28 @@ def container_config(inputs: ContainerInputs) -> pb.ContainerConfig:
         tty=container.tty,
         linux=pb.LinuxContainerConfig(
             resources=container_resources(pod, container, inputs.node),
-            security_context=_security(inputs),
+            security_context=container_security(
+                SecurityInputs(
+                    pod,
+                    inputs.spec,
+                    inputs.image,
+                    inputs.security,
+                    inputs.users,
+                    inputs.target_id,
+                )
+            ),
         ),
     )
     return config
+
+
+def _image_volumes(inputs: ContainerInputs) -> dict[str, str]:
+    """Which images the container's image volumes are, for its status: a later one may have the
+    name that was asked for."""
+    images = {name: volume.image_id for name, volume in inputs.volumes.items() if volume.image_id}
+    mounted = {each.name for each in inputs.spec.container.volumeMounts}
+    used = {name: image for name, image in images.items() if name in mounted}
+    return {IMAGE_VOLUMES: json.dumps(used, sort_keys=True)} if used else {}
 
 
 def _mounts(inputs: ContainerInputs) -> list[pb.Mount]:
@@ -263,95 +254,3 @@ def subpaths(container: Container, variables: Mapping[str, str]) -> dict[int, st
             raise ConfigProblem(f"unable to provision SubPath `{path}`: must not contain '..'")
         result[number] = path
     return result
-
-
-def _security(inputs: ContainerInputs) -> pb.LinuxContainerSecurityContext:
-    pod, container = inputs.pod, inputs.spec.container
-    whole = pod.spec.securityContext or PodSecurityContext()
-    own = container.securityContext or SecurityContext()
-    namespaces = _namespaces(pod)
-    if inputs.target_id:
-        namespaces.pid, namespaces.target_id = pb.TARGET, inputs.target_id
-    privileged = bool(own.privileged)
-    result = pb.LinuxContainerSecurityContext(
-        privileged=privileged,
-        namespace_options=namespaces,
-        readonly_rootfs=bool(own.readOnlyRootFilesystem),
-        supplemental_groups=_groups(whole),
-        supplemental_groups_policy=(
-            pb.Strict if whole.supplementalGroupsPolicy == "Strict" else pb.Merge
-        ),
-        no_new_privs=own.allowPrivilegeEscalation is False,
-        seccomp=_seccomp(own.seccompProfile or whole.seccompProfile),
-        apparmor=_apparmor(own.appArmorProfile or whole.appArmorProfile),
-    )
-    if own.capabilities is not None:
-        result.capabilities.add_capabilities.extend(own.capabilities.add)
-        result.capabilities.drop_capabilities.extend(own.capabilities.drop)
-    if own.procMount != "Unmasked" and not privileged:
-        result.masked_paths.extend(MASKED_PATHS)
-        result.readonly_paths.extend(READ_ONLY_PATHS)
-    selinux = own.seLinuxOptions or whole.seLinuxOptions
-    if selinux is not None:
-        result.selinux_options.CopyFrom(_selinux(selinux))
-    user = _first(own.runAsUser, whole.runAsUser)
-    group = _first(own.runAsGroup, whole.runAsGroup)
-    _check_non_root(inputs, user, _first(own.runAsNonRoot, whole.runAsNonRoot))
-    if user is None and inputs.image.uid is not None:
-        user = inputs.image.uid
-    if user is not None:
-        result.run_as_user.value = user
-    elif inputs.image.username:
-        result.run_as_username = inputs.image.username
-    if group is not None:
-        result.run_as_group.value = group
-    return result
-
-
-def _first(own: T | None, inherited: T | None) -> T | None:
-    return inherited if own is None else own
-
-
-def _check_non_root(inputs: ContainerInputs, user: int | None, required: bool | None) -> None:
-    if not required:
-        return
-    where = f'(pod: "{full_name(inputs.pod)}", container: {inputs.spec.name})'
-    if user is not None:
-        if user == 0:
-            raise ConfigProblem(f"container's runAsUser breaks non-root policy {where}")
-        return
-    if inputs.image.username and inputs.image.uid is None:
-        raise ConfigProblem(
-            "container has runAsNonRoot and image has non-numeric user "
-            f"({inputs.image.username}), cannot verify user is non-root {where}"
-        )
-    if not inputs.image.uid:
-        raise ConfigProblem(f"container has runAsNonRoot and image will run as root {where}")
-
-
-def _seccomp(profile: SeccompProfile | None) -> pb.SecurityProfile:
-    if profile is None or profile.type == "Unconfined":
-        return pb.SecurityProfile(profile_type=pb.SecurityProfile.Unconfined)
-    if profile.type == "Localhost":
-        return pb.SecurityProfile(
-            profile_type=pb.SecurityProfile.Localhost, localhost_ref=profile.localhostProfile or ""
-        )
-    return pb.SecurityProfile(profile_type=pb.SecurityProfile.RuntimeDefault)
-
-
-def _apparmor(profile: AppArmorProfile | None) -> pb.SecurityProfile | None:
-    if profile is None:
-        return None
-    if profile.type == "Localhost":
-        return pb.SecurityProfile(
-            profile_type=pb.SecurityProfile.Localhost, localhost_ref=profile.localhostProfile or ""
-        )
-    if profile.type == "Unconfined":
-        return pb.SecurityProfile(profile_type=pb.SecurityProfile.Unconfined)
-    return pb.SecurityProfile(profile_type=pb.SecurityProfile.RuntimeDefault)
-
-
-def _selinux(options: SELinuxOptions) -> pb.SELinuxOption:
-    return pb.SELinuxOption(
-        user=options.user, role=options.role, type=options.type, level=options.level
-    )

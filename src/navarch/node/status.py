@@ -7,6 +7,7 @@ lost) is taken from the status before.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,15 +22,17 @@ from navarch.api.types.core_v1 import (
     ContainerStatus,
     ContainerUser,
     HostIP,
+    ImageVolumeStatus,
     LinuxContainerUser,
     Pod,
     PodCondition,
     PodIP,
     PodStatus,
     VolumeMountStatus,
+    VolumeStatus,
 )
 
-from .cri.values import ContainerRecord, PodState
+from .cri.values import IMAGE_VOLUMES, ContainerRecord, PodState
 from .cri.values import ContainerState as RuntimeState
 from .plan import NANOSECONDS, Waiting
 from .podspec import (
@@ -193,7 +196,8 @@ class _ContainerStatuses:
         self._apply_wait(spec, status)
         if not status.volumeMounts:
             recursive = self._inputs.recursive_read_only
-            status.volumeMounts = _mount_statuses(spec.container, recursive=recursive)
+            images = image_volumes(record)
+            status.volumeMounts = _mount_statuses(spec.container, images, recursive=recursive)
         return status
 
     def _from_record(self, spec: ContainerSpec, record: ContainerRecord) -> ContainerStatus:
@@ -355,7 +359,16 @@ def _comes_again(
     )
 
 
-def _mount_statuses(container: Container, *, recursive: bool) -> list[VolumeMountStatus]:
+def image_volumes(record: ContainerRecord | None) -> dict[str, str]:
+    """By volume, the id of the image that the container has mounted there."""
+    noted = record.annotations.get(IMAGE_VOLUMES, "") if record is not None else ""
+    images: dict[str, str] = json.loads(noted) if noted else {}
+    return images
+
+
+def _mount_statuses(
+    container: Container, images: Mapping[str, str], *, recursive: bool
+) -> list[VolumeMountStatus]:
     shown = ("Enabled", "IfPossible") if recursive else ()
     return [
         VolumeMountStatus(
@@ -365,6 +378,11 @@ def _mount_statuses(container: Container, *, recursive: bool) -> list[VolumeMoun
             recursiveReadOnly=(
                 ("Enabled" if mount.recursiveReadOnly in shown else "Disabled")
                 if mount.readOnly
+                else None
+            ),
+            volumeStatus=(
+                VolumeStatus(image=ImageVolumeStatus(imageRef=images[mount.name]))
+                if mount.name in images
                 else None
             ),
         )

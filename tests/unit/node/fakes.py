@@ -27,7 +27,8 @@ from navarch.client.clock import FakeClock
 from navarch.node.agent import NodeAgent
 from navarch.node.cgroups import Cgroups
 from navarch.node.cri.fake import FakeRuntime
-from navarch.node.cri.values import ImageRecord
+from navarch.node.cri.snapshots import MountStep
+from navarch.node.cri.values import ImageRecord, RuntimeFailure
 from navarch.node.hooks import Hooks
 from navarch.node.images.collector import ImageCollector
 from navarch.node.images.puller import ImagePuller
@@ -36,14 +37,34 @@ from navarch.node.podspec import ContainerSpec
 from navarch.node.probes.handlers import Handlers
 from navarch.node.probes.manager import ProbeManager
 from navarch.node.resources import NodeResources
+from navarch.node.security_context import NodeSecurity
 from navarch.node.settings import NodeOptions
 from navarch.node.starting import NodeServices
+from navarch.node.userns import UserNamespaces
 from navarch.node.volumes.files import DownwardPlugin
+from navarch.node.volumes.image import ImagePlugin
 from navarch.node.volumes.manager import VolumeManager
 from navarch.node.volumes.plugin import VolumeHost
 from navarch.node.volumes.tokens import PodTokens
 
 GIB = 1 << 30
+
+
+class FakeSnapshots:
+    """Views in memory; they cannot be mounted."""
+
+    def __init__(self) -> None:
+        self.views: dict[str, str] = {}
+        self.failure: RuntimeFailure | None = None
+
+    async def view(self, key: str, image_id: str) -> list[MountStep]:
+        if self.failure is not None:
+            raise self.failure
+        self.views[key] = image_id
+        return [MountStep("bind", "/fake", ("ro", "rbind"))]
+
+    async def remove(self, key: str) -> None:
+        self.views.pop(key, None)
 
 
 @dataclass
@@ -240,14 +261,22 @@ async def stage(directory: Path) -> AsyncIterator[Stage]:
     host = VolumeHost(options.root_directory, objects, resources, clock, events, "node-1")
     volumes = VolumeManager(host)
     volumes.add(DownwardOnDisk(host, PodTokens(objects, clock)))
+    puller = ImagePuller(runtime, records, events, clock)
+    image_volumes = ImagePlugin(host, runtime, FakeSnapshots(), puller)
+    volumes.add(image_volumes)
     services = NodeServices(
         options=options,
+        image_volumes=image_volumes,
         runtime=runtime,
-        puller=ImagePuller(runtime, records, events, clock),
+        puller=puller,
         collector=ImageCollector(runtime, runtime, records, events, clock),
         volumes=volumes,
         cgroups=Cgroups("", directory / "cgroup"),
         hooks=Hooks(runtime, handlers, events),
+        users=UserNamespaces(
+            options.root_directory / "pods", options.user_namespaces_ids_per_pod, options.max_pods
+        ),
+        security=NodeSecurity(),
         objects=objects,
         events=events,
         clock=clock,

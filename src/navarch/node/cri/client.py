@@ -49,25 +49,25 @@ class CriRuntime:
     def __init__(
         self, address: str, *, timeout: float = 120.0, pull_timeout: float = 3600.0
     ) -> None:
-        self._calls = Calls(address, timeout)
-        self._ends = Ends(self._calls)
+        self.calls = Calls(address, timeout)
+        self._ends = Ends(self.calls)
         self._timeout, self._pull_timeout = timeout, pull_timeout
         self._ended: dict[str, ContainerRecord] = {}
         self.known = RuntimeInfo("", "")
 
     async def __aenter__(self) -> CriRuntime:
-        self._calls.open()
+        self.calls.open()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._calls.close()
+        await self.calls.close()
 
     # Sandboxes and containers
 
     async def info(self) -> RuntimeInfo:
         version, status = await asyncio.gather(
-            self._calls.call(_RUNTIME + "Version", pb.VersionRequest(), pb.VersionResponse),
-            self._calls.call(_RUNTIME + "Status", pb.StatusRequest(), pb.StatusResponse),
+            self.calls.call(_RUNTIME + "Version", pb.VersionRequest(), pb.VersionResponse),
+            self.calls.call(_RUNTIME + "Status", pb.StatusRequest(), pb.StatusResponse),
         )
         conditions = {each.type: each for each in status.status.conditions}
         runtime, network = conditions.get("RuntimeReady"), conditions.get("NetworkReady")
@@ -94,12 +94,12 @@ class CriRuntime:
     async def pods(self, uid: str = "") -> list[PodState]:
         selector = {POD_UID: uid} if uid else {}
         sandboxes, containers = await asyncio.gather(
-            self._calls.call(
+            self.calls.call(
                 _RUNTIME + "ListPodSandbox",
                 pb.ListPodSandboxRequest(filter=pb.PodSandboxFilter(label_selector=selector)),
                 pb.ListPodSandboxResponse,
             ),
-            self._calls.call(
+            self.calls.call(
                 _RUNTIME + "ListContainers",
                 pb.ListContainersRequest(filter=pb.ContainerFilter(label_selector=selector)),
                 pb.ListContainersResponse,
@@ -121,18 +121,18 @@ class CriRuntime:
 
     async def run_sandbox(self, config: pb.PodSandboxConfig, handler: str) -> str:
         request = pb.RunPodSandboxRequest(config=config, runtime_handler=handler)
-        response = await self._calls.call(
+        response = await self.calls.call(
             _RUNTIME + "RunPodSandbox", request, pb.RunPodSandboxResponse, timeout=240.0
         )
         return response.pod_sandbox_id
 
     async def stop_sandbox(self, sandbox_id: str) -> None:
         request = pb.StopPodSandboxRequest(pod_sandbox_id=sandbox_id)
-        await self._calls.end(_RUNTIME + "StopPodSandbox", request, pb.StopPodSandboxResponse)
+        await self.calls.end(_RUNTIME + "StopPodSandbox", request, pb.StopPodSandboxResponse)
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
         request = pb.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id)
-        await self._calls.end(_RUNTIME + "RemovePodSandbox", request, pb.RemovePodSandboxResponse)
+        await self.calls.end(_RUNTIME + "RemovePodSandbox", request, pb.RemovePodSandboxResponse)
 
     async def create_container(
         self, sandbox_id: str, config: pb.ContainerConfig, sandbox: pb.PodSandboxConfig
@@ -140,21 +140,21 @@ class CriRuntime:
         request = pb.CreateContainerRequest(
             pod_sandbox_id=sandbox_id, config=config, sandbox_config=sandbox
         )
-        response = await self._calls.call(
+        response = await self.calls.call(
             _RUNTIME + "CreateContainer", request, pb.CreateContainerResponse
         )
         return response.container_id
 
     async def start_container(self, container_id: str) -> None:
         request = pb.StartContainerRequest(container_id=container_id)
-        await self._calls.call(_RUNTIME + "StartContainer", request, pb.StartContainerResponse)
+        await self.calls.call(_RUNTIME + "StartContainer", request, pb.StartContainerResponse)
 
     async def stop_container(self, container_id: str, timeout: float, stop_signal: int = 0) -> None:
         if stop_signal and timeout > 0:
             await self._signal_and_wait(container_id, timeout, stop_signal)
             timeout = 0  # it is over, or has had its time
         request = pb.StopContainerRequest(container_id=container_id, timeout=max(0, round(timeout)))
-        await self._calls.end(
+        await self.calls.end(
             _RUNTIME + "StopContainer",
             request,
             pb.StopContainerResponse,
@@ -165,7 +165,7 @@ class CriRuntime:
         """A stop signal of the pod's choice, which CRI takes only in runtimes newer than most."""
         kill = containerd.KillRequest(container_id=container_id, signal=number)
         try:
-            await self._calls.call(_TASKS + "Kill", kill, Empty, metadata=CONTAINERD_NAMESPACE)
+            await self.calls.call(_TASKS + "Kill", kill, Empty, metadata=CONTAINERD_NAMESPACE)
         except RuntimeFailure as failure:
             if failure.code not in ("NOT_FOUND", "FAILED_PRECONDITION"):
                 raise
@@ -183,12 +183,12 @@ class CriRuntime:
         request = pb.RemoveContainerRequest(container_id=container_id)
         method = _RUNTIME + "RemoveContainer"
         try:
-            await self._calls.end(method, request, pb.RemoveContainerResponse)
+            await self.calls.end(method, request, pb.RemoveContainerResponse)
         except RuntimeFailure as failure:
             if failure.code != "FAILED_PRECONDITION":
                 raise
             await self._clear_task(container_id)
-            await self._calls.end(method, request, pb.RemoveContainerResponse)
+            await self.calls.end(method, request, pb.RemoveContainerResponse)
         self._ended.pop(container_id, None)
 
     async def _clear_task(self, container_id: str) -> None:
@@ -203,7 +203,7 @@ class CriRuntime:
             delay = 0.01
             while True:
                 try:
-                    await self._calls.call(
+                    await self.calls.call(
                         _TASKS + method, request, Empty, metadata=CONTAINERD_NAMESPACE
                     )
                 except RuntimeFailure as failure:
@@ -219,13 +219,13 @@ class CriRuntime:
         self, container_id: str, resources: pb.LinuxContainerResources
     ) -> None:
         request = pb.UpdateContainerResourcesRequest(container_id=container_id, linux=resources)
-        await self._calls.call(
+        await self.calls.call(
             _RUNTIME + "UpdateContainerResources", request, pb.UpdateContainerResourcesResponse
         )
 
     async def reopen_log(self, container_id: str) -> None:
         request = pb.ReopenContainerLogRequest(container_id=container_id)
-        await self._calls.call(
+        await self.calls.call(
             _RUNTIME + "ReopenContainerLog", request, pb.ReopenContainerLogResponse
         )
 
@@ -237,7 +237,7 @@ class CriRuntime:
             container_id=container_id, cmd=command, timeout=max(0, round(timeout))
         )
         deadline = timeout + 5.0 if timeout > 0 else None
-        response = await self._calls.call(
+        response = await self.calls.call(
             _RUNTIME + "ExecSync", request, pb.ExecSyncResponse, timeout=deadline
         )
         return ExecResult(response.exit_code, response.stdout, response.stderr)
@@ -252,7 +252,7 @@ class CriRuntime:
                 stdout=request.stdout,
                 stderr=request.stderr,
             )
-            return (await self._calls.call(_RUNTIME + "Exec", exec_request, pb.ExecResponse)).url
+            return (await self.calls.call(_RUNTIME + "Exec", exec_request, pb.ExecResponse)).url
         if isinstance(request, AttachStream):
             attach_request = pb.AttachRequest(
                 container_id=request.container_id,
@@ -262,15 +262,15 @@ class CriRuntime:
                 stderr=request.stderr,
             )
             return (
-                await self._calls.call(_RUNTIME + "Attach", attach_request, pb.AttachResponse)
+                await self.calls.call(_RUNTIME + "Attach", attach_request, pb.AttachResponse)
             ).url
         forward = pb.PortForwardRequest(pod_sandbox_id=request.sandbox_id, port=request.ports)
         return (
-            await self._calls.call(_RUNTIME + "PortForward", forward, pb.PortForwardResponse)
+            await self.calls.call(_RUNTIME + "PortForward", forward, pb.PortForwardResponse)
         ).url
 
     async def usage(self) -> list[ContainerUsage]:
-        response = await self._calls.call(
+        response = await self.calls.call(
             _RUNTIME + "ListContainerStats",
             pb.ListContainerStatsRequest(),
             pb.ListContainerStatsResponse,
@@ -286,11 +286,11 @@ class CriRuntime:
 
     async def image(self, reference: str) -> ImageRecord | None:
         request = pb.ImageStatusRequest(image=pb.ImageSpec(image=reference))
-        response = await self._calls.call(_IMAGES + "ImageStatus", request, pb.ImageStatusResponse)
+        response = await self.calls.call(_IMAGES + "ImageStatus", request, pb.ImageStatusResponse)
         return image_record(response.image) if response.image.id else None
 
     async def images(self) -> list[ImageRecord]:
-        response = await self._calls.call(
+        response = await self.calls.call(
             _IMAGES + "ListImages", pb.ListImagesRequest(), pb.ListImagesResponse
         )
         return [image_record(each) for each in response.images]
@@ -308,17 +308,17 @@ class CriRuntime:
                     registry_token=credentials.registry_token,
                 )
             )
-        response = await self._calls.call(
+        response = await self.calls.call(
             _IMAGES + "PullImage", request, pb.PullImageResponse, timeout=self._pull_timeout
         )
         return response.image_ref
 
     async def remove_image(self, reference: str) -> None:
         request = pb.RemoveImageRequest(image=pb.ImageSpec(image=reference))
-        await self._calls.end(_IMAGES + "RemoveImage", request, pb.RemoveImageResponse)
+        await self.calls.end(_IMAGES + "RemoveImage", request, pb.RemoveImageResponse)
 
     async def image_filesystem(self) -> tuple[str, int]:
-        response = await self._calls.call(
+        response = await self.calls.call(
             _IMAGES + "ImageFsInfo", pb.ImageFsInfoRequest(), pb.ImageFsInfoResponse
         )
         for each in response.image_filesystems:
@@ -330,7 +330,7 @@ class CriRuntime:
         ips: tuple[str, ...] = ()
         if ready:
             try:
-                response = await self._calls.call(
+                response = await self.calls.call(
                     _RUNTIME + "PodSandboxStatus",
                     pb.PodSandboxStatusRequest(pod_sandbox_id=item.id),
                     pb.PodSandboxStatusResponse,
@@ -361,7 +361,7 @@ class CriRuntime:
         if known is not None:
             return known
         try:
-            response = await self._calls.call(
+            response = await self.calls.call(
                 _RUNTIME + "ContainerStatus",
                 pb.ContainerStatusRequest(container_id=item.id),
                 pb.ContainerStatusResponse,

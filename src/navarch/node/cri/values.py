@@ -22,6 +22,8 @@ CONTAINER_HASH = "io.kubernetes.container.hash"
 RESTART_COUNT = "io.kubernetes.container.restartCount"
 TERMINATION_PATH = "io.kubernetes.container.terminationMessagePath"
 TERMINATION_POLICY = "io.kubernetes.container.terminationMessagePolicy"
+IMAGE_VOLUMES = "navarch.dev/image-volumes"
+"""An annotation of ours: by volume, the id of the image that a container has mounted."""
 POD_DELETION_GRACE = "io.kubernetes.pod.deletionGracePeriod"
 POD_TERMINATION_GRACE = "io.kubernetes.pod.terminationGracePeriod"
 

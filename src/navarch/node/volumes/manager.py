@@ -267,6 +267,8 @@ class VolumeManager:
         self, pod: Pod, volume: PreparedVolume, name: str, subpath: str, place: str
     ) -> Path:
         """Makes a part of a volume mountable; `place` is `<container>/<number of the mount>`."""
+        if volume.is_mounted_by_runtime:
+            return Path(subpath)
         target = self.pod_directory(pod.metadata.uid) / "volume-subpaths" / name / place
         try:
             return await asyncio.to_thread(bind_subpath, volume.path, subpath, target)

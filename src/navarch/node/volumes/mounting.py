@@ -34,6 +34,16 @@ def volume_mounts(
             raise VolumeProblem(
                 f'cannot find volume "{wanted.name}" to mount into container "{container.name}"'
             )
+        if volume.is_mounted_by_runtime:
+            mounts.append(
+                pb.Mount(
+                    container_path=str(PurePosixPath("/") / wanted.mountPath),
+                    image=pb.ImageSpec(image=volume.image_id),
+                    image_sub_path=str(subpaths.get(number, "")),
+                    readonly=True,
+                )
+            )
+            continue
         mounts.append(
             pb.Mount(
                 container_path=str(PurePosixPath("/") / wanted.mountPath),

@@ -47,6 +47,10 @@ class PreparedVolume:
     is_device: bool = False
     relabel: bool = False
     """Whether the runtime is to give the files the container's SELinux label."""
+    image_id: str = ""
+    """The image whose files these are."""
+    is_mounted_by_runtime: bool = False
+    """Whether the runtime mounts that image itself; then there is nothing at `path`."""
 
 
 @dataclass(frozen=True, slots=True)
