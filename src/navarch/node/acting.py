@@ -34,7 +34,8 @@ from .podspec import find_container, pod_key, termination_grace
 from .probes.manager import ProbeManager
 from .resize import wanted_resources
 from .resources import container_resources
-from .runtime_config import ConfigProblem, log_directory
+from .runtime_config import log_directory
+from .security_context import ConfigProblem
 from .starting import NodeServices, StartedIn, Starter, StartFailed
 from .stopping import StopOrder, Stopper
 from .volumes.manager import VolumesFailed

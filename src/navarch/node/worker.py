@@ -360,6 +360,7 @@ class PodWorker:
             # As upstream, a pod with running containers is not yet said to have failed: what it
             # holds is not free before they have ended.
             failure=None if running or self._actor.containers_in_motion() else memory.failure,
+            recursive_read_only=self._actor.starter.can_mount_recursively(self.state.sandbox),
             restarting_all=not self._is_stopping() and bool(restart_sources(self.pod, self.state)),
             replaced=frozenset(memory.replaced),
             disruption=memory.disruption,
