@@ -25,6 +25,7 @@ from .resize import check_resize
 from .resources import cpu_shares, pod_requests
 from .rotation import rotate_if_large
 from .starting import NodeServices
+from .volumes.plugin import VolumeProblem
 from .worker import PodWorker
 
 log = logging.getLogger(__name__)
@@ -254,7 +255,11 @@ class NodeAgent:
                 raise outcome
         for uid in self._services.volumes.known_pods():
             if uid not in self._pods:
-                await self._services.volumes.take_down_orphan(uid)
+                try:
+                    await self._services.volumes.take_down_orphan(uid)
+                except (VolumeProblem, OSError) as failure:
+                    # Its driver may not be there yet; others need not wait for that.
+                    log.warning("volumes of the deleted pod %s: %s", uid, failure)
         for uid in await asyncio.to_thread(self._services.cgroups.pods):
             if uid not in self._pods:
                 await asyncio.to_thread(self._services.cgroups.remove_pod, uid)

@@ -162,7 +162,8 @@ def new_node(facts: NodeFacts, now: datetime) -> Node:
 
 
 def node_status(node: Node, facts: NodeFacts, now: datetime) -> NodeStatus:
-    """The status; extended resources and conditions of others stay as they are."""
+    """The status; extended resources and conditions of others stay as they are. What is not set
+    here is not written: the lists of volumes have writers of their own."""
     options, machine = facts.options, facts.machine
     before = node.status
     full = capacity(options, machine)
@@ -199,8 +200,6 @@ def node_status(node: Node, facts: NodeFacts, now: datetime) -> NodeStatus:
             architecture=machine.architecture,
         ),
         images=_images(facts.images),
-        volumesInUse=before.volumesInUse,
-        volumesAttached=before.volumesAttached,
         runtimeHandlers=[_handler(each) for each in (runtime.handlers if runtime else ())],
         features=(
             NodeFeatures(supplementalGroupsPolicy=runtime.supplemental_groups_policy)

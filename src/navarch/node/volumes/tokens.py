@@ -17,6 +17,7 @@ from navarch.api.types.authentication_v1 import (
     BoundObjectReference,
     TokenRequest,
     TokenRequestSpec,
+    TokenRequestStatus,
 )
 from navarch.api.types.core_v1 import Pod
 from navarch.client.clock import Clock
@@ -32,7 +33,7 @@ RENEWAL_SHARE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    token: str
+    status: TokenRequestStatus
     renew_at: float
     expires_at: float
 
@@ -47,19 +48,25 @@ class PodTokens:
 
     async def get(self, pod: Pod, wishes: frozenset[TokenWish]) -> dict[TokenWish, str]:
         """A valid token for each wish."""
+        return {wish: each.token for wish, each in (await self.statuses(pod, wishes)).items()}
+
+    async def statuses(
+        self, pod: Pod, wishes: frozenset[TokenWish]
+    ) -> dict[TokenWish, TokenRequestStatus]:
+        """The same, with the time each token ends."""
         ordered = list(wishes)
-        tokens = await asyncio.gather(*(self._one(pod, wish) for wish in ordered))
-        return dict(zip(ordered, tokens, strict=True))
+        found = await asyncio.gather(*(self._one(pod, wish) for wish in ordered))
+        return dict(zip(ordered, found, strict=True))
 
     def forget(self, pod_uid: str) -> None:
         self._held.pop(pod_uid, None)
 
-    async def _one(self, pod: Pod, wish: TokenWish) -> str:
+    async def _one(self, pod: Pod, wish: TokenWish) -> TokenRequestStatus:
         held = self._held.setdefault(pod.metadata.uid, {})
         now = self._clock.now()
         known = held.get(wish)
         if known is not None and now.timestamp() < known.renew_at:
-            return known.token
+            return known.status
         request = TokenRequest(
             spec=TokenRequestSpec(
                 audiences=[wish.audience] if wish.audience else [],
@@ -80,13 +87,12 @@ class PodTokens:
             if known is None or known.expires_at <= now.timestamp():
                 raise
             log.warning("token of %s is not renewed yet: %s", pod.metadata.name, error)
-            return known.token
+            return known.status
         expires = answer.status.expirationTimestamp
         life = parse_time(expires) - now if expires else MAXIMUM_AGE
         # What the pod asked for decides when to renew: the issuer may extend the life of a token
         # for processes that never read it again.
         life = min(life, timedelta(seconds=wish.expiration_seconds))
         renew_in = min(life * RENEWAL_SHARE, MAXIMUM_AGE)
-        token = answer.status.token
-        held[wish] = _Held(token, (now + renew_in).timestamp(), (now + life).timestamp())
-        return token
+        held[wish] = _Held(answer.status, (now + renew_in).timestamp(), (now + life).timestamp())
+        return answer.status
