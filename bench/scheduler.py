@@ -31,7 +31,7 @@ from navarch.api.types.core_v1 import (
 from navarch.api.types.meta_v1 import LabelSelector as LabelSelectorObject
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.scheduler.cluster import Cluster
-from navarch.scheduler.cycle import schedule
+from navarch.scheduler.cycle import Failure, schedule
 from navarch.scheduler.plugins import default_plugins
 from navarch.scheduler.podinfo import PodInfo
 
@@ -54,6 +54,21 @@ class Objects:
 
     def storage_class(self, name: str) -> None:
         return None
+
+    def volumes_of_class(self, name: str) -> tuple[()]:
+        return ()
+
+    def csi_driver(self, name: str) -> None:
+        return None
+
+    def capacities(self, storage_class: str) -> tuple[()]:
+        return ()
+
+    def volume_limits(self, driver: str) -> Mapping[str, int]:
+        return {}
+
+    def attachments(self, node: str) -> tuple[()]:
+        return ()
 
 
 def node(number: int) -> Node:
@@ -124,9 +139,9 @@ def main() -> None:
         for pod in pods:
             info = PodInfo(pod)
             chosen = schedule(info, cluster, objects, plugins, rng)
-            if not isinstance(chosen, str):
+            if isinstance(chosen, Failure):
                 raise SystemExit(chosen.message)
-            cluster.set_pod(info, chosen)
+            cluster.set_pod(info, chosen.node)
         seconds = time.perf_counter() - started
         rate = arguments.pods / seconds
         print(f"{make.__name__}: {rate:.0f} pods/s on {arguments.nodes} nodes")

@@ -22,6 +22,10 @@ class Subject(Enum):
     CLAIM = "PersistentVolumeClaim"
     VOLUME = "PersistentVolume"
     STORAGE_CLASS = "StorageClass"
+    CSI_NODE = "CSINode"
+    CSI_DRIVER = "CSIDriver"
+    CAPACITY = "CSIStorageCapacity"
+    ATTACHMENT = "VolumeAttachment"
 
 
 class Change(NamedTuple):

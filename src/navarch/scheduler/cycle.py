@@ -10,15 +10,24 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from navarch.scheduler.cluster import Cluster, Mask
 from navarch.scheduler.explain import NO_NODES, rejected, rejected_early
-from navarch.scheduler.framework import Code, Cycle, Plugin, PodRejected, Verdict
+from navarch.scheduler.framework import Code, Cycle, Plugin, PodRejected, Verdict, VolumePlan
 from navarch.scheduler.objects import Objects
 from navarch.scheduler.plugins.node_resources_fit import NodeResourcesFit
 from navarch.scheduler.podinfo import PodInfo
+
+
+class Choice(NamedTuple):
+    """The node for a pod."""
+
+    node: str
+    volumes: VolumePlan | None = None
+    """What comes before the pod is bound to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +54,8 @@ def schedule(
     objects: Objects,
     plugins: Sequence[Plugin],
     rng: random.Random,
-) -> str | Failure:
-    """The name of the best node, or why there is none."""
+) -> Choice | Failure:
+    """The best node, or why there is none."""
     if not cluster.count:
         # Whatever the first node is like, what decides is whether the pod fits there.
         return Failure(NO_NODES, frozenset([NodeResourcesFit.name]))
@@ -60,9 +69,9 @@ def schedule(
     cycle.nodes = np.flatnonzero(cycle.feasible)
     if not len(cycle.nodes):
         return _explain(cycle, filtered)
-    if len(cycle.nodes) == 1:
-        return cluster.names[int(cycle.nodes[0])]
-    return cluster.names[_best(cycle, plugins)]
+    slot = int(cycle.nodes[0]) if len(cycle.nodes) == 1 else _best(cycle, plugins)
+    plans = (plugin.reserve(cycle, slot) for plugin in plugins)
+    return Choice(cluster.names[slot], next((plan for plan in plans if plan), None))
 
 
 def _narrow(cycle: Cycle, plugins: Sequence[Plugin]) -> list[_Filtered]:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from navarch.api.types.core_v1 import PersistentVolume, PersistentVolumeClaim
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster, Mask, Numbers
 from navarch.scheduler.objects import Objects
@@ -43,6 +44,16 @@ class PodRejected(Exception):
         super().__init__(", ".join(reasons))
         self.plugin = plugin
         self.reasons = reasons
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePlan:
+    """What has to be done about a pod's claims once its node is chosen."""
+
+    bindings: tuple[tuple[PersistentVolumeClaim, PersistentVolume], ...] = ()
+    """Claims and the volumes, free until now, that they are to get."""
+    provisions: tuple[PersistentVolumeClaim, ...] = ()
+    """Claims for which a volume is to be made on that node."""
 
 
 @dataclass(slots=True)
@@ -77,6 +88,10 @@ class Plugin:
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         """Which nodes are out. Verdicts that come together may overlap: a node then has several
         reasons."""
+        return None
+
+    def reserve(self, cycle: Cycle, slot: int) -> VolumePlan | None:
+        """What the pod needs before it can be bound to this node, which passed the filters."""
         return None
 
     def score(self, cycle: Cycle) -> Numbers | None:

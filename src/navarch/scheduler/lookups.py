@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from navarch.api.persistent_volumes import volume_class
 from navarch.api.selectors import LabelSelector, Operator, Requirement
 from navarch.api.types.apps_v1 import ReplicaSet, ReplicaSetSpec, StatefulSet, StatefulSetSpec
 from navarch.api.types.core_v1 import (
@@ -16,12 +17,20 @@ from navarch.api.types.core_v1 import (
     ServiceSpec,
 )
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.api.types.storage_v1 import StorageClass
+from navarch.api.types.storage_v1 import (
+    CSIDriver,
+    CSINode,
+    CSIStorageCapacity,
+    StorageClass,
+    VolumeAttachment,
+)
 from navarch.client import InformerFactory, controller_of, drop_managed_fields
+from navarch.scheduler.assumed import Assumed
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.terms import parse_selector
 
 SELECTORS_KEPT = 4096
+BY_CLASS, BY_NODE = "class", "node"
 
 
 def _identity(meta: ObjectMeta) -> ObjectMeta:
@@ -65,6 +74,15 @@ class InformerObjects:
         self.claims = informers.informer(PersistentVolumeClaim, transform=drop_managed_fields)
         self.volumes = informers.informer(PersistentVolume, transform=drop_managed_fields)
         self.classes = informers.informer(StorageClass, transform=drop_managed_fields)
+        self.csi_nodes = informers.informer(CSINode)
+        self.csi_drivers = informers.informer(CSIDriver)
+        self.storage_capacities = informers.informer(CSIStorageCapacity)
+        self.volume_attachments = informers.informer(VolumeAttachment)
+        self.volumes.add_index(BY_CLASS, lambda volume: [volume_class(volume)])
+        self.storage_capacities.add_index(BY_CLASS, lambda each: [each.storageClassName])
+        self.volume_attachments.add_index(BY_NODE, lambda each: [each.spec.nodeName])
+        self.assumed_claims = Assumed(self.claims)
+        self.assumed_volumes = Assumed(self.volumes)
         self._services = informers.informer(Service, transform=_slim_service)
         self._replica_sets = informers.informer(ReplicaSet, transform=_slim_replica_set)
         self._stateful_sets = informers.informer(StatefulSet, transform=_slim_stateful_set)
@@ -88,13 +106,35 @@ class InformerObjects:
         return known
 
     def claim(self, namespace: str, name: str) -> PersistentVolumeClaim | None:
-        return self.claims.cache.get(f"{namespace}/{name}")
+        return self.assumed_claims.get(f"{namespace}/{name}")
 
     def volume(self, name: str) -> PersistentVolume | None:
-        return self.volumes.cache.get(name)
+        return self.assumed_volumes.get(name)
 
     def storage_class(self, name: str) -> StorageClass | None:
         return self.classes.cache.get(name)
+
+    def volumes_of_class(self, name: str) -> Sequence[PersistentVolume]:
+        found = self.volumes.cache.by_index(BY_CLASS, name)
+        return [self.assumed_volumes.get(each.metadata.name) or each for each in found]
+
+    def csi_driver(self, name: str) -> CSIDriver | None:
+        return self.csi_drivers.cache.get(name)
+
+    def capacities(self, storage_class: str) -> Sequence[CSIStorageCapacity]:
+        return self.storage_capacities.cache.by_index(BY_CLASS, storage_class)
+
+    def volume_limits(self, driver: str) -> Mapping[str, int]:
+        return {
+            node.metadata.name: each.allocatable.count
+            for node in self.csi_nodes.cache.list()
+            for each in node.spec.drivers
+            if each.name == driver and each.allocatable is not None
+            if each.allocatable.count is not None
+        }
+
+    def attachments(self, node: str) -> Sequence[VolumeAttachment]:
+        return self.volume_attachments.cache.by_index(BY_NODE, node)
 
     def _default_selector(self, pod: PodInfo) -> LabelSelector:
         """All Services that select the pod, and its owner."""

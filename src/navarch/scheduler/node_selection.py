@@ -14,6 +14,7 @@ from navarch.api.types.core_v1 import (
     NodeSelectorRequirement,
     NodeSelectorTerm,
 )
+from navarch.api.types.meta_v1 import LabelSelector
 from navarch.scheduler.cluster import Cluster, Mask
 from navarch.scheduler.podinfo import PodInfo
 
@@ -37,6 +38,17 @@ def has_labels(cluster: Cluster, labels: Mapping[str, str]) -> Mask:
     for key, value in labels.items():
         column = cluster.label(key)
         result &= column.column == column.numbers.get(value, -2)
+    return result
+
+
+def matches_labels(cluster: Cluster, selector: LabelSelector) -> Mask:
+    """Nodes whose labels match a label selector; one that asks for nothing matches all."""
+    result = has_labels(cluster, selector.matchLabels)
+    for each in selector.matchExpressions:
+        requirement = NodeSelectorRequirement(
+            key=each.key, operator=each.operator, values=each.values
+        )
+        result &= _matches_label(cluster, requirement)
     return result
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from navarch.api.selectors import LabelSelector
 from navarch.api.types.core_v1 import PersistentVolume, PersistentVolumeClaim
-from navarch.api.types.storage_v1 import StorageClass
+from navarch.api.types.storage_v1 import (
+    CSIDriver,
+    CSIStorageCapacity,
+    StorageClass,
+    VolumeAttachment,
+)
 from navarch.scheduler.podinfo import PodInfo
 
 
@@ -29,3 +34,17 @@ class Objects(Protocol):
     def volume(self, name: str) -> PersistentVolume | None: ...
 
     def storage_class(self, name: str) -> StorageClass | None: ...
+
+    def volumes_of_class(self, name: str) -> Sequence[PersistentVolume]: ...
+
+    def csi_driver(self, name: str) -> CSIDriver | None: ...
+
+    def capacities(self, storage_class: str) -> Sequence[CSIStorageCapacity]:
+        """What drivers say of the room there is for volumes of a class."""
+        ...
+
+    def volume_limits(self, driver: str) -> Mapping[str, int]:
+        """How many volumes of a driver can be attached, of the nodes that have a limit."""
+        ...
+
+    def attachments(self, node: str) -> Sequence[VolumeAttachment]: ...

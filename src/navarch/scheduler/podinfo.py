@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from navarch.api.objects import encode
-from navarch.api.types.core_v1 import NodeSelector, Pod, PreferredSchedulingTerm
+from navarch.api.types.core_v1 import NodeSelector, Pod, PreferredSchedulingTerm, Volume
 from navarch.scheduler.requests import Requests, requests_of
 from navarch.scheduler.terms import Kind, Placement, Term, terms_of
 
@@ -118,6 +118,15 @@ class PodInfo:
             elif volume.ephemeral is not None:
                 found.append(ClaimUse(f"{self.name}-{volume.name}", True))
         return tuple(found)
+
+    @cached_property
+    def disks(self) -> tuple[Volume, ...]:
+        """Disks that it names itself."""
+        return tuple(
+            volume
+            for volume in self.pod.spec.volumes
+            if volume.gcePersistentDisk or volume.awsElasticBlockStore or volume.iscsi or volume.rbd
+        )
 
     @cached_property
     def gates(self) -> tuple[str, ...]:

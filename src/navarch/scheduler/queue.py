@@ -153,7 +153,7 @@ class SchedulingQueue:
             return
         self._unpark(entry)
         entry.ticket = 0
-        if entry.place is Place.IN_FLIGHT:
+        if uid in self._in_flight:
             self._land(entry)
 
     async def pop(self) -> PodInfo:
@@ -174,13 +174,22 @@ class SchedulingQueue:
         """The pod has its node."""
         self.remove(uid)
 
+    def decided(self, uid: str) -> None:
+        """A node is chosen, but it may be long until the pod is bound. Should that fail, then not
+        for a reason that any change could do away with: none is kept for it from now on."""
+        entry = self._in_flight.get(uid)
+        if entry is not None:
+            self._land(entry)
+
     def put_back(self, uid: str, rejected_by: Iterable[str]) -> None:
         """The attempt failed: plugins rejected the pod or, if none did, there was an error."""
         entry = self._pods.get(uid)
         if entry is None or entry.place is not Place.IN_FLIGHT:
             return
-        changes = self._changes_since(entry)
-        self._land(entry)
+        changes: list[Change] = []
+        if uid in self._in_flight:
+            changes = self._changes_since(entry)
+            self._land(entry)
         entry.since = self._clock.monotonic()
         entry.rejected_by = frozenset(rejected_by)
         if not entry.rejected_by:

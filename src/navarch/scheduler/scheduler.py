@@ -24,10 +24,12 @@ from navarch.client import Client, ControllerContext, Informer, PatchType, drop_
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Failure, schedule
+from navarch.scheduler.framework import VolumePlan
 from navarch.scheduler.lookups import InformerObjects
 from navarch.scheduler.plugins import default_plugins
 from navarch.scheduler.podinfo import DEFAULT_SCHEDULER, PodInfo
 from navarch.scheduler.queue import Hint, SchedulingQueue
+from navarch.scheduler.volumes import VolumeBinder, VolumesFailed
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +92,13 @@ class Scheduler:
             (Subject.CLAIM, self.objects.claims),
             (Subject.VOLUME, self.objects.volumes),
             (Subject.STORAGE_CLASS, self.objects.classes),
+            (Subject.CSI_NODE, self.objects.csi_nodes),
+            (Subject.CSI_DRIVER, self.objects.csi_drivers),
+            (Subject.CAPACITY, self.objects.storage_capacities),
+            (Subject.ATTACHMENT, self.objects.volume_attachments),
         ):
             self._tell_queue(informer, subject)
+        self.volumes = VolumeBinder(self.client, self.objects)
         self._slots = asyncio.Semaphore(BINDINGS_AT_ONCE)
         self._waiting = asyncio.Semaphore(BINDINGS_WAITING)
         informers = context.informers
@@ -140,8 +147,35 @@ class Scheduler:
             group.create_task(self._fail(info, result, "Unschedulable"))
             return
         self._assumed[info.uid] = info
-        self.cluster.set_pod(info, result)
-        group.create_task(self._bind(info, result), name=f"bind {info.key}")
+        self.cluster.set_pod(info, result.node)
+        if result.volumes is None:
+            work = self._bind(info, result.node)
+        else:
+            self.volumes.assume(result.volumes, result.node)
+            work = self._bind_with_volumes(info, result.node, result.volumes)
+        group.create_task(work, name=f"bind {info.key}")
+
+    async def _bind_with_volumes(self, info: PodInfo, node: str, plan: VolumePlan) -> None:
+        """Volumes may take minutes: meanwhile the pod holds up no other."""
+        self.queue.decided(info.uid)
+        self._waiting.release()
+
+        def current() -> Node | None:
+            slot = self.cluster.slots.get(node)
+            return self.cluster.nodes[slot] if slot is not None else None
+
+        problem = ""
+        try:
+            await self.volumes.bind(info, plan, current, lambda: info.uid in self._assumed)
+        except (ApiError, VolumesFailed) as error:
+            problem = f'running PreBind plugin "VolumeBinding": {error}'
+        await self._waiting.acquire()
+        if not problem:
+            await self._bind(info, node)
+            return
+        self.volumes.forget(plan)
+        self._forget(info)
+        await self._fail(info, Failure(problem), "SchedulerError")
 
     async def _bind(self, info: PodInfo, node: str) -> None:
         binding = Binding(
@@ -258,6 +292,7 @@ class Scheduler:
         info = PodInfo(pod)
         uid = pod.metadata.uid
         self._assumed.pop(uid, None)
+        self.volumes.wake(uid)
         self.queue.remove(uid)
         if uid in self.cluster.pods:
             self.cluster.remove_pod(uid)

@@ -12,7 +12,12 @@ import numpy as np
 from navarch.api.objects import from_object
 from navarch.api.selectors import EVERYTHING, LabelSelector
 from navarch.api.types.core_v1 import Node, PersistentVolume, PersistentVolumeClaim, Pod
-from navarch.api.types.storage_v1 import StorageClass
+from navarch.api.types.storage_v1 import (
+    CSIDriver,
+    CSIStorageCapacity,
+    StorageClass,
+    VolumeAttachment,
+)
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Failure, schedule
 from navarch.scheduler.framework import Cycle, Plugin
@@ -30,6 +35,10 @@ class FakeObjects:
     claims: dict[str, PersistentVolumeClaim] = field(default_factory=dict)
     volumes: dict[str, PersistentVolume] = field(default_factory=dict)
     classes: dict[str, StorageClass] = field(default_factory=dict)
+    drivers: dict[str, CSIDriver] = field(default_factory=dict)
+    rooms: list[CSIStorageCapacity] = field(default_factory=list)
+    limits: dict[str, dict[str, int]] = field(default_factory=dict)
+    attached: list[VolumeAttachment] = field(default_factory=list)
 
     def default_selector(self, pod: PodInfo) -> LabelSelector:
         return self.selector
@@ -42,6 +51,21 @@ class FakeObjects:
 
     def storage_class(self, name: str) -> StorageClass | None:
         return self.classes.get(name)
+
+    def volumes_of_class(self, name: str) -> list[PersistentVolume]:
+        return [each for each in self.volumes.values() if each.spec.storageClassName == name]
+
+    def csi_driver(self, name: str) -> CSIDriver | None:
+        return self.drivers.get(name)
+
+    def capacities(self, storage_class: str) -> list[CSIStorageCapacity]:
+        return [each for each in self.rooms if each.storageClassName == storage_class]
+
+    def volume_limits(self, driver: str) -> Mapping[str, int]:
+        return self.limits.get(driver, {})
+
+    def attachments(self, node: str) -> list[VolumeAttachment]:
+        return [each for each in self.attached if each.spec.nodeName == node]
 
 
 def node(
@@ -154,4 +178,5 @@ def choose(
     info: PodInfo, cluster: Cluster, objects: FakeObjects | None = None, seed: int = 0
 ) -> str | Failure:
     rng = random.Random(seed)
-    return schedule(info, cluster, objects or FakeObjects(), default_plugins(), rng)
+    found = schedule(info, cluster, objects or FakeObjects(), default_plugins(), rng)
+    return found if isinstance(found, Failure) else found.node

@@ -391,10 +391,6 @@ DATA = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
             'persistentvolumeclaim "data" bound to non-existent persistentvolume "v"',
         ),
         (claim(metadata_annotations={}), "pod has unbound immediate PersistentVolumeClaims"),
-        (
-            claim(metadata_annotations={}, spec_volumeName="", spec_storageClassName="late"),
-            'persistentvolumeclaim "data" of a WaitForFirstConsumer class is not bound',
-        ),
     ],
 )
 def test_claims_that_cannot_be_used(found: PersistentVolumeClaim | None, message: str) -> None:

@@ -31,6 +31,9 @@ class FakeCache:
     def list(self, namespace: str = "") -> list[Any]:
         return [*self.objects.values()]
 
+    def by_index(self, index: str, value: str) -> tuple[Any, ...]:
+        return ()
+
 
 class FakeInformer:
     def __init__(self) -> None:
@@ -39,6 +42,9 @@ class FakeInformer:
 
     def add_handler(self, on_add: Any = None, on_update: Any = None, on_delete: Any = None) -> None:
         self.handlers.append((on_add, on_update, on_delete))
+
+    def add_index(self, name: str, function: Any) -> None:
+        pass
 
     def set(self, key: str, obj: Any) -> None:
         old = self.cache.objects.get(key)

@@ -15,6 +15,7 @@ from navarch.scheduler.plugins.node_name import NodeName
 from navarch.scheduler.plugins.node_ports import NodePorts
 from navarch.scheduler.plugins.node_resources_fit import NodeResourcesFit
 from navarch.scheduler.plugins.node_unschedulable import NodeUnschedulable
+from navarch.scheduler.plugins.node_volume_limits import NodeVolumeLimits
 from navarch.scheduler.plugins.pod_topology_spread import PodTopologySpread
 from navarch.scheduler.plugins.taint_toleration import TaintToleration
 from navarch.scheduler.plugins.volume_binding import VolumeBinding
@@ -32,6 +33,7 @@ def default_plugins() -> list[Plugin]:
         NodePorts(),
         NodeResourcesFit(),
         VolumeRestrictions(),
+        NodeVolumeLimits(),
         VolumeBinding(),
         VolumeZone(),
         PodTopologySpread(),
