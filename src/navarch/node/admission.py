@@ -15,21 +15,8 @@ from navarch.api.types.core_v1 import Pod, Taint
 
 from .podspec import is_static
 from .resources import NodeResources, pod_requests
-
-SAFE_SYSCTLS = (
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_wmem",
-)
+from .security_context import requires_apparmor
+from .sysctls import forbidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +49,8 @@ class NodeView:
     not here belongs to the cluster, not to the node, and is not checked."""
     has_strict_groups: bool = True
     """Whether the runtime can keep a container's groups to those of the pod's specification."""
+    has_apparmor: bool = True
+    """Whether the kernel enforces profiles of AppArmor."""
 
 
 def admit(pod: Pod, others: Iterable[Pod], node: NodeView) -> Refusal | None:
@@ -71,7 +60,12 @@ def admit(pod: Pod, others: Iterable[Pod], node: NodeView) -> Refusal | None:
 
 def problems(pod: Pod, others: Sequence[Pod], node: NodeView) -> list[Refusal]:
     """Everything that speaks against the pod; what no preemption can help stands alone."""
-    final = _check_sysctls(pod, node) or _check_os(pod) or _check_groups(pod, node)
+    final = (
+        _check_sysctls(pod, node)
+        or _check_os(pod)
+        or _check_groups(pod, node)
+        or _check_apparmor(pod, node)
+    )
     if final is not None:
         return [final]
     return [
@@ -107,17 +101,14 @@ def _check_groups(pod: Pod, node: NodeView) -> Refusal | None:
 
 
 def _check_sysctls(pod: Pod, node: NodeView) -> Refusal | None:
-    context = pod.spec.securityContext
-    for sysctl in context.sysctls if context is not None else ():
-        name = sysctl.name.replace("/", ".")
-        if name in SAFE_SYSCTLS or any(_covers(each, name) for each in node.allowed_sysctls):
-            continue
-        return Refusal("SysctlForbidden", f'forbidden sysctl: "{sysctl.name}" not allowlisted')
-    return None
+    problem = forbidden(pod, node.allowed_sysctls)
+    return Refusal("SysctlForbidden", f"forbidden sysctl: {problem}") if problem else None
 
 
-def _covers(pattern: str, name: str) -> bool:
-    return name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1]))
+def _check_apparmor(pod: Pod, node: NodeView) -> Refusal | None:
+    if node.has_apparmor or not requires_apparmor(pod):
+        return None
+    return Refusal("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host")
 
 
 def _check_resources(pod: Pod, others: Sequence[Pod], node: NodeView) -> list[Lacking]:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from navarch.api.types.core_v1 import Node, Pod
 
-from .admission import NodeView, Refusal, admit
+from .admission import Refusal
+from .admitting import Admitter
 from .cri.values import POD_TERMINATION_GRACE, PodState, RuntimeFailure
 from .evicting import EvictionManager
 from .podapi import PodApi
@@ -24,6 +27,7 @@ from .probes.manager import ProbeManager
 from .resize import check_resize
 from .resources import cpu_shares, pod_requests
 from .rotation import rotate_if_large
+from .shutdown import ShutdownManager
 from .starting import NodeServices
 from .volumes.plugin import VolumeProblem
 from .worker import PodWorker
@@ -57,8 +61,19 @@ class NodeAgent:
         """The pod (uid) of each container and sandbox id that was seen in the runtime."""
         self._hears_events = False
         self._in_runtime: dict[str, PodState] = {}
-        self.node: Node | None = None
         self.evictions = EvictionManager(services, self.workers)
+        self.evictions.remove_dead = self.remove_dead
+        self.shutdown = ShutdownManager(services, self.workers)
+        self.admitter = Admitter(services, self.workers, self.evictions, self.shutdown)
+
+    @property
+    def node(self) -> Node | None:
+        """The node's object as it was last seen."""
+        return self.admitter.node
+
+    @node.setter
+    def node(self, node: Node) -> None:
+        self.admitter.node = node
 
     # Pods, as their source tells of them. Synchronous: they are called by informers.
 
@@ -96,16 +111,30 @@ class NodeAgent:
         ]
         return max(found, key=lambda each: each.pod.metadata.creationTimestamp or "", default=None)
 
+    def begin_all(self, pods: Iterable[Pod]) -> None:
+        """The pods there are when the agent starts. Those that have been here before keep their
+        places; of the others the older is taken first."""
+        for pod in sorted(
+            pods, key=lambda each: (self._is_new(each), each.metadata.creationTimestamp or "")
+        ):
+            self.pod_present(pod)
+
+    def _is_new(self, pod: Pod) -> bool:
+        return (
+            pod.metadata.uid not in self._in_runtime
+            and not pod.status.startTime
+            and not is_terminal(pod)
+        )
+
     def _begin(self, pod: Pod) -> None:
         worker = PodWorker(pod, self._services, self._api, self._probes)
-        known = self._in_runtime.get(pod.metadata.uid)
-        fresh = known is None and not pod.status.startTime and not is_terminal(pod)
-        if fresh and pod.metadata.deletionTimestamp is None:
-            others = [each.pod for each in self.workers() if each.active]
-            refusal = admit(pod, others, self._view())
-            if refusal is not None:
-                self._services.events.pod(pod, "Warning", refusal.reason, refusal.message)
-                worker.reject(refusal.reason, refusal.message)
+        if pod.metadata.deletionTimestamp is None:
+            if self._is_new(pod):
+                self.admitter.admit(worker)
+            elif not is_terminal(pod):
+                known = self._in_runtime.get(pod.metadata.uid, PodState(pod.metadata.uid))
+                running = {name for name, each in known.latest().items() if each.running}
+                self.admitter.prepare(worker, frozenset(running))
         self._start(worker)
         self._weigh_burstable()
 
@@ -144,18 +173,6 @@ class NodeAgent:
         ]
         return check_resize(pod, others, self._services.node)
 
-    def _view(self) -> NodeView:
-        options = self._services.options
-        labels = self.node.metadata.labels if self.node is not None else options.labels
-        taints = self.node.spec.taints if self.node is not None else options.taints
-        return NodeView(
-            options.node_name,
-            labels,
-            taints,
-            self._services.node,
-            options.allowed_unsafe_sysctls,
-        )
-
     def _weigh_burstable(self) -> None:
         milli = sum(
             pod_requests(each.pod).get("cpu", 0)
@@ -181,6 +198,7 @@ class NodeAgent:
                 tasks.create_task(self._rotate_logs(), name="log-rotation")
                 tasks.create_task(self._services.collector.run(), name="image-collection")
                 tasks.create_task(self.evictions.run(), name="evictions")
+                tasks.create_task(self.shutdown.run(), name="node-shutdown")
         finally:
             tasks_of_pods = [running.task for running in self._pods.values()]
             for task in tasks_of_pods:
@@ -265,6 +283,17 @@ class NodeAgent:
                 await asyncio.to_thread(self._services.cgroups.remove_pod, uid)
         await asyncio.to_thread(self._remove_orphaned_logs)
 
+    async def remove_dead(self) -> None:
+        """Removes what the runtime still has of pods that are over: their logs and layers."""
+        over = [each for each in self.workers() if each.is_cleaned]
+        for worker in over:
+            for container in worker.state.containers:
+                await self._services.runtime.remove_container(container.id)
+                await asyncio.to_thread(_remove_log, container.log_path)
+            for sandbox in worker.state.sandboxes:
+                await self._services.runtime.remove_sandbox(sandbox.id)
+            worker.wake()
+
     async def _end_orphan(self, state: PodState) -> None:
         log.info("pod %s/%s (%s) is no longer wanted", state.namespace, state.name, state.uid)
         runtime = self._services.runtime
@@ -310,3 +339,11 @@ class NodeAgent:
                     )
                 except (RuntimeFailure, OSError) as failure:
                     log.warning("rotating %s: %s", record.log_path, failure)
+
+
+def _remove_log(path: str) -> None:
+    """A container's log, with what rotation has made of it."""
+    if path:
+        log_file = Path(path)
+        for each in (log_file, *log_file.parent.glob(f"{log_file.name}.*")):
+            each.unlink(missing_ok=True)

@@ -34,7 +34,7 @@ from .podapi import ClientPodApi
 from .probes.handlers import Handlers
 from .probes.manager import ProbeManager
 from .registration import Registration
-from .security_context import NodeSecurity, masked_paths
+from .security_context import NodeSecurity, apparmor_enabled, masked_paths
 from .settings import NodeOptions
 from .starting import NodeServices
 from .userns import UserNamespaces
@@ -157,7 +157,10 @@ def _assemble(
             options.root_directory / "pods", options.user_namespaces_ids_per_pod, options.max_pods
         ),
         security=NodeSecurity(
-            options.root_directory / "seccomp", options.seccomp_default, masked_paths()
+            options.root_directory / "seccomp",
+            options.seccomp_default,
+            masked_paths(),
+            apparmor_enabled(),
         ),
         objects=objects,
         events=events,

@@ -46,6 +46,7 @@ from .security_context import (
     namespaces,
     selinux_options,
 )
+from .sysctls import normalized
 from .volumes.mounting import volume_devices, volume_mounts
 from .volumes.plugin import PreparedVolume
 
@@ -110,7 +111,7 @@ def sandbox_config(
         linux=pb.LinuxPodSandboxConfig(
             cgroup_parent=place.cgroup_parent,
             security_context=security,
-            sysctls={each.name.replace("/", "."): each.value for each in context.sysctls},
+            sysctls={normalized(each.name): each.value for each in context.sysctls},
         ),
     )
     if not spec.hostNetwork:

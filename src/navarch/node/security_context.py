@@ -59,6 +59,17 @@ class NodeSecurity:
     seccomp_default: bool = False
     """Whether RuntimeDefault, not Unconfined, is the profile of those who name none."""
     masked_paths: Sequence[str] = MASKED_PATHS
+    apparmor: bool = True
+    """Whether the kernel enforces profiles of AppArmor."""
+
+
+def apparmor_enabled(sys: Path = Path("/sys")) -> bool:
+    """Looked up once: a kernel does not change its mind."""
+    try:
+        enabled = (sys / "module/apparmor/parameters/enabled").read_text().startswith("Y")
+    except OSError:
+        return False
+    return enabled and (sys / "kernel/security/apparmor").exists()
 
 
 def masked_paths(sys: Path = Path("/sys")) -> tuple[str, ...]:
