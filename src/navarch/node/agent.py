@@ -19,14 +19,14 @@ from navarch.api.types.core_v1 import Node, Pod
 
 from .admission import Refusal
 from .admitting import Admitter
-from .cri.values import POD_TERMINATION_GRACE, PodState, RuntimeFailure
+from .cri.values import POD_TERMINATION_GRACE, ContainerRecord, PodState, RuntimeFailure
 from .evicting import EvictionManager
 from .podapi import PodApi
 from .podspec import is_mirror, is_terminal, pod_key, qos_class
 from .probes.manager import ProbeManager
 from .resize import check_resize
 from .resources import cpu_shares, pod_requests
-from .rotation import rotate_if_large
+from .rotation import keep_rotating
 from .shutdown import ShutdownManager
 from .starting import NodeServices
 from .volumes.plugin import VolumeProblem
@@ -38,7 +38,6 @@ RELIST_SECONDS = 10.0
 BLIND_RELIST_SECONDS = 1.0
 """Without an event stream an end is only seen by looking."""
 HOUSEKEEPING_SECONDS = 30.0
-ROTATION_SECONDS = 10.0
 WORKER_RETRY_SECONDS = 5.0
 
 
@@ -101,6 +100,10 @@ class NodeAgent:
 
     def workers(self) -> list[PodWorker]:
         return [running.worker for running in self._pods.values()]
+
+    def _running_containers(self) -> list[ContainerRecord]:
+        found = (each for worker in self.workers() for each in worker.state.containers)
+        return [each for each in found if each.running]
 
     def find(self, namespace: str, name: str) -> PodWorker | None:
         """The worker of the newest pod of that name."""
@@ -195,7 +198,11 @@ class NodeAgent:
                 tasks.create_task(self._listen(), name="runtime-events")
                 tasks.create_task(self._keep_listing(), name="runtime-relist")
                 tasks.create_task(self._keep_house(), name="housekeeping")
-                tasks.create_task(self._rotate_logs(), name="log-rotation")
+                services = self._services
+                rotation = keep_rotating(
+                    services.runtime, services.options, self._clock, self._running_containers
+                )
+                tasks.create_task(rotation, name="log-rotation")
                 tasks.create_task(self._services.collector.run(), name="image-collection")
                 tasks.create_task(self.evictions.run(), name="evictions")
                 tasks.create_task(self.shutdown.run(), name="node-shutdown")
@@ -321,24 +328,6 @@ class NodeAgent:
         for path in root.iterdir() if root.is_dir() else ():
             if path.name.count("_") == 2 and path.name.rpartition("_")[2] not in uids:
                 shutil.rmtree(path, ignore_errors=True)
-
-    async def _rotate_logs(self) -> None:
-        options = self._services.options
-        while True:
-            await self._clock.sleep(ROTATION_SECONDS)
-            for record in [each for worker in self.workers() for each in worker.state.containers]:
-                if not record.running:
-                    continue
-                try:
-                    await rotate_if_large(
-                        self._services.runtime,
-                        record,
-                        options.container_log_max_size,
-                        options.container_log_max_files,
-                        self._clock.now(),
-                    )
-                except (RuntimeFailure, OSError) as failure:
-                    log.warning("rotating %s: %s", record.log_path, failure)
 
 
 def _remove_log(path: str) -> None:

@@ -17,6 +17,8 @@ from .cgroups import Cgroups
 from .cri import runtime_pb2 as pb
 from .cri.runtime import Runtime
 from .cri.values import PodState, RuntimeFailure, SandboxRecord
+from .devices.manager import DeviceManager, DeviceProblem
+from .devices.records import give
 from .downward import InvalidField, PodAddresses
 from .env_files import EnvFiles, env_file_references, read_env_file
 from .environment import EnvironmentProblem, EnvironmentSources, build, references
@@ -88,6 +90,8 @@ class NodeServices:
     sandbox_slots: asyncio.Semaphore
     """How many sandboxes are made at once. A crowd of pods becomes ready no later for being let in
     a few at a time (the processors are the limit), but the first of them much earlier."""
+    devices: DeviceManager | None = None
+    """What device plug-ins offer; None on a node that has no place for them."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,13 @@ class Starter:
             config = await self._config(pod, action, place, image)
         except ImageProblem as problem:
             raise StartFailed(Waiting(problem.reason, problem.message), problem.retry_in) from None
-        except (ConfigProblem, EnvironmentProblem, InvalidField, VolumeProblem) as problem:
+        except (
+            ConfigProblem,
+            EnvironmentProblem,
+            InvalidField,
+            VolumeProblem,
+            DeviceProblem,
+        ) as problem:
             raise self._failed(pod, spec, "CreateContainerConfigError", str(problem)) from problem
         except ApiError as error:
             raise self._failed(pod, spec, "CreateContainerConfigError", error.message) from error
@@ -234,7 +244,7 @@ class Starter:
             )
             for number, path in subpaths(spec.container, variables).items()
         }
-        return container_config(
+        config = container_config(
             ContainerInputs(
                 pod=pod,
                 spec=spec,
@@ -253,6 +263,9 @@ class Starter:
                 target_id=_target_id(spec, place.state),
             )
         )
+        if self._services.devices is not None:
+            give(config, await self._services.devices.for_container(pod, spec.container))
+        return config
 
     def _volume(self, place: StartedIn, spec: ContainerSpec, number: int) -> PreparedVolume:
         name = spec.container.volumeMounts[number].name

@@ -28,6 +28,8 @@ from navarch.api.types.core_v1 import (
     PodCondition,
     PodIP,
     PodStatus,
+    ResourceHealth,
+    ResourceStatus,
     VolumeMountStatus,
     VolumeStatus,
 )
@@ -100,6 +102,8 @@ class StatusInputs:
     """Whether the pod's runtime handler can mount whole trees read-only."""
     disruption: str = ""
     """The message of the condition DisruptionTarget, for a pod that had to make room."""
+    devices: Mapping[str, Mapping[str, Mapping[str, bool]]] = field(default_factory=dict)
+    """The health of the devices plug-ins have given, by container, resource and device."""
     start_time: datetime | None = None
     """When the agent first saw the pod, for a pod whose status does not say so."""
 
@@ -198,6 +202,7 @@ class _ContainerStatuses:
             recursive = self._inputs.recursive_read_only
             images = image_volumes(record)
             status.volumeMounts = _mount_statuses(spec.container, images, recursive=recursive)
+        status.allocatedResourcesStatus = _device_statuses(self._inputs.devices.get(spec.name, {}))
         return status
 
     def _from_record(self, spec: ContainerSpec, record: ContainerRecord) -> ContainerStatus:
@@ -341,6 +346,19 @@ class _ContainerStatuses:
             return None
         waiting = before.state.waiting
         return Waiting(waiting.reason, waiting.message) if waiting is not None else None
+
+
+def _device_statuses(devices: Mapping[str, Mapping[str, bool]]) -> list[ResourceStatus]:
+    return [
+        ResourceStatus(
+            name=resource,
+            resources=[
+                ResourceHealth(resourceID=each, health="Healthy" if is_well else "Unhealthy")
+                for each, is_well in sorted(health.items())
+            ],
+        )
+        for resource, health in devices.items()
+    ]
 
 
 def _last_state(before: ContainerStatus, container_id: str) -> ContainerState:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from navarch.api.errors import ApiError
@@ -66,6 +66,8 @@ class PodWorker:
         self._actor = Actor(services, self._memory, probes, self.wake)
         self.check_resize: Callable[[Pod], Refusal | None] = lambda pod: None
         """Whether the node can give a resized pod what it asks for; its owner knows."""
+        self.before_start: Callable[[], Awaitable[None]] | None = None
+        """What has to be waited for before the pod may start: room, devices."""
         self._removed = False
         self._dirty = True
         self._half_seen: frozenset[str] = frozenset()
@@ -157,6 +159,8 @@ class PodWorker:
     async def run(self) -> None:
         """Returns when nothing of the pod is left on the node."""
         try:
+            if self.before_start is not None:
+                await self.before_start()
             while True:
                 self._wake.clear()
                 try:
@@ -364,12 +368,21 @@ class PodWorker:
             restarting_all=not self._is_stopping() and bool(restart_sources(self.pod, self.state)),
             replaced=frozenset(memory.replaced),
             disruption=memory.disruption,
+            devices=self._device_health(),
             start_time=self._seen_at,
         )
         # What was written last counts as "before", also when the watch has not brought it back.
         pod = self._with_newest_status()
         status = compute_status(pod, self.state, inputs)
         self.writer.submit(status)
+
+    def _device_health(self) -> dict[str, dict[str, dict[str, bool]]]:
+        devices = self._services.devices
+        if devices is None or not devices.has_allocations:
+            return {}
+        names = [each.name for each in self.pod.spec.containers]
+        found = {name: devices.health(self.pod, name) for name in names}
+        return {name: health for name, health in found.items() if health}
 
     def _with_newest_status(self) -> Pod:
         newest = self.writer.wanted or self.writer.status

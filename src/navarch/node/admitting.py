@@ -1,0 +1,140 @@
+"""Takes pods in, or refuses them: what `admission` decides, and what follows from it.
+
+Most pods are taken at once. One whose devices a plug-in has to hand out, or that other pods have to
+make room for, waits before it starts (`PodWorker.before_start`), without keeping others waiting.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from navarch.api.quantity import parse_quantity
+from navarch.api.types.core_v1 import Node, Pod
+from navarch.api.validation.resources import is_extended
+
+from . import preemption
+from .admission import Lacking, NodeView, Refusal, problems
+from .evicting import EvictionManager
+from .figures import admission_rejections, preemptions
+from .podspec import is_critical, pod_key
+from .shutdown import ShutdownManager
+from .starting import NodeServices
+from .worker import PodWorker
+
+log = logging.getLogger(__name__)
+
+ROOM_LOOK_SECONDS = 0.1
+
+
+class Admitter:
+    """The door of one node."""
+
+    def __init__(
+        self,
+        services: NodeServices,
+        workers: Callable[[], Sequence[PodWorker]],
+        evictions: EvictionManager,
+        shutdown: ShutdownManager,
+    ) -> None:
+        self._services, self._workers = services, workers
+        self._evictions, self._shutdown = evictions, shutdown
+        self.node: Node | None = None
+        """The node's object as it was last seen."""
+
+    def admit(self, worker: PodWorker) -> None:
+        """Decides about a pod that is new to the node."""
+        pod = worker.pod
+        others = [each for each in self._workers() if each.active and each is not worker]
+        refusal, victims = self._decide(pod, others)
+        if refusal is not None:
+            self.refuse(worker, refusal)
+            return
+        self.prepare(worker, victims=victims)
+
+    def prepare(
+        self,
+        worker: PodWorker,
+        running: frozenset[str] = frozenset(),
+        victims: Sequence[PodWorker] = (),
+    ) -> None:
+        """Has the pod wait for its victims to go and for its devices. `running` names containers
+        that ran before this agent did."""
+        devices = self._services.devices
+        concerned = devices is not None and devices.concerns(worker.pod)
+        if not victims and not concerned:
+            return
+
+        async def wait() -> None:
+            while not all(each.is_cleaned for each in victims):
+                await self._services.clock.sleep(ROOM_LOOK_SECONDS)
+            if devices is not None and concerned:
+                refusal = await devices.admit(worker.pod, running)
+                if refusal is not None:
+                    self.refuse(worker, refusal)
+
+        worker.before_start = wait
+
+    def refuse(self, worker: PodWorker, refusal: Refusal) -> None:
+        admission_rejections.labels(refusal.reason).inc()
+        self._services.events.pod(worker.pod, "Warning", refusal.reason, refusal.message)
+        worker.reject(refusal.reason, f"Pod was rejected: {refusal.message}")
+
+    def _decide(
+        self, pod: Pod, others: Sequence[PodWorker]
+    ) -> tuple[Refusal | None, Sequence[PodWorker]]:
+        refusal = self._evictions.admit(pod) or self._shutdown.admit()
+        if refusal is not None:
+            return refusal, ()
+        view = self.view()
+        found = problems(pod, [each.pod for each in others], view)
+        if not found:
+            return None, ()
+        if not is_critical(pod):
+            return found[0], ()
+        # For a critical pod those that are on their way out need only be waited for.
+        staying = {each.pod.metadata.uid: each for each in others if not each.is_rejected}
+        leaving = [each for each in others if each.is_rejected]
+        found = problems(pod, [each.pod for each in staying.values()], view)
+        lacking = [each for each in found if isinstance(each, Lacking)]
+        if len(lacking) < len(found):
+            return next(each for each in found if not isinstance(each, Lacking)), ()
+        try:
+            chosen = preemption.victims(pod, [each.pod for each in staying.values()], lacking)
+        except preemption.NoVictims as problem:
+            text = f"Unexpected error while attempting to recover from admission failure: {problem}"
+            return Refusal("UnexpectedAdmissionError", text), ()
+        victims = [self._preempt(staying[each.metadata.uid], lacking, pod) for each in chosen]
+        return None, [*leaving, *victims]
+
+    def _preempt(self, worker: PodWorker, lacking: Sequence[Lacking], pod: Pod) -> PodWorker:
+        log.warning("preempting %s for %s", pod_key(worker.pod), pod_key(pod))
+        reason, message = preemption.REASON, preemption.MESSAGE
+        self._services.events.pod(worker.pod, "Warning", reason, message)
+        worker.reject(reason, message, disruption=preemption.DISRUPTION)
+        preemptions.labels(lacking[0].resource).inc()
+        return worker
+
+    def view(self) -> NodeView:
+        """What admission knows of the node."""
+        options, devices, node = self._services.options, self._services.devices, self.node
+        others = {}
+        features = None
+        if node is not None:
+            features = node.status.features
+            # Devices are counted by whoever hands them out, and their want is told by it.
+            others = {
+                name: parse_quantity(text).value()
+                for name, text in node.status.allocatable.items()
+                if name.startswith("hugepages-")
+                or (is_extended(name) and not (devices and devices.offers(name)))
+            }
+        return NodeView(
+            options.node_name,
+            node.metadata.labels if node is not None else options.labels,
+            node.spec.taints if node is not None else options.taints,
+            self._services.node,
+            options.allowed_unsafe_sysctls,
+            others,
+            features is None or features.supplementalGroupsPolicy is not False,
+        )
