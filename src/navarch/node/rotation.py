@@ -1,34 +1,72 @@
 """Rotates the log files of containers, so that a talkative container does not fill the disk.
 
 `<n>.log` that has grown too large is renamed and the runtime opens a new one; older files are
-compressed, the oldest deleted. Readers of logs see the newest file.
+compressed, the oldest deleted. Readers of logs see the newest file; those who follow, all of them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import logging
 import os
 import shutil
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from navarch.client.clock import Clock
+
 from .cri.runtime import Runtime
 from .cri.values import ContainerRecord, RuntimeFailure
+from .settings import NodeOptions
+
+log = logging.getLogger(__name__)
+
+HURRY_SECONDS = 1.0
+
+
+async def keep_rotating(
+    runtime: Runtime,
+    options: NodeOptions,
+    clock: Clock,
+    running: Callable[[], list[ContainerRecord]],
+) -> None:
+    """Looks after the logs of all running containers until cancelled."""
+    size, files = options.container_log_max_size, options.container_log_max_files
+    slots = asyncio.Semaphore(max(1, options.container_log_max_workers))
+
+    async def rotate(record: ContainerRecord) -> int:
+        async with slots:
+            try:
+                return await rotate_if_large(runtime, record, size, files, clock.now())
+            except (RuntimeFailure, OSError) as failure:
+                log.warning("rotating %s: %s", record.log_path, failure)
+                return 0
+
+    interval = options.container_log_monitor_interval
+    delay = interval
+    while True:
+        await clock.sleep(delay)
+        sizes = await asyncio.gather(*map(rotate, running()))
+        # Who fills the disk faster than we look is looked at more often.
+        delay = min(interval, HURRY_SECONDS) if max(sizes, default=0) > 2 * size else interval
 
 
 async def rotate_if_large(
     runtime: Runtime, record: ContainerRecord, max_size: int, max_files: int, now: datetime
-) -> bool:
-    """Rotates a running container's log if it is larger than `max_size`."""
-    import asyncio
-
+) -> int:
+    """Rotates a running container's log if it is larger than `max_size`; returns how large it was
+    then, or 0."""
     path = Path(record.log_path)
     try:
         size = os.stat(path).st_size
-    except OSError:
-        return False
+    except FileNotFoundError:
+        # An agent was killed after the renaming: the runtime writes to the old file still.
+        await runtime.reopen_log(record.id)
+        return 0
     if size < max_size:
-        return False
+        return 0
     rotated = path.with_name(f"{path.name}.{now:%Y%m%d-%H%M%S}")
     os.rename(path, rotated)
     try:
@@ -38,7 +76,7 @@ async def rotate_if_large(
         os.rename(rotated, path)
         raise
     await asyncio.to_thread(_compress_and_drop, path, rotated, max_files)
-    return True
+    return size
 
 
 def _compress_and_drop(path: Path, newest: Path, max_files: int) -> None:

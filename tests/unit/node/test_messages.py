@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from tests.unit.node.builders import make_pod, record
 
+from navarch.client.clock import FakeClock
 from navarch.node.cri.fake import FakeRuntime
 from navarch.node.cri.values import (
     CONTAINER_NAME,
@@ -17,6 +19,7 @@ from navarch.node.cri.values import (
     TERMINATION_PATH,
     TERMINATION_POLICY,
     ContainerRecord,
+    ContainerState,
 )
 from navarch.node.messages import (
     log_tail,
@@ -24,7 +27,8 @@ from navarch.node.messages import (
     read_message,
     termination_log_path,
 )
-from navarch.node.rotation import rotate_if_large
+from navarch.node.rotation import keep_rotating, rotate_if_large
+from navarch.node.settings import NodeOptions
 
 STAMP = "2026-01-01T00:00:00.000000000Z"
 FALLBACK = {TERMINATION_PATH: "/dev/termination-log", TERMINATION_POLICY: "FallbackToLogsOnError"}
@@ -96,3 +100,29 @@ async def test_rotation(tmp_path: Path) -> None:
     log.write_text("x" * 99)
     assert not await rotate_if_large(runtime, runtime.container("main"), **arguments)
     assert ended(log, 0, FILE).log_path == str(log)
+    # An agent that was killed half-way: the file is renamed, the runtime has not been told.
+    log.unlink()
+    assert not await rotate_if_large(runtime, runtime.container("main"), **arguments)
+    assert runtime.calls.count("reopen_log") == 7
+
+
+async def test_a_talkative_container_is_looked_at_more_often(tmp_path: Path) -> None:
+    class Talkative(FakeRuntime):
+        """A runtime whose container has written as much again by the time it is looked at."""
+
+        async def reopen_log(self, container_id: str) -> None:
+            rotated_at.append(clock.monotonic())
+            path.write_bytes(b"x" * next(sizes))
+
+    path, clock, rotated_at = tmp_path / "0.log", FakeClock(), list[float]()
+    sizes = iter([500, 0, 0])
+    path.write_bytes(b"x" * 500)
+    options = NodeOptions(kubeconfig=tmp_path, node_name="n", container_log_max_size=200)
+    made = ContainerRecord("c", "main", 0, "s", ContainerState.RUNNING, log_path=str(path))
+    task = asyncio.create_task(keep_rotating(Talkative(), options, clock, lambda: [made]))
+    async with asyncio.timeout(20):
+        while len(rotated_at) < 2:
+            await clock.advance(0.5)
+            await asyncio.sleep(0.05)  # packing takes real time
+    task.cancel()
+    assert rotated_at[0] == 10 and rotated_at[1] < 19

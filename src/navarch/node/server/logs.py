@@ -1,14 +1,21 @@
 """`kubectl logs`: the container log files of the runtime, as their readers want them.
 
 The runtime writes one line an entry: `2016-10-06T00:17:09.669794202Z stdout F the text`, with P for
-a part of a line that was too long and F for its last part (CRI logging format). Reading follows the
-file through rotation: the runtime renames it and opens a new one of the same name.
+a part of a line that was too long and F for its last part (CRI logging format). Text comes in at
+the speed of the disk and must go out like that, so a block of ordinary entries is rendered by one
+regular expression; whatever is not ordinary in a block sends it the slow way, entry by entry.
+
+A followed file is rotated meanwhile (see `rotation`): the one that is open is renamed, a new one
+has its name, and what fell behind is compressed. The reader goes through all of them in order.
 """
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+import re
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,9 +24,15 @@ from typing import BinaryIO
 from navarch.api.times import parse_time
 from navarch.node.inotify import Mask, Watcher
 
-BLOCK = 64 * 1024
+BLOCK = 128 * 1024
 STATE_CHECK_SECONDS = 0.5
 """How often a silent container is asked whether it still runs."""
+SWITCH_SECONDS = 0.2
+"""How long a runtime may go on writing to a file that it has just been told to leave."""
+
+_ORDINARY = re.compile(rb"\n[^ \n]{20,40} std(?:out|err) F ")
+_TIMED = re.compile(rb"\n([0-9T:-]{19}\.[0-9]{9}(?:Z|[+-][0-9:]{5}) )std(?:out|err) F ")
+_FRACTION = re.compile(rb"(\.[0-9]{1,9})?(Z|[+-][0-9:]{5})$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,45 +70,144 @@ def tail_offset(file: BinaryIO, lines: int) -> int:
     return 0
 
 
-def render(entry: bytes, options: LogOptions) -> bytes:
-    """What one entry of the file shows to the reader: nothing where an option hides it."""
-    head = entry.split(b" ", 3)
-    if len(head) < 4:
-        return b""
-    time, stream, tag, text = head
-    if options.stream and stream.decode("latin-1") != options.stream:
-        return b""
-    if options.since is not None:
+class Renderer:
+    """Shows entries as one reader wants to see them, and remembers whether a line is half shown."""
+
+    def __init__(self, options: LogOptions) -> None:
+        self._options = options
+        self._is_line_start = True
+
+    def render(self, block: bytes) -> bytes:
+        """What whole entries, each with its newline, look like."""
+        options = self._options
+        if self._is_line_start and not options.stream and self._is_recent(block):
+            pattern, shown = (_TIMED, rb"\n\1") if options.timestamps else (_ORDINARY, b"\n")
+            text, count = pattern.subn(shown, b"\n" + block)
+            if count == block.count(b"\n"):
+                return text[1:]
+        return b"".join([self.entry(each + b"\n") for each in block[:-1].split(b"\n")])
+
+    def _is_recent(self, block: bytes) -> bool:
+        """Whether `since` hides nothing of the block; its entries are in order."""
+        if self._options.since is None:
+            return True
+        last = block.rfind(b"\n", 0, -1) + 1
+        return not any(self._is_hidden(each.partition(b" ")[0]) for each in (block, block[last:]))
+
+    def _is_hidden(self, time: bytes) -> bool:
+        since = self._options.since
         try:
-            if parse_time(time.decode("latin-1")) < options.since:
-                return b""
+            return since is not None and parse_time(time.decode("latin-1")) < since
         except ValueError:
+            return True
+
+    def entry(self, entry: bytes) -> bytes:
+        """What one entry looks like: nothing where an option hides it, or where it is none."""
+        head = entry.split(b" ", 3)
+        if len(head) < 4 or head[1] not in (b"stdout", b"stderr"):
             return b""
-    # A part keeps no newline, so that the parts of a long line join again.
-    line = text if tag.startswith(b"F") else text.removesuffix(b"\n")
-    return time + b" " + line if options.timestamps else line
+        time, stream, tag, text = head
+        # A part keeps no newline, so that the parts of a long line join again.
+        line = text.removesuffix(b"\n") if tag.split(b":")[0] == b"P" else text
+        is_line_start = self._is_line_start
+        self._is_line_start = not line or line.endswith(b"\n")
+        if self._options.stream and stream.decode() != self._options.stream:
+            return b""
+        if self._is_hidden(time):
+            return b""
+        if self._options.timestamps and is_line_start:
+            return _FRACTION.sub(_nine_digits, time) + b" " + line
+        return line
 
 
-class _Reader:
-    """Whole entries of one open file; a half-written one waits for its end."""
+def _nine_digits(found: re.Match[bytes]) -> bytes:
+    """The runtime leaves out zeros at the end of a time; readers get all of them."""
+    return (found[1] or b".").ljust(10, b"0") + found[2]
+
+
+class _Source:
+    """Whole entries of a log file and of those that come after it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file = path.open("rb")
+        self.file = _open(path)
         self._rest = b""
+        self._name = ""
+        """What our file is called since it was rotated."""
 
-    def entries(self) -> Iterator[bytes]:
-        while block := self.file.read(BLOCK):
-            *lines, self._rest = (self._rest + block).split(b"\n")
-            for line in lines:
-                yield line + b"\n"
+    def read(self) -> bytes:
+        """Entries, or nothing at the end of the file; a half-written one waits for its end."""
+        while data := self.file.read(BLOCK):
+            if not self._name:
+                # Known in time: once it is compressed, nothing tells which it was.
+                self._name = self._rotated_name()
+            data = self._rest + data
+            end = data.rfind(b"\n") + 1
+            self._rest = data[end:]
+            if end:
+                return data[:end]
+        return b""
 
-    def is_replaced(self) -> bool:
-        """Whether the path now names another file than the one that is open."""
-        try:
-            return os.stat(self.path).st_ino != os.fstat(self.file.fileno()).st_ino
-        except FileNotFoundError:
-            return False
+    def take_rest(self) -> bytes:
+        """The entry without an end, if nobody is going to write it."""
+        rest, self._rest = self._rest, b""
+        return rest + b"\n" if rest else b""
+
+    def successor(self) -> Path | None:
+        """The file that goes on where ours has ended; None if ours is the newest."""
+        self._name = self._name or self._rotated_name()
+        if not self._name:
+            return None
+        later = sorted(each for each in self._others() if each.removesuffix(".gz") > self._name)
+        following = self.path.with_name(later[0]) if later else self.path
+        return following if following.exists() else None
+
+    def go_on(self, following: Path) -> None:
+        """Continues with the file that `successor` has named."""
+        self.file.close()
+        self.file = _open(following)
+        self._name = following.name.removesuffix(".gz") if following != self.path else ""
+
+    def _others(self) -> list[str]:
+        prefix = self.path.name + "."
+        names = os.listdir(self.path.parent)
+        return [each for each in names if each.startswith(prefix) and not each.endswith(".tmp")]
+
+    def _rotated_name(self) -> str:
+        """Our file's new name, without its ending if it was compressed; empty if it has none."""
+        descriptor = self.file.fileno()
+        inode = os.fstat(descriptor).st_ino
+        if _inode(self.path) == inode:
+            return ""
+        others = self._others()
+        for name in others:
+            if _inode(self.path.with_name(name)) == inode:
+                return name
+        beginning = os.pread(descriptor, 64, 0)
+        for name in others:
+            if name.endswith(".gz") and _beginning(self.path.with_name(name)) == beginning:
+                return name.removesuffix(".gz")
+        # It was removed, and nobody knows how many came after it: on with the newest.
+        return f"{self.path.name}.~" if others or self.path.exists() else ""
+
+
+def _open(path: Path) -> BinaryIO:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _inode(path: Path) -> int:
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _beginning(path: Path) -> bytes:
+    try:
+        with gzip.open(path, "rb") as file:
+            return file.read(64)
+    except (OSError, EOFError):
+        return b""
 
 
 async def read_log(
@@ -103,35 +215,37 @@ async def read_log(
 ) -> AsyncIterator[bytes]:
     """Chunks of a container's log. With `follow` it goes on until the container has ended and all
     it wrote was read. Raises FileNotFoundError when there is no such file."""
-    reader = _Reader(path)
+    source, renderer = _Source(path), Renderer(options)
     left = options.limit
+    is_switching = False
     try:
-        reader.file.seek(0 if options.tail is None else tail_offset(reader.file, options.tail))
+        source.file.seek(0 if options.tail is None else tail_offset(source.file, options.tail))
         with Watcher() as watcher:
             if options.follow:
                 watcher.add(str(path.parent), Mask.MODIFY | Mask.CREATE | Mask.MOVED_TO)
             while True:
                 # Asked before reading: what an ended container wrote is complete in the file.
                 running = options.follow and is_running()
-                chunk = bytearray()
-                for entry in reader.entries():
-                    chunk += render(entry, options)
-                    if left is not None and len(chunk) >= left:
-                        yield bytes(chunk[:left])
-                        return
-                    if len(chunk) >= BLOCK:
-                        yield bytes(chunk)
-                        left = None if left is None else left - len(chunk)
-                        chunk = bytearray()
-                if chunk:
-                    yield bytes(chunk)
-                    left = None if left is None else left - len(chunk)
-                if reader.is_replaced():
-                    reader.file.close()
-                    reader = _Reader(path)
-                    continue
-                if not running:
+                while block := source.read() or (b"" if running else source.take_rest()):
+                    shown = renderer.render(block)[:left]
+                    if shown:
+                        yield shown
+                    if left is not None:
+                        left -= len(shown)
+                        if left <= 0:
+                            return
+                    # A reader that is faster than we are must not keep the loop to itself.
+                    await asyncio.sleep(0)
+                following = source.successor()
+                if following is not None and (is_switching or not running):
+                    source.go_on(following)
+                    is_switching = False
+                elif following is not None:
+                    is_switching = True
+                    await watcher.wait(SWITCH_SECONDS)
+                elif running:
+                    await watcher.wait(STATE_CHECK_SECONDS)
+                else:
                     return
-                await watcher.wait(STATE_CHECK_SECONDS)
     finally:
-        reader.file.close()
+        source.file.close()

@@ -1,6 +1,7 @@
 """Container logs: the tail, the options of the query, and following through rotation."""
 
 import asyncio
+import gzip
 import io
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from navarch.api.errors import ApiError
-from navarch.node.server.logs import BLOCK, LogOptions, read_log, render, tail_offset
-from navarch.node.server.server import channels_of, log_options, wanted_streams
+from navarch.node.server.logs import BLOCK, LogOptions, Renderer, read_log, tail_offset
+from navarch.node.server.pod_paths import channels_of, log_options, wanted_streams
 from navarch.streaming.channels import Channel
 
 
@@ -39,29 +40,49 @@ def test_tail(text: bytes, lines: int, rest: bytes) -> None:
     assert text[tail_offset(io.BytesIO(text), lines) :] == rest
 
 
+def at(second: int) -> datetime:
+    return datetime(2026, 1, 2, 3, 4, second, tzinfo=UTC)
+
+
+LONG = entry(1, "a" * 9, tag="P") + entry(2, "b" * 9, tag="P:x") + entry(3, "c") + entry(4, "d")
+SHORT_TIME = b"2026-01-02T03:04:01.5+01:00 stdout F a\n2026-01-02T03:04:02Z stderr F b\n"
+STAMP = "2026-01-02T03:04:{:02}.123456789Z "
+
+
 @pytest.mark.parametrize(
-    ("line", "options", "shown"),
+    ("block", "options", "shown"),
     [
-        pytest.param(entry(1, "a b"), LogOptions(), b"a b\n", id="plain"),
-        pytest.param(entry(1, "a", tag="P"), LogOptions(), b"a", id="a part keeps no newline"),
-        pytest.param(
-            entry(1, "a"),
-            LogOptions(timestamps=True),
-            b"2026-01-02T03:04:01.123456789Z a\n",
-            id="timestamps",
-        ),
-        pytest.param(entry(1, "a", "stderr"), LogOptions(stream="stdout"), b"", id="other stream"),
-        pytest.param(
-            entry(1, "a"),
-            LogOptions(since=datetime(2026, 1, 2, 3, 4, 2, tzinfo=UTC)),
-            b"",
-            id="before since",
-        ),
-        pytest.param(b"garbage\n", LogOptions(), b"", id="no entry"),
+        pytest.param(THREE, LogOptions(), "one\ntwo\nthree\n", id="plain"),
+        pytest.param(entry(1, "") * 2, LogOptions(), "\n\n", id="empty lines"),
+        pytest.param(entry(1, " a  b "), LogOptions(), " a  b \n", id="spaces"),
+        pytest.param(entry(1, "a\r") + entry(2, "b\x0b\x85"), LogOptions(), "a\r\nb\x0b\x85\n",
+                     id="other line ends are text"),
+        pytest.param(entry(1, entry(2, "x").decode().strip() + " stdout F y"), LogOptions(),
+                     STAMP.format(2) + "stdout F x stdout F y\n", id="text that looks like a head"),
+        pytest.param(LONG, LogOptions(), "a" * 9 + "b" * 9 + "c\nd\n", id="parts join"),
+        pytest.param(LONG, LogOptions(timestamps=True),
+                     STAMP.format(1) + "a" * 9 + "b" * 9 + "c\n" + STAMP.format(4) + "d\n",
+                     id="one time for a line in parts"),
+        pytest.param(THREE, LogOptions(timestamps=True),
+                     "".join(STAMP.format(n) + text for n, text in
+                             ((1, "one\n"), (2, "two\n"), (3, "three\n"))), id="times"),
+        pytest.param(SHORT_TIME, LogOptions(timestamps=True),
+                     "2026-01-02T03:04:01.500000000+01:00 a\n2026-01-02T03:04:02.000000000Z b\n",
+                     id="times have nine digits"),
+        pytest.param(SHORT_TIME, LogOptions(), "a\nb\n", id="short times"),
+        pytest.param(THREE, LogOptions(stream="stdout"), "one\nthree\n", id="one stream"),
+        pytest.param(THREE, LogOptions(since=at(2)), "two\nthree\n", id="since"),
+        pytest.param(THREE, LogOptions(since=at(1)), "one\ntwo\nthree\n", id="since all"),
+        pytest.param(THREE, LogOptions(since=at(9)), "", id="since later"),
+        pytest.param(THREE[:-6] + b"\ngarbage\n\n2026 stdin F x\n", LogOptions(), "one\ntwo\n\n",
+                     id="what is no entry is left out"),
     ],
-)
-def test_render(line: bytes, options: LogOptions, shown: bytes) -> None:
-    assert render(line, options) == shown
+)  # fmt: skip
+def test_render(block: bytes, options: LogOptions, shown: str) -> None:
+    assert Renderer(options).render(block).decode() == shown
+    slowly = Renderer(options)
+    lines = [each + b"\n" for each in block[:-1].split(b"\n")]
+    assert b"".join(map(slowly.entry, lines)).decode() == shown
 
 
 async def collect(path: Path, options: LogOptions) -> bytes:
@@ -108,6 +129,53 @@ async def test_follow_through_rotation_until_the_container_ends(tmp_path: Path) 
             file.write(entry(4, "last words"))
         running = False
         assert await seen.get() == b"last words\n"
+
+
+async def test_the_last_entry_of_the_dead_needs_no_end(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    path.write_bytes(entry(1, "one") + entry(2, "cut off")[:-1])
+    chunks = read_log(path, LogOptions(follow=True), lambda: False)
+    assert b"".join([chunk async for chunk in chunks]) == b"one\ncut off\n"
+
+
+async def test_no_line_is_lost_or_repeated_however_often_a_file_is_rotated(
+    tmp_path: Path,
+) -> None:
+    """The reader is kept waiting in the middle of the first file while two more are filled, the
+    first ones compressed and a fourth begun; meanwhile the runtime goes on in the one it left."""
+    path = tmp_path / "0.log"
+    number = 0
+
+    def lines(count: int) -> bytes:
+        nonlocal number
+        number += count
+        return b"".join(entry(n % 60, f"{n} " + "x" * 90) for n in range(number - count, number))
+
+    def rotate(stamp: str) -> None:
+        path.rename(tmp_path / f"0.log.{stamp}")
+        path.touch()
+
+    path.write_bytes(lines(5000))
+    running = True
+    reader = read_log(path, LogOptions(follow=True), lambda: running)
+    seen = await anext(reader)
+    for stamp in ("20260102-030400", "20260102-030410"):
+        rotate(stamp)
+        path.write_bytes(lines(3000))
+        rotated = tmp_path / f"0.log.{stamp}"
+        with gzip.open(f"{rotated}.gz", "wb") as packed:
+            packed.write(rotated.read_bytes())
+        rotated.unlink()
+    rotate("20260102-030420")
+    late = lines(3)
+    with (tmp_path / "0.log.20260102-030420").open("ab") as left:
+        left.write(late)
+    path.write_bytes(lines(10))
+    async with asyncio.timeout(20):
+        async for chunk in reader:
+            seen += chunk
+            running = not seen.endswith(b"\n%d " % (number - 1) + b"x" * 90 + b"\n")
+    assert [int(line.split()[0]) for line in seen.splitlines()] == list(range(number))
 
 
 @pytest.mark.parametrize(
