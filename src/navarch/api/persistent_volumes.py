@@ -96,6 +96,11 @@ def is_fully_bound(claim: PersistentVolumeClaim) -> bool:
     return bool(claim.spec.volumeName) and BIND_COMPLETED in claim.metadata.annotations
 
 
+def is_to_grow(claim: PersistentVolumeClaim) -> bool:
+    """Whether a bound claim asks for more than it has."""
+    return claim.status.phase == "Bound" and _storage(claim.status.capacity) < requested(claim)
+
+
 def names_claim(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:
     """Whether the volume is bound to the claim, or reserved for it (then without a uid)."""
     ref, meta = volume.spec.claimRef, claim.metadata

@@ -9,17 +9,16 @@ Source: upstream's `pkg/controller/volume/expand`.
 from __future__ import annotations
 
 from navarch.api.objects import Object
-from navarch.api.persistent_volumes import MIGRATED_PROVISIONERS, MIGRATED_SOURCES, requested
-from navarch.api.quantity import parse_quantity
+from navarch.api.persistent_volumes import (
+    MIGRATED_PROVISIONERS,
+    MIGRATED_SOURCES,
+    is_to_grow,
+    requested,
+)
 from navarch.api.types.core_v1 import PersistentVolume, PersistentVolumeClaim
 from navarch.client import Controller, ControllerContext, object_key, split_key
 
 RESIZER = "volume.kubernetes.io/storage-resizer"
-
-
-def is_to_grow(claim: PersistentVolumeClaim) -> bool:
-    has = claim.status.capacity.get("storage", "0")
-    return claim.status.phase == "Bound" and parse_quantity(has) < requested(claim)
 
 
 def in_tree_plugin(volume: PersistentVolume) -> str:

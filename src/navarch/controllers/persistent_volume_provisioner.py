@@ -34,12 +34,11 @@ from navarch.api.persistent_volumes import (
     STORAGE_PROVISIONER,
     claim_class,
     claim_reference,
-    is_fully_bound,
+    is_to_grow,
     matches_topology,
     requested,
     waits_for_consumer,
 )
-from navarch.api.quantity import parse_quantity
 from navarch.api.types.core_v1 import Node, PersistentVolume, PersistentVolumeClaim
 from navarch.api.types.storage_v1 import StorageClass
 from navarch.client import Controller, ControllerContext, PatchType, object_key
@@ -169,16 +168,13 @@ def _volume(
     return from_object(PersistentVolume, body)
 
 
-def growth(claim: PersistentVolumeClaim, volume: PersistentVolume) -> Object | None:
-    """The claim's new status when it asks for more than it has; None when it does not."""
-    wanted = str(requested(claim))
-    has = claim.status.capacity.get("storage", "0")
-    if not parse_quantity(has) < requested(claim):
-        return None
+def growth(claim: PersistentVolumeClaim) -> Object:
+    """The status of a claim that has got what it asks for."""
+    wanted = {"storage": str(requested(claim))}
     kept = [each for each in claim.status.conditions if each.type not in RESIZE_CONDITIONS]
     return {
-        "capacity": {"storage": wanted},
-        "allocatedResources": {"storage": wanted},
+        "capacity": wanted,
+        "allocatedResources": wanted,
         "allocatedResourceStatuses": None,
         "conditions": [to_object(each) for each in kept],
     }
@@ -215,7 +211,7 @@ class LocalProvisioner(Controller):
         claim = self.claims.cache.get(key)
         if claim is None:
             return
-        if is_fully_bound(claim):
+        if is_to_grow(claim):
             await self._grow(claim)
             return
         storage_class = self.classes.cache.get(claim_class(claim))
@@ -263,9 +259,7 @@ class LocalProvisioner(Controller):
         ref = volume.spec.claimRef if volume is not None else None
         if volume is None or ref is None or ref.uid != claim.metadata.uid or not is_ours(volume):
             return
-        status = growth(claim, volume)
-        if status is None:
-            return
+        status = growth(claim)
         name = volume.metadata.name
         text = f"External resizer is resizing volume {name}"
         self.recorder.event(claim, "Normal", "Resizing", text)
