@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +21,14 @@ from .admission import Refusal
 from .admitting import Admitter
 from .cri.values import POD_TERMINATION_GRACE, ContainerRecord, PodState, RuntimeFailure
 from .evicting import EvictionManager
+from .node_object import NodeReport
 from .podapi import PodApi
 from .podspec import is_mirror, is_terminal, pod_key, qos_class
 from .probes.manager import ProbeManager
 from .resize import check_resize
 from .resources import cpu_shares, pod_requests
 from .rotation import keep_rotating
-from .shutdown import ShutdownManager
+from .shutdown import PROBLEM, ShutdownManager
 from .starting import NodeServices
 from .volumes.plugin import VolumeProblem
 from .worker import PodWorker
@@ -97,6 +98,29 @@ class NodeAgent:
         running = self._pods.get(uid)
         if running is not None:
             running.worker.refresh_volumes()
+
+    def report(self) -> NodeReport:
+        """What the node's status is to say of pressure, shutdown and devices."""
+        devices = self._services.devices
+        return NodeReport(
+            pressures=self.evictions.conditions,
+            problems=(PROBLEM,) if self.shutdown.is_shutting_down else (),
+            devices=devices.counts() if devices is not None else {},
+        )
+
+    def on_report(self, changed: Callable[[], None]) -> None:
+        """Has `changed` called whenever `report` says something new."""
+        self.evictions.on_change = self.shutdown.on_change = changed
+        devices = self._services.devices
+        if devices is not None:
+            devices.on_change, devices.on_health = changed, self._devices_changed
+
+    def _devices_changed(self, uids: set[str]) -> None:
+        for uid in uids & self._pods.keys():
+            self._pods[uid].worker.wake(runtime_changed=False)
+
+    def active_pods(self) -> list[Pod]:
+        return [each.pod for each in self.workers() if each.active]
 
     def workers(self) -> list[PodWorker]:
         return [running.worker for running in self._pods.values()]

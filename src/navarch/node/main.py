@@ -19,6 +19,8 @@ from .cgroups import Cgroups
 from .cri.client import CriRuntime
 from .cri.snapshots import ContainerdSnapshots
 from .cri.values import RuntimeFailure
+from .devices.manager import DeviceManager
+from .devices.serving import DeviceServer
 from .events import ApiEvents
 from .following import Follower
 from .hooks import Hooks
@@ -58,7 +60,25 @@ async def run(options: NodeOptions) -> None:
 
 
 async def run_with(options: NodeOptions, client: Client, runtime: CriRuntime) -> None:
-    """Runs the agent with a client and a runtime that are there already."""
+    """Runs the agent with a client and a runtime that are there already.
+
+    Where the end of this process is the end of the node (`shutdown_on_terminate`), pods end first.
+    """
+    started: list[NodeAgent] = []
+    agent = asyncio.create_task(_run_agent(options, client, runtime, started), name="node-agent")
+    try:
+        await asyncio.shield(agent)
+    except asyncio.CancelledError:
+        if options.shutdown_on_terminate and started and not agent.done():
+            await started[0].shutdown.shut_down()
+        agent.cancel()
+        await asyncio.gather(agent, return_exceptions=True)
+        raise
+
+
+async def _run_agent(
+    options: NodeOptions, client: Client, runtime: CriRuntime, started: list[NodeAgent]
+) -> None:
     options.root_directory.mkdir(parents=True, exist_ok=True)
     options.root_directory.chmod(0o750)
     await _wait_for_runtime(runtime, client)
@@ -78,20 +98,27 @@ async def run_with(options: NodeOptions, client: Client, runtime: CriRuntime) ->
         agent.node = node
 
     registration.on_node = on_node
+    registration.report = agent.report
+    agent.on_report(registration.refresh)
+    device_server = DeviceServer(
+        parts.devices, agent.active_pods, options.root_directory / "pod-resources"
+    )
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(registration.run(), name="registration")
             await parts.records.load(await runtime.images())
             await agent.prepare()
+            started.append(agent)
+            tasks.create_task(device_server.run(), name="device-plugins")
             if options.tls_certificate is not None:
                 await _start_server(options, client, agent, runtime, tasks)
             await informers.start()
             # Pods get their Services as variables, so those come first.
             await services.wait_synced()
             follower = Follower(client, parts.objects, agent.refresh_volumes)
+            await pods.wait_synced()
             _follow(pods, agent, follower)
             tasks.create_task(follower.run(), name="referenced-objects")
-            await pods.wait_synced()
             if options.manifest_directory is not None:
                 manifests = ManifestDirectory(options, agent, parts.api, pods)
                 # Before the first clean-up, which ends what nobody seems to want.
@@ -114,6 +141,7 @@ class _Parts:
     recorder: EventRecorder
     records: PullRecords
     objects: ApiObjects
+    devices: DeviceManager
 
 
 def _assemble(
@@ -134,6 +162,11 @@ def _assemble(
     def known_services() -> Sequence[Service]:
         return services.cache.list()
 
+    def active_pods() -> list[Pod]:
+        return agent.active_pods()
+
+    devices = DeviceManager(options.root_directory / "device-plugins", clock, active_pods)
+    devices.load()
     records = PullRecords(options.root_directory)
     sources = CredentialSources(options.root_directory / "config.json")
     rules, policy = PullRules.of(options), CollectionPolicy.of(options)
@@ -169,6 +202,7 @@ def _assemble(
         host_ips=addresses,
         services=known_services,
         sandbox_slots=asyncio.Semaphore(max(3, 2 * machine.cpus)),
+        devices=devices,
     )
     probes = ProbeManager(handlers, events, clock)
     api = ClientPodApi(client)
@@ -176,10 +210,12 @@ def _assemble(
     shared.volumes.node_labels = lambda: (
         agent.node.metadata.labels if agent.node is not None else options.labels
     )
-    return _Parts(agent, api, probes, recorder, records, objects)
+    return _Parts(agent, api, probes, recorder, records, objects, devices)
 
 
 def _follow(pods: Informer[Pod], agent: NodeAgent, follower: Follower) -> None:
+    agent.begin_all(pods.cache.list())
+
     def present(pod: Pod) -> None:
         follower.follow(pod)
         agent.pod_present(pod)

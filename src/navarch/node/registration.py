@@ -65,6 +65,7 @@ class Registration:
         self._recorder = EventRecorder(client, "kubelet", options.node_name)
         self.node: Node | None = None
         """The object as it was last seen."""
+        self._changed = asyncio.Event()
         self._reported_at = float("-inf")
         self._reported: list[object] | None = None
         self._lease: Lease | None = None
@@ -93,8 +94,13 @@ class Registration:
                 break
             await self._clock.sleep(STARTING_SECONDS)
         while True:
-            await self._clock.sleep(HEARTBEAT_SECONDS)
+            self._changed.clear()
             await self._until_done(self._report)
+            timer = self._clock.call_later(HEARTBEAT_SECONDS, self._changed.set)
+            try:
+                await self._changed.wait()
+            finally:
+                timer.cancel()
 
     async def _until_done(self, step: Callable[[], object]) -> None:
         """An API server that is away is waited for: pods run on meanwhile."""
@@ -164,8 +170,8 @@ class Registration:
             self._event("Normal", state, text)
 
     def refresh(self) -> None:
-        """The next report writes the status whatever was written before."""
-        self._reported = None
+        """Something of the report has changed: it is written now, not in a while."""
+        self._changed.set()
 
     async def _facts(self) -> NodeFacts:
         runtime: RuntimeInfo | None = None
