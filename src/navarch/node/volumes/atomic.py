@@ -94,8 +94,8 @@ def write_payload(
 def _write_files(fresh: Path, payload: Payload) -> None:
     for name, content in payload.items():
         path = fresh / name
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         try:
+            _make_parents(fresh, path)
             with open(path, "xb") as file:
                 file.write(content.data)
                 # By descriptor and after writing: the mode is exact whatever the umask says.
@@ -106,6 +106,14 @@ def _write_files(fresh: Path, payload: Payload) -> None:
             raise VolumeProblem(
                 f"conflicting paths in the volume: {name} is a file and a directory"
             ) from error
+
+
+def _make_parents(fresh: Path, path: Path) -> None:
+    for parent in reversed(path.relative_to(fresh).parents[:-1]):
+        directory = fresh / parent
+        if not directory.is_dir():
+            directory.mkdir()
+            directory.chmod(0o755)
 
 
 def _current(target: Path) -> Path | None:

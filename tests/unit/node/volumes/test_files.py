@@ -12,16 +12,17 @@ from tests.unit.node.builders import make_pod
 from navarch.api.objects import from_object
 from navarch.api.types.core_v1 import ConfigMap, Secret, Volume
 from navarch.node.resources import NodeResources
-from navarch.node.volumes.atomic import FileContent, Ownership, write_payload
+from navarch.node.volumes.atomic import FileContent, check_path, write_payload
+from navarch.node.volumes.files import nested_mount_points
 from navarch.node.volumes.host_path import prepare_host_path
-from navarch.node.volumes.kernel import open_beneath
+from navarch.node.volumes.ownership import Ownership
 from navarch.node.volumes.payload import (
     TokenWish,
-    VolumeProblem,
     VolumeSources,
     payload_of,
     references,
 )
+from navarch.node.volumes.plugin import VolumeProblem
 
 WISH = TokenWish("", 3607)
 SOURCES = VolumeSources(
@@ -182,17 +183,77 @@ def test_host_paths(tmp_path: Path, kind: str, name: str, complaint: str) -> Non
         prepare_host_path(path, kind)
 
 
-def test_paths_stay_beneath_their_root(tmp_path: Path) -> None:
-    (tmp_path / "inner").mkdir()
-    (tmp_path / "inner/file").write_text("x")
-    (tmp_path / "good").symlink_to("inner/file")
-    (tmp_path / "absolute").symlink_to("/etc")
-    (tmp_path / "upwards").symlink_to("../..")
-    root = os.open(tmp_path, os.O_PATH)
-    try:
-        os.close(open_beneath(root, "good", os.O_PATH))
-        for name in ("absolute", "upwards", ".."):
-            with pytest.raises(OSError, match="cross-device"):
-                open_beneath(root, name, os.O_PATH)
-    finally:
-        os.close(root)
+@pytest.mark.parametrize(
+    ("path", "complaint"),
+    [
+        ("a/b", ""),
+        ("a..b/..c", ""),
+        ("", "must not be empty"),
+        ("/etc/passwd", "must be relative"),
+        ("../x", "must not contain '..'"),
+        ("a/../../x", "must not contain '..'"),
+        ("..data", "must not start with '..'"),
+        ("x" * 256, "filenames must be less than"),
+        ("x/" * 2100, "must be less than or equal to 4096"),
+    ],
+)
+def test_hostile_paths(tmp_path: Path, path: str, complaint: str) -> None:
+    if not complaint:
+        check_path(path)
+        return
+    with pytest.raises(VolumeProblem, match=complaint):
+        write_payload(tmp_path, {"good": FileContent(b""), path: FileContent(b"")}, PLAIN)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_a_directory_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(VolumeProblem, match="conflicting paths"):
+        write_payload(tmp_path, {"a": FileContent(b"1"), "a/b": FileContent(b"2")}, PLAIN)
+
+
+@pytest.mark.parametrize("place", ["..data", "a", "..data_tmp", "..old"])
+def test_links_left_by_a_container_are_not_followed(tmp_path: Path, place: str) -> None:
+    """CVE-2017-1002102: what a container has put in its volume decides nothing on the node."""
+    host, target = tmp_path / "host", tmp_path / "volume"
+    host.mkdir()
+    target.mkdir()
+    (host / "a").write_text("precious")
+    write_payload(target, {"a": FileContent(b"1")}, PLAIN)
+    (target / place).unlink(missing_ok=True)
+    (target / place).symlink_to(host)
+    write_payload(target, {"a": FileContent(b"2"), "b": FileContent(b"3")}, PLAIN)
+    write_payload(target, {"a": FileContent(b"4")}, PLAIN)
+    assert shown(target) == {"a": "4"}
+    assert os.listdir(host) == ["a"] and (host / "a").read_text() == "precious"
+    left = [each.name for each in target.iterdir() if each.name.startswith("..")]
+    assert len(left) == 2, left
+
+
+@pytest.mark.parametrize("step", ["directory", "link"])
+def test_a_write_that_was_cut_short_is_cleared_away(tmp_path: Path, step: str) -> None:
+    write_payload(tmp_path, {"a": FileContent(b"1")}, PLAIN)
+    (tmp_path / "..half").mkdir()
+    (tmp_path / "..half/a").touch()
+    if step == "link":
+        (tmp_path / "..data_tmp").symlink_to("..half")
+        (tmp_path / "a").unlink()
+    assert not write_payload(tmp_path, {"a": FileContent(b"1")}, PLAIN)
+    assert shown(tmp_path) == {"a": "1"} and not (tmp_path / "..half").exists()
+
+
+def test_mount_points_inside_a_volume() -> None:
+    listed = [{"name": name, "mountPath": path} for name, path in (
+        ("v", "/config"), ("x", "/config/inner"), ("x", "/config/inner/deep"), ("x", "/config2"),
+        ("x", "/config/other/dir"),
+    )]  # fmt: skip
+    pod = make_pod({"name": "main", "volumeMounts": listed})
+    assert nested_mount_points("v", pod) == ["inner", "other/dir"]
+    assert nested_mount_points("x", pod) == ["deep"]
+
+
+def test_everything_that_is_wrong_is_told() -> None:
+    wanted = projected({"configMap": {"name": "no"}}, {"secret": {"name": "gone"}},
+                       {"configMap": {"name": "c"}})  # fmt: skip
+    with pytest.raises(VolumeProblem) as problem:
+        payload_of(make_pod(), wanted, SOURCES)
+    assert str(problem.value) == '[configmap "no" not found, secret "gone" not found]'

@@ -1,0 +1,328 @@
+"""The manager: what it asks of plug-ins, in which order, and what is left when it is cut short."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.node.builders import make_pod
+from tests.unit.node.fakes import FakeEvents, FakeObjects
+from tests.unit.node.volumes.test_claims import make_claim, make_volume
+
+from navarch.api.quantity import parse_quantity
+from navarch.api.types.core_v1 import PersistentVolume, PersistentVolumeClaim, Pod
+from navarch.client.clock import FakeClock
+from navarch.node.resources import NodeResources
+from navarch.node.volumes.empty_dir import memory_size, page_size_option
+from navarch.node.volumes.manager import VolumeManager, VolumesFailed
+from navarch.node.volumes.mounting import is_recursive_read_only, volume_devices, volume_mounts
+from navarch.node.volumes.plugin import (
+    PreparedVolume,
+    VolumeHost,
+    VolumePlugin,
+    VolumeProblem,
+    VolumeSpec,
+)
+
+GIB = 1 << 30
+
+
+class ClaimObjects(FakeObjects):
+    """One claim, bound to one volume."""
+
+    def __init__(self, persistent: PersistentVolume) -> None:
+        super().__init__()
+        self.persistent = persistent
+        self.the_claim = make_claim()
+
+    async def claim(self, namespace: str, name: str) -> PersistentVolumeClaim | None:
+        return self.the_claim
+
+    async def volume(self, name: str) -> PersistentVolume | None:
+        return self.persistent
+
+
+class Recorder(VolumePlugin):
+    """Writes down what is asked of it."""
+
+    name, field = "example/disk", "local"
+    is_persistent = supports_block = may_expand = True
+
+    def __init__(self, host: VolumeHost) -> None:
+        super().__init__(host)
+        self.asked: list[str] = []
+        self.failures: list[Exception] = []
+        self.device = host.root / "disk"
+
+    async def _do(self, what: str) -> None:
+        self.asked.append(what)
+        await asyncio.sleep(0)
+        if self.failures:
+            raise self.failures.pop(0)
+        self.asked.append(f"{what} done")
+
+    async def set_up(self, spec: VolumeSpec, target: Path) -> PreparedVolume:
+        os.makedirs(target, exist_ok=True)
+        await self._do(f"set up for {spec.pod.metadata.uid}")
+        return PreparedVolume(target)
+
+    async def tear_down(self, uid: str, name: str, target: Path) -> None:
+        await self._do(f"tear down for {uid}")
+
+    async def unstage(self, name: str) -> None:
+        await self._do(f"unstage {name}")
+
+    async def expand(self, spec: VolumeSpec, prepared: PreparedVolume) -> None:
+        await self._do("expand")
+
+    def unique_name(self, spec: VolumeSpec) -> str:
+        return f"{self.name}^{spec.name}"
+
+
+@dataclass
+class Stage:
+    manager: VolumeManager
+    objects: ClaimObjects
+    plugin: Recorder
+    clock: FakeClock
+    events: FakeEvents = field(default_factory=FakeEvents)
+
+    def asked(self) -> list[str]:
+        result = [each for each in self.plugin.asked if not each.endswith(" done")]
+        self.plugin.asked.clear()
+        return result
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    objects, clock, events = ClaimObjects(persistent()), FakeClock(), FakeEvents()
+    host = VolumeHost(tmp_path, objects, NodeResources(4000, GIB), clock, events, "node-1")
+    manager = VolumeManager(host)
+    plugin = Recorder(host)
+    manager.add(plugin)
+    return Stage(manager, objects, plugin, clock, events)
+
+
+def persistent(**spec: Any) -> PersistentVolume:
+    return make_volume(hostPath=None, local={"path": "/disk"}, **spec)
+
+
+def claiming(uid: str = "u-1", **fields: Any) -> Pod:
+    use = fields or {"volumeMounts": [{"name": "vol", "mountPath": "/v"}]}
+    claimed = {"persistentVolumeClaim": {"claimName": "data"}}
+    return make_pod({"name": "main", **use}, metadata={"uid": uid},
+                    volumes=[{"name": "vol", **claimed}])  # fmt: skip
+
+
+async def test_the_last_pod_takes_the_disk_away(stage: Stage) -> None:
+    one, two = claiming("one"), claiming("two")
+    await asyncio.gather(stage.manager.prepare(one), stage.manager.prepare(two))
+    assert stage.plugin.asked == [
+        "set up for one", "set up for one done", "set up for two", "set up for two done"
+    ]  # fmt: skip
+    stage.asked()
+    await stage.manager.prepare(one, fresh=False)
+    assert stage.asked() == [] and stage.manager.volumes_in_use() == ["example/disk^pv-1"]
+    await stage.manager.release("one")
+    assert stage.asked() == ["tear down for one"]
+    await stage.manager.take_down("two")
+    assert stage.asked() == ["tear down for two", "unstage pv-1"]
+    assert stage.manager.volumes_in_use() == [] and not stage.manager.pod_directory("two").exists()
+
+
+async def test_a_new_agent_takes_down_what_it_never_saw(stage: Stage) -> None:
+    await stage.manager.prepare(claiming())
+    stage.asked()
+    other = VolumeManager(stage.manager.host)
+    other.add(stage.plugin)
+    assert other.known_pods() == ["u-1"]
+    await other.take_down_orphan("u-1")
+    assert stage.asked() == ["tear down for u-1", "unstage pv-1"] and other.known_pods() == []
+
+
+async def test_what_is_busy_is_tried_again(stage: Stage) -> None:
+    await stage.manager.prepare(claiming())
+    stage.plugin.failures = [OSError(16, "busy"), VolumeProblem("the driver is away")]
+    taking = asyncio.create_task(stage.manager.take_down("u-1"))
+    for _ in range(40):
+        await stage.clock.advance(0.2)
+        await asyncio.sleep(0.005)
+    await taking
+    assert stage.asked()[1:] == ["tear down for u-1"] * 3 + ["unstage pv-1"]
+
+
+async def test_data_in_the_place_of_a_mount_is_not_deleted(stage: Stage) -> None:
+    prepared = await stage.manager.prepare(claiming())
+    (prepared["vol"].path / "precious").touch()
+    with pytest.raises(OSError, match="not empty"):
+        await stage.manager.take_down_orphan("u-1")
+    assert (prepared["vol"].path / "precious").exists()
+
+
+async def test_one_pod_at_a_time(stage: Stage) -> None:
+    stage.objects.persistent = persistent(accessModes=["ReadWriteOncePod"])
+    await stage.manager.prepare(claiming("one"))
+    with pytest.raises(VolumesFailed) as failed:
+        await stage.manager.prepare(claiming("two"))
+    assert failed.value.problems == [(
+        "FailedMount",
+        'MountVolume.SetUp failed for volume "pv-1" : volume uses the ReadWriteOncePod access mode '
+        "and is already in use by another pod",
+    )]  # fmt: skip
+    await stage.manager.release("one")
+    await stage.manager.prepare(claiming("two"))
+
+
+async def test_a_disk_that_has_grown(stage: Stage) -> None:
+    stage.objects.persistent = persistent(capacity={"storage": "2Gi"})
+    stage.objects.the_claim = make_claim(status={"capacity": {"storage": "1Gi"}})
+    await stage.manager.prepare(claiming())
+    assert stage.asked() == ["set up for u-1", "expand"]
+    assert parse_quantity(stage.objects.the_claim.status.capacity["storage"]).value() == 2 * GIB
+    await stage.manager.prepare(claiming())
+    assert stage.asked() == []
+
+
+async def test_problems_of_claims_are_told_together(stage: Stage) -> None:
+    stage.objects.the_claim = make_claim(status={"phase": "Pending"})
+    pod = make_pod(
+        {"name": "main", "volumeMounts": [{"name": name, "mountPath": f"/{name}"}
+                                          for name in ("vol", "git", "flex")]},
+        volumes=[
+            {"name": "vol", "persistentVolumeClaim": {"claimName": "data"}},
+            {"name": "git", "gitRepo": {"repository": "https://git.example"}},
+            {"name": "flex", "flexVolume": {"driver": "example/flex"}},
+            {"name": "unused", "flexVolume": {"driver": "example/flex"}},
+        ],
+    )  # fmt: skip
+    with pytest.raises(VolumesFailed) as failed:
+        await stage.manager.prepare(pod)
+    texts = [text for _, text in failed.value.problems]
+    assert "gitRepo volume plugin has been disabled" in texts[0]
+    assert texts[1].startswith('MountVolume.SetUp failed for volume "flex" : flexVolume drivers')
+    assert texts[2] == (
+        "Unable to attach or mount volumes: unmounted volumes=[flex git vol], unattached volumes=[]"
+        ", failed to process volumes=[vol]: error processing PVC default/data: PVC is not bound"
+    )
+    assert len(texts) == 3
+
+
+async def test_a_device_for_each_pod(stage: Stage, tmp_path: Path) -> None:
+    stage.objects.persistent = persistent(volumeMode="Block")
+    with pytest.raises(VolumesFailed) as failed:
+        await stage.manager.prepare(claiming())
+    assert "volumeMode Block, but is specified in volumeMounts" in str(failed.value)
+    devices = {"volumeDevices": [{"name": "vol", "devicePath": "/dev/x"}]}
+    with pytest.raises(VolumesFailed) as failed:
+        await stage.manager.prepare(claiming(**devices))
+    assert failed.value.problems == [(
+        "FailedMapVolume",
+        'MapVolume.MapPodDevice failed for volume "pv-1" : volumes of type local are not block '
+        "devices on this node",
+    )]  # fmt: skip
+
+
+def test_mounts_and_devices() -> None:
+    pod = make_pod(
+        {"name": "main",
+         "volumeMounts": [{"name": "a", "mountPath": "relative", "readOnly": True},
+                          {"name": "b", "mountPath": "/b", "mountPropagation": "Bidirectional"}],
+         "volumeDevices": [{"name": "c", "devicePath": "/dev/c"}]},
+    )  # fmt: skip
+    container = pod.spec.containers[0]
+    volumes = {
+        "a": PreparedVolume(Path("/pods/a"), relabel=True),
+        "b": PreparedVolume(Path("/pods/b"), read_only=True),
+        "c": PreparedVolume(Path("/pods/c"), read_only=True, is_device=True),
+    }
+
+    def mounts() -> Any:
+        return volume_mounts(container, volumes, {0: Path("/part")}, recursive_read_only=False)
+
+    with pytest.raises(VolumeProblem, match="available only to privileged"):
+        mounts()
+    container.volumeMounts[1].mountPropagation = "HostToContainer"
+    first, second = mounts()
+    assert (first.container_path, first.host_path, first.readonly) == ("/relative", "/part", True)
+    assert first.selinux_relabel and not second.selinux_relabel
+    assert (second.readonly, second.propagation) == (True, 1)
+    (device,) = volume_devices(container, volumes)
+    assert (device.container_path, device.host_path, device.permissions) == (
+        "/dev/c", "/pods/c", "r"
+    )  # fmt: skip
+    del volumes["c"], volumes["b"]
+    with pytest.raises(VolumeProblem, match='cannot find volume "b" to mount into container'):
+        mounts()
+    with pytest.raises(VolumeProblem, match='cannot find volume "c" to pass into container'):
+        volume_devices(container, volumes)
+
+
+@pytest.mark.parametrize(
+    ("mount", "supported", "expected"),
+    [
+        ({}, True, False),
+        ({"recursiveReadOnly": "Disabled"}, True, False),
+        ({"recursiveReadOnly": "IfPossible", "readOnly": True}, False, False),
+        ({"recursiveReadOnly": "IfPossible", "readOnly": True}, True, True),
+        ({"recursiveReadOnly": "Enabled", "readOnly": True}, True, True),
+        ({"recursiveReadOnly": "Enabled", "readOnly": True}, False, "supported by the runtime"),
+        ({"recursiveReadOnly": "Enabled"}, True, "it is not read-only"),
+        ({"recursiveReadOnly": "Enabled", "readOnly": True,
+          "mountPropagation": "HostToContainer"}, True, "compatible with propagation"),
+    ],
+)  # fmt: skip
+def test_recursive_read_only(mount: dict[str, Any], supported: bool, expected: bool | str) -> None:
+    pod = make_pod({"name": "m", "volumeMounts": [{"name": "v", "mountPath": "/v", **mount}]})
+    wanted = pod.spec.containers[0].volumeMounts[0]
+    if isinstance(expected, bool):
+        assert is_recursive_read_only(wanted, supported) is expected
+        return
+    with pytest.raises(VolumeProblem, match=f"^failed to resolve recursive .*{expected}"):
+        is_recursive_read_only(wanted, supported)
+
+
+@pytest.mark.parametrize(
+    ("memory", "limit", "expected"),
+    [
+        (["512Mi", None], None, 8 * GIB),
+        (["512Mi", "512Mi"], None, GIB),
+        (["512Mi", "512Mi"], "1Mi", 1 << 20),
+        ([None, None], "16Gi", 8 * GIB),
+    ],
+)
+def test_how_much_memory(memory: list[str | None], limit: str | None, expected: int) -> None:
+    containers = [
+        {"name": str(number), "resources": {"limits": {"memory": each}} if each else {}}
+        for number, each in enumerate(memory)
+    ]
+    assert memory_size(make_pod(*containers), NodeResources(1, 8 * GIB), limit) == expected
+
+
+@pytest.mark.parametrize(
+    ("medium", "asked", "expected"),
+    [
+        ("HugePages", ["hugepages-2Mi"], "pagesize=2097152"),
+        ("HugePages-2Mi", ["hugepages-2Mi", "hugepages-1Gi"], "pagesize=2097152"),
+        ("HugePages", ["hugepages-2Mi", "hugepages-1Gi"], "multiple huge page sizes"),
+        ("HugePages-1Gi", ["hugepages-2Mi"], "no resource request for huge pages"),
+        ("Tape", [], 'unknown storage medium "Tape"'),
+    ],
+)
+def test_huge_pages(medium: str, asked: list[str], expected: str) -> None:
+    pod = make_pod({"name": "m", "resources": {"requests": dict.fromkeys(asked, "4Mi")}})
+    if expected.startswith("pagesize"):
+        assert page_size_option(medium, pod) == expected
+        return
+    with pytest.raises(VolumeProblem, match=expected):
+        page_size_option(medium, pod)
+
+
+async def test_nothing_is_remembered_of_pods_that_are_gone(stage: Stage) -> None:
+    await stage.manager.prepare(claiming())
+    await stage.manager.take_down("u-1")
+    assert not stage.manager._known and not stage.manager._locks
+    assert os.listdir(stage.manager.host.root / "pods") == []
