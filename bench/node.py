@@ -250,26 +250,25 @@ async def _next(changes: AsyncIterator[object], condition: Callable[[Pod], bool]
 
 async def logs(bench: Bench) -> list[Row]:
     """Following a log into which somebody writes as fast as can be (the runtime is slower)."""
-    client = bench.client
-    await pod_to_ready(client, "talker")
-    pod = await client.resource(Pod).get("talker", "default")
-    place = bench.node / "pod-logs" / f"default_talker_{pod.metadata.uid}" / "main" / "0.log"
     pki = bench.home / "home" / PROFILE / "pki"
     server = ClientConfig.from_kubeconfig(bench.home / "kubeconfig").server
-    api = server.removeprefix("https://")
-    kubelet = f"{pod.status.hostIP}:10250"
     rows = []
-    for what, address, path, name in (
-        ("kubelet to client", kubelet, "/containerLogs/default/talker/main", "kubelet-client"),
-        ("kubelet to API server to client", api,
-         "/api/v1/namespaces/default/pods/talker/log", "admin"),
-    ):  # fmt: skip
+    for what, name, user in (
+        ("kubelet to client", "one", "kubelet-client"),
+        ("kubelet to API server to client", "two", "admin"),
+    ):
+        await pod_to_ready(bench.client, name)
+        pod = await bench.client.resource(Pod).get(name, "default")
+        log = bench.node / "pod-logs" / f"default_{name}_{pod.metadata.uid}" / "main" / "0.log"
+        address = f"{pod.status.hostIP}:10250"
+        path = f"/containerLogs/default/{name}/main"
+        if user == "admin":
+            address = server.removeprefix("https://")
+            path = f"/api/v1/namespaces/default/pods/{name}/log"
         context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
-        context.load_cert_chain(pki / f"{name}.crt", pki / f"{name}.key")
+        context.load_cert_chain(pki / f"{user}.crt", pki / f"{user}.key")
         connection = http.client.HTTPSConnection(address, context=context, timeout=60)
-        rate = await asyncio.to_thread(
-            _follow, connection, f"{path}?follow=true&tailLines=0", place
-        )
+        rate = await asyncio.to_thread(_follow, connection, path, log)
         rows.append(Row(f"following a log, {what}", rate, "MB/s", 100))
     await bench.remove_pods()
     return rows
@@ -279,7 +278,7 @@ def _follow(connection: http.client.HTTPSConnection, path: str, log: Path) -> fl
     """Megabytes of text a second. The text of a line is 100 bytes long."""
     line = b"2026-01-01T00:00:00.123456789Z stdout F " + b"x" * 99 + b"\n"
     block = line * 10_000
-    connection.request("GET", path)
+    connection.request("GET", f"{path}?follow=true&tailLines=0")
     answer = connection.getresponse()
     started = time.perf_counter()
     with log.open("ab", buffering=0) as file:

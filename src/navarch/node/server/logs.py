@@ -227,6 +227,7 @@ async def read_log(
                 # Asked before reading: what an ended container wrote is complete in the file.
                 running = options.follow and is_running()
                 while block := source.read() or (b"" if running else source.take_rest()):
+                    is_switching = False
                     shown = renderer.render(block)[:left]
                     if shown:
                         yield shown
