@@ -98,7 +98,9 @@ async def test_objects_as_files(cluster: Cluster) -> None:
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "source", "namespace": "other"},
          "stringData": {"data-1": "of another namespace"}}
     )  # fmt: skip
-    volumes, expected, private = {}, {}, {}
+    volumes: dict[str, Any] = {}
+    expected: dict[str, str] = {}
+    private: dict[str, str] = {}
     for kind in KINDS:
         name = short(kind)
         for variant, fields, mode, path, key in (

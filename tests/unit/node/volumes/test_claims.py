@@ -40,7 +40,7 @@ def pod_with(volume: dict[str, Any], **container: Any) -> Any:
 
 
 CLAIMED = {"persistentVolumeClaim": {"claimName": "data"}}
-EPHEMERAL = {"ephemeral": {"volumeClaimTemplate": {"spec": {}}}}
+EPHEMERAL: dict[str, Any] = {"ephemeral": {"volumeClaimTemplate": {"spec": {}}}}
 OWNED = {"ownerReferences": [{"uid": "u-1", "controller": True, "kind": "Pod", "name": "web"}]}
 
 

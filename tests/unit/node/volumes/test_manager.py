@@ -216,7 +216,7 @@ async def test_a_device_for_each_pod(stage: Stage, tmp_path: Path) -> None:
     with pytest.raises(VolumesFailed) as failed:
         await stage.manager.prepare(claiming())
     assert "volumeMode Block, but is specified in volumeMounts" in str(failed.value)
-    devices = {"volumeDevices": [{"name": "vol", "devicePath": "/dev/x"}]}
+    devices: Any = {"volumeDevices": [{"name": "vol", "devicePath": "/dev/x"}]}
     with pytest.raises(VolumesFailed) as failed:
         await stage.manager.prepare(claiming(**devices))
     assert failed.value.problems == [(
