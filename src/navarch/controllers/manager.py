@@ -164,6 +164,8 @@ CONTROLLERS: Mapping[str, Registered] = {
     "pvc-protection": Registered("volume_protection", "ClaimProtectionController"),
     "pv-protection": Registered("volume_protection", "VolumeProtectionController"),
     "vac-protection": Registered("volume_protection", "ClassProtectionController"),
+    "attachdetach": Registered("attach_detach", "AttachDetachController"),
+    "ephemeral-volume": Registered("ephemeral_volume", "EphemeralVolumeController"),
     "disruption": Registered("disruption", "DisruptionController"),
     "resourcequota": Registered("resourcequota", "ResourceQuotaController"),
     "podgc": Registered(

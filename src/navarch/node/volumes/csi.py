@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from navarch.api.csi import attachment_name, unique_name
 from navarch.api.errors import ApiError
 from navarch.api.quantity import parse_quantity
 from navarch.api.types.core_v1 import Pod, SecretReference
@@ -38,11 +39,9 @@ from .csi_records import (
     NAME,
     PERSISTENT,
     CsiPaths,
-    attachment_name,
     load,
     remove,
     save,
-    unique_name,
 )
 from .csi_values import (
     CsiVolume,

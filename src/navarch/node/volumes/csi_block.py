@@ -15,8 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from navarch.api.csi import attachment_name
+
 from ..cri.values import RuntimeFailure
-from .csi_records import CSI, DRIVER, HANDLE, NAME, attachment_name, load, save
+from .csi_records import CSI, DRIVER, HANDLE, NAME, load, save
 from .csi_values import CsiVolume, access_mode, is_final, pod_info, source_of
 from .kernel import mounts_under
 from .plugin import VolumeProblem, VolumeSpec

@@ -22,30 +22,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from navarch.api.csi import CSI_PLUGIN_NAME, unique_name
+
 from .kernel import mounts_under
 from .plugin import VolumeProblem
 
 log = logging.getLogger(__name__)
 
-CSI = "kubernetes.io/csi"
+CSI = CSI_PLUGIN_NAME
 RECORD = "vol_data.json"
 DRIVER, HANDLE, NAME, LIFECYCLE = "driverName", "volumeHandle", "specVolID", "volumeLifecycleMode"
 PERSISTENT, EPHEMERAL = "Persistent", "Ephemeral"
 
 
-def attachment_name(handle: str, driver: str, node: str) -> str:
-    """What the VolumeAttachment of a volume and a node is called."""
-    return f"csi-{hashlib.sha256(f'{handle}{driver}{node}'.encode()).hexdigest()}"
-
-
 def inline_handle(uid: str, name: str) -> str:
     """The handle of a volume that lives and dies with its pod."""
     return f"csi-{hashlib.sha256(f'{uid}{name}'.encode()).hexdigest()}"
-
-
-def unique_name(driver: str, handle: str) -> str:
-    """What a node's volumesInUse and volumesAttached call a volume."""
-    return f"{CSI}/{driver}^{handle}"
 
 
 def save(directory: Path, record: dict[str, str]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from navarch.api.csi import unique_name
 from navarch.api.types.core_v1 import CSIPersistentVolumeSource, CSIVolumeSource, Pod
 
 from ..cri.values import RuntimeFailure
-from .csi_records import inline_handle, unique_name
+from .csi_records import inline_handle
 from .plugin import VolumeSpec
 
 _INFO = "csi.storage.k8s.io/"
