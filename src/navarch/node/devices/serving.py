@@ -200,13 +200,17 @@ def _unary(method: Any, request: Any) -> Any:
     )
 
 
-async def _serve(directory: Path, handler: grpc.GenericRpcHandler) -> grpc.aio.Server | None:
-    """Listens on the directory's socket. Sockets of the time before are removed: plug-ins take
-    that for the sign to register anew."""
+def _clear(directory: Path) -> None:
+    """Removes the sockets of the time before: plug-ins take that for the sign to register anew."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o750)
     for path in directory.iterdir():
         if stat.S_ISSOCK(path.lstat().st_mode):
             path.unlink(missing_ok=True)
+
+
+async def _serve(directory: Path, handler: grpc.GenericRpcHandler) -> grpc.aio.Server | None:
+    """Listens on the directory's socket."""
+    await asyncio.to_thread(_clear, directory)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((handler,))
     try:
