@@ -32,6 +32,7 @@ from .machine import MachineFacts, default_address, read_facts
 from .manifests import ManifestDirectory
 from .node_object import node_resources
 from .objects import ApiObjects
+from .plugins import CSI_PLUGIN, DEVICE_PLUGIN, PluginHandler, PluginManager
 from .podapi import ClientPodApi
 from .probes.handlers import Handlers
 from .probes.manager import ProbeManager
@@ -40,6 +41,7 @@ from .security_context import NodeSecurity, apparmor_enabled, masked_paths
 from .settings import NodeOptions
 from .starting import NodeServices
 from .userns import UserNamespaces
+from .volumes.csi import CsiService
 from .volumes.image import ImagePlugin
 from .volumes.local_path import LocalPathVolumes
 from .volumes.manager import VolumeManager
@@ -103,6 +105,11 @@ async def _run_agent(
     device_server = DeviceServer(
         parts.devices, agent.active_pods, options.root_directory / "pod-resources"
     )
+    handlers: dict[str, PluginHandler] = {
+        CSI_PLUGIN: parts.csi.drivers,
+        DEVICE_PLUGIN: device_server,
+    }
+    plugins = PluginManager(options.root_directory / "plugins_registry", handlers, client.clock)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(registration.run(), name="registration")
@@ -110,6 +117,8 @@ async def _run_agent(
             await agent.prepare()
             started.append(agent)
             tasks.create_task(device_server.run(), name="device-plugins")
+            tasks.create_task(plugins.run(), name="plugins")
+            tasks.create_task(parts.csi.run(), name="csi")
             if options.tls_certificate is not None:
                 await _start_server(options, client, agent, runtime, tasks)
             await informers.start()
@@ -142,6 +151,7 @@ class _Parts:
     records: PullRecords
     objects: ApiObjects
     devices: DeviceManager
+    csi: CsiService
 
 
 def _assemble(
@@ -177,6 +187,8 @@ def _assemble(
     image_volumes = ImagePlugin(host, runtime, ContainerdSnapshots(runtime.calls), puller)
     volumes.add(image_volumes)
     collector.in_volumes = image_volumes.images_in_use
+    csi = CsiService(host, client)
+    volumes.add(csi.plugin)
     shared = NodeServices(
         options=options,
         runtime=runtime,
@@ -210,7 +222,7 @@ def _assemble(
     shared.volumes.node_labels = lambda: (
         agent.node.metadata.labels if agent.node is not None else options.labels
     )
-    return _Parts(agent, api, probes, recorder, records, objects, devices)
+    return _Parts(agent, api, probes, recorder, records, objects, devices, csi)
 
 
 def _follow(pods: Informer[Pod], agent: NodeAgent, follower: Follower) -> None:
