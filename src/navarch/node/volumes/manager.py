@@ -160,7 +160,7 @@ class VolumeManager:
         except ApiError as error:
             text = error.message
         except OSError as error:
-            text = str(error)
+            text = _text_of(error)
         else:
             return None
         return reason, f'{step} failed for volume "{name}" : {text}'
@@ -250,7 +250,8 @@ class VolumeManager:
         try:
             await plugin.expand(spec, prepared)
         except (VolumeProblem, OSError) as error:
-            text = f'MountVolume.NodeExpandVolume failed for volume "{spec.name}" : {error}'
+            reason = _text_of(error)
+            text = f'MountVolume.NodeExpandVolume failed for volume "{spec.name}" : {reason}'
             self.host.events.pod(spec.pod, "Warning", "VolumeResizeFailed", text)
             raise
         await self._objects.claim_expanded(spec.claim, wanted)
@@ -419,6 +420,13 @@ class _Lock:
 
 
 _TYPES = frozenset(Volume.__struct_fields__) - {"name"} | {"local"}
+
+
+def _text_of(error: Exception) -> str:
+    """What went wrong, without Python's way of saying it."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 def _list(names: Iterable[str]) -> str:
