@@ -15,40 +15,17 @@ from .eviction import ContainerUse, Disk, FileSystems, Observation, PodUse
 from .machine import memory_total_and_available, process_limits
 from .runtime_config import log_directory
 from .thresholds import ALLOCATABLE_MEMORY
+from .volumes.trees import measure
 
 
 def measure_path(path: Path) -> Disk:
     """What a file or a directory takes on its disk, each file once. What vanishes meanwhile does
     not count, and other file systems mounted below do not either."""
     try:
-        status = os.lstat(path)
+        found = measure(path)
     except OSError:
         return Disk()
-    if not os.path.isdir(path) or os.path.islink(path):
-        return Disk(status.st_blocks * 512, 1)
-    total, inodes = status.st_blocks * 512, 1
-    seen: set[int] = set()
-    device, pending = status.st_dev, [os.fspath(path)]
-    while pending:
-        try:
-            entries = os.scandir(pending.pop())
-        except OSError:
-            continue
-        with entries:
-            for entry in entries:
-                try:
-                    one = entry.stat(follow_symlinks=False)
-                except OSError:
-                    continue
-                if one.st_dev != device or one.st_ino in seen:
-                    continue
-                if one.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
-                    seen.add(one.st_ino)
-                total += one.st_blocks * 512
-                inodes += 1
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-    return Disk(total, inodes)
+    return Disk(found.used, found.inodes_used)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from .plugin import (
 from .refused import refuse
 from .subpath import bind_subpath
 from .tokens import PodTokens
-from .trees import is_directory, measure, remove_tree
+from .trees import is_directory, remove_tree
 
 log = logging.getLogger(__name__)
 
@@ -368,23 +368,6 @@ class VolumeManager:
             elif isinstance(usage, BaseException) and not isinstance(usage, OSError):
                 raise usage
         return result
-
-    async def own_files_usage(self, uid: str) -> int:
-        """Bytes of the files that the node made for the pod and that its containers may write to:
-        /etc/hosts and termination messages."""
-        directory = self.pod_directory(uid)
-
-        def count() -> int:
-            total = 0
-            for part in ("etc-hosts", "containers"):
-                path = directory / part
-                if is_directory(path):
-                    total += measure(path).used
-                elif path.exists():
-                    total += path.stat().st_blocks * 512
-            return total
-
-        return await asyncio.to_thread(count)
 
 
 class _Hold:

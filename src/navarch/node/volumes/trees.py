@@ -137,19 +137,23 @@ def walk(root: Path) -> Iterator[tuple[int, str]]:
 
 
 def measure(root: Path) -> VolumeUsage:
-    """What a directory on a shared file system takes, as `du` counts: blocks, each inode once, and
-    nothing of what is mounted below it; beside it what the file system has left."""
-    whole = file_system(root)
-    device = os.lstat(root).st_dev
-    used, seen = os.lstat(root).st_blocks * 512, {os.lstat(root).st_ino}
-    for directory, name in walk(root):
-        try:
-            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        if status.st_dev == device and status.st_ino not in seen:
-            seen.add(status.st_ino)
-            used += status.st_blocks * 512
+    """What a directory (or file) on a shared file system takes, as `du` counts: blocks, each inode
+    once, and nothing of what is mounted below it; beside it what the file system has left."""
+    whole, own = file_system(root), os.lstat(root)
+    used, seen = own.st_blocks * 512, {own.st_ino}
+    try:
+        for directory, name in walk(root) if stat.S_ISDIR(own.st_mode) else ():
+            try:
+                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if status.st_dev == own.st_dev and status.st_ino not in seen:
+                seen.add(status.st_ino)
+                used += status.st_blocks * 512
+    except OSError as error:
+        # Too deep to be looked at as a whole: what has been seen counts.
+        if error.errno != errno.ELOOP:
+            raise
     return VolumeUsage(
         used, whole.capacity, whole.available, len(seen), whole.inodes, whole.inodes_free
     )
