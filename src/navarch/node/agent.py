@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 RELIST_SECONDS = 10.0
 BLIND_RELIST_SECONDS = 1.0
 """Without an event stream an end is only seen by looking."""
+HEALTHY_SECONDS = 120.0
+"""As upstream: longer without a look at the runtime, and something is wrong with the agent."""
 HOUSEKEEPING_SECONDS = 30.0
 WORKER_RETRY_SECONDS = 5.0
 
@@ -61,10 +63,20 @@ class NodeAgent:
         """The pod (uid) of each container and sandbox id that was seen in the runtime."""
         self._hears_events = False
         self._in_runtime: dict[str, PodState] = {}
+        self._relisted_at = self._clock.monotonic()
         self.evictions = EvictionManager(services, self.workers)
         self.evictions.remove_dead = self.remove_dead
         self.shutdown = ShutdownManager(services, self.workers)
         self.admitter = Admitter(services, self.workers, self.evictions, self.shutdown)
+
+    @property
+    def services(self) -> NodeServices:
+        """What the workers share."""
+        return self._services
+
+    def is_healthy(self) -> bool:
+        """Whether the agent still looks at its pods: what `/healthz` calls the sync loop."""
+        return self._clock.monotonic() - self._relisted_at < HEALTHY_SECONDS
 
     @property
     def node(self) -> Node | None:
@@ -276,6 +288,7 @@ class NodeAgent:
         """Looks at everything and wakes the workers whose pods differ from what they know."""
         states = {state.uid: state for state in await self._services.runtime.pods()}
         self._in_runtime = states
+        self._relisted_at = self._clock.monotonic()
         self._owner_of = {each: state.uid for state in states.values() for each in state.ids}
         for uid, running in self._pods.items():
             if states.get(uid, PodState(uid)) != running.worker.state:

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from navarch.api.errors import ApiError, bad_request
-from navarch.api.types.core_v1 import ContainerStatus, Pod
+from navarch.api.times import format_time
+from navarch.api.types.core_v1 import Container, ContainerStatus, Pod, PodSpec
+from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.client.clock import Clock
 
 from .agent import NodeAgent
 from .cri.runtime import Runtime
@@ -27,15 +30,40 @@ RUN_TIMEOUT = 3600.0
 class NodeBackend:
     """Look-ups in the agent's workers, and the runtime's streaming URLs."""
 
-    def __init__(self, agent: NodeAgent, runtime: Runtime) -> None:
+    def __init__(self, agent: NodeAgent, runtime: Runtime, root: Path, clock: Clock) -> None:
         self._agent, self._runtime = agent, runtime
+        self._root, self._clock = root, clock
 
     def pods(self) -> Sequence[Pod]:
         """The pods of this node, with the status the agent wrote last."""
         return [each.shown_pod for each in self._agent.workers()]
 
+    async def running_pods(self) -> Sequence[Pod]:
+        """The pods of the runtime, with as much of a Pod as it knows."""
+        try:
+            states = await self._runtime.pods()
+        except RuntimeFailure as failure:
+            raise ApiError(500, "InternalError", failure.message) from failure
+        return [
+            Pod(
+                metadata=ObjectMeta(name=each.name, namespace=each.namespace, uid=each.uid),
+                spec=PodSpec(
+                    containers=[
+                        Container(name=record.name, image=record.image)
+                        for record in each.containers
+                        if record.running
+                    ]
+                ),
+            )
+            for each in states
+            if each.sandbox is not None and each.sandbox.ready
+        ]
+
+    def uid(self, namespace: str, pod: str) -> str:
+        return self._worker(namespace, pod).pod.metadata.uid
+
     def log_file(self, namespace: str, pod: str, container: str, *, previous: bool) -> Path:
-        worker = self._worker(namespace, pod)
+        worker = self._worker(namespace, pod, f'pod "{pod}" does not exist')
         latest = self._latest(worker, container)
         if not previous:
             if latest is not None:
@@ -92,22 +120,42 @@ class NodeBackend:
             raise ApiError(500, "InternalError", failure.message) from failure
         return result.exit_code, result.stdout + result.stderr
 
+    async def checkpoint(self, namespace: str, pod: str, container: str, *, timeout: int) -> str:
+        worker = self._worker(namespace, pod)
+        if find_container(worker.pod, container) is None:
+            raise ApiError(404, "NotFound", f"container {container} does not exist")
+        record = worker.state.latest().get(container)
+        what = f"checkpointing of {namespace}/{pod}/{container} failed"
+        if record is None or not record.running:
+            raise ApiError(500, "InternalError", f"{what} (container {container} not found)")
+        directory = self._root / "checkpoints"
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        moment = format_time(self._clock.now()).replace("Z", "+00:00")
+        file = directory / f"checkpoint-{pod}_{namespace}-{container}-{moment}.tar"
+        try:
+            await self._runtime.checkpoint(record.id, str(file), timeout)
+        except RuntimeFailure as failure:
+            code = failure.code.title().replace("_", "")
+            text = f"{what} (rpc error: code = {code} desc = {failure.message})"
+            raise ApiError(500, "InternalError", text) from failure
+        return str(file)
+
     async def _url(self, request: ExecStream | AttachStream | PortForwardStream) -> str:
         try:
             return await self._runtime.stream_url(request)
         except RuntimeFailure as failure:
             raise ApiError(500, "InternalError", failure.message) from failure
 
-    def _worker(self, namespace: str, pod: str) -> PodWorker:
+    def _worker(self, namespace: str, pod: str, absent: str = "pod does not exist") -> PodWorker:
         worker = self._agent.find(namespace, pod)
         if worker is None:
-            raise ApiError(404, "NotFound", f'pod "{pod}" not found')
+            raise ApiError(404, "NotFound", absent)
         return worker
 
     def _latest(self, worker: PodWorker, container: str) -> ContainerRecord | None:
         name = worker.pod.metadata.name
         if find_container(worker.pod, container) is None:
-            raise bad_request(f'container "{container}" is not valid for pod "{name}"')
+            raise ApiError(404, "NotFound", f'container "{container}" not found in pod "{name}"')
         return worker.state.latest().get(container)
 
     def _running(self, namespace: str, pod: str, container: str) -> ContainerRecord:

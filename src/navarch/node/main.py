@@ -119,8 +119,8 @@ async def _run_agent(
             tasks.create_task(device_server.run(), name="device-plugins")
             tasks.create_task(plugins.run(), name="plugins")
             tasks.create_task(parts.csi.run(), name="csi")
-            if options.tls_certificate is not None:
-                await _start_server(options, client, agent, runtime, tasks)
+            if options.enable_server and options.tls_certificate is not None:
+                await _start_server(options, client, parts, runtime, machine, tasks)
             await informers.start()
             # Pods get their Services as variables, so those come first.
             await services.wait_synced()
@@ -256,23 +256,70 @@ async def _wait_for_runtime(runtime: CriRuntime, client: Client) -> None:
 async def _start_server(
     options: NodeOptions,
     client: Client,
-    agent: NodeAgent,
+    parts: _Parts,
     runtime: CriRuntime,
+    machine: MachineFacts,
     tasks: asyncio.TaskGroup,
 ) -> None:
-    from .server.access import DelegatedAccess
+    from .configuration.files import load
+    from .configuration.options import effective, remarks
+    from .measuring import Places
+    from .server.access import AccessOptions, DelegatedAccess
+    from .server.node_paths import NodeInside
     from .server.server import KubeletServer, KubeletServerOptions
+    from .server.tls import TlsOptions
+    from .stats.collector import Sources, StatsCollector
 
+    configuration, odd = load(options.config, options.config_dir)
+    for text in (*odd, *remarks(configuration)):
+        log.warning("%s", text)
+    agent, shared = parts.agent, parts.agent.services
+    places = Places(options.root_directory / "pods", options.pod_logs_directory, shared.cgroups)
+    statistics = StatsCollector(
+        Sources(
+            options,
+            machine,
+            agent.workers,
+            runtime,
+            runtime,
+            shared.volumes,
+            places,
+            parts.probes,
+            client.clock,
+        )
+    )
+    inside = NodeInside(
+        options=options,
+        backend=NodeBackend(agent, runtime, options.root_directory, client.clock),
+        statistics=statistics,
+        configuration=lambda: effective(options, configuration),
+        checks={"ping": lambda: True, "log": lambda: True, "syncloop": agent.is_healthy},
+        clock=client.clock,
+    )
+    access = AccessOptions(
+        anonymous=options.anonymous_auth,
+        token_webhook=options.authentication_token_webhook,
+        token_seconds=options.authentication_token_webhook_cache_ttl,
+        always_allow=options.authorization_mode == "AlwaysAllow",
+        allowed_seconds=options.authorization_webhook_cache_authorized_ttl,
+        denied_seconds=options.authorization_webhook_cache_unauthorized_ttl,
+    )
     server = KubeletServer(
         KubeletServerOptions(
             address=options.listen_address or "0.0.0.0",
             port=options.port,
-            certificate=str(options.tls_certificate),
-            key=str(options.tls_key),
-            client_ca=str(options.client_ca),
+            tls=TlsOptions(
+                certificate=str(options.tls_certificate),
+                key=str(options.tls_key),
+                client_ca=str(options.client_ca or ""),
+                minimum=options.tls_min_version,
+                ciphers=options.tls_cipher_suites,
+            ),
+            healthz_address=options.healthz_bind_address,
+            healthz_port=options.healthz_port,
         ),
-        NodeBackend(agent, runtime),
-        DelegatedAccess(client, options.node_name),
+        inside,
+        DelegatedAccess(client, options.node_name, access),
     )
     await server.start()
 

@@ -24,8 +24,8 @@ async def node(tmp_path: Path) -> AsyncIterator[Stage]:
 
 
 @pytest.fixture
-def backend(node: Stage) -> NodeBackend:
-    return NodeBackend(node.agent, node.runtime)
+def backend(node: Stage, tmp_path: Path) -> NodeBackend:
+    return NodeBackend(node.agent, node.runtime, tmp_path, node.clock)
 
 
 async def test_logs(node: Stage, backend: NodeBackend) -> None:
@@ -53,9 +53,9 @@ async def test_logs(node: Stage, backend: NodeBackend) -> None:
 
 async def test_what_cannot_be_answered(node: Stage, backend: NodeBackend) -> None:
     await node.create(make_pod({"name": "main", "image": "web:2"}))
-    with pytest.raises(ApiError, match='pod "none" not found'):
+    with pytest.raises(ApiError, match='pod "none" does not exist'):
         backend.log_file("default", "none", "main", previous=False)
-    with pytest.raises(ApiError, match='container "x" is not valid for pod "web"'):
+    with pytest.raises(ApiError, match='container "x" not found in pod "web"'):
         backend.log_file("default", "web", "x", previous=False)
     with pytest.raises(ApiError) as caught:
         backend.log_file("default", "web", "main", previous=False)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
+from functools import cache
+from time import perf_counter
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
+from prometheus_client import Counter, Histogram
 
 from .values import RuntimeFailure
 
@@ -22,6 +26,31 @@ _OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
+
+
+operations = Counter(
+    "kubelet_runtime_operations",
+    "Cumulative number of runtime operations by operation type.",
+    ["operation_type"],
+)
+operation_errors = Counter(
+    "kubelet_runtime_operations_errors",
+    "Cumulative number of runtime operation errors by operation type.",
+    ["operation_type"],
+)
+operation_seconds = Histogram(
+    "kubelet_runtime_operations_duration_seconds",
+    "Duration in seconds of runtime operations. Broken down by operation type.",
+    ["operation_type"],
+    buckets=[0.005 * 2.5**power for power in range(14)],
+)
+
+
+@cache
+def operation_of(method: str) -> str:
+    """The name under which upstream counts a call: `run_podsandbox` for `RunPodSandbox`."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", method.rpartition("/")[2]).lower()
+    return words.replace("pod_sandbox", "podsandbox").replace("container_resources", "container")
 
 
 class Calls:
@@ -58,11 +87,16 @@ class Calls:
                 request_serializer=_serialize,
                 response_deserializer=response.FromString,
             )
+        operation, begin = operation_of(method), perf_counter()
+        operations.labels(operation).inc()
         try:
             limit = self._timeout if timeout == 0.0 else timeout
             result: M = await call(request, timeout=limit, metadata=metadata)
         except grpc.aio.AioRpcError as error:
+            operation_errors.labels(operation).inc()
             raise _failure(error) from error
+        finally:
+            operation_seconds.labels(operation).observe(perf_counter() - begin)
         return result
 
     async def end(

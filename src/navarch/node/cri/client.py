@@ -229,6 +229,17 @@ class CriRuntime:
             _RUNTIME + "ReopenContainerLog", request, pb.ReopenContainerLogResponse
         )
 
+    async def checkpoint(self, container_id: str, location: str, timeout: int) -> None:
+        request = pb.CheckpointContainerRequest(
+            container_id=container_id, location=location, timeout=timeout
+        )
+        await self.calls.call(
+            _RUNTIME + "CheckpointContainer",
+            request,
+            pb.CheckpointContainerResponse,
+            timeout=float(timeout) if timeout > 0 else 0.0,
+        )
+
     async def exec_sync(
         self, container_id: str, command: Sequence[str], timeout: float
     ) -> ExecResult:

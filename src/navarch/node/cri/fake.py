@@ -42,6 +42,8 @@ class FakeRuntime:
     image_table: dict[str, ImageRecord] = field(default_factory=dict)
     registry: dict[str, ImageRecord] = field(default_factory=dict)
     """What can be pulled."""
+    memory_in_use: int = 0
+    """By each container that runs."""
     commands: dict[tuple[str, ...], ExecResult] = field(default_factory=dict)
     """What commands answer; others succeed silently."""
 
@@ -199,6 +201,10 @@ class FakeRuntime:
         self._called("reopen_log")
         if not self._record(container_id).running:
             raise RuntimeFailure(f"container {container_id} is not running")
+
+    async def checkpoint(self, container_id: str, location: str, timeout: int) -> None:
+        self._called("checkpoint")
+        self._record(container_id)
 
     async def exec_sync(
         self, container_id: str, command: Sequence[str], timeout: float

@@ -61,6 +61,10 @@ class Runtime(Protocol):
 
     async def reopen_log(self, container_id: str) -> None: ...
 
+    async def checkpoint(self, container_id: str, location: str, timeout: int) -> None:
+        """Saves a running container's state to a file; most runtimes cannot (`UNIMPLEMENTED`)."""
+        ...
+
     async def exec_sync(
         self, container_id: str, command: Sequence[str], timeout: float
     ) -> ExecResult:

@@ -1,14 +1,18 @@
 """Who may ask the kubelet for what (upstream: kubelet authentication and authorization).
 
-A client certificate of the cluster's CA or a bearer token (checked by a TokenReview) names the
-caller; a SubjectAccessReview on the node's subresources decides. Nothing is anonymous.
+A client certificate of the cluster's CA or a bearer token (a TokenReview says whose) names the
+caller; SubjectAccessReviews on the node's subresources decide, the finest subresource first and the
+broad `proxy` last where upstream has both. Strangers are refused unless the node was told to let
+them in as `system:anonymous`, who then needs rights as everybody else does.
 """
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-from typing import Protocol
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 from navarch.api.errors import ApiError, unauthorized
 from navarch.api.types.authentication_v1 import TokenReview, TokenReviewSpec
@@ -18,22 +22,53 @@ from navarch.api.types.authorization_v1 import (
     SubjectAccessReviewSpec,
 )
 from navarch.client.client import Client
+from navarch.client.clock import Clock
 
-CACHE_SECONDS = 10.0
-SUPERUSERS = "system:masters"
-SUBRESOURCE_OF_PATH = {"stats": "stats", "metrics": "metrics", "logs": "log", "healthz": "healthz"}
-VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "DELETE": "delete"}
+log = logging.getLogger(__name__)
+
+SUBRESOURCES = {
+    "/pods": ("pods", "proxy"),
+    "/runningpods": ("pods", "proxy"),
+    "/healthz": ("healthz", "proxy"),
+    "/configz": ("configz", "proxy"),
+    "/stats": ("stats",),
+    "/metrics": ("metrics",),
+    "/logs": ("log",),
+    "/checkpoint": ("checkpoint",),
+    "/statusz": ("statusz",),
+    "/flagz": ("configz",),
+}
+"""By the path they are for, with everything below it; all else is `proxy`."""
+VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+CACHE_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class AccessOptions:
+    """How callers are known and what they may do; lifetimes of answers in seconds."""
+
+    anonymous: bool = False
+    token_webhook: bool = True
+    token_seconds: float = 120.0
+    always_allow: bool = False
+    allowed_seconds: float = 300.0
+    denied_seconds: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     name: str
     groups: tuple[str, ...]
+    uid: str = ""
+    extra: Mapping[str, list[str]] = field(default_factory=dict, compare=False, hash=False)
+
+
+ANONYMOUS = Caller("system:anonymous", ("system:unauthenticated",))
 
 
 class Access(Protocol):
     async def check(self, method: str, path: str, certificate: bytes | None, token: str) -> None:
-        """Let the request through, or raise ApiError 401 or 403."""
+        """Let the request through, or raise ApiError 401, 403 or 500."""
         ...
 
 
@@ -52,63 +87,133 @@ def caller_of_certificate(der: bytes) -> Caller:
     )
 
 
-class DelegatedAccess:
-    """Asks the API server, and remembers its answers for a few seconds."""
+def subresources_of(path: str) -> tuple[str, ...]:
+    """Which rights open a path: any one of these will do."""
+    first = "/" + path.split("/")[1] if path.startswith("/") else path
+    return SUBRESOURCES.get(first, ("proxy",))
 
-    def __init__(self, client: Client, node: str) -> None:
-        self._client = client
-        self._node = node
-        self._callers: dict[bytes | str, tuple[float, Caller]] = {}
-        self._allowed: dict[tuple[Caller, str, str], float] = {}
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _Remembered(Generic[K, V]):
+    """Answers for as long as each is good, and never more than `CACHE_SIZE` of them."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._entries: dict[K, tuple[float, V]] = {}
+
+    def get(self, key: K) -> V | None:
+        entry = self._entries.get(key)
+        if entry is None or entry[0] <= self._clock.monotonic():
+            return None
+        return entry[1]
+
+    def put(self, key: K, value: V, seconds: float) -> None:
+        if len(self._entries) >= CACHE_SIZE:
+            now = self._clock.monotonic()
+            fresh = {each: entry for each, entry in self._entries.items() if entry[0] > now}
+            # Full of what is still good: strangers' tokens, probably. Begin anew.
+            self._entries = fresh if len(fresh) < CACHE_SIZE // 2 else {}
+        self._entries[key] = (self._clock.monotonic() + seconds, value)
+
+
+class DelegatedAccess:
+    """Asks the API server, and remembers its answers for a while."""
+
+    def __init__(self, client: Client, node: str, options: AccessOptions | None = None) -> None:
+        self._client, self._node = client, node
+        self._options = options if options is not None else AccessOptions()
+        self._callers: _Remembered[bytes, Caller | str] = _Remembered(client.clock)
+        """By the digest of a credential: a token itself need not lie in memory. An empty text is a
+        token that is no good."""
+        self._decisions: _Remembered[tuple[Caller, str, str], bool] = _Remembered(client.clock)
 
     async def check(self, method: str, path: str, certificate: bytes | None, token: str) -> None:
         caller = await self._caller(certificate, token)
-        if SUPERUSERS in caller.groups:
+        if self._options.always_allow:
             return
-        subresource = SUBRESOURCE_OF_PATH.get(path.split("/")[1], "proxy")
-        verb = VERBS.get(method, method.lower())
+        verb, subresources = VERBS.get(method, ""), subresources_of(path)
+        for subresource in subresources:
+            if await self._is_allowed(caller, verb, subresource):
+                return
+        raise ApiError(
+            403,
+            "Forbidden",
+            f"Forbidden (user={caller.name}, verb={verb}, resource=nodes, "
+            f"subresource(s)=[{' '.join(subresources)}])\n",
+        )
+
+    async def _caller(self, certificate: bytes | None, token: str) -> Caller:
+        if certificate is not None:
+            known = self._callers.get(certificate)
+            if not isinstance(known, Caller):
+                known = caller_of_certificate(certificate)
+                self._callers.put(certificate, known, self._options.token_seconds)
+            return known
+        if token:
+            if self._options.token_webhook:
+                return await self._owner_of(token)
+            raise unauthorized()
+        if self._options.anonymous:
+            return ANONYMOUS
+        raise unauthorized()
+
+    async def _owner_of(self, token: str) -> Caller:
+        key = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+        known = self._callers.get(key)
+        if known is None:
+            known = await self._review(token)
+            self._callers.put(key, known, self._options.token_seconds)
+        if isinstance(known, str):
+            raise unauthorized()
+        return known
+
+    async def _review(self, token: str) -> Caller | str:
+        review = TokenReview(spec=TokenReviewSpec(token=token))
+        try:
+            status = (await self._client.resource(TokenReview).create(review)).status
+        except ApiError as error:
+            log.warning("a token could not be checked: %s", error)
+            raise unauthorized() from error
+        if not status.authenticated or status.user is None:
+            return ""
+        user = status.user
+        return Caller(user.username, tuple(user.groups), user.uid, user.extra)
+
+    async def _is_allowed(self, caller: Caller, verb: str, subresource: str) -> bool:
         question = (caller, verb, subresource)
-        now = time.monotonic()
-        if self._allowed.get(question, 0.0) > now:
-            return
+        known = self._decisions.get(question)
+        if known is not None:
+            return known
         review = SubjectAccessReview(
             spec=SubjectAccessReviewSpec(
                 user=caller.name,
                 groups=list(caller.groups),
+                uid=caller.uid,
+                extra=dict(caller.extra),
                 resourceAttributes=ResourceAttributes(
-                    verb=verb, resource="nodes", subresource=subresource, name=self._node
+                    verb=verb,
+                    version="v1",
+                    resource="nodes",
+                    subresource=subresource,
+                    name=self._node,
                 ),
             )
         )
-        answer = await self._client.resource(SubjectAccessReview).create(review)
-        if not answer.status.allowed:
+        try:
+            answer = await self._client.resource(SubjectAccessReview).create(review)
+        except ApiError as error:
+            log.warning("rights of %s could not be checked: %s", caller.name, error)
             raise ApiError(
-                403,
-                "Forbidden",
-                f"Forbidden (user={caller.name}, verb={verb}, resource=nodes, "
-                f"subresource(s)=[{subresource}])",
-            )
-        if len(self._allowed) > 1000:
-            self._allowed.clear()
-        self._allowed[question] = now + CACHE_SECONDS
-
-    async def _caller(self, certificate: bytes | None, token: str) -> Caller:
-        credential = certificate or token
-        if not credential:
-            raise unauthorized()
-        now = time.monotonic()
-        known = self._callers.get(credential)
-        if known is not None and known[0] > now:
-            return known[1]
-        if certificate is not None:
-            caller = caller_of_certificate(certificate)
-        else:
-            review = TokenReview(spec=TokenReviewSpec(token=token))
-            status = (await self._client.resource(TokenReview).create(review)).status
-            if not status.authenticated or status.user is None:
-                raise unauthorized()
-            caller = Caller(status.user.username, tuple(status.user.groups))
-        if len(self._callers) > 1000:
-            self._callers.clear()
-        self._callers[credential] = (now + CACHE_SECONDS, caller)
-        return caller
+                500,
+                "InternalError",
+                f"Authorization error (user={caller.name}, verb={verb}, resource=nodes, "
+                f"subresource={subresource})",
+            ) from error
+        allowed = answer.status.allowed
+        options = self._options
+        seconds = options.allowed_seconds if allowed else options.denied_seconds
+        self._decisions.put(question, allowed, seconds)
+        return allowed

@@ -5,10 +5,10 @@ The pod workers implement it; tests have a small one of their own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from navarch.api.types.core_v1 import Pod
 
@@ -29,6 +29,14 @@ class ServerBackend(Protocol):
 
     def pods(self) -> Sequence[Pod]:
         """The pods of this node as the API shows them."""
+        ...
+
+    async def running_pods(self) -> Sequence[Pod]:
+        """What the runtime runs, as pods made of what it knows of them."""
+        ...
+
+    def uid(self, namespace: str, pod: str) -> str:
+        """The uid of the pod of that name."""
         ...
 
     def log_file(self, namespace: str, pod: str, container: str, *, previous: bool) -> Path:
@@ -58,4 +66,32 @@ class ServerBackend(Protocol):
         self, namespace: str, pod: str, container: str, command: Sequence[str]
     ) -> tuple[int, bytes]:
         """Run a command to its end (CRI ExecSync): exit code, and stdout followed by stderr."""
+        ...
+
+    async def checkpoint(self, namespace: str, pod: str, container: str, *, timeout: int) -> str:
+        """Save a running container's state to a file (CRI CheckpointContainer); its name."""
+        ...
+
+
+class Statistics(Protocol):
+    """What the node and its pods use, in the forms that are asked for."""
+
+    async def summary(self, *, only_cpu_and_memory: bool) -> Mapping[str, Any]:
+        """`/stats/summary` (stats/v1alpha1)."""
+        ...
+
+    async def resource_metrics(self) -> bytes:
+        """`/metrics/resource`."""
+        ...
+
+    async def cadvisor_metrics(self) -> bytes:
+        """`/metrics/cadvisor`."""
+        ...
+
+    async def kubelet_metrics(self) -> bytes:
+        """`/metrics`."""
+        ...
+
+    def probe_metrics(self) -> bytes:
+        """`/metrics/probes`."""
         ...

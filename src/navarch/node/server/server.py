@@ -1,156 +1,141 @@
-"""The kubelet's HTTPS server: /containerLogs, /exec, /attach, /portForward, /run, /pods, /healthz.
+"""The kubelet's HTTPS server, and the port on loopback where its health can be asked.
 
-The API server is its usual client (pods/log, pods/exec and so on end here); paths and parameters
-are upstream's (`pkg/kubelet/server`).
+The API server is its usual client (pods/log, pods/exec and so on end here), metrics-server and
+Prometheus its next. Nobody gets in without saying who they are; the health port tells nothing but
+health. A port for reading without credentials (upstream's 10255) is never opened.
 """
 
 from __future__ import annotations
 
 import logging
-import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
-import msgspec
 from aiohttp import web
+from prometheus_client import Counter, Gauge, Histogram
 
-from navarch.api.errors import ApiError, bad_request
-from navarch.api.times import parse_time
-from navarch.node.server import streams
-from navarch.node.server.access import Access
-from navarch.node.server.backend import ServerBackend, Streams
-from navarch.node.server.logs import LogOptions, read_log
-from navarch.streaming.channels import Channel
+from navarch.api.errors import ApiError
+
+from .access import Access
+from .node_paths import NodeInside, NodePaths
+from .pod_paths import PodPaths
+from .tls import TlsOptions, server_context
 
 log = logging.getLogger("navarch.node.server")
-TRUE = ("1", "t", "T", "true", "TRUE", "True")
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+LINE_LIMIT = 1024 * 1024
+"""The command of an exec is in the first line of its request."""
+BODY_LIMIT = 64 * 1024
+BUCKETS = frozenset(
+    {
+        *("healthz", "pods", "stats", "metrics", "metrics/cadvisor", "metrics/probes"),
+        *("metrics/resource", "run", "exec", "attach", "portForward", "containerLogs", "configz"),
+        *("runningpods", "checkpoint", "flagz", "statusz", "logs", "debug"),
+    }
+)
+LONG_RUNNING = frozenset({"exec", "attach", "portforward", "debug"})
+METHODS = frozenset({"OPTIONS", "GET", "HEAD", "POST", "PUT", "DELETE", "TRACE", "CONNECT"})
+
+_LABELS = ("method", "path", "server_type", "long_running")
+requests_total = Counter(
+    "kubelet_http_requests",
+    "Number of the http requests received since the server started",
+    _LABELS,
+)
+requests_inflight = Gauge(
+    "kubelet_http_inflight_requests", "Number of the inflight http requests", _LABELS
+)
+requests_duration = Histogram(
+    "kubelet_http_requests_duration_seconds",
+    "Duration in seconds to serve http requests",
+    _LABELS,
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class KubeletServerOptions:
-    """Where to listen, and the files of the serving certificate and of the CA of clients."""
+    """Where to listen, and with which certificate."""
 
     address: str
     port: int
-    certificate: str
-    key: str
-    client_ca: str
-
-
-def log_options(query: Mapping[str, str], now: datetime) -> LogOptions:
-    """The options in the query of a log request. Raises ApiError 400."""
-
-    def number(name: str) -> int | None:
-        if name not in query:
-            return None
-        try:
-            return int(query[name])
-        except ValueError:
-            raise bad_request(f"{name}: {query[name]!r} is not a number") from None
-
-    seconds = number("sinceSeconds")
-    since = None if seconds is None else now - timedelta(seconds=seconds)
-    if "sinceTime" in query:
-        try:
-            since = parse_time(query["sinceTime"])
-        except ValueError as error:
-            raise bad_request(f"sinceTime: {error}") from error
-    stream = query.get("stream", "All")
-    if stream not in ("All", "Stdout", "Stderr", ""):
-        raise bad_request(f'invalid stream type "{stream}"')
-    return LogOptions(
-        follow=query.get("follow") in TRUE,
-        timestamps=query.get("timestamps") in TRUE,
-        since=since,
-        tail=number("tailLines"),
-        limit=number("limitBytes"),
-        stream="" if stream == "All" else stream.lower(),
-    )
-
-
-def wanted_streams(query: Mapping[str, str]) -> Streams:
-    """The streams in the query of an exec or attach. Raises ApiError 400."""
-    result = Streams(
-        stdin=query.get("input") in TRUE,
-        stdout=query.get("output") in TRUE,
-        stderr=query.get("error") in TRUE,
-        tty=query.get("tty") in TRUE,
-    )
-    if not (result.stdin or result.stdout or result.stderr):
-        raise bad_request("you must specify at least 1 of stdin, stdout, stderr")
-    return result
-
-
-def channels_of(wanted: Streams) -> frozenset[Channel]:
-    """The channels of these streams; a terminal has no stderr of its own but can be resized."""
-    present = {
-        Channel.STDIN: wanted.stdin,
-        Channel.STDOUT: wanted.stdout,
-        Channel.STDERR: wanted.stderr and not wanted.tty,
-        Channel.RESIZE: wanted.tty,
-    }
-    return frozenset(channel for channel, here in present.items() if here)
-
-
-LINE_LIMIT = 1024 * 1024
-"""The command of an exec is in the first line of its request."""
+    tls: TlsOptions
+    healthz_address: str = "127.0.0.1"
+    healthz_port: int = 0
+    """0: no port for health checks."""
 
 
 class KubeletServer:
-    """Serves a `ServerBackend` to callers that `Access` lets through."""
+    """Serves a node to callers that `Access` lets through."""
 
-    def __init__(self, options: KubeletServerOptions, backend: ServerBackend, access: Access):
-        self._options = options
-        self._backend = backend
-        self._access = access
-        self._runner: web.AppRunner | None = None
+    def __init__(self, options: KubeletServerOptions, inside: NodeInside, access: Access) -> None:
+        self._options, self._inside, self._access = options, inside, access
+        self._paths = NodePaths(inside)
+        self._runners: list[web.AppRunner] = []
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[self._front_door])
-        pod = "/{namespace}/{pod}"
-        app.router.add_get("/healthz", self.healthz)
-        app.router.add_get("/pods", self.list_pods)
-        app.router.add_get("/containerLogs" + pod + "/{container}", self.container_logs)
-        app.router.add_post("/run" + pod + "/{container}", self.run)
-        app.router.add_post("/run" + pod + "/{uid}/{container}", self.run)
-        handlers: dict[str, Handler] = {"exec": self.exec, "attach": self.attach}
-        for method in ("GET", "POST"):
-            for name, handler in handlers.items():
-                app.router.add_route(method, f"/{name}{pod}/{{container}}", handler)
-                app.router.add_route(method, f"/{name}{pod}/{{uid}}/{{container}}", handler)
-            app.router.add_route(method, "/portForward" + pod, self.port_forward)
-            app.router.add_route(method, "/portForward" + pod + "/{uid}", self.port_forward)
+        app = web.Application(
+            middlewares=[self._counted, self._front_door], client_max_size=BODY_LIMIT
+        )
+        self._paths.add_to(app.router)
+        options = self._inside.options
+        if options.enable_debugging_handlers:
+            gate = options.feature_gates.get("ContainerCheckpoint", True)
+            PodPaths(self._inside.backend).add_to(app.router, checkpoint=gate)
+        return app
+
+    def health_application(self) -> web.Application:
+        app = web.Application(middlewares=[_worded])
+        NodePaths(self._inside).add_health(app.router)
         return app
 
     async def start(self) -> None:
-        """Listen. Raises OSError when the address is taken."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self._options.certificate, self._options.key)
-        context.load_verify_locations(self._options.client_ca)
-        context.verify_mode = ssl.CERT_OPTIONAL
-        self._runner = web.AppRunner(
-            self.application(), access_log=None, max_line_size=LINE_LIMIT, max_field_size=LINE_LIMIT
-        )
-        await self._runner.setup()
+        """Listen. Raises OSError when the address is taken; without its port for health checks the
+        node can do its work, so that one may be."""
+        options = self._options
+        context = server_context(options.tls)
+        runner = await self._runner(self.application())
         site = web.TCPSite(
-            self._runner,
-            self._options.address,
-            self._options.port,
-            ssl_context=context,
-            shutdown_timeout=1.0,
+            runner, options.address, options.port, ssl_context=context, shutdown_timeout=1.0
         )
         await site.start()
+        if options.healthz_port:
+            runner = await self._runner(self.health_application())
+            try:
+                await web.TCPSite(runner, options.healthz_address, options.healthz_port).start()
+            except OSError as error:
+                log.warning("no port for health checks: %s", error)
+
+    async def _runner(self, app: web.Application) -> web.AppRunner:
+        runner = web.AppRunner(
+            app, access_log=None, max_line_size=LINE_LIMIT, max_field_size=LINE_LIMIT
+        )
+        await runner.setup()
+        self._runners.append(runner)
+        return runner
 
     async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        while self._runners:
+            await self._runners.pop().cleanup()
+
+    @web.middleware
+    async def _counted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        labels = _labels_of(request)
+        requests_total.labels(*labels).inc()
+        running = requests_inflight.labels(*labels)
+        running.inc()
+        clock = self._inside.clock
+        start = clock.monotonic()
+        try:
+            return await handler(request)
+        finally:
+            running.dec()
+            requests_duration.labels(*labels).observe(clock.monotonic() - start)
 
     @web.middleware
     async def _front_door(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
+        async def checked(request: web.Request) -> web.StreamResponse:
             transport = request.transport
             tls = transport.get_extra_info("ssl_object") if transport is not None else None
             certificate = tls.getpeercert(binary_form=True) if tls is not None else None
@@ -158,77 +143,37 @@ class KubeletServer:
             bearer = token.strip() if scheme.lower() == "bearer" else ""
             await self._access.check(request.method, request.path, certificate, bearer)
             return await handler(request)
-        except ApiError as error:
-            return web.Response(status=error.status, text=error.message)
-        except web.HTTPException:
-            raise
-        except (ConnectionError, TimeoutError):
-            raise
-        except Exception:
-            log.exception("%s %s failed", request.method, request.path)
-            return web.Response(status=500, text="internal error")
 
-    async def healthz(self, request: web.Request) -> web.Response:
-        return web.Response(text="ok")
+        return await _answered(request, checked)
 
-    async def list_pods(self, request: web.Request) -> web.Response:
-        pods = list(self._backend.pods())
-        body = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods}
-        return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
-    async def container_logs(self, request: web.Request) -> web.StreamResponse:
-        place = request.match_info
-        names = (place["namespace"], place["pod"], place["container"])
-        options = log_options(request.query, datetime.now(UTC))
-        previous = request.query.get("previous") in TRUE
-        path = self._backend.log_file(*names, previous=previous)
-        if not path.exists():
-            raise ApiError(500, "InternalError", f"failed to open the log file of {names[2]}")
+@web.middleware
+async def _worded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    return await _answered(request, handler)
 
-        def is_running() -> bool:
-            return not previous and self._backend.is_running(*names)
 
-        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        response.enable_chunked_encoding()
-        await response.prepare(request)
-        async for chunk in read_log(path, options, is_running):
-            await response.write(chunk)
-        await response.write_eof()
-        return response
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Errors as plain text, in the words of upstream's server."""
+    try:
+        return await handler(request)
+    except ApiError as error:
+        return web.Response(status=error.status, text=error.message)
+    except web.HTTPException as error:
+        if error.status in (404, 405):
+            name = "Page Not Found" if error.status == 404 else "Method Not Allowed"
+            return web.Response(status=error.status, text=f"{error.status}: {name}")
+        raise
+    except (ConnectionError, TimeoutError):
+        raise
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return web.Response(status=500, text="internal error")
 
-    async def exec(self, request: web.Request) -> web.StreamResponse:
-        streams.require_upgrade(request)
-        place = request.match_info
-        wanted = wanted_streams(request.query)
-        command = request.query.getall("command", [])
-        url = await self._backend.exec_url(
-            place["namespace"], place["pod"], place["container"], command, wanted
-        )
-        return await streams.serve(request, url, channels_of(wanted))
 
-    async def attach(self, request: web.Request) -> web.StreamResponse:
-        streams.require_upgrade(request)
-        place = request.match_info
-        wanted = wanted_streams(request.query)
-        url = await self._backend.attach_url(
-            place["namespace"], place["pod"], place["container"], wanted
-        )
-        return await streams.serve(request, url, channels_of(wanted))
-
-    async def port_forward(self, request: web.Request) -> web.StreamResponse:
-        streams.require_upgrade(request)
-        place = request.match_info
-        ports = streams.forwarded_ports(request)
-        url = await self._backend.port_forward_url(place["namespace"], place["pod"], ports)
-        return await streams.serve(request, url, frozenset())
-
-    async def run(self, request: web.Request) -> web.Response:
-        place = request.match_info
-        command = request.query.get("cmd", "").split(" ")
-        code, output = await self._backend.run(
-            place["namespace"], place["pod"], place["container"], command
-        )
-        if code:
-            text = output.decode(errors="replace")
-            raise ApiError(500, "InternalError", f"command terminated with {code}: {text}")
-        return web.Response(body=output, content_type="text/plain")
+def _labels_of(request: web.Request) -> tuple[str, str, str, str]:
+    """Names that clients choose freely are counted as one."""
+    parts = request.path.lstrip("/").split("/", 2)
+    root = "/".join(parts[:2]) if parts[0] == "metrics" and len(parts) > 1 else parts[0]
+    path = root if root in BUCKETS else "other"
+    method = request.method if request.method in METHODS else "other"
+    return method, path, "readwrite", str(path in LONG_RUNNING).lower()
