@@ -278,7 +278,7 @@ def _follow(connection: http.client.HTTPSConnection, path: str, log: Path) -> fl
     """Megabytes of text a second. The text of a line is 100 bytes long."""
     line = b"2026-01-01T00:00:00.123456789Z stdout F " + b"x" * 99 + b"\n"
     block = line * 10_000
-    connection.request("GET", f"{path}?follow=true&tailLines=0")
+    connection.request("GET", f"{path}?follow=true")
     answer = connection.getresponse()
     started = time.perf_counter()
     with log.open("ab", buffering=0) as file:
