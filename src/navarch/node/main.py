@@ -25,7 +25,7 @@ from .events import ApiEvents
 from .following import Follower
 from .hooks import Hooks
 from .images.collector import CollectionPolicy, ImageCollector
-from .images.lookup import CredentialSources
+from .images.lookup import credential_sources
 from .images.puller import ImagePuller, PullRules
 from .images.records import PullRecords
 from .machine import MachineFacts, default_address, read_facts
@@ -178,7 +178,7 @@ def _assemble(
     devices = DeviceManager(options.root_directory / "device-plugins", clock, active_pods)
     devices.load()
     records = PullRecords(options.root_directory)
-    sources = CredentialSources(options.root_directory / "config.json")
+    sources = credential_sources(options, objects, clock)
     rules, policy = PullRules.of(options), CollectionPolicy.of(options)
     puller = ImagePuller(runtime, records, events, clock, rules, sources)
     collector = ImageCollector(runtime, runtime, records, events, clock, policy)

@@ -103,6 +103,9 @@ class ApiObjects:
     async def runtime_class(self, name: str) -> RuntimeClass | None:
         return await self._get(RuntimeClass, "", name)
 
+    async def service_account(self, namespace: str, name: str) -> ServiceAccount | None:
+        return await self._get(ServiceAccount, namespace, name)
+
     async def token(self, namespace: str, account: str, request: TokenRequest) -> TokenRequest:
         accounts = self._client.resource(ServiceAccount)
         return decode(

@@ -9,14 +9,19 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from navarch.api.types.core_v1 import Pod, Secret
+from navarch.client.clock import Clock
 
 from ..events import PodEvents
 from ..objects import Objects
+from ..settings import NodeOptions
 from .credentials import BrokenCredentials, Keyring, TrackedCredentials, auths_of, keyring_of
 from .names import ImageName
+
+if TYPE_CHECKING:
+    from .providers import Accounts
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +62,23 @@ class CredentialSources:
             except (BrokenCredentials, OSError) as error:
                 log.warning("%s: %s", self._node_configuration, error)
         return keyring
+
+
+def credential_sources(options: NodeOptions, accounts: Accounts, clock: Clock) -> CredentialSources:
+    """The sources that the node is configured with; raises `BadProviderConfig`."""
+    providers: list[Provider] = []
+    if options.image_credential_provider_config is not None:
+        from .provider_config import BadProviderConfig, load_providers
+        from .providers import CredentialProvider
+
+        programs = options.image_credential_provider_bin_dir
+        if programs is None:
+            raise BadProviderConfig("credential providers need the directory of their programs")
+        providers += [
+            CredentialProvider(each, programs, accounts, clock)
+            for each in load_providers(options.image_credential_provider_config, programs)
+        ]
+    return CredentialSources(options.root_directory / "config.json", providers)
 
 
 async def pull_secrets(pod: Pod, objects: Objects, events: PodEvents) -> list[Secret]:

@@ -35,6 +35,7 @@ class ImageConfig:
     working_dir: str = ""
     user: str = ""
     exposed_ports: Sequence[str] = ()
+    volumes: Sequence[str] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     stop_signal: str = ""
     architecture: str = ""
@@ -222,6 +223,7 @@ def _config_document(config: ImageConfig, layer_digest: str) -> dict[str, Any]:
         "WorkingDir": config.working_dir,
         "User": config.user,
         "ExposedPorts": {port: {} for port in config.exposed_ports},
+        "Volumes": {path: {} for path in config.volumes},
         "Labels": dict(config.labels),
         "StopSignal": config.stop_signal,
     }

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from navarch.api.times import format_duration
 from navarch.api.types.core_v1 import Pod, Secret
 from navarch.client.clock import Clock
 from navarch.client.ratelimit import TokenBucket
@@ -26,7 +27,7 @@ from .credentials import BrokenCredentials, TrackedCredentials
 from .lookup import CredentialSources
 from .names import InvalidImageName, parse_image_name, with_default_tag
 from .records import PullCredentials, PullRecords, used
-from .verification import Policy, opens, recorded, requires_verification
+from .verification import Policy, allowlist_problem, opens, recorded, requires_verification
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +74,16 @@ class PullRules:
 
     @classmethod
     def of(cls, options: NodeOptions) -> PullRules:
+        """Raises ValueError for an allowlist that upstream would refuse."""
+        allowlist = options.preloaded_images_verification_allowlist
+        if found := [problem for each in allowlist if (problem := allowlist_problem(each))]:
+            raise ValueError(f"preloadedImagesVerificationAllowlist: {found[0]}")
         return cls(
             at_once=1 if options.serialize_image_pulls else options.max_parallel_image_pulls or 0,
             qps=options.registry_pull_qps,
             burst=options.registry_burst,
             policy=Policy(options.image_pull_credentials_verification_policy),
-            allowlist=options.preloaded_images_verification_allowlist,
+            allowlist=allowlist,
         )
 
 
@@ -225,8 +230,8 @@ class ImagePuller:
         ended = self._clock.monotonic()
         self._failures.pop(wish.key, None)
         text = (
-            f'Successfully pulled image "{wish.image}" in {format_duration(ended - begun)} '
-            f"({format_duration(ended - queued)} including waiting). "
+            f'Successfully pulled image "{wish.image}" in {_in_milliseconds(ended - begun)} '
+            f"({_in_milliseconds(ended - queued)} including waiting). "
             f"Image size: {record.size} bytes."
         )
         wish.tell("Normal", "Pulled", text)
@@ -301,14 +306,6 @@ def _pull_text(failure: RuntimeFailure) -> str:
     return failure.message
 
 
-def format_duration(seconds: float) -> str:
-    """A duration, cut to the millisecond, as Go prints it."""
-    whole = int(seconds * 1000)
-    if whole < 1000:
-        return f"{whole}ms" if whole else "0s"
-    minutes, rest = divmod(whole, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{rest / 1000:.3f}".rstrip("0").rstrip(".") + "s"
-    if hours:
-        return f"{hours}h{minutes}m{text}"
-    return f"{minutes}m{text}" if minutes else text
+def _in_milliseconds(seconds: float) -> str:
+    """A duration cut to the millisecond."""
+    return format_duration(int(seconds * 1000) / 1000)

@@ -22,7 +22,6 @@ from navarch.node.images.puller import (
     ImagePuller,
     PullRules,
     Wish,
-    format_duration,
 )
 from navarch.node.images.records import PullRecords
 from navarch.node.images.verification import Policy
@@ -297,12 +296,3 @@ async def test_a_pull_that_is_given_up_leaves_no_intent(tmp_path: Path) -> None:
         assert list((tmp_path / "image_manager" / "pulling").iterdir()) == []
         here.runtime.gate.set()
         await here.get()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.0004, "0s"), (0.0259, "25ms"), (1.2349, "1.234s"), (2, "2s"), (61.5, "1m1.5s"),
-     (3600, "1h0m0s")],
-)  # fmt: skip
-def test_durations_as_go_prints_them(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text
