@@ -19,21 +19,33 @@ from .backoff import BackoffTable
 from .cri.values import PodState, RuntimeFailure
 from .memory import WorkerMemory
 from .plan import (
+    RESIZE,
     SANDBOX,
     Action,
     ProbeKind,
     RemoveContainer,
-    ResizeContainer,
+    ResizePod,
     StartContainer,
     StartSandbox,
     StopContainer,
     StopSandbox,
     backoff_key,
 )
-from .podspec import find_container, pod_key, termination_grace
+from .podspec import ContainerSpec, find_container, pod_key, termination_grace
 from .probes.manager import ProbeManager
-from .resize import wanted_resources
-from .resources import container_resources
+from .resize import (
+    RESOURCES_ANNOTATION,
+    Allocation,
+    Applied,
+    allocation_of,
+    decode_resources,
+    roomy,
+    shown_resources,
+    wanted_resources,
+    with_allocation,
+)
+from .resizing import Resizer
+from .resources import amount, container_resources, pod_cgroup_limits
 from .runtime_config import log_directory
 from .security_context import ConfigProblem
 from .starting import NodeServices, StartedIn, Starter, StartFailed
@@ -43,6 +55,7 @@ from .volumes.manager import VolumesFailed
 log = logging.getLogger(__name__)
 
 ACTION_RETRY_SECONDS = 2.0
+RESIZE_RETRY_SECONDS = 10.0
 SANDBOX_RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)
 VOLUME_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 122.0)
 VOLUME_REFRESH_SECONDS = 54.0
@@ -66,10 +79,12 @@ class Actor:
         self,
         services: NodeServices,
         memory: WorkerMemory,
+        resizer: Resizer,
         probes: ProbeManager,
         wake: Callable[[], None],
     ) -> None:
         self._services, self._memory, self._probes, self._wake = services, memory, probes, wake
+        self._resizer = resizer
         self._clock = services.clock
         self._stopper = Stopper(services)
         self.starter = Starter(services)
@@ -80,7 +95,8 @@ class Actor:
 
     @property
     def pod(self) -> Pod:
-        return self._memory.pod
+        """The pod as it is to run: with the resources it has been granted."""
+        return self._resizer.pod
 
     @property
     def state(self) -> PodState:
@@ -105,8 +121,8 @@ class Actor:
                 self._operate(SANDBOX, action, self._services.runtime.stop_sandbox(action.id))
             case StartContainer():
                 self._operate(action.spec.name, action, self._start_container(action))
-            case ResizeContainer():
-                self._operate(action.spec.name, action, self._resize_container(action))
+            case ResizePod():
+                self._operate(RESIZE, action, self._resize(action))
             case RemoveContainer():
                 self._operate(action.name, action, self._remove_container(action))
             case StopContainer():
@@ -164,7 +180,7 @@ class Actor:
             memory.sandbox_failures += 1
             memory.sandbox_retry_at = self._clock.now().timestamp() + delay
             return
-        memory.sandbox_failures = 0
+        memory.sandbox_failures, memory.pod_resources = 0, self.pod.spec.resources
         # Sandboxes before the new one (and the containers in them, but for the newest of each,
         # which tell how they ended) are of no use any more.
         if len(self.state.sandboxes) > 1:
@@ -178,6 +194,9 @@ class Actor:
         now = self._clock.now().timestamp()
         if action.failed_at:
             self.backoff.advance(backoff_key(self.pod, action.spec), action.failed_at, now)
+        if action.attempt:
+            # What the pod has been granted may have changed since its last container was made.
+            await asyncio.to_thread(self._services.cgroups.ensure_pod, self.pod)
         created: list[str] = []
         lifecycle = action.spec.container.lifecycle
         has_hook = lifecycle is not None and lifecycle.postStart is not None
@@ -207,15 +226,76 @@ class Actor:
         order = self._stop_order(stop, self._stop_deadline(stop))
         await self._stopper.stop(self.pod, action.spec, stop, order)
 
-    async def _resize_container(self, action: ResizeContainer) -> None:
-        """The pod's own cgroup is changed before and after: a limit that grows must grow there
-        first, one that shrinks last."""
-        services, container = self._services, action.spec.container
-        await asyncio.to_thread(services.cgroups.ensure_pod, self.pod)
-        resources = container_resources(self.pod, container, services.node)
-        await services.runtime.update_resources(action.id, resources)
-        await asyncio.to_thread(services.cgroups.ensure_pod, self.pod)
-        self._memory.resized[action.id] = wanted_resources(container)
+    async def _resize(self, action: ResizePod) -> None:
+        """A limit that grows must grow in the pod's cgroup first, one that shrinks shrinks there
+        last; and of the containers those that give go before those that take."""
+        pod, services, whole = self.pod, self._services, self.pod.spec.resources
+        problem = await self._too_small(action)
+        if problem:
+            self._resizer.fail(problem)
+            self._memory.held_off[ResizePod] = self._clock.monotonic() + RESIZE_RETRY_SECONDS
+            return
+        before, after = pod_cgroup_limits(self._as_given(action)), pod_cgroup_limits(pod)
+        await asyncio.to_thread(services.cgroups.ensure_pod, pod, roomy(before, after))
+        for container_id, spec in sorted(action.containers, key=lambda each: self._grows(*each)):
+            resources = container_resources(pod, spec.container, services.node)
+            await services.runtime.update_resources(container_id, resources)
+            self._memory.resized[container_id] = wanted_resources(spec.container, whole)
+        await asyncio.to_thread(services.cgroups.ensure_pod, pod)
+        self._memory.pod_resources = whole
+
+    def _applied(self, container_id: str) -> Applied:
+        known = self._memory.resized.get(container_id)
+        if known is not None:
+            return known
+        record = next((each for each in self.state.containers if each.id == container_id), None)
+        text = record.annotations.get(RESOURCES_ANNOTATION, "") if record is not None else ""
+        return decode_resources(text) or {"limits": {}, "requests": {}}
+
+    def _grows(self, container_id: str, spec: ContainerSpec) -> bool:
+        return _limit(wanted_resources(spec.container)) > _limit(self._applied(container_id))
+
+    def _as_given(self, action: ResizePod) -> Pod:
+        """The pod with the resources its containers have now."""
+        allocation = allocation_of(self.pod)
+        given = {
+            spec.name: shown_resources(spec.container, self._applied(container_id))
+            for container_id, spec in action.containers
+        }
+        whole = self._memory.pod_resources or allocation.pod
+        return with_allocation(self.pod, Allocation({**allocation.containers, **given}, whole))
+
+    async def _too_small(self, action: ResizePod) -> str:
+        """A memory limit below what is in use would be a death sentence: it has to wait."""
+        shrinking = {
+            container_id: (spec.name, limit)
+            for container_id, spec in action.containers
+            if (limit := _limit(wanted_resources(spec.container))) > 0
+            and not 0 < _limit(self._applied(container_id)) <= limit
+        }
+        before, after = pod_cgroup_limits(self._as_given(action)), pod_cgroup_limits(self.pod)
+        whole = after.memory if after.memory and not 0 < before.memory <= after.memory else 0
+        if not shrinking and not whole:
+            return ""
+        uid = self.pod.metadata.uid
+        used = {
+            each.id: each.memory_usage
+            for each in await self._services.runtime.usage()
+            if each.pod_uid == uid
+        }
+        total = sum(used.values())
+        problems = []
+        if whole and total >= whole:
+            text = f"attempting to set pod memory limit ({whole}) below current usage ({total})"
+            problems.append(text)
+        for container_id, (name, limit) in shrinking.items():
+            if (usage := used.get(container_id, 0)) >= limit:
+                problems.append(
+                    f'attempting to set container "{name}" memory limit ({limit}) below current '
+                    f"usage ({usage})"
+                )
+        text = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
+        return f"cannot decrease memory limits: {text}" if problems else ""
 
     async def _remove_container(self, action: RemoveContainer) -> None:
         await self._services.runtime.remove_container(action.id)
@@ -332,3 +412,7 @@ class Actor:
             return
         memory.volumes = prepared
         memory.volume_failures, memory.volume_retry_at = 0, 0.0
+
+
+def _limit(resources: Applied) -> int:
+    return amount(resources["limits"], "memory")

@@ -87,7 +87,7 @@ class Admitter:
         if refusal is not None:
             return refusal, ()
         view = self.view()
-        found = problems(pod, [each.pod for each in others], view)
+        found = problems(pod, [each.resizer.pod for each in others], view)
         if not found:
             return None, ()
         if not is_critical(pod):
@@ -95,7 +95,7 @@ class Admitter:
         # For a critical pod those that are on their way out need only be waited for.
         staying = {each.pod.metadata.uid: each for each in others if not each.is_rejected}
         leaving = [each for each in others if each.is_rejected]
-        found = problems(pod, [each.pod for each in staying.values()], view)
+        found = problems(pod, [each.resizer.pod for each in staying.values()], view)
         lacking = [each for each in found if isinstance(each, Lacking)]
         if len(lacking) < len(found):
             return next(each for each in found if not isinstance(each, Lacking)), ()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from navarch.api.types.core_v1 import Node, Pod
 
-from .admission import Refusal
+from .admission import Refusal, problems
 from .admitting import Admitter
 from .cri.values import POD_TERMINATION_GRACE, ContainerRecord, PodState, RuntimeFailure
 from .evicting import EvictionManager
@@ -25,7 +25,7 @@ from .node_object import NodeReport
 from .podapi import PodApi
 from .podspec import is_mirror, is_terminal, pod_key, qos_class
 from .probes.manager import ProbeManager
-from .resize import check_resize
+from .resizing import consider
 from .resources import cpu_shares, pod_requests
 from .rotation import keep_rotating
 from .shutdown import PROBLEM, ShutdownManager
@@ -176,10 +176,12 @@ class NodeAgent:
                 self.admitter.prepare(worker, frozenset(running))
         self._start(worker)
         self._weigh_burstable()
+        if worker.resizer.is_waiting:
+            self._consider_resizes()
 
     def _start(self, worker: PodWorker) -> None:
         uid = worker.pod.metadata.uid
-        worker.check_resize = self._check_resize
+        worker.on_resize = self._consider_resizes
         task = asyncio.get_running_loop().create_task(
             worker.run(), name=f"pod {pod_key(worker.pod)}"
         )
@@ -196,6 +198,7 @@ class NodeAgent:
             self._in_runtime.pop(uid, None)
             self._owner_of = {key: pod for key, pod in self._owner_of.items() if pod != uid}
             self._weigh_burstable()
+            self._consider_resizes()
             return
         log.error("worker of %s failed", pod_key(worker.pod), exc_info=error)
         # A fault in one worker must not leave its pod without one.
@@ -205,12 +208,11 @@ class NodeAgent:
         if worker.pod.metadata.uid not in self._pods:
             self._start(PodWorker(worker.pod, self._services, self._api, self._probes))
 
-    def _check_resize(self, pod: Pod) -> Refusal | None:
-        uid = pod.metadata.uid
-        others = [
-            each.pod for each in self.workers() if each.active and each.pod.metadata.uid != uid
-        ]
-        return check_resize(pod, others, self._services.node)
+    def _consider_resizes(self) -> None:
+        def decide(pod: Pod, others: list[Pod]) -> Refusal | None:
+            return next(iter(problems(pod, others, self.admitter.view())), None)
+
+        consider(self.workers(), decide)
 
     def _weigh_burstable(self) -> None:
         milli = sum(
@@ -301,6 +303,7 @@ class NodeAgent:
                 await self.clean_up()
             except (RuntimeFailure, OSError) as failure:
                 log.warning("housekeeping: %s", failure)
+            self._consider_resizes()
             await self._clock.sleep(HOUSEKEEPING_SECONDS)
 
     async def clean_up(self) -> None:

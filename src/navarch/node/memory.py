@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from navarch.api.types.core_v1 import Pod, PodStatus
+from navarch.api.types.core_v1 import Pod, PodStatus, ResourceRequirements
 
-from .admission import Refusal
 from .cri.values import PodState
 from .plan import Waiting
 from .resize import Applied
@@ -43,7 +42,8 @@ class WorkerMemory:
     interrupted: frozenset[str] | None = None
     """Ids of containers that were found not started when the worker first looked."""
     resized: dict[str, Applied] = field(default_factory=dict)
-    resize_refusal: Refusal | None = None
+    pod_resources: ResourceRequirements | None = None
+    """What the pod as a whole was given, if it states that; None if that is not known."""
     hooked: set[str] = field(default_factory=set)
     """Ids of containers whose preStop hook has been begun."""
     replaced: set[str] = field(default_factory=set)

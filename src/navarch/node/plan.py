@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from navarch.api.types.core_v1 import Pod
+from navarch.api.types.core_v1 import Pod, ResourceRequirements
 
 from .backoff import BackoffTable, format_seconds
 from .cri.values import CONTAINER_HASH, ContainerRecord, ContainerState, PodState, SandboxRecord
@@ -95,11 +95,11 @@ class RemoveContainer:
 
 
 @dataclass(frozen=True, slots=True)
-class ResizeContainer:
-    """Give a running container the resources its specification now asks for."""
+class ResizePod:
+    """Give the pod, and those of its running containers that have others (by id), the resources
+    the specification now asks for."""
 
-    id: str
-    spec: ContainerSpec
+    containers: tuple[tuple[str, ContainerSpec], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +109,13 @@ class StopSandbox:
     id: str
 
 
-Action = (
-    StartSandbox | StartContainer | StopContainer | RemoveContainer | ResizeContainer | StopSandbox
-)
+Action = StartSandbox | StartContainer | StopContainer | RemoveContainer | ResizePod | StopSandbox
 
 CRASH_LOOP = "CrashLoopBackOff"
 """The reason of a container's wait between a failure and the next attempt."""
 
-SANDBOX = ""
-"""The sandbox's name in `View.busy` (no container can have it)."""
+SANDBOX, RESIZE = "", "\0resize"
+"""The names of the sandbox and of a resize in `View.busy` (no container can have them)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +148,8 @@ class View:
     sandbox_retry_at: float = 0.0
     resized: Mapping[str, Applied] = field(default_factory=dict)
     """What containers (by id) were given after they were made."""
-    may_resize: bool = True
-    """Whether the node can give what the pod asks for by now."""
+    pod_resources: ResourceRequirements | None = None
+    """What the pod as a whole was given, if it states that; None if that is not known."""
     interrupted: frozenset[str] = frozenset()
     """Containers (by id) that never ran because the agent before this one was killed while it
     started them: they are made again and count for nothing."""
@@ -198,6 +196,7 @@ def plan(pod: Pod, state: PodState, view: View) -> Plan:
         _plan_apps(pod, state, view, latest, result)
         if result.finished:
             return _merge_end(pod, state, view, result)
+    _plan_resize(pod, latest, view, result)
     _prune(state, view, result)
     return result
 
@@ -344,8 +343,6 @@ def _keep_running(
         return False
     if spec.name in view.busy:
         return False
-    if to_resize(view, spec, record) and view.may_resize:
-        result.actions.append(ResizeContainer(record.id, spec))
     return view.is_started(record.id)
 
 
@@ -355,10 +352,28 @@ def applied_resources(view: View, record: ContainerRecord) -> Applied | None:
     return known or decode_resources(record.annotations.get(RESOURCES_ANNOTATION, ""))
 
 
-def to_resize(view: View, spec: ContainerSpec, record: ContainerRecord) -> bool:
+def to_resize(pod: Pod, view: View, spec: ContainerSpec, record: ContainerRecord) -> bool:
     """Whether the specification asks for other resources than the container has."""
+    if not record.running or spec.kind is ContainerKind.EPHEMERAL:
+        return False
     applied = applied_resources(view, record)
-    return applied is not None and applied != wanted_resources(spec.container)
+    return applied is not None and applied != wanted_resources(spec.container, pod.spec.resources)
+
+
+def _plan_resize(pod: Pod, latest: Mapping[str, ContainerRecord], view: View, result: Plan) -> None:
+    """All containers in one go: their pod has to have room for them in between."""
+    stopping = {each.name for each in result.actions if isinstance(each, StopContainer)}
+    if view.busy:
+        return
+    resizes = tuple(
+        (record.id, spec)
+        for spec in containers_of(pod)
+        if (record := latest.get(spec.name)) is not None
+        and spec.name not in stopping
+        and to_resize(pod, view, spec, record)
+    )
+    if resizes or (pod.spec.resources is not None and view.pod_resources != pod.spec.resources):
+        result.actions.append(ResizePod(resizes))
 
 
 def _comes_again(pod: Pod, view: View, spec: ContainerSpec, record: ContainerRecord) -> bool:
@@ -383,7 +398,8 @@ def _reason_to_stop(
         policy = spec.container.restartPolicy or pod.spec.restartPolicy
         return stop(f"failed {probe.value.lower()} probe", probe, again=policy != "Never")
     applied = applied_resources(view, record)
-    if applied is not None and view.may_resize and needs_restart(spec.container, applied):
+    wanted = wanted_resources(spec.container, pod.spec.resources)
+    if applied is not None and needs_restart(spec.container, wanted, applied):
         return stop("resize requires restart")
     return None
 
@@ -426,7 +442,7 @@ def _start(
 def backoff_key(pod: Pod, spec: ContainerSpec) -> str:
     """A changed image starts with a clean slate, and so do changed resources and a pod of the same
     name."""
-    resources = encode_resources(wanted_resources(spec.container))
+    resources = encode_resources(wanted_resources(spec.container, pod.spec.resources))
     return f"{pod.metadata.uid}/{spec.name}/{container_hash(spec.container)}/{resources}"
 
 

@@ -35,9 +35,12 @@ _OWN_FIELDS = (
     "containerStatuses",
     "ephemeralContainerStatuses",
     "qosClass",
+    "allocatedResources",
+    "resources",
 )
 _REPLACED_LISTS = ("hostIPs", "podIPs")
 """Lists that a strategic merge patch would merge by key unless it is told to replace them."""
+_REPLACED_MAPS = ("allocatedResources", "resources")
 
 
 class PodApi(Protocol):
@@ -82,6 +85,8 @@ def status_patch(uid: str, before: PodStatus, after: PodStatus) -> Object | None
         value = new.get(name)
         if value and name in _REPLACED_LISTS:
             value = [{"$patch": "replace"}, *value]
+        elif name in _REPLACED_MAPS:
+            value = {**(value or {}), "$patch": "replace"}
         patch[name] = value
     conditions = _changed_conditions(old, new)
     if conditions:

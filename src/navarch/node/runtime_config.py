@@ -183,7 +183,7 @@ def container_config(inputs: ContainerInputs) -> pb.ContainerConfig:
         labels={**_identity(pod), CONTAINER_NAME: container.name},
         annotations={
             CONTAINER_HASH: container_hash(container),
-            RESOURCES_ANNOTATION: encode_resources(wanted_resources(container)),
+            RESOURCES_ANNOTATION: encode_resources(wanted_resources(container, pod.spec.resources)),
             RESTART_COUNT: str(inputs.attempt),
             TERMINATION_PATH: container.terminationMessagePath or DEFAULT_TERMINATION_PATH,
             TERMINATION_POLICY: container.terminationMessagePolicy or "File",

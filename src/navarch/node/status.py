@@ -11,7 +11,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
+from navarch.api.objects import to_object
+from navarch.api.pod_resources import pod_limits, pod_requests
+from navarch.api.quantity import Quantity
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import (
     Container,
@@ -29,6 +33,7 @@ from navarch.api.types.core_v1 import (
     PodIP,
     PodStatus,
     ResourceHealth,
+    ResourceRequirements,
     ResourceStatus,
     VolumeMountStatus,
     VolumeStatus,
@@ -48,6 +53,7 @@ from .podspec import (
     should_restart,
 )
 from .resize import Applied, shown_resources
+from .resources import pod_cgroup_limits
 
 OWN_CONDITIONS = (
     "PodReadyToStartContainers",
@@ -69,6 +75,16 @@ RESTARTING_ALL = "RestartingAllContainers"
 """The reason of containers that were removed because another one's exit restarts the pod."""
 
 
+@dataclass(frozen=True, slots=True)
+class ResizeCondition:
+    """A condition of a resize, with the pod's generation it is about."""
+
+    type: str
+    reason: str
+    message: str
+    generation: int
+
+
 @dataclass(frozen=True)
 class StatusInputs:
     """What a status is computed from, beside the pod and the runtime's state."""
@@ -88,8 +104,8 @@ class StatusInputs:
     """Ids of containers whose postStart hook still runs: they are shown as being created."""
     applied: Mapping[str, Applied] = field(default_factory=dict)
     """The cpu and memory running containers (by id) have, where that is known."""
-    resize: tuple[str, str, str] | None = None
-    """Condition type, reason and message of a resize that is not done."""
+    resize: Sequence[ResizeCondition] = ()
+    """What is to be said of a resize that is not done."""
     ended: bool = False
     """All containers are over and none will be started again."""
     failure: tuple[str, str] | None = None
@@ -136,6 +152,7 @@ def compute_status(pod: Pod, state: PodState, inputs: StatusInputs) -> PodStatus
             status.started = False if status.state.running is None else status.started
     start = inputs.start_time or inputs.now
     ips = _pod_ips(pod, state, inputs)
+    sizes = _sizes(pod)
     result = PodStatus(
         observedGeneration=pod.metadata.generation,
         phase=phase,
@@ -151,6 +168,11 @@ def compute_status(pod: Pod, state: PodState, inputs: StatusInputs) -> PodStatus
         containerStatuses=apps,
         ephemeralContainerStatuses=ephemeral,
         qosClass=qos_class(pod),
+        allocatedResources=_amounts(pod_requests(sizes)),
+        resources=ResourceRequirements(
+            requests=_amounts(pod_requests(sizes)),
+            limits=_amounts(_enforced(pod, pod_limits(sizes))),
+        ),
         resourceClaimStatuses=before.resourceClaimStatuses,
         extendedResourceClaimStatus=before.extendedResourceClaimStatus,
     )
@@ -423,6 +445,39 @@ def _pod_ips(pod: Pod, state: PodState, inputs: StatusInputs) -> list[str]:
     return [each.ip for each in pod.status.podIPs]
 
 
+def _sizes(pod: Pod) -> dict[str, Any]:
+    """As much of the pod's object as is needed to sum up what it asks for."""
+    spec = pod.spec
+
+    def sized(containers: Sequence[Container]) -> list[dict[str, Any]]:
+        return [
+            {"resources": to_object(each.resources), "restartPolicy": each.restartPolicy}
+            for each in containers
+        ]
+
+    return {
+        "spec": {
+            "containers": sized(spec.containers),
+            "initContainers": sized(spec.initContainers),
+            "resources": to_object(spec.resources) if spec.resources is not None else {},
+            "overhead": spec.overhead,
+        }
+    }
+
+
+def _amounts(resources: Mapping[str, Quantity]) -> dict[str, str]:
+    return {name: str(amount) for name, amount in resources.items()}
+
+
+def _enforced(pod: Pod, limits: Mapping[str, Quantity]) -> dict[str, Quantity]:
+    """The limits that the pod's cgroup has: only what all containers are limited in."""
+    cgroup = pod_cgroup_limits(pod)
+    absent = {
+        name for name, value in (("cpu", cgroup.quota), ("memory", cgroup.memory)) if not value
+    }
+    return {name: limit for name, limit in limits.items() if name not in absent}
+
+
 # The phase
 
 
@@ -518,9 +573,15 @@ def _conditions(
         own.append((DISRUPTION, disruption))
     if may_restart_all(pod):
         own.append(("AllContainersRestarting", _restarting_all(status, inputs)))
-    if inputs.resize is not None:
-        resize, reason, message = inputs.resize
-        own.insert(0, (resize, PodCondition(status="True", reason=reason, message=message)))
+    own = [
+        *(
+            (each.type, PodCondition(status="True", reason=each.reason, message=each.message))
+            for each in inputs.resize
+        ),
+        *own,
+    ]
+    generations = {each.type: each.generation for each in inputs.resize}
+    generations["AllContainersRestarting"] = 0
     for kind, condition in own:
         old = before.get(kind)
         same = old is not None and old.status == condition.status
@@ -530,9 +591,7 @@ def _conditions(
                 status=condition.status,
                 reason=condition.reason,
                 message=condition.message,
-                observedGeneration=(
-                    0 if kind == "AllContainersRestarting" else pod.metadata.generation
-                ),
+                observedGeneration=generations.get(kind, pod.metadata.generation),
                 lastProbeTime=None,
                 lastTransitionTime=(
                     old.lastTransitionTime

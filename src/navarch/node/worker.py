@@ -20,12 +20,12 @@ from navarch.api.times import parse_time
 from navarch.api.types.core_v1 import Pod
 
 from .acting import VOLUMES, Actor
-from .admission import Refusal
-from .cri.values import ContainerRecord, PodState, RuntimeFailure
+from .cri.values import PodState, RuntimeFailure
 from .memory import WorkerMemory
 from .messages import read_message
 from .plan import (
     CRASH_LOOP,
+    RESIZE,
     Action,
     Plan,
     ProbeKind,
@@ -46,6 +46,7 @@ from .podspec import (
     pod_key,
 )
 from .probes.manager import ProbeManager
+from .resizing import Resizer
 from .runtime_config import log_directory
 from .starting import NodeServices
 from .status import StatusInputs, compute_status
@@ -63,9 +64,11 @@ class PodWorker:
         self._memory = WorkerMemory(pod, PodState(pod.metadata.uid))
         self._services, self._api, self._probes = services, api, probes
         self._clock = services.clock
-        self._actor = Actor(services, self._memory, probes, self.wake)
-        self.check_resize: Callable[[Pod], Refusal | None] = lambda pod: None
-        """Whether the node can give a resized pod what it asks for; its owner knows."""
+        self.resizer = Resizer(pod, services.events, services.clock)
+        """What the pod has been granted."""
+        self.on_resize: Callable[[], None] = lambda: None
+        """Called when the pod wants another size, or gives back what it had."""
+        self._actor = Actor(services, self._memory, self.resizer, probes, self.wake)
         self.before_start: Callable[[], Awaitable[None]] | None = None
         """What has to be waited for before the pod may start: room, devices."""
         self._removed = False
@@ -98,6 +101,9 @@ class PodWorker:
         if (new.labels, new.annotations) != (old.labels, old.annotations):
             self._memory.volumes_at = float("-inf")  # files may show them: refresh at once
         self._memory.pod = pod
+        self.resizer.update(pod)
+        if self.resizer.is_waiting:
+            self.on_resize()
         self.writer.seen(pod)
         self._wake.set()
 
@@ -110,6 +116,7 @@ class PodWorker:
         """The pod is gone from its source: end it, whatever its status says."""
         if pod is not None:
             self._memory.pod = pod
+            self.resizer.update(pod)
         self._removed = True
         self._wake.set()
 
@@ -212,8 +219,8 @@ class PodWorker:
             memory.stopping_since = self._clock.monotonic()
             self._actor.cancel_starts()
         self._watch_probes()
-        memory.resize_refusal = None if stopping else self._check_resize()
-        result = plan(self.pod, self.state, self._view(stopping))
+        self.resizer.look(under_way=not stopping and self._is_resizing())
+        result = plan(self.resizer.pod, self.state, self._view(stopping))
         memory.finished |= result.finished
         self._tell_back_off(result)
         self._publish(result)
@@ -270,7 +277,7 @@ class PodWorker:
             next_attempts=memory.next_attempts(),
             replaced=frozenset(memory.replaced),
             resized=memory.resized,
-            may_resize=memory.resize_refusal is None,
+            pod_resources=memory.pod_resources,
             sandbox_retry_at=memory.sandbox_retry_at,
             interrupted=memory.interrupted or frozenset(),
         )
@@ -281,24 +288,17 @@ class PodWorker:
         results = self._probes.results(container_id)
         return results is None or results.started
 
-    def _resizes(self) -> list[ContainerRecord]:
-        """The running containers that have other resources than the pod now asks for."""
-        view = self._view(stopping=False)
-        specs = {spec.name: spec for spec in containers_of(self.pod)}
-        return [
-            each
+    def _is_resizing(self) -> bool:
+        """Whether a running container has other resources than the pod has been granted."""
+        if RESIZE in self._actor.operations:
+            return True
+        view, pod = self._view(stopping=False), self.resizer.pod
+        specs = {spec.name: spec for spec in containers_of(pod)}
+        return any(
+            to_resize(pod, view, specs[each.name], each)
             for each in self.state.containers
-            if each.running and each.name in specs and to_resize(view, specs[each.name], each)
-        ]
-
-    def _check_resize(self) -> Refusal | None:
-        return self.check_resize(self.pod) if self._resizes() else None
-
-    def _resize_condition(self) -> tuple[str, str, str] | None:
-        refusal = self._memory.resize_refusal
-        if refusal is not None:
-            return "PodResizePending", refusal.reason, refusal.message
-        return ("PodResizeInProgress", "", "") if self._resizes() else None
+            if each.name in specs
+        ) or view.pod_resources not in (None, pod.spec.resources)
 
     def _check_deadline(self) -> None:
         seconds = self.pod.spec.activeDeadlineSeconds
@@ -359,7 +359,7 @@ class PodWorker:
                 for each in running
                 if (applied := applied_resources(view, each)) is not None
             },
-            resize=None if ended or self._is_stopping() else self._resize_condition(),
+            resize=() if ended or self._is_stopping() else self.resizer.conditions(),
             ended=ended,
             # As upstream, a pod with running containers is not yet said to have failed: what it
             # holds is not free before they have ended.
@@ -385,10 +385,10 @@ class PodWorker:
         return {name: health for name, health in found.items() if health}
 
     def _with_newest_status(self) -> Pod:
-        newest = self.writer.wanted or self.writer.status
-        if newest is None or newest is self.pod.status:
-            return self.pod
-        return Pod(metadata=self.pod.metadata, spec=self.pod.spec, status=newest)
+        pod, newest = self.resizer.pod, self.writer.wanted or self.writer.status
+        if newest is None or newest is pod.status:
+            return pod
+        return Pod(metadata=pod.metadata, spec=pod.spec, status=newest)
 
     # The end
 
@@ -403,6 +403,7 @@ class PodWorker:
             await asyncio.to_thread(self._services.cgroups.remove_pod, uid)
             self._services.puller.forget(uid)
             memory.cleaned = True
+            self.on_resize()
         if self._removed or (self.writer.gone and not is_static(self.pod)):
             await self._remove_remains()
             return True

@@ -169,6 +169,8 @@ class FakePodApi:
                 status.pop(key, None)
             elif isinstance(value, list):
                 status[key] = [each for each in value if each != {"$patch": "replace"}]
+            elif isinstance(value, dict):
+                status[key] = {name: each for name, each in value.items() if name != "$patch"}
             else:
                 status[key] = value
         pod = from_object(Pod, document)

@@ -15,7 +15,7 @@ from navarch.node.plan import (
     Plan,
     ProbeKind,
     RemoveContainer,
-    ResizeContainer,
+    ResizePod,
     StartContainer,
     StartSandbox,
     StopContainer,
@@ -44,8 +44,8 @@ def text(action: Action) -> str:
         case StopContainer():
             after = f" after {' '.join(action.after)}" if action.after else ""
             return f"stop {action.name}: {action.message}{after}"
-        case ResizeContainer():
-            return f"resize {action.spec.name}"
+        case ResizePod():
+            return f"resize {' '.join(spec.name for _, spec in action.containers)}"
         case RemoveContainer():
             return f"remove {action.name}#{action.attempt}"
 

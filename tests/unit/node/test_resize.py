@@ -10,9 +10,16 @@ import pytest
 from tests.unit.node.builders import make_container, make_pod
 from tests.unit.node.fakes import Stage, stage
 
-from navarch.api.objects import copy_object
-from navarch.node.resize import check_resize, needs_restart
-from navarch.node.resources import NodeResources
+from navarch.api.objects import copy_object, from_object
+from navarch.api.types.core_v1 import PodStatus
+from navarch.node.resize import (
+    needs_restart,
+    recorded_allocation,
+    roomy,
+    wanted_resources,
+    with_allocation,
+)
+from navarch.node.resources import CgroupLimits
 
 MIB = 1 << 20
 
@@ -28,8 +35,8 @@ def sized(cpu: str, memory: str, **fields: Any) -> dict[str, Any]:
     return {"name": "main", "resources": {"requests": amounts, "limits": amounts}, **fields}
 
 
-async def resize(node: Stage, cpu: str, memory: str) -> None:
-    changed = copy_object(node.api.pods["web"])
+async def resize(node: Stage, cpu: str, memory: str, name: str = "web") -> None:
+    changed = copy_object(node.api.pods[name])
     resources = changed.spec.containers[0].resources
     resources.requests = resources.limits = {"cpu": cpu, "memory": memory}
     changed.metadata.generation += 1
@@ -37,10 +44,10 @@ async def resize(node: Stage, cpu: str, memory: str) -> None:
     await node.rest()
 
 
-def pending(node: Stage) -> list[tuple[str, str]]:
+def pending(node: Stage, name: str = "web") -> list[tuple[str, str]]:
     return [
         (each.type, each.reason)
-        for each in node.status().conditions
+        for each in node.status(name).conditions
         if each.type.startswith("PodResize")
     ]
 
@@ -58,14 +65,85 @@ async def test_a_running_container_is_changed(node: Stage) -> None:
     assert node.status().observedGeneration == 2
 
 
-async def test_what_the_node_never_has(node: Stage) -> None:
+async def test_what_the_node_does_not_have_is_put_off(node: Stage) -> None:
     await node.create(make_pod(sized("500m", "64Mi")))
     await resize(node, "100", "64Mi")
-    assert pending(node) == [("PodResizePending", "Infeasible")]
+    assert pending(node) == [("PodResizePending", "Deferred")]
+    told = next(each for each in node.status().conditions if each.type == "PodResizePending")
+    assert told.observedGeneration == 2 and told.message == (
+        "Node didn't have enough resource: cpu, requested: 100000, used: 0, capacity: 4000"
+    )
     shown = node.status().containerStatuses[0]
     assert shown.resources is not None and shown.resources.limits["cpu"] == "500m"
+    assert shown.allocatedResources["cpu"] == "500m"
     assert "update_resources" not in node.runtime.calls
-    await resize(node, "1", "64Mi")
+    node.runtime.finish(shown.containerID.removeprefix("containerd://"), 1)
+    await node.rest()
+    again = node.runtime.configs[node.runtime.container("main").id].linux.resources
+    assert again.cpu_quota == 50_000, "a new instance gets what has been granted"
+    await resize(node, "500m", "64Mi")
+    assert pending(node) == []
+    assert [each for each in node.events.told if "Resize" in each] == [
+        'ResizeDeferred: Pod resize Deferred: {"containers":[{"name":"main","resources":{"limits":'
+        '{"cpu":"100","memory":"64Mi"},"requests":{"cpu":"100","memory":"64Mi"}}}],"generation":2,'
+        '"error":"Node didn\'t have enough resource: cpu, requested: 100000, used: 0, '
+        'capacity: 4000"}'
+    ]
+
+
+async def test_room_that_is_given_back_goes_to_the_most_important(node: Stage) -> None:
+    everyone = (("big", "3"), ("low", "400m"), ("high", "400m"))
+    for name, cpu in everyone:
+        priority = 5 if name == "high" else 1
+        meta = {"name": name, "uid": f"u-{name}"}
+        await node.create(make_pod(sized(cpu, "64Mi"), metadata=meta, priority=priority))
+    for name in ("low", "high"):
+        await resize(node, "1500m", "64Mi", name)
+        assert pending(node, name) == [("PodResizePending", "Deferred")]
+    await resize(node, "1600m", "64Mi", "big")
+    assert pending(node, "big") == []
+    assert (pending(node, "high"), pending(node, "low")) == (
+        [], [("PodResizePending", "Deferred")]
+    )  # fmt: skip
+    node.api.mark_deleted("big")
+    await node.rest()
+    assert pending(node, "low") == []
+
+
+async def test_a_limit_below_what_is_in_use_has_to_wait(node: Stage) -> None:
+    await node.create(make_pod(sized("500m", "64Mi")))
+    node.runtime.memory_in_use = 32 * MIB
+    await resize(node, "500m", "16Mi")
+    assert pending(node) == [("PodResizeInProgress", "Error")]
+    problem = next(each for each in node.status().conditions if each.reason == "Error").message
+    assert problem == (
+        "cannot decrease memory limits: [attempting to set pod memory limit (16777216) below "
+        'current usage (33554432), attempting to set container "main" memory limit (16777216) '
+        "below current usage (33554432)]"
+    )
+    node.runtime.memory_in_use = 8 * MIB
+    await node.rest(11)
+    assert pending(node) == []
+    assert node.runtime.configs["c2"].linux.resources.memory_limit_in_bytes == 16 * MIB
+    reasons = [each.partition(":")[0] for each in node.events.told if "Resize" in each]
+    assert reasons == ["ResizeStarted", "ResizeError", "ResizeCompleted"]
+
+
+async def test_the_pod_as_a_whole(node: Stage) -> None:
+    whole = {"limits": {"cpu": "1", "memory": "64Mi"}}
+    await node.create(make_pod(resources=whole))
+    given = node.runtime.configs["c2"].linux.resources
+    assert (given.cpu_quota, given.memory_limit_in_bytes) == (100_000, 64 * MIB)
+    changed = copy_object(node.api.pods["web"])
+    assert changed.spec.resources is not None
+    changed.spec.resources.limits = {"cpu": "2", "memory": "128Mi"}
+    changed.metadata.generation += 1
+    node.api.put(changed)
+    await node.rest()
+    given = node.runtime.configs["c2"].linux.resources
+    assert (given.cpu_quota, given.memory_limit_in_bytes) == (200_000, 128 * MIB)
+    shown = node.status().resources
+    assert shown is not None and shown.limits == {"cpu": "2", "memory": "128Mi"}
     assert pending(node) == []
 
 
@@ -84,21 +162,23 @@ async def test_a_container_that_wants_a_restart(node: Stage) -> None:
     )
 
 
-def test_later_or_never() -> None:
-    machine = NodeResources(2000, 1024 * MIB)
-    other, pod = make_pod(sized("1", "64Mi")), make_pod(sized("1500m", "64Mi"))
-    deferred = check_resize(pod, [other], machine)
-    assert deferred is not None and deferred.reason == "Deferred"
-    assert check_resize(pod, [], machine) is None
-    never = check_resize(make_pod(sized("3", "64Mi")), [], machine)
-    assert never is not None
-    assert never.message == (
-        "Node didn't have enough capacity: cpu, requested: 3000, capacity: 2000"
-    )
-
-
 def test_only_what_changed_counts_for_the_policy() -> None:
     policy = [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]
     container = make_container(resources={"limits": {"cpu": "1"}}, resizePolicy=policy)
-    assert not needs_restart(container, {"limits": {"cpu": "2"}, "requests": {}})
-    assert needs_restart(container, {"limits": {"memory": "1Mi"}, "requests": {}})
+    wanted = wanted_resources(container)
+    assert not needs_restart(container, wanted, {"limits": {"cpu": "2"}, "requests": {}})
+    assert needs_restart(container, wanted, {"limits": {"memory": "1Mi"}, "requests": {}})
+
+
+def test_a_cgroup_has_room_for_what_was_and_what_comes() -> None:
+    assert roomy(CgroupLimits(10, 5, 0), CgroupLimits(4, 7, 9)) == CgroupLimits(10, 7, 0)
+
+
+def test_what_an_agent_before_has_granted_is_in_the_status() -> None:
+    pod = make_pod(sized("2", "64Mi"))
+    held = {"limits": {"cpu": "1", "memory": "64Mi"}}
+    pod.status = from_object(PodStatus, {"containerStatuses": [
+        {"name": "main", "image": "x", "resources": held,
+         "allocatedResources": {"cpu": "1", "memory": "64Mi"}}]})  # fmt: skip
+    granted = with_allocation(pod, recorded_allocation(pod)).spec.containers[0].resources
+    assert granted.limits["cpu"] == granted.requests["cpu"] == "1"

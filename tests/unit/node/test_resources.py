@@ -71,12 +71,16 @@ def test_weights_span_the_kernel_s_range() -> None:
     [
         pytest.param({}, {}, 1000, id="best effort"),
         pytest.param(res("1", "1Gi", cpu="1", memory="1Gi"), {}, -997, id="guaranteed"),
-        pytest.param({}, {"priority": 2_000_000_000}, -997, id="critical"),
+        pytest.param({}, {"priority": 2_000_001_000, "priorityClassName": "system-node-critical"},
+                     -997, id="critical for the node"),
+        pytest.param({}, {"priority": 2_000_000_000}, 1000, id="critical for the cluster"),
+        pytest.param(res("1", "2Gi"), {"resources": {"requests": {"memory": "4Gi"}}}, 500,
+                     id="what the pod has beyond its containers"),
         pytest.param(res("1", "4Gi"), {}, 500, id="half the memory"),
         pytest.param(res("1"), {}, 999, id="no memory request"),
         pytest.param(res("1", "8Gi"), {}, 3, id="all of it"),
     ],
-)
+)  # fmt: skip
 def test_oom_score(container: dict[str, Any], spec: dict[str, Any], expected: int) -> None:
     pod = make_pod({"name": "main", **container}, **spec)
     assert oom_score(pod, pod.spec.containers[0], 8 * GIB) == expected

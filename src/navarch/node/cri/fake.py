@@ -223,7 +223,15 @@ class FakeRuntime:
     async def usage(self) -> list[ContainerUsage]:
         self._called("usage")
         return [
-            ContainerUsage(each.id, each.name, each.labels[POD_UID], "", "", self._moment())
+            ContainerUsage(
+                each.id,
+                each.name,
+                each.labels[POD_UID],
+                "",
+                "",
+                self._moment(),
+                memory_usage=self.memory_in_use,
+            )
             for each in self._containers.values()
             if each.running
         ]
