@@ -142,6 +142,7 @@ class CsiDriver:
         self.hangs: dict[str, asyncio.Event] = {}
         """Methods that wait for an event before they do anything."""
         self._changed = asyncio.Event()
+        self._loops: dict[str, str] = {}
         self.socket = directory / "csi.sock"
         self._server = Server(self.socket, {"csi.v1.Node": self._methods()})
 
@@ -264,12 +265,19 @@ class CsiDriver:
         return csi.NodePublishVolumeResponse()
 
     def loop_device(self, data: Path) -> str:
-        """What a block volume is shown as: a character device that every machine has."""
-        return "/dev/zero"
+        """What a block volume is shown as."""
+        done = subprocess.run(
+            ["losetup", "--find", "--show", str(data)], check=True, capture_output=True, text=True
+        )
+        self._loops[str(data)] = done.stdout.strip()
+        return self._loops[str(data)]
 
     def _unpublish(self, request: csi.NodeUnpublishVolumeRequest) -> Message:
         target = Path(request.target_path)
         _unbind(target)
+        loop = self._loops.pop(str(self.data(request.volume_id)), None)
+        if loop is not None:
+            subprocess.run(["losetup", "--detach", loop], check=True)
         if target.is_dir():
             target.rmdir()
         else:

@@ -383,6 +383,7 @@ class Actor:
         for operation in self.operations.values():
             if isinstance(operation.action, StartContainer):
                 operation.task.cancel()
+        self._services.volumes.give_up(self.pod.metadata.uid)
 
     # Volumes
 

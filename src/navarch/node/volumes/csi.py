@@ -91,6 +91,8 @@ class CsiPlugin(VolumePlugin):
         self._tokens = PodTokens(host.objects, host.clock)
         self._uniques: dict[str, str] = {}
         """What the node's status calls the attachable volumes, by their names."""
+        self._waiting: dict[str, set[asyncio.Future[dict[str, str]]]] = {}
+        """What pods (by uid) wait for to be attached."""
         self._published: set[tuple[str, str]] = set()
         """The (uid, name) of what this agent has published."""
         self._staged: set[tuple[str, str]] = set()
@@ -149,12 +151,31 @@ class CsiPlugin(VolumePlugin):
             return {}
         name = attachment_name(source.handle, source.driver, self.host.node_name)
         self._uniques[spec.name] = source.unique_name
+        uid = spec.pod.metadata.uid
+        waiting = asyncio.ensure_future(
+            self._attachments.wait(source.unique_name, source.handle, name)
+        )
+        self._waiting.setdefault(uid, set()).add(waiting)
         try:
-            return await self._attachments.wait(source.unique_name, source.handle, name)
+            await asyncio.wait([waiting])
+            if waiting.cancelled():
+                raise VolumeProblem("the pod is being deleted")
+            return waiting.result()
         except NotAttached as failure:
             if failure.is_exhausted:
                 await self._drivers.refresh(source.driver)
             raise VolumeProblem(str(failure)) from failure
+        finally:
+            waiting.cancel()
+            self._waiting[uid].discard(waiting)
+            if not self._waiting[uid]:
+                del self._waiting[uid]
+
+    def give_up(self, uid: str) -> None:
+        """Waiting for an attachment ends at once; what a driver is at work with comes to its
+        end first."""
+        for waiting in self._waiting.get(uid, ()):
+            waiting.cancel()
 
     async def _stage(self, spec: VolumeSpec, source: Source, context: dict[str, str]) -> str:
         """Mounts the volume for all pods of the node; where, or "" for drivers that do not."""

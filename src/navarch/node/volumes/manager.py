@@ -283,6 +283,12 @@ class VolumeManager:
 
     # Taking down
 
+    def give_up(self, uid: str) -> None:
+        """The pod is ending: nobody need wait any longer for its volumes."""
+        known = self._known.get(uid)
+        for plugin in known.plugins.values() if known is not None else ():
+            plugin.give_up(uid)
+
     async def release(self, uid: str) -> None:
         """Takes down the volumes of a pod that has ended; its termination messages stay.
 

@@ -161,6 +161,9 @@ class VolumePlugin:
         """Makes the volume appear, mostly at `target`; raises `VolumeProblem` or `OSError`."""
         raise VolumeProblem(f"volumes of type {self.field} are not supported by this node")
 
+    def give_up(self, uid: str) -> None:
+        """The pod is ending: a `set_up` or `map_device` for it that waits for others may fail."""
+
     async def tear_down(self, uid: str, name: str, target: Path) -> None:
         """Undoes `set_up`. The manager unmounts and deletes what is left at `target` after it."""
 
