@@ -15,7 +15,7 @@ import asyncio
 import gzip
 import os
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -170,7 +170,10 @@ class _Source:
 
     def _others(self) -> list[str]:
         prefix = self.path.name + "."
-        names = os.listdir(self.path.parent)
+        try:
+            names = os.listdir(self.path.parent)
+        except FileNotFoundError:
+            return []  # the pod has been deleted
         return [each for each in names if each.startswith(prefix) and not each.endswith(".tmp")]
 
     def _rotated_name(self) -> str:
@@ -212,7 +215,7 @@ def _beginning(path: Path) -> bytes:
 
 async def read_log(
     path: Path, options: LogOptions, is_running: Callable[[], bool]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Chunks of a container's log. With `follow` it goes on until the container has ended and all
     it wrote was read. Raises FileNotFoundError when there is no such file."""
     source, renderer = _Source(path), Renderer(options)

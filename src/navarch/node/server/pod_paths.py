@@ -6,6 +6,7 @@ Paths and parameters are upstream's (`pkg/kubelet/server`), and so are the texts
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
@@ -117,14 +118,18 @@ class PodPaths:
             raise ApiError(500, "InternalError", f"failed to open the log file of {names[2]}")
 
         def is_running() -> bool:
-            return not previous and self._backend.is_running(*names)
+            # Who has left is not waited for: a silent container might never tell.
+            is_heard = request.transport is not None and not request.transport.is_closing()
+            return not previous and is_heard and self._backend.is_running(*names)
 
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         response.enable_chunked_encoding()
         await response.prepare(request)
-        async for chunk in read_log(path, options, is_running):
-            await response.write(chunk)
-        await response.write_eof()
+        with suppress(ConnectionResetError):
+            async with aclosing(read_log(path, options, is_running)) as chunks:
+                async for chunk in chunks:
+                    await response.write(chunk)
+            await response.write_eof()
         return response
 
     async def exec(self, request: web.Request) -> web.StreamResponse:

@@ -5,12 +5,23 @@ import gzip
 import io
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from navarch.api.errors import ApiError
-from navarch.node.server.logs import BLOCK, LogOptions, Renderer, read_log, tail_offset
-from navarch.node.server.pod_paths import channels_of, log_options, wanted_streams
+from navarch.node.server.backend import ServerBackend
+from navarch.node.server.logs import (
+    BLOCK,
+    STATE_CHECK_SECONDS,
+    LogOptions,
+    Renderer,
+    read_log,
+    tail_offset,
+)
+from navarch.node.server.pod_paths import PodPaths, channels_of, log_options, wanted_streams
 from navarch.streaming.channels import Channel
 
 
@@ -192,3 +203,36 @@ def test_streams_of_a_query() -> None:
     assert channels_of(wanted) == {Channel.STDIN, Channel.STDOUT, Channel.RESIZE}
     with pytest.raises(ApiError):
         wanted_streams({"tty": "1"})
+
+
+class OneLog:
+    """A backend with one silent container."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.asked = path, 0
+
+    def log_file(self, namespace: str, pod: str, container: str, *, previous: bool) -> Path:
+        return self.path
+
+    def is_running(self, namespace: str, pod: str, container: str) -> bool:
+        self.asked += 1
+        return True
+
+
+async def test_nobody_reads_for_a_client_that_has_left(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    path.write_bytes(entry(1, "one"))
+    backend = OneLog(path)
+    app = web.Application()
+    PodPaths(cast("ServerBackend", backend)).add_to(app.router, checkpoint=False)
+    async with TestServer(app, port=0) as server:
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        writer.write(b"GET /containerLogs/a/b/c?follow=true HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"one\n")
+        writer.close()
+        await writer.wait_closed()
+        async with asyncio.timeout(10):
+            asked = -1
+            while asked != backend.asked:
+                asked = backend.asked
+                await asyncio.sleep(3 * STATE_CHECK_SECONDS)
