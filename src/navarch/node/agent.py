@@ -23,10 +23,11 @@ from .cri.values import POD_TERMINATION_GRACE, ContainerRecord, PodState, Runtim
 from .evicting import EvictionManager
 from .node_object import NodeReport
 from .podapi import PodApi
-from .podspec import is_mirror, is_terminal, pod_key, qos_class
+from .podspec import is_mirror, is_terminal, pod_key
 from .probes.manager import ProbeManager
+from .reservations import Reservations
 from .resizing import consider
-from .resources import cpu_shares, pod_requests
+from .resources import Classes, class_limits
 from .rotation import keep_rotating
 from .shutdown import PROBLEM, ShutdownManager
 from .starting import NodeServices
@@ -66,6 +67,8 @@ class NodeAgent:
         self._relisted_at = self._clock.monotonic()
         self.evictions = EvictionManager(services, self.workers)
         self.evictions.remove_dead = self.remove_dead
+        self.reservations = Reservations(services)
+        self._classes: Classes | None = None
         self.shutdown = ShutdownManager(services, self.workers)
         self.admitter = Admitter(services, self.workers, self.evictions, self.shutdown)
 
@@ -116,7 +119,10 @@ class NodeAgent:
         devices = self._services.devices
         return NodeReport(
             pressures=self.evictions.conditions,
-            problems=(PROBLEM,) if self.shutdown.is_shutting_down else (),
+            problems=(
+                *self.reservations.problems,
+                *((PROBLEM,) if self.shutdown.is_shutting_down else ()),
+            ),
             devices=devices.counts() if devices is not None else {},
         )
 
@@ -175,7 +181,7 @@ class NodeAgent:
                 running = {name for name, each in known.latest().items() if each.running}
                 self.admitter.prepare(worker, frozenset(running))
         self._start(worker)
-        self._weigh_burstable()
+        self._weigh_classes()
         if worker.resizer.is_waiting:
             self._consider_resizes()
 
@@ -197,7 +203,7 @@ class NodeAgent:
         if error is None:
             self._in_runtime.pop(uid, None)
             self._owner_of = {key: pod for key, pod in self._owner_of.items() if pod != uid}
-            self._weigh_burstable()
+            self._weigh_classes()
             self._consider_resizes()
             return
         log.error("worker of %s failed", pod_key(worker.pod), exc_info=error)
@@ -214,19 +220,24 @@ class NodeAgent:
 
         consider(self.workers(), decide)
 
-    def _weigh_burstable(self) -> None:
-        milli = sum(
-            pod_requests(each.pod).get("cpu", 0)
-            for each in self.workers()
-            if each.active and qos_class(each.pod) == "Burstable"
+    def _weigh_classes(self) -> None:
+        services = self._services
+        classes = class_limits(
+            self.active_pods(),
+            services.node,
+            services.options.qos_reserved
+            if services.options.feature_gates.get("QOSReserved")
+            else {},
         )
-        self._services.cgroups.set_burstable_shares(cpu_shares(milli))
+        if classes != self._classes:
+            self._classes = classes
+            services.cgroups.set_classes(classes)
 
     # The loops
 
     async def prepare(self) -> None:
         """Looks at what runs already, before the first pod comes."""
-        self._services.cgroups.ensure_classes()
+        await asyncio.to_thread(self.reservations.make)
         await self._relist()
 
     async def run(self) -> None:
@@ -308,6 +319,7 @@ class NodeAgent:
 
     async def clean_up(self) -> None:
         """Ends orphaned pods and deletes orphaned directories and cgroups."""
+        await asyncio.to_thread(self.reservations.enforce)
         states = await self._services.runtime.pods()
         orphans = [state for state in states if state.uid not in self._pods]
         outcomes = await asyncio.gather(

@@ -109,13 +109,13 @@ class Cgroups:
         path = Cgroups("", self.mount, self.systemd).path(*names)
         base = Path(f"{self.mount}{path}" if self.unified else f"{self.mount}/cpu{path}")
         if not base.is_dir():
-            raise CgroupProblem(f'"{name}" cgroup does not exist')
+            raise CgroupProblem(f'"{name}": cgroup does not exist')
         wanted = self.settings(path, limits)
         for file, text in wanted:
             if not compressible or file.name.startswith("cpu."):
                 problem = _write(file, text)
                 if problem:
-                    raise CgroupProblem(problem)
+                    raise CgroupProblem(f'"{name}": {problem}')
 
     def set_classes(self, classes: Classes) -> None:
         """The Burstable class weighs as much as its pods have requested together."""

@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 
@@ -53,6 +54,19 @@ def memory_total_and_available() -> tuple[int, int]:
     return figures.get("MemTotal", 0), figures.get("MemAvailable", 0)
 
 
+def swap_capacity(*, unified: bool, mount: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes of swap; None where the kernel has no controller for it."""
+    if unified:
+        own = _text("/proc/self/cgroup").rpartition(":")[2].splitlines()
+        # The root of the tree has no limits to look at; any cgroup below it will do.
+        below = [mount / each.lstrip("/") for each in own]
+        below += [each for each in mount.iterdir() if each.is_dir()]
+        known = any((each / "memory.swap.max").exists() for each in below)
+    else:
+        known = (mount / "memory/memory.memsw.limit_in_bytes").exists()
+    return _meminfo().get("SwapTotal", 0) if known else None
+
+
 def process_limits() -> tuple[int, int]:
     """How many processes and threads there may be, and are."""
     limits = (_text("/proc/sys/kernel/pid_max"), _text("/proc/sys/kernel/threads-max"))
@@ -83,13 +97,28 @@ def _meminfo() -> dict[str, int]:
 
 
 def _huge_pages() -> dict[str, int]:
-    result = {}
     base = Path("/sys/kernel/mm/hugepages")
-    for entry in sorted(base.glob("hugepages-*kB")):
-        kilobytes = int(entry.name.removeprefix("hugepages-").removesuffix("kB"))
-        name = f"{kilobytes // 1024}Mi" if kilobytes < 1 << 20 else f"{kilobytes >> 20}Gi"
-        count = int(_text(str(entry / "nr_hugepages")) or 0)
-        result[f"hugepages-{name}"] = count * kilobytes * 1024
+    return {
+        resource: int(_text(f"{base}/hugepages-{kilobytes}kB/nr_hugepages") or 0) * kilobytes * 1024
+        for kilobytes, (resource, _) in _page_sizes().items()
+    }
+
+
+def huge_page_sizes() -> list[tuple[str, str]]:
+    """The sizes of huge pages, as resources (`hugepages-2Mi`) and cgroups (`2MB`) name them."""
+    return list(_page_sizes().values())
+
+
+@cache
+def _page_sizes() -> dict[int, tuple[str, str]]:
+    sizes = sorted(
+        int(each.name.removeprefix("hugepages-").removesuffix("kB"))
+        for each in Path("/sys/kernel/mm/hugepages").glob("hugepages-*kB")
+    )
+    result = {}
+    for kilobytes in sizes:
+        large = f"{kilobytes >> 20}G" if kilobytes >= 1 << 20 else f"{kilobytes >> 10}M"
+        result[kilobytes] = f"hugepages-{large}i", f"{large}B"
     return result
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from navarch.api.quantity import parse_quantity
 from navarch.api.types.core_v1 import Node, Pod, Service
 from navarch.client.client import Client
 from navarch.client.config import ClientConfig
@@ -28,15 +29,16 @@ from .images.collector import CollectionPolicy, ImageCollector
 from .images.lookup import credential_sources
 from .images.puller import ImagePuller, PullRules
 from .images.records import PullRecords
-from .machine import MachineFacts, default_address, read_facts
+from .machine import MachineFacts, default_address, read_facts, swap_capacity
 from .manifests import ManifestDirectory
-from .node_object import node_resources
+from .node_object import capacity, node_resources
 from .objects import ApiObjects
 from .plugins import CSI_PLUGIN, DEVICE_PLUGIN, PluginHandler, PluginManager
 from .podapi import ClientPodApi
 from .probes.handlers import Handlers
 from .probes.manager import ProbeManager
 from .registration import Registration
+from .resources import ResourcePolicy
 from .security_context import NodeSecurity, apparmor_enabled, masked_paths
 from .settings import NodeOptions
 from .starting import NodeServices
@@ -84,6 +86,9 @@ async def _run_agent(
     options.root_directory.mkdir(parents=True, exist_ok=True)
     options.root_directory.chmod(0o750)
     await _wait_for_runtime(runtime, client)
+    # The runtime knows who keeps its cgroups; one that is too old to say is as configured.
+    driver = await runtime.cgroup_driver()
+    options = replace(options, cgroup_driver=driver or options.cgroup_driver)
     machine = read_facts(options.root_directory)
     addresses = (options.node_ip or default_address(),)
     informers = InformerFactory(client)
@@ -167,7 +172,16 @@ def _assemble(
     events = ApiEvents(recorder, options.node_name)
     handlers = Handlers(runtime)
     objects = ApiObjects(client, clock)
-    resources = node_resources(options, machine)
+    cgroups = Cgroups(options.cgroup_root, systemd=options.cgroup_driver == "systemd")
+    unified = cgroups.unified
+    keeping = ResourcePolicy.of(
+        options,
+        parse_quantity(capacity(options, machine)["memory"]).value(),
+        unified=unified,
+        swap=swap_capacity(unified=unified),
+    )
+    cgroups = replace(cgroups, policy=keeping)
+    resources = replace(node_resources(options, machine), policy=keeping)
 
     def known_services() -> Sequence[Service]:
         return services.cache.list()
@@ -196,7 +210,7 @@ def _assemble(
         collector=collector,
         volumes=volumes,
         image_volumes=image_volumes,
-        cgroups=Cgroups(options.cgroup_root),
+        cgroups=cgroups,
         hooks=Hooks(runtime, handlers, events),
         users=UserNamespaces(
             options.root_directory / "pods", options.user_namespaces_ids_per_pod, options.max_pods

@@ -110,6 +110,7 @@ class FakeObjects:
 @dataclass
 class FakeEvents:
     told: list[str] = field(default_factory=list)
+    of_node: list[str] = field(default_factory=list)
 
     def pod(
         self,
@@ -122,7 +123,7 @@ class FakeEvents:
         self.told.append(f"{reason}: {message}")
 
     def node(self, kind: str, reason: str, message: str) -> None:
-        self.told.append(f"node {reason}: {message}")
+        self.of_node.append(f"{reason}: {message}")
 
     def container(
         self, pod: Pod, spec: ContainerSpec, kind: str, reason: str, message: str

@@ -368,8 +368,7 @@ async def test_disk_pressure_clears_away_first_and_then_evicts(
     assert (condition.status, condition.reason, condition.message) == (
         "True", "TerminationByKubelet", status.message,
     )  # fmt: skip
-    assert any("EvictionThresholdMet: Attempting to reclaim ephemeral-storage" in each
-               for each in node.events.told)  # fmt: skip
+    assert "EvictionThresholdMet: Attempting to reclaim ephemeral-storage" in node.events.of_node
 
 
 async def test_critical_pods_stay(node: Stage, observed: Observe) -> None:

@@ -91,6 +91,18 @@ class CriRuntime:
         )
         return self.known
 
+    async def cgroup_driver(self) -> str:
+        """`systemd` or `cgroupfs`; empty if the runtime is too old to say (containerd 1)."""
+        request, response = pb.RuntimeConfigRequest(), pb.RuntimeConfigResponse
+        try:
+            found = await self.calls.call(_RUNTIME + "RuntimeConfig", request, response)
+        except RuntimeFailure as failure:
+            if failure.code != "UNIMPLEMENTED":
+                raise
+            return ""
+        is_systemd = found.linux.cgroup_driver == pb.SYSTEMD
+        return "systemd" if found.HasField("linux") and is_systemd else "cgroupfs"
+
     async def pods(self, uid: str = "") -> list[PodState]:
         selector = {POD_UID: uid} if uid else {}
         sandboxes, containers = await asyncio.gather(
