@@ -10,6 +10,8 @@ import bz2
 import gzip
 import json
 import lzma
+import os
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +23,8 @@ from typing import IO, Any, TypeVar
 from navarch.cluster import containerd, processes
 from navarch.cluster.namespaces import Pins
 from navarch.cluster.profile import ClusterError, Paths, Profile, write_json
+
+PINNED = "io.cri-containerd.pinned=pinned"
 
 
 def running_nodes(profile: Profile, paths: Paths) -> list[Pins]:
@@ -53,10 +57,58 @@ def load(nodes: Sequence[Pins], source: Path, name: str = "") -> list[str]:
             "Save it with a name, such as: docker save -o image.tar NAME:TAG",
         )
     if name and normalized(name) not in found:
-        tag = ["images", "tag", "--force", found[0], normalized(name)]
-        on_each(nodes, lambda pins: containerd.ctr(pins, tag))
+        tag(nodes, found[0], name)
         found.append(normalized(name))
+    pin(nodes, found)
     return found
+
+
+def tag(nodes: Sequence[Pins], name: str, new: str) -> None:
+    """Give an image one more name on every node."""
+    command = ["images", "tag", "--force", normalized(name), normalized(new)]
+    on_each(nodes, lambda pins: containerd.ctr(pins, command))
+
+
+def pin(nodes: Sequence[Pins], names: Sequence[str]) -> None:
+    """Say that images are here to stay: nobody could bring them back but the one who did. The
+    node agent never removes images that it has not pulled; other tools go by this label."""
+    for name in names:
+        command = ["images", "label", name, PINNED]
+        on_each(nodes, lambda pins, command=command: containerd.ctr(pins, command))  # type: ignore[misc]
+
+
+def save(nodes: Sequence[Pins], names: Sequence[str], target: IO[bytes]) -> None:
+    """Write images as one archive, which `docker load` reads as well."""
+    wanted = [normalized(name) for name in names]
+    for pins in nodes:
+        if set(wanted) <= digests(pins).keys():
+            containerd.ctr(pins, ["images", "export", "-", *wanted], stdout=target.fileno())
+            return
+    there = set().union(*(digests(pins).keys() for pins in nodes))
+    missing = [name for name in wanted if name not in there] or wanted
+    raise ClusterError(f"no node has the image {', '.join(missing)}", "See: navarch image ls")
+
+
+def save_as(nodes: Sequence[Pins], names: Sequence[str], path: Path) -> None:
+    """Write images to a file, which is there as a whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as target:
+            save(nodes, names, target)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ClusterError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def spool(source: IO[bytes], path: Path) -> Path:
+    """Standard input as a file: archives are read more than once."""
+    with path.open("wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+    if not path.stat().st_size:
+        raise ClusterError("there was nothing on standard input", "Such as: docker save NAME | ...")
+    return path
 
 
 @contextmanager
@@ -172,12 +224,6 @@ def digests(pins: Pins) -> dict[str, str]:
     return {str(image["name"]): str(image["digest"]) for image in describe(pins)}
 
 
-def names(pins: Pins) -> list[str]:
-    """The images of a node by name, the way people write them."""
-    listed = containerd.ctr(pins, ["images", "ls", "-q"]).split()
-    return sorted(name for name in listed if not name.startswith("sha256:") and "@" not in name)
-
-
 def remove(nodes: Sequence[Pins], name: str) -> None:
     """Remove an image from every node that has it."""
     wanted = normalized(name)
@@ -198,13 +244,12 @@ def remove(nodes: Sequence[Pins], name: str) -> None:
 def normalized(name: str) -> str:
     """A full image name, as containerd keeps it: Docker's short forms mean docker.io and
     latest."""
-    first, slash, rest = name.partition("/")
-    if not slash:
-        name = f"docker.io/library/{name}"
-    elif "." not in first and ":" not in first and first != "localhost":
-        name = f"docker.io/{first}/{rest}"
-    last = name.rpartition("/")[2]
-    return name if ":" in last or "@" in last else f"{name}:latest"
+    from navarch.node.images.names import InvalidImageName, parse_image_name
+
+    try:
+        return str(parse_image_name(name))
+    except InvalidImageName as problem:
+        raise ClusterError(str(problem), "A name is written [REGISTRY/]PATH[:TAG]") from problem
 
 
 T = TypeVar("T")

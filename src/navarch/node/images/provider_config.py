@@ -191,8 +191,8 @@ def _token_problems(provider: ProviderConfig, attributes: TokenAttributes) -> li
     optional = attributes.optionalServiceAccountAnnotationKeys
     if required and attributes.requireServiceAccount is False:
         found.append(
-            "requiredServiceAccountAnnotationKeys: Forbidden: requireServiceAccount cannot be false "
-            "when requiredServiceAccountAnnotationKeys is set"
+            "requiredServiceAccountAnnotationKeys: Forbidden: requireServiceAccount cannot be "
+            "false when requiredServiceAccountAnnotationKeys is set"
         )
     for field, keys in (("required", required), ("optional", optional)):
         place = f"{field}ServiceAccountAnnotationKeys"
