@@ -62,6 +62,8 @@ class NodeAgent:
         self._pods: dict[str, _Running] = {}
         self._owner_of: dict[str, str] = {}
         """The pod (uid) of each container and sandbox id that was seen in the runtime."""
+        self.on_ended: Callable[[], None] = lambda: None
+        """Called when nothing of a pod is left on the node."""
         self._hears_events = False
         self._in_runtime: dict[str, PodState] = {}
         self._relisted_at = self._clock.monotonic()
@@ -205,6 +207,7 @@ class NodeAgent:
             self._owner_of = {key: pod for key, pod in self._owner_of.items() if pod != uid}
             self._weigh_classes()
             self._consider_resizes()
+            self.on_ended()
             return
         log.error("worker of %s failed", pod_key(worker.pod), exc_info=error)
         # A fault in one worker must not leave its pod without one.
@@ -237,7 +240,7 @@ class NodeAgent:
 
     async def prepare(self) -> None:
         """Looks at what runs already, before the first pod comes."""
-        await asyncio.to_thread(self.reservations.make)
+        await self.reservations.make()
         await self._relist()
 
     async def run(self) -> None:
@@ -319,7 +322,7 @@ class NodeAgent:
 
     async def clean_up(self) -> None:
         """Ends orphaned pods and deletes orphaned directories and cgroups."""
-        await asyncio.to_thread(self.reservations.enforce)
+        await self.reservations.enforce()
         states = await self._services.runtime.pods()
         orphans = [state for state in states if state.uid not in self._pods]
         outcomes = await asyncio.gather(

@@ -9,6 +9,7 @@ may be set to on cgroup v1: then eviction brings it down, and the limit is tried
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from navarch.api.quantity import parse_quantity
@@ -31,11 +32,11 @@ class Reservations:
         self.problems: list[str] = []
         """Why the node cannot be ready: something it is to limit is not there."""
 
-    def make(self) -> None:
+    async def make(self) -> None:
         """Makes the cgroups, then limits them."""
-        self._services.cgroups.ensure_classes()
-        self._limit_daemons()
-        self.enforce()
+        await asyncio.to_thread(self._services.cgroups.ensure_classes)
+        await self._limit_daemons()
+        await self.enforce()
 
     def whole(self) -> CgroupLimits:
         """What all pods together may have: capacity without reservations. What eviction keeps free
@@ -52,13 +53,13 @@ class Reservations:
             memory = 0
         return CgroupLimits(cpu_shares(cpu), memory=max(0, memory))
 
-    def enforce(self) -> None:
+    async def enforce(self) -> None:
         """Limits the pods' cgroup, unless that has been done."""
         if self._enforced:
             return
         events = self._services.events
         try:
-            self._services.cgroups.ensure_classes(self.whole())
+            await asyncio.to_thread(self._services.cgroups.ensure_classes, self.whole())
         except CgroupProblem as problem:
             text = f"Failed to update Node Allocatable Limits {problem}"
             log.warning("%s", text)
@@ -69,7 +70,7 @@ class Reservations:
             "Normal", "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods"
         )
 
-    def _limit_daemons(self) -> None:
+    async def _limit_daemons(self) -> None:
         options = self._services.options
         for kind, title, name, reserved in (
             ("system-reserved", "System", options.system_reserved_cgroup, options.system_reserved),
@@ -81,7 +82,12 @@ class Reservations:
                 cpu = parse_quantity(reserved.get("cpu", "0")).milli_value()
                 limits = CgroupLimits(cpu_shares(cpu), memory=amount(reserved, "memory"))
                 try:
-                    self._services.cgroups.enforce_existing(name, limits, compressible=bool(suffix))
+                    await asyncio.to_thread(
+                        self._services.cgroups.enforce_existing,
+                        name,
+                        limits,
+                        compressible=bool(suffix),
+                    )
                 except CgroupProblem as problem:
                     text = f"Failed to enforce {title} Reserved Cgroup Limits on {problem}"
                     log.error("%s", text)

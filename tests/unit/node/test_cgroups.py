@@ -196,7 +196,7 @@ class Services:
         self.told.append(f"{reason}: {message}")
 
 
-def test_reservations(tmp_path: Path) -> None:
+async def test_reservations(tmp_path: Path) -> None:
     groups = unified(tmp_path)
     (tmp_path / "system").mkdir()
     options = replace(
@@ -207,7 +207,7 @@ def test_reservations(tmp_path: Path) -> None:
     services = Services(groups, options)
     services.events = type("Events", (), {"node": staticmethod(services.node_event)})()
     reservations = Reservations(services)  # type: ignore[arg-type]
-    reservations.make()
+    await reservations.make()
     assert (tmp_path / "kubepods/memory.max").read_text() == str(6 * GIB)
     assert (tmp_path / "system/cpu.weight").read_text() == "20"
     assert not (tmp_path / "system/memory.max").exists()
@@ -217,7 +217,7 @@ def test_reservations(tmp_path: Path) -> None:
         f"FailedNodeAllocatableEnforcement: {problem}",
         "NodeAllocatableEnforced: Updated Node Allocatable limit across pods",
     ]
-    reservations.enforce()
+    await reservations.enforce()
     assert len(services.told) == 2
 
 
