@@ -246,6 +246,8 @@ async def _service_file(root: Path, service: str) -> AsyncIterator[bytes]:
 async def _file(root: Path, name: str) -> AsyncIterator[bytes]:
     opened = await asyncio.to_thread(open_log, root, name)
     try:
+        if stat.S_ISDIR(os.fstat(opened).st_mode):
+            raise FileNotFoundError(name)
         while chunk := await asyncio.to_thread(os.read, opened, CHUNK):
             yield chunk
     finally:

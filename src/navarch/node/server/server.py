@@ -96,9 +96,7 @@ class KubeletServer:
         options = self._options
         context = server_context(options.tls)
         runner = await self._runner(self.application())
-        site = web.TCPSite(
-            runner, options.address, options.port, ssl_context=context, shutdown_timeout=1.0
-        )
+        site = web.TCPSite(runner, options.address, options.port, ssl_context=context)
         await site.start()
         if options.healthz_port:
             runner = await self._runner(self.health_application())
@@ -109,7 +107,11 @@ class KubeletServer:
 
     async def _runner(self, app: web.Application) -> web.AppRunner:
         runner = web.AppRunner(
-            app, access_log=None, max_line_size=LINE_LIMIT, max_field_size=LINE_LIMIT
+            app,
+            access_log=None,
+            max_line_size=LINE_LIMIT,
+            max_field_size=LINE_LIMIT,
+            shutdown_timeout=1.0,
         )
         await runner.setup()
         self._runners.append(runner)
