@@ -30,7 +30,6 @@ from .images.lookup import credential_sources
 from .images.puller import ImagePuller, PullRules
 from .images.records import PullRecords
 from .machine import MachineFacts, default_address, read_facts, swap_capacity
-from .manifests import ManifestDirectory
 from .node_object import capacity, node_resources
 from .objects import ApiObjects
 from .plugins import CSI_PLUGIN, DEVICE_PLUGIN, PluginHandler, PluginManager
@@ -133,11 +132,13 @@ async def _run_agent(
             await pods.wait_synced()
             _follow(pods, agent, follower)
             tasks.create_task(follower.run(), name="referenced-objects")
-            if options.manifest_directory is not None:
-                manifests = ManifestDirectory(options, agent, parts.api, pods)
+            if options.manifest_directory is not None or options.static_pod_url:
+                from .static_pods import StaticPods
+
+                static_pods = StaticPods(options, agent, parts.api, pods, client.clock)
                 # Before the first clean-up, which ends what nobody seems to want.
-                await manifests.load()
-                tasks.create_task(manifests.run(), name="manifests")
+                await static_pods.load()
+                tasks.create_task(static_pods.run(), name="static-pods")
             tasks.create_task(agent.run(), name="agent")
             tasks.create_task(local_paths.run(), name="local-path volumes")
             tasks.create_task(informers.join(), name="informers")

@@ -1,66 +1,153 @@
-"""Static pods: manifests in a directory of the node, run without the API, shown by mirrors in it.
+"""What a manifest of a static pod says: the pod it stands for on this node, and its mirror. Pure.
 
 A static pod is named `<name>-<node>`; its uid is a digest of its manifest, so that a changed file
-is another pod. The mirror is an object for people: deleting it deletes nothing but itself, and it
-is made again (KEP-less lore; `pkg/kubelet/config/common.go`, `pkg/kubelet/pod/mirror_client.go`).
+is another pod. It is held to all that the API would hold it to, and may refer to nothing that the
+API has (`pkg/kubelet/config/common.go`, `pkg/kubelet/pod/mirror_client.go`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import logging
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
+import yaml
 
 from navarch.api.errors import ApiError
-from navarch.api.objects import copy_object, from_object
-from navarch.api.types.core_v1 import Pod, Toleration
+from navarch.api.kinds import kind_by_name
+from navarch.api.objects import Object, copy_object, from_object
+from navarch.api.schema.decode import FieldValidation, normalise_object
+from navarch.api.schema.defaults import apply_defaults
+from navarch.api.strategies.pod import PodStrategy
+from navarch.api.times import format_time
+from navarch.api.types.core_v1 import Container, Pod, Volume
 from navarch.api.types.meta_v1 import OwnerReference
-from navarch.client.informer import Informer
 
-from .agent import NodeAgent
-from .podapi import PodApi
-from .podspec import CONFIG_HASH, CONFIG_MIRROR, CONFIG_SOURCE, is_mirror, pod_key
-from .settings import NodeOptions
+from .podspec import CONFIG_HASH, CONFIG_MIRROR, CONFIG_SOURCE
 
-log = logging.getLogger(__name__)
-
-POLL_SECONDS = 2.0
 SEEN = "kubernetes.io/config.seen"
+FILE, URL = "file", "http"
+_OF_THE_API = {
+    "configMap": "configmaps (via configmap volumes)",
+    "secret": "secrets (via secret volumes)",
+    "csi": "csidrivers (via CSI volumes)",
+    "glusterfs": "endpoints (via glusterFS volumes)",
+    "persistentVolumeClaim": "persistentvolumeclaims",
+    "ephemeral": "persistentvolumeclaims (via ephemeral volumes)",
+    "azureFile": "secrets (via azureFile volumes)",
+}
+_PROJECTED_OF_THE_API = {
+    "configMap": "configmaps (via projected volumes)",
+    "secret": "secrets (via projected volumes)",
+    "serviceAccountToken": "serviceaccounts (via projected volumes)",
+    "clusterTrustBundle": "clustertrustbundles",
+    "podCertificate": "podcertificates",
+}
 
 
-def static_pod(document: Mapping[str, Any], node_name: str) -> Pod:
-    """The pod that a manifest stands for on this node, with the defaults the API would set."""
-    digest = hashlib.md5(
-        msgspec.json.encode([node_name, document], order="sorted"), usedforsecurity=False
-    ).hexdigest()
-    pod = from_object(Pod, dict(document))
-    meta = pod.metadata
-    meta.name = f"{meta.name}-{node_name}"
-    meta.namespace = meta.namespace or "default"
-    meta.uid = meta.uid or digest
-    meta.annotations = {**meta.annotations, CONFIG_SOURCE: "file", CONFIG_HASH: digest}
-    meta.generation = 1
-    spec = pod.spec
-    spec.nodeName = node_name
-    spec.restartPolicy = spec.restartPolicy or "Always"
-    spec.dnsPolicy = spec.dnsPolicy or "ClusterFirst"
-    if spec.terminationGracePeriodSeconds is None:
-        spec.terminationGracePeriodSeconds = 30
-    # Nothing but the manifest decides whether a static pod runs here.
-    spec.tolerations = [*spec.tolerations, Toleration(operator="Exists", effect="NoExecute")]
-    for container in (*spec.initContainers, *spec.containers):
-        if not container.imagePullPolicy:
-            latest = ":" not in container.image.rpartition("/")[2] or container.image.endswith(
-                ":latest"
-            )
-            container.imagePullPolicy = "Always" if latest else "IfNotPresent"
-    pod.status.phase = "Pending"
+class ManifestProblem(Exception):
+    """A manifest that no pod can be made of."""
+
+
+def static_pods(text: bytes, source: str, place: str, node_name: str) -> list[Pod]:
+    """The pods of a manifest: one, or from a URL also a list. `place` is the file or URL."""
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ManifestProblem(f"couldn't parse as pod: {error}") from error
+    if not isinstance(document, dict):
+        raise ManifestProblem("couldn't parse as pod: it is no object")
+    if source == URL and document.get("kind") == "PodList" and document.get("apiVersion") == "v1":
+        kind = {"apiVersion": "v1", "kind": "Pod"}
+        items = [{**kind, **each} for each in document.get("items") or ()]
+        return [_static_pod(each, source, place, node_name) for each in items]
+    return [_static_pod(document, source, place, node_name)]
+
+
+def _static_pod(document: Object, source: str, place: str, node_name: str) -> Pod:
+    if (document.get("apiVersion"), document.get("kind")) != ("v1", "Pod"):
+        what = f"{document.get('apiVersion')}, Kind={document.get('kind')}"
+        raise ManifestProblem(f"invalid pod: it is {what}")
+    origin = f"host:{node_name}file:{place}" if source == FILE else f"url:{place}"
+    encoded = msgspec.json.encode([document, origin], order="sorted")
+    digest = hashlib.md5(encoded, usedforsecurity=False).hexdigest()
+    kind = kind_by_name("", "v1", "Pod")
+    assert kind is not None, "there are pods"
+    try:
+        obj, _ = normalise_object(kind, document, FieldValidation.WARN)
+    except ApiError as error:
+        raise ManifestProblem(f"couldn't parse as pod: {error.message}") from error
+    meta, spec = obj.setdefault("metadata", {}), obj.setdefault("spec", {})
+    if not meta.get("name"):
+        raise ManifestProblem("invalid pod: name is needed for the pod")
+    meta["uid"] = meta.get("uid") or digest
+    meta["name"] = f"{meta['name']}-{node_name.lower()}"
+    meta["namespace"] = meta.get("namespace") or "default"
+    spec["nodeName"] = node_name
+    hash_and_source = {CONFIG_HASH: meta["uid"], CONFIG_SOURCE: source}
+    meta["annotations"] = {**(meta.get("annotations") or {}), **hash_and_source}
+    if source == FILE:
+        # Nothing but the manifest decides whether the pod runs here.
+        everything = {"operator": "Exists", "effect": "NoExecute"}
+        spec["tolerations"] = [*(spec.get("tolerations") or ()), everything]
+    strategy = PodStrategy()
+    apply_defaults(kind, obj)
+    strategy.defaults(obj)
+    problems = strategy.validate(obj)
+    if problems:
+        raise ManifestProblem(f"invalid pod: [{', '.join(str(each) for each in problems)}]")
+    obj["status"] = {"phase": "Pending"}
+    meta["generation"] = 1
+    pod = from_object(Pod, obj)
+    reference = next(_references(pod), "")
+    if reference:
+        raise ManifestProblem(f"static pods may not reference {reference}")
     return pod
+
+
+def seen_at(pod: Pod, moment: datetime) -> Pod:
+    """The pod with the time it was first seen, which tells nothing of the pod itself."""
+    pod.metadata.annotations[SEEN] = format_time(moment)
+    return pod
+
+
+def _references(pod: Pod) -> Iterator[str]:
+    spec = pod.spec
+    if spec.serviceAccountName:
+        yield "serviceaccounts"
+    if spec.imagePullSecrets:
+        yield "secrets"
+    for container in (*spec.initContainers, *spec.containers):
+        yield from _variables_of_the_api(container)
+    if spec.resourceClaims:
+        yield "resourceclaims"
+    for volume in spec.volumes:
+        yield from _volumes_of_the_api(volume)
+
+
+def _variables_of_the_api(container: Container) -> Iterator[str]:
+    for source in container.envFrom:
+        if source.secretRef is not None:
+            yield "secrets"
+        if source.configMapRef is not None:
+            yield "configmaps"
+    for variable in container.env:
+        if variable.valueFrom is not None and variable.valueFrom.secretKeyRef is not None:
+            yield "secrets"
+        if variable.valueFrom is not None and variable.valueFrom.configMapKeyRef is not None:
+            yield "configmaps"
+
+
+def _volumes_of_the_api(volume: Volume) -> Iterator[str]:
+    yield from _fields_that_are_set(volume, _OF_THE_API)
+    for source in volume.projected.sources if volume.projected is not None else ():
+        yield from _fields_that_are_set(source, _PROJECTED_OF_THE_API)
+
+
+def _fields_that_are_set(value: Any, names: Mapping[str, str]) -> Iterator[str]:
+    return (text for name, text in names.items() if getattr(value, name) is not None)
 
 
 def mirror_of(pod: Pod, node_uid: str) -> Pod:
@@ -77,75 +164,9 @@ def mirror_of(pod: Pod, node_uid: str) -> Pod:
     return mirror
 
 
-class ManifestDirectory:
-    """Watches the manifest directory."""
-
-    def __init__(
-        self, options: NodeOptions, agent: NodeAgent, api: PodApi, pods: Informer[Pod]
-    ) -> None:
-        assert options.manifest_directory is not None
-        self._directory: Path = options.manifest_directory
-        self._node_name = options.node_name
-        self._agent, self._api, self._pods = agent, api, pods
-        self._running: dict[str, Pod] = {}
-
-    async def load(self) -> None:
-        """Reads the directory and tells the agent of every pod that is new or gone."""
-        wanted = await asyncio.to_thread(self._read)
-        for uid in self._running.keys() - wanted.keys():
-            self._agent.pod_gone(self._running[uid])
-        for uid in wanted.keys() - self._running.keys():
-            self._agent.pod_present(wanted[uid])
-        self._running = wanted
-
-    async def run(self) -> None:
-        """Runs until cancelled."""
-        while True:
-            await self.load()
-            try:
-                await self._mirror()
-            except ApiError as error:
-                log.warning("mirror pods: %s", error)
-            await asyncio.sleep(POLL_SECONDS)
-
-    def _read(self) -> dict[str, Pod]:
-        import yaml
-
-        result = {}
-        for path in sorted(self._directory.iterdir()) if self._directory.is_dir() else ():
-            if path.name.startswith(".") or path.suffix not in (".yaml", ".yml", ".json"):
-                continue
-            try:
-                document = yaml.safe_load(path.read_text())
-                if isinstance(document, dict) and document.get("kind") == "Pod":
-                    pod = static_pod(document, self._node_name)
-                    result[pod.metadata.uid] = pod
-            except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
-                log.warning("manifest %s: %s", path, error)
-        return result
-
-    async def _mirror(self) -> None:
-        """Makes the mirrors match: one for each static pod, none for others."""
-        node = self._agent.node
-        mirrors = {pod_key(pod): pod for pod in self._pods.cache.list() if is_mirror(pod)}
-        by_name = {pod_key(pod): pod for pod in self._running.values()}
-        for key, mirror in mirrors.items():
-            static = by_name.get(key)
-            expected = static.metadata.annotations[CONFIG_HASH] if static is not None else ""
-            if mirror.metadata.annotations[CONFIG_MIRROR] != expected:
-                meta = mirror.metadata
-                await self._api.delete(meta.namespace, meta.name, meta.uid, 0)
-        if node is None:
-            return
-        for key, static in by_name.items():
-            current = mirrors.get(key)
-            if current is None:
-                try:
-                    await self._api.create(mirror_of(static, node.metadata.uid))
-                except ApiError as error:
-                    if not error.is_already_exists:
-                        raise
-                continue
-            worker = self._agent.find(static.metadata.namespace, static.metadata.name)
-            if worker is not None:
-                worker.writer.seen(current)
+def is_mirror_of(mirror: Pod, pod: Pod | None) -> bool:
+    """Whether a mirror shows this pod as it is, and is to stay."""
+    if pod is None or mirror.metadata.deletionTimestamp is not None:
+        return False
+    shown = mirror.metadata.annotations.get(CONFIG_MIRROR)
+    return shown == pod.metadata.annotations[CONFIG_HASH]

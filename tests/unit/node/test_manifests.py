@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
+from typing import Any
 
+import pytest
 from tests.unit.node.fakes import Stage, stage
 
-from navarch.node.manifests import mirror_of, static_pod
+from navarch.api.types.core_v1 import Pod
+from navarch.node.manifests import (
+    FILE,
+    URL,
+    ManifestProblem,
+    is_mirror_of,
+    mirror_of,
+    static_pods,
+)
 from navarch.node.podspec import CONFIG_HASH, CONFIG_MIRROR, is_critical, is_mirror, is_static
+from navarch.node.static_pods import ManifestFiles
 
-DOCUMENT = {
+DOCUMENT: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "Pod",
     "metadata": {"name": "static"},
     "spec": {"containers": [{"name": "main", "image": "busybox:1.36"}]},
 }
+
+
+def static_pod(document: dict[str, Any], node_name: str, source: str = FILE) -> Pod:
+    return static_pods(json.dumps(document).encode(), source, "/manifests/x.yaml", node_name)[0]
+
+
+def with_spec(**fields: Any) -> dict[str, Any]:
+    return {**DOCUMENT, "spec": {**DOCUMENT["spec"], **fields}}
 
 
 def test_a_manifest_becomes_a_pod_of_this_node() -> None:
@@ -26,6 +47,59 @@ def test_a_manifest_becomes_a_pod_of_this_node() -> None:
     changed = {**DOCUMENT, "spec": {"containers": [{"name": "main", "image": "busybox:2"}]}}
     assert static_pod(changed, "node-1").metadata.uid != pod.metadata.uid
     assert static_pod(DOCUMENT, "node-2").metadata.uid != pod.metadata.uid
+    assert [each.effect for each in pod.spec.tolerations] == ["NoExecute"]
+    assert static_pod(DOCUMENT, "node-1", URL).spec.tolerations == []
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        pytest.param([1], "it is no object", id="no object"),
+        pytest.param({"apiVersion": "v1", "kind": "Service"}, "Kind=Service", id="another kind"),
+        pytest.param({**DOCUMENT, "metadata": {}}, "name is needed", id="no name"),
+        pytest.param(with_spec(containers=[]), "spec.containers: Required value", id="invalid"),
+        pytest.param(with_spec(containers=5), "couldn't parse as pod", id="another type"),
+        pytest.param(with_spec(serviceAccountName="x"), "may not reference serviceaccounts",
+                     id="a service account"),
+        pytest.param(with_spec(volumes=[{"name": "v", "secret": {"secretName": "s"}}]),
+                     "secrets \\(via secret volumes\\)", id="a secret"),
+        pytest.param(with_spec(volumes=[{"name": "v", "projected": {"sources": [
+                         {"configMap": {"name": "c"}}]}}]),
+                     "configmaps \\(via projected", id="a projection"),
+        pytest.param(with_spec(containers=[{"name": "main", "image": "x", "envFrom": [
+                         {"configMapRef": {"name": "c"}}]}]), "configmaps", id="variables"),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_is_none(document: Any, problem: str) -> None:
+    with pytest.raises(ManifestProblem, match=problem):
+        static_pod(document, "node-1")
+
+
+def test_a_list_comes_from_a_url_only() -> None:
+    second = {**DOCUMENT, "metadata": {"name": "other"}}
+    text = json.dumps({"apiVersion": "v1", "kind": "PodList", "items": [DOCUMENT, second]}).encode()
+    names = [each.metadata.name for each in static_pods(text, URL, "http://x", "node-1")]
+    assert names == ["static-node-1", "other-node-1"]
+    with pytest.raises(ManifestProblem):
+        static_pods(text, FILE, "/x", "node-1")
+
+
+def test_a_file_that_breaks_keeps_its_pod_for_a_moment(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = ManifestFiles(tmp_path, "node-1")
+    file = tmp_path / "a.yaml"
+    file.write_text(json.dumps(DOCUMENT))
+    (tmp_path / ".hidden").write_text("{")
+    uid = files.read(keep_broken=True)[0].metadata.uid
+    file.write_text("{")
+    with caplog.at_level(logging.ERROR):
+        assert [each.metadata.uid for each in files.read(keep_broken=True)] == [uid]
+        assert files.read(keep_broken=False) == []
+    assert len(caplog.records) == 1, "the same problem is told once"
+    assert [
+        each.metadata.uid for each in ManifestFiles(file, "node-1").read(keep_broken=True)
+    ] == []
 
 
 def test_its_mirror_shows_it() -> None:
@@ -36,6 +110,9 @@ def test_its_mirror_shows_it() -> None:
     assert mirror.metadata.uid == ""
     assert mirror.metadata.ownerReferences[0].uid == "node-uid"
     assert CONFIG_MIRROR not in pod.metadata.annotations
+    assert is_mirror_of(mirror, pod) and not is_mirror_of(mirror, None)
+    mirror.metadata.deletionTimestamp = "2026-01-01T00:00:00Z"
+    assert not is_mirror_of(mirror, pod), "a mirror on its way out is made again"
 
 
 async def test_it_runs_without_the_api_and_tells_its_mirror(tmp_path: Path) -> None:
