@@ -451,7 +451,7 @@ class PodWorker:
         memory = self._memory
         waits = [at - self._clock.monotonic() for at in memory.held_off.values()]
         seconds = min([seconds, *(wait for wait in waits if wait > 0)])
-        if memory.volumes is None and memory.volume_retry_at:
+        if memory.volume_retry_at > self._clock.monotonic():
             seconds = min(seconds, memory.volume_retry_at - self._clock.monotonic())
         deadline = self.pod.spec.activeDeadlineSeconds
         if deadline is not None and not self._is_stopping():
