@@ -1,0 +1,194 @@
+"""Probes of real containers: all kinds at the same time, on one node."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from tests.cluster.node.conftest import Cluster, pod, shell
+from tests.cluster.node.test_pod_life import FOREVER, is_ready
+
+from navarch.api.times import parse_time
+from navarch.api.types.core_v1 import Pod
+
+pytestmark = pytest.mark.cluster
+
+HEALTH = {"exec": {"command": ["cat", "/tmp/health"]}}
+SERVE = "mkdir -p /www; echo ok > /www/healthz; httpd -p 8080 -h /www"
+QUICK = {"periodSeconds": 1, "failureThreshold": 1}
+
+
+def restarts(pod: Pod) -> int:
+    return sum(each.restartCount for each in pod.status.containerStatuses)
+
+
+def has_restarted(pod: Pod) -> bool:
+    return restarts(pod) > 0
+
+
+def is_well_again(pod: Pod) -> bool:
+    return has_restarted(pod) and is_ready(pod)
+
+
+def kept(pod: Pod) -> bool:
+    assert not has_restarted(pod), pod.status
+    return is_ready(pod)
+
+
+def probing(name: str) -> str:
+    return f"Probing container {name} liveness probe [NodeConformance]"
+
+
+@pytest.mark.conformance(
+    *(
+        probing(f'{verb} with a {kind}')
+        for kind in ('exec "cat /tmp/health"', "/healthz http", "GRPC")
+        for verb in ("should be restarted", "should *not* be restarted")
+    ),
+    probing("should *not* be restarted with a tcp:8080"),
+)  # fmt: skip
+async def test_liveness(cluster: Cluster) -> None:
+    """Half of the containers fall ill after a while, and only these are restarted."""
+    status = {"well": b"\x08\x01", "ill": b"\x08\x01"}
+
+    async def check(request: bytes, context: Any) -> bytes:
+        return status[request[2:].decode()]
+
+    health = grpc.aio.server()
+    method = {"Check": grpc.unary_unary_rpc_method_handler(check)}
+    handler = grpc.method_handlers_generic_handler("grpc.health.v1.Health", method)
+    health.add_generic_rpc_handlers((handler,))
+    port = health.add_insecure_port("127.0.0.1:0")
+    await health.start()
+    http = {"httpGet": {"path": "/healthz", "port": 8080}}
+    probes: dict[str, tuple[str, dict[str, Any], str]] = {
+        "exec": ("echo ok > /tmp/health", HEALTH, "rm /tmp/health"),
+        "http": (SERVE, http, "rm /www/healthz"),
+        "tcp": (SERVE, {"tcpSocket": {"port": 8080}}, ""),
+        "grpc": ("true", {"grpc": {"port": port}}, "true"),
+    }
+    ill: list[str] = []
+    well: list[str] = []
+    for name, (setup, probe, ruin) in probes.items():
+        for service in ("well", "ill") if ruin else ("well",):
+            # Only the first instance falls ill.
+            script = f"{setup}; [ -e /shared/been ] || {{ touch /shared/been; sleep 2; {ruin}; }}"
+            action = {"grpc": {"port": port, "service": service}} if name == "grpc" else probe
+            container = shell(
+                "main",
+                f"{script if service == 'ill' else setup}; {FOREVER}",
+                livenessProbe={**action, **QUICK, "initialDelaySeconds": 1},
+                readinessProbe={**HEALTH, **QUICK} if name == "exec" else None,
+                volumeMounts=[{"name": "shared", "mountPath": "/shared"}],
+            )
+            (ill if service == "ill" else well).append(f"{name}-{service}")
+            await cluster.create(
+                pod(
+                    f"{name}-{service}",
+                    {key: value for key, value in container.items() if value is not None},
+                    volumes=[{"name": "shared", "emptyDir": {}}],
+                    hostNetwork=name == "grpc",
+                    terminationGracePeriodSeconds=1,
+                )
+            )
+    try:
+        await asyncio.gather(*(cluster.wait(name, kept, 30) for name in well))
+        status["ill"] = b"\x08\x02"
+        await cluster.wait(
+            "grpc-ill", lambda each: each.status.containerStatuses[0].restartCount > 0, 30
+        )
+        status["ill"] = b"\x08\x01"
+        again = await asyncio.gather(*(cluster.wait(name, is_well_again, 40) for name in ill))
+        for name in well:
+            kept(await cluster.get(name))
+    finally:
+        await health.stop(None)
+    for each in again:
+        ended = each.status.containerStatuses[0].lastState.terminated
+        assert ended is not None and ended.exitCode in (0, 137, 143)
+        told = await cluster.events(each.metadata.name)
+        killing = "Container main failed liveness probe, will be restarted"
+        assert ("Killing", killing) in told
+    texts = {
+        "exec-ill": "cat: can't open '/tmp/health': No such file or directory\n",
+        "http-ill": "HTTP probe failed with statuscode: 404",
+        "grpc-ill": 'service unhealthy (responded with "NOT_SERVING")',
+    }
+    for name, text in texts.items():
+        assert ("Unhealthy", f"Liveness probe failed: {text}") in await cluster.events(name)
+
+
+@pytest.mark.conformance(
+    "Probing container with readiness probe should not be ready before initial delay and never"
+    " restart [NodeConformance]",
+    "Probing container with readiness probe that fails should never be ready and never restart"
+    " [NodeConformance]",
+    "Probing container should have monotonically increasing restart count [NodeConformance]",
+)
+async def test_readiness_and_startup(cluster: Cluster) -> None:
+    late = shell("main", FOREVER, readinessProbe={"exec": {"command": ["true"]},
+                                                  "initialDelaySeconds": 3})  # fmt: skip
+    never = shell("main", FOREVER, readinessProbe={**HEALTH, **QUICK},
+                  livenessProbe={"exec": {"command": ["true"]}, **QUICK})  # fmt: skip
+    # Liveness would kill it at once; the startup probe holds it back until it is up.
+    slow = shell("main", f"sleep 3; echo ok > /tmp/health; {FOREVER}",
+                 startupProbe={**HEALTH, "periodSeconds": 1, "failureThreshold": 30},
+                 livenessProbe={**HEALTH, **QUICK})  # fmt: skip
+    # It hangs, and whatever it has started goes with it.
+    hangs = shell("main", "trap '' TERM; while :; do sleep 1; done", livenessProbe={
+        "exec": {"command": ["sh", "-c", "sleep 1000"]}, "timeoutSeconds": 1, **QUICK,
+        "terminationGracePeriodSeconds": 1})  # fmt: skip
+    side = shell("side", f"sleep 2; echo ok > /tmp/health; {FOREVER}", restartPolicy="Always",
+                 readinessProbe={**HEALTH, **QUICK})  # fmt: skip
+    await cluster.stop_agent()
+    cluster.start_agent(crash_loop_back_off_max_container_restart_period=1.0)
+    await cluster.create(pod("late", late))
+    await cluster.create(pod("never", never))
+    await cluster.create(pod("slow", slow))
+    await cluster.create(pod("hangs", hangs, terminationGracePeriodSeconds=600))
+    await cluster.create(pod("sided", shell("main", FOREVER), initContainers=[side]))
+    counts: list[int] = []
+
+    def is_twice_restarted(pod: Pod) -> bool:
+        counts.append(restarts(pod))
+        return counts[-1] >= 2
+
+    endless = asyncio.create_task(cluster.wait("hangs", is_twice_restarted, 60))
+    ready = await cluster.wait("late", kept)
+    running = ready.status.containerStatuses[0].state.running
+    assert running is not None
+    became = next(each for each in ready.status.conditions if each.type == "Ready")
+    waited = parse_time(became.lastTransitionTime or "") - parse_time(running.startedAt or "")
+    assert waited.total_seconds() + 1 >= 3 and waited.total_seconds() < 15
+    await cluster.wait("slow", kept)
+    told = await cluster.events("slow")
+    assert any(text.startswith("Startup probe failed: cat: can't open") for _, text in told)
+    assert not any(text.startswith("Liveness probe failed") for _, text in told)
+    sided = await cluster.wait("sided", is_ready)
+    assert sided.status.initContainerStatuses[0].ready
+    await endless
+    assert counts == sorted(counts) and set(counts) == {0, 1, 2}
+    text = 'Liveness probe failed: command timed out: "sh -c sleep 1000" timed out after 1s'
+    assert ("Unhealthy", text) in await cluster.events("hangs")
+    refused = await cluster.get("never")
+    assert not is_ready(refused)
+    assert restarts(refused) == 0
+    left = await asyncio.to_thread(processes, "sleep 1000")
+    assert not left, "a probe that has taken too long is killed"
+
+
+def processes(command: str) -> list[str]:
+    from pathlib import Path
+
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if " ".join(words).strip() == command:
+            found.append(path.parent.name)
+    return found
