@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -48,8 +49,11 @@ def build(
 ) -> str:
     """Build an image and bring it into every node. Returns its full name. The builder's layers are
     kept, so that the next build repeats only what has changed."""
-    dockerfile = request.dockerfile or _dockerfile(request.context)
-    bases = base_images(dockerfile.read_text())
+    dockerfile = find_dockerfile(request)
+    try:
+        bases = base_images(dockerfile.read_text(), request.arguments)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClusterError(f"{dockerfile} cannot be read: {error}") from error
     if shutil.which("buildah") is None:
         output("Installing buildah, which is needed for this once ...")
         install(["buildah"])
@@ -92,17 +96,25 @@ def build_arguments(request: BuildRequest, dockerfile: Path, tag: str) -> list[s
     return [*command, str(request.context)]
 
 
-def base_images(dockerfile: str) -> list[str]:
-    """The images a Dockerfile builds upon or copies from, by full name; not its own stages."""
+def base_images(dockerfile: str, arguments: Sequence[str] = ()) -> list[str]:
+    """The images a Dockerfile builds upon or copies from, by full name; not its own stages.
+    `arguments` (`NAME=VALUE`) go before the defaults of ARG."""
     stages: set[str] = {"scratch"}
-    found = []
+    found: list[str] = []
+    given = dict(each.partition("=")[::2] for each in arguments)
+    values: dict[str, str] = {}
+    is_before_stages = True
     for line in dockerfile.splitlines():
         words = line.split()
         instruction = words[0].upper() if words else ""
+        plain = [word for word in words[1:] if not word.startswith("--")]
         named = ""
-        if instruction == "FROM":
-            plain = [word for word in words[1:] if not word.startswith("--")]
-            named = plain[0] if plain else ""
+        if instruction == "ARG" and is_before_stages:
+            for name, _, default in (word.partition("=") for word in plain):
+                values[name] = given.get(name, default.strip("\"'"))
+        elif instruction == "FROM" and plain:
+            is_before_stages = False
+            named = _substituted(plain[0], values)
         elif instruction == "COPY":
             sources = [word for word in words if word.startswith("--from=")]
             named = sources[0].partition("=")[2] if sources else ""
@@ -111,6 +123,18 @@ def base_images(dockerfile: str) -> list[str]:
         if instruction == "FROM" and len(plain) == 3 and plain[1].upper() == "AS":
             stages.add(plain[2].lower())
     return list(dict.fromkeys(found))
+
+
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::-([^}]*))?\})")
+
+
+def _substituted(text: str, values: Mapping[str, str]) -> str:
+    """A word of a FROM line with the variables that are known put in."""
+
+    def value(found: re.Match[str]) -> str:
+        return values.get(found[1] or found[2]) or found[3] or found[0]
+
+    return _VARIABLE.sub(value, text)
 
 
 def _link_blobs(node: Path, directory: Path) -> None:
@@ -189,10 +213,21 @@ def _remove_blob_cache() -> None:
             return
 
 
-def _dockerfile(context: Path) -> Path:
-    for name in ("Dockerfile", "Containerfile"):
-        if (context / name).is_file():
-            return context / name
+def find_dockerfile(request: BuildRequest) -> Path:
+    """The Dockerfile of a request: by default the one in the context. A relative path counts from
+    here or, as minikube's users know it, from the context."""
+    context = request.context
+    if not context.is_dir():
+        raise ClusterError(f"{context} is not a directory", "Give the directory to build from")
+    if request.dockerfile is not None:
+        names = [request.dockerfile, context / request.dockerfile]
+    else:
+        names = [context / "Dockerfile", context / "Containerfile"]
+    for path in names:
+        if path.is_file():
+            return path
+    if request.dockerfile is not None:
+        raise ClusterError(f"{request.dockerfile} does not exist", "Name a Dockerfile: --file PATH")
     raise ClusterError(f"{context} contains no Dockerfile", "Name it: --file PATH")
 
 

@@ -17,8 +17,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from navarch.cluster import kernel
@@ -29,6 +31,9 @@ SOCKET = "/run/containerd/containerd.sock"
 ADDRESS = f"unix://{SOCKET}"
 CAP_SYS_RESOURCE = 24
 CNI_DIRECTORIES = ("/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni")
+
+CHECK_SECONDS = 0.2
+LEAST_ROOM = 1 << 30
 
 ENVIRONMENT = {"GOGC": "40", "GOMEMLIMIT": "96MiB"}
 """A runtime for one machine's pods need not keep garbage about."""
@@ -162,20 +167,35 @@ def program() -> str:
 
 
 def run_in_node(
-    pins: Pins, command: Sequence[str], *, stdin: int | None = None, stdout: int | None = None
+    pins: Pins,
+    command: Sequence[str],
+    *,
+    stdin: int | None = None,
+    stdout: int | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program inside the node and collect what it prints. A small helper process enters
-    the node first, since this one may have threads."""
+    the node first, since this one may have threads. While it runs, `check` is called every now and
+    then; if it raises, the program is ended."""
     helper = [sys.executable, "-P", "-S", "-m", "navarch.cluster.enter"]
-    return subprocess.run(
+    with subprocess.Popen(
         [*helper, str(pins.directory), pins.node, "--", *command],
         stdin=stdin if stdin is not None else subprocess.DEVNULL,
         stdout=stdout if stdout is not None else subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        check=False,
-    )
+    ) as process:
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    printed, complaint = process.communicate(timeout=CHECK_SECONDS)
+                    break
+                check()
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, printed, complaint)
 
 
 def ctr(
@@ -184,10 +204,11 @@ def ctr(
     *,
     stdin: int | None = None,
     stdout: int | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> str:
     """Run containerd's own client against the node's runtime, among Kubernetes' images."""
     command = ["ctr", "--address", SOCKET, "--namespace", "k8s.io", *arguments]
-    result = run_in_node(pins, command, stdin=stdin, stdout=stdout)
+    result = run_in_node(pins, command, stdin=stdin, stdout=stdout, check=check)
     if result.returncode != 0:
         complaint = result.stderr.strip().removeprefix("ctr: ")
         raise ClusterError(
@@ -197,14 +218,43 @@ def ctr(
     return result.stdout or ""
 
 
+class NoRoom(ClusterError):
+    """The disk is nearly full."""
+
+
+def check_room(pins: Pins) -> None:
+    """Raises `NoRoom` when images have nearly filled the disk: one that was made to unpack
+    without end must not take the machine with it."""
+    disk = shutil.disk_usage(pins.directory)
+    if disk.free < min(LEAST_ROOM, disk.total // 20):
+        raise NoRoom(
+            f"node {pins.node}: the image does not fit on the disk",
+            "Make room: navarch image ls, navarch image rm IMAGE",
+        )
+
+
 def import_archive(pins: Pins, archive: Path) -> list[str]:
     """Bring an OCI or Docker archive into the node. The file is handed over as an open
     descriptor, since the node may not see its path. Returns the names of the images."""
-    with archive.open("rb") as file:
-        output = ctr(pins, ["images", "import", "--digests=false", "-"], stdin=file.fileno())
+    command = ["images", "import", "--digests=false", "-"]
+    began = datetime.now(UTC).replace(microsecond=0)
+    try:
+        with archive.open("rb") as file:
+            output = ctr(pins, command, stdin=file.fileno(), check=lambda: check_room(pins))
+    except NoRoom:
+        _drop_leases(pins, began)
+        raise
     return [
         line.split()[1].rstrip(".") for line in output.splitlines() if line.startswith("unpacking ")
     ]
+
+
+def _drop_leases(pins: Pins, since: datetime) -> None:
+    """Let go of what a client that was ended has brought; it would be kept for a day."""
+    for line in ctr(pins, ["leases", "ls"]).splitlines()[1:]:
+        lease, created, *_ = line.split()
+        if datetime.fromisoformat(created) >= since:
+            ctr(pins, ["leases", "rm", "--sync", lease])
 
 
 def cni_config(pod_cidr: str) -> str:

@@ -78,11 +78,12 @@ def own_credentials(name: str) -> Credentials | None:
     except OSError:
         return None
     try:
+        auths = auths_of(document)
         helper = _helper(document, image)
         if helper:
             return _ask_helper(helper, image)
         keyring = Keyring()
-        keyring.add({key: each for key, each in auths_of(document).items() if each})
+        keyring.add({key: each for key, each in auths.items() if each})
     except BrokenCredentials as problem:
         raise ClusterError(f"{path}: {problem}", "Log in again: docker login") from problem
     found = keyring.lookup(image)

@@ -14,11 +14,12 @@ import os
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 from navarch.cluster import containerd, processes
 from navarch.cluster.namespaces import Pins
@@ -138,13 +139,13 @@ def _is_image(archive: Path) -> bool:
     """Whether a tar file is an OCI or Docker archive. Both kinds name their parts at the top
     level, though not always first."""
     try:
-        with tarfile.open(archive) as tar:
+        with _plain(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for number, entry in enumerate(tar):
                 if entry.name.removeprefix("./") in ("oci-layout", "manifest.json", "index.json"):
                     return True
                 if number > 500:
                     break
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
         raise ClusterError(f"{archive} is not a tar file: {error}") from error
     return False
 
@@ -172,10 +173,44 @@ _OPENERS: dict[bytes, Callable[[Path], Any]] = {
 def _archive_of_root(source: Path, target: Path, name: str) -> Path:
     from navarch.node.images.oci import ImageConfig, image_of_root
 
-    with source.open("rb") as file:
-        magic = file.read(2)
-    with _OPENERS.get(magic, _open_plain)(source) as root:
+    with _plain(source) as root:
         return image_of_root(target, name, ImageConfig(cmd=["/bin/sh"]), root)
+
+
+@contextmanager
+def _plain(path: Path) -> Iterator[IO[bytes]]:
+    """A file's content, unpacked if it is compressed, and no more of it than the disk would take:
+    a few bytes can unpack to any size."""
+    with path.open("rb") as file:
+        magic = file.read(2)
+    limit = max(shutil.disk_usage(tempfile.gettempdir()).free, path.stat().st_size)
+    with _OPENERS.get(magic, _open_plain)(path) as content:
+        yield cast("IO[bytes]", Bounded(content, limit))
+
+
+class Bounded:
+    """A file to read that ends in a clear refusal where it grows beyond a limit."""
+
+    def __init__(self, file: IO[bytes], limit: int) -> None:
+        self._file, self._limit = file, limit
+        self.tell = file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._limit + 1 - self._file.tell()
+        content = self._file.read(wanted if size < 0 else min(size, wanted))
+        self._check(self._file.tell())
+        return content
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_SET:
+            self._check(offset)  # before it is unpacked up to there
+        return self._file.seek(offset, whence)
+
+    def _check(self, position: int) -> None:
+        if position > self._limit:
+            raise ClusterError(
+                f"the archive unpacks to more than {self._limit} bytes, which the disk has not got"
+            )
 
 
 class LoadRecord:

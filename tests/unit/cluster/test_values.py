@@ -50,11 +50,16 @@ def test_containerd_is_told_where_everything_is() -> None:
         ("localhost/app:1", "localhost/app:1"),
         ("localhost:5000/app", "localhost:5000/app:latest"),
         ("registry.example/pause:3.10", "registry.example/pause:3.10"),
-        ("app@sha256:00", "docker.io/library/app@sha256:00"),
+        ("app@sha256:" + 64 * "0", "docker.io/library/app@sha256:" + 64 * "0"),
     ],
 )
 def test_image_names(short: str, full: str) -> None:
     assert images.normalized(short) == full
+
+
+def test_a_name_that_is_none() -> None:
+    with pytest.raises(ClusterError, match="couldn't parse image name"):
+        images.normalized("app@sha256:00")
 
 
 def test_base_images_of_a_dockerfile() -> None:
@@ -65,6 +70,8 @@ def test_base_images_of_a_dockerfile() -> None:
         FROM build as second
         FROM scratch
         FROM app:$VERSION
+        FROM ${REGISTRY:-r.example}/tool:${VERSION}
+        FROM $UNKNOWN
         from localhost/base:1
         FROM python:3.11
         COPY --from=build /a /b
@@ -73,9 +80,12 @@ def test_base_images_of_a_dockerfile() -> None:
     """
     assert building.base_images(text) == [
         "docker.io/library/python:3.11",
+        "docker.io/library/app:1",
+        "r.example/tool:1",
         "localhost/base:1",
         "docker.io/library/tools:2",
     ]
+    assert "docker.io/library/app:9" in building.base_images(text, ["VERSION=9"])
 
 
 def test_build_arguments() -> None:
@@ -98,7 +108,14 @@ def test_build_arguments() -> None:
 
 def test_a_directory_without_dockerfile(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="no Dockerfile"):
-        building._dockerfile(tmp_path)
+        building.find_dockerfile(building.BuildRequest(tmp_path, "app"))
+    (tmp_path / "Own").write_text("FROM scratch\n")
+    request = building.BuildRequest(tmp_path, "app", Path("Own"))
+    assert building.find_dockerfile(request) == tmp_path / "Own"
+    with pytest.raises(ClusterError, match="absent does not exist"):
+        building.find_dockerfile(building.BuildRequest(tmp_path, "app", Path("absent")))
+    with pytest.raises(ClusterError, match="not a directory"):
+        building.find_dockerfile(building.BuildRequest(tmp_path / "Own", "app"))
 
 
 @pytest.mark.parametrize(

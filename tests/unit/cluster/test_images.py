@@ -1,0 +1,151 @@
+"""What goes into nodes: archives of all kinds, also such that were made to do harm."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from navarch.cluster import containerd, image_service, images
+from navarch.cluster.namespaces import Pins
+from navarch.cluster.profile import ClusterError
+from navarch.node.cri.values import Credentials
+
+MIB = 1 << 20
+
+
+class Usage(NamedTuple):
+    """As `shutil.disk_usage` has it."""
+
+    total: int
+    used: int
+    free: int
+
+
+def bomb(path: Path, size: int) -> Path:
+    """A small archive of one large file."""
+    with (
+        gzip.open(path, "wb", compresslevel=1) as packed,
+        tarfile.open(fileobj=packed, mode="w|") as tar,
+    ):
+        entry = tarfile.TarInfo("zeros")
+        entry.size = size
+        tar.addfile(entry, io.BufferedReader(Zeros()))
+    return path
+
+
+class Zeros(io.RawIOBase):
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return len(buffer)
+
+
+def test_an_archive_that_unpacks_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = bomb(tmp_path / "bomb.tar.gz", 64 * MIB)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(100 * MIB, 90 * MIB, 10 * MIB))
+    with (
+        pytest.raises(ClusterError, match="unpacks to more than"),
+        images._as_archive(archive, "bomb:1"),
+    ):
+        raise AssertionError("it was unpacked")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no archive",
+        b"\x1f\x8b\x08\x00",
+        gzip.compress(b"x" * 5000)[:-20],
+        b"BZh91AY&SY garbage",
+        b"\xfd7zXZ\x00 garbage",
+    ],
+    ids=["empty", "text", "cut gzip", "short gzip", "bzip2", "xz"],
+)
+def test_what_is_no_archive(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(ClusterError, match="is not a"), images._as_archive(path, ""):
+        raise AssertionError("it was taken")
+
+
+def test_a_program_in_a_node_is_ended_when_the_disk_fills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pins = Pins(tmp_path, "node")
+    real = subprocess.Popen
+
+    def popen(command: list[str], **options: Any) -> Any:
+        """Without the helper, which would want a node."""
+        return real(command[command.index("--") + 1 :], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(100 * MIB, 99 * MIB, MIB))
+    with pytest.raises(containerd.NoRoom, match="does not fit"):
+        containerd.run_in_node(
+            pins,
+            [sys.executable, "-c", "import time; time.sleep(1000)"],
+            check=lambda: containerd.check_room(pins),
+        )
+
+
+def test_nothing_on_standard_input(tmp_path: Path) -> None:
+    assert images.spool(io.BytesIO(b"x"), tmp_path / "file").read_bytes() == b"x"
+    with pytest.raises(ClusterError, match="nothing on standard input"):
+        images.spool(io.BytesIO(), tmp_path / "file")
+
+
+@pytest.fixture
+def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    def write(document: object) -> None:
+        text = document if isinstance(document, str) else json.dumps(document)
+        (tmp_path / "config.json").write_text(text)
+
+    return write
+
+
+def test_the_users_own_credentials(configure: Callable[[object], None]) -> None:
+    assert image_service.own_credentials("r.example/a") is None
+    configure({"auths": {"r.example": {"auth": "dTpw"}, "empty.example": {}}})
+    assert image_service.own_credentials("r.example/a") == Credentials("u", "p")
+    assert image_service.own_credentials("empty.example/a") is None
+    configure({"auths": {"https://index.docker.io/v1/": {"auth": "dTpw"}}})
+    assert image_service.own_credentials("web") == Credentials("u", "p")
+    configure("{")
+    with pytest.raises(ClusterError, match="not a docker configuration"):
+        image_service.own_credentials("r.example/a")
+
+
+def test_programs_that_keep_the_users_passwords(
+    configure: Callable[[object], None], tmp_path: Path
+) -> None:
+    program = tmp_path / "docker-credential-safe"
+    program.write_text(
+        '#!/bin/sh\nread -r server\n[ "$server" = r.example ] || exit 1\n'
+        'echo \'{"ServerURL": "r.example", "Username": "u", "Secret": "p"}\'\n'
+    )
+    program.chmod(0o755)
+    configure({"credsStore": "safe"})
+    assert image_service.own_credentials("r.example/a") == Credentials("u", "p")
+    assert image_service.own_credentials("other.example/a") is None
+    configure({"credHelpers": {"r.example": "absent"}})
+    with pytest.raises(ClusterError, match="docker-credential-absent"):
+        image_service.own_credentials("r.example/a")
+    configure({"credsStore": "../../bin/evil", "auths": {"r.example": {"username": "v"}}})
+    assert image_service.own_credentials("r.example/a") == Credentials("v")
