@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.api.controllers.conftest import eventually, running
+from tests.api.conftest import secured_server
+from tests.api.controllers.conftest import client_as, eventually, running
 from tests.api.controllers.test_persistent_volumes import Storage, volume
 from tests.api.controllers.test_persistent_volumes import claim as claim_in_ns
 
-from navarch.api.types.core_v1 import Node, PersistentVolumeClaim, Pod
+from navarch.api.types.core_v1 import Node, PersistentVolumeClaim, Pod, ServiceAccount
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.api.types.storage_v1 import CSIDriver
 from navarch.apiserver.server import Server
-from navarch.client import Client, ClientConfig
+from navarch.client import Client, ClientConfig, InformerFactory
+from navarch.node.volumes.local_path import LocalPathVolumes, make
 
 from .test_binding import add_node, node, scheduling, when
 
@@ -356,3 +361,56 @@ async def test_a_driver_attaches_so_many_volumes(client: Client, storage: Storag
     for pod in ("p", "q"):
         await client.resource(Pod).delete(pod, "default", grace_period=0)
     assert await bound(client, "r") == "n1"
+
+
+def is_there(path: str) -> bool:
+    return os.path.isdir(path)
+
+
+async def test_everyone_with_the_rights_of_a_cluster(tmp_path: Path) -> None:
+    """RBAC and admission are on, and each side is the user it is in a cluster; the node is real."""
+    async with (
+        secured_server(tmp_path) as server,
+        client_as(server, "root", "system:masters") as admin,
+        client_as(server, "system:kube-controller-manager") as manager,
+        client_as(server, "system:kube-scheduler") as scheduler,
+        client_as(server, "system:node:n1", "system:nodes") as agent,
+        InformerFactory(agent) as informers,
+        running(manager, *CONTROLLERS, "serviceaccount", "nodelifecycle"),
+        scheduling(scheduler),
+        asyncio.TaskGroup() as tasks,
+    ):
+        storage = Storage(admin)
+        await add_nodes(admin, "n1", kind="real")
+        volumes = LocalPathVolumes(agent, informers, tmp_path, "n1", agent.clock)
+        await informers.start()
+        serving = tasks.create_task(volumes.run())
+        await storage.make(storage_class("late", allowVolumeExpansion=True))
+
+        async def has_account() -> ServiceAccount:
+            return await admin.resource(ServiceAccount).get("default", "default")
+
+        await eventually(has_account)
+        ready = {"conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]}
+        nodes = admin.dynamic("", "v1", "nodes", namespaced=False)
+        await nodes.patch("n1", "", {"status": ready}, subresource="status")
+        await storage.make(claim("data", storageClassName="late"))
+        await add_pod(admin, "p", "data")
+        assert await bound(admin, "p") == "n1"
+        found = await of(admin, "data")
+        made = await storage.volumes.get(found.spec.volumeName)
+        make(tmp_path, made)
+        assert made.spec.local is not None
+        path = made.spec.local.path
+        assert is_there(path)
+        more = {"spec": {"resources": {"requests": {"storage": "3Gi"}}}}
+        await storage.raw_claims.patch("data", "default", more)
+        await storage.event("data", "VolumeResizeSuccessful")
+        await admin.resource(Pod).delete("p", "default", grace_period=0)
+        await storage.claims.delete("data", "default")
+
+        async def is_gone() -> bool:
+            return not is_there(path) and not (await storage.volumes.list()).items
+
+        await eventually(is_gone, "the end of the volume")
+        serving.cancel()
