@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import pytest
@@ -169,13 +169,19 @@ class Node:
         (await self.api.post(f"{RBAC}/clusterrolebindings", binding, **as_root)).ok()
 
 
+class Start(Protocol):
+    """Starts a server with options of access and of the node."""
+
+    async def __call__(self, access: AccessOptions | None = None, **options: Any) -> Node: ...
+
+
 def rule(*subresources: str, verbs: Sequence[str] = ("*",)) -> dict[str, Any]:
     resources = [f"nodes/{each}" for each in subresources]
     return {"apiGroups": [""], "resources": resources, "verbs": list(verbs)}
 
 
 @pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Any]:
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Starts the server with options of the node's and of access."""
     authority = Authority(tmp_path)
     pair = authority.issue("kubelet", address="127.0.0.1")
@@ -267,7 +273,7 @@ PATHS = [
 """Every path: method, path, the right that opens it, and what then comes."""
 
 
-async def test_every_path_needs_a_name_and_a_right(start: Any) -> None:
+async def test_every_path_needs_a_name_and_a_right(start: Start) -> None:
     node = await start()
     nobody = await node.account("nobody")
     allowed = {}
@@ -293,7 +299,7 @@ async def test_every_path_needs_a_name_and_a_right(start: Any) -> None:
             assert answer.status == (status if opens else 403), (path, other, answer.text)
 
 
-async def test_what_the_paths_say(start: Any) -> None:
+async def test_what_the_paths_say(start: Start) -> None:
     node = await start()
     root = node.authority.issue("admin", "system:masters")
 
@@ -329,7 +335,7 @@ async def test_what_the_paths_say(start: Any) -> None:
     assert "\nmax-pods=110\n" in (await get("/flagz")).text
 
 
-async def test_health(start: Any) -> None:
+async def test_health(start: Start) -> None:
     node = await start()
     root = node.authority.issue("admin", "system:masters")
     assert (await node.ask("GET", "/healthz", pair=root)).text == "ok"
@@ -342,7 +348,7 @@ async def test_health(start: Any) -> None:
     assert 'kubernetes_healthcheck{name="syncloop",type="healthz"} 0' in slis.text
 
 
-async def test_the_port_for_local_health_checks_tells_only_health(start: Any) -> None:
+async def test_the_port_for_local_health_checks_tells_only_health(start: Start) -> None:
     node = await start()
     base = f"http://127.0.0.1:{node.health_port}"
     expected = {"/healthz": 200, "/healthz/syncloop": 200}
@@ -352,7 +358,7 @@ async def test_the_port_for_local_health_checks_tells_only_health(start: Any) ->
             assert answer.status == expected.get(path, 404), path
 
 
-async def test_debugging_can_be_switched_off(start: Any) -> None:
+async def test_debugging_can_be_switched_off(start: Start) -> None:
     node = await start(enable_debugging_handlers=False)
     root = node.authority.issue("admin", "system:masters")
     for path in ("/exec/default/web/main", "/containerLogs/default/web/main", "/logs/",
@@ -366,7 +372,7 @@ async def test_debugging_can_be_switched_off(start: Any) -> None:
     assert (answer.status, answer.text) == (405, "logs endpoint is disabled.\n")
 
 
-async def test_anonymous_callers_only_where_they_are_wanted(start: Any) -> None:
+async def test_anonymous_callers_only_where_they_are_wanted(start: Start) -> None:
     node = await start(AccessOptions(anonymous=True))
     answer = await node.ask("GET", "/pods")
     assert (answer.status, "user=system:anonymous" in answer.text) == (403, True)
@@ -378,7 +384,7 @@ async def test_anonymous_callers_only_where_they_are_wanted(start: Any) -> None:
     assert (await named.ask("GET", "/pods", token=await named.account("a"))).status == 401
 
 
-async def test_certificates_of_strangers_and_servers(start: Any, tmp_path: Path) -> None:
+async def test_certificates_of_strangers_and_servers(start: Start, tmp_path: Path) -> None:
     node = await start()
     other = tmp_path / "other"
     other.mkdir()
@@ -390,7 +396,7 @@ async def test_certificates_of_strangers_and_servers(start: Any, tmp_path: Path)
             await node.ask("GET", "/pods", pair=pair)
 
 
-async def test_answers_are_remembered_for_their_time(start: Any) -> None:
+async def test_answers_are_remembered_for_their_time(start: Start) -> None:
     node = await start(AccessOptions(allowed_seconds=0.0, denied_seconds=0.0))
     pair = node.authority.issue("late")
     assert (await node.ask("GET", "/pods", pair=pair)).status == 403
@@ -403,7 +409,7 @@ async def test_answers_are_remembered_for_their_time(start: Any) -> None:
     assert (await patient.ask("GET", "/pods", pair=pair)).status == 403
 
 
-async def test_without_an_api_server_nobody_gets_in(start: Any) -> None:
+async def test_without_an_api_server_nobody_gets_in(start: Start) -> None:
     node = await start()
     token, pair = await node.account("a"), node.authority.issue("late")
     await node.api.server.stop()
@@ -435,7 +441,7 @@ def handshake(port: int, **limits: Any) -> tuple[str, str]:
         return wrapped.version() or "", cipher[0] if cipher else ""
 
 
-async def test_only_modern_encryption(start: Any) -> None:
+async def test_only_modern_encryption(start: Start) -> None:
     node = await start()
     two = ssl.TLSVersion.TLSv1_2
 
@@ -460,7 +466,7 @@ async def test_only_modern_encryption(start: Any) -> None:
     )  # fmt: skip
 
 
-async def test_a_renewed_certificate_is_shown(start: Any) -> None:
+async def test_a_renewed_certificate_is_shown(start: Start) -> None:
     node = await start()
 
     def serial() -> int:
@@ -480,7 +486,7 @@ async def test_a_renewed_certificate_is_shown(start: Any) -> None:
     assert await asyncio.to_thread(serial) != before
 
 
-async def test_node_logs_stay_in_their_directory(start: Any, tmp_path: Path) -> None:
+async def test_node_logs_stay_in_their_directory(start: Start, tmp_path: Path) -> None:
     node = await start()
     root = node.authority.issue("admin", "system:masters")
     secret = tmp_path / "secret"
@@ -512,7 +518,7 @@ async def test_node_logs_stay_in_their_directory(start: Any, tmp_path: Path) -> 
     assert (await get("/logs/?query=kubelet")).text == shown
 
 
-async def test_a_path_is_judged_by_what_it_leads_to(start: Any) -> None:
+async def test_a_path_is_judged_by_what_it_leads_to(start: Start) -> None:
     """No spelling of a path gets more than its right."""
     node = await start()
     await node.allow("reader", rule("metrics", "stats", "log"))
@@ -552,7 +558,7 @@ QUERIES = [
 ]
 
 
-async def test_queries_of_node_logs(start: Any, tmp_path: Path) -> None:
+async def test_queries_of_node_logs(start: Start, tmp_path: Path) -> None:
     node = await start(enable_system_log_query=True)
     root = node.authority.issue("admin", "system:masters")
     (tmp_path / "secret").write_text("hush")

@@ -23,6 +23,7 @@ from navarch.api.errors import ApiError
 from navarch.api.objects import Object
 from navarch.client.clock import Clock, RealClock
 from navarch.client.config import ClientConfig, Credentials
+from navarch.client.metrics import requests_total
 from navarch.client.objects import Codec, KubernetesObject, PartialObject
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Client:
     def __init__(self, config: ClientConfig, *, clock: Clock | None = None) -> None:
         self.config = config
         self.clock: Clock = clock or RealClock()
+        self._host = urlsplit(config.server).netloc
         self.credentials = Credentials(config, self.clock)
         self._session: aiohttp.ClientSession | None = None
         self._slots = asyncio.Semaphore(config.max_in_flight)
@@ -220,7 +222,9 @@ class Client:
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            requests_total.labels("<error>", self._host, method).inc()
             raise _connection_error(self.config.server, error) from error
+        requests_total.labels(str(response.status), self._host, method).inc()
         async with response:
             # Only what aiohttp raises is the connection's fault here; the block may have troubles
             # of its own, such as a closed output pipe.

@@ -31,3 +31,8 @@ informer_handler_failures = Counter(
     "navarch_informer_handler_failures", "Event handlers that raised", ["resource"]
 )
 events_dropped = Counter("navarch_events_dropped", "Events not written", ["component", "reason"])
+requests_total = Counter(
+    "rest_client_requests",
+    "Number of HTTP requests, partitioned by status code, method, and host.",
+    ["code", "host", "method"],
+)

@@ -21,6 +21,7 @@ from .admission import Refusal, problems
 from .admitting import Admitter
 from .cri.values import POD_TERMINATION_GRACE, ContainerRecord, PodState, RuntimeFailure
 from .evicting import EvictionManager
+from .figures import relist_seconds
 from .node_object import NodeReport
 from .podapi import PodApi
 from .podspec import is_mirror, is_terminal, pod_key
@@ -302,7 +303,9 @@ class NodeAgent:
 
     async def _relist(self) -> None:
         """Looks at everything and wakes the workers whose pods differ from what they know."""
+        begin = self._clock.monotonic()
         states = {state.uid: state for state in await self._services.runtime.pods()}
+        relist_seconds.observe(self._clock.monotonic() - begin)
         self._in_runtime = states
         self._relisted_at = self._clock.monotonic()
         self._owner_of = {each: state.uid for state in states.values() for each in state.ids}

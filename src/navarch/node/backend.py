@@ -135,9 +135,7 @@ class NodeBackend:
         try:
             await self._runtime.checkpoint(record.id, str(file), timeout)
         except RuntimeFailure as failure:
-            code = failure.code.title().replace("_", "")
-            text = f"{what} (rpc error: code = {code} desc = {failure.message})"
-            raise ApiError(500, "InternalError", text) from failure
+            raise ApiError(500, "InternalError", f"{what} ({failure.message})") from failure
         return str(file)
 
     async def _url(self, request: ExecStream | AttachStream | PortForwardStream) -> str:

@@ -1,13 +1,13 @@
-"""What the node agent counts of pressure, preemption, devices and shutdown, under upstream's names,
-in the process-wide Prometheus registry.
+"""What the node agent counts of pods, pressure, preemption, devices and shutdown, under upstream's
+names, in the process-wide Prometheus registry.
 
-Upstream's counters here have no `_total` at their end, which the library would add to a Counter:
+Some of upstream's counters have no `_total` at their end, which the library would add to a Counter:
 they are gauges that only grow.
 """
 
 from __future__ import annotations
 
-from prometheus_client import Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 evictions = Gauge(
     "kubelet_evictions", "Pods evicted, by the signal they were evicted for", ["eviction_signal"]
@@ -36,4 +36,29 @@ device_allocations = Histogram(
     "kubelet_device_plugin_alloc_duration_seconds",
     "Time device plug-ins take to allocate",
     ["resource_name"],
+)
+
+started_pods = Counter("kubelet_started_pods", "[ALPHA] Cumulative number of pods started")
+started_pods_errors = Counter(
+    "kubelet_started_pods_errors", "[ALPHA] Cumulative number of errors when starting pods"
+)
+started_containers = Counter(
+    "kubelet_started_containers",
+    "[ALPHA] Cumulative number of containers started",
+    ["container_type"],
+)
+started_containers_errors = Counter(
+    "kubelet_started_containers_errors",
+    "[ALPHA] Cumulative number of errors when starting containers",
+    ["container_type", "code"],
+)
+pod_start_seconds = Histogram(
+    "kubelet_pod_start_duration_seconds",
+    "[ALPHA] Duration in seconds from kubelet seeing a pod for the first time to the pod starting "
+    "to run",
+    buckets=(0.5, 1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 180, 240, 300, 360, 480, 600),
+)
+relist_seconds = Histogram(
+    "kubelet_pleg_relist_duration_seconds",
+    "[ALPHA] Duration in seconds for relisting pods in PLEG.",
 )

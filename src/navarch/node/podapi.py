@@ -17,6 +17,7 @@ from navarch.client.client import Client
 from navarch.client.clock import Clock
 from navarch.client.resource import PatchType
 
+from .figures import pod_start_seconds
 from .status import DISRUPTION, OWN_CONDITIONS
 
 log = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ class StatusWriter:
 
     def __init__(self, api: PodApi, clock: Clock) -> None:
         self._api, self._clock = api, clock
+        self._since = clock.monotonic()
         self._known: Pod | None = None
         self._wanted: PodStatus | None = None
         self._task: asyncio.Task[None] | None = None
@@ -182,6 +184,8 @@ class StatusWriter:
                 delay = min(delay * 2, 10.0)
                 continue
             delay = 0.1
+            if (known.status.phase, wanted.phase) == ("Pending", "Running"):
+                pod_start_seconds.observe(self._clock.monotonic() - self._since)
             if self._wanted is wanted:
                 self._wanted = None
 

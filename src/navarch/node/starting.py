@@ -23,6 +23,12 @@ from .downward import InvalidField, PodAddresses
 from .env_files import EnvFiles, env_file_references, read_env_file
 from .environment import EnvironmentProblem, EnvironmentSources, build, references
 from .events import PodEvents
+from .figures import (
+    started_containers,
+    started_containers_errors,
+    started_pods,
+    started_pods_errors,
+)
 from .hooks import HookFailed, Hooks
 from .images.collector import ImageCollector
 from .images.lookup import pull_secrets
@@ -52,6 +58,13 @@ from .volumes.plugin import PreparedVolume, VolumeProblem
 log = logging.getLogger(__name__)
 
 CONFIG_RETRY_SECONDS = 2.0
+CONTAINER_TYPES = {
+    ContainerKind.INIT: "init_container",
+    ContainerKind.SIDECAR: "init_container",
+    ContainerKind.APP: "container",
+    ContainerKind.EPHEMERAL: "ephemeral_container",
+}
+"""How metrics call the kinds."""
 
 
 class StartFailed(Exception):
@@ -118,8 +131,13 @@ class Starter:
         config = self.sandbox_config(pod, attempt, users)
         os.makedirs(config.log_directory, exist_ok=True)
         self._services.cgroups.ensure_pod(pod)
+        started_pods.inc()
         async with self._services.sandbox_slots:
-            return await self._services.runtime.run_sandbox(config, handler)
+            try:
+                return await self._services.runtime.run_sandbox(config, handler)
+            except RuntimeFailure:
+                started_pods_errors.inc()
+                raise
 
     def can_mount_recursively(self, sandbox: SandboxRecord | None) -> bool:
         """Whether the pod's runtime handler can make whole trees of mounts read-only."""
@@ -204,10 +222,13 @@ class Starter:
         except RuntimeFailure as failure:
             raise self._failed(pod, spec, "CreateContainerError", failure.message) from failure
         on_created(container_id)
+        kind = CONTAINER_TYPES[spec.kind]
+        started_containers.labels(kind).inc()
         self._services.events.container(pod, spec, "Normal", "Created", "Container created")
         try:
             await runtime.start_container(container_id)
         except RuntimeFailure as failure:
+            started_containers_errors.labels(kind, "RunContainerError").inc()
             raise self._failed(pod, spec, "RunContainerError", failure.message) from failure
         self._services.events.container(pod, spec, "Normal", "Started", "Container started")
         await self._post_start(pod, spec, container_id, place)

@@ -239,7 +239,8 @@ CADVISOR = {
         "cadvisor version & cadvisor revision."
     ),
 }
-_COUNTERS_WITHOUT_TOTAL = frozenset({"container_memory_failcnt"})
+_NOT_AS_NAMED = frozenset({"container_memory_failcnt", "container_fs_inodes_total"})
+"""A counter whose name does not end in total, and a gauge whose name does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +259,7 @@ class Machine:
 def cadvisor_metrics(snapshot: Snapshot, machine: Machine, storage: Storage) -> bytes:
     result = Exposition()
     for name, text in CADVISOR.items():
-        is_counter = name.endswith("_total") or name in _COUNTERS_WITHOUT_TOTAL
+        is_counter = name.endswith("_total") != (name in _NOT_AS_NAMED)
         result.head(name, "counter" if is_counter else "gauge", text)
     _machine(result, machine)
     stamp = int(snapshot.time.timestamp() * 1000)

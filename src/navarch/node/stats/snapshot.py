@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from .cgroup import CgroupReader, CgroupUsage
-from .machine import Interface, interfaces, own_usage, whole_machine
+from .machine import Interface, interfaces, memory_information, own_usage, whole_machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def _node(place: Place, own: CgroupUsage) -> CgroupUsage:
         rss=pods.rss + own.rss,
         page_faults=pods.page_faults,
         major_page_faults=pods.major_page_faults,
-        memory_limit=pods.memory_limit,
+        memory_limit=pods.memory_limit or memory_information()["MemTotal"],
         swap=pods.swap,
         swap_limit=pods.swap_limit,
         processes=pods.processes,
