@@ -81,7 +81,9 @@ async def pod_to_ready(client: Client, name: str) -> float:
     return time.perf_counter() - started
 
 
-async def rollout(client: Client, name: str, replicas: int) -> float:
+async def rollout(
+    client: Client, name: str, replicas: int, template: PodSpec | None = None
+) -> float:
     deployments = client.resource(Deployment)
     labels = {"app": name}
     started = time.perf_counter()
@@ -91,7 +93,9 @@ async def rollout(client: Client, name: str, replicas: int) -> float:
             spec=DeploymentSpec(
                 replicas=replicas,
                 selector=LabelSelector(matchLabels=labels),
-                template=PodTemplateSpec(metadata=ObjectMeta(labels=labels), spec=spec(SLEEP)),
+                template=PodTemplateSpec(
+                    metadata=ObjectMeta(labels=labels), spec=template or spec(SLEEP)
+                ),
             ),
         )
     )

@@ -36,7 +36,7 @@ from bench.cluster import (
 from bench.process import Processes
 from bench.report import Row, show
 from navarch.api.types.apps_v1 import Deployment
-from navarch.api.types.core_v1 import HTTPGetAction, Pod, Probe
+from navarch.api.types.core_v1 import HTTPGetAction, Pod, Probe, TCPSocketAction
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client.client import Client
 from navarch.client.config import ClientConfig
@@ -98,6 +98,25 @@ class Bench:
         await asyncio.gather(*(pods.delete(name, "default", grace_period=0) for name in left))
         return await self.watch_go(left, page.resource_version, started)
 
+    async def remove(self, deployment: str) -> tuple[float, float]:
+        """Deletes a Deployment: seconds until its pods are gone for clients, and until the runtime
+        has none of them left."""
+        page = await self.client.resource(Pod).list("default")
+        names = {pod.metadata.name for pod in page.items}
+        started = time.perf_counter()
+        deployments = self.client.resource(Deployment)
+        await deployments.delete(deployment, "default", propagation="Background")
+        gone = await self.watch_go(names, page.resource_version, started)
+        async with self.runtime() as runtime:
+            while await runtime.pods():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        return gone, time.perf_counter() - started
+
+    def runtime(self) -> CriRuntime:
+        """The node's containerd."""
+        root = f"/proc/{self.pid('containerd.toml')}/root"
+        return CriRuntime(f"unix://{root}/run/containerd/containerd.sock")
+
     async def watch_go(self, left: set[str], version: str, started: float) -> float:
         async with asyncio.timeout(120):
             async for event in self.client.resource(Pod).watch("default", resource_version=version):
@@ -126,25 +145,20 @@ async def crowd(bench: Bench) -> list[Row]:
     before = bench.agent.cpu()
     up = await rollout(bench.client, "fifty", CROWD)
     cost = bench.agent.cpu() - before
-    pods = await bench.client.resource(Pod).list("default")
-    names = {pod.metadata.name for pod in pods.items}
-    started = time.perf_counter()
-    deployments = bench.client.resource(Deployment)
-    await deployments.delete("fifty", "default", propagation="Background")
-    down = await bench.watch_go(names, pods.resource_version, started)
+    down, empty = await bench.remove("fifty")
     return [
         Row(f"{CROWD} pods rolled out", up, "s", 7, 13.3),
         Row("  made by the runtime alone", bare_up, "s"),
         Row("  as a multiple of that", up / bare_up, "×"),
         Row("  CPU of the agent for all", cost, "s"),
-        Row(f"{CROWD} pods gone", down, "s", 2, 2.2),
+        Row(f"{CROWD} pods gone from the API", down, "s", 2, 2.2),
+        Row("  and from the runtime", empty, "s"),
         Row("  stopped by the runtime alone", bare_down, "s"),
     ]
 
 
 async def _bare(bench: Bench) -> tuple[float, float]:
-    pid = bench.pid("containerd.toml")
-    async with CriRuntime(f"unix:///proc/{pid}/root/run/containerd/containerd.sock") as runtime:
+    async with bench.runtime() as runtime:
 
         async def make(number: int) -> tuple[str, str]:
             name = f"bare-{number}"
@@ -191,12 +205,25 @@ async def idle(bench: Bench) -> list[Row]:
         Row("  resident memory (proxy and DNS included)", bench.resident, "MB", 120),
         Row("  of that its own", bench.agent.memory(), "MB"),
     ]
-    deployments = bench.client.resource(Deployment)
-    await deployments.delete("idle", "default", propagation="Foreground")
-    page = await bench.client.resource(Pod).list("default")
-    names = {pod.metadata.name for pod in page.items}
-    await bench.watch_go(names, page.resource_version, 0.0)
+    await bench.remove("idle")
     return rows
+
+
+async def probes(bench: Bench) -> list[Row]:
+    """What probes cost the agent: two of each container, every second."""
+    template = spec(("httpd", "-f", "-p", "80", "-h", "/bin"))
+    container = template.containers[0]
+    container.readinessProbe = Probe(httpGet=HTTPGetAction(path="/ls", port=80), periodSeconds=1)
+    container.livenessProbe = Probe(tcpSocket=TCPSocketAction(port=80), periodSeconds=1)
+    await rollout(bench.client, "probed", CROWD, template)
+    before, started = bench.agent.cpu(), time.perf_counter()
+    await asyncio.sleep(IDLE_SECONDS / 2)
+    share = (bench.agent.cpu() - before) / (time.perf_counter() - started)
+    await bench.remove("probed")
+    return [
+        Row(f"agent with {2 * CROWD} probes a second: a core's share", 100 * share, "%"),
+        Row("  CPU of one (HTTP and TCP, half and half)", 1000 * share / (2 * CROWD), "ms"),
+    ]
 
 
 async def readiness(bench: Bench) -> list[Row]:
@@ -317,6 +344,7 @@ FIGURES: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "start": start,
     "crowd": crowd,
     "readiness": readiness,
+    "probes": probes,
     "logs": logs,
     "exec": execute,
     "idle": idle,
