@@ -27,6 +27,7 @@ from navarch.cluster.supervisor import Description, Spec
 
 NODE_LEVEL, CONTROL_LEVEL, RUNTIME_LEVEL, API_LEVEL = 4, 3, 2, 1
 KUBELET_PORT = 10250
+KUBELET_ROOT = "/var/lib/kubelet"
 
 DAEMON_ENVIRONMENT = {
     # Few threads allocate here: one arena, and freed memory goes back to the kernel early.
@@ -104,7 +105,7 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "node_name": node,
         "node_ip": address,
         "runtime_endpoint": containerd.ADDRESS,
-        "root_directory": str(directory / "kubelet"),
+        "root_directory": KUBELET_ROOT,
         "pod_logs_directory": str(directory / "pod-logs"),
         "cluster_dns": [profile.dns_address],
         "cluster_domain": profile.cluster_domain,
@@ -176,7 +177,9 @@ def _daemon(
 ) -> Spec:
     directory = paths.node(node) if node else paths.run
     file = directory / f"{name}.json"
-    write_json(file, {"components": components})
+    # Drivers and plug-ins for nodes are made for this path, wherever a cluster keeps its state.
+    shown = {KUBELET_ROOT: str(directory / "kubelet")} if node else {}
+    write_json(file, {"components": components, "shown": shown})
     return Spec(
         name=name,
         argv=[sys.executable, "-P", "-m", "navarch.cluster.daemon", str(file)],

@@ -2,7 +2,8 @@
 
 The file names the components that share this process and their options:
 
-    {"components": {"kubelet": {"kubeconfig": "..."}, "proxy": {...}}, "log_level": "INFO"}
+    {"components": {"kubelet": {"kubeconfig": "..."}, "proxy": {...}}, "log_level": "INFO",
+     "shown": {"/var/lib/kubelet": "<a directory that is to appear there>"}}
 
 Components that belong together share a process because every Python process costs some twenty
 megabytes before it does anything. They do not share fates quietly, though: if one fails or
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from navarch.cluster.components import COMPONENTS, Run, options_from
+from navarch.cluster.namespaces import show_at
 
 log = logging.getLogger("navarch.daemon")
 
@@ -36,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     gc.disable()
     config = json.loads(Path(arguments[0]).read_bytes())
     start_logging(config.get("log_level", "INFO"))
+    for place, directory in config.get("shown", {}).items():
+        show_at(Path(directory), Path(place))
     prepared: dict[str, tuple[Run, Any]] = {}
     for name, values in config["components"].items():
         run, kind = COMPONENTS[name].load()

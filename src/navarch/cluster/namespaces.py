@@ -9,6 +9,7 @@ In the mount namespace the node sees the host's file system, with these differen
 * `/run` is the node's own: container runtime state, sockets and pinned pod namespaces live at
   their usual paths without touching the host's. It vanishes with the node, as at a reboot.
 * So does `/var/lib/cni`, where the network plug-ins note addresses that are taken.
+* `/var/lib/kubelet` is the node's own, kept with the state of the cluster.
 * `/etc/resolv.conf` names servers that can be reached from the node (never the host's loopback).
 * Of the state of all clusters it sees its own directory only: neither the control plane's keys
   and database nor other nodes.
@@ -211,6 +212,18 @@ def _private_directory(directory: Path) -> None:
     if str(directory) not in mount_points():
         kernel.mount(str(directory), directory, flags=kernel.MS_BIND)
         kernel.mount("none", directory, flags=kernel.MS_PRIVATE)
+
+
+def show_at(directory: Path, place: Path) -> None:
+    """Let what is in `directory` appear at `place` of this process's namespace, once and for all.
+    What is mounted below appears there only: the place is a peer group of its own."""
+    if str(place) in mount_points():
+        return
+    for each in (directory, place):
+        each.mkdir(mode=0o750, parents=True, exist_ok=True)
+    kernel.mount(str(directory), place, flags=kernel.MS_BIND | kernel.MS_REC)
+    kernel.mount("none", place, flags=kernel.MS_PRIVATE)
+    kernel.mount("none", place, flags=kernel.MS_SHARED)
 
 
 def enter(pins: Pins) -> None:
