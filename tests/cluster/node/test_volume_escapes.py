@@ -246,7 +246,7 @@ async def test_a_token_is_its_pods_alone(cluster: Cluster, monkeypatch: pytest.M
     host = {"host": {"hostPath": {"path": str(root)}}}
     thief = shell("main", script, volumeMounts=[{"name": "host", "mountPath": str(root)}])
     await cluster.create(pod("thief", thief, volumes=listed(host), restartPolicy="Never",
-                             securityContext={"runAsUser": 1001}))  # fmt: skip
+                             securityContext={"runAsUser": 1001, "runAsGroup": 1001}))  # fmt: skip
     ended = await cluster.wait("thief", succeeded)
     *found, user = (await cluster.logs(ended, "main")).splitlines()
     assert user == "1001" and len(found) == 3

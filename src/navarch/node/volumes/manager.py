@@ -117,6 +117,7 @@ class VolumeManager:
         mounted, devices = claims.used_volumes(pod)
         used = [each for each in pod.spec.volumes if each.name in mounted | devices]
         known = self._known.setdefault(pod.metadata.uid, _Known())
+        self._make_directory(pod.metadata.uid)
         outcomes = await asyncio.gather(
             *(self._prepare_one(pod, volume, known, fresh) for volume in used)
         )
@@ -140,6 +141,13 @@ class VolumeManager:
         if problems:
             raise VolumesFailed(problems)
         return {each.name: known.prepared[each.name] for each in used}
+
+    def _make_directory(self, uid: str) -> None:
+        """What pods have is nobody's to see who comes upon the agent's directory."""
+        directory = self.pod_directory(uid)
+        for each in (directory.parent, directory):
+            each.mkdir(parents=True, exist_ok=True)
+            each.chmod(0o750)
 
     async def _prepare_one(
         self, pod: Pod, volume: Volume, known: _Known, fresh: bool
