@@ -14,7 +14,7 @@ from tests.cluster.node.conftest import Cluster, eventually, pod, shell
 from tests.images.busybox import build_busybox
 from tests.images.registry import Registry, registry
 
-from navarch.api.types.core_v1 import ContainerStatus, Pod
+from navarch.api.types.core_v1 import ContainerStatus, Event, Pod
 from navarch.node.images.oci import ImageConfig, ImageFile, build_image
 
 
@@ -316,3 +316,54 @@ async def test_an_image_volume_that_cannot_be_pulled(cluster: Cluster, hub: Regi
     await cluster.wait("mounting", lambda each: waits(each, "ErrImagePull"))
     await cluster.wait("mounting", lambda each: waits(each, "ImagePullBackOff"))
     assert ("Failed", "Error: ErrImagePull") in await cluster.events("mounting")
+
+
+async def test_unused_images_go_when_the_disk_fills(
+    cluster: Cluster, hub: Registry, data: str, tmp_path: Path
+) -> None:
+    files = {"own": ImageFile(b"of this test")}
+    config = ImageConfig(cmd=["/none"])
+    for name in ("unused", "kept"):
+        files[name] = ImageFile(name.encode())
+        made = build_image(tmp_path / f"{name}.tar", f"{name}:1", config, files=files)
+        hub.add(f"open/{name}", "1", made)
+        await cluster.create(pod(name, web(hub, image=f"open/{name}:1"), restartPolicy="Never"))
+        await cluster.wait(name, lambda each: waits(each, "RunContainerError") or is_over(each))
+    await cluster.create(mounting(data, "sleep 1000"))
+    await cluster.wait("mounting", is_running)
+    await cluster.delete("unused", grace=1)
+
+    async def is_deleted() -> bool:
+        return not [each for each in await cluster.runtime.pods() if each.name == "unused"]
+
+    await eventually(is_deleted)
+    await cluster.stop_agent()
+    # Everything above one per cent of the disk is too much; what is used or was loaded stays.
+    cluster.start_agent(
+        image_gc_high_threshold_percent=1, image_gc_low_threshold_percent=0,
+        image_minimum_gc_age=0.0,
+    )  # fmt: skip
+
+    async def names() -> set[str]:
+        return {name for image in await cluster.runtime.images() for name in image.tags}
+
+    async def is_gone() -> bool:
+        return f"{hub.host}/open/unused:1" not in await names()
+
+    await eventually(is_gone, 30)
+    assert {f"{hub.host}/open/kept:1", data, "docker.io/library/busybox:1.36"} <= await names()
+
+    async def is_told() -> bool:
+        found = await cluster.client.resource(Event).list("default")
+        return any(
+            each.reason == "FreeDiskSpaceFailed" and each.involvedObject.kind == "Node"
+            for each in found.items
+        )
+
+    await eventually(is_told)
+    records = cluster.options.root_directory / "image_manager" / "pulled"
+    assert len(list(records.iterdir())) == len(await names()) - 2  # busybox and pause were loaded
+
+
+def is_over(found: Pod) -> bool:
+    return status_of(found).state.terminated is not None
