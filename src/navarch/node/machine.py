@@ -25,6 +25,7 @@ class MachineFacts:
     kernel: str = ""
     os_image: str = ""
     architecture: str = ""
+    swap_bytes: int = 0
 
 
 def read_facts(root_directory: Path) -> MachineFacts:
@@ -39,6 +40,7 @@ def read_facts(root_directory: Path) -> MachineFacts:
         machine_id=machine_id,
         system_uuid=_text("/sys/class/dmi/id/product_uuid") or machine_id,
         boot_id=_text("/proc/sys/kernel/random/boot_id"),
+        swap_bytes=_meminfo().get("SwapTotal", 0),
         kernel=platform.release(),
         os_image=_os_image(),
         architecture={"x86_64": "amd64", "aarch64": "arm64"}.get(

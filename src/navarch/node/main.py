@@ -30,7 +30,7 @@ from .images.lookup import credential_sources
 from .images.puller import ImagePuller, PullRules
 from .images.records import PullRecords
 from .machine import MachineFacts, default_address, read_facts, swap_capacity
-from .node_object import capacity, node_resources
+from .node_object import capacity, check_reservations, node_addresses, node_resources
 from .objects import ApiObjects
 from .plugins import CSI_PLUGIN, DEVICE_PLUGIN, PluginHandler, PluginManager
 from .podapi import ClientPodApi
@@ -89,7 +89,8 @@ async def _run_agent(
     driver = await runtime.cgroup_driver()
     options = replace(options, cgroup_driver=driver or options.cgroup_driver)
     machine = read_facts(options.root_directory)
-    addresses = (options.node_ip or default_address(),)
+    addresses = node_addresses(options.node_ip, default_address)
+    check_reservations(options, machine)
     informers = InformerFactory(client)
     pods = informers.informer(Pod, field_selector=f"spec.nodeName={options.node_name}")
     services = informers.informer(Service)

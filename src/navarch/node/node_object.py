@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from ipaddress import ip_address
 from types import MappingProxyType
 
 from navarch import KUBERNETES_VERSION
@@ -22,17 +23,27 @@ from navarch.api.types.core_v1 import (
     NodeRuntimeHandlerFeatures,
     NodeSpec,
     NodeStatus,
+    NodeSwapStatus,
     NodeSystemInfo,
     Taint,
 )
 from navarch.api.types.meta_v1 import ObjectMeta
 
+from .configuration.gates import is_enabled
 from .cri.values import ImageRecord, RuntimeHandler, RuntimeInfo
 from .machine import MachineFacts
 from .resources import NodeResources
 from .settings import NodeOptions
 
-MAXIMUM_IMAGES = 50
+MAXIMUM_NAMES = 5
+"""Of one image, in the status."""
+DECLARABLE = (
+    "ExtendWebSocketsToKubelet",
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+)
+"""Features that are declared, by their gates, as far as this agent has them."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,11 @@ def capacity(options: NodeOptions, machine: MachineFacts) -> dict[str, str]:
     return {
         "cpu": options.cpu or str(machine.cpus),
         "memory": options.memory or f"{machine.memory_bytes // 1024}Ki",
-        "ephemeral-storage": f"{machine.disk_bytes // 1024}Ki",
+        **(
+            {"ephemeral-storage": f"{machine.disk_bytes // 1024}Ki"}
+            if options.local_storage_capacity_isolation
+            else {}
+        ),
         "pods": str(pod_capacity(options, machine)),
         **{name: str(value) for name, value in machine.huge_pages.items()},
     }
@@ -122,13 +137,60 @@ def reservations(options: NodeOptions, total: Mapping[str, str]) -> dict[str, in
     return result
 
 
+def check_reservations(options: NodeOptions, machine: MachineFacts) -> None:
+    """Raises ValueError when more is kept back from pods than there is."""
+    total = capacity(options, machine)
+    kept = reservations(options, total)
+    problems = [
+        f'Resource "{name}" has a reservation of {_written(name, kept[name], text)} but capacity '
+        f"of {text}. Expected capacity >= reservation."
+        for name, text in total.items()
+        if kept.get(name, 0) > parse_quantity(text).milli_value()
+    ]
+    if problems:
+        raise ValueError(f"invalid Node Allocatable configuration. {' '.join(problems)}")
+
+
+def node_addresses(text: str, default: Callable[[], str]) -> tuple[str, ...]:
+    """The addresses that `--node-ip` means: one, one of each family, or what the machine finds out.
+    Raises ValueError for anything else."""
+    found = []
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        try:
+            address = ip_address(part)
+        except ValueError:
+            raise ValueError(f'bad --node-ip "{text}": not an IP address: {part}') from None
+        if address.is_multicast:
+            raise ValueError(f'bad --node-ip "{text}": nodeIP can\'t be a multicast address')
+        found.append(address)
+    if len(found) > 2 or (len(found) == 2 and found[0].version == found[1].version):
+        raise ValueError(f'bad --node-ip "{text}": must contain one IPv4 and one IPv6 address')
+    if not found or found[0].is_unspecified:
+        return (default(),)
+    return tuple(str(each) for each in found)
+
+
+def condition_events(before: Sequence[NodeCondition], after: Sequence[NodeCondition]) -> list[str]:
+    """The reasons of events for what has changed, in upstream's words (`NodeHasDiskPressure`)."""
+    known = {each.type: each.status for each in before}
+    result = []
+    for each in after:
+        if known.get(each.type) == each.status:
+            continue
+        if each.type == "Ready":
+            result.append("NodeReady" if each.status == "True" else "NodeNotReady")
+        elif each.type in _PRESSURE_TEXTS:
+            result.append(each.reason.replace("Kubelet", "Node", 1))
+    return result
+
+
 def node_resources(options: NodeOptions, machine: MachineFacts) -> NodeResources:
     """The allocatable resources as numbers."""
     free = allocatable(options, capacity(options, machine))
     return NodeResources(
         cpu_millis=parse_quantity(free["cpu"]).milli_value(),
         memory_bytes=parse_quantity(free["memory"]).value(),
-        ephemeral_bytes=parse_quantity(free["ephemeral-storage"]).value(),
+        ephemeral_bytes=parse_quantity(free.get("ephemeral-storage", "0")).value(),
         pods=int(free["pods"]),
     )
 
@@ -155,7 +217,7 @@ def new_node(facts: NodeFacts, now: datetime) -> Node:
             labels=own_labels(options, facts.machine),
             annotations={"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
         ),
-        spec=NodeSpec(taints=[*options.taints, not_ready]),
+        spec=NodeSpec(taints=[*options.taints, not_ready], providerID=options.provider_id),
     )
     node.status = node_status(node, facts, now)
     return node
@@ -198,8 +260,10 @@ def node_status(node: Node, facts: NodeFacts, now: datetime) -> NodeStatus:
             kubeletVersion=KUBERNETES_VERSION,
             operatingSystem="linux",
             architecture=machine.architecture,
+            swap=NodeSwapStatus(capacity=machine.swap_bytes) if machine.swap_bytes else None,
         ),
-        images=_images(facts.images),
+        images=_images(facts.images, options.node_status_max_images),
+        declaredFeatures=declared_features(options),
         runtimeHandlers=[_handler(each) for each in (runtime.handlers if runtime else ())],
         features=(
             NodeFeatures(supplementalGroupsPolicy=runtime.supplemental_groups_policy)
@@ -219,12 +283,21 @@ def _handler(handler: RuntimeHandler) -> NodeRuntimeHandler:
     )
 
 
-def _images(images: Sequence[ImageRecord]) -> list[ContainerImage]:
-    largest = sorted(images, key=lambda image: (-image.size, image.id))[:MAXIMUM_IMAGES]
+def declared_features(options: NodeOptions) -> list[str]:
+    """What this node can do that older ones cannot (KEP-5328): the scheduler and the API server
+    give pods that need it to nodes that say so."""
+    gates = options.feature_gates
+    if not is_enabled("NodeDeclaredFeatures", gates):
+        return []
+    return [each for each in DECLARABLE if is_enabled(each, gates)]
+
+
+def _images(images: Sequence[ImageRecord], most: int) -> list[ContainerImage]:
+    largest = sorted(images, key=lambda image: (-image.size, image.id))
+    named = [each for each in largest if each.digests or each.tags]
     return [
-        ContainerImage(names=[*image.digests, *image.tags], sizeBytes=image.size)
-        for image in largest
-        if image.digests or image.tags
+        ContainerImage(names=[*image.digests, *image.tags][:MAXIMUM_NAMES], sizeBytes=image.size)
+        for image in (named if most < 0 else named[:most])
     ]
 
 
@@ -235,8 +308,7 @@ def _conditions(
     states = [_pressure_condition(kind, kind in report.pressures) for kind in _PRESSURE_TEXTS]
     states.append(_ready_condition(facts.runtime, report.problems))
     known = {condition.type: condition for condition in before}
-    own = {state.type for state in states}
-    result = [condition for condition in before if condition.type not in own]
+    result = [condition for condition in before if condition.type not in OWN_CONDITIONS]
     moment = format_time(now)
     for state in states:
         old = known.get(state.type)
@@ -263,6 +335,10 @@ _PRESSURE_TEXTS = {
         ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
     ),
 }
+
+
+OWN_CONDITIONS = frozenset({*_PRESSURE_TEXTS, "Ready"})
+"""The conditions that this agent writes; all others are somebody else's."""
 
 
 def _pressure_condition(kind: str, low: bool) -> NodeCondition:
@@ -309,6 +385,7 @@ def without_heartbeat(status: NodeStatus) -> list[object]:
         status.images,
         status.runtimeHandlers,
         status.daemonEndpoints,
+        status.declaredFeatures,
     ]
 
 

@@ -1,21 +1,23 @@
 """Keeps the Node object and the node's Lease: registered, up to date, alive.
 
-The Lease says every ten seconds that the node lives; the Node's status is computed just as often,
-but written only when something has changed, and every five minutes in any case.
+The Lease says every ten seconds (a quarter of its duration) that the node lives; the Node's status
+is computed just as often, but written only when something has changed, and every five minutes in
+any case: those of a cluster's nodes that were started together spread out over the minutes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from datetime import datetime
 
 from navarch.api.errors import ApiError
-from navarch.api.objects import to_object
+from navarch.api.objects import Object, to_object
 from navarch.api.times import format_micro_time
 from navarch.api.types.coordination_v1 import Lease, LeaseSpec
-from navarch.api.types.core_v1 import Node
+from navarch.api.types.core_v1 import Node, NodeStatus
 from navarch.api.types.meta_v1 import ObjectMeta, OwnerReference
 from navarch.client.client import Client
 from navarch.client.clock import Clock
@@ -26,8 +28,10 @@ from .cri.runtime import Images, Runtime
 from .cri.values import ImageRecord, RuntimeFailure, RuntimeInfo
 from .machine import MachineFacts
 from .node_object import (
+    OWN_CONDITIONS,
     NodeFacts,
     NodeReport,
+    condition_events,
     merged_labels,
     new_node,
     node_status,
@@ -39,10 +43,10 @@ from .settings import NodeOptions
 log = logging.getLogger(__name__)
 
 LEASE_NAMESPACE = "kube-node-lease"
-LEASE_SECONDS = 40
-HEARTBEAT_SECONDS = 10.0
+RENEWALS = 4
+"""How often a Lease is renewed within its duration."""
+JITTER = 0.04
 STARTING_SECONDS = 0.1
-REPORT_SECONDS = 300.0
 UNREADY_SECONDS = 0.5
 """A node that is not ready looks often: pods wait for the moment its network is there."""
 
@@ -66,6 +70,8 @@ class Registration:
         self.node: Node | None = None
         """The object as it was last seen."""
         self._changed = asyncio.Event()
+        self._random = random.Random()
+        self._report_after = options.node_status_report_frequency
         self._reported_at = float("-inf")
         self._reported: list[object] | None = None
         self._lease: Lease | None = None
@@ -84,7 +90,8 @@ class Registration:
         while True:
             await self._until_done(step)
             is_ready = self.node is not None and _ready(self.node) == "True"
-            await self._clock.sleep(HEARTBEAT_SECONDS if is_ready else UNREADY_SECONDS)
+            beat = self._options.node_lease_duration_seconds / RENEWALS
+            await self._clock.sleep(beat if is_ready else min(beat, UNREADY_SECONDS))
 
     async def _repeat_report(self) -> None:
         """Reports often until the node is ready for the first time: pods wait for it then."""
@@ -96,7 +103,9 @@ class Registration:
         while True:
             self._changed.clear()
             await self._until_done(self._report)
-            timer = self._clock.call_later(HEARTBEAT_SECONDS, self._changed.set)
+            beat = self._options.node_status_update_frequency
+            pause = beat * (1 + JITTER * self._random.random())
+            timer = self._clock.call_later(pause, self._changed.set)
             try:
                 await self._changed.wait()
             finally:
@@ -149,25 +158,27 @@ class Registration:
         told = without_heartbeat(status)
         age = self._clock.monotonic() - self._reported_at
         unchanged = told == self._reported == without_heartbeat(self.node.status)
-        if unchanged and age < REPORT_SECONDS:
+        if unchanged and age < self._report_after:
             return
-        before = _ready(self.node)
-        patch = {"status": to_object(status)}
-        # A merge patch would keep what is no longer there in maps; nothing else is removed.
-        gone = set(self.node.status.capacity) - set(status.capacity)
-        for name in gone:
-            patch["status"]["capacity"][name] = None
-            patch["status"]["allocatable"][name] = None
+        before = self.node.status
         self.node = await nodes.patch(
-            self._options.node_name, "", patch, subresource="status", patch_type=PatchType.MERGE
+            self._options.node_name,
+            "",
+            {"status": _status_patch(before, status)},
+            subresource="status",
+            patch_type=PatchType.STRATEGIC,
         )
         self._reported, self._reported_at = told, self._clock.monotonic()
+        # After a change the next report comes at any time within half and one and a half periods.
+        spread = 1.0 if unchanged else 0.5 + self._random.random()
+        self._report_after = self._options.node_status_report_frequency * spread
         self.on_node(self.node)
-        after = _ready(self.node)
-        if before != after:
-            state = "NodeReady" if after == "True" else "NodeNotReady"
-            text = f"Node {self._options.node_name} status is now: {state}"
-            self._event("Normal", state, text)
+        name, booted = self._options.node_name, self._machine.boot_id
+        if before.nodeInfo.bootID not in ("", booted):
+            text = f"Node {name} has been rebooted, boot id: {booted}"
+            self._event("Warning", "Rebooted", text)
+        for reason in condition_events(before.conditions, status.conditions):
+            self._event("Normal", reason, f"Node {name} status is now: {reason}")
 
     def refresh(self) -> None:
         """Something of the report has changed: it is written now, not in a while."""
@@ -191,7 +202,7 @@ class Registration:
             if self._lease is None:
                 self._lease = await leases.get(name, LEASE_NAMESPACE)
             self._lease.spec.holderIdentity = name
-            self._lease.spec.leaseDurationSeconds = LEASE_SECONDS
+            self._lease.spec.leaseDurationSeconds = self._options.node_lease_duration_seconds
             self._lease.spec.renewTime = format_micro_time(self._clock.now())
             self._lease = await leases.update(self._lease)
         except ApiError as error:
@@ -213,7 +224,7 @@ class Registration:
             metadata=ObjectMeta(name=name, namespace=LEASE_NAMESPACE, ownerReferences=owners),
             spec=LeaseSpec(
                 holderIdentity=name,
-                leaseDurationSeconds=LEASE_SECONDS,
+                leaseDurationSeconds=self._options.node_lease_duration_seconds,
                 renewTime=format_micro_time(now),
             ),
         )
@@ -225,3 +236,19 @@ class Registration:
 
 def _ready(node: Node) -> str:
     return next((each.status for each in node.status.conditions if each.type == "Ready"), "")
+
+
+def _status_patch(before: NodeStatus, after: NodeStatus) -> Object:
+    """What to write, by parts: a condition or a resource that somebody else has written since we
+    looked stays as it is."""
+    patch = to_object(after)
+    patch["conditions"] = [each for each in patch["conditions"] if each["type"] in OWN_CONDITIONS]
+    # Addresses are not told apart by their type alone, which is their key.
+    patch["addresses"] = [*patch.get("addresses", []), {"$patch": "replace"}]
+    for name in ("capacity", "allocatable"):
+        old, new = getattr(before, name), getattr(after, name)
+        changed = {each: value for each, value in new.items() if old.get(each) != value}
+        patch[name] = {**changed, **dict.fromkeys(old.keys() - new.keys())}
+    for name in ("images", "runtimeHandlers", "declaredFeatures"):
+        patch.setdefault(name, [])
+    return patch

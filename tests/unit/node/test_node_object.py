@@ -22,8 +22,11 @@ from navarch.node.node_object import (
     NodeReport,
     allocatable,
     capacity,
+    check_reservations,
+    condition_events,
     merged_labels,
     new_node,
+    node_addresses,
     node_resources,
     node_status,
     without_heartbeat,
@@ -155,3 +158,107 @@ def test_this_machine_can_be_read(tmp_path: Path) -> None:
     assert 0 < available <= total
     limit, used = process_limits()
     assert 0 < used < limit
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ("192.0.2.7",)),
+        ("10.0.0.1", ("10.0.0.1",)),
+        ("10.0.0.1,fd00::1", ("10.0.0.1", "fd00::1")),
+        ("fd00::1, 10.0.0.1", ("fd00::1", "10.0.0.1")),
+        ("0.0.0.0", ("192.0.2.7",)),
+        ("here", "not an IP address: here"),
+        ("10.0.0.1,10.0.0.2", "must contain one IPv4 and one IPv6 address"),
+        ("10.0.0.1,fd00::1,fd00::2", "must contain one IPv4 and one IPv6 address"),
+        ("224.0.0.1", "multicast"),
+    ],
+)
+def test_addresses(text: str, expected: tuple[str, ...] | str) -> None:
+    if isinstance(expected, tuple):
+        assert node_addresses(text, lambda: "192.0.2.7") == expected
+        return
+    with pytest.raises(ValueError, match=expected):
+        node_addresses(text, lambda: "192.0.2.7")
+
+
+def test_more_cannot_be_reserved_than_there_is() -> None:
+    check_reservations(replace(OPTIONS, kube_reserved={"cpu": "3900m"}), MACHINE)
+    options = replace(OPTIONS, kube_reserved={"cpu": "3"}, system_reserved={"cpu": "1500m"})
+    with pytest.raises(ValueError, match='Resource "cpu" has a reservation of 4500m but capacity'):
+        check_reservations(options, MACHINE)
+
+
+@pytest.mark.parametrize(
+    ("hard", "memory", "disk"),
+    [
+        ({}, "8388608Ki", "107374182400"),
+        ({"memory.available": "1Gi"}, "7340032Ki", "107374182400"),
+        ({"memory.available": "50%", "nodefs.available": "25%"}, "4194304Ki", "80530636800"),
+    ],
+)
+def test_what_eviction_keeps_free_is_not_allocatable(
+    hard: dict[str, str], memory: str, disk: str
+) -> None:
+    options = replace(OPTIONS, eviction_hard=hard)
+    free = allocatable(options, capacity(options, MACHINE))
+    assert (free["memory"], free["ephemeral-storage"]) == (memory, disk)
+
+
+def test_huge_pages_are_not_memory_for_others() -> None:
+    machine = replace(MACHINE, huge_pages={"hugepages-2Mi": GIB})
+    free = allocatable(replace(OPTIONS, eviction_hard={}), capacity(OPTIONS, machine))
+    assert free["memory"] == "7340032Ki"
+    assert free["hugepages-2Mi"] == str(GIB)
+
+
+def test_pods_by_core() -> None:
+    assert capacity(replace(OPTIONS, pods_per_core=5), MACHINE)["pods"] == "20"
+    assert capacity(replace(OPTIONS, pods_per_core=100), MACHINE)["pods"] == "110"
+
+
+def test_images_are_the_largest_and_have_few_names() -> None:
+    images = [
+        ImageRecord("big", tuple(f"big:{each}" for each in range(9)), ("big@sha256:1",), 30),
+        ImageRecord("small", ("small:1",), (), 1),
+        ImageRecord("medium", ("medium:1",), (), 2),
+    ]
+    facts = replace(FACTS, images=images)
+    for most, expected in ((-1, 3), (0, 0), (2, 2)):
+        options = replace(OPTIONS, node_status_max_images=most)
+        node = new_node(replace(facts, options=options), NOW)
+        assert len(node.status.images) == expected
+    shown = new_node(facts, NOW).status.images
+    assert [each.sizeBytes for each in shown] == [30, 2, 1]
+    assert shown[0].names == ["big@sha256:1", "big:0", "big:1", "big:2", "big:3"]
+
+
+def test_features_are_declared_by_their_gates() -> None:
+    declared = new_node(FACTS, NOW).status.declaredFeatures
+    assert "RestartAllContainersOnContainerExits" in declared and declared == sorted(declared)
+    off = {"RestartAllContainersOnContainerExits": False}
+    facts = replace(FACTS, options=replace(OPTIONS, feature_gates=off))
+    assert (
+        "RestartAllContainersOnContainerExits" not in new_node(facts, NOW).status.declaredFeatures
+    )
+    none = replace(FACTS, options=replace(OPTIONS, feature_gates={"NodeDeclaredFeatures": False}))
+    assert new_node(none, NOW).status.declaredFeatures == []
+
+
+def test_events_for_changed_conditions() -> None:
+    node = new_node(FACTS, NOW)
+    low = replace(FACTS, report=NodeReport(pressures=frozenset({"DiskPressure"})), runtime=None)
+    after = node_status(node, low, LATER).conditions
+    assert condition_events(node.status.conditions, after) == [
+        "NodeHasDiskPressure",
+        "NodeNotReady",
+    ]
+    assert condition_events(after, after) == []
+
+
+def test_swap_and_provider() -> None:
+    facts = replace(FACTS, options=replace(OPTIONS, provider_id="here://n1"))
+    node = new_node(replace(facts, machine=replace(MACHINE, swap_bytes=GIB)), NOW)
+    assert node.spec.providerID == "here://n1"
+    assert node.status.nodeInfo.swap is not None and node.status.nodeInfo.swap.capacity == GIB
+    assert new_node(FACTS, NOW).status.nodeInfo.swap is None
