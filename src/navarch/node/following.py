@@ -123,7 +123,11 @@ class Follower:
         informer.add_handler(
             seen, lambda old, new: seen(new), lambda last: self._told(reference, "")
         )
-        await informer.run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(informer.run(), name=f"watch {reference}")
+            await informer.wait_synced()
+            if not informer.cache.list():
+                self._told(reference, "")  # it was gone before anybody watched
 
     def _told(self, reference: Reference, version: str) -> None:
         if self._objects.supersede(reference, version):
