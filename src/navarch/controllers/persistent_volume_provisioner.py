@@ -197,15 +197,19 @@ class LocalProvisioner(Controller):
         self.watch(self.classes, lambda _: self._waiting())
         self.depends_on(self.volumes)
         self.depends_on(self.nodes)
-        self.nodes.add_handler(lambda _: self.enqueue(self._waiting()), self._node_changed)
+        wake = self._wake_waiting
+        self.nodes.add_handler(wake, self._node_changed, wake)
         self.recorder = context.recorder(LOCAL_PROVISIONER)
 
     def _waiting(self) -> list[str]:
         return [object_key(each) for each in self.claims.cache.by_index(self.name, "")]
 
+    def _wake_waiting(self, node: Node) -> None:
+        self.enqueue(self._waiting())
+
     def _node_changed(self, old: Node, new: Node) -> None:
         if _usability(old) != _usability(new):
-            self.enqueue(self._waiting())
+            self._wake_waiting(new)
 
     async def reconcile(self, key: str) -> None:
         claim = self.claims.cache.get(key)

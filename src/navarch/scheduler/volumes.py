@@ -51,7 +51,7 @@ class VolumeBinder:
         """Who is woken when something happens to a claim or its volume, or to a pod, by the
         claim's key or the pod's uid."""
         wake = self._wake_claim
-        objects.claims.add_handler(None, lambda _, new: wake(new), wake)
+        objects.claims.add_handler(wake, lambda _, new: wake(new), wake)
         wake_owner = self._wake_owner
         objects.volumes.add_handler(wake_owner, lambda _, new: wake_owner(new), wake_owner)
 

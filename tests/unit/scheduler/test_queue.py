@@ -255,3 +255,27 @@ async def test_changes_are_not_kept_for_nobody(queue: SchedulingQueue) -> None:
     queue.done(infos[2].uid)
     queue.done(infos[1].uid)
     assert len(kept) == 0
+
+
+async def test_a_pod_whose_node_is_chosen_may_take_its_time(
+    queue: SchedulingQueue, clock: FakeClock
+) -> None:
+    """Nothing is kept for it, and if it fails after all it is tried again after a delay."""
+    slow, other = pod("slow"), pod("other")
+    for info in (slow, other):
+        queue.add(info)
+        await queue.pop()
+    queue.decided(slow.uid)
+    queue.changed(NODE_GONE)
+    kept: Any = queue._changes
+    assert len(kept) == 1
+    queue.done(other.uid)
+    assert len(kept) == 0
+    queue.put_back(slow.uid, ())
+    assert queue.place_of(slow.uid) is Place.BACKOFF
+    await clock.advance(3)
+    queue.flush_backoff()
+    assert await popped(queue) == "slow"
+    queue.decided(slow.uid)
+    queue.done(slow.uid)
+    assert len(queue) == 0
