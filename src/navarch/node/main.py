@@ -53,11 +53,16 @@ __all__ = ["NodeOptions", "run"]
 log = logging.getLogger(__name__)
 
 RUNTIME_WAIT_SECONDS = 0.2
+API_REQUESTS = 16
+"""How many requests are under way at once. When a crowd of pods comes, a request waits a moment for
+a connection rather than that each opens its own: a handshake costs both sides more than a request
+or two."""
 
 
 async def run(options: NodeOptions) -> None:
     """Runs the agent until cancelled. Containers live on."""
     config = ClientConfig.from_kubeconfig(str(options.kubeconfig))
+    config = replace(config, max_in_flight=API_REQUESTS)
     async with Client(config) as client, CriRuntime(options.runtime_endpoint) as runtime:
         await run_with(options, client, runtime)
 
