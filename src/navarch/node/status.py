@@ -349,6 +349,10 @@ class _ContainerStatuses:
     def _apply_wait(self, spec: ContainerSpec, status: ContainerStatus) -> None:
         """A container that cannot be started (again) yet is shown waiting, with the reason."""
         wait = self._inputs.waiting.get(spec.name) or self._last_wait(status)
+        if wait is None and status.containerID.rpartition("/")[2] in self._inputs.replaced:
+            # What it was stopped for may restart what the policy would not: it must not be seen
+            # to have ended, which would be final.
+            wait = Waiting(self._default_reason())
         if wait is None or status.state.running is not None or self._inputs.ended:
             return
         terminated = status.state.terminated

@@ -299,21 +299,35 @@ def validate_pod_status_update(pod: Object, old: Object) -> Errors:
     return errors
 
 
+def _comes_again(container: Object, spec: Object, code: int) -> bool:
+    own = container.get("restartPolicy")
+    for rule in container.get("restartPolicyRules") or () if own else ():
+        codes = rule.get("exitCodes") or {}
+        wanted = {"In": True, "NotIn": False}.get(codes.get("operator") or "")
+        if (code in (codes.get("values") or ())) is wanted:
+            return True
+    policy = own or spec.get("restartPolicy") or "Always"
+    return policy == "Always" or (policy == "OnFailure" and code != 0)
+
+
 def _check_transitions(errors: Errors, status: Object, before: Object, spec: Object) -> None:
     """A container that is done for good does not come back to life."""
-    policies = {each.get("name"): each for each in spec.get("containers") or ()}
-    fallback = spec.get("restartPolicy")
+    containers = spec.get("containers") or ()
+    if any(
+        rule.get("action") == "RestartAllContainers"
+        for each in (*containers, *(spec.get("initContainers") or ()))
+        for rule in each.get("restartPolicyRules") or ()
+    ):
+        return
+    by_name = {each.get("name"): each for each in containers}
     new = {each.get("name"): each for each in status.get("containerStatuses") or ()}
     for index, known in enumerate(before.get("containerStatuses") or ()):
         ended = (known.get("state") or {}).get("terminated")
         current = new.get(known.get("name"))
         if ended is None or current is None or (current.get("state") or {}).get("terminated"):
             continue
-        container = policies.get(known.get("name")) or {}
-        policy = container.get("restartPolicy") or fallback
-        if container.get("restartPolicyRules") or policy == "Always":
-            continue
-        if policy == "OnFailure" and ended.get("exitCode"):
+        container = by_name.get(known.get("name")) or {}
+        if _comes_again(container, spec, ended.get("exitCode") or 0):
             continue
         here = f"status.containerStatuses[{index}].state"
         detail = "may not be transitioned to non-terminated state"

@@ -594,6 +594,32 @@ def test_ended_containers_do_not_come_back() -> None:
     assert STRATEGY.validate_update(new, old, "status") == []
 
 
+@pytest.mark.parametrize(
+    ("rules", "code", "allowed"),
+    [
+        pytest.param([("Restart", "In", 7)], 7, True, id="a rule"),
+        pytest.param([("Restart", "In", 7)], 8, False, id="another code"),
+        pytest.param([("Restart", "NotIn", 7)], 8, True, id="all but one"),
+        pytest.param([("RestartAllContainers", "In", 7)], 8, True, id="whoever may restart all"),
+    ],
+)
+def test_rules_bring_ended_containers_back(
+    rules: list[tuple[str, str, int]], code: int, allowed: bool
+) -> None:
+    old = pod(restartPolicy="Never")
+    (container,) = old["spec"]["containers"]
+    container["restartPolicy"] = "Never"
+    container["restartPolicyRules"] = [
+        {"action": action, "exitCodes": {"operator": operator, "values": [value]}}
+        for action, operator, value in rules
+    ]
+    ended = {"name": container["name"], "state": {"terminated": {"exitCode": code}}}
+    old["status"]["containerStatuses"] = [ended]
+    new = copy.deepcopy(old)
+    new["status"]["containerStatuses"] = [{"name": container["name"], "state": {"running": {}}}]
+    assert (STRATEGY.validate_update(new, old, "status") == []) is allowed
+
+
 def test_selectable_fields() -> None:
     obj = pod(nodeName="n", hostNetwork=True)
     obj["status"]["podIPs"] = [{"ip": "10.0.0.1"}]
