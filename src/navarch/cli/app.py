@@ -57,6 +57,10 @@ def start(
         str | None,
         typer.Option(help="Encrypt what is stored by this EncryptionConfiguration file."),
     ] = None,
+    kubelet_config: Annotated[
+        str | None,
+        typer.Option(help="Run nodes by this KubeletConfiguration file; off ends it."),
+    ] = None,
     keep_context: Annotated[
         bool, typer.Option("--keep-context", help="Leave kubectl's current context as it is.")
     ] = False,
@@ -81,6 +85,7 @@ def start(
         timeout=wait_timeout,
         audit_policy=audit_policy,
         encryption_config=encryption_config,
+        kubelet_config=kubelet_config,
     )
     with Steps(quiet=quiet) as steps:
         start_cluster(request, steps)

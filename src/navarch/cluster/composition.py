@@ -107,6 +107,8 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "runtime_endpoint": containerd.ADDRESS,
         "root_directory": KUBELET_ROOT,
         "pod_logs_directory": str(directory / "pod-logs"),
+        # The machine's own logs are not this node's.
+        "node_logs_directory": str(directory / "pod-logs"),
         "cluster_dns": [profile.dns_address],
         "cluster_domain": profile.cluster_domain,
         "cgroup_root": profile.node_cgroup(node),
@@ -117,6 +119,7 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "tls_key": str(pki / "kubelet-serving.key"),
         "client_ca": str(pki / "ca.crt"),
     }
+    kubelet |= _kubelet_config(policies.kubelet_config(paths), kubelet)
     user = str(directory / "proxy.conf")
     proxy = {
         "kubeconfig": user,
@@ -132,6 +135,28 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "cni_directory": str(directory / "cni"),
     }
     return {"kubelet": kubelet, "proxy": proxy, "dns": dns, "podnetwork": network}
+
+
+FIELDS_OF_USERS = {
+    "cluster_dns": "clusterDNS",
+    "cluster_domain": "clusterDomain",
+    "max_pods": "maxPods",
+}
+"""What a user's KubeletConfiguration may say otherwise than the profile. Where the node is and what
+it runs on remains the profile's."""
+
+
+def _kubelet_config(file: Path, options: Options) -> Options:
+    """Has the kubelets read the user's file, and takes out of the options what it sets."""
+    if not file.is_file():
+        return {}
+    from navarch.node.configuration.files import named_fields
+
+    named = named_fields(file)
+    for option, field in FIELDS_OF_USERS.items():
+        if field in named:
+            options.pop(option, None)
+    return {"config": str(file)}
 
 
 def describe(profile: Profile, paths: Paths) -> Description:
@@ -191,15 +216,14 @@ def _daemon(
     )
 
 
+FILES = (".crt", ".key", "-policy.yaml", "kubelet-config.yaml")
+
+
 def _credentials(components: Mapping[str, Options]) -> list[Path]:
     """The certificates, keys and policies that options name: a new one takes a new start.
     Client certificates are named in kubeconfigs, which clients read again by themselves."""
     values = [value for options in components.values() for value in options.values()]
-    return [
-        Path(value)
-        for value in values
-        if isinstance(value, str) and value.endswith((".crt", ".key", "-policy.yaml"))
-    ]
+    return [Path(value) for value in values if isinstance(value, str) and value.endswith(FILES)]
 
 
 def _containerd(profile: Profile, paths: Paths, node: str) -> Spec:

@@ -1,4 +1,4 @@
-"""Files that the user hands to the API server at its start: what is audited, what is encrypted.
+"""Files that the user hands over at the start: what is audited and encrypted, how kubelets work.
 
 They are checked, then copied into the profile's directory, because a cluster must start again when
 the user's own file has gone. A flag that is not given leaves things as they are; `off` ends them.
@@ -24,8 +24,14 @@ def encryption_config(paths: Paths) -> Path:
     return paths.root / "encryption-config.yaml"
 
 
-def adopt(paths: Paths, audit: str | None, encryption: str | None) -> None:
-    """Take the files over, both or none. Raises ClusterError when one cannot be used."""
+def kubelet_config(paths: Paths) -> Path:
+    return paths.root / "kubelet-config.yaml"
+
+
+def adopt(
+    paths: Paths, audit: str | None, encryption: str | None, kubelet: str | None = None
+) -> None:
+    """Take the files over, all or none. Raises ClusterError when one cannot be used."""
     if encryption == OFF and encryption_config(paths).is_file():
         raise ClusterError(
             "encryption cannot be turned off while values are encrypted",
@@ -35,6 +41,7 @@ def adopt(paths: Paths, audit: str | None, encryption: str | None) -> None:
     wanted = (
         (audit, audit_policy(paths), _check_audit),
         (encryption, encryption_config(paths), _check_encryption),
+        (kubelet, kubelet_config(paths), _check_kubelet),
     )
     contents = [
         (target, b"" if given == OFF else _read(given, check))
@@ -68,3 +75,11 @@ def _check_encryption(path: Path) -> object:
     from navarch.apiserver.encryption.config import load_chains
 
     return load_chains(path)
+
+
+def _check_kubelet(path: Path) -> object:
+    from navarch.node.configuration.files import ConfigurationError, load, relative_paths
+
+    if relative := relative_paths(path):
+        raise ConfigurationError(f"{path}: {', '.join(relative)} must be absolute")
+    return load(path, None)

@@ -53,6 +53,7 @@ class StartRequest:
     audit_policy: str | None = None
     """A file, or "off"."""
     encryption_config: str | None = None
+    kubelet_config: str | None = None
 
 
 def start(request: StartRequest, progress: Progress) -> Profile:
@@ -70,7 +71,9 @@ def start(request: StartRequest, progress: Progress) -> Profile:
             if before is None
             else f"Starting the cluster {wanted.name}"
         )
-        policies.adopt(paths, request.audit_policy, request.encryption_config)
+        policies.adopt(
+            paths, request.audit_policy, request.encryption_config, request.kubelet_config
+        )
         profile.save(wanted)
         _remove_surplus(before, wanted, paths)
         _prepare(wanted, paths)

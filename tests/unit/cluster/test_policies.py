@@ -1,4 +1,4 @@
-"""Files the user hands over at the start: checked, kept, and named to the API server."""
+"""Files the user hands over at the start: checked, kept, and named to who reads them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from navarch.cluster import policies
-from navarch.cluster.composition import apiserver_options
+from navarch.cluster.components import options_from
+from navarch.cluster.composition import apiserver_options, node_components
 from navarch.cluster.profile import ClusterError, Paths, Profile
+from navarch.node.settings import NodeOptions
 
 POLICY = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n"
 ENCRYPTION = """
@@ -67,3 +69,50 @@ def test_encryption_does_not_simply_end(paths: Paths, tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="cannot be turned off"):
         policies.adopt(paths, None, "off")
     assert "encryption_provider_config" in options(paths)
+
+
+KUBELET = """
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+maxPods: 42
+port: 12345
+evictionHard: {memory.available: 50Mi}
+"""
+
+
+def kubelet(paths: Paths) -> NodeOptions:
+    """A node's options, as its process reads them."""
+    profile = Profile("dev")
+    values = node_components(profile, paths, "dev")["kubelet"]
+    result = options_from(values, NodeOptions)
+    assert isinstance(result, NodeOptions)
+    return result
+
+
+def test_kubelets_read_the_configuration_of_the_user(paths: Paths, tmp_path: Path) -> None:
+    assert (kubelet(paths).max_pods, kubelet(paths).config) == (110, None)
+    policies.adopt(paths, None, None, given(tmp_path, KUBELET))
+    found = kubelet(paths)
+    assert found.max_pods == 42
+    assert found.eviction_hard == {"memory.available": "50Mi"}
+    # Where a node can be reached is the profile's, as is what the file does not mention.
+    assert found.port == 10250
+    assert found.cluster_dns == ("10.96.0.10",)
+    policies.adopt(paths, None, None, "off")
+    assert kubelet(paths).max_pods == 110
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: Pod", "Object 'apiVersion' is missing"),
+        (KUBELET.replace("42", "-1"), "must not be a negative number"),
+        (KUBELET + "staticPodPath: manifests\n", "staticPodPath must be absolute"),
+    ],
+)
+def test_a_configuration_that_cannot_be(
+    paths: Paths, tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(ClusterError, match=message):
+        policies.adopt(paths, None, None, given(tmp_path, text))
+    assert kubelet(paths).config is None

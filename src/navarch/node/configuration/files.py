@@ -135,14 +135,31 @@ def _merged(base: Any, patch: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _resolve(document: dict[str, Any], directory: Path) -> None:
+def _files(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """The files a document names: the field's path, and where and under which name it stands."""
     for path in PATHS:
         *parents, name = path.split(".")
         place = document
         for each in parents:
             place = place.get(each) or {}
         if place.get(name):
-            place[name] = str(directory.absolute() / place[name])
+            yield path, place, name
+
+
+def _resolve(document: dict[str, Any], directory: Path) -> None:
+    for _, place, name in _files(document):
+        place[name] = str(directory.absolute() / place[name])
+
+
+def relative_paths(config: Path) -> list[str]:
+    """The fields that name files relative to the configuration. Raises ConfigurationError."""
+    document, _ = _read(config)
+    return [path for path, place, name in _files(document) if not place[name].startswith("/")]
+
+
+def named_fields(config: Path) -> frozenset[str]:
+    """The fields that a file sets. Raises ConfigurationError."""
+    return frozenset(_read(config)[0])
 
 
 def _unknown(document: Mapping[str, Any], kind: type, path: str = "") -> Iterator[str]:
