@@ -181,6 +181,7 @@ class Actor:
             memory.sandbox_retry_at = self._clock.now().timestamp() + delay
             return
         memory.sandbox_failures, memory.pod_resources = 0, self.pod.spec.resources
+        memory.limits = pod_cgroup_limits(self.pod)
         # Sandboxes before the new one (and the containers in them, but for the newest of each,
         # which tell how they ended) are of no use any more.
         if len(self.state.sandboxes) > 1:
@@ -194,9 +195,11 @@ class Actor:
         now = self._clock.now().timestamp()
         if action.failed_at:
             self.backoff.advance(backoff_key(self.pod, action.spec), action.failed_at, now)
-        if action.attempt:
-            # What the pod has been granted may have changed since its last container was made.
+        limits = pod_cgroup_limits(self.pod)
+        if action.attempt and limits != memory.limits:
+            # What the pod has been granted has changed since its last container was made.
             await asyncio.to_thread(self._services.cgroups.ensure_pod, self.pod)
+            memory.limits = limits
         created: list[str] = []
         lifecycle = action.spec.container.lifecycle
         has_hook = lifecycle is not None and lifecycle.postStart is not None
@@ -242,7 +245,7 @@ class Actor:
             await services.runtime.update_resources(container_id, resources)
             self._memory.resized[container_id] = wanted_resources(spec.container, whole)
         await asyncio.to_thread(services.cgroups.ensure_pod, pod)
-        self._memory.pod_resources = whole
+        self._memory.pod_resources, self._memory.limits = whole, after
 
     def _applied(self, container_id: str) -> Applied:
         known = self._memory.resized.get(container_id)

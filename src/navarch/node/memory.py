@@ -9,6 +9,7 @@ from navarch.api.types.core_v1 import Pod, PodStatus, ResourceRequirements
 from .cri.values import PodState
 from .plan import Waiting
 from .resize import Applied
+from .resources import CgroupLimits
 from .volumes.plugin import PreparedVolume
 
 
@@ -46,6 +47,8 @@ class WorkerMemory:
     """What the pod as a whole was given, if it states that; None if that is not known."""
     hooked: set[str] = field(default_factory=set)
     """Ids of containers whose preStop hook has been begun."""
+    limits: CgroupLimits | None = None
+    """What the pod's cgroup was given; None if that is not known."""
     replaced: set[str] = field(default_factory=set)
     """Ids of containers that were stopped so that a new instance takes their place."""
     attempts: dict[str, int] = field(default_factory=dict)

@@ -369,8 +369,8 @@ async def test_an_exit_restarts_the_whole_pod(node: Stage) -> None:
         if each.type == "AllContainersRestarting"
     ]
     assert "True" in told and told[-1] == "False"
-    assert not any(each.type == "Initialized" and each.status == "False"
-                   for status in node.api.statuses[seen:] for each in status.conditions)  # fmt: skip
+    conditions = (each for status in node.api.statuses[seen:] for each in status.conditions)
+    assert not any(each.type == "Initialized" and each.status == "False" for each in conditions)
 
 
 async def test_a_sidecar_ends_after_the_containers_it_serves(
