@@ -97,7 +97,9 @@ class PodWorker:
         """A new version of the pod has come from its source."""
         old, new = self.pod.metadata, pod.metadata
         if new.generation != old.generation:
-            self._memory.retry_at.clear()  # the change may be the cure
+            # The change may be the cure, and a debugging container may want another volume.
+            self._memory.retry_at.clear()
+            self._memory.volumes_at = float("-inf")
         if (new.labels, new.annotations) != (old.labels, old.annotations):
             self._memory.volumes_at = float("-inf")  # files may show them: refresh at once
         self._memory.pod = pod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import Any
 
@@ -41,63 +40,6 @@ def ended_well(pod: Pod) -> bool:
     return pod.status.phase == "Succeeded"
 
 
-async def test_config_maps_and_secrets_as_files(cluster: Cluster) -> None:
-    await create(cluster, "configmaps", "ConfigMap", "config",
-                 data={"plain": "text", "other": "x"}, binaryData={"raw": "AAEC"})  # fmt: skip
-    secret = {"password": base64.b64encode(b"hush").decode()}
-    await create(cluster, "secrets", "Secret", "secret", data=secret)
-    script = """
-cat /config/plain; echo; ls -l /config/ | awk 'NR>1 {print $1, $9, $10, $11}'
-stat -c '%a' /config/raw -L; hexdump -C /config/raw | head -1
-cat /secret/inner/file; echo; stat -L -c '%a %g' /secret/inner/file; grep ' /secret ' /proc/mounts
-cat /part
-(echo no > /config/plain) 2>/dev/null || echo refused
-"""
-    container = shell("main", script, volumeMounts=[
-        {"name": "config", "mountPath": "/config"},
-        {"name": "secret", "mountPath": "/secret"},
-        {"name": "config", "mountPath": "/part", "subPath": "other"},
-    ])  # fmt: skip
-    text = await output(
-        cluster,
-        pod("files", container, securityContext={"fsGroup": 4321}, volumes=[
-            {"name": "config", "configMap": {"name": "config"}},
-            {"name": "secret", "secret": {"secretName": "secret", "items": [
-                {"key": "password", "path": "inner/file", "mode": 0o400}]}},
-        ]),
-    )  # fmt: skip
-    lines = text.splitlines()
-    assert lines[0] == "text"
-    assert "lrwxrwxrwx other -> ..data/other" in lines
-    assert "644" in lines
-    assert "hush" in lines and "440 4321" in lines
-    assert any(line.startswith("tmpfs /secret tmpfs ro") for line in lines)
-    assert lines[-1] == "xrefused"
-
-
-async def test_files_follow_their_config_map(cluster: Cluster) -> None:
-    await create(cluster, "configmaps", "ConfigMap", "live", data={"key": "one"})
-    container = shell("main", FOREVER, volumeMounts=[{"name": "live", "mountPath": "/live"}])
-    await cluster.create(
-        pod("follower", container, volumes=[{"name": "live", "configMap": {"name": "live"}}])
-    )
-    ready = await cluster.wait("follower", is_ready)
-    maps = cluster.client.dynamic("", "v1", "configmaps")
-    await maps.patch("live", "default", {"data": {"key": None, "other": "two"}})
-    # The next refresh is a minute away; a new agent refreshes at once.
-    await cluster.stop_agent()
-    cluster.start_agent()
-    base = cluster.options.root_directory / "pods" / ready.metadata.uid / "volumes"
-    directory = base / "kubernetes.io~configmap" / "live"
-
-    async def has_come() -> bool:
-        return (directory / "other").exists()
-
-    await eventually(has_come)
-    assert (directory / "other").read_text() == "two"
-    assert sorted(each.name for each in directory.iterdir() if each.name[0] != ".") == ["other"]
-
-
 async def test_a_pod_waits_for_its_volume(cluster: Cluster) -> None:
     container = shell("main", "cat /config/key",
                       volumeMounts=[{"name": "config", "mountPath": "/config"}])  # fmt: skip
@@ -121,26 +63,6 @@ async def test_a_pod_waits_for_its_volume(cluster: Cluster) -> None:
     await create(cluster, "configmaps", "ConfigMap", "later", data={"key": "came"})
     ended = await cluster.wait("patient", ended_well)
     assert await cluster.logs(ended, "main") == "came"
-
-
-async def test_empty_dirs(cluster: Cluster) -> None:
-    script = "stat -c %a /disk /memory; grep ' /memory ' /proc/mounts; cat /disk/hello"
-    writer = shell("writer", "echo shared > /disk/hello")
-    main = shell("main", script)
-    writer["volumeMounts"] = [{"name": "disk", "mountPath": "/disk"}]
-    main["volumeMounts"] = [
-        {"name": "disk", "mountPath": "/disk"},
-        {"name": "memory", "mountPath": "/memory"},
-    ]
-    volumes = [
-        {"name": "disk", "emptyDir": {}},
-        {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
-    ]
-    text = await output(cluster, pod("empty", main, initContainers=[writer], volumes=volumes))
-    lines = text.splitlines()
-    assert lines[:2] == ["777", "777"]
-    assert lines[2].startswith("tmpfs /memory tmpfs rw") and "size=8192k" in lines[2]
-    assert lines[3] == "shared"
 
 
 async def test_variables(cluster: Cluster) -> None:
@@ -297,7 +219,9 @@ async def test_a_subpath_cannot_leave_its_volume(cluster: Cluster, tmp_path: Pat
     )
     state = waiting.status.containerStatuses[0].state.waiting
     assert state is not None
-    assert state.message == "failed to prepare subPath escape: Invalid cross-device link"
+    assert state.message == (
+        'failed to prepare subPath for volumeMount "host" of container "main"'
+    )
 
 
 async def test_a_host_port(cluster: Cluster) -> None:

@@ -115,7 +115,8 @@ async def test_objects_as_files(cluster: Cluster) -> None:
             target[f"/v/{name}-{variant}/{path}"] = f"{mode} {DATA[key]}"
     volumes["binary"] = {"configMap": {"name": "binary"}}
     grouped = {short(kind): source(kind, "source", 0o440) for kind in KINDS if "secret" in kind}
-    root = shell("root", f"{show(*expected, *private)}; md5sum < /v/binary/raw; id -u",
+    root = shell("root", f"{show(*expected, *private)}; md5sum < /v/binary/raw; id -u;"
+                 " awk '/secret-plain/ {print $3, substr($4, 1, 2)}' /proc/mounts",
                  **mounts(volumes))  # fmt: skip
     plain = shell("plain", f"{show(*expected)}; cat {next(iter(private))} 2>&1; id -u",
                   securityContext={"runAsUser": 1000}, **mounts(volumes))  # fmt: skip
@@ -129,9 +130,10 @@ async def test_objects_as_files(cluster: Cluster) -> None:
     )  # fmt: skip
     ended = await cluster.wait("reader", succeeded)
     lines = [f"{path} {text}" for path, text in expected.items()]
-    *found, digest, user = (await cluster.logs(ended, "root")).splitlines()
+    *found, digest, user, medium, again = (await cluster.logs(ended, "root")).splitlines()
     assert sorted(found) == sorted(lines + [f"{path} {text}" for path, text in private.items()])
     assert (digest, user) == ("e2c865db4162bed963bfaa9ef6ac18f0  -", "0")
+    assert medium == again == "tmpfs ro"  # the secret's, also as a projected one
     *found, denied, user = (await cluster.logs(ended, "plain")).splitlines()
     assert found == lines and "Permission denied" in denied and user == "1000"
     ended = await cluster.wait("grouped", succeeded)

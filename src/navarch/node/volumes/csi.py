@@ -417,10 +417,6 @@ class CsiPlugin(VolumePlugin):
                 f"Expander.NodeExpand failed to expand the volume : {failure.message}"
             ) from failure
 
-    def unique_name(self, spec: VolumeSpec) -> str:
-        source = source_of(spec)
-        return source.unique_name if source.persistent is not None else ""
-
     async def usage(self, target: Path) -> VolumeUsage | None:
         """None where the driver does not count, or does not answer."""
         try:

@@ -62,10 +62,8 @@ class _Known:
 
     prepared: dict[str, PreparedVolume] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
-    """The persistent volume or attachment behind each of the pod's volumes, once it is looked up:
-    who uses what."""
+    """The persistent volume behind each of the pod's volumes, once it is looked up."""
     plugins: dict[str, VolumePlugin] = field(default_factory=dict)
-    attached: set[str] = field(default_factory=set)
 
 
 class VolumeManager:
@@ -100,11 +98,6 @@ class VolumeManager:
             return os.listdir(self.host.root / "pods")
         except FileNotFoundError:
             return []
-
-    def volumes_in_use(self) -> list[str]:
-        """The attachable volumes that pods of this node use or wait for, for the node's status:
-        what is named there must not be detached."""
-        return sorted({name for known in self._known.values() for name in known.attached})
 
     # Setting up
 
@@ -199,16 +192,13 @@ class VolumeManager:
         raise refuse(fields[0] if fields else "", spec.volume.name)
 
     async def _set_up(self, spec: VolumeSpec, plugin: VolumePlugin, known: _Known) -> None:
-        uid, name = spec.pod.metadata.uid, spec.volume.name
+        name = spec.volume.name
         known.names[name], known.plugins[name] = spec.name, plugin
-        if attached := plugin.unique_name(spec):
-            known.attached.add(attached)
         async with self._lock(plugin, spec):
             if name not in known.prepared or plugin.is_refreshed:
                 self._check(spec, plugin)
                 known.prepared[name] = await self._appear(spec, plugin)
             await self._expand(spec, plugin, known.prepared[name])
-        log.debug("volume %s of %s is set up", name, uid)
 
     def _check(self, spec: VolumeSpec, plugin: VolumePlugin) -> None:
         claims.check_node(spec, self.host.node_name, self.node_labels())

@@ -182,10 +182,6 @@ class VolumePlugin:
         """The persistent volume has become larger than the claim's status says: grow the file
         system. The manager writes the claim's new capacity afterwards."""
 
-    def unique_name(self, spec: VolumeSpec) -> str:
-        """What the node's volumesInUse names an attachable volume; "" for all others."""
-        return ""
-
     async def usage(self, target: Path) -> VolumeUsage | None:
         """What the volume holds now; None if the type does not count."""
         return None
