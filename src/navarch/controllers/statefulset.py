@@ -38,8 +38,14 @@ def version_of(revision: ControllerRevision) -> plan.Version:
     return plan.Version(revision.metadata.name, from_object(PodTemplateSpec, template))
 
 
+def _sets_named(claim: PersistentVolumeClaim) -> list[str]:
+    meta = claim.metadata
+    owners = (ref for ref in meta.ownerReferences if ref.kind == "StatefulSet")
+    return [f"{meta.namespace}/{ref.name}" for ref in owners]
+
+
 class StatefulSetController(Controller):
-    """Watches: StatefulSets; their pods and revisions."""
+    """Watches: StatefulSets; their pods and revisions; claims that refer to a set."""
 
     name = "statefulset"
 
@@ -49,11 +55,13 @@ class StatefulSetController(Controller):
         self.sets = informer(StatefulSet)
         self.pods = informer(Pod)
         self.revisions = informer(ControllerRevision)
+        self.claims = informer(PersistentVolumeClaim)
         self.recorder = context.recorder("statefulset-controller")
         self.control = PodControl(self.client, self.recorder)
         self.watch(self.sets)
         self.watch(self.pods, self._sets_of)
         self.watch(self.revisions, lambda revision: controller_key(revision, "StatefulSet"))
+        self.watch(self.claims, _sets_named)
 
     def _sets_of(self, pod: Pod) -> list[str]:
         if key := controller_key(pod, "StatefulSet"):
@@ -202,23 +210,15 @@ class StatefulSetController(Controller):
             number = plan.ordinal(owner, pod.metadata.name)
             if number is None:
                 continue
-            wanted = plan.claim_owners(owner, pod, number)
-            ours = {owner.metadata.uid, pod.metadata.uid}
             for _, named in plan.claims_of(owner, number):
-                meta = named.metadata
-                try:
-                    present = await resource.get(meta.name, meta.namespace)
-                except ApiError as error:
-                    if error.is_not_found:
-                        continue
-                    raise
-                references = present.metadata.ownerReferences
-                has = {reference.uid for reference in references} & ours
-                if has == {reference.uid for reference in wanted}:
+                present = self.claims.cache.get(object_key(named))
+                if present is None:
                     continue
-                kept = [reference for reference in references if reference.uid not in ours]
-                present.metadata.ownerReferences = kept + wanted
-                await resource.update(present)
+                owners = plan.owners_mended(owner, pod, number, present.metadata.ownerReferences)
+                if owners is not None:
+                    mended = copy_object(present)
+                    mended.metadata.ownerReferences = owners
+                    await resource.update(mended)
 
     async def _clean(self, owner: StatefulSet, history: History, pods: Sequence[Pod]) -> None:
         live = {plan.revision_of(pod) for pod in pods} | {owner.status.currentRevision}

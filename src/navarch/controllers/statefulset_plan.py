@@ -111,12 +111,39 @@ def has_identity(owner: StatefulSet, pod: Pod, number: int) -> bool:
 def claim_owners(owner: StatefulSet, pod: Pod, number: int) -> list[OwnerReference]:
     """Who takes the claims of a pod along: the set when it is deleted, the pod when it is scaled
     away, or nobody."""
-    policy = owner.spec.persistentVolumeClaimRetentionPolicy
-    deleted = policy is not None and policy.whenDeleted == "Delete"
-    scaled = policy is not None and policy.whenScaled == "Delete"
+    deleted, scaled = _retention(owner)
     if scaled and not is_in_range(owner, number):
-        return [owner_reference(pod, controller=False)]
+        return [owner_reference(pod, controller=True)]
     return [owner_reference(owner, controller=True)] if deleted else []
+
+
+def _retention(owner: StatefulSet) -> tuple[bool, bool]:
+    """Whether claims go with the set, and whether they go with a pod that is scaled away."""
+    policy = owner.spec.persistentVolumeClaimRetentionPolicy
+    if policy is None:
+        return False, False
+    return policy.whenDeleted == "Delete", policy.whenScaled == "Delete"
+
+
+def owners_mended(
+    owner: StatefulSet, pod: Pod, number: int, present: Sequence[OwnerReference]
+) -> list[OwnerReference] | None:
+    """The owners that a claim shall have; None when there is nothing to mend. What refers to a set
+    or pod of that name but of the past is left to the garbage collector, and a claim that somebody
+    else controls is not taken from them."""
+    own = {owner.metadata.uid, pod.metadata.uid}
+    names = {("StatefulSet", owner.metadata.name), ("Pod", pod.metadata.name)}
+    if any((ref.kind, ref.name) in names and ref.uid not in own for ref in present):
+        return None
+    ours = [ref for ref in present if ref.uid in own]
+    others = [ref for ref in present if ref.uid not in own]
+    if any(_retention(owner)) and any(ref.controller for ref in others):
+        return others if ours else None
+    wanted = claim_owners(owner, pod, number)
+    is_right = {ref.uid for ref in ours} == {ref.uid for ref in wanted}
+    if is_right and all(ref.controller for ref in ours):
+        return None
+    return [*others, *wanted]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from navarch.api.objects import from_object
 from navarch.api.types.apps_v1 import (
     RollingUpdateStatefulSetStrategy,
     StatefulSet,
@@ -16,7 +17,7 @@ from navarch.api.types.apps_v1 import (
     StatefulSetUpdateStrategy,
 )
 from navarch.api.types.core_v1 import Pod, PodCondition, PodStatus, PodTemplateSpec
-from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.api.types.meta_v1 import ObjectMeta, OwnerReference
 from navarch.controllers.history import HASH
 from navarch.controllers.statefulset_plan import (
     INDEX_LABEL,
@@ -26,6 +27,7 @@ from navarch.controllers.statefulset_plan import (
     claim_owners,
     next_status,
     ordinal,
+    owners_mended,
     plan,
 )
 
@@ -143,3 +145,41 @@ def test_who_takes_claims_along(deleted: str, scaled: str, number: int, owners: 
     policy = StatefulSetPersistentVolumeClaimRetentionPolicy(whenDeleted=deleted, whenScaled=scaled)
     made = owner(persistentVolumeClaimRetentionPolicy=policy)
     assert [ref.kind for ref in claim_owners(made, pod(number), number)] == owners
+
+
+OF_SET = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "set"}
+OF_POD = {"apiVersion": "v1", "kind": "Pod", "name": "web-0", "uid": "pod"}
+OF_OTHER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "x"}
+
+
+@pytest.mark.parametrize(
+    ("deleted", "present", "expected"),
+    [
+        pytest.param("Delete", [], ["set"], id="added"),
+        pytest.param("Delete", [{**OF_SET, "controller": True}], None, id="right"),
+        pytest.param("Delete", [OF_SET], ["set"], id="owner, but not the controller"),
+        pytest.param("Delete", [OF_OTHER], ["x", "set"], id="beside another owner"),
+        pytest.param("Delete", [{**OF_OTHER, "controller": True}], None, id="another's"),
+        pytest.param(
+            "Delete", [{**OF_OTHER, "controller": True}, OF_SET], ["x"], id="left to another"
+        ),
+        pytest.param("Delete", [{**OF_SET, "uid": "old"}], None, id="of a set of the past"),
+        pytest.param("Delete", [{**OF_POD, "uid": "old"}], None, id="of a pod of the past"),
+        pytest.param("Retain", [{**OF_SET, "controller": True}], [], id="kept from now on"),
+        pytest.param("Retain", [OF_OTHER], None, id="nothing of ours"),
+        pytest.param("Delete", [{**OF_POD, "controller": True}], ["set"], id="wanted again"),
+    ],
+)
+def test_which_owners_claims_are_given(
+    deleted: str, present: list[dict[str, Any]], expected: list[str] | None
+) -> None:
+    policy = StatefulSetPersistentVolumeClaimRetentionPolicy(
+        whenDeleted=deleted, whenScaled="Retain"
+    )
+    made, mine = owner(persistentVolumeClaimRetentionPolicy=policy), pod(0)
+    made.metadata.name, made.metadata.uid = "web", "set"
+    mine.metadata.name, mine.metadata.uid = "web-0", "pod"
+    references = [from_object(OwnerReference, each) for each in present]
+    found = owners_mended(made, mine, 0, references)
+    assert (None if found is None else [ref.uid for ref in found]) == expected
+    assert all(ref.controller for ref in found or () if ref.uid == "set")
