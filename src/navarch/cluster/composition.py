@@ -17,6 +17,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,8 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "cluster_domain": profile.cluster_domain,
         "cgroup_root": profile.node_cgroup(node),
         "max_pods": profile.max_pods,
+        # Nobody else tells a node in namespaces of its end.
+        "shutdown_on_terminate": True,
         "port": KUBELET_PORT,
         "listen_address": address,
         "tls_certificate": str(pki / "kubelet-serving.crt"),
@@ -192,9 +195,23 @@ def describe(profile: Profile, paths: Paths) -> Description:
     for node in profile.node_names():
         specs.append(_containerd(profile, paths, node))
         components = node_components(profile, paths, node)
-        specs.append(_daemon(f"node-{node}", components, paths, NODE_LEVEL, node))
+        spec = _daemon(f"node-{node}", components, paths, NODE_LEVEL, node)
+        specs.append(replace(spec, grace=spec.grace + _shutdown_seconds(profile, paths)))
     renew = [sys.executable, "-P", "-m", "navarch.cluster.renew", profile.name]
     return Description(str(paths.run), str(paths.pins), specs, renew)
+
+
+def _shutdown_seconds(profile: Profile, paths: Paths) -> float:
+    """How long a node's pods have to end when it stops, by the user's KubeletConfiguration."""
+    file = policies.kubelet_config(paths)
+    if not file.is_file():
+        return 0.0
+    from navarch.node.configuration.files import load
+
+    configuration, _ = load(file, None)
+    by_priority = configuration.shutdownGracePeriodByPodPriority or ()
+    seconds = [each.shutdownGracePeriodSeconds for each in by_priority]
+    return sum(seconds) or configuration.shutdownGracePeriod
 
 
 def _daemon(

@@ -14,7 +14,7 @@ import signal
 from navarch.cluster import namespaces, processes
 from navarch.cluster.namespaces import Pins
 from navarch.cluster.profile import Paths, Profile, forwarding_record
-from navarch.cluster.supervisor import Supervisor, lock
+from navarch.cluster.supervisor import Description, Supervisor, lock
 
 STOP_TIMEOUT = 60.0
 
@@ -27,7 +27,12 @@ def stop_processes(paths: Paths) -> None:
     supervisor = processes.read_pid_file(pid_file)
     if supervisor is not None:
         supervisor.signal(signal.SIGTERM)
-        if processes.wait_gone([supervisor.pid], STOP_TIMEOUT):
+        # Nodes that shut down gracefully may take as long as their pods are given.
+        longest = 0.0
+        if description.is_file():
+            graces = [each.grace for each in Description.read(description).processes]
+            longest = max(graces, default=0.0)
+        if processes.wait_gone([supervisor.pid], STOP_TIMEOUT + longest):
             supervisor.signal(signal.SIGKILL)
             processes.wait_gone([supervisor.pid], 5.0)
     if not description.is_file():

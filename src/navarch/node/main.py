@@ -37,6 +37,7 @@ from .podapi import ClientPodApi
 from .probes.handlers import Handlers
 from .probes.manager import ProbeManager
 from .registration import Registration
+from .requirements import check_requirements, protect_from_oom
 from .resources import ResourcePolicy
 from .security_context import NodeSecurity, apparmor_enabled, masked_paths
 from .settings import NodeOptions
@@ -63,7 +64,12 @@ async def run(options: NodeOptions) -> None:
     """Runs the agent until cancelled. Containers live on."""
     config = ClientConfig.from_kubeconfig(str(options.kubeconfig))
     config = replace(config, max_in_flight=API_REQUESTS)
-    async with Client(config) as client, CriRuntime(options.runtime_endpoint) as runtime:
+    if not protect_from_oom(options.oom_score_adj):
+        log.info("the kernel does not allow oom_score_adj %s", options.oom_score_adj)
+    async with (
+        Client(config) as client,
+        CriRuntime(options.runtime_endpoint, timeout=options.runtime_request_timeout) as runtime,
+    ):
         await run_with(options, client, runtime)
 
 
@@ -78,7 +84,7 @@ async def run_with(options: NodeOptions, client: Client, runtime: CriRuntime) ->
         await asyncio.shield(agent)
     except asyncio.CancelledError:
         if options.shutdown_on_terminate and started and not agent.done():
-            await started[0].shutdown.shut_down()
+            await started[0].shutdown.at_the_end()
         agent.cancel()
         await asyncio.gather(agent, return_exceptions=True)
         raise
@@ -89,6 +95,7 @@ async def _run_agent(
 ) -> None:
     options.root_directory.mkdir(parents=True, exist_ok=True)
     options.root_directory.chmod(0o750)
+    check_requirements(options, unified=Cgroups(options.cgroup_root).unified)
     await _wait_for_runtime(runtime, client)
     # The runtime knows who keeps its cgroups; one that is too old to say is as configured.
     driver = await runtime.cgroup_driver()

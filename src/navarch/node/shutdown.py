@@ -109,6 +109,11 @@ class ShutdownManager:
         self._services.events.node("Normal", "NodeShutdown", text)
         self.on_change()
 
+    async def at_the_end(self) -> None:
+        """The agent's process is told to end, and the node with it."""
+        if self.periods and not self.is_shutting_down:
+            await self.shut_down()
+
     async def shut_down(self) -> None:
         """Ends all pods; returns when they are gone, or have had their time."""
         self.is_shutting_down = True
