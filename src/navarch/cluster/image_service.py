@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,9 +30,16 @@ HELPER_SECONDS = 60
 
 
 def list_images(paths: Paths, nodes: Sequence[Pins]) -> list[ImageRecord]:
-    """The images of all nodes, each once, by their first names."""
+    """The images of all nodes, each once with all its names, by their first names."""
     listed = _on_each(paths, nodes, lambda runtime: runtime.images())
-    images = {image.id: image for images in listed for image in images}
+    images: dict[str, ImageRecord] = {}
+    for image in (image for of_node in listed for image in of_node):
+        known = images.get(image.id, image)
+        images[image.id] = replace(
+            image,
+            tags=tuple(sorted({*known.tags, *image.tags})),
+            digests=tuple(sorted({*known.digests, *image.digests})),
+        )
     return sorted(images.values(), key=lambda image: (*image.tags, *image.digests, image.id))
 
 
@@ -61,10 +69,16 @@ def _on_each(
                     else "See the node's log: navarch logs --file containerd",
                 ) from failure
 
-    async def on_all() -> list[T]:
-        return await asyncio.gather(*(on_one(pins) for pins in nodes))
+    async def on_all() -> list[T | BaseException]:
+        return await asyncio.gather(*(on_one(pins) for pins in nodes), return_exceptions=True)
 
-    return asyncio.run(on_all())
+    # What fails on one node is done on the others nevertheless.
+    done: list[T] = []
+    for outcome in asyncio.run(on_all()):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        done.append(outcome)
+    return done
 
 
 def own_credentials(name: str) -> Credentials | None:

@@ -86,7 +86,7 @@ def save(nodes: Sequence[Pins], names: Sequence[str], target: IO[bytes]) -> None
             containerd.ctr(pins, ["images", "export", "-", *wanted], stdout=target.fileno())
             return
     there = set().union(*(digests(pins).keys() for pins in nodes))
-    missing = [name for name in wanted if name not in there] or wanted
+    missing = [name for name in names if normalized(name) not in there] or names
     raise ClusterError(f"no node has the image {', '.join(missing)}", "See: navarch image ls")
 
 
