@@ -316,6 +316,16 @@ def _try_rules() -> None:
         raise OSError(result.stderr.strip().splitlines()[0])
 
 
+def pods_go_without() -> Finding:
+    """What the kernel cannot do for pods; a node runs all the same."""
+    from navarch.node.features import lacks
+
+    found = [str(each) for each in lacks()]
+    if not found:
+        return _good("features for pods", "complete")
+    return Finding("features for pods", Level.NOTE, "; ".join(found))
+
+
 MODULES = "Load the module: modprobe {}; or use a distribution kernel."
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
@@ -339,4 +349,5 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     ),
     lambda: _feature("nftables", _try_rules, MODULES.format("nf_tables nft_nat nft_reject")),
     forwarding_firewall,
+    pods_go_without,
 )

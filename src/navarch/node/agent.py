@@ -140,6 +140,10 @@ class NodeAgent:
         for uid in uids & self._pods.keys():
             self._pods[uid].worker.wake(runtime_changed=False)
 
+    def tell_oom(self, message: str) -> None:
+        """The kernel has killed one of the system's own processes for want of memory."""
+        self._services.events.node("Warning", "SystemOOM", message)
+
     def active_pods(self) -> list[Pod]:
         return [each.pod for each in self.workers() if each.active]
 

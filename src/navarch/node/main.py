@@ -23,6 +23,7 @@ from .cri.values import RuntimeFailure
 from .devices.manager import DeviceManager
 from .devices.serving import DeviceServer
 from .events import ApiEvents
+from .features import lacks
 from .following import Follower
 from .hooks import Hooks
 from .images.collector import CollectionPolicy, ImageCollector
@@ -32,6 +33,7 @@ from .images.records import PullRecords
 from .machine import MachineFacts, default_address, read_facts, swap_capacity
 from .node_object import capacity, check_reservations, node_addresses, node_resources
 from .objects import ApiObjects
+from .oom import watch as watch_memory
 from .plugins import CSI_PLUGIN, DEVICE_PLUGIN, PluginHandler, PluginManager
 from .podapi import ClientPodApi
 from .probes.handlers import Handlers
@@ -98,6 +100,8 @@ async def _run_agent(
     check_requirements(options, unified=Cgroups(options.cgroup_root).unified)
     await _wait_for_runtime(runtime, client)
     # The runtime knows who keeps its cgroups; one that is too old to say is as configured.
+    for lack in lacks():
+        log.info("this machine has %s", lack)
     driver = await runtime.cgroup_driver()
     options = replace(options, cgroup_driver=driver or options.cgroup_driver)
     machine = read_facts(options.root_directory)
@@ -134,6 +138,7 @@ async def _run_agent(
             await agent.prepare()
             started.append(agent)
             tasks.create_task(device_server.run(), name="device-plugins")
+            tasks.create_task(watch_memory(agent.tell_oom), name="kernel-log")
             tasks.create_task(plugins.run(), name="plugins")
             tasks.create_task(parts.csi.run(), name="csi")
             if options.enable_server and options.tls_certificate is not None:
