@@ -7,6 +7,7 @@ keep names of their own (`configuration.options.NAMES_OF_FIELDS`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,15 +56,12 @@ class NodeOptions:
     # The HTTPS server
     listen_address: str = ""
     port: int = 10250
-    read_only_port: int = 0
     healthz_port: int = 10248
     healthz_bind_address: str = "127.0.0.1"
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     tls_min_version: str = ""
     tls_cipher_suites: tuple[str, ...] = ()
-    rotate_certificates: bool = False
-    server_tls_bootstrap: bool = False
     client_ca: Path | None = None
     anonymous_auth: bool = False
     authentication_token_webhook: bool = True
@@ -73,17 +71,14 @@ class NodeOptions:
     authorization_webhook_cache_unauthorized_ttl: float = 30.0
     enable_server: bool = True
     enable_debugging_handlers: bool = True
-    enable_profiling_handler: bool = True
     enable_debug_flags_handler: bool = True
     enable_system_log_handler: bool = True
     enable_system_log_query: bool = False
     node_logs_directory: Path = Path("/var/log")
     """What `/logs/` shows."""
-    streaming_connection_idle_timeout: float = 4 * 3600.0
 
     # Pods
     runtime_endpoint: str = "unix:///run/containerd/containerd.sock"
-    image_service_endpoint: str = ""
     runtime_request_timeout: float = 120.0
     root_directory: Path = Path("/var/lib/kubelet")
     pod_logs_directory: Path = Path("/var/log/pods")
@@ -92,7 +87,6 @@ class NodeOptions:
     static_pod_url_header: dict[str, tuple[str, ...]] = field(default_factory=dict)
     file_check_frequency: float = 20.0
     http_check_frequency: float = 20.0
-    sync_frequency: float = 60.0
     cluster_dns: tuple[str, ...] = ()
     cluster_domain: str = "cluster.local"
     resolv_conf: Path = Path("/etc/resolv.conf")
@@ -103,13 +97,8 @@ class NodeOptions:
     seccomp_default: bool = False
     user_namespaces_ids_per_pod: int = 65536
     crash_loop_back_off_max_container_restart_period: float = 300.0
-    config_map_and_secret_change_detection_strategy: str = "Watch"
-    volume_plugin_dir: Path = Path("/usr/libexec/kubernetes/kubelet-plugins/volume/exec/")
     volume_stats_agg_period: float = 60.0
-    enable_controller_attach_detach: bool = True
     local_storage_capacity_isolation: bool = True
-    event_record_qps: int = 50
-    event_burst: int = 100
     container_log_max_size: int = 10 * 1024 * 1024
     container_log_max_files: int = 5
     container_log_max_workers: int = 1
@@ -144,7 +133,6 @@ class NodeOptions:
     cgroup_root: str = ""
     """This node's own place in the cgroup tree, such as `/navarch/main/node-1`."""
     cgroup_driver: str = "cgroupfs"
-    cgroups_per_qos: bool = True
     pod_pids_limit: int = -1
     cpu_cfs_quota: bool = True
     cpu_cfs_quota_period: float = 0.1
@@ -179,8 +167,13 @@ class NodeOptions:
 
     @property
     def reserved(self) -> tuple[dict[str, str], ...]:
-        """What is kept back from pods, for whomever."""
-        return (self.kube_reserved, self.system_reserved)
+        """What is kept back from pods, for whomever. Processors named for the system count instead
+        of shares of them."""
+        if not self.reserved_system_cpus:
+            return (self.kube_reserved, self.system_reserved)
+        count = len(parse_cpu_set(self.reserved_system_cpus))
+        kube = {name: value for name, value in self.kube_reserved.items() if name != "cpu"}
+        return (kube, {**self.system_reserved, "cpu": str(count)})
 
     @staticmethod
     def completed(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -190,3 +183,15 @@ class NodeOptions:
         from .configuration.options import completed
 
         return completed(values)
+
+
+def parse_cpu_set(text: str) -> frozenset[int]:
+    """The processors of a list such as `0-2,7`. Raises ValueError."""
+    found: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise ValueError(f"unable to parse the list of CPUs {text!r}")
+        found.update(range(first, last + 1))
+    return frozenset(found)

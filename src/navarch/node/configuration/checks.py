@@ -10,6 +10,7 @@ from navarch.api.names import label_value, qualified_name
 from navarch.api.quantity import QuantityError, parse_quantity
 from navarch.api.times import format_duration, parse_duration
 
+from ..settings import parse_cpu_set
 from .gates import gate_problems, is_enabled
 from .types import KubeletConfiguration
 
@@ -311,6 +312,13 @@ def _resources(found: KubeletConfiguration) -> Iterator[str]:
         yield (
             "can't use reservedSystemCPUs (--reserved-cpus) with systemReservedCgroup "
             "(--system-reserved-cgroup) or kubeReservedCgroup (--kube-reserved-cgroup)"
+        )
+    try:
+        parse_cpu_set(found.reservedSystemCPUs)
+    except ValueError as error:
+        yield (
+            "unable to parse reservedSystemCPUs (--reserved-cpus) "
+            f"{found.reservedSystemCPUs}, error: {error}"
         )
     if not 0 < found.memoryThrottlingFactor <= 1:
         yield (

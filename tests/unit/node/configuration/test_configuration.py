@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from navarch.cluster.components import options_from
 from navarch.node.configuration.files import ConfigurationError, load
 from navarch.node.configuration.options import effective, options_of_fields, remarks
 from navarch.node.configuration.types import KubeletConfiguration
-from navarch.node.settings import EVICTION_HARD, NodeOptions
+from navarch.node.settings import EVICTION_HARD, NodeOptions, parse_cpu_set
 
 HEAD = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration"}
 
@@ -35,8 +36,8 @@ FIELDS = [
     ({"maxPods": 40}, "max_pods", 40),
     ({"maxPods": 0}, "max_pods", 110),
     ({"clusterDNS": ["10.0.0.1"]}, "cluster_dns", ("10.0.0.1",)),
-    ({"syncFrequency": "1m30s"}, "sync_frequency", 90.0),
-    ({"syncFrequency": "0s"}, "sync_frequency", 60.0),
+    ({"volumeStatsAggPeriod": "1m30s"}, "volume_stats_agg_period", 90.0),
+    ({"volumeStatsAggPeriod": "0s"}, "volume_stats_agg_period", 60.0),
     ({"nodeStatusUpdateFrequency": "20s"}, "node_status_report_frequency", 20.0),
     ({"nodeStatusMaxImages": 0}, "node_status_max_images", 0),
     ({"healthzPort": 0}, "healthz_port", 0),
@@ -246,3 +247,35 @@ def test_what_is_not_honoured_is_said(tmp_path: Path) -> None:
 def test_every_option_of_a_field_exists() -> None:
     known = set(NodeOptions.__dataclass_fields__)
     assert set(options_of_fields().values()) <= known
+
+
+def test_every_option_is_for_something() -> None:
+    """An option that nothing reads would be a promise nobody keeps."""
+    import navarch.node
+
+    root = Path(navarch.node.__file__).parent
+    files = [each for each in root.rglob("*.py") if each.name != "settings.py"]
+    text = "".join(each.read_text() for each in files)
+    names = NodeOptions.__dataclass_fields__
+    unread = [name for name in names if not re.search(rf"options\.{name}\b", text)]
+    # What is kept back is summed up where the options are.
+    summed = {"kube_reserved", "system_reserved", "reserved_system_cpus"}
+    collection = {name for name in unread if name.startswith(("maximum_dead", "minimum_container"))}
+    assert set(unread) <= summed | collection
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("", set()), ("0", {0}), ("0-2,7", {0, 1, 2, 7}), ("1,3", {1, 3})]
+)
+def test_sets_of_processors(text: str, expected: set[int]) -> None:
+    assert parse_cpu_set(text) == expected
+    for wrong in ("a", "3-1", "1-", "-2"):
+        with pytest.raises(ValueError, match="unable to parse"):
+            parse_cpu_set(wrong)
+
+
+def test_processors_of_the_system_count_as_reserved() -> None:
+    options = NodeOptions(
+        Path("k"), "n", reserved_system_cpus="0-1", kube_reserved={"cpu": "3", "memory": "1Gi"}
+    )
+    assert options.reserved == ({"memory": "1Gi"}, {"cpu": "2"})
