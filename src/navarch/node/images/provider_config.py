@@ -24,7 +24,7 @@ _CONFIG_VERSIONS = tuple(f"kubelet.config.k8s.io/{each}" for each in _VERSIONS)
 _CACHE_TYPES = ("ServiceAccount", "Token")
 
 
-class BadProviderConfig(Exception):
+class BadProviderConfig(ValueError):
     """The configuration cannot be used."""
 
 
