@@ -219,9 +219,7 @@ async def test_a_subpath_cannot_leave_its_volume(cluster: Cluster, tmp_path: Pat
     )
     state = waiting.status.containerStatuses[0].state.waiting
     assert state is not None
-    assert state.message == (
-        'failed to prepare subPath for volumeMount "host" of container "main"'
-    )
+    assert state.message == ('failed to prepare subPath for volumeMount "host" of container "main"')
 
 
 async def test_a_host_port(cluster: Cluster) -> None:
