@@ -17,8 +17,9 @@ costs nothing.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from navarch.api.errors import ApiError
 from navarch.api.objects import Object, from_object, to_object
@@ -302,27 +303,30 @@ class Reclaim:
     done: tuple[PersistentVolume, ...] = ()
     """Nothing is left of these on disk."""
     failed: tuple[tuple[PersistentVolume, str], ...] = ()
-    released: tuple[PersistentVolume, ...] = field(default=())
-    """These are kept, so that they need no guard (any more)."""
+    released: tuple[PersistentVolume, ...] = ()
+    """These are kept by the user's wish, so that they need no guard (any more)."""
+    unguarded: tuple[PersistentVolume, ...] = ()
+    """These need one since the policy has become Delete."""
 
 
 def plan_reclaim(volumes: Sequence[PersistentVolume], node: Node | None) -> Reclaim:
-    guarded = [each for each in volumes if EXTERNAL_FINALIZER in each.metadata.finalizers]
-    released = [e for e in guarded if e.spec.persistentVolumeReclaimPolicy != "Delete"]
-    to_go = [
-        each
-        for each in guarded
-        if each.spec.persistentVolumeReclaimPolicy == "Delete"
-        and each.status.phase in ("Released", "Failed")
-    ]
-    to_go.sort(key=lambda each: each.metadata.name)
+    by_policy: dict[tuple[bool, bool], list[PersistentVolume]] = defaultdict(list)
+    for each in sorted(volumes, key=lambda each: each.metadata.name):
+        goes = each.spec.persistentVolumeReclaimPolicy == "Delete"
+        is_guarded = EXTERNAL_FINALIZER in each.metadata.finalizers
+        if is_guarded or not each.metadata.deletionTimestamp:
+            by_policy[goes, is_guarded].append(each)
+    released, unguarded = tuple(by_policy[False, True]), tuple(by_policy[True, False])
+    candidates = [*by_policy[True, True], *unguarded]
+    to_go = [each for each in candidates if each.status.phase in ("Released", "Failed")]
     if node is None or is_simulated(node):
-        return Reclaim(done=tuple(to_go), released=tuple(released))
+        return Reclaim("", tuple(to_go), (), released, unguarded)
     answers = _answers(node)
     done = [each for each in to_go if answers.get(each.metadata.name) == ""]
     failed = [(e, answers[e.metadata.name]) for e in to_go if answers.get(e.metadata.name)]
     left = [each.metadata.name for each in to_go if each not in done]
-    return Reclaim(",".join(left[:AT_ONCE]), tuple(done), tuple(failed), tuple(released))
+    request = ",".join(left[:AT_ONCE])
+    return Reclaim(request, tuple(done), tuple(failed), released, unguarded)
 
 
 def _answers(node: Node) -> dict[str, str]:
@@ -362,7 +366,10 @@ class LocalReclaimer(Controller):
         for volume in todo.done:
             await self._delete(volume)
         for volume in todo.released:
-            await self._unguard(volume)
+            await self._guard(volume, False)
+        for volume in todo.unguarded:
+            if volume not in todo.done:
+                await self._guard(volume, True)
         for volume, problem in todo.failed:
             await self._fail(volume, problem)
         asked = node.metadata.annotations.get(LOCAL_REMOVE, "") if node is not None else ""
@@ -378,16 +385,12 @@ class LocalReclaimer(Controller):
             except ApiError as error:
                 if not error.is_not_found:
                     raise
-        await self._unguard(volume)
+        await self._guard(volume, False)
 
-    async def _unguard(self, volume: PersistentVolume) -> None:
+    async def _guard(self, volume: PersistentVolume, is_to_be: bool) -> None:
         meta = volume.metadata
-        body = {
-            "metadata": {
-                "uid": meta.uid,
-                "$deleteFromPrimitiveList/finalizers": [EXTERNAL_FINALIZER],
-            }
-        }
+        field = "finalizers" if is_to_be else "$deleteFromPrimitiveList/finalizers"
+        body = {"metadata": {"uid": meta.uid, field: [EXTERNAL_FINALIZER]}}
         try:
             await self.client.resource(PersistentVolume).patch(
                 meta.name, "", body, patch_type=PatchType.STRATEGIC

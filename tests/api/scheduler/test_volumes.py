@@ -293,8 +293,11 @@ async def test_immediate_classes_retained_and_grown(client: Client, storage: Sto
     name = found.spec.volumeName
     assert (await storage.volumes.get(name)).spec.capacity == {"storage": "3Gi"}
     await storage.claims.delete("data", "default")
-    await storage.volume(name, "Released")
-    await storage.volumes.delete(name)
+    kept = await storage.volume(name, "Released")
+    assert kept.metadata.finalizers == ["kubernetes.io/pv-protection"]
+    # Until the user has seen what was in it.
+    policy = {"spec": {"persistentVolumeReclaimPolicy": "Delete"}}
+    await storage.raw_volumes.patch(name, "", policy)
 
     async def is_gone() -> bool:
         return not (await storage.volumes.list()).items

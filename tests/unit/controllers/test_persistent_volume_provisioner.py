@@ -168,8 +168,10 @@ def test_growth_ends_what_a_resize_began() -> None:
     assert [each["type"] for each in after["conditions"]] == ["Mine"]
 
 
-def volume(name: str, phase: str = "Released", policy: str = "Delete") -> PersistentVolume:
-    meta = {"name": name, "finalizers": [GUARD]}
+def volume(
+    name: str, phase: str = "Released", policy: str = "Delete", guard: str = GUARD
+) -> PersistentVolume:
+    meta = {"name": name, "finalizers": [guard]}
     spec = {"persistentVolumeReclaimPolicy": policy}
     return from_object(
         PersistentVolume, {"metadata": meta, "spec": spec, "status": {"phase": phase}}
@@ -203,5 +205,11 @@ def test_how_volumes_are_let_go() -> None:
     for where in (None, simulated):
         assert names(plan_reclaim(volumes, where).done) == ["a", "b", "c"]
         assert not plan_reclaim(volumes, where).request
+    # What was to be kept is to go after all.
+    late = [volume("x", guard="other"), volume("y", "Bound", guard="other")]
+    found = plan_reclaim(late, node())
+    assert (found.request, names(found.unguarded)) == ("x", ["x", "y"])
+    late[0].metadata.deletionTimestamp = "2026-01-01T00:00:00Z"
+    assert not plan_reclaim(late[:1], node()).request
     many = [volume(f"v{number:04}") for number in range(1000)]
     assert len(plan_reclaim(many, node()).request) < 2000
