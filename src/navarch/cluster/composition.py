@@ -23,7 +23,7 @@ from typing import Any
 
 from navarch import __version__
 from navarch.cluster import containerd, pki, policies
-from navarch.cluster.profile import Paths, Profile, home, write_json
+from navarch.cluster.profile import Paths, Profile, home, write_file, write_json
 from navarch.cluster.supervisor import Description, Spec
 
 NODE_LEVEL, CONTROL_LEVEL, RUNTIME_LEVEL, API_LEVEL = 4, 3, 2, 1
@@ -122,7 +122,7 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "tls_key": str(pki / "kubelet-serving.key"),
         "client_ca": str(pki / "ca.crt"),
     }
-    kubelet |= _kubelet_config(policies.kubelet_config(paths), kubelet)
+    kubelet |= _kubelet_config(policies.kubelet_config(paths), directory, kubelet)
     user = str(directory / "proxy.conf")
     proxy = {
         "kubeconfig": user,
@@ -149,9 +149,12 @@ FIELDS_OF_USERS = {
 it runs on remains the profile's."""
 
 
-def _kubelet_config(file: Path, options: Options) -> Options:
-    """Has the kubelets read the user's file, and takes out of the options what it sets."""
+def _kubelet_config(file: Path, directory: Path, options: Options) -> Options:
+    """Has the kubelets read the user's file, and takes out of the options what it sets. Each node
+    has a copy: of the profile's directory it sees its own part only."""
+    copy = directory / file.name
     if not file.is_file():
+        copy.unlink(missing_ok=True)
         return {}
     from navarch.node.configuration.files import named_fields
 
@@ -159,7 +162,9 @@ def _kubelet_config(file: Path, options: Options) -> Options:
     for option, field in FIELDS_OF_USERS.items():
         if field in named:
             options.pop(option, None)
-    return {"config": str(file)}
+    directory.mkdir(parents=True, exist_ok=True)
+    write_file(copy, file.read_bytes())
+    return {"config": str(copy)}
 
 
 def describe(profile: Profile, paths: Paths) -> Description:
