@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +24,7 @@ from ..cri.runtime import Images, Runtime
 from ..cri.values import ImageRecord, PodState, RuntimeFailure
 from ..events import PodEvents
 from ..settings import NodeOptions
+from . import figures
 from .records import PullRecords
 
 log = logging.getLogger(__name__)
@@ -126,8 +126,6 @@ class ImageCollector:
         self._events, self._clock, self._policy = events, clock, policy
         self.in_volumes: Callable[[], set[str]] = set
         """The images that are mounted as volumes."""
-        self.removed: Counter[str] = Counter()
-        """How many images went, by reason (`age`, `space`)."""
         self._seen: dict[str, _Seen] = {}
         self._lock = asyncio.Lock()
 
@@ -229,7 +227,7 @@ class ImageCollector:
                 problems.append(failure.message)
                 continue
             self._seen.pop(each.id, None)
-            self.removed[reason] += 1
+            figures.collected.labels(reason).inc()
         await self._records.prune(self._seen.keys(), self._clock.now())
         if problems:
             raise CollectionFailed(f"errors in image deletion: {'; '.join(problems)}")

@@ -35,6 +35,7 @@ from navarch.api.types.authentication_v1 import (
 from navarch.api.types.core_v1 import Pod, ServiceAccount
 from navarch.client.clock import Clock
 
+from . import figures
 from .credentials import Keyring, Source, TrackedCredentials, matches
 from .names import ImageName
 from .provider_config import ProviderConfig, TokenAttributes
@@ -211,7 +212,13 @@ class CredentialProvider:
             request["serviceAccountToken"] = account.token
             if account.annotations:
                 request["serviceAccountAnnotations"] = account.annotations
-        output = await self._run(msgspec.json.encode(request))
+        name = self._config.name
+        try:
+            with figures.provider_seconds.labels(name).time():
+                output = await self._run(msgspec.json.encode(request))
+        except ProviderFailed:
+            figures.provider_errors.labels(name).inc()
+            raise
         try:
             response = msgspec.json.decode(output, type=_Response)
         except msgspec.MsgspecError:

@@ -23,6 +23,7 @@ from ..cri.values import ImageRecord, RuntimeFailure
 from ..events import PodEvents
 from ..podspec import ContainerSpec
 from ..settings import NodeOptions
+from . import figures
 from .credentials import BrokenCredentials, TrackedCredentials
 from .lookup import CredentialSources
 from .names import InvalidImageName, parse_image_name, with_default_tag
@@ -102,6 +103,18 @@ class Wish:
         return f"{self.pod.metadata.uid}_{self.image}"
 
 
+@dataclass(slots=True)
+class _Course:
+    """What a wish has come to, for the figures; None is not known."""
+
+    is_present: bool | None = None
+    is_pulled: bool | None = None
+
+
+def _told(value: bool | None) -> str:
+    return "unknown" if value is None else str(value).lower()
+
+
 class ImagePuller:
     """Pulls images for all pods of this node."""
 
@@ -133,6 +146,15 @@ class ImagePuller:
 
     async def get(self, wish: Wish) -> FoundImage:
         """The image, pulled if need be; raises `ImageProblem`."""
+        course = _Course()
+        try:
+            return await self._get(wish, course)
+        finally:
+            figures.requests.labels(
+                wish.policy.lower(), _told(course.is_present), _told(course.is_pulled)
+            ).inc()
+
+    async def _get(self, wish: Wish, course: _Course) -> FoundImage:
         try:
             reference = with_default_tag(wish.image)
         except InvalidImageName as problem:
@@ -142,6 +164,7 @@ class ImagePuller:
         offered: list[TrackedCredentials] | None = None
         if wish.policy != "Always":
             record = await self._find(wish, reference)
+            course.is_present = record is not None
             if record is not None:
                 known = self._known_credentials(wish, record)
                 if not known.nodePodsAccessible and not known.is_empty:
@@ -152,13 +175,16 @@ class ImagePuller:
                         "accessed by the pod"
                     )
                     wish.tell("Normal", "Pulled", text)
+                    course.is_pulled = False
                     return FoundImage(record, reference)
+                course.is_pulled = True
             if wish.policy == "Never":
                 # The same words whether it is absent or not for this pod: a pod shall not learn
                 # which images others have.
                 text = f'Container image "{wish.image}" is not present with pull policy of Never'
                 wish.tell("Warning", "ErrImageNeverPull", text)
                 raise ImageProblem("ErrImageNeverPull", text, 10.0)
+        course.is_pulled = True
         return await self._pull(wish, reference, offered)
 
     def forget(self, pod_uid: str) -> None:
@@ -235,6 +261,7 @@ class ImagePuller:
             f"Image size: {record.size} bytes."
         )
         wish.tell("Normal", "Pulled", text)
+        figures.pull_seconds.labels(figures.size_label(record.size)).observe(ended - queued)
         return FoundImage(record, reference)
 
     async def _recorded_pull(

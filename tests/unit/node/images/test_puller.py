@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 from tests.unit.node.builders import make_pod
 from tests.unit.node.images.test_credentials import docker_config
 
@@ -117,7 +118,23 @@ async def node(directory: Path, rules: PullRules = RULES) -> AsyncIterator[Node]
     yield Node(ImagePuller(runtime, records, told, clock, rules), runtime, records, told, clock)
 
 
+def counted(policy: str, present: str, pulled: str) -> float:
+    """How many wishes took that course."""
+    labels = {"pull_policy": policy, "present_locally": present, "pull_required": pulled}
+    name = "kubelet_image_manager_ensure_image_requests_total"
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+COURSES = [
+    ("ifnotpresent", "false", "true"),
+    ("ifnotpresent", "true", "false"),
+    ("never", "true", "false"),
+    ("always", "unknown", "true"),
+]
+
+
 async def test_a_pull_and_what_is_told_of_it(tmp_path: Path) -> None:
+    before = [counted(*course) for course in COURSES]
     async with node(tmp_path) as here:
         found = await here.get()
         assert found.record.id == "sha256:1"
@@ -125,6 +142,7 @@ async def test_a_pull_and_what_is_told_of_it(tmp_path: Path) -> None:
         await here.get(policy="Never")
         await here.get(policy="Always")
         assert here.runtime.calls.count("pull") == 2
+        assert [counted(*course) for course in COURSES] == [each + 1 for each in before]
         present = (
             f'Normal Pulled: Container image "{WEB}" already present on machine and can be '
             "accessed by the pod"
