@@ -132,7 +132,8 @@ async def test_volumes_that_cannot_be(cluster: Cluster, tmp_path: Path) -> None:
                  "failed to process volumes=[v]: ")  # fmt: skip
     cases = {
         "elsewhere": (claimed("elsewhere"),
-                      setup.format("elsewhere") + "no matching NodeSelectorTerms"),
+                      setup.format("elsewhere").replace("SetUp", "NodeAffinity check")
+                      + "no matching NodeSelectorTerms"),
         "gone": (claimed("gone"), setup.format("gone") + f'path "{tmp_path}/gone" does not exist'),
         "unclaimed": (claimed("none"), processed + "error processing PVC default/none: failed to "
                       'fetch PVC from API server: persistentvolumeclaims "none" not found'),

@@ -102,7 +102,7 @@ def check_node(spec: VolumeSpec, node: str, labels: Mapping[str, str]) -> None:
     affinity = spec.persistent.spec.nodeAffinity if spec.persistent is not None else None
     required = affinity.required if affinity is not None else None
     if required is not None and not selects(required, node, labels):
-        raise VolumeProblem("no matching NodeSelectorTerms")
+        raise VolumeProblem("no matching NodeSelectorTerms", "NodeAffinity check")
 
 
 def all_containers(pod: Pod) -> list[Container | EphemeralContainer]:

@@ -145,26 +145,25 @@ class VolumeManager:
     async def _prepare_one(
         self, pod: Pod, volume: Volume, known: _Known, fresh: bool
     ) -> claims.ClaimProblem | tuple[str, str] | None:
-        step, reason, name = "MountVolume.SetUp", FAILED_MOUNT, volume.name
+        operation, step, reason, name = "MountVolume", "SetUp", FAILED_MOUNT, volume.name
         try:
             spec = await self._look_up(pod, volume, fresh)
             name = spec.name
-            step, reason = (
-                ("MapVolume.MapPodDevice", FAILED_MAP) if spec.is_block else (step, reason)
-            )
+            if spec.is_block:
+                operation, step, reason = "MapVolume", "MapPodDevice", FAILED_MAP
             plugin = self._plugin_for(spec)
             await self._set_up(spec, plugin, known)
         except claims.ClaimProblem as problem:
             return problem
         except VolumeProblem as problem:
-            text = str(problem)
+            text, step = str(problem), problem.step or step
         except ApiError as error:
             text = error.message
         except OSError as error:
             text = _text_of(error)
         else:
             return None
-        return reason, f'{step} failed for volume "{name}" : {text}'
+        return reason, f'{operation}.{step} failed for volume "{name}" : {text}'
 
     async def _look_up(self, pod: Pod, volume: Volume, fresh: bool) -> VolumeSpec:
         name = claims.claim_name(pod, volume)
@@ -203,7 +202,9 @@ class VolumeManager:
     def _check(self, spec: VolumeSpec, plugin: VolumePlugin) -> None:
         claims.check_node(spec, self.host.node_name, self.node_labels())
         if spec.mount_options and not plugin.supports_mount_options:
-            raise VolumeProblem("Mount options are not supported for this volume type")
+            raise VolumeProblem(
+                "Mount options are not supported for this volume type", "MountOptionSupport check"
+            )
         if spec.is_block and not plugin.supports_block:
             raise VolumeProblem(f"volumes of type {plugin.field} cannot be block devices")
         modes = spec.persistent.spec.accessModes if spec.persistent is not None else []

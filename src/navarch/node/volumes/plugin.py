@@ -34,7 +34,12 @@ from ..resources import NodeResources
 
 
 class VolumeProblem(Exception):
-    """A volume cannot be set up (now); the text goes into the pod's FailedMount event."""
+    """A volume cannot be set up (now); the text goes into the pod's FailedMount event, with the
+    step that has failed if it is not the setting up itself."""
+
+    def __init__(self, text: str, step: str = "") -> None:
+        super().__init__(text)
+        self.step = step
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,10 @@ class VolumeHost:
     clock: Clock
     events: PodEvents
     node_name: str = ""
+
+    def __post_init__(self) -> None:
+        # The kernel tells of mounts by their real paths.
+        object.__setattr__(self, "root", self.root.resolve())
 
     def pod_directory(self, uid: str) -> Path:
         return self.root / "pods" / uid

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass, field
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from navarch.node.resources import NodeResources
 from navarch.node.volumes.empty_dir import memory_size, page_size_option
 from navarch.node.volumes.manager import VolumeManager, VolumesFailed
 from navarch.node.volumes.mounting import is_recursive_read_only, volume_devices, volume_mounts
+from navarch.node.volumes.ownership import Ownership, apply_fs_group
 from navarch.node.volumes.plugin import (
     PreparedVolume,
     VolumeHost,
@@ -86,7 +88,7 @@ class Stage:
     objects: ClaimObjects
     plugin: Recorder
     clock: FakeClock
-    events: FakeEvents = field(default_factory=FakeEvents)
+    events: FakeEvents
 
     def asked(self) -> list[str]:
         result = [each for each in self.plugin.asked if not each.endswith(" done")]
@@ -323,3 +325,81 @@ async def test_nothing_is_remembered_of_pods_that_are_gone(stage: Stage) -> None
     await stage.manager.take_down("u-1")
     assert not stage.manager._known and not stage.manager._locks
     assert os.listdir(stage.manager.host.root / "pods") == []
+
+
+async def test_mount_options_only_where_something_is_mounted(stage: Stage) -> None:
+    stage.objects.persistent = persistent(mountOptions=["noatime"])
+    with pytest.raises(VolumesFailed) as failed:
+        await stage.manager.prepare(claiming())
+    assert str(failed.value) == (
+        'MountVolume.MountOptionSupport check failed for volume "pv-1" : Mount options are not '
+        "supported for this volume type"
+    )
+
+
+async def test_use_is_told_by_the_pods_names(stage: Stage) -> None:
+    pod = make_pod(
+        {"name": "m", "volumeMounts": [{"name": name, "mountPath": f"/{name}"}
+                                       for name in ("scratch", "host")]},
+        volumes=[{"name": "scratch", "emptyDir": {}}, {"name": "host", "hostPath": {"path": "/"}}],
+    )  # fmt: skip
+    assert await stage.manager.usage(pod) == {}
+    prepared = await stage.manager.prepare(pod)
+    (prepared["scratch"].path / "data").write_bytes(b"x" * 100_000)
+    usage = await stage.manager.usage(pod)
+    assert list(usage) == ["scratch"] and usage["scratch"].used >= 100_000
+    assert usage["scratch"].inodes_used == 2
+
+
+def test_the_agents_directory_may_lie_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    host = VolumeHost(tmp_path / "link", FakeObjects(), NodeResources(1, 1), FakeClock(),
+                      FakeEvents())  # fmt: skip
+    assert host.pod_directory("u-1") == tmp_path.resolve() / "real/pods/u-1"
+
+
+@pytest.mark.parametrize(
+    ("policy", "given", "expected"),
+    [(None, True, True), ("Always", True, True), ("OnRootMismatch", True, False),
+     ("OnRootMismatch", False, True)],
+)  # fmt: skip
+async def test_whom_files_are_given_to(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, policy: str | None, given: bool, expected: bool
+) -> None:
+    calls: list[Path] = []
+    monkeypatch.setattr(Ownership, "is_given", lambda self, root: given)
+    monkeypatch.setattr(Ownership, "give", lambda self, root: calls.append(root))
+    context = {"fsGroup": 7, "fsGroupChangePolicy": policy}
+    pod = make_pod(securityContext=context, volumes=[{"name": "v"}])
+    spec = VolumeSpec(pod, pod.spec.volumes[0])
+    await apply_fs_group(stage.manager.host, spec, Path("/v"))
+    assert bool(calls) is expected
+    calls.clear()
+    await apply_fs_group(stage.manager.host, spec, Path("/v"), by_policy=False)
+    assert calls and not stage.events.told
+
+
+async def test_a_long_change_of_ownership_is_told(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    def give(self: Ownership, root: Path) -> None:
+        self.changed = 17
+        over.wait(10)
+
+    monkeypatch.setattr(Ownership, "give", give)
+    pod = make_pod(securityContext={"fsGroup": 7}, volumes=[{"name": "v"}])
+    spec, host = VolumeSpec(pod, pod.spec.volumes[0]), stage.manager.host
+    root = host.pod_directory("u-1") / "volumes/x/v"
+    giving = asyncio.create_task(apply_fs_group(host, spec, root))
+    for seconds in (0, 29, 2, 60):
+        await stage.clock.advance(seconds)
+    over.set()
+    await giving
+    await stage.clock.advance(200)
+    first, second = stage.events.told
+    assert first.startswith("VolumePermissionChangeInProgress: Setting volume ownership for "
+                            "u-1/volumes/x/v is taking longer than expected")  # fmt: skip
+    assert second.endswith("Setting volume ownership for u-1/volumes/x/v, processed 17 files.")
