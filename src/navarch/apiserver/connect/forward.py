@@ -171,6 +171,8 @@ class Forwarder:
 
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, force_close=True),
+                # What is passed on is mostly large: logs, archives, lists.
+                read_bufsize=4 * CHUNK,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
