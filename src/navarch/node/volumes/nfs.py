@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from .kernel import mounts_under, run_command, unmount
-from .plugin import PreparedVolume, VolumePlugin, VolumeSpec, VolumeUsage
+from .plugin import PreparedVolume, VolumeHost, VolumePlugin, VolumeSpec, VolumeUsage
 from .trees import file_system
 
+T = TypeVar("T")
+
 UNMOUNT_SECONDS = 60.0
+THREADS = 4
 
 
 class NfsPlugin(VolumePlugin):
-    """No fsGroup: the server decides who owns files."""
+    """No fsGroup: the server decides who owns files.
+
+    A server that is gone keeps every call waiting, for ever if it must. So all of them have threads
+    of their own: nothing else of the agent waits behind them.
+    """
 
     name = "kubernetes.io/nfs"
     field = "nfs"
     is_persistent = True
     supports_mount_options = True
+
+    def __init__(self, host: VolumeHost) -> None:
+        super().__init__(host)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="nfs")
+        self._measured: set[Path] = set()
+        """Where a look at the file system has not come back yet."""
+
+    async def _run(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     async def set_up(self, spec: VolumeSpec, target: Path) -> PreparedVolume:
         source = spec.source.nfs
@@ -26,20 +45,28 @@ class NfsPlugin(VolumePlugin):
         read_only = spec.read_only or (spec.persistent is None and source.readOnly)
         server = f"[{source.server}]" if ":" in source.server else source.server
         options = list(dict.fromkeys([*spec.mount_options, *(["ro"] if read_only else [])]))
-        await asyncio.to_thread(_mount, f"{server}:{source.path}", target, options)
+        await self._run(_mount, f"{server}:{source.path}", target, options)
         return PreparedVolume(target, read_only)
 
     async def tear_down(self, uid: str, name: str, target: Path) -> None:
-        """A server that is gone keeps an unmount waiting for ever; then it is done by force."""
-        done = asyncio.create_task(asyncio.to_thread(_unmount, target), name=f"unmount {name}")
+        """What does not come back in a minute is unmounted by force."""
         timer = self.host.clock.call_later(UNMOUNT_SECONDS, lambda: unmount(target, by_force=True))
         try:
-            await done
+            await self._run(_unmount, target)
         finally:
             timer.cancel()
 
     async def usage(self, target: Path) -> VolumeUsage | None:
-        return await asyncio.to_thread(file_system, target)
+        if target in self._measured:
+            return None
+        self._measured.add(target)
+        return await self._run(self._measure, target)
+
+    def _measure(self, target: Path) -> VolumeUsage:
+        try:
+            return file_system(target)
+        finally:
+            self._measured.discard(target)
 
 
 def _mount(source: str, target: Path, options: list[str]) -> None:
