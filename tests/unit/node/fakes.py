@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from navarch.api.errors import not_found
 from navarch.api.objects import Object, copy_object, from_object, to_object
@@ -228,9 +229,7 @@ class Stage:
         await self.rest()
 
     async def rest(self, seconds: float = 0.0) -> None:
-        """Lets everything that can happen now (or within `seconds`) happen.
-
-        Volumes are written in threads, whose end no virtual clock can foresee."""
+        """Lets everything that can happen now (or within `seconds`) happen."""
         for _ in range(3):
             await self.clock.advance(seconds)
             await asyncio.sleep(0.01)
@@ -241,9 +240,22 @@ class Stage:
         return self.api.pods[name].status
 
 
+async def _at_once(function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
+    """No virtual clock can foresee the end of a thread."""
+    await asyncio.sleep(0)
+    return function(*args, **keywords)
+
+
 @asynccontextmanager
 async def stage(directory: Path) -> AsyncIterator[Stage]:
     """An agent that runs."""
+    with mock.patch("asyncio.to_thread", _at_once):
+        async with _stage(directory) as result:
+            yield result
+
+
+@asynccontextmanager
+async def _stage(directory: Path) -> AsyncIterator[Stage]:
     clock = FakeClock()
     runtime = FakeRuntime(now=lambda: int(clock.now().timestamp() * 1e9))
     runtime.image_table["busybox:1.36"] = ImageRecord("sha256:bb", ("busybox:1.36",))
