@@ -47,7 +47,7 @@ class CriRuntime:
     """A CRI endpoint, such as containerd's socket. Use as an async context manager."""
 
     def __init__(
-        self, address: str, *, timeout: float = 120.0, pull_timeout: float = 3600.0
+        self, address: str, *, timeout: float = 120.0, pull_timeout: float | None = None
     ) -> None:
         self.calls = Calls(address, timeout)
         self._ends = Ends(self.calls)
