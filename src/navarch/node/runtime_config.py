@@ -234,6 +234,11 @@ def _mounts(inputs: ContainerInputs) -> list[pb.Mount]:
     if inputs.termination_log is not None:
         path = container.terminationMessagePath or DEFAULT_TERMINATION_PATH
         mounts.append(pb.Mount(container_path=path, host_path=str(inputs.termination_log)))
+    if inputs.users is not None:
+        # Files belong to whom they belong to in the pod's eyes, whatever its ids are outside.
+        for mount in mounts:
+            mount.uidMappings.extend(inputs.users.uids)
+            mount.gidMappings.extend(inputs.users.gids)
     return mounts
 
 

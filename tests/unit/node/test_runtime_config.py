@@ -8,8 +8,17 @@ from typing import Any
 import pytest
 from tests.unit.node.builders import make_pod
 
+from navarch.node.cri import runtime_pb2 as pb
+from navarch.node.cri.values import ImageRecord
 from navarch.node.netfiles import DnsSettings
-from navarch.node.runtime_config import SandboxPlace, sandbox_config
+from navarch.node.podspec import find_container
+from navarch.node.resources import NodeResources
+from navarch.node.runtime_config import (
+    ContainerInputs,
+    SandboxPlace,
+    container_config,
+    sandbox_config,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,3 +36,26 @@ def test_the_hostname_of_a_sandbox(spec: dict[str, Any], hostname: str) -> None:
     pod = make_pod(**spec)
     pod.metadata.name = "p"
     assert sandbox_config(pod, 0, DnsSettings(), place).hostname == hostname
+
+
+def test_a_pod_with_ids_of_its_own_owns_its_mounts() -> None:
+    pod = make_pod()
+    spec = find_container(pod, "main")
+    assert spec is not None
+    ids = pb.IDMapping(host_id=65536, length=65536)
+    users = pb.UserNamespace(mode=pb.POD, uids=[ids], gids=[ids])
+    config = container_config(
+        ContainerInputs(
+            pod=pod,
+            spec=spec,
+            attempt=0,
+            image=ImageRecord("i"),
+            image_reference="i",
+            variables={},
+            node=NodeResources(4000, 1 << 30),
+            hosts_file=Path("/hosts"),
+            users=users,
+        )
+    )
+    assert config.linux.security_context.namespace_options.userns_options == users
+    assert [list(each.uidMappings) for each in config.mounts] == [[ids]]
