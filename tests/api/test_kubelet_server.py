@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import ssl
 import time
@@ -297,6 +298,21 @@ async def test_every_path_needs_a_name_and_a_right(start: Start) -> None:
             answer = await node.ask(method, path, pair=pair)
             opens = other == right or (other == "proxy" and rights.endswith("proxy"))
             assert answer.status == (status if opens else 403), (path, other, answer.text)
+
+
+async def test_no_credential_is_written_to_the_log(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    node = await start()
+    token = await node.account("nobody")
+    for given in (token, "planted-and-forged"):
+        await node.ask("GET", "/pods", token=given)
+        await node.ask("POST", "/run/default/web/main?cmd=ls", token=given)
+    await node.api.server.stop()
+    await node.ask("GET", "/configz", token="planted-too")
+    assert "could not be checked" in caplog.text
+    assert "planted" not in caplog.text and token not in caplog.text
 
 
 async def test_what_the_paths_say(start: Start) -> None:

@@ -17,6 +17,9 @@ from tests.certificates import Authority
 from tests.cluster.node.conftest import Cluster, _cluster, pod, shell
 from tests.cluster.node.environment import RuntimeEnvironment
 from tests.cluster.node.test_pod_life import is_ready
+from yarl import URL
+
+from navarch.node.cri.values import ExecStream
 
 pytestmark = pytest.mark.cluster
 
@@ -225,6 +228,29 @@ async def _check_metrics(kubelet: Kubelet) -> None:
     probes = await kubelet.get("/metrics/probes")
     labels = {"probe_type": "Readiness", "result": "successful", "container": "idle", **PLACE}
     assert one(probes, "prober_probe_total", **labels).value >= 1
+
+
+async def test_a_stream_is_for_one_request_on_loopback(node: Cluster, tmp_path: Path) -> None:
+    """Who learns of a stream's address later, or elsewhere, gets nothing by it."""
+    async with served(node, tmp_path), aiohttp.ClientSession() as session:
+        await node.create(pod("web", shell("main", "sleep 1000")))
+        running = await node.wait("web", is_ready)
+        container = running.status.containerStatuses[0].containerID.rpartition("/")[2]
+        url = URL(await node.runtime.stream_url(ExecStream(container, ["id"])))
+        assert url.host == "127.0.0.1"
+        upgrade = {
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        }
+        statuses = []
+        for _ in range(2):
+            async with session.get(url, headers=upgrade) as answer:
+                statuses.append(answer.status)
+        assert statuses == [101, 404]
+        async with session.get(url.with_path(url.path[:-4] + "AAAA"), headers=upgrade) as answer:
+            assert answer.status == 404
 
 
 async def _check_other_paths(kubelet: Kubelet) -> None:
