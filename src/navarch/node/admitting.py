@@ -50,16 +50,10 @@ class Admitter:
         if refusal is not None:
             self.refuse(worker, refusal)
             return
-        self.prepare(worker, victims=victims)
+        self._prepare(worker, victims)
 
-    def prepare(
-        self,
-        worker: PodWorker,
-        running: frozenset[str] = frozenset(),
-        victims: Sequence[PodWorker] = (),
-    ) -> None:
-        """Has the pod wait for its victims to go and for its devices. `running` names containers
-        that ran before this agent did."""
+    def _prepare(self, worker: PodWorker, victims: Sequence[PodWorker]) -> None:
+        """Has the pod wait for its victims to go and for its devices."""
         devices = self._services.devices
         concerned = devices is not None and devices.concerns(worker.pod)
         if not victims and not concerned:
@@ -69,7 +63,7 @@ class Admitter:
             while not all(each.is_cleaned for each in victims):
                 await self._services.clock.sleep(ROOM_LOOK_SECONDS)
             if devices is not None and concerned:
-                refusal = await devices.admit(worker.pod, running)
+                refusal = await devices.admit(worker.pod)
                 if refusal is not None:
                     self.refuse(worker, refusal)
 
@@ -119,9 +113,7 @@ class Admitter:
         """What admission knows of the node."""
         options, devices, node = self._services.options, self._services.devices, self.node
         others = {}
-        features = None
         if node is not None:
-            features = node.status.features
             # Devices are counted by whoever hands them out, and their want is told by it.
             others = {
                 name: parse_quantity(text).value()
@@ -136,5 +128,6 @@ class Admitter:
             self._services.node,
             options.allowed_unsafe_sysctls,
             others,
-            features is None or features.supplementalGroupsPolicy is not False,
+            self._services.runtime.known.supplemental_groups_policy,
+            self._services.security.apparmor,
         )

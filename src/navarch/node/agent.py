@@ -20,6 +20,7 @@ from navarch.api.types.core_v1 import Node, Pod
 from .admission import Refusal, problems
 from .admitting import Admitter
 from .cri.values import POD_TERMINATION_GRACE, ContainerRecord, PodState, RuntimeFailure
+from .devices.records import ANNOTATION
 from .evicting import EvictionManager
 from .figures import relist_seconds
 from .node_object import NodeReport
@@ -180,13 +181,8 @@ class NodeAgent:
 
     def _begin(self, pod: Pod) -> None:
         worker = PodWorker(pod, self._services, self._api, self._probes)
-        if pod.metadata.deletionTimestamp is None:
-            if self._is_new(pod):
-                self.admitter.admit(worker)
-            elif not is_terminal(pod):
-                known = self._in_runtime.get(pod.metadata.uid, PodState(pod.metadata.uid))
-                running = {name for name, each in known.latest().items() if each.running}
-                self.admitter.prepare(worker, frozenset(running))
+        if pod.metadata.deletionTimestamp is None and self._is_new(pod):
+            self.admitter.admit(worker)
         self._start(worker)
         self._weigh_classes()
         if worker.resizer.is_waiting:
@@ -247,6 +243,13 @@ class NodeAgent:
         """Looks at what runs already, before the first pod comes."""
         await self.reservations.make()
         await self._relist()
+        devices = self._services.devices
+        if devices is None:
+            return
+        for uid, state in self._in_runtime.items():
+            for name, record in state.latest().items():
+                if record.running and ANNOTATION in record.annotations:
+                    devices.adopt(uid, name, record.annotations[ANNOTATION])
 
     async def run(self) -> None:
         """Runs until cancelled; then workers end and containers go on."""

@@ -111,9 +111,6 @@ class NodeOptions:
     shutdown_on_terminate: bool = False
     """Whether the end of the agent's process (SIGTERM) is the machine's end, as it is for a node
     that lives in namespaces of its own."""
-    maximum_dead_containers_per_container: int = 1
-    maximum_dead_containers: int = -1
-    minimum_container_ttl_duration: float = 0.0
 
     # Images
     serialize_image_pulls: bool = True

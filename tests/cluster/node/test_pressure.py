@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ from tests.cluster.node.conftest import (
 from tests.cluster.node.environment import run
 from tests.device_plugin import RESOURCE, DevicePlugin, device_plugin
 
+from navarch.api.quantity import Quantity
 from navarch.api.types.core_v1 import Node, Pod
 from navarch.node import evicting
 from navarch.node.cgroups import Cgroups
+from navarch.node.machine import memory_total_and_available
+from navarch.node.memory_events import memory_events
+from navarch.node.thresholds import Amount, Threshold
 
 pytestmark = pytest.mark.cluster
 
@@ -211,6 +216,50 @@ async def test_a_container_that_forks_without_end(cluster: Cluster) -> None:
     await cluster.delete("bomb", 1)
     await watching
     await eventually(lambda: asyncio.to_thread(lambda: bomb.metadata.uid not in groups.pods()))
+
+
+async def test_a_container_that_eats_memory(attentive: None, cluster: Cluster) -> None:
+    """It is killed at its own limit, made again, and nobody else notices."""
+    limits = {"resources": {"limits": {"memory": "24Mi"}}}
+    hungry = shell("main", "sleep 1; x=0123456789; while :; do x=$x$x; done", **limits)
+    await cluster.create(pod("hungry", hungry))
+    await cluster.create(pod("neighbour", shell("main", FOREVER, **limits)))
+
+    def was_killed(pod: Pod) -> bool:
+        statuses = pod.status.containerStatuses
+        ended = [each.lastState.terminated or each.state.terminated for each in statuses]
+        return any(each is not None and each.reason == "OOMKilled" for each in ended)
+
+    hungry_pod = await cluster.wait("hungry", was_killed)
+    (status,) = hungry_pod.status.containerStatuses
+    ended = status.lastState.terminated or status.state.terminated
+    assert ended is not None and ended.exitCode == 137
+    await cluster.wait("hungry", lambda each: each.status.containerStatuses[0].restartCount > 0)
+    neighbour = await cluster.wait("neighbour", is_running)
+    assert neighbour.status.containerStatuses[0].restartCount == 0
+
+
+async def test_the_kernel_tells_of_memory_running_out() -> None:
+    """Only cgroup v1's can."""
+    groups = Cgroups()
+    if groups.unified:
+        pytest.skip("cgroup v2")
+    _, available = memory_total_and_available()
+    threshold = Threshold("memory.available", Amount(Quantity.of(available - (64 << 20))))
+    events = memory_events(groups, threshold)
+    waiting = asyncio.ensure_future(anext(events))
+    try:
+        eaten = []
+        async with asyncio.timeout(30):
+            while not waiting.done():
+                if len(eaten) < 40:
+                    eaten.append(bytearray(os.urandom(1 << 20)) * 8)
+                await asyncio.wait({waiting}, timeout=0.02)
+        await waiting
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await events.aclose()  # type: ignore[attr-defined]
 
 
 async def test_the_node_shuts_down(cluster: Cluster) -> None:

@@ -24,6 +24,7 @@ from navarch.node.devices import deviceplugin_pb2 as pb
 from navarch.node.devices import podresources_pb2 as resources
 from navarch.node.devices.manager import DeviceManager
 from navarch.node.devices.records import (
+    ANNOTATION,
     Allocation,
     Checkpoint,
     GarbledCheckpoint,
@@ -175,12 +176,36 @@ async def test_a_restart_keeps_what_was_given(node: Node) -> None:
     async with node.serving() as manager, device_plugin(manager.directory) as plugin:
         # The plug-in is not back yet: the resource counts as none, running containers do not mind.
         assert manager.counts() == {RESOURCE: (0, 0)} and manager.offers(RESOURCE)
-        assert await manager.admit(pod, frozenset({"main"})) is None
+        assert manager.allocatable() == {RESOURCE: 1}
         await plugin.register()
         await until(lambda: manager.counts() == {RESOURCE: (2, 2)})
         assert await manager.admit(wanting("u2", main=1)) is None
         assert plugin.calls == [("Allocate", ["b"])]
         assert manager.devices_of("u1", "main") == {RESOURCE: {"a": (0,)}}
+
+
+async def test_a_lost_file_is_made_anew(node: Node) -> None:
+    """From what the containers themselves say: no device is given away twice."""
+    pod = wanting(init=1, main=1)
+    node.pods = [pod]
+    async with node.serving() as manager, device_plugin(manager.directory) as plugin:
+        await plugin.register()
+        await until(lambda: manager.counts() == {RESOURCE: (2, 2)})
+        assert await manager.admit(pod) is None
+        config = runtime_pb2.ContainerConfig()
+        give(config, await manager.for_container(pod, pod.spec.containers[0]))
+    file = node.root / "device-plugins/kubelet_internal_checkpoint"
+    file.write_bytes(file.read_bytes()[:-9])
+    async with node.serving() as manager, device_plugin(manager.directory) as plugin:
+        manager.adopt("u1", "main", config.annotations[ANNOTATION])
+        manager.adopt("u1", "main", "garbage")
+        await plugin.register()
+        await until(lambda: manager.counts() == {RESOURCE: (2, 2)})
+        node.pods = [pod]
+        assert await manager.admit(wanting("u2", main=1)) is None
+        assert plugin.calls == [("Allocate", ["b"])]
+        given = await manager.for_container(pod, pod.spec.containers[0])
+        assert given.variables == {"GADGETS": "a"} and plugin.calls[-1] == ("Allocate", ["a"])
 
 
 @pytest.mark.parametrize(
@@ -282,8 +307,10 @@ def test_a_garbled_checkpoint_is_found(position: int, tmp_path: Path) -> None:
 
 
 def test_two_plugins_that_disagree() -> None:
-    answers = [
-        pb.ContainerAllocateResponse(envs={"A": text, text: text}).SerializeToString()
+    answers = {
+        text: Allocation(
+            {}, pb.ContainerAllocateResponse(envs={"A": text, text: text}).SerializeToString()
+        )
         for text in ("one", "two")
-    ]
+    }
     assert merged(answers).variables == {"A": "one", "one": "one", "two": "two"}

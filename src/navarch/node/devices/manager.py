@@ -39,6 +39,7 @@ from .records import (
     Owner,
     encode,
     merged,
+    names_of,
     read,
     write,
 )
@@ -107,6 +108,19 @@ class DeviceManager:
         stopped = self._clock.monotonic()
         for name in checkpoint.resources:
             self._resources[name] = _Resource(Plugin(stopped_at=stopped))
+
+    def adopt(self, uid: str, container: str, annotation: str) -> None:
+        """Takes up what a running container says of its devices, where the file has lost it. What
+        the plug-in answered is asked for again when the container starts the next time."""
+        for resource, ids in names_of(annotation).items():
+            owner = Owner(uid, container, resource)
+            if owner not in self._allocations:
+                log.warning("%s of container %s (pod %s) are known from itself only: %s",
+                            resource, container, uid, ids)  # fmt: skip
+                self._allocations[owner] = Allocation(dict.fromkeys(ids, ()), b"")
+                if resource not in self._resources:
+                    stopped = self._clock.monotonic()
+                    self._resources[resource] = _Resource(Plugin(stopped_at=stopped))
 
     async def _save(self) -> None:
         healthy = {name: each.healthy for name, each in self._resources.items()}
@@ -274,12 +288,12 @@ class DeviceManager:
 
     # What containers get
 
-    async def admit(self, pod: Pod, running: frozenset[str] = frozenset()) -> Refusal | None:
-        """Gives a pod its devices, unless it has them; `running` names containers that have been
-        running since before the agent did, which have what they need."""
+    async def admit(self, pod: Pod) -> Refusal | None:
+        """Gives a new pod its devices. (One that ran before this agent did has its own; what its
+        containers still lack they get when they start.)"""
         try:
             async with self._turn:
-                await self._allocate_pod(pod, running)
+                await self._allocate_pod(pod)
         except DeviceProblem as problem:
             return Refusal(
                 "UnexpectedAdmissionError",
@@ -287,7 +301,7 @@ class DeviceManager:
             )
         return None
 
-    async def _allocate_pod(self, pod: Pod, running: frozenset[str]) -> None:
+    async def _allocate_pod(self, pod: Pod) -> None:
         uid = pod.metadata.uid
         active = {each.metadata.uid for each in self._active_pods()} | {uid}
         self._allocations = {
@@ -299,8 +313,7 @@ class DeviceManager:
             for resource, count in self.wanted(container).items():
                 owner = Owner(uid, container.name, resource)
                 free = reusable.setdefault(resource, {})
-                if container.name not in running:
-                    await self._allocate(owner, count, list(free))
+                await self._allocate(owner, count, list(free))
                 taken = self._allocations.get(owner)
                 if taken is None:
                     continue
@@ -335,6 +348,11 @@ class DeviceManager:
                 )
             return
         chosen = await self._choose(known, owner, count, reusable)
+        await self._give(known, owner, chosen)
+
+    async def _give(self, known: _Resource, owner: Owner, chosen: Sequence[str]) -> None:
+        """Has the plug-in hand these devices out."""
+        resource = owner.resource
         with device_allocations.labels(resource).time():
             answer = await self._call(
                 known.plugin,
@@ -408,11 +426,18 @@ class DeviceManager:
         wanted = self.wanted(container)
         if not wanted:
             return ContainerDevices()
-        if any(Owner(uid, container.name, name) not in self._allocations for name in wanted):
-            # The agent was away between the pod's admission and now.
-            refusal = await self.admit(pod)
-            if refusal is not None:
-                raise DeviceProblem(refusal.message)
+        async with self._turn:
+            before = dict(self._allocations)
+            for name, count in wanted.items():
+                owner = Owner(uid, container.name, name)
+                known, given = self._resources.get(name), self._allocations.get(owner)
+                if given is None:
+                    # The agent was away between the pod's admission and now.
+                    await self._allocate(owner, count, ())
+                elif not given.response and known is not None:
+                    await self._give(known, owner, list(given.devices))
+            if self._allocations != before:
+                await self._save()
         for name in wanted:
             known = self._resources.get(name)
             if known is not None and known.plugin.options.pre_start_required:
@@ -427,4 +452,4 @@ class DeviceManager:
                     pb.PreStartContainerResponse,
                     PRE_START_SECONDS,
                 )
-        return merged(each.response for _, each in self._of(uid, container.name))
+        return merged({owner.resource: each for owner, each in self._of(uid, container.name)})

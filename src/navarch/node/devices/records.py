@@ -24,6 +24,8 @@ from . import deviceplugin_pb2 as pb
 
 log = logging.getLogger(__name__)
 
+ANNOTATION = "navarch.dev/devices"
+"""On a container: its devices by resource, as JSON. A lost checkpoint is made anew from these."""
 NO_NODE = -1
 """The memory node of a device that belongs to none in particular."""
 
@@ -156,9 +158,11 @@ class ContainerDevices:
     devices: Sequence[pb.DeviceSpec] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
     cdi_names: Sequence[str] = ()
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The devices themselves, by resource."""
 
 
-def merged(responses: Iterable[bytes]) -> ContainerDevices:
+def merged(allocations: Mapping[str, Allocation]) -> ContainerDevices:
     """The answers for all resources of a container in one. What two of them claim (a variable, a
     path) goes to the first."""
     variables: dict[str, str] = {}
@@ -166,8 +170,8 @@ def merged(responses: Iterable[bytes]) -> ContainerDevices:
     mounts: dict[str, pb.Mount] = {}
     devices: dict[str, pb.DeviceSpec] = {}
     cdi: dict[str, None] = {}
-    for blob in responses:
-        response = pb.ContainerAllocateResponse.FromString(blob)
+    for allocation in allocations.values():
+        response = pb.ContainerAllocateResponse.FromString(allocation.response)
         for table, more in ((variables, response.envs), (annotations, response.annotations)):
             for name, value in more.items():
                 if table.setdefault(name, value) != value:
@@ -178,8 +182,22 @@ def merged(responses: Iterable[bytes]) -> ContainerDevices:
             devices.setdefault(device.container_path, device)
         cdi |= {each.name: None for each in response.cdi_devices}
     return ContainerDevices(
-        variables, list(mounts.values()), list(devices.values()), annotations, list(cdi)
+        variables,
+        list(mounts.values()),
+        list(devices.values()),
+        annotations,
+        list(cdi),
+        {name: sorted(each.devices) for name, each in allocations.items()},
     )
+
+
+def names_of(annotation: str) -> dict[str, list[str]]:
+    """What `give` has written onto a container; nothing if that is not what it says."""
+    try:
+        found = json.loads(annotation or "{}")
+        return {str(name): [str(each) for each in ids] for name, ids in found.items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
 
 
 def give(config: runtime.ContainerConfig, given: ContainerDevices) -> None:
@@ -206,4 +224,6 @@ def give(config: runtime.ContainerConfig, given: ContainerDevices) -> None:
     )
     for name, value in given.annotations.items():
         config.annotations[name] = value
+    if given.names:
+        config.annotations[ANNOTATION] = json.dumps(given.names)
     config.CDI_devices.extend(runtime.CDIDevice(name=each) for each in given.cdi_names)
