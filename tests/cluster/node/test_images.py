@@ -372,3 +372,37 @@ def recorded_images(cluster: Cluster) -> set[str]:
 
 def is_over(found: Pod) -> bool:
     return status_of(found).state.terminated is not None
+
+
+async def test_a_credential_provider_opens_the_registry(
+    cluster: Cluster, hub: Registry, tmp_path: Path
+) -> None:
+    hub.passwords["team"] = {"ann": "right"}
+    hub.add_manifest("team/cloud", "1", hub.manifests["team/web", "1"])
+    version = "credentialprovider.kubelet.k8s.io/v1"
+    answer = {
+        "apiVersion": version,
+        "kind": "CredentialProviderResponse",
+        "cacheKeyType": "Registry",
+        "auth": {hub.host: {"username": "ann", "password": "right"}},
+    }
+    provider = {
+        "name": "cloud",
+        "apiVersion": version,
+        "matchImages": [f"127.0.0.*:{hub.port}"],
+        "defaultCacheDuration": "1h",
+    }
+    config = {"apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig"}
+    (tmp_path / "config.yaml").write_text(json.dumps(config | {"providers": [provider]}))
+    program = tmp_path / "cloud"
+    program.write_text(f"#!/bin/sh\ncat > {tmp_path}/asked\necho '{json.dumps(answer)}'\n")
+    program.chmod(0o755)
+    await cluster.stop_agent()
+    cluster.start_agent(
+        image_credential_provider_config=tmp_path / "config.yaml",
+        image_credential_provider_bin_dir=tmp_path,
+    )
+    await cluster.create(pod("cloudy", web(hub, image="team/cloud:1")))
+    await cluster.wait("cloudy", is_running)
+    asked = json.loads((tmp_path / "asked").read_text())
+    assert asked["image"] == f"{hub.host}/team/cloud"

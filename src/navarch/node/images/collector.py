@@ -1,7 +1,7 @@
 """Removes images nobody uses: when the disk fills, when they are old, when an eviction needs room.
 
 Only images that this agent has pulled are ever removed (`records` knows them), for they can be
-pulled again. Upstream takes every image that no container uses; on a machine whose images were
+pulled again, and those whose every name belongs to a newer image by now. Upstream takes every image that no container uses; on a machine whose images were
 loaded from files, that would be work lost which nobody can bring back. Images the runtime calls
 pinned, images of containers that still exist (ended ones as well) and of mounted image volumes
 stay, and one that came a moment ago is about to be used.
@@ -96,6 +96,11 @@ def used_images(images: Iterable[ImageRecord], states: Iterable[PodState]) -> se
     names = {name for state in states for each in state.containers for name in (each.image_ref,
              each.image) if name}  # fmt: skip
     return {image.id for image in images if names & {image.id, *image.digests, *image.tags}}
+
+
+def is_dangling(image: ImageRecord) -> bool:
+    """Whether nobody can ask for the image by a name any more: another one was loaded under it."""
+    return not image.tags and not image.digests
 
 
 def in_order(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -194,7 +199,7 @@ class ImageCollector:
             if (seen := self._seen[image.id])
             and image.id not in used
             and not image.pinned
-            and self._records.find(image.id) is not None
+            and (self._records.find(image.id) is not None or is_dangling(image))
         )
 
     async def _free(

@@ -123,11 +123,22 @@ async def test_what_never_goes(tmp_path: Path) -> None:
         await here.pull("ended", "volume")
         here.runtime.finish(await here.run("ended"))
         here.collector.in_volumes = lambda: {"sha256:volume"}
-        here.runtime.image_table["sha256:loaded"] = ImageRecord("sha256:loaded", size=MIB)
+        here.runtime.image_table["sha256:loaded"] = ImageRecord(
+            "sha256:loaded", ("loaded:1",), size=MIB
+        )
         assert await here.collector.free() == 0
         await here.clock.advance(1)
         assert await here.collector.free() == 0
         assert here.left == ["ended", "loaded", "pinned", "volume"]
+
+
+async def test_what_was_loaded_goes_when_its_name_is_anothers(tmp_path: Path) -> None:
+    async with node(tmp_path, minimum_age=0) as here:
+        here.runtime.image_table["sha256:old"] = ImageRecord("sha256:old", size=MIB)
+        here.runtime.image_table["sha256:new"] = ImageRecord("sha256:new", ("web:1",), size=MIB)
+        await here.clock.advance(1)
+        assert await here.collector.free() == MIB
+        assert here.left == ["new"]
 
 
 async def test_a_full_disk(tmp_path: Path) -> None:
