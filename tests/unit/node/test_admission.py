@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.node.builders import make_pod
+from tests.unit.node.fakes import stage
 
 from navarch.api.types.core_v1 import Pod, Taint
 from navarch.node.admission import Lacking, NodeView, admit, problems
@@ -162,3 +164,35 @@ def test_critical_pods_do_not_make_room_for_each_other() -> None:
         "preemption: error finding a set of pods to preempt: no set of running pods found to "
         "reclaim resources: [(res: cpu, q: 500), ]"
     )
+
+
+async def test_the_older_pod_is_taken_first(tmp_path: Path) -> None:
+    """Also when the agent starts and finds several that do not fit together."""
+
+    def big(name: str, created: str) -> Pod:
+        pod = asking(name, cpu="3")
+        pod.metadata.creationTimestamp = created
+        return pod
+
+    async with stage(tmp_path) as node:
+        pods = [big("a", "2026-01-03T00:00:00Z"), big("b", "2026-01-01T00:00:00Z"),
+                big("c", "2026-01-02T00:00:00Z")]  # fmt: skip
+        change, node.api.on_change = node.api.on_change, lambda pod: None
+        for each in pods:
+            node.api.put(each)
+        node.api.on_change = change
+        node.agent.begin_all(pods)
+        await node.rest()
+        await node.rest()
+        phases = {name: node.status(name).phase for name in "abc"}
+        assert phases == {"a": "Failed", "b": "Running", "c": "Failed"}
+        refused = node.status("a")
+        assert (refused.reason, refused.message) == (
+            "OutOfcpu",
+            "Pod was rejected: Node didn't have enough resource: cpu, requested: 3000, used: 3000, "
+            "capacity: 4000",
+        )
+        assert (
+            "OutOfcpu: Node didn't have enough resource: cpu, requested: 3000, used: 3000, "
+            "capacity: 4000"
+        ) in node.events.told
