@@ -1,10 +1,11 @@
 """Removes images nobody uses: when the disk fills, when they are old, when an eviction needs room.
 
 Only images that this agent has pulled are ever removed (`records` knows them), for they can be
-pulled again, and those whose every name belongs to a newer image by now. Upstream takes every image that no container uses; on a machine whose images were
-loaded from files, that would be work lost which nobody can bring back. Images the runtime calls
-pinned, images of containers that still exist (ended ones as well) and of mounted image volumes
-stay, and one that came a moment ago is about to be used.
+pulled again, and those whose every name belongs to a newer image by now. Upstream takes every image
+that no container uses; on a machine whose images were loaded from files, that would be work lost
+which nobody can bring back. Images the runtime calls pinned, images of containers that still exist
+(ended ones as well) and of mounted image volumes stay, and one that came a moment ago is about to
+be used.
 
 Thresholds, order and messages are upstream's (`pkg/kubelet/images/image_gc_manager.go`).
 """
