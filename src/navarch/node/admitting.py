@@ -45,7 +45,7 @@ class Admitter:
     def admit(self, worker: PodWorker) -> None:
         """Decides about a pod that is new to the node."""
         pod = worker.pod
-        others = [each for each in self._workers() if each.active and each is not worker]
+        others = [each for each in self._workers() if each is not worker and _takes_room(each)]
         refusal, victims = self._decide(pod, others)
         if refusal is not None:
             self.refuse(worker, refusal)
@@ -131,3 +131,9 @@ class Admitter:
             self._services.runtime.known.supplemental_groups_policy,
             self._services.security.apparmor,
         )
+
+
+def _takes_room(worker: PodWorker) -> bool:
+    """Whether the pod has a share of the node: not if it was refused before it had anything."""
+    holds = bool(worker.state.ids) or worker.is_moving
+    return worker.active and (holds or not worker.is_rejected)
