@@ -89,7 +89,7 @@ class Actor:
         self._stopper = Stopper(services)
         self.starter = Starter(services)
         self.backoff = BackoffTable(
-            maximum=services.options.crash_loop_back_off_max_container_restart_period
+            services.options.crash_loop_back_off_max_container_restart_period
         )
         self.operations: dict[str, Operation] = {}
 

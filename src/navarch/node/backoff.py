@@ -1,7 +1,7 @@
 """Growing waits between attempts: restarting crashed containers, pulling failing images. Pure.
 
 The first attempt after a failure is made at once and only remembered; each one after that must wait
-since the failure: 10 s, doubling to 300 s. Whoever has been well for twice the maximum starts over.
+since the failure: 10 s, doubling to 300 s. Whoever has been well for ten minutes starts over.
 (client-go `util/flowcontrol/backoff.go`, as the kubelet uses it.)
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 INITIAL_SECONDS = 10.0
 MAXIMUM_SECONDS = 300.0
+RESET_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +25,14 @@ class Wait:
 class BackoffTable:
     """One wait per key."""
 
-    def __init__(self, initial: float = INITIAL_SECONDS, maximum: float = MAXIMUM_SECONDS) -> None:
-        self._initial, self._maximum = initial, maximum
+    def __init__(self, maximum: float = MAXIMUM_SECONDS, reset: float = RESET_SECONDS) -> None:
+        self._initial, self._maximum, self._reset = min(INITIAL_SECONDS, maximum), maximum, reset
         self._waits: dict[str, Wait] = {}
 
     def remaining(self, key: str, failed_at: float, now: float) -> float:
         """Seconds still to wait after the failure at `failed_at`; 0 when an attempt is due."""
         wait = self._waits.get(key)
-        if wait is None or now - wait.updated > 2 * self._maximum:
+        if wait is None or now - wait.updated > self._reset:
             return 0.0
         return max(0.0, failed_at + wait.seconds - now)
 
@@ -43,7 +44,7 @@ class BackoffTable:
     def advance(self, key: str, failed_at: float, now: float) -> None:
         """An attempt is being made after the failure at `failed_at`: the next one waits longer."""
         wait = self._waits.get(key)
-        if wait is None or failed_at - wait.updated > 2 * self._maximum:
+        if wait is None or failed_at - wait.updated > self._reset:
             seconds = self._initial
         else:
             seconds = min(wait.seconds * 2, self._maximum)

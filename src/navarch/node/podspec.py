@@ -102,9 +102,7 @@ def container_hash(container: Container) -> str:
 
 def pod_hostname(pod: Pod) -> str:
     """The host name inside the pod: at most 63 characters, as the kernel and DNS want it."""
-    if pod.spec.hostnameOverride:
-        return pod.spec.hostnameOverride
-    name = pod.spec.hostname or pod.metadata.name
+    name = pod.spec.hostnameOverride or pod.spec.hostname or pod.metadata.name
     return name[:63].rstrip("-.")
 
 
