@@ -130,7 +130,7 @@ async def test_each_part_of_the_start_is_a_check(api: Api) -> None:
         *("start-cluster-authentication-info-controller", "start-kube-aggregator-informers"),
         *("apiservice-registration-controller", "apiservice-status-local-available-controller"),
         *("apiservice-status-remote-available-controller", "kube-apiserver-autoregistration"),
-        "apiservice-openapi-controller",
+        *("apiservice-openapi-controller", "storage-readiness"),
     ]
     common = [
         "ping",

@@ -20,6 +20,7 @@ MAJOR, MINOR, PATCH = "1", "36", "0"
 
 START_HOOKS = (
     "start-apiserver-admission-initializer",
+    "storage-readiness",
     "generic-apiserver-start-informers",
     "priority-and-fairness-config-consumer",
     "priority-and-fairness-filter",
