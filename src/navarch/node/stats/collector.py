@@ -63,7 +63,7 @@ class StatsCollector:
         qualities = ("Guaranteed", "Burstable", "BestEffort")
         self._place = Place(
             CgroupReader(cgroups.mount),
-            cgroups.root,
+            cgroups.path() if cgroups.root else "",
             [cgroups.class_path(each) for each in qualities],
         )
         self._rates = Rates()
