@@ -35,6 +35,7 @@ from navarch.controllers.persistent_volume_plan import (
     AssignClass,
     Bind,
     ClaimAction,
+    HandOver,
     Say,
     SayOfClaim,
     SetClaimPhase,
@@ -264,6 +265,9 @@ class PersistentVolumeBinder(Controller):
                 self.recorder.event(claim, say.type, say.reason, say.message)
             case SetVolumePhase(phase, message):
                 return await self._patch(volume, phase_patch(volume, phase, message), "status")
+            case HandOver(driver):
+                body: Object = {"metadata": {"annotations": {MIGRATED_TO: driver}}}
+                return await self._patch(volume, body)
             case Unbind():
                 volume = await self._patch(volume, unbind_patch(volume))
                 return await self._patch(volume, phase_patch(volume, "Available"), "status")

@@ -108,6 +108,13 @@ class Unbind:
 
 
 @dataclass(frozen=True, slots=True)
+class HandOver:
+    """The volume's kind is built in no more: this driver acts for it, and is told so."""
+
+    driver: str
+
+
+@dataclass(frozen=True, slots=True)
 class Wake:
     """Look at this claim."""
 
@@ -115,7 +122,7 @@ class Wake:
 
 
 ClaimAction = Say | SetClaimPhase | Bind | AssignClass | AskProvisioner
-VolumeAction = Say | SayOfClaim | SetVolumePhase | Unbind | Wake
+VolumeAction = Say | SayOfClaim | SetVolumePhase | Unbind | HandOver | Wake
 
 
 def plan_claim(claim: PersistentVolumeClaim, view: View) -> list[ClaimAction]:
@@ -219,6 +226,10 @@ def plan_volume(
     volume: PersistentVolume, claim: PersistentVolumeClaim | None
 ) -> list[VolumeAction]:
     """`claim` is the one that `claimRef` names, None when there is none of that uid."""
+    annotations = volume.metadata.annotations
+    driver = MIGRATED_PROVISIONERS.get(annotations.get(PROVISIONED_BY, ""), "")
+    if annotations.get(MIGRATED_TO, "") != driver and driver:
+        return [HandOver(driver)]
     ref = volume.spec.claimRef
     if ref is None or not ref.uid:
         return [SetVolumePhase("Available")]
@@ -231,7 +242,7 @@ def plan_volume(
     if claim.spec.volumeName == volume.metadata.name:
         return [SetVolumePhase("Bound")]
     # The claim got another volume.
-    is_provisioned = PROVISIONED_BY in volume.metadata.annotations
+    is_provisioned = PROVISIONED_BY in annotations
     if is_provisioned and volume.spec.persistentVolumeReclaimPolicy == "Delete":
         return _reclaim(volume)
     return [Unbind()]

@@ -300,6 +300,15 @@ async def test_classes_default_late_missing_and_external(storage: Storage) -> No
     ref = {"namespace": "ns", "name": "late", "uid": late.metadata.uid}
     await storage.raw_volumes.patch("for-late", "", {"spec": {"claimRef": ref}})
     assert (await storage.claim("late", "Bound")).spec.volumeName == "for-late"
+    # A volume of a kind that a driver acts for now is left to that driver.
+    disk = volume("disk", persistentVolumeReclaimPolicy="Delete")
+    disk["metadata"]["annotations"] = {"pv.kubernetes.io/provisioned-by": "kubernetes.io/gce-pd"}
+    gone = {"namespace": "ns", "name": "gone", "uid": "0"}
+    disk["spec"]["claimRef"] = {"kind": "PersistentVolumeClaim", **gone}
+    await storage.make(disk)
+    released = await storage.volume("disk", "Released")
+    driver = released.metadata.annotations["pv.kubernetes.io/migrated-to"]
+    assert driver == "pd.csi.storage.gke.io"
 
 
 @pytest.mark.conformance(

@@ -15,6 +15,7 @@ from navarch.controllers.persistent_volume_plan import (
     AskProvisioner,
     AssignClass,
     Bind,
+    HandOver,
     Say,
     SetClaimPhase,
     SetVolumePhase,
@@ -300,6 +301,12 @@ PROVISIONED = {"pv.kubernetes.io/provisioned-by": "x.example"}
             None,
             [],
             id="a driver's",
+        ),
+        pytest.param(
+            volume(annotations={"pv.kubernetes.io/provisioned-by": "kubernetes.io/gce-pd"}),
+            None,
+            [HandOver("pd.csi.storage.gke.io")],
+            id="built in no more",
         ),
     ],
 )
