@@ -186,7 +186,7 @@ done
             for mode in ("-rw-r--r--", "-rw-rw-rw-", "-rwxrwxrwx")
         ]
         assert lines[0] == "drwxrwxrwx disk" and lines[2:5] == files
-        assert lines[5:7] == ["drwxrwxrwx memory", "tmpfs"] and lines[7:] == files
+        assert lines[5:7] == ["drwxrwxrwt memory", "tmpfs"] and lines[7:] == files
         assert lines[1] != "tmpfs"
     written = "mount-tester new file\n"
     assert await cluster.logs(ended, "waiter") == f"{written}{written}8192"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 from pathlib import Path
 
 from navarch.api.quantity import parse_quantity
@@ -46,7 +47,8 @@ class EmptyDirPlugin(VolumePlugin):
         mode = 0o777 if group is None else 0o2777
         if source.medium == "Memory":
             size = memory_size(spec.pod, self.host.node, source.sizeLimit)
-            mount_memory(target, mode=mode, size=size, group=group)
+            # A tmpfs has the sticky bit unless told otherwise, and programs have come to see it.
+            mount_memory(target, mode=mode | stat.S_ISVTX, size=size, group=group)
         else:
             options += f",mode={mode:o}" + (f",gid={group}" if group is not None else "")
             mount("nodev", target, "hugetlbfs", 0, options)

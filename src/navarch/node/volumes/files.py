@@ -7,6 +7,7 @@ secret lies in memory, never on a disk.
 from __future__ import annotations
 
 import asyncio
+import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -69,7 +70,7 @@ class FilesPlugin(VolumePlugin):
         target.mkdir(parents=True, exist_ok=True)
         if self.in_memory and target not in mounts_under(target):
             size = memory_size(spec.pod, self.host.node, None)
-            mount_memory(target, mode=mode, size=size, group=ownership.group)
+            mount_memory(target, mode=mode | stat.S_ISVTX, size=size, group=ownership.group)
         elif not self.in_memory:
             ownership.give(target)
             target.chmod(mode)
