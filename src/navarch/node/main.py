@@ -97,6 +97,8 @@ async def _run_agent(
 ) -> None:
     options.root_directory.mkdir(parents=True, exist_ok=True)
     options.root_directory.chmod(0o750)
+    for part in ("pods", "plugins"):  # drivers expect them
+        (options.root_directory / part).mkdir(exist_ok=True, mode=0o750)
     check_requirements(options, unified=Cgroups(options.cgroup_root).unified)
     await _wait_for_runtime(runtime, client)
     # The runtime knows who keeps its cgroups; one that is too old to say is as configured.

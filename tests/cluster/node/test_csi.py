@@ -345,7 +345,10 @@ async def test_failures_and_patience(
         driver.failures["NodePublishVolume"] = [(internal, "disk still hot")]
         await cluster.create(with_claim("failing", "failing"))
         message = await told(cluster, "failing", "FailedMount", "disk on fire")
-        assert message.endswith("rpc error: code = Internal desc = disk on fire")
+        assert message == (
+            'MountVolume.MountDevice failed for volume "failing" : '
+            "rpc error: code = Internal desc = disk on fire"
+        )
         await told(cluster, "failing", "FailedMount", "disk still hot")
         await cluster.wait("failing", is_ready)
         # A pod that is deleted while its driver ponders: nobody knows what came of it, so

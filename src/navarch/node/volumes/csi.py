@@ -69,6 +69,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOUNT_DEVICE, WAIT_FOR_ATTACH = "MountDevice", "WaitForAttach"
+"""Steps before a volume is set up for a pod, as events name them."""
 _DEFAULT_TOKEN_SECONDS = 3600
 _TOKENS = "csi.storage.k8s.io/serviceAccount.tokens"
 
@@ -125,11 +127,11 @@ class CsiPlugin(VolumePlugin):
     async def options(self, driver: str) -> CSIDriverObject | None:
         return await self._drivers.object(driver)
 
-    def driver(self, name: str, where: str) -> CsiDriver:
+    def driver(self, name: str, where: str, step: str = "") -> CsiDriver:
         try:
             return self._drivers.driver(name)
         except VolumeProblem as problem:
-            raise VolumeProblem(f"{CSI}: {where}: {problem}") from problem
+            raise VolumeProblem(f"{CSI}: {where}: {problem}", step) from problem
 
     def _check_mode(self, source: Source, options: CSIDriverObject | None) -> None:
         """Inline volumes are for drivers only that say they are made for them."""
@@ -159,12 +161,12 @@ class CsiPlugin(VolumePlugin):
         try:
             await asyncio.wait([waiting])
             if waiting.cancelled():
-                raise VolumeProblem("the pod is being deleted")
+                raise VolumeProblem("the pod is being deleted", WAIT_FOR_ATTACH)
             return waiting.result()
         except NotAttached as failure:
             if failure.is_exhausted:
                 await self._drivers.refresh(source.driver)
-            raise VolumeProblem(str(failure)) from failure
+            raise VolumeProblem(str(failure), WAIT_FOR_ATTACH) from failure
         finally:
             waiting.cancel()
             self._waiting[uid].discard(waiting)
@@ -182,7 +184,7 @@ class CsiPlugin(VolumePlugin):
         persistent = source.persistent
         assert persistent is not None
         driver = self.driver(
-            source.driver, "attacher.MountDevice failed to create newCsiDriverClient"
+            source.driver, "attacher.MountDevice failed to create newCsiDriverClient", MOUNT_DEVICE
         )
         directory = self.paths.staged(source.driver, source.handle)
         staging = directory / "globalmount"
@@ -206,10 +208,12 @@ class CsiPlugin(VolumePlugin):
             await asyncio.to_thread(save, directory, record)
             await asyncio.to_thread(staging.mkdir, exist_ok=True, mode=0o750)
             await driver.stage(volume, str(staging), capabilities)
+        except VolumeProblem as problem:
+            raise VolumeProblem(str(problem), MOUNT_DEVICE) from problem
         except RuntimeFailure as failure:
             if is_final(failure):
                 await asyncio.to_thread(self._forget_failed, directory, "globalmount")
-            raise VolumeProblem(failure.message) from failure
+            raise VolumeProblem(failure.message, MOUNT_DEVICE) from failure
         self._staged.add(source.key)
         return str(staging)
 
