@@ -8,12 +8,13 @@ Source: upstream's `component-helpers/storage/volume`; KEP-490 (delayed binding)
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 
 from navarch.api.objects import Object
 from navarch.api.quantity import Quantity, parse_quantity
 from navarch.api.selectors import label_selector_from_object
-from navarch.api.types.core_v1 import PersistentVolume, PersistentVolumeClaim
+from navarch.api.types.core_v1 import Node, PersistentVolume, PersistentVolumeClaim
 from navarch.api.types.storage_v1 import StorageClass
 
 BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
@@ -65,6 +66,15 @@ LOCAL_REMOVED = "local-path.navarch.dev/removed"
 as JSON. So neither side writes what is the other's."""
 
 ZERO = parse_quantity("0")
+
+
+def local_answers(node: Node) -> dict[str, str]:
+    """What became of the volumes that the node was asked to remove, as far as it can be read."""
+    try:
+        found = json.loads(node.metadata.annotations.get(LOCAL_REMOVED, "{}"))
+    except ValueError:
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 
 def claim_class(claim: PersistentVolumeClaim) -> str:

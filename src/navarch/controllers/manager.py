@@ -160,7 +160,7 @@ CONTROLLERS: Mapping[str, Registered] = {
         "persistent_volume_expander", "PersistentVolumeExpander"
     ),
     "local-path-provisioner": Registered("persistent_volume_provisioner", "LocalProvisioner"),
-    "local-path-reclaimer": Registered("persistent_volume_provisioner", "LocalReclaimer"),
+    "local-path-reclaimer": Registered("persistent_volume_reclaimer", "LocalReclaimer"),
     "pvc-protection": Registered("volume_protection", "ClaimProtectionController"),
     "pv-protection": Registered("volume_protection", "VolumeProtectionController"),
     "vac-protection": Registered("volume_protection", "ClassProtectionController"),

@@ -17,9 +17,9 @@ from navarch.controllers.persistent_volume_provisioner import (
     Refuse,
     growth,
     plan,
-    plan_reclaim,
     wants_volume,
 )
+from navarch.controllers.persistent_volume_reclaimer import plan_reclaim
 
 UID = "0000000a-1111-2222-3333-444444444444"
 NAME = f"pvc-{UID}"

@@ -25,6 +25,7 @@ from navarch.api.persistent_volumes import (
     LOCAL_REMOVE,
     LOCAL_REMOVED,
     PROVISIONED_BY,
+    local_answers,
 )
 from navarch.api.types.core_v1 import Node, PersistentVolume
 from navarch.client.client import Client
@@ -67,15 +68,6 @@ def asked(node: Node) -> list[str]:
     return [each for each in node.metadata.annotations.get(LOCAL_REMOVE, "").split(",") if each]
 
 
-def answered(node: Node) -> dict[str, str]:
-    """What this node said before, as far as it can be read."""
-    try:
-        found = json.loads(node.metadata.annotations.get(LOCAL_REMOVED, "{}"))
-    except ValueError:
-        return {}
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
-
-
 class LocalPathVolumes:
     """Tells where volumes can be, and removes those that are to go."""
 
@@ -112,7 +104,7 @@ class LocalPathVolumes:
         annotations: dict[str, str | None] = {}
         if node.metadata.annotations.get(LOCAL_DIRECTORY) != str(self._root):
             annotations[LOCAL_DIRECTORY] = str(self._root)
-        before = answered(node)
+        before = local_answers(node)
         after = await self._removed(asked(node), before)
         if after != before or (LOCAL_REMOVED in node.metadata.annotations and not after):
             annotations[LOCAL_REMOVED] = json.dumps(after) if after else None
