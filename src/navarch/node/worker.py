@@ -73,6 +73,7 @@ class PodWorker:
         """What has to be waited for before the pod may start: room, devices."""
         self._removed = False
         self._dirty = True
+        self._is_observing = False
         self._half_seen: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
         self._seen_at = self._clock.now()
@@ -160,8 +161,9 @@ class PodWorker:
 
     @property
     def is_moving(self) -> bool:
-        """Whether something is being started or stopped right now."""
-        return bool(self._actor.operations)
+        """Whether something is being started, stopped or looked at right now: what ends meanwhile
+        may be unknown here so far."""
+        return self._is_observing or bool(self._actor.operations)
 
     # The loop
 
@@ -191,7 +193,11 @@ class PodWorker:
             return
         self._dirty = False
         under_way = frozenset(self._actor.operations)
-        states = await self._services.runtime.pods(self.pod.metadata.uid)
+        self._is_observing = True
+        try:
+            states = await self._services.runtime.pods(self.pod.metadata.uid)
+        finally:
+            self._is_observing = False
         # What ended meanwhile may be seen half done: it counts as under way until the next look.
         self._half_seen = under_way - frozenset(self._actor.operations)
         self._memory.state = states[0] if states else PodState(self.pod.metadata.uid)

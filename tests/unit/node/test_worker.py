@@ -401,3 +401,23 @@ async def test_a_sidecar_ends_after_the_containers_it_serves(
     for _ in range(3):
         await node.rest(4)
     assert told[1:] == ["late has 26 s", "side has 22 s"]
+
+
+async def test_an_end_before_the_first_look_is_over_is_not_missed(
+    node: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime's answer is on its way when the container that it tells of for the first time
+    ends: the event names a container that nobody knows yet."""
+    list_pods = node.runtime.pods
+
+    async def late(uid: str = "") -> list[PodState]:
+        states = await list_pods(uid)
+        for record in [each for state in states for each in state.containers if each.running]:
+            node.runtime.finish(record.id)
+            for _ in range(5):
+                await asyncio.sleep(0)
+        return states
+
+    monkeypatch.setattr(node.runtime, "pods", late)
+    await node.create(make_pod(restartPolicy="Never"))
+    assert node.status().phase == "Succeeded"
