@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from navarch.api.node_selection import tolerates
 from navarch.api.quantity import Format, Quantity, parse_quantity
-from navarch.api.types.core_v1 import Pod
+from navarch.api.types.core_v1 import Pod, Taint
 
 from .podspec import is_critical, qos_class
 from .resources import amount, pod_limits, pod_requests
@@ -332,17 +333,11 @@ def refuses(pod: Pod, conditions: Iterable[str]) -> str:
     present = sorted(conditions)
     if not present or is_critical(pod):
         return ""
-    if present == ["MemoryPressure"] and (
-        qos_class(pod) != "BestEffort"
-        or any(
-            (each.operator == "Exists" and each.key in ("", _MEMORY_TAINT))
-            or (each.key == _MEMORY_TAINT and not each.value)
-            for each in pod.spec.tolerations
-            if each.effect in ("", "NoSchedule")
-        )
-    ):
-        return ""
+    if present == ["MemoryPressure"]:
+        tolerant = any(tolerates(each, _MEMORY_TAINT) for each in pod.spec.tolerations)
+        if qos_class(pod) != "BestEffort" or tolerant:
+            return ""
     return f"The node had condition: [{' '.join(present)}]. "
 
 
-_MEMORY_TAINT = "node.kubernetes.io/memory-pressure"
+_MEMORY_TAINT = Taint(key="node.kubernetes.io/memory-pressure", effect="NoSchedule")

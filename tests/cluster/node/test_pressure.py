@@ -249,7 +249,7 @@ async def test_the_kernel_tells_of_memory_running_out() -> None:
     events = memory_events(groups, threshold)
     waiting = asyncio.ensure_future(anext(events))
     try:
-        eaten = []
+        eaten: list[bytearray] = []
         async with asyncio.timeout(30):
             while not waiting.done():
                 if len(eaten) < 40:

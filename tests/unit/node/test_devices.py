@@ -22,7 +22,7 @@ from navarch.client.clock import FakeClock
 from navarch.node.cri import runtime_pb2
 from navarch.node.devices import deviceplugin_pb2 as pb
 from navarch.node.devices import podresources_pb2 as resources
-from navarch.node.devices.manager import DeviceManager
+from navarch.node.devices.manager import DeviceManager, DeviceProblem
 from navarch.node.devices.records import (
     ANNOTATION,
     Allocation,
@@ -177,6 +177,8 @@ async def test_a_restart_keeps_what_was_given(node: Node) -> None:
         # The plug-in is not back yet: the resource counts as none, running containers do not mind.
         assert manager.counts() == {RESOURCE: (0, 0)} and manager.offers(RESOURCE)
         assert manager.allocatable() == {RESOURCE: 1}
+        with pytest.raises(DeviceProblem, match="endpoint not found in cache"):
+            await manager.for_container(pod, pod.spec.containers[0])
         await plugin.register()
         await until(lambda: manager.counts() == {RESOURCE: (2, 2)})
         assert await manager.admit(wanting("u2", main=1)) is None

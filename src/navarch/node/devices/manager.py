@@ -431,6 +431,11 @@ class DeviceManager:
             for name, count in wanted.items():
                 owner = Owner(uid, container.name, name)
                 known, given = self._resources.get(name), self._allocations.get(owner)
+                if given is not None and (known is None or known.plugin.calls is None):
+                    # After a reboot the device may not even be there yet: its plug-in will say.
+                    raise DeviceProblem(
+                        f"endpoint not found in cache for a registered resource: {name}"
+                    )
                 if given is None:
                     # The agent was away between the pod's admission and now.
                     await self._allocate(owner, count, ())
