@@ -340,7 +340,7 @@ class CsiPlugin(VolumePlugin):
         finds it can begin anew."""
         self._tokens.forget(uid)
         self._published.discard((uid, name))
-        record = await asyncio.to_thread(load, target)
+        record = await self._recall(name, target)
         if record is None:
             return
         self.remember_attached(name, record)
@@ -356,6 +356,21 @@ class CsiPlugin(VolumePlugin):
             if not await asyncio.to_thread(self.paths.is_published, *key, but=target):
                 await self._unstage(*key)
         await asyncio.to_thread(remove, target, "mount")
+
+    async def _recall(self, name: str, target: Path) -> dict[str, str] | None:
+        """What was written down of a volume; if that cannot be read, what its object says."""
+        try:
+            return await asyncio.to_thread(load, target)
+        except VolumeProblem as problem:
+            persistent = await self.host.objects.volume(name)
+            if persistent is None or persistent.spec.csi is None:
+                raise
+            log.warning("%s; written anew", problem)
+            csi = persistent.spec.csi
+            record = {NAME: name, DRIVER: csi.driver, HANDLE: csi.volumeHandle}
+            record[LIFECYCLE] = PERSISTENT
+            await asyncio.to_thread(save, target, record)
+            return record
 
     async def unstage(self, name: str) -> None:
         """No pod has the volume: it may have been staged and never published."""

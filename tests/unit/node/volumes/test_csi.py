@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from navarch.api.types.authentication_v1 import TokenRequest
 from navarch.api.types.core_v1 import (
     CSIPersistentVolumeSource,
     CSIVolumeSource,
+    LocalObjectReference,
     Node,
     PersistentVolume,
     PersistentVolumeSpec,
@@ -19,9 +22,19 @@ from navarch.api.types.core_v1 import (
     Volume,
 )
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.api.types.storage_v1 import CSINodeDriver, VolumeNodeResources
+from navarch.api.types.storage_v1 import (
+    CSIDriver,
+    CSIDriverSpec,
+    CSINodeDriver,
+    VolumeNodeResources,
+)
+from navarch.api.types.storage_v1 import TokenRequest as StorageTokenRequest
+from navarch.client.clock import FakeClock
 from navarch.node.cri.values import RuntimeFailure
+from navarch.node.resources import NodeResources
 from navarch.node.volumes import csi_pb2 as pb
+from navarch.node.volumes.csi import CsiPlugin
+from navarch.node.volumes.csi_attach import Attachments
 from navarch.node.volumes.csi_client import _capability
 from navarch.node.volumes.csi_drivers import highest_version
 from navarch.node.volumes.csi_node import NODE_ID, NodeInfoProblem, node_change, with_driver
@@ -34,7 +47,7 @@ from navarch.node.volumes.csi_values import (
     source_of,
     wants_group,
 )
-from navarch.node.volumes.plugin import VolumeProblem, VolumeSpec
+from navarch.node.volumes.plugin import VolumeHost, VolumeProblem, VolumeSpec
 
 
 @pytest.mark.parametrize(
@@ -226,3 +239,138 @@ def test_records(tmp_path: Path) -> None:
     with pytest.raises(VolumeProblem, match=r"failed to parse volume data file \[.*vol_data.json"):
         load(pods[0])
     assert paths.in_use() == {"kubernetes.io/csi/d^h", "kubernetes.io/csi/d^raw"}
+
+
+class Told:
+    """A driver that accepts everything and remembers it."""
+
+    name = "d"
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, object]] = []
+        self.failure: RuntimeFailure | None = None
+
+    async def capabilities(self) -> frozenset[str]:
+        return frozenset({"STAGE_UNSTAGE_VOLUME"})
+
+    async def publish(self, volume: CsiVolume, *places: object, read_only: bool) -> None:
+        self.calls.append(("publish", volume))
+        if self.failure is not None:
+            raise self.failure
+
+    async def stage(self, volume: CsiVolume, *places: object) -> None:
+        self.calls.append(("stage", volume))
+
+    async def unpublish(self, handle: str, target: str) -> None:
+        self.calls.append(("unpublish", handle))
+
+    async def unstage(self, handle: str, staging: str) -> None:
+        self.calls.append(("unstage", handle))
+
+
+class Drivers:
+    """One driver with its object."""
+
+    def __init__(self, told: Told, options: CSIDriverSpec) -> None:
+        self.told, self.options = told, options
+
+    def driver(self, name: str) -> Told:
+        return self.told
+
+    async def object(self, name: str) -> CSIDriver:
+        return CSIDriver(spec=self.options)
+
+
+def plugin(root: Path, told: Told, objects: Any = None, **options: Any) -> CsiPlugin:
+    drivers = Drivers(told, CSIDriverSpec(attachRequired=False, **options))
+    resources, clock = NodeResources(1, 1, 1, 1), FakeClock()
+    host = VolumeHost(root, objects or cast(Any, StubObjects()), resources, clock, cast(Any, None))
+    return CsiPlugin(host, cast(Any, drivers), Attachments(cast(Any, None), "n", CsiPaths(root)))
+
+
+class StubObjects:
+    """Tokens, and one persistent volume."""
+
+    asked = 0
+
+    async def token(self, namespace: str, account: str, request: TokenRequest) -> TokenRequest:
+        self.asked += 1
+        (audience,) = request.spec.audiences
+        bound = request.spec.boundObjectRef
+        assert (account, bound and bound.uid) == ("robot", "uid")
+        request.status.token = f"for-{audience}"
+        request.status.expirationTimestamp = "2030-01-01T00:00:00Z"
+        return request
+
+    async def secret(self, namespace: str, name: str) -> None:
+        return None
+
+    async def volume(self, name: str) -> PersistentVolume:
+        csi = CSIPersistentVolumeSource(driver="d", volumeHandle="h")
+        return PersistentVolume(spec=PersistentVolumeSpec(csi=csi))
+
+
+def inline(**source: Any) -> VolumeSpec:
+    pod = Pod(metadata=ObjectMeta(uid="uid"), spec=PodSpec(serviceAccountName="robot"))
+    return VolumeSpec(pod, Volume(name="v", csi=CSIVolumeSource(driver="d", **source)))
+
+
+@pytest.mark.parametrize("in_secrets", [False, True], ids=["context", "secrets"])
+async def test_tokens_for_drivers(tmp_path: Path, in_secrets: bool) -> None:
+    told, objects = Told(), StubObjects()
+    made = plugin(
+        tmp_path,
+        told,
+        objects,
+        volumeLifecycleModes=["Ephemeral"],
+        tokenRequests=[StorageTokenRequest(audience="vault")],
+        serviceAccountTokenInSecrets=in_secrets,
+        requiresRepublish=True,
+    )
+    target = tmp_path / "pods/uid/volumes/kubernetes.io~csi/v"
+    for _ in range(2):
+        await made.set_up(inline(volumeAttributes={"a": "b"}), target)
+    assert [name for name, _ in told.calls] == ["publish", "publish"]
+    assert objects.asked == 1, "tokens are kept while they are good"
+    volume = cast(CsiVolume, told.calls[-1][1])
+    place = volume.secrets if in_secrets else volume.context
+    assert json.loads(place["csi.storage.k8s.io/serviceAccount.tokens"]) == {
+        "vault": {"token": "for-vault", "expirationTimestamp": "2030-01-01T00:00:00Z"}
+    }
+    assert volume.context["a"] == "b"
+
+
+async def test_volumes_that_need_not_be_published_again_are_not(tmp_path: Path) -> None:
+    told = Told()
+    made = plugin(tmp_path, told, volumeLifecycleModes=["Ephemeral"])
+    for _ in range(3):
+        await made.set_up(inline(), tmp_path / "t")
+    assert len(told.calls) == 1
+
+
+async def test_a_missing_secret_is_named(tmp_path: Path) -> None:
+    made = plugin(tmp_path, Told(), volumeLifecycleModes=["Ephemeral"])
+    reference = LocalObjectReference(name="key")
+    with pytest.raises(VolumeProblem, match=r'SecretRef .*secrets "key" not found'):
+        await made.set_up(inline(nodePublishSecretRef=reference), tmp_path / "t")
+
+
+@pytest.mark.parametrize(("code", "kept"), [("INTERNAL", False), ("DEADLINE_EXCEEDED", True)])
+async def test_what_a_failed_call_leaves(tmp_path: Path, code: str, kept: bool) -> None:
+    """Nothing, where nothing can have happened; else the record by which it is undone."""
+    told = Told()
+    told.failure = RuntimeFailure("no", code=code)
+    made = plugin(tmp_path, told, volumeLifecycleModes=["Ephemeral"])
+    with pytest.raises(VolumeProblem):
+        await made.set_up(inline(), tmp_path / "t")
+    assert (tmp_path / "t" / "vol_data.json").exists() is kept
+
+
+async def test_a_garbled_record_is_rebuilt(tmp_path: Path) -> None:
+    told = Told()
+    made = plugin(tmp_path, told)
+    target = tmp_path / "pods/uid/volumes/kubernetes.io~csi/pv"
+    save(target, {})
+    await made.tear_down("uid", "pv", target)
+    assert told.calls == [("unpublish", "h")]
+    assert not target.exists()
