@@ -378,3 +378,25 @@ async def test_critical_pods_stay(node: Stage, observed: Observe) -> None:
     await node.rest()
     assert node.status().phase == "Running"
     assert node.agent.evictions.conditions == {"MemoryPressure"}  # pids have no default threshold
+
+
+async def test_what_pods_that_are_over_have_left_is_cleared_away(node: Stage) -> None:
+    await node.create(make_pod(restartPolicy="Never"))
+    node.runtime.finish(node.runtime.container("main").id, 0)
+    await node.rest()
+    await node.create(make_pod(metadata={"name": "busy", "uid": "busy"}))
+    states = {state.uid: state for state in await node.runtime.pods()}
+    (ended,) = [uid for uid, state in states.items() if not state.containers[0].running]
+    log_file = Path(states[ended].containers[0].log_path)
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    for name in (log_file.name, f"{log_file.name}.20260101-000000.gz"):
+        (log_file.parent / name).write_text("line")
+    await node.agent.remove_dead()
+    await node.rest()
+    assert [state.uid for state in await node.runtime.pods()] == [
+        uid for uid in states if uid != ended
+    ]
+    assert not list(log_file.parent.iterdir())
+    # Its status stays as it was: people read how it ended there.
+    phases = {name: pod.status.phase for name, pod in node.api.pods.items()}
+    assert sorted(phases.values()) == ["Running", "Succeeded"]
