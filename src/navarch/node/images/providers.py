@@ -43,6 +43,7 @@ from .provider_config import ProviderConfig, TokenAttributes
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 60.0
+END_SECONDS = 2.0
 ANSWER_LIMIT = 1 << 20
 EVERYTHING = "<global>"
 
@@ -256,9 +257,7 @@ class CredentialProvider:
         except TimeoutError:
             raise ProviderFailed("context deadline exceeded") from None
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
-            await process.wait()
+            await _end(process)
         if code != 0:
             text = complaint.decode(errors="replace").strip()[:1000]
             raise ProviderFailed(f"exit status {code}: {text}")
@@ -275,6 +274,22 @@ class CredentialProvider:
         stdin.close()
         output, complaint = await asyncio.gather(_read(stdout), _read(stderr))
         return output, complaint
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kills the program and all it has begun. Its end is only seen when its output is read to the
+    end, which something that has left the process group may keep open."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, 9)
+
+    async def drain(stream: asyncio.StreamReader | None) -> None:
+        while stream is not None and await stream.read(65536):
+            pass
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_SECONDS):
+            await asyncio.gather(drain(process.stdout), drain(process.stderr))
+            await process.wait()
 
 
 async def _read(stream: asyncio.StreamReader) -> bytes:
