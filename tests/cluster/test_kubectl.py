@@ -84,6 +84,35 @@ def machine_error(machine: Machine, *words: str) -> str:
     return result.stderr
 
 
+def test_the_kubelet_is_at_its_usual_place(machine: Machine) -> None:
+    """Drivers and device plug-ins are made for that place, and mount there for other pods."""
+    root, marker = "/var/lib/kubelet", "plugins/navarch-test"
+    command = (
+        f"mkdir -p /kubelet/{marker} && mount -t tmpfs none /kubelet/{marker} && "
+        f"ls /kubelet /kubelet/pods; {FOREVER}"
+    )
+    container = {
+        "name": "main",
+        "image": SHELL_IMAGE,
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", command],
+        "securityContext": {"privileged": True},
+        "volumeMounts": [
+            {"name": "kubelet", "mountPath": "/kubelet", "mountPropagation": "Bidirectional"}
+        ],
+    }
+    volume = {"name": "kubelet", "hostPath": {"path": root, "type": "Directory"}}
+    run(machine, "driver", "", containers=[container], volumes=[volume])
+    listed = machine.kubectl("logs", "driver").split()
+    uid = machine.kubectl("get", "pod", "driver", "-o", "jsonpath={.metadata.uid}")
+    assert {"plugins", "plugins_registry", "device-plugins", uid} <= set(listed)
+    reader = {**container, "command": ["sh", "-c", f"grep {marker} /proc/mounts; {FOREVER}"]}
+    run(machine, "other", "", containers=[reader], volumes=[volume])
+    assert marker in machine.kubectl("logs", "other")
+    machine.kubectl("exec", "driver", "--", "umount", f"/kubelet/{marker}")
+    machine.kubectl("delete", "pod", "driver", "other", "--now")
+
+
 @pytest.mark.conformance("Kubectl logs logs should be able to retrieve and filter logs")
 def test_logs(machine: Machine) -> None:
     command = "for i in 1 2 3 4 5; do echo line $i; done; exec sleep 1000000"
