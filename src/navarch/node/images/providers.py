@@ -273,6 +273,8 @@ class CredentialProvider:
             await stdin.drain()
         stdin.close()
         output, complaint = await asyncio.gather(_read(stdout), _read(stderr))
+        if len(output) > ANSWER_LIMIT:
+            raise ProviderFailed(f"the plug-in wrote more than {ANSWER_LIMIT} bytes")
         return output, complaint
 
 
@@ -293,10 +295,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 async def _read(stream: asyncio.StreamReader) -> bytes:
-    """What a program writes, up to the limit."""
+    """What a program writes; of what goes beyond the limit only that it does."""
     read = bytearray()
     while block := await stream.read(65536):
-        read += block
-        if len(read) > ANSWER_LIMIT:
-            raise ProviderFailed(f"the plug-in wrote more than {ANSWER_LIMIT} bytes")
+        read += block[: ANSWER_LIMIT + 1 - len(read)]
     return bytes(read)
