@@ -16,6 +16,7 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -104,8 +105,16 @@ async def _together(prepared: Mapping[str, tuple[Run, Any]]) -> None:
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
+
+    def replace() -> None:
+        """The process is started anew: for a node that is not its end, whatever it does then."""
+        from navarch.node.settings import REPLACED
+
+        os.environ[REPLACED] = "1"
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    loop.add_signal_handler(signal.SIGINT, replace)
     async with asyncio.TaskGroup() as group:
         for name, (run, options) in prepared.items():
             group.create_task(_for_ever(name, run, options), name=name)

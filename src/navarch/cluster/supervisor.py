@@ -209,7 +209,8 @@ class Supervisor:
                     child.process.signal(signal.SIGKILL)
                     child.kill_at = now + 5.0
             elif child.process.digest != child.spec.digest:
-                self._stop(child, now)
+                # A node that is started anew has not come to its end, and nor have its pods.
+                self._stop(child, now, signal.SIGINT)
 
     def _times(self) -> list[float]:
         """The moments at which `_advance` has something to do."""
@@ -302,10 +303,10 @@ class Supervisor:
         say(f"{child.spec.name}: {how}; starting again in {pause:g} s")
         self._report()
 
-    def _stop(self, child: Child, now: float) -> None:
+    def _stop(self, child: Child, now: float, number: int = signal.SIGTERM) -> None:
         if child.process is not None and not child.kill_at:
             child.kill_at = now + child.spec.grace
-            child.process.signal(signal.SIGTERM)
+            child.process.signal(number)
 
     def _forget(self, child: Child) -> None:
         self._children.pop(child.spec.name, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -42,7 +43,7 @@ from .registration import Registration
 from .requirements import check_requirements, protect_from_oom
 from .resources import ResourcePolicy
 from .security_context import NodeSecurity, apparmor_enabled, masked_paths
-from .settings import NodeOptions
+from .settings import REPLACED, NodeOptions
 from .starting import NodeServices
 from .userns import UserNamespaces
 from .volumes.csi import CsiService
@@ -85,7 +86,8 @@ async def run_with(options: NodeOptions, client: Client, runtime: CriRuntime) ->
     try:
         await asyncio.shield(agent)
     except asyncio.CancelledError:
-        if options.shutdown_on_terminate and started and not agent.done():
+        ends = options.shutdown_on_terminate and REPLACED not in os.environ
+        if ends and started and not agent.done():
             await started[0].shutdown.at_the_end()
         agent.cancel()
         await asyncio.gather(agent, return_exceptions=True)

@@ -15,6 +15,9 @@ from typing import Any
 
 from navarch.api.types.core_v1 import Taint
 
+REPLACED = "NAVARCH_REPLACED"
+"""Set in the environment of an agent that is told to end because another one takes over."""
+
 EVICTION_HARD = {
     "memory.available": "100Mi",
     "nodefs.available": "10%",

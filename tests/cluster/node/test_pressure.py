@@ -26,6 +26,7 @@ from navarch.node import evicting
 from navarch.node.cgroups import Cgroups
 from navarch.node.machine import memory_total_and_available
 from navarch.node.memory_events import memory_events
+from navarch.node.settings import REPLACED
 from navarch.node.thresholds import Amount, Threshold
 
 pytestmark = pytest.mark.cluster
@@ -262,7 +263,7 @@ async def test_the_kernel_tells_of_memory_running_out() -> None:
         await events.aclose()  # type: ignore[attr-defined]
 
 
-async def test_the_node_shuts_down(cluster: Cluster) -> None:
+async def test_the_node_shuts_down(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent's end is the node's: pods end first, and the state is kept."""
     await cluster.stop_agent()
     cluster.start_agent(
@@ -271,6 +272,15 @@ async def test_the_node_shuts_down(cluster: Cluster) -> None:
     )  # fmt: skip
     await cluster.create(pod("web", shell("main", FOREVER)))
     await cluster.wait("web", is_running)
+    monkeypatch.setenv(REPLACED, "1")
+    await cluster.stop_agent()
+    assert (await cluster.get("web")).status.phase == "Running"  # another agent takes over
+    cluster.start_agent()
+    monkeypatch.delenv(REPLACED)
+    await node_until(cluster, lambda node: pressed(node, "Ready") == "True")
+    await cluster.wait("web", is_running)
+    await cluster.create(pod("second", shell("main", FOREVER)))
+    await cluster.wait("second", is_running)
     await cluster.stop_agent()
     web = await cluster.get("web")
     text = "Pod was terminated in response to imminent node shutdown."
