@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from navarch.cluster.daemon import RecordFormatter, run_components
+from navarch.node.settings import REPLACED
 
 
 async def for_ever(started: list[str]) -> None:
@@ -33,12 +34,20 @@ def test_one_that_ends_ends_all(other: Any, reason: str, caplog: pytest.LogCaptu
     assert reason in caplog.text
 
 
-def test_a_signal_ends_them_cleanly() -> None:
+@pytest.mark.parametrize(("number", "replaced"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_a_signal_ends_them_cleanly(
+    number: int, replaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says whether that is their end or another process takes over."""
+    monkeypatch.setenv(REPLACED, "")
+    monkeypatch.delenv(REPLACED)
+
     async def ask(_: Any) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         await asyncio.Event().wait()
 
     assert run_components({"a": (for_ever, []), "b": (ask, None)}) == 0
+    assert (REPLACED in os.environ) == replaced
 
 
 def test_a_record_is_one_line_whatever_it_tells() -> None:
