@@ -101,6 +101,15 @@ def limits(cpu: str) -> Object:
     return {"spec": {"limits": [{"type": "Container", "default": {"cpu": cpu}}]}}
 
 
+DEVICES = "[DRA] CRUD Tests resource.k8s.io/v1 "
+REQUEST = {"name": "req-0", "exactly": {"deviceClassName": "dra.example.com"}}
+CLAIM = {"devices": {"requests": [REQUEST]}}
+
+
+def selecting(expression: str) -> Object:
+    return {"spec": {"selectors": [{"cel": {"expression": expression}}]}}
+
+
 ROWS = [
     policy(
         "ValidatingAdmissionPolicy",
@@ -201,10 +210,19 @@ ROWS = [
         (addresses("203.0.113.1"), addresses("203.0.113.2")),
     ),
     Row(
-        ("ConfigMap should run through a ConfigMap lifecycle",),
+        (
+            "ConfigMap should run through a ConfigMap lifecycle",
+            "ConfigMap should update ConfigMap successfully [NodeConformance]",
+        ),
         "v1/configmaps",
         {"data": {"valueName": "value"}},
         ({"data": {"valueName": "value1"}}, {"data": {"valueName": "value2"}}),
+    ),
+    Row(
+        ("Secrets should patch a secret",),
+        "v1/secrets",
+        {"data": {"key": "dmFsdWU="}},
+        ({"data": {"key": "dmFsdWUx"}}, {"data": {"key": "dmFsdWUy"}}),
     ),
     Row(
         ("LimitRange should list, patch and delete a LimitRange by collection",),
@@ -343,6 +361,39 @@ ROWS = [
         ),
         "*storage.k8s.io/v1/volumeattributesclasses",
         {"driverName": "e2e.example.com", "parameters": {"iops": "100"}},
+    ),
+    Row(
+        (DEVICES + "DeviceClass",),
+        "*resource.k8s.io/v1/deviceclasses",
+        selecting("false"),
+        (selecting("1 == 0"), selecting("2 == 0")),
+    ),
+    Row(
+        (DEVICES + "ResourceClaim",),
+        "resource.k8s.io/v1/resourceclaims",
+        {"spec": CLAIM},
+        status=({"allocation": {}}, {"allocation": {}}),
+        keeps_metadata=True,
+    ),
+    Row(
+        (DEVICES + "ResourceClaimTemplate",),
+        "resource.k8s.io/v1/resourceclaimtemplates",
+        {"spec": {"spec": CLAIM}},
+    ),
+    Row(
+        (DEVICES + "ResourceSlice",),
+        "*resource.k8s.io/v1/resourceslices",
+        {
+            "spec": {
+                "driver": "dra.example.com",
+                "pool": {"name": "cluster", "generation": 1, "resourceSliceCount": 1},
+                "nodeName": "no-such-node",
+            }
+        },
+        (
+            {"spec": {"devices": [{"name": "device-0"}]}},
+            {"spec": {"devices": [{"name": "device-1"}]}},
+        ),
     ),
 ]
 

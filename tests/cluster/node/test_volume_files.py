@@ -78,11 +78,13 @@ def short(kind: str) -> str:
         "ConfigMap binary data",
         "Secrets should be consumable from pods in volume [",
         "Secrets should be consumable from pods in volume with",
+        "Secrets should be consumable from pods in volume as non-root",
         "Secrets should be consumable in multiple volumes",
         "Secrets should be able to mount in a volume regardless",
         "Projected configMap should be consumable",
         "Projected secret should be consumable from pods in volume [",
         "Projected secret should be consumable from pods in volume with",
+        "Projected secret should be consumable from pods in volume as non-root",
         "Projected secret should be consumable in multiple volumes",
         "EmptyDir wrapper volumes should not conflict",
     )
