@@ -114,6 +114,8 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "cluster_domain": profile.cluster_domain,
         "cgroup_root": profile.node_cgroup(node),
         "max_pods": profile.max_pods,
+        "eviction_hard": EVICTION_HARD,
+        "image_gc_high_threshold_percent": 95,
         # Nobody else tells a node in namespaces of its end.
         "shutdown_on_terminate": True,
         "port": KUBELET_PORT,
@@ -140,9 +142,21 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
     return {"kubelet": kubelet, "proxy": proxy, "dns": dns, "podnetwork": network}
 
 
+EVICTION_HARD = {
+    "memory.available": "100Mi",
+    "nodefs.available": "1Gi",
+    "nodefs.inodesFree": "1%",
+    "imagefs.available": "1Gi",
+    "imagefs.inodesFree": "1%",
+}
+"""Nodes share the user's disk, and one that is nine tenths full is no emergency on a laptop:
+upstream's shares of the disk (10 % and 15 %) would evict every pod there."""
+
 FIELDS_OF_USERS = {
     "cluster_dns": "clusterDNS",
     "cluster_domain": "clusterDomain",
+    "eviction_hard": "evictionHard",
+    "image_gc_high_threshold_percent": "imageGCHighThresholdPercent",
     "max_pods": "maxPods",
 }
 """What a user's KubeletConfiguration may say otherwise than the profile. Where the node is and what

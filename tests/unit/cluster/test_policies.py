@@ -91,6 +91,9 @@ def kubelet(paths: Paths) -> NodeOptions:
 
 def test_kubelets_read_the_configuration_of_the_user(paths: Paths, tmp_path: Path) -> None:
     assert (kubelet(paths).max_pods, kubelet(paths).config) == (110, None)
+    # A laptop's disk may be nearly full.
+    assert kubelet(paths).eviction_hard["nodefs.available"] == "1Gi"
+    assert kubelet(paths).image_gc_high_threshold_percent == 95
     policies.adopt(paths, None, None, given(tmp_path, KUBELET))
     found = kubelet(paths)
     assert found.max_pods == 42

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.unit.node.builders import make_pod
 
@@ -26,7 +28,7 @@ from navarch.node.sysctls import forbidden, normalized
     ],
 )  # fmt: skip
 def test_who_may_set_what(
-    name: str, spec: dict[str, bool], allowed: tuple[str, ...], problem: str
+    name: str, spec: dict[str, Any], allowed: tuple[str, ...], problem: str
 ) -> None:
     context = {"sysctls": [{"name": name, "value": "1"}]}
     assert forbidden(make_pod(securityContext=context, **spec), allowed) == problem
