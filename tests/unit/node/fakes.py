@@ -246,20 +246,36 @@ async def _at_once(function: Callable[..., Any], *args: Any, **keywords: Any) ->
     return function(*args, **keywords)
 
 
+class Machine:
+    """What outlives an agent: the runtime, the API, time."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.runtime = FakeRuntime(now=lambda: int(self.clock.now().timestamp() * 1e9))
+        self.runtime.image_table["busybox:1.36"] = ImageRecord("sha256:bb", ("busybox:1.36",))
+        self.api, self.objects, self.events = FakePodApi(), FakeObjects(), FakeEvents()
+
+
+def _as_it_is(part: Any) -> Any:
+    return part
+
+
 @asynccontextmanager
-async def stage(directory: Path) -> AsyncIterator[Stage]:
-    """An agent that runs."""
-    with mock.patch("asyncio.to_thread", _at_once):
-        async with _stage(directory) as result:
+async def stage(
+    directory: Path, machine: Machine | None = None, through: Callable[[Any], Any] = _as_it_is
+) -> AsyncIterator[Stage]:
+    """An agent that runs. What it does to the runtime, the API and the disk goes `through`."""
+    with mock.patch("asyncio.to_thread", through(_at_once)):
+        async with _stage(directory, machine or Machine(), through) as result:
             yield result
 
 
 @asynccontextmanager
-async def _stage(directory: Path) -> AsyncIterator[Stage]:
-    clock = FakeClock()
-    runtime = FakeRuntime(now=lambda: int(clock.now().timestamp() * 1e9))
-    runtime.image_table["busybox:1.36"] = ImageRecord("sha256:bb", ("busybox:1.36",))
-    objects, events, api = FakeObjects(), FakeEvents(), FakePodApi()
+async def _stage(
+    directory: Path, machine: Machine, through: Callable[[Any], Any]
+) -> AsyncIterator[Stage]:
+    clock, objects, events = machine.clock, machine.objects, machine.events
+    runtime, api = through(machine.runtime), through(machine.api)
     options = NodeOptions(
         kubeconfig=directory / "unused",
         node_name="node-1",
@@ -270,7 +286,7 @@ async def _stage(directory: Path) -> AsyncIterator[Stage]:
     )
     resources = NodeResources(4000, 8 * GIB, 100 * GIB)
     handlers = Handlers(runtime)
-    (directory / "cgroup").mkdir()
+    (directory / "cgroup").mkdir(parents=True, exist_ok=True)
     records = PullRecords(options.root_directory)
     await records.load([])
     host = VolumeHost(options.root_directory, objects, resources, clock, events, "node-1")
@@ -301,10 +317,11 @@ async def _stage(directory: Path) -> AsyncIterator[Stage]:
         sandbox_slots=asyncio.Semaphore(4),
     )
     agent = NodeAgent(services, api, ProbeManager(handlers, events, clock))
-    api.on_change, api.on_delete = agent.pod_present, agent.pod_gone
+    machine.api.on_change, machine.api.on_delete = agent.pod_present, agent.pod_gone
     await agent.prepare()
+    agent.begin_all(machine.api.pods.values())
     task = asyncio.create_task(agent.run())
-    result = Stage(agent, services, runtime, api, objects, events, clock, options)
+    result = Stage(agent, services, machine.runtime, machine.api, objects, events, clock, options)
     try:
         yield result
     finally:
