@@ -143,3 +143,34 @@ async def test_what_the_node_refuses(cluster: Cluster) -> None:
         for name, (_, text) in held.items():
             while not await is_told(name, text):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
+
+
+@pytest.mark.conformance(
+    f"{CONTEXT} when creating containers with AllowPrivilegeEscalation should not allow privilege "
+    "escalation when false [LinuxOnly] [NodeConformance]"
+)
+async def test_who_may_become_root(cluster: Cluster) -> None:
+    """busybox's `crontab` looks first whether it runs as root: if it may, its file makes it so."""
+    mounts = [{"name": "work", "mountPath": "/work"}]
+    make = shell("make", "cp /bin/busybox /work; chmod 4755 /work/busybox", volumeMounts=mounts)
+    allowed: dict[str, dict[str, Any]] = {
+        "unset": {},
+        "allowed": {"allowPrivilegeEscalation": True},
+        "forbidden": {"allowPrivilegeEscalation": False},
+    }
+    script = "id -u; /work/busybox crontab -l 2>&1 | grep -c 'must be suid'; :"
+    containers = [
+        shell(name, script, volumeMounts=mounts, securityContext={"runAsUser": 1000, **context})
+        for name, context in allowed.items()
+    ]
+    await cluster.create(
+        pod("climbing", *containers, initContainers=[make], restartPolicy="Never",
+            volumes=[{"name": "work", "emptyDir": {}}])
+    )  # fmt: skip
+    done = await cluster.wait("climbing", has_ended)
+    said = {name: (await cluster.logs(done, name)).split() for name in allowed}
+    assert said == {
+        "unset": ["1000", "0"],
+        "allowed": ["1000", "0"],
+        "forbidden": ["1000", "1"],
+    }
