@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from navarch.api.errors import ApiError
@@ -60,8 +60,6 @@ class CsiDrivers:
         self._registered: dict[str, CsiDriver] = {}
         self._objects: Informer[CSIDriverObject] = Informer(client.resource(CSIDriverObject))
         self._needed, self._changed = asyncio.Event(), asyncio.Event()
-        self.on_registered: Callable[[str], None] = lambda name: None
-        """Told of each driver that can be used from now on."""
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -129,7 +127,6 @@ class CsiDrivers:
             raise PluginRefused(str(failure)) from failure
         self._registered[name] = driver
         self._changed.set()
-        self.on_registered(name)
 
     async def deregister(self, name: str, endpoint: str) -> None:
         driver = self._registered.get(name)
