@@ -20,7 +20,9 @@ from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client.client import Client
 from navarch.client.config import ClientConfig
 from navarch.client.resource import PatchType
+from navarch.node import registration as registration_module
 from navarch.node.cri.fake import FakeRuntime
+from navarch.node.cri.values import RuntimeInfo
 from navarch.node.node_object import NodeReport
 from navarch.node.registration import Registration
 from navarch.node.settings import NodeOptions
@@ -49,7 +51,7 @@ async def client() -> AsyncIterator[Client]:
 @asynccontextmanager
 async def registered(client: Client, **changes: Any) -> AsyncIterator[Registration]:
     """An agent's registration, running."""
-    runtime = FakeRuntime()
+    runtime = changes.pop("runtime", None) or FakeRuntime()
     machine = changes.pop("machine", BOOTED)
     options = replace(OPTIONS, **changes)
     registration = Registration(client, options, runtime, runtime, machine, ("10.0.0.1",))
@@ -96,6 +98,47 @@ async def test_a_deleted_node_comes_back(client: Client) -> None:
         second = await until(client, lambda node: node.metadata.uid != first.metadata.uid)
         assert second.metadata.labels == first.metadata.labels
         await until(client, lambda node: is_ready(node) and node.metadata.uid != first.metadata.uid)
+
+
+async def test_a_runtime_that_is_away(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is restarted, or stuck for a moment, changes nothing. Then the node is not ready."""
+    monkeypatch.setattr(registration_module, "RUNTIME_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(registration_module, "RUNTIME_DOWN_SECONDS", 1.0)
+    monkeypatch.setattr(registration_module, "UNREADY_SECONDS", 0.1)
+    runtime = FakeRuntime()
+    answers = asyncio.Event()
+    answers.set()
+    info = runtime.info
+
+    async def stuck() -> RuntimeInfo:
+        await answers.wait()
+        return await info()
+
+    monkeypatch.setattr(runtime, "info", stuck)
+    async with registered(client, runtime=runtime) as registration:
+        ready = await until(client, is_ready)
+        for _ in range(3):
+            runtime.fail_next("info", "connection refused", "UNAVAILABLE")
+        is_over, seen = asyncio.Event(), []
+
+        def reporting() -> NodeReport:
+            if not runtime._failures["info"]:
+                is_over.set()
+            assert registration.node is not None
+            seen.append(is_ready(registration.node))
+            return NodeReport()
+
+        registration.report = reporting
+        async with asyncio.timeout(20):
+            await is_over.wait()
+        assert all(seen)
+        answers.clear()
+        down = await until(client, lambda node: not is_ready(node))
+        found, before = condition(down, "Ready"), condition(ready, "Ready")
+        assert found is not None and before is not None
+        assert (found.reason, found.message) == ("KubeletNotReady", "container runtime is down")
+        answers.set()
+        await until(client, is_ready)
 
 
 async def test_what_others_write_stays(client: Client) -> None:

@@ -19,6 +19,7 @@ from navarch.api.types.core_v1 import Node, Pod
 
 from .admission import Refusal, problems
 from .admitting import Admitter
+from .backoff import format_seconds
 from .cri.values import POD_TERMINATION_GRACE, ContainerRecord, PodState, RuntimeFailure
 from .devices.records import ANNOTATION
 from .evicting import EvictionManager
@@ -43,6 +44,8 @@ BLIND_RELIST_SECONDS = 1.0
 """Without an event stream an end is only seen by looking."""
 HEALTHY_SECONDS = 120.0
 """As upstream: longer without a look at the runtime, and something is wrong with the agent."""
+BLIND_SECONDS = 180.0
+"""As upstream: longer without a look at the runtime, and the node is not ready."""
 HOUSEKEEPING_SECONDS = 30.0
 WORKER_RETRY_SECONDS = 5.0
 
@@ -124,11 +127,20 @@ class NodeAgent:
         return NodeReport(
             pressures=self.evictions.conditions,
             problems=(
+                *self._blindness(),
                 *self.reservations.problems,
                 *((PROBLEM,) if self.shutdown.is_shutting_down else ()),
             ),
             devices=devices.counts() if devices is not None else {},
         )
+
+    def _blindness(self) -> Iterable[str]:
+        seconds = self._clock.monotonic() - self._relisted_at
+        if seconds >= BLIND_SECONDS:
+            yield (
+                f"PLEG is not healthy: pleg was last seen active {format_seconds(seconds)} ago; "
+                f"threshold is {format_seconds(BLIND_SECONDS)}"
+            )
 
     def on_report(self, changed: Callable[[], None]) -> None:
         """Has `changed` called whenever `report` says something new."""

@@ -362,9 +362,8 @@ def _ready_condition(runtime: RuntimeInfo | None, others: Sequence[str]) -> Node
             )
     problems += others
     if problems:
-        return NodeCondition(
-            type="Ready", status="False", reason="KubeletNotReady", message="; ".join(problems)
-        )
+        text = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
+        return NodeCondition(type="Ready", status="False", reason="KubeletNotReady", message=text)
     return NodeCondition(
         type="Ready",
         status="True",

@@ -20,7 +20,7 @@ from navarch.api.types.coordination_v1 import Lease, LeaseSpec
 from navarch.api.types.core_v1 import Node, NodeStatus
 from navarch.api.types.meta_v1 import ObjectMeta, OwnerReference
 from navarch.client.client import Client
-from navarch.client.clock import Clock
+from navarch.client.clock import Clock, timeout
 from navarch.client.events import EventRecorder
 from navarch.client.resource import PatchType
 
@@ -47,7 +47,10 @@ RENEWALS = 4
 """How often a Lease is renewed within its duration."""
 JITTER = 0.04
 STARTING_SECONDS = 0.1
-UNREADY_SECONDS = 0.5
+RUNTIME_ANSWER_SECONDS = 10.0
+RUNTIME_DOWN_SECONDS = 30.0
+"""As upstream: after so long without an answer the runtime counts as down."""
+UNREADY_SECONDS = 1.0
 """A node that is not ready looks often: pods wait for the moment its network is there."""
 
 
@@ -75,6 +78,10 @@ class Registration:
         self._reported_at = float("-inf")
         self._reported: list[object] | None = None
         self._lease: Lease | None = None
+        self._runtime_info: RuntimeInfo | None = None
+        self._image_list: list[ImageRecord] = []
+        self._answered_at = float("-inf")
+        """When the runtime last said how it is."""
         self.on_node: Callable[[Node], None] = lambda node: None
         self.report: Callable[[], NodeReport] = NodeReport
         """What the rest of the agent says of the node."""
@@ -89,15 +96,13 @@ class Registration:
     async def _repeat(self, step: Callable[[], object]) -> None:
         while True:
             await self._until_done(step)
-            is_ready = self.node is not None and _ready(self.node) == "True"
-            beat = self._options.node_lease_duration_seconds / RENEWALS
-            await self._clock.sleep(beat if is_ready else min(beat, UNREADY_SECONDS))
+            await self._clock.sleep(self._options.node_lease_duration_seconds / RENEWALS)
 
     async def _repeat_report(self) -> None:
         """Reports often until the node is ready for the first time: pods wait for it then."""
         while True:
             await self._until_done(self._report)
-            if self.node is not None and _ready(self.node) == "True":
+            if self._is_ready:
                 break
             await self._clock.sleep(STARTING_SECONDS)
         while True:
@@ -105,11 +110,17 @@ class Registration:
             await self._until_done(self._report)
             beat = self._options.node_status_update_frequency
             pause = beat * (1 + JITTER * self._random.random())
+            pause = pause if self._is_ready else min(pause, UNREADY_SECONDS)
             timer = self._clock.call_later(pause, self._changed.set)
             try:
                 await self._changed.wait()
             finally:
                 timer.cancel()
+
+    @property
+    def _is_ready(self) -> bool:
+        found = self.node.status.conditions if self.node is not None else []
+        return any(each.type == "Ready" and each.status == "True" for each in found)
 
     async def _until_done(self, step: Callable[[], object]) -> None:
         """An API server that is away is waited for: pods run on meanwhile."""
@@ -185,14 +196,21 @@ class Registration:
         self._changed.set()
 
     async def _facts(self) -> NodeFacts:
-        runtime: RuntimeInfo | None = None
-        images: list[ImageRecord] = []
+        """A runtime that is restarted, or busy for a moment, does not make the node unready."""
         try:
-            runtime, images = await asyncio.gather(self._runtime.info(), self._images.images())
+            async with timeout(self._clock, RUNTIME_ANSWER_SECONDS):
+                self._runtime_info, self._image_list = await asyncio.gather(
+                    self._runtime.info(), self._images.images()
+                )
+            self._answered_at = self._clock.monotonic()
         except RuntimeFailure as failure:
             log.warning("container runtime: %s", failure.message)
+        except TimeoutError:
+            log.warning("container runtime: no answer within %s s", RUNTIME_ANSWER_SECONDS)
+        is_up = self._clock.monotonic() - self._answered_at < RUNTIME_DOWN_SECONDS
+        runtime = self._runtime_info if is_up else None
         return NodeFacts(
-            self._options, self._machine, runtime, images, self._addresses, self.report()
+            self._options, self._machine, runtime, self._image_list, self._addresses, self.report()
         )
 
     async def _renew_lease(self) -> None:
@@ -232,10 +250,6 @@ class Registration:
     def _event(self, kind: str, reason: str, message: str) -> None:
         if self.node is not None:
             self._recorder.event(self.node, kind, reason, message)
-
-
-def _ready(node: Node) -> str:
-    return next((each.status for each in node.status.conditions if each.type == "Ready"), "")
 
 
 def _status_patch(before: NodeStatus, after: NodeStatus) -> Object:

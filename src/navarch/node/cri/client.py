@@ -259,7 +259,9 @@ class CriRuntime:
         request = pb.ExecSyncRequest(
             container_id=container_id, cmd=command, timeout=max(0, round(timeout))
         )
-        deadline = timeout + 5.0 if timeout > 0 else None
+        # The runtime ends what takes too long. That the runtime itself is stuck for a while says
+        # nothing of the container: its probe has not failed because of that.
+        deadline = timeout + self._timeout if timeout > 0 else None
         response = await self.calls.call(
             _RUNTIME + "ExecSync", request, pb.ExecSyncResponse, timeout=deadline
         )
