@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 from tests.csi_driver import Registrar, Server
 
@@ -155,6 +156,29 @@ async def test_who_cannot_be_told_is_not_registered(
         assert (await handler.next())[0] == "deregister"
         one.accepts_status = True
         assert (await handler.next())[0] == "register"
+
+
+async def test_an_answer_that_cannot_be_read_harms_nobody(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "RETRY_SECONDS", 0.05)
+    handler = Handler()
+    asked: asyncio.Queue[None] = asyncio.Queue()
+
+    async def garbage(request: bytes, context: object) -> bytes:
+        asked.put_nowait(None)
+        return b"\xff\xff"
+
+    methods = {"GetInfo": grpc.unary_unary_rpc_method_handler(garbage)}
+    hostile = Server(directory / "a.sock", {"pluginregistration.Registration": methods})
+    async with managed(directory, handler):
+        await hostile.start()
+        async with asyncio.timeout(20):
+            for _ in range(2):
+                await asked.get()
+        async with plugin(directory / "b.sock"):
+            assert (await handler.next())[:2] == ("register", "one")
+        await hostile.stop()
 
 
 async def test_a_hidden_socket_is_no_plugin(directory: Path) -> None:

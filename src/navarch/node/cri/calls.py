@@ -91,10 +91,13 @@ class Calls:
         operations.labels(operation).inc()
         try:
             limit = self._timeout if timeout == 0.0 else timeout
-            result: M = await call(request, timeout=limit, metadata=metadata)
+            result: M = _readable(method, await call(request, timeout=limit, metadata=metadata))
         except grpc.aio.AioRpcError as error:
             operation_errors.labels(operation).inc()
             raise _failure(error) from error
+        except RuntimeFailure:
+            operation_errors.labels(operation).inc()
+            raise
         finally:
             operation_seconds.labels(operation).observe(perf_counter() - begin)
         return result
@@ -122,13 +125,22 @@ class Calls:
         )
         try:
             async for message in call(request, metadata=tuple(metadata)):
-                yield message
+                yield _readable(method, message)
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from error
 
 
 def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
+
+
+def _readable(method: str, message: M | None) -> M:
+    """What grpc cannot decode it logs, and gives out as None: a plug-in may answer anything."""
+    if message is None:
+        text = f"the answer to {method} cannot be read"
+        message = f"rpc error: code = Internal desc = {text}"
+        raise RuntimeFailure(message, code="INTERNAL", details=text)
+    return message
 
 
 def _failure(error: grpc.aio.AioRpcError) -> RuntimeFailure:

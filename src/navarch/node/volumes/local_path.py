@@ -48,7 +48,7 @@ def directory_of(root: Path) -> Path:
 
 def make(root: Path, volume: PersistentVolume | None) -> None:
     """Make the directory of a volume of the provisioner, if it is one and not there yet. Whoever
-    the pod's processes run as may write to it."""
+    the pod's processes run as may write to it, from the moment that it has its name."""
     local = volume.spec.local if volume is not None else None
     if volume is None or local is None:
         return
@@ -57,11 +57,12 @@ def make(root: Path, volume: PersistentVolume | None) -> None:
     if not is_ours or not _NAME.fullmatch(volume.metadata.name) or Path(local.path) != path:
         return
     path.parent.mkdir(mode=0o711, exist_ok=True)
-    try:
-        path.mkdir()
-    except FileExistsError:
+    if path.exists():
         return
-    path.chmod(0o777)
+    new = path.with_name(f".{path.name}.new")
+    new.mkdir(exist_ok=True)
+    new.chmod(0o777)
+    new.rename(path)
 
 
 def asked(node: Node) -> list[str]:

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from navarch.client.clock import timeout
+
 from .kernel import mounts_under, run_command, unmount
 from .plugin import PreparedVolume, VolumeHost, VolumePlugin, VolumeSpec, VolumeUsage
 from .trees import file_system
@@ -15,6 +17,8 @@ from .trees import file_system
 T = TypeVar("T")
 
 UNMOUNT_SECONDS = 60.0
+ANSWER_SECONDS = 5.0
+"""Statistics of the whole node wait so long for a server."""
 THREADS = 4
 
 
@@ -22,7 +26,7 @@ class NfsPlugin(VolumePlugin):
     """No fsGroup: the server decides who owns files.
 
     A server that is gone keeps every call waiting, for ever if it must. So all of them have threads
-    of their own: nothing else of the agent waits behind them.
+    of their own: nothing else of the agent waits behind them, and no mount behind a measurement.
     """
 
     name = "kubernetes.io/nfs"
@@ -32,12 +36,10 @@ class NfsPlugin(VolumePlugin):
 
     def __init__(self, host: VolumeHost) -> None:
         super().__init__(host)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="nfs")
+        self._mounting = ThreadPoolExecutor(THREADS, thread_name_prefix="nfs")
+        self._measuring = ThreadPoolExecutor(THREADS, thread_name_prefix="nfs-usage")
         self._measured: set[Path] = set()
         """Where a look at the file system has not come back yet."""
-
-    async def _run(self, function: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     async def set_up(self, spec: VolumeSpec, target: Path) -> PreparedVolume:
         source = spec.source.nfs
@@ -45,28 +47,42 @@ class NfsPlugin(VolumePlugin):
         read_only = spec.read_only or (spec.persistent is None and source.readOnly)
         server = f"[{source.server}]" if ":" in source.server else source.server
         options = list(dict.fromkeys([*spec.mount_options, *(["ro"] if read_only else [])]))
-        await self._run(_mount, f"{server}:{source.path}", target, options)
+        await _run(self._mounting, _mount, f"{server}:{source.path}", target, options)
         return PreparedVolume(target, read_only)
 
     async def tear_down(self, uid: str, name: str, target: Path) -> None:
         """What does not come back in a minute is unmounted by force."""
-        timer = self.host.clock.call_later(UNMOUNT_SECONDS, lambda: unmount(target, by_force=True))
+        unmounted = _run(self._mounting, _unmount, target)
         try:
-            await self._run(_unmount, target)
-        finally:
-            timer.cancel()
+            async with timeout(self.host.clock, UNMOUNT_SECONDS):
+                await asyncio.shield(unmounted)
+        except TimeoutError:
+            await asyncio.to_thread(unmount, target, by_force=True)
+            await unmounted
 
     async def usage(self, target: Path) -> VolumeUsage | None:
+        """None for a server that does not answer; it is not asked again until it has."""
         if target in self._measured:
             return None
         self._measured.add(target)
-        return await self._run(self._measure, target)
+        measured = _run(self._measuring, self._measure, target)
+        try:
+            async with timeout(self.host.clock, ANSWER_SECONDS):
+                return await asyncio.shield(measured)
+        except TimeoutError:
+            return None
 
     def _measure(self, target: Path) -> VolumeUsage:
         try:
             return file_system(target)
         finally:
             self._measured.discard(target)
+
+
+def _run(
+    threads: ThreadPoolExecutor, function: Callable[..., T], *arguments: object
+) -> asyncio.Future[T]:
+    return asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
 
 
 def _mount(source: str, target: Path, options: list[str]) -> None:

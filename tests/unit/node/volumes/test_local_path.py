@@ -36,6 +36,23 @@ def test_a_directory_is_made_for_whoever_the_pod_runs_as(tmp_path: Path) -> None
     assert path.stat().st_mode & 0o7777 == 0o2770
 
 
+def test_a_directory_that_was_half_made_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = directory_of(tmp_path) / NAME
+    with monkeypatch.context() as patch:
+
+        def killed(*_: object) -> None:
+            raise OSError("killed")
+
+        patch.setattr(Path, "chmod", killed)
+        with pytest.raises(OSError, match="killed"):
+            make(tmp_path, volume(str(path)))
+    make(tmp_path, volume(str(path)))
+    assert path.stat().st_mode & 0o7777 == 0o777
+    assert os.listdir(path.parent) == [NAME]
+
+
 @pytest.mark.parametrize(
     "made",
     [

@@ -68,18 +68,55 @@ async def test_a_machine_without_nfs(
     assert os.listdir(tmp_path) == []
 
 
-async def test_a_server_that_does_not_answer_is_asked_once(
+async def test_a_server_that_does_not_answer_is_not_waited_for(
     plugin: NfsPlugin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    answer = threading.Event()
+    answer, asked = threading.Event(), threading.Semaphore(0)
+    clock = plugin.host.clock
+    assert isinstance(clock, FakeClock)
 
     def look(target: Path) -> VolumeUsage:
+        asked.release()
         answer.wait(10)
         return VolumeUsage(7)
 
     monkeypatch.setattr(nfs, "file_system", look)
-    first = asyncio.create_task(plugin.usage(tmp_path))
-    await asyncio.sleep(0)
-    assert await plugin.usage(tmp_path) is None
+    monkeypatch.setattr(nfs, "run_command", lambda *command: "")
+    places = [tmp_path / f"v{number}" for number in range(nfs.THREADS)]
+    for place in places:
+        first = asyncio.create_task(plugin.usage(place))
+        await asyncio.to_thread(asked.acquire)
+        assert await plugin.usage(place) is None
+        await clock.advance(nfs.ANSWER_SECONDS)
+        assert await first is None
+    # Mounts of other servers do not wait behind it either.
+    await plugin.set_up(inline(server="files.example"), tmp_path / "other")
     answer.set()
-    assert await first == await plugin.usage(tmp_path) == VolumeUsage(7)
+    async with asyncio.timeout(10):
+        while await plugin.usage(places[0]) is None:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_dead_server_is_let_go_by_force(
+    plugin: NfsPlugin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    forced, began = threading.Event(), threading.Event()
+    clock = plugin.host.clock
+    assert isinstance(clock, FakeClock)
+
+    def unmount(target: Path, *, lazily: bool = True, by_force: bool = False) -> None:
+        assert threading.current_thread() is not threading.main_thread()
+        if by_force:
+            forced.set()
+        else:
+            began.set()
+            assert forced.wait(10)
+
+    monkeypatch.setattr(nfs, "mounts_under", lambda target: [target])
+    monkeypatch.setattr(nfs, "unmount", unmount)
+    done = asyncio.create_task(plugin.tear_down("u-1", "v", tmp_path))
+    assert await asyncio.to_thread(began.wait, 10)
+    assert not forced.is_set()
+    await clock.advance(nfs.UNMOUNT_SECONDS)
+    await done
+    assert forced.is_set()
