@@ -1,8 +1,10 @@
 """The taint eviction controller: pods leave nodes with NoExecute taints they do not tolerate.
 
 A pod without a matching toleration is deleted at once; one whose tolerations are limited in time is
-deleted when the shortest of them runs out, counted from the taint's `timeAdded`; a taint that is
-taken away in time cancels it. Nothing is remembered: what is due is worked out anew each time.
+deleted when the shortest of them runs out. The time begins when the controller sees pod and taint
+together, whenever the taint was added: a pod that came later to such a node has its time as well,
+and taints that people add do not say when. A taint that is taken away in time cancels it. What is
+due is remembered by this process alone, so the times of a new one begin anew.
 
 Source: KEP-166 (taint based evictions), upstream's `pkg/controller/tainteviction`.
 """
@@ -10,32 +12,36 @@ Source: KEP-166 (taint based evictions), upstream's `pkg/controller/taintevictio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
 
 from navarch.api.errors import ApiError
 from navarch.api.node_selection import tolerates
-from navarch.api.times import format_time, parse_time
+from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Node, Pod, Taint, Toleration
 from navarch.client import Controller, ControllerContext, PatchType
 from navarch.client.objects import object_key
 from navarch.controllers.pods import is_active
 
 
-def seconds_to_live(
-    tolerations: Sequence[Toleration], taints: Sequence[Taint], now: datetime
-) -> float | None:
-    """How long a pod may stay on a node with these NoExecute taints: None for ever, 0 or less not
-    at all."""
-    left: list[float] = []
+def seconds_to_live(tolerations: Sequence[Toleration], taints: Sequence[Taint]) -> float | None:
+    """How long a pod may stay on a node with these NoExecute taints: None for ever, 0 not at all.
+    Of several tolerations of one taint the first counts."""
+    limits: list[float] = []
     for taint in taints:
-        matching = [t for t in tolerations if tolerates(t, taint)]
-        if not matching:
+        matching = next((t for t in tolerations if tolerates(t, taint)), None)
+        if matching is None:
             return 0.0
-        limits = [t.tolerationSeconds for t in matching if t.tolerationSeconds is not None]
-        if limits:
-            since = parse_time(taint.timeAdded) if taint.timeAdded else now
-            left.append(max(0, min(limits)) - (now - since).total_seconds())
-    return min(left, default=None)
+        if matching.tolerationSeconds is not None:
+            limits.append(max(0, matching.tolerationSeconds))
+    return min(limits, default=None)
+
+
+@dataclass(frozen=True)
+class Eviction:
+    """A pod that has to go, and when, by the monotonic clock."""
+
+    uid: str
+    due: float
 
 
 class TaintEvictionController(Controller):
@@ -49,9 +55,14 @@ class TaintEvictionController(Controller):
         self.nodes = context.informers.informer(Node)
         self.pods = context.informers.informer(Pod)
         self._tainted: dict[str, list[Taint]] = {}
+        self._evictions: dict[str, Eviction] = {}
         self.watch(self.pods)
         self.depends_on(self.nodes)
-        self.nodes.add_handler(self._node_seen, lambda _, node: self._node_seen(node))
+        self.nodes.add_handler(
+            self._node_seen,
+            lambda _, node: self._node_seen(node),
+            lambda node: self._tainted.pop(node.metadata.name, None),
+        )
 
     def _node_seen(self, node: Node) -> None:
         taints = [taint for taint in node.spec.taints if taint.effect == "NoExecute"]
@@ -67,23 +78,30 @@ class TaintEvictionController(Controller):
     async def reconcile(self, key: str) -> None:
         pod = self.pods.cache.get(key)
         if pod is None or not pod.spec.nodeName or not is_active(pod):
+            self._evictions.pop(key, None)
             return
-        node = self.nodes.cache.get(pod.spec.nodeName)
-        taints = [t for t in node.spec.taints if t.effect == "NoExecute"] if node else []
-        if not taints:
-            return
-        left = seconds_to_live(pod.spec.tolerations, taints, self.clock.now())
+        left = seconds_to_live(pod.spec.tolerations, self._tainted.get(pod.spec.nodeName, []))
+        planned = self._evictions.get(key)
+        now = self.clock.monotonic()
         if left is None:
+            if planned is not None:
+                del self._evictions[key]
+                self._tell(pod, "Cancelling deletion of")
             return
-        if left > 0:
-            self.queue.add_after(key, left)
+        if planned is None or planned.uid != pod.metadata.uid:
+            planned = self._evictions[key] = Eviction(pod.metadata.uid, now + left)
+        if left > 0 and planned.due > now:
+            self.queue.add_after(key, planned.due - now)
             return
         await self._evict(pod)
 
+    def _tell(self, pod: Pod, what: str) -> None:
+        text = f"{what} Pod {object_key(pod)}"
+        self.recorder.event(pod, "Normal", "TaintManagerEviction", text)
+
     async def _evict(self, pod: Pod) -> None:
         meta = pod.metadata
-        text = f"Marking for deletion Pod {meta.namespace}/{meta.name}"
-        self.recorder.event(pod, "Normal", "TaintManagerEviction", text)
+        self._tell(pod, "Marking for deletion")
         condition = {
             "type": "DisruptionTarget",
             "status": "True",
