@@ -1,19 +1,25 @@
 """What conformant clusters do with containers: replication controllers under kubectl, an
-application of several tiers, and tokens of service accounts in the file systems of pods."""
+application of several tiers, tokens of service accounts in the file systems of pods, commands over
+websockets, classes of runtimes, and pods that leave nodes with taints."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
 import re
 import shutil
+import ssl
+import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from tests.cluster.machine import SHELL_IMAGE, Machine, pod
 from tests.images.busybox import build_busybox
@@ -450,3 +456,117 @@ def test_a_projected_token(machine: Machine) -> None:
     assert claims["exp"] - claims["iat"] == 3600
     assert claims["kubernetes.io"]["pod"]["name"] == "reader"
     machine.kubectl("delete", "pod", "reader", "--now")
+
+
+@pytest.mark.conformance(
+    "Pods should support remote command execution over websockets [NodeConformance]"
+)
+def test_a_command_over_a_websocket(machine: Machine) -> None:
+    """The oldest protocol: a byte for the channel, and no word of how the command ended."""
+    machine.kubectl("apply", "-f", "-", feed=pod("remote", FOREVER))
+    machine.kubectl("wait", "--for=condition=Ready", "pod/remote", "--timeout=60s")
+    command = "command=echo&command=remote%20execution%20test"
+    path = f"/api/v1/namespaces/default/pods/remote/exec?stdout=1&stderr=1&container=main&{command}"
+    said = asyncio.run(messages(machine, path, "channel.k8s.io"))
+    assert {each[0] for each in said if len(each) > 1} == {1}
+    assert b"".join(each[1:] for each in said) == b"remote execution test\n"
+    machine.kubectl("delete", "pod", "remote", "--now")
+
+
+async def messages(machine: Machine, path: str, protocol: str) -> list[bytes]:
+    """All that comes over a websocket of the API server."""
+    view = json.loads(machine.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+    cluster, user = view["clusters"][0]["cluster"], view["users"][0]["user"]
+    authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+    tls = ssl.create_default_context(cadata=authority)
+    with tempfile.NamedTemporaryFile() as pair:
+        for part in ("certificate", "key"):
+            pair.write(base64.b64decode(user[f"client-{part}-data"]))
+        pair.flush()
+        tls.load_cert_chain(pair.name)
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(cluster["server"] + path, protocols=[protocol], ssl=tls) as socket,
+    ):
+        assert socket.protocol == protocol
+        return [each.data async for each in socket if each.type == aiohttp.WSMsgType.BINARY]
+
+
+def runtime_class(name: str, **fields: Any) -> Object:
+    metadata = {"name": name}
+    return {
+        "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": metadata,
+        "handler": "runc", **fields,
+    }  # fmt: skip
+
+
+@pytest.mark.conformance(
+    "RuntimeClass should reject a Pod requesting a deleted RuntimeClass [NodeConformance]",
+    "RuntimeClass should reject a Pod requesting a non-existent RuntimeClass [NodeConformance]",
+    "RuntimeClass should schedule a Pod requesting a RuntimeClass without PodOverhead "
+    "[NodeConformance]",
+    "RuntimeClass should schedule a Pod requesting a RuntimeClass and initialize its Overhead "
+    "[NodeConformance]",
+)
+def test_classes_of_runtimes(machine: Machine) -> None:
+    fixed = {"cpu": "10m", "memory": "1Mi"}
+    create(
+        machine,
+        runtime_class("plain"),
+        runtime_class("heavy", overhead={"podFixed": fixed}),
+        runtime_class("deleted"),
+    )
+    machine.kubectl("delete", "runtimeclass", "deleted")
+    for name in ("deleted", "missing"):
+        refused = subprocess.run(
+            ["kubectl", "create", "-f", "-"], env=machine.environment(), check=False,
+            input=pod("refused", "true", runtimeClassName=name), capture_output=True, text=True,
+        )  # fmt: skip
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("Error from server (Forbidden): ")
+        assert refused.stderr.endswith(f'pod rejected: RuntimeClass "{name}" not found\n')
+    for name in ("plain", "heavy"):
+        manifest = pod(f"class-{name}", FOREVER, runtimeClassName=name)
+        machine.kubectl("apply", "-f", "-", feed=manifest)
+    for name, overhead in (("plain", None), ("heavy", fixed)):
+        machine.kubectl("wait", "--for=condition=Ready", f"pod/class-{name}", "--timeout=60s")
+        spec = machine.get("pod", f"class-{name}")["spec"]
+        assert (spec.get("overhead"), spec["nodeName"]) == (overhead, NAME)
+    machine.kubectl("delete", "pods", "class-plain", "class-heavy", "--now")
+    machine.kubectl("delete", "runtimeclasses", "plain", "heavy")
+
+
+@pytest.mark.conformance(
+    "NoExecuteTaintManager Single Pod [Serial] removing taint cancels eviction [Disruptive]",
+    "NoExecuteTaintManager Multiple Pods [Serial] evicts pods with minTolerationSeconds "
+    "[Disruptive]",
+)
+def test_pods_leave_a_node_with_a_taint(machine: Machine) -> None:
+    """Each as late as it may. Other pods of this cluster leave as well: this test is the last."""
+    seconds = {"soon": 3, "later": 5, "long": 3600}
+    for name, number in seconds.items():
+        toleration = {"key": "evict", "value": "yes", "effect": "NoExecute"}
+        manifest = pod(name, FOREVER, tolerations=[{**toleration, "tolerationSeconds": number}])
+        machine.kubectl("apply", "-f", "-", feed=manifest)
+    names = [f"pod/{name}" for name in seconds]
+    machine.kubectl("wait", "--for=condition=Ready", *names, "--timeout=60s")
+
+    def left() -> set[str]:
+        found = machine.get("pods", "-l", f"app in ({','.join(seconds)})")["items"]
+        return {each["metadata"]["name"] for each in found
+                if "deletionTimestamp" not in each["metadata"]}  # fmt: skip
+
+    begun = time.monotonic()
+    machine.kubectl("taint", "node", NAME, "evict=yes:NoExecute")
+    machine.kubectl("taint", "node", NAME, "evict-")
+    while time.monotonic() < begun + seconds["soon"] + 1:
+        assert left() == {*seconds}, "the taint is gone, and so is what it would have done"
+        time.sleep(0.3)
+    begun = time.monotonic()
+    machine.kubectl("taint", "node", NAME, "evict=yes:NoExecute")
+    for name, others in (("soon", {"later", "long"}), ("later", {"long"})):
+        eventually(lambda name=name: name not in left(), f"the end of {name}")  # type: ignore[misc]
+        assert time.monotonic() - begun >= seconds[name] - 0.1
+        assert others - left() <= {"later"}
+    machine.kubectl("taint", "node", NAME, "evict-")
+    machine.kubectl("delete", "pod", "long", "--now")
