@@ -220,6 +220,22 @@ async def test_block_devices(cluster: Cluster, disk: Path) -> None:
     assert disk.name not in disks()
 
 
+async def test_a_loop_device_is_its_makers(cluster: Cluster, disk: Path) -> None:
+    device = run("losetup", "--find", "--show", str(disk)).strip()
+    for name, path in (("device", device), ("file", str(disk))):
+        await claim(cluster, name, local={"path": path}, nodeAffinity=here(NODE),
+                    volumeMode="Block")  # fmt: skip
+        user = shell("user", "stat -c %F /dev/disk",
+                     volumeDevices=[{"name": name, "devicePath": "/dev/disk"}])  # fmt: skip
+        await cluster.create(pod(name, user, restartPolicy="Never",
+                                 volumes=listed({name: claimed(name)})))  # fmt: skip
+        ended = await cluster.wait(name, succeeded)
+        assert await cluster.logs(ended, "user") == "block special file"
+        await cluster.delete(name)
+    await nothing_left(cluster)
+    assert disk.name in disks()
+
+
 def may_grow_mounted() -> bool:
     """The kernel lets only CAP_SYS_RESOURCE grow a file system that is in use."""
     capabilities = next(

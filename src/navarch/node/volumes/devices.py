@@ -2,7 +2,8 @@
 
 As upstream a link stands for the device in the pod's directory, and one for each pod in the
 volume's own, so that it is seen who still uses it. A regular file becomes a loop device, found
-again by what it is made of.
+again by what it is made of. That the node made it is known by the latter links, which name the
+file: a loop device that somebody else made is his, also when the last pod is gone.
 """
 
 from __future__ import annotations
@@ -18,50 +19,58 @@ from .plugin import VolumeProblem
 def map_device(source: Path, link: Path, shared: Path) -> Path:
     """Makes the links to a device and returns the device."""
     mode = source.stat().st_mode
-    device = source
+    device, named = source, source
     if stat.S_ISREG(mode):
-        device = loop_device(source)
-    elif not stat.S_ISBLK(mode):
+        named = source.resolve()
+        there = loop_device(named)
+        if there is not None and not _is_used(named, shared):
+            named = there
+        _link(shared, named)
+        device = there or Path(run_command("losetup", "--find", "--show", str(named)))
+    elif stat.S_ISBLK(mode):
+        _link(shared, device)
+    else:
         raise VolumeProblem(f"{source} is not a block device")
-    for each in (link, shared):
-        each.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-        each.unlink(missing_ok=True)
-        each.symlink_to(device)
+    _link(link, device)
     return device
 
 
 def unmap_device(link: Path, shared: Path) -> None:
-    """Removes the links; with the last of them goes a loop device that was made for them."""
-    device = ""
-    for each in (shared, link):
-        try:
-            device = os.readlink(each)
-        except OSError:
-            continue
+    """Removes the links; with the last of a file's goes the loop device that was made for them."""
+    try:
+        named = Path(os.readlink(shared))
+    except OSError:
+        named = None
     shared.unlink(missing_ok=True)
-    if device.startswith("/dev/loop") and not _has_entries(shared.parent):
-        release_loop_device(device)
+    if named is not None and not named.is_block_device() and not _is_used(named, shared):
+        device = loop_device(named)
+        if device is not None:
+            run_command("losetup", "--detach", str(device))
     link.unlink(missing_ok=True)
-    if shared.parent.is_dir() and not _has_entries(shared.parent):
+    if shared.parent.is_dir() and not any(shared.parent.iterdir()):
         shared.parent.rmdir()
 
 
-def _has_entries(directory: Path) -> bool:
-    return directory.is_dir() and any(directory.iterdir())
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
 
 
-def loop_device(file: Path) -> Path:
-    """The loop device of a file; made if there is none."""
-    real = str(file.resolve())
+def _is_used(file: Path, shared: Path) -> bool:
+    """Whether a pod uses the file as a disk, be it by another volume."""
+    return any(
+        each.is_symlink() and os.readlink(each) == str(file)
+        for each in shared.parent.parent.glob("*/*")
+    )
+
+
+def loop_device(file: Path) -> Path | None:
+    """The loop device of a file, which may have been removed since."""
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
-            if backing.read_text().rstrip("\n") == real:
+            if backing.read_text().rstrip("\n").removesuffix(" (deleted)") == str(file):
                 return Path("/dev", backing.parts[3])
         except OSError:
             continue
-    return Path(run_command("losetup", "--find", "--show", real))
-
-
-def release_loop_device(device: str) -> None:
-    if Path("/sys/block", Path(device).name, "loop/backing_file").exists():
-        run_command("losetup", "--detach", device)
+    return None
