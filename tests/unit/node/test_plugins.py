@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -78,7 +78,8 @@ def plugin(
 
 async def test_plugins_come_and_go(directory: Path) -> None:
     handler = Handler()
-    async with plugin(directory / "before.sock", "before", endpoint="/x/csi.sock") as before:
+    first = plugin(directory / "before.sock", "before", endpoint="/x/csi.sock")
+    async with first as before, AsyncExitStack() as survivors:
         async with managed(directory, handler):
             assert await handler.next() == ("register", "before", "/x/csi.sock")
             assert (await before.status()).plugin_registered
@@ -89,8 +90,8 @@ async def test_plugins_come_and_go(directory: Path) -> None:
                 status = await later.status()
                 assert (status.plugin_registered, status.error) == (True, "")
             assert await handler.next() == ("deregister", "later", path)
-            async with plugin(directory / "deep" / "later.sock", "again"):
-                assert await handler.next() == ("register", "again", path)
+            await survivors.enter_async_context(plugin(Path(path), "again"))
+            assert await handler.next() == ("register", "again", path)
         # The agent ends while plug-ins live: they stay what they are.
         assert handler.heard.qsize() == 0
 

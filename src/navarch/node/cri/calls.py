@@ -138,8 +138,8 @@ def _readable(method: str, message: M | None) -> M:
     """What grpc cannot decode it logs, and gives out as None: a plug-in may answer anything."""
     if message is None:
         text = f"the answer to {method} cannot be read"
-        message = f"rpc error: code = Internal desc = {text}"
-        raise RuntimeFailure(message, code="INTERNAL", details=text)
+        whole = f"rpc error: code = Internal desc = {text}"
+        raise RuntimeFailure(whole, code="INTERNAL", details=text)
     return message
 
 

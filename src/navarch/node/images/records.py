@@ -170,7 +170,11 @@ class PullRecords:
     async def begin(self, name: str) -> None:
         """A pull of that name begins; raises `OSError`."""
         self._intents[name] = self._intents.get(name, 0) + 1
-        await self._do(self._write, self._pulling, name, PullIntent(name))
+        try:
+            await self._do(self._write, self._pulling, name, PullIntent(name))
+        except BaseException:
+            await self._end(name)  # there will be no pull
+            raise
 
     async def failed(self, name: str) -> None:
         await self._end(name)

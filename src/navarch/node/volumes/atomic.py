@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,13 +60,11 @@ def check_path(path: str) -> None:
         raise VolumeProblem(f"invalid path: must not start with '..': {path}")
 
 
-def write_payload(
-    target: Path, payload: Payload, ownership: Ownership, stamp: str = "", keep: Sequence[str] = ()
-) -> bool:
+def write_payload(target: Path, payload: Payload, ownership: Ownership, stamp: str = "") -> bool:
     """Brings the directory `target` to show exactly `payload`; True if something changed.
 
-    `stamp` (the time) becomes part of the directory's name; `keep` are directories in it that
-    other volumes are mounted on.
+    `stamp` (the time) becomes part of the directory's name. Directories that other volumes are
+    mounted on are left alone, if no file of the payload has their name.
     """
     for name in payload:
         check_path(name)
@@ -86,7 +84,7 @@ def write_payload(
     if is_directory(target / DATA):
         remove_tree(target / DATA)
     new_link.rename(target / DATA)
-    _show_names(target, payload, keep)
+    _show_names(target, payload)
     _remove_leftovers(target, fresh.name)
     return True
 
@@ -157,10 +155,10 @@ def _is(path: str, wanted: FileContent, bits: int) -> bool:
         )
 
 
-def _show_names(target: Path, payload: Payload, keep: Sequence[str] = ()) -> None:
+def _show_names(target: Path, payload: Payload) -> None:
     """The visible names: one link per first path component; links of vanished files go last."""
     wanted = {name.split("/", 1)[0] for name in payload}
-    for name in wanted.difference(keep):
+    for name in wanted:
         path, link = target / name, f"{DATA}/{name}"
         try:
             if os.readlink(path) == link:

@@ -305,10 +305,13 @@ class CsiPlugin(VolumePlugin):
                 f"fetching {what} {namespace}/{name} failed: {CSI}: failed to find the secret "
                 f"{name} in the namespace {namespace} with error: {reason}"
             )
-        return {
-            key: base64.b64decode(text).decode(errors="surrogateescape")
-            for key, text in secret.data.items()
-        }
+        try:
+            return {key: base64.b64decode(text).decode() for key, text in secret.data.items()}
+        except UnicodeDecodeError:
+            # The protocol has text only. What is in it is not for events.
+            raise VolumeProblem(
+                f"fetching {what} {namespace}/{name} failed: it holds what is not UTF-8"
+            ) from None
 
     async def _token_attributes(self, pod: Pod, wishes: CSIDriverSpec) -> dict[str, str]:
         """The pod's own tokens, for drivers that act in its name (KEP-2047)."""

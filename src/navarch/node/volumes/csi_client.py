@@ -17,6 +17,8 @@ from .plugin import VolumeUsage
 
 CSI_SECONDS = 120.0
 """How long a driver may take for one call."""
+FIGURES_SECONDS = 10.0
+"""And how long the statistics of the whole node wait for it."""
 _SERVICE = "/csi.v1.Node/"
 _ACCESS_MODES = {
     "ReadWriteOnce": "SINGLE_NODE_WRITER",
@@ -115,7 +117,12 @@ class CsiDriver:
     async def usage(self, handle: str, path: str) -> VolumeUsage | None:
         """None where the driver tells of the volume's condition only."""
         request = pb.NodeGetVolumeStatsRequest(volume_id=handle, volume_path=path)
-        answer = await self._call("NodeGetVolumeStats", request, pb.NodeGetVolumeStatsResponse)
+        answer = await self._calls.call(
+            _SERVICE + "NodeGetVolumeStats",
+            request,
+            pb.NodeGetVolumeStatsResponse,
+            timeout=FIGURES_SECONDS,
+        )
         by_unit = {each.unit: each for each in answer.usage}
         size, inodes = by_unit.get(pb.VolumeUsage.BYTES), by_unit.get(pb.VolumeUsage.INODES)
         if size is None and inodes is None:

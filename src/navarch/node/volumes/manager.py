@@ -321,7 +321,9 @@ class VolumeManager:
             plugin = self._plugins.get(unescaped(part))
             if plugin is None:
                 log.warning("pod %s has a volume of the unknown type %s", uid, unescaped(part))
-            async with _Hold(self._locks, f"{unescaped(part)}/{name}/"):
+            # Whether an inline volume's name is another pod's as well, its type may tell.
+            owner = uid if plugin is not None and not plugin.is_persistent else ""
+            async with _Hold(self._locks, f"{unescaped(part)}/{name}/{owner}"):
                 await self._take_down_one(uid, plugin, directory / kind / part / name)
         for kind in ("volumes", "volumeDevices"):
             await asyncio.to_thread(_remove_empty, directory / kind)

@@ -140,22 +140,25 @@ def measure(root: Path) -> VolumeUsage:
     """What a directory (or file) on a shared file system takes, as `du` counts: blocks, each inode
     once, and nothing of what is mounted below it; beside it what the file system has left."""
     whole, own = file_system(root), os.lstat(root)
-    used, seen = own.st_blocks * 512, {own.st_ino}
+    used, count, linked = own.st_blocks * 512, 1, {own.st_ino}
     try:
         for directory, name in walk(root) if stat.S_ISDIR(own.st_mode) else ():
             try:
                 status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            if status.st_dev == own.st_dev and status.st_ino not in seen:
-                seen.add(status.st_ino)
-                used += status.st_blocks * 512
+            if status.st_dev != own.st_dev or status.st_ino in linked:
+                continue
+            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                linked.add(status.st_ino)  # only these are met twice
+            count += 1
+            used += status.st_blocks * 512
     except OSError as error:
         # Too deep to be looked at as a whole: what has been seen counts.
         if error.errno != errno.ELOOP:
             raise
     return VolumeUsage(
-        used, whole.capacity, whole.available, len(seen), whole.inodes, whole.inodes_free
+        used, whole.capacity, whole.available, count, whole.inodes, whole.inodes_free
     )
 
 

@@ -77,6 +77,14 @@ async def test_a_pull_cut_short_by_the_agents_end_counts_as_pulled_by_nobody_kno
     assert list((tmp_path / "image_manager" / "pulling").iterdir()) == []
 
 
+async def test_a_pull_that_never_began_leaves_nothing(tmp_path: Path) -> None:
+    records = await loaded(tmp_path)
+    (tmp_path / "image_manager" / "pulling").rename(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="No such file"):
+        await records.begin("r.example/web:1")
+    assert not records.is_known(IMAGE, "r.example/web:1")
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"imageRef": "sha256:other"}', b"\xff" * 100])
 async def test_a_garbled_record_lets_nobody_in_and_is_made_anew(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture

@@ -19,6 +19,7 @@ from navarch.api.types.core_v1 import (
     Pod,
     PodSecurityContext,
     PodSpec,
+    Secret,
     Volume,
 )
 from navarch.api.types.meta_v1 import ObjectMeta
@@ -302,8 +303,10 @@ class StubObjects:
         request.status.expirationTimestamp = "2030-01-01T00:00:00Z"
         return request
 
-    async def secret(self, namespace: str, name: str) -> None:
-        return None
+    found: Secret | None = None
+
+    async def secret(self, namespace: str, name: str) -> Secret | None:
+        return self.found
 
     async def volume(self, name: str) -> PersistentVolume:
         csi = CSIPersistentVolumeSource(driver="d", volumeHandle="h")
@@ -352,6 +355,14 @@ async def test_a_missing_secret_is_named(tmp_path: Path) -> None:
     made = plugin(tmp_path, Told(), volumeLifecycleModes=["Ephemeral"])
     reference = LocalObjectReference(name="key")
     with pytest.raises(VolumeProblem, match=r'SecretRef .*secrets "key" not found'):
+        await made.set_up(inline(nodePublishSecretRef=reference), tmp_path / "t")
+
+
+async def test_a_secret_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    made = plugin(tmp_path, Told(), volumeLifecycleModes=["Ephemeral"])
+    cast(Any, made.host.objects).found = Secret(data={"password": "/w=="})
+    reference = LocalObjectReference(name="key")
+    with pytest.raises(VolumeProblem, match=r"SecretRef .* failed: it holds what is not UTF-8"):
         await made.set_up(inline(nodePublishSecretRef=reference), tmp_path / "t")
 
 

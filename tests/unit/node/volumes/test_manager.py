@@ -154,6 +154,30 @@ async def test_what_is_busy_is_tried_again(stage: Stage) -> None:
     assert stage.asked()[1:] == ["tear down for u-1"] * 3 + ["unstage pv-1"]
 
 
+async def test_volumes_of_one_name_are_let_go_at_once(stage: Stage) -> None:
+    """Nobody waits behind another pod's volume, unless it is the same one."""
+    waiting = asyncio.Barrier(2)
+
+    class Slow(VolumePlugin):
+        name, field = "example/slow", "emptyDir"
+
+        async def set_up(self, spec: VolumeSpec, target: Path) -> PreparedVolume:
+            os.makedirs(target)
+            return PreparedVolume(target)
+
+        async def tear_down(self, uid: str, name: str, target: Path) -> None:
+            await waiting.wait()
+
+    stage.manager.add(Slow(stage.manager.host))
+    mount = {"name": "main", "volumeMounts": [{"name": "vol", "mountPath": "/v"}]}
+    for uid in ("one", "two"):
+        pod = make_pod(mount, metadata={"uid": uid}, volumes=[{"name": "vol", "emptyDir": {}}])
+        await stage.manager.prepare(pod)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        for uid in ("one", "two"):
+            tasks.create_task(stage.manager.take_down(uid))
+
+
 async def test_data_in_the_place_of_a_mount_is_not_deleted(stage: Stage) -> None:
     prepared = await stage.manager.prepare(claiming())
     (prepared["vol"].path / "precious").touch()
