@@ -9,12 +9,11 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.images.busybox import build_busybox
@@ -33,6 +32,35 @@ class RuntimeEnvironment:
     socket: Path
     namespace: str
     cgroup_root: str
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """containerd, without the containers: those have shims."""
+        return self.processes[-1]
+
+    def start(self) -> None:
+        """Starts containerd (again)."""
+        with (self.directory / "containerd.log").open("ab") as log:
+            started = subprocess.Popen(
+                ["nsenter", f"--net=/run/netns/{self.namespace}", "containerd", "--config",
+                 str(self.directory / "config.toml")],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        self.processes.append(started)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def wait_until_serving(self) -> None:
+        deadline = time.monotonic() + 20
+        command = ["ctr", "-a", str(self.socket), "version"]
+        while subprocess.run(command, capture_output=True, check=False).returncode != 0:
+            assert time.monotonic() < deadline, (self.directory / "containerd.log").read_text()
+            time.sleep(0.05)
 
 
 def run(*command: str) -> str:
@@ -61,16 +89,9 @@ def containerd(directory: Path, subnet: str) -> Iterator[RuntimeEnvironment]:
     _write_configuration(environment, subnet)
     run("ip", "netns", "add", name)
     run("ip", "-n", name, "link", "set", "lo", "up")
-    with (directory / "containerd.log").open("wb") as log:
-        process = subprocess.Popen(
-            ["nsenter", f"--net=/run/netns/{name}", "containerd", "--config",
-             str(directory / "config.toml")],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
+    environment.start()
     try:
-        _wait_until_serving(environment)
+        environment.wait_until_serving()
         for archive in (
             build_pause_image(directory / "pause.tar"),
             build_busybox(directory / "busybox.tar"),
@@ -78,7 +99,7 @@ def containerd(directory: Path, subnet: str) -> Iterator[RuntimeEnvironment]:
             import_image(environment, archive)
         yield environment
     finally:
-        _tear_down(environment, process)
+        _tear_down(environment)
 
 
 def _write_configuration(environment: RuntimeEnvironment, subnet: str) -> None:
@@ -117,23 +138,15 @@ state = "{directory}/state"
 """)
 
 
-def _wait_until_serving(environment: RuntimeEnvironment) -> None:
-    deadline = time.monotonic() + 20
-    command = ["ctr", "-a", str(environment.socket), "version"]
-    while subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        assert time.monotonic() < deadline, (environment.directory / "containerd.log").read_text()
-        time.sleep(0.05)
-
-
-def _tear_down(environment: RuntimeEnvironment, process: subprocess.Popen[bytes]) -> None:
+def _tear_down(environment: RuntimeEnvironment) -> None:
     """Shims outlive containerd, so what the tests have left running is ended through it."""
     ctr = ["ctr", "-a", str(environment.socket), "-n", "k8s.io"]
     listed = subprocess.run([*ctr, "tasks", "ls", "-q"], capture_output=True, text=True,
                             check=False).stdout.split()  # fmt: skip
     for task in listed:
         subprocess.run([*ctr, "tasks", "rm", "-f", task], capture_output=True, check=False)
-    os.kill(process.pid, signal.SIGTERM)
-    process.wait(10)
+    environment.process.terminate()
+    environment.process.wait(10)
     base = str(environment.directory)
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for point in reversed([point for point in points if point.startswith(base + "/")]):

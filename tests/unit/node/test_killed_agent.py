@@ -1,13 +1,11 @@
 """The agent is killed at every moment of a pod's life, and another one goes on.
 
-A moment is before or after each call that leaves the agent: to the runtime, the API, the disk. What
-the killed one had under way is lost from there on, as after `kill -9`.
+A moment is before or after each call to the runtime, the API or (by a thread) the disk.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.doom import Doom
 from tests.unit.node.builders import make_pod
 from tests.unit.node.fakes import Machine, stage
 
@@ -27,48 +26,9 @@ PATIENCE = 90
 """Virtual seconds until what is wanted must have happened."""
 
 
-class Doom:
-    """The agent that goes through this dies at its n-th step (never, if that is 0)."""
-
-    def __init__(self, at: int) -> None:
-        self._at, self.steps = at, 0
-        self.is_dead = self._is_buried = False
-        self.died_at = ""
-
-    def bury(self) -> None:
-        self._is_buried = True
-
-    async def step(self, name: str) -> None:
-        if not self.is_dead:
-            self.steps += 1
-            self.died_at = name
-            self.is_dead = self.steps == self._at
-        if self._is_buried:
-            raise asyncio.CancelledError
-        if self.is_dead:
-            await asyncio.Event().wait()
-
-    def through(self, part: Any) -> Any:
-        return self._call(part) if inspect.iscoroutinefunction(part) else _Through(part, self)
-
-    def _call(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        async def call(*args: Any, **keywords: Any) -> Any:
-            name = getattr(args[0], "__name__", "") if function.__name__ == "_at_once" else ""
-            await self.step(f"before {function.__name__} {name}")
-            result = await function(*args, **keywords)
-            await self.step(f"after {function.__name__} {name}")
-            return result
-
-        return call
-
-
-class _Through:
-    def __init__(self, part: Any, doom: Doom) -> None:
-        self._part, self._doom = part, doom
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._part, name)
-        return self._doom._call(found) if inspect.iscoroutinefunction(found) else found
+def doomed(at: int) -> Doom:
+    """Dies before or after the n-th call; never, if that is 0."""
+    return Doom(lambda step, name, when: step == at and when != "during")
 
 
 class Life:
@@ -76,7 +36,7 @@ class Life:
 
     def __init__(self, directory: Path, at: int) -> None:
         self._directory = directory
-        self.machine, self.doom = Machine(), Doom(at)
+        self.machine, self.doom = Machine(), doomed(at)
         self.deaths: list[str] = []
         self.started: Counter[str] = Counter()
         self.executed: Counter[str] = Counter()
@@ -129,7 +89,7 @@ class Life:
             if self.doom.is_dead:
                 self.deaths.append(self.doom.died_at)
                 await self.end()
-                self.doom = Doom(0)
+                self.doom = doomed(0)
                 await self.begin()
             await clock.advance(0)
             if not self.doom.is_dead:

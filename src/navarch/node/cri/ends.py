@@ -56,20 +56,18 @@ class Ends:
                 task.add_done_callback(lambda done: _hand_over(done, ready))
 
         receiver = asyncio.create_task(receive(), name="cri-events")
+        getter = asyncio.create_task(ready.get(), name="cri-event")
         try:
             while True:
-                getter = asyncio.ensure_future(ready.get())
-                done, _ = await asyncio.wait(
-                    {getter, receiver}, return_when=asyncio.FIRST_COMPLETED
-                )
-                if getter in done:
-                    yield getter.result()
-                    continue
-                getter.cancel()
-                receiver.result()
-                return
+                await asyncio.wait({getter, receiver}, return_when=asyncio.FIRST_COMPLETED)
+                if not getter.done():
+                    receiver.result()
+                    return
+                container_id = getter.result()
+                getter = asyncio.create_task(ready.get(), name="cri-event")
+                yield container_id
         finally:
-            for task in (receiver, *pending):
+            for task in (receiver, getter, *pending):
                 task.cancel()
 
     async def _settled(self, container_id: str) -> str:
