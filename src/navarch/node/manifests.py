@@ -13,12 +13,11 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-import yaml
 
 from navarch.api.errors import ApiError
 from navarch.api.kinds import kind_by_name
 from navarch.api.objects import Object, copy_object, from_object
-from navarch.api.schema.decode import FieldValidation, normalise_object
+from navarch.api.schema.decode import FieldValidation, normalise_object, parse_document
 from navarch.api.schema.defaults import apply_defaults
 from navarch.api.strategies.pod import PodStrategy
 from navarch.api.times import format_time
@@ -54,15 +53,16 @@ class ManifestProblem(Exception):
 def static_pods(text: bytes, source: str, place: str, node_name: str) -> list[Pod]:
     """The pods of a manifest: one, or from a URL also a list. `place` is the file or URL."""
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ManifestProblem(f"couldn't parse as pod: {error}") from error
+        document, _ = parse_document(text, "application/yaml")
+    except ApiError as error:
+        raise ManifestProblem(f"couldn't parse as pod: {error.message}") from error
     if not isinstance(document, dict):
         raise ManifestProblem("couldn't parse as pod: it is no object")
     if source == URL and document.get("kind") == "PodList" and document.get("apiVersion") == "v1":
-        kind = {"apiVersion": "v1", "kind": "Pod"}
-        items = [{**kind, **each} for each in document.get("items") or ()]
-        return [_static_pod(each, source, place, node_name) for each in items]
+        kind, items = {"apiVersion": "v1", "kind": "Pod"}, document.get("items") or []
+        if not isinstance(items, list) or not all(isinstance(each, dict) for each in items):
+            raise ManifestProblem("couldn't parse as pod list: items are no objects")
+        return [_static_pod({**kind, **each}, source, place, node_name) for each in items]
     return [_static_pod(document, source, place, node_name)]
 
 

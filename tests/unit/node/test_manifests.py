@@ -75,6 +75,24 @@ def test_a_manifest_that_is_none(document: Any, problem: str) -> None:
         static_pod(document, "node-1")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("a: 2001-99-99", id="no such day"),
+        pytest.param("null: 1\nkind: Pod", id="a key that is no text"),
+        pytest.param("apiVersion: v1\nkind: Pod\nmetadata: &a {x: *a}", id="within itself"),
+        pytest.param("[" * 5000, id="deep"),
+        pytest.param("{", id="half written"),
+        pytest.param("\x00", id="no text"),
+        pytest.param("apiVersion: v1\nkind: PodList\nitems: [null]", id="nothing in a list"),
+        pytest.param("apiVersion: v1\nkind: PodList\nitems: 5", id="a list that is none"),
+    ],
+)
+def test_no_text_is_more_than_a_problem(text: str) -> None:
+    with pytest.raises(ManifestProblem):
+        static_pods(text.encode(), URL, "http://x", "node-1")
+
+
 def test_a_list_comes_from_a_url_only() -> None:
     second = {**DOCUMENT, "metadata": {"name": "other"}}
     text = json.dumps({"apiVersion": "v1", "kind": "PodList", "items": [DOCUMENT, second]}).encode()
