@@ -12,6 +12,7 @@ STEPS = (
     ("The store", ("bench/store.py",)),
     ("The API server", ("-m", "bench.server")),
     ("A cluster with one real node", ("-m", "bench.cluster")),
+    ("The node's agent", ("-m", "bench.node")),
 )
 
 
