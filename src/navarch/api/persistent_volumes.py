@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from navarch.api.objects import Object
 from navarch.api.quantity import Quantity, parse_quantity
 from navarch.api.selectors import label_selector_from_object
-from navarch.api.types.core_v1 import Node, PersistentVolume, PersistentVolumeClaim
+from navarch.api.types.core_v1 import Node, PersistentVolume, PersistentVolumeClaim, Pod, Volume
 from navarch.api.types.storage_v1 import StorageClass
 
 BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
@@ -75,6 +75,13 @@ def local_answers(node: Node) -> dict[str, str]:
     except ValueError:
         return {}
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def claim_name(pod: Pod, volume: Volume) -> str:
+    """The claim behind a pod's volume: named, or made for the pod (KEP-1698); `""` for none."""
+    if volume.persistentVolumeClaim is not None:
+        return volume.persistentVolumeClaim.claimName
+    return f"{pod.metadata.name}-{volume.name}" if volume.ephemeral is not None else ""
 
 
 def claim_class(claim: PersistentVolumeClaim) -> str:

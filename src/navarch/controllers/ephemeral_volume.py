@@ -10,15 +10,12 @@ from __future__ import annotations
 
 from navarch.api.errors import ApiError
 from navarch.api.objects import copy_object
+from navarch.api.persistent_volumes import claim_name
 from navarch.api.types.core_v1 import PersistentVolumeClaim, Pod, Volume
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import Controller, ControllerContext, controller_of, owner_reference
 
 INDEX = "ephemeral claims"
-
-
-def claim_name(pod: Pod, volume: Volume) -> str:
-    return f"{pod.metadata.name}-{volume.name}"
 
 
 def ephemeral_claims(pod: Pod) -> list[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+from navarch.api.persistent_volumes import claim_name
 from navarch.api.types.core_v1 import PersistentVolume, PersistentVolumeClaim, Pod
 from navarch.api.types.storage_v1 import VolumeAttributesClass
 from navarch.client import (
@@ -19,7 +20,7 @@ from navarch.client import (
     ControllerContext,
     KubernetesObject,
     PatchType,
-    controller_of,
+    is_controlled_by,
 )
 
 T = TypeVar("T", bound=KubernetesObject)
@@ -28,13 +29,8 @@ INDEX = "claims"
 
 def claims_of(pod: Pod) -> list[str]:
     """The keys of the claims that a pod's volumes name, its own ephemeral ones among them."""
-    meta, found = pod.metadata, []
-    for volume in pod.spec.volumes:
-        if volume.persistentVolumeClaim is not None:
-            found.append(f"{meta.namespace}/{volume.persistentVolumeClaim.claimName}")
-        elif volume.ephemeral is not None:
-            found.append(f"{meta.namespace}/{meta.name}-{volume.name}")
-    return found
+    names = [claim_name(pod, volume) for volume in pod.spec.volumes]
+    return [f"{pod.metadata.namespace}/{name}" for name in names if name]
 
 
 def is_used_by(claim: PersistentVolumeClaim, pod: Pod) -> bool:
@@ -42,20 +38,13 @@ def is_used_by(claim: PersistentVolumeClaim, pod: Pod) -> bool:
     with it: the pod may itself wait for their end."""
     if not pod.spec.nodeName:
         return False
-    meta = claim.metadata
-    for volume in pod.spec.volumes:
-        named = volume.persistentVolumeClaim
-        if named is not None and named.claimName == meta.name:
-            return True
-        if volume.ephemeral is not None and meta.name == f"{pod.metadata.name}-{volume.name}":
-            owner = controller_of(claim)
-            is_own = owner is not None and owner.uid == pod.metadata.uid
-            is_done = (
-                pod.metadata.deletionTimestamp and pod.metadata.deletionGracePeriodSeconds == 0
-            )
-            if is_own and not is_done:
-                return True
-    return False
+    meta = pod.metadata
+    is_done = bool(meta.deletionTimestamp) and meta.deletionGracePeriodSeconds == 0
+    return any(
+        volume.ephemeral is None or (is_controlled_by(claim, pod) and not is_done)
+        for volume in pod.spec.volumes
+        if claim_name(pod, volume) == claim.metadata.name
+    )
 
 
 def classes_of(user: PersistentVolumeClaim | PersistentVolume) -> list[str]:

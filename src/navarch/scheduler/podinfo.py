@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from navarch.api.objects import encode
+from navarch.api.persistent_volumes import claim_name
 from navarch.api.types.core_v1 import NodeSelector, Pod, PreferredSchedulingTerm, Volume
 from navarch.scheduler.requests import Requests, requests_of
 from navarch.scheduler.terms import Kind, Placement, Term, terms_of
@@ -111,13 +112,11 @@ class PodInfo:
     @cached_property
     def claims(self) -> tuple[ClaimUse, ...]:
         """The claims it uses."""
-        found = []
-        for volume in self.pod.spec.volumes:
-            if volume.persistentVolumeClaim is not None:
-                found.append(ClaimUse(volume.persistentVolumeClaim.claimName, False))
-            elif volume.ephemeral is not None:
-                found.append(ClaimUse(f"{self.name}-{volume.name}", True))
-        return tuple(found)
+        uses = (
+            ClaimUse(claim_name(self.pod, volume), volume.ephemeral is not None)
+            for volume in self.pod.spec.volumes
+        )
+        return tuple(use for use in uses if use.name)
 
     @cached_property
     def disks(self) -> tuple[Volume, ...]:

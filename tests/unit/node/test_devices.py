@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from navarch.api.types.core_v1 import Pod
 from navarch.client.clock import FakeClock
 from navarch.node.cri import runtime_pb2
 from navarch.node.devices import deviceplugin_pb2 as pb
+from navarch.node.devices import manager as device_manager
 from navarch.node.devices import podresources_pb2 as resources
 from navarch.node.devices.manager import DeviceManager, DeviceProblem
 from navarch.node.devices.records import (
@@ -164,6 +166,26 @@ async def test_init_containers_pass_their_devices_on(node: Node) -> None:
         pod = wanting(init=2, one=1, two=1)
         assert await manager.admit(pod) is None
         assert [ids for _, ids in plugin.calls] == [["a", "b"], ["a"], ["b"]]
+
+
+async def test_news_of_several_plugins_are_written_one_after_the_other(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_work, crowd = threading.Lock(), threading.Event()
+    written = []
+
+    def write(path: Path, blob: bytes) -> None:
+        if not at_work.acquire(blocking=False):
+            crowd.set()
+            return
+        crowd.wait(0.05)  # whoever is not kept waiting comes now
+        at_work.release()
+        written.append(path)
+
+    monkeypatch.setattr(device_manager, "write", write)
+    manager = node.manager()
+    await asyncio.gather(*(manager._save() for _ in range(3)))
+    assert len(written) == 3
 
 
 async def test_a_restart_keeps_what_was_given(node: Node) -> None:

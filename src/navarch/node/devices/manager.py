@@ -94,6 +94,7 @@ class DeviceManager:
         self._resources: dict[str, _Resource] = {}
         self._gone: set[str] = set()
         self._allocations: dict[Owner, Allocation] = {}
+        self._saving = asyncio.Lock()
         self._turn = asyncio.Lock()
         """Allocations go one by one: what one takes the next must not be offered."""
         self.on_change: Callable[[], None] = lambda: None
@@ -123,12 +124,14 @@ class DeviceManager:
                     self._resources[resource] = _Resource(Plugin(stopped_at=stopped))
 
     async def _save(self) -> None:
-        healthy = {name: each.healthy for name, each in self._resources.items()}
-        blob = encode(Checkpoint(self._allocations, list(self._resources)), healthy)
-        try:
-            await asyncio.to_thread(write, self._file, blob)
-        except OSError as error:
-            log.error("device checkpoint: %s", error)
+        """Several plug-ins may have news at once: the newest is written last, and whole."""
+        async with self._saving:
+            healthy = {name: each.healthy for name, each in self._resources.items()}
+            blob = encode(Checkpoint(self._allocations, list(self._resources)), healthy)
+            try:
+                await asyncio.to_thread(write, self._file, blob)
+            except OSError as error:
+                log.error("device checkpoint: %s", error)
 
     # What plug-ins tell
 

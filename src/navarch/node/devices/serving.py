@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -204,7 +203,7 @@ def _clear(directory: Path) -> None:
     """Removes the sockets of the time before: plug-ins take that for the sign to register anew."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o750)
     for path in directory.iterdir():
-        if stat.S_ISSOCK(path.lstat().st_mode):
+        if path.is_socket() and not path.is_symlink():
             path.unlink(missing_ok=True)
 
 

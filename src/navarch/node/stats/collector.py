@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from navarch.api.persistent_volumes import claim_name
 from navarch.api.types.core_v1 import Pod
 from navarch.client.clock import Clock
 
@@ -23,7 +24,6 @@ from ..machine import MachineFacts, process_limits
 from ..measuring import Places, measure_pods
 from ..probes.manager import ProbeManager
 from ..settings import NodeOptions
-from ..volumes.claims import claim_name
 from ..volumes.manager import VolumeManager
 from ..worker import PodWorker
 from .cgroup import CgroupReader

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from navarch.api.node_selection import selects
+from navarch.api.persistent_volumes import claim_name
 from navarch.api.types.core_v1 import (
     Container,
     EphemeralContainer,
@@ -25,13 +26,6 @@ PROTECTION = "kubernetes.io/pvc-protection"
 
 class ClaimProblem(VolumeProblem):
     """The claim is not ready: no attempt is made at mounting anything."""
-
-
-def claim_name(pod: Pod, volume: Volume) -> str:
-    """The claim a volume refers to; "" if it refers to none."""
-    if volume.persistentVolumeClaim is not None:
-        return volume.persistentVolumeClaim.claimName
-    return f"{pod.metadata.name}-{volume.name}" if volume.ephemeral is not None else ""
 
 
 def bound_volume_name(pod: Pod, volume: Volume, claim: PersistentVolumeClaim | None) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from navarch.api.errors import ApiError
+from navarch.api.persistent_volumes import claim_name
 from navarch.api.quantity import parse_quantity
 from navarch.api.types.core_v1 import Pod, Volume
 
@@ -166,7 +167,7 @@ class VolumeManager:
         return reason, f'{operation}.{step} failed for volume "{name}" : {text}'
 
     async def _look_up(self, pod: Pod, volume: Volume, fresh: bool) -> VolumeSpec:
-        name = claims.claim_name(pod, volume)
+        name = claim_name(pod, volume)
         if not name:
             return VolumeSpec(pod, volume, is_fresh=fresh)
         claim = await self._objects.claim(pod.metadata.namespace, name)

@@ -8,12 +8,12 @@ import pytest
 from tests.unit.node.builders import make_pod
 
 from navarch.api.objects import from_object
+from navarch.api.persistent_volumes import claim_name
 from navarch.api.types.core_v1 import PersistentVolume, PersistentVolumeClaim
 from navarch.node.volumes.claims import (
     bound_volume_name,
     check_bound,
     check_node,
-    claim_name,
     used_volumes,
 )
 from navarch.node.volumes.plugin import VolumeProblem, VolumeSpec
