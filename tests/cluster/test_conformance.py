@@ -1,6 +1,6 @@
 """What conformant clusters do with containers: replication controllers under kubectl, an
-application of several tiers, tokens of service accounts in the file systems of pods, commands over
-websockets, classes of runtimes, and pods that leave nodes with taints."""
+application of several tiers, tokens of service accounts in the file systems of pods, commands, logs
+and debuggers of running pods, classes of runtimes, and pods that leave nodes with taints."""
 
 from __future__ import annotations
 
@@ -458,18 +458,45 @@ def test_a_projected_token(machine: Machine) -> None:
     machine.kubectl("delete", "pod", "reader", "--now")
 
 
+EPHEMERAL = "Ephemeral Containers [NodeConformance]"
+
+
 @pytest.mark.conformance(
-    "Pods should support remote command execution over websockets [NodeConformance]"
+    "Pods should support remote command execution over websockets [NodeConformance]",
+    "Pods should support retrieving logs from the container over websockets [NodeConformance]",
+    "Kubelet when scheduling a busybox command in a pod should print the output to logs "
+    "[NodeConformance]",
+    f"{EPHEMERAL} will start an ephemeral container in an existing pod",
+    f"{EPHEMERAL} should update the ephemeral containers in an existing pod",
 )
-def test_a_command_over_a_websocket(machine: Machine) -> None:
-    """The oldest protocol: a byte for the channel, and no word of how the command ended."""
-    machine.kubectl("apply", "-f", "-", feed=pod("remote", FOREVER))
+def test_what_is_asked_of_a_running_pod(machine: Machine) -> None:
+    """Also in the oldest protocol: a byte for the channel, no word of how the command ended."""
+    manifest = pod("remote", f"echo container is alive; {FOREVER}")
+    machine.kubectl("apply", "-f", "-", feed=manifest)
     machine.kubectl("wait", "--for=condition=Ready", "pod/remote", "--timeout=60s")
+    path = "/api/v1/namespaces/default/pods/remote"
     command = "command=echo&command=remote%20execution%20test"
-    path = f"/api/v1/namespaces/default/pods/remote/exec?stdout=1&stderr=1&container=main&{command}"
-    said = asyncio.run(messages(machine, path, "channel.k8s.io"))
+    query = f"stdout=1&stderr=1&container=main&{command}"
+    said = asyncio.run(messages(machine, f"{path}/exec?{query}", "channel.k8s.io"))
     assert {each[0] for each in said if len(each) > 1} == {1}
     assert b"".join(each[1:] for each in said) == b"remote execution test\n"
+    logs = asyncio.run(messages(machine, f"{path}/log?container=main", "binary.k8s.io"))
+    assert b"".join(logs) == b"container is alive\n"
+    assert machine.kubectl("logs", "remote", "--since=1h") == "container is alive\n"
+    for number in (1, 2):
+        name = f"debugger-{number}"
+        machine.kubectl(
+            "debug", "remote", "-it", "--attach=false", f"--image={SHELL_IMAGE}", "-c", name,
+            "--image-pull-policy=Never", "--", "sh", "-c", "while :; do echo polo; sleep 1; done",
+        )  # fmt: skip
+        running = f"{{.status.ephemeralContainerStatuses[{number - 1}].state.running.startedAt}}"
+        machine.kubectl("wait", f"--for=jsonpath={running}", "pod/remote", "--timeout=60s")
+        assert machine.kubectl("exec", "remote", "-c", name, "--", "echo", "marco") == "marco\n"
+        eventually(partial(machine.kubectl, "logs", "remote", "-c", name), "a word")
+        assert machine.kubectl("logs", "remote", "-c", name).startswith("polo")
+        found = json.loads(machine.kubectl("get", "--raw", f"{path}/ephemeralcontainers"))
+        assert len(found["spec"]["ephemeralContainers"]) == number
+        assert found["metadata"]["generation"] == number + 1
     machine.kubectl("delete", "pod", "remote", "--now")
 
 

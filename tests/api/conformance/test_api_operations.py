@@ -81,7 +81,10 @@ WORKLOAD: Object = {
 SCALED = ({"spec": {"replicas": 2}}, {"spec": {"replicas": 3}})
 CSI_VOLUME = {"name": "v", "csi": {"driver": "e2e.example.com", "volumeAttributes": {"a": "b"}}}
 
-VOLUMES = "PersistentVolumes CSI Conformance should apply changes to a pv/pvc status"
+VOLUMES = tuple(
+    f"PersistentVolumes CSI Conformance should {what}"
+    for what in ("apply changes to a pv/pvc status", "run through the lifecycle of a PV and a PVC")
+)
 
 
 def addresses(*values: str) -> Object:
@@ -276,13 +279,13 @@ ROWS = [
         ({"replicas": 1, "readyReplicas": 1}, {"replicas": 2, "readyReplicas": 1}),
     ),
     Row(
-        (VOLUMES,),
+        VOLUMES,
         "v1/persistentvolumeclaims",
         {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}},
         status=conditions(),
     ),
     Row(
-        (VOLUMES,),
+        VOLUMES,
         "*v1/persistentvolumes",
         {
             "spec": {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.node.conftest import Cluster, pod, shell
+from tests.cluster.node.conftest import Cluster, eventually, pod, shell
 from tests.cluster.node.environment import RuntimeEnvironment, import_image
 from tests.cluster.node.test_pod_life import FOREVER, is_ready
 from tests.images.busybox import busybox_files
@@ -149,10 +149,14 @@ async def story(cluster: Cluster, selector: str) -> tuple[list[str], Pod]:
 @pytest.mark.conformance(
     "Pods should run through the lifecycle of Pods and PodStatus",
     "Pods should patch a pod status",
+    "Pods should delete a collection of pods",
 )
 async def test_a_pod_and_its_status_are_changed(cluster: Cluster, tester: str) -> None:
     pods = cluster.client.dynamic("", "v1", "pods")
     await cluster.create(labelled(pod("patched", shell("main", FOREVER)), static="true"))
+    for number in range(3):
+        one = pod(f"one-{number}", shell("main", FOREVER), restartPolicy="Never")
+        await cluster.create(labelled(one, type="one"))
     before = await cluster.wait("patched", is_ready)
     await pods.patch(
         "patched", "default",
@@ -195,6 +199,14 @@ async def test_a_pod_and_its_status_are_changed(cluster: Cluster, tester: str) -
     with pytest.raises(ApiError) as caught:
         await cluster.get("patched")
     assert caught.value.is_not_found
+    for number in range(3):
+        await cluster.wait(f"one-{number}", is_ready)
+    await pods.delete_collection("default", label_selector="type=one")
+
+    async def have_gone() -> bool:
+        return await names(cluster, "type=one") == []
+
+    await eventually(have_gone)
 
 
 def shorten(each: Object) -> None:

@@ -6,11 +6,16 @@ import asyncio
 import base64
 
 import pytest
-from tests.cluster.node.conftest import Cluster, eventually, pod, shell
+from tests.cluster.node.conftest import NODE, Cluster, eventually, pod, shell
 from tests.cluster.node.test_pod_life import reason_of
 from tests.cluster.node.test_pod_surroundings import create, ended_well, output
 
+from navarch.api.quantity import parse_quantity
+from navarch.api.types.core_v1 import Node
+
 pytestmark = pytest.mark.cluster
+
+PREFIXES = ("", "1-", "$_-", "ABC_", "#@!")
 
 
 def field(name: str, path: str) -> dict[str, object]:
@@ -46,13 +51,15 @@ def resource(name: str, what: str, divisor: str = "1") -> dict[str, object]:
 )
 async def test_everything_that_can_be_a_variable(cluster: Cluster) -> None:
     data = {"data-1": "value-1", "data_2": "value-2"}
+    secrets = {"secret-1": "value-3", "secret_2": "value-4"}
     await create(cluster, "configmaps", "ConfigMap", "map", data=data)
-    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in secrets.items()}
     await create(cluster, "secrets", "Secret", "secret", data=encoded)
     references = {"configMapKeyRef": {"name": "map", "key": "data-1"}}
+    secret = {"secretKeyRef": {"name": "secret", "key": "secret_2"}}
     variables = [
         {"name": "FROM_MAP", "valueFrom": references},
-        {"name": "FROM_SECRET", "valueFrom": {"secretKeyRef": {"name": "secret", "key": "data_2"}}},
+        {"name": "FROM_SECRET", "valueFrom": secret},
         {"name": "NONE", "valueFrom": {
             "configMapKeyRef": {"name": "no", "key": "x", "optional": True}}},
         field("NAME", "metadata.name"), field("NAMESPACE", "metadata.namespace"),
@@ -61,36 +68,47 @@ async def test_everything_that_can_be_a_variable(cluster: Cluster) -> None:
         field("NODE", "spec.nodeName"), field("LABEL", "metadata.labels['app']"),
         resource("CPU", "limits.cpu", "1m"), resource("CPU_ASKED", "requests.cpu"),
         resource("MEMORY", "requests.memory"), resource("MEMORY_LIMIT", "limits.memory"),
-        {"name": "COMPOSED", "value": "$(NAME);;$(NONE);;$$(NAME);;$(p-1data-1)"},
+        {"name": "COMPOSED", "value": "$(NAME);;$(NONE);;$$(NAME);;$(1-data-1)"},
     ]  # fmt: skip
     optional = [{"secretRef": {"name": "no", "optional": True}}]
     prefixed = [
         {"prefix": prefix, kind: {"name": name}}
-        for prefix in ("p-1", "p.2=", "")
+        for prefix in PREFIXES
         for kind, name in (("configMapRef", "map"), ("secretRef", "secret"))
-        if "=" not in prefix
     ]
-    main = shell("main", "tr '\\0' '\\n' < /proc/self/environ; echo $0 $(NAME)", env=variables,
+    show = "tr '\\0' '\\n' < /proc/self/environ"
+    main = shell("main", f"{show}; echo $0 $(NAME)", env=variables,
                  envFrom=[*optional, *prefixed])  # fmt: skip
     main["args"] = ["arg:$(FROM_MAP)"]
-    main["resources"] = {"requests": {"cpu": "250m", "memory": "32Mi"}, "limits": {"cpu": "1250m"}}
-    document = pod("variables", main)
+    main["resources"] = {
+        "requests": {"cpu": "250m", "memory": "32Mi"},
+        "limits": {"cpu": "1250m", "memory": "64Mi"},
+    }
+    defaults = [resource("CPU", "limits.cpu"), resource("MEMORY", "limits.memory")]
+    free = shell("free", "echo $CPU $MEMORY", env=defaults)
+    document = pod("variables", main, free)
     document["metadata"]["labels"] = {"app": "demo"}
     lines = (await output(cluster, document)).splitlines()
     found = dict(line.split("=", 1) for line in lines[:-1])
     made = await cluster.get("variables")
     address, host = made.status.podIP, made.status.hostIP
     expected = {
-        "FROM_MAP": "value-1", "FROM_SECRET": "value-2", "NAME": "variables",
+        "FROM_MAP": "value-1", "FROM_SECRET": "value-4", "NAME": "variables",
         "NAMESPACE": "default", "UID": made.metadata.uid, "IP": address, "IPS": address,
         "HOST": host, "HOSTS": host, "NODE": "node-1", "LABEL": "demo", "CPU": "1250",
-        "CPU_ASKED": "1", "MEMORY": str(32 << 20), "HOSTNAME": "variables",
+        "CPU_ASKED": "1", "MEMORY": str(32 << 20), "MEMORY_LIMIT": str(64 << 20),
+        "HOSTNAME": "variables",
         "COMPOSED": "variables;;$(NONE);;$(NAME);;value-1",
-        "data-1": "value-1", "data_2": "value-2", "p-1data-1": "value-1", "p-1data_2": "value-2",
     }  # fmt: skip
+    for prefix in PREFIXES:
+        expected |= {f"{prefix}{key}": value for key, value in (data | secrets).items()}
     assert {key: found.get(key) for key in expected} == expected
-    assert int(found["MEMORY_LIMIT"]) > 1 << 28 and "NONE" not in found
+    assert "NONE" not in found
     assert lines[-1] == "arg:value-1 variables"
+    node = await cluster.client.resource(Node).get(NODE)
+    has = {name: parse_quantity(node.status.allocatable[name]) for name in ("cpu", "memory")}
+    limits = [str(has[name].value()) for name in ("cpu", "memory")]
+    assert (await cluster.logs(made, "free")).split() == limits
 
 
 async def test_variables_from_files_of_init_containers(cluster: Cluster) -> None:
