@@ -64,6 +64,9 @@ def default_pod_only(spec: Object) -> None:
     if spec.get("resources"):
         _default_pod_level_requests(spec)
     spec.setdefault("enableServiceLinks", True)
+    # Upstream's conversion does this to pods alone: a template keeps what its maker wrote.
+    if (spec.get("terminationGracePeriodSeconds") or 0) < 0:
+        spec["terminationGracePeriodSeconds"] = 1
 
 
 def _default_pod_level_requests(spec: Object) -> None:

@@ -408,6 +408,11 @@ def test_defaults() -> None:
     assert obj["metadata"]["generation"] == 1
 
 
+@pytest.mark.parametrize(("given", "kept"), [(-1, 1), (0, 0), (7, 7)])
+def test_a_negative_grace_period_is_a_second(given: int, kept: int) -> None:
+    assert pod(terminationGracePeriodSeconds=given)["spec"]["terminationGracePeriodSeconds"] == kept
+
+
 def test_gates_and_label_keys() -> None:
     constraint = {
         "maxSkew": 1,
