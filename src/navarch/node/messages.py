@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 from .cri.values import TERMINATION_PATH, TERMINATION_POLICY, ContainerRecord
+from .server.logs import open_log
+from .volumes.kernel import open_plain
 
 MESSAGE_LIMIT = 4096
 LOG_LIMIT = 2048
@@ -43,16 +45,16 @@ def read_message(record: ContainerRecord, pod_directory: Path, containers: int) 
 
 def _head(path: Path, limit: int) -> str:
     try:
-        with open(path, "rb") as file:
+        with open(open_plain(path), "rb") as file:
             return file.read(limit).decode(errors="replace")
-    except FileNotFoundError:
+    except OSError:
         return ""
 
 
 def log_tail(path: Path, limit: int) -> str:
     """The last lines of a container's log, without the runtime's prefixes."""
     try:
-        with open(path, "rb") as file:
+        with open_log(path) as file:
             size = file.seek(0, os.SEEK_END)
             # Each line has a prefix of some forty bytes; empty lines are nothing but prefix.
             file.seek(max(0, size - limit - LOG_LINES * 64))

@@ -11,6 +11,7 @@ import gzip
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from navarch.client.clock import Clock
 
 from .cri.runtime import Runtime
 from .cri.values import ContainerRecord, RuntimeFailure
+from .server.logs import open_log
 from .settings import NodeOptions
 
 log = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ async def rotate_if_large(
     then, or 0."""
     path = Path(record.log_path)
     try:
-        size = os.stat(path).st_size
+        size = os.lstat(path).st_size
     except FileNotFoundError:
         # An agent was killed after the renaming: the runtime writes to the old file still.
         await runtime.reopen_log(record.id)
@@ -83,11 +85,16 @@ def _compress_and_drop(path: Path, newest: Path, max_files: int) -> None:
     """Keeps `max_files` in all; the newest rotated one stays plain, for `kubectl logs -f`."""
     old = sorted(each for each in path.parent.glob(f"{path.name}.*") if each != newest)
     for each in old:
-        if each.suffix == ".tmp":
-            each.unlink()
+        if each.suffix == ".tmp" or not stat.S_ISREG(each.lstat().st_mode):
+            each.unlink(missing_ok=True)  # of an agent that was killed; or nothing of ours
         elif each.suffix != ".gz":
             partial = each.with_name(each.name + ".tmp")
-            with open(each, "rb") as source, gzip.open(partial, "wb") as target:
+            partial.unlink(missing_ok=True)
+            with (
+                open_log(each) as source,
+                open(partial, "xb") as file,
+                gzip.open(file, "wb") as target,
+            ):
                 shutil.copyfileobj(source, target)
             partial.rename(each.with_name(each.name + ".gz"))
             each.unlink()

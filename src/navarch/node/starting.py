@@ -130,7 +130,7 @@ class Starter:
         users = await self._user_namespace(pod, handler)
         config = self.sandbox_config(pod, attempt, users)
         os.makedirs(config.log_directory, exist_ok=True)
-        self._services.cgroups.ensure_pod(pod)
+        await asyncio.to_thread(self._services.cgroups.ensure_pod, pod)
         started_pods.inc()
         async with self._services.sandbox_slots:
             try:
@@ -336,7 +336,8 @@ class Starter:
         return PodAddresses(sandbox.ips if sandbox is not None else (), hosts)
 
     def _hosts_file(self, pod: Pod, addresses: PodAddresses, directory: Path) -> Path:
-        """The pod's /etc/hosts: one file for all containers, which they may change."""
+        """The pod's /etc/hosts: one file for all containers. They may change it, until the next of
+        them starts; so nobody reads what they have made of it."""
         path = directory / "etc-hosts"
         aliases = pod.spec.hostAliases
         if pod.spec.hostNetwork:
@@ -344,10 +345,9 @@ class Starter:
         else:
             domain = pod_domain(pod, self._options.cluster_domain)
             text = hosts_file(addresses.pod_ips, pod_hostname(pod), domain, aliases)
-        if not path.exists() or not any(ip in _read(path) for ip in addresses.pod_ips):
-            directory.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            path.chmod(0o644)
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o644)
         return path
 
     async def _post_start(

@@ -24,6 +24,8 @@ from typing import BinaryIO
 from navarch.api.times import parse_time
 from navarch.node.inotify import Mask, Watcher
 
+from ..volumes.kernel import open_plain
+
 BLOCK = 128 * 1024
 STATE_CHECK_SECONDS = 0.5
 """How often a silent container is asked whether it still runs."""
@@ -130,7 +132,7 @@ class _Source:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file = _open(path)
+        self.file = open_log(path)
         self._rest = b""
         self._name = ""
         """What our file is called since it was rotated."""
@@ -163,9 +165,9 @@ class _Source:
         return following if following.exists() else None
 
     def go_on(self, following: Path) -> None:
-        """Continues with the file that `successor` has named."""
+        """Continues with the file that `successor` has named. Raises OSError if it is none."""
         self.file.close()
-        self.file = _open(following)
+        self.file = open_log(following)
         self._name = following.name.removesuffix(".gz") if following != self.path else ""
 
     def _others(self) -> list[str]:
@@ -194,20 +196,29 @@ class _Source:
         return f"{self.path.name}.~" if others or self.path.exists() else ""
 
 
-def _open(path: Path) -> BinaryIO:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+def open_log(path: Path) -> BinaryIO:
+    """Opens a log file, of `<pod>/<container>/<n>.log` or its likes. Pods that collect logs can
+    often write to the directory of all logs: a link there would show them any file of the node, and
+    a pipe would keep us waiting. Raises OSError."""
+    opened = open_plain(path, depth=3)
+    if path.suffix != ".gz":
+        return open(opened, "rb")
+    try:
+        return gzip.open(f"/proc/self/fd/{opened}", "rb")  # type: ignore[return-value]
+    finally:
+        os.close(opened)
 
 
 def _inode(path: Path) -> int:
     try:
-        return os.stat(path).st_ino
+        return os.lstat(path).st_ino
     except FileNotFoundError:
         return 0
 
 
 def _beginning(path: Path) -> bytes:
     try:
-        with gzip.open(path, "rb") as file:
+        with open_log(path) as file:
             return file.read(64)
     except (OSError, EOFError):
         return b""
@@ -217,7 +228,7 @@ async def read_log(
     path: Path, options: LogOptions, is_running: Callable[[], bool]
 ) -> AsyncGenerator[bytes, None]:
     """Chunks of a container's log. With `follow` it goes on until the container has ended and all
-    it wrote was read. Raises FileNotFoundError when there is no such file."""
+    it wrote was read. Raises OSError when there is no such file."""
     source, renderer = _Source(path), Renderer(options)
     left = options.limit
     is_switching = False
@@ -242,7 +253,10 @@ async def read_log(
                     await asyncio.sleep(0)
                 following = source.successor()
                 if following is not None and (is_switching or not running):
-                    source.go_on(following)
+                    try:
+                        source.go_on(following)
+                    except OSError:
+                        return  # deleted meanwhile, or somebody has put there what is no log
                     is_switching = False
                 elif following is not None:
                     is_switching = True

@@ -17,7 +17,7 @@ from navarch.streaming.channels import Channel
 
 from . import streams
 from .backend import ServerBackend, Streams
-from .logs import LogOptions, read_log
+from .logs import LogOptions, open_log, read_log
 
 TRUE = ("1", "t", "T", "true", "TRUE", "True")
 
@@ -114,8 +114,11 @@ class PodPaths:
             raise ApiError(422, "Invalid", '{"message": "Invalid request."}')
         previous = query.get("previous") in TRUE
         path = self._backend.log_file(*names, previous=previous)
-        if not path.exists():
-            raise ApiError(500, "InternalError", f"failed to open the log file of {names[2]}")
+        try:
+            open_log(path).close()
+        except OSError:
+            problem = f"failed to open the log file of {names[2]}"
+            raise ApiError(500, "InternalError", problem) from None
 
         def is_running() -> bool:
             # Who has left is not waited for: a silent container might never tell.

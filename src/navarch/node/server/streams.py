@@ -28,6 +28,8 @@ from navarch.streaming.spdy import DataReceived, PingReceived, SpdyConnection, S
 SPDY = "SPDY/3.1"
 REMOTE_COMMAND_V4 = "v4.channel.k8s.io"
 PORT_FORWARD_V1 = "portforward.k8s.io"
+MAXIMUM_MESSAGE = 32 << 20
+"""Of a client, in bytes. It is held in memory as a whole."""
 HOP_HEADERS = ("connection", "upgrade", "sec-websocket-", "x-stream-protocol-version")
 
 
@@ -133,7 +135,9 @@ async def _pass_through(request: web.BaseRequest, url: str) -> web.StreamRespons
 async def _untunnel(request: web.BaseRequest, url: str) -> web.StreamResponse:
     """Port-forward of current clients: the WebSocket's messages are the SPDY connection's bytes."""
     runtime = await _open_spdy(url, PORT_FORWARD_V1)
-    socket = web.WebSocketResponse(protocols=(PORT_FORWARD_TUNNEL,), max_msg_size=0, compress=False)
+    socket = web.WebSocketResponse(
+        protocols=(PORT_FORWARD_TUNNEL,), max_msg_size=MAXIMUM_MESSAGE, compress=False
+    )
     try:
         await socket.prepare(request)
 
@@ -160,7 +164,7 @@ async def _translate(
 ) -> web.StreamResponse:
     """exec and attach of current clients: WebSocket channels v5 to SPDY streams v4."""
     runtime = await _open_spdy(url, REMOTE_COMMAND_V4)
-    socket = web.WebSocketResponse(protocols=(V5,), max_msg_size=0, compress=False)
+    socket = web.WebSocketResponse(protocols=(V5,), max_msg_size=MAXIMUM_MESSAGE, compress=False)
     try:
         await socket.prepare(request)
         await _Translation(socket, runtime, channels).run()

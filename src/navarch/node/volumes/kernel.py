@@ -148,6 +148,24 @@ def open_within(directory: int, name: str, flags: int) -> int:
     return opened
 
 
+def open_plain(path: Path, depth: int = 1) -> int:
+    """Opens a file to be read where others may write too: the last `depth` names of its path lead
+    through no link and no mount, and what is no file (a pipe, a device) is never opened."""
+    *directories, name = path.parts[-depth:]
+    held = os.open(Path(*path.parts[:-depth]), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for each in (*directories, name):
+            kind = 0 if each is name else os.O_DIRECTORY
+            inner = open_within(held, each, os.O_PATH | kind)
+            os.close(held)
+            held = inner
+        if not stat.S_ISREG(os.fstat(held).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return os.open(f"/proc/self/fd/{held}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(held)
+
+
 def _openat2(directory: int, path: str, flags: int, resolve: int) -> int:
     how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
     # EAGAIN: something was renamed while the kernel went upwards, so it cannot vouch for the way.
