@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from navarch.api.quantity import parse_quantity
@@ -63,6 +64,17 @@ a connection rather than that each opens its own: a handshake costs both sides m
 or two."""
 
 
+THREADS = 64
+"""For calls that block: asyncio's own few (six on a machine with two processors) would all be taken
+by as many dead file systems or large directories, and everything else would wait behind them. A
+thread is only made when no other is idle."""
+
+
+def use_threads() -> None:
+    executor = ThreadPoolExecutor(THREADS, thread_name_prefix="node")
+    asyncio.get_running_loop().set_default_executor(executor)
+
+
 async def run(options: NodeOptions) -> None:
     """Runs the agent until cancelled. Containers live on."""
     config = ClientConfig.from_kubeconfig(str(options.kubeconfig))
@@ -97,6 +109,7 @@ async def run_with(options: NodeOptions, client: Client, runtime: CriRuntime) ->
 async def _run_agent(
     options: NodeOptions, client: Client, runtime: CriRuntime, started: list[NodeAgent]
 ) -> None:
+    use_threads()
     options.root_directory.mkdir(parents=True, exist_ok=True)
     options.root_directory.chmod(0o750)
     for part in ("pods", "plugins"):  # drivers expect them
@@ -234,7 +247,7 @@ def _assemble(
         volumes=volumes,
         image_volumes=image_volumes,
         cgroups=cgroups,
-        hooks=Hooks(runtime, handlers, events),
+        hooks=Hooks(runtime, handlers, events, clock),
         users=UserNamespaces(
             options.root_directory / "pods", options.user_namespaces_ids_per_pod, options.max_pods
         ),
