@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -73,6 +74,22 @@ def networks(environment: RuntimeEnvironment) -> set[str]:
         if shown.returncode == 0:
             spec = json.loads(shown.stdout).get("Spec") or {}
             spaces = spec.get("linux", {}).get("namespaces", [])
-            known |= {each["path"] for each in spaces
-                      if each["type"] == "network" and "/netns/cni-" in each.get("path", "")}  # fmt: skip
+            paths = {each.get("path", "") for each in spaces if each["type"] == "network"}
+            known |= {each for each in paths if "/netns/cni-" in each}
     return known
+
+
+async def until_clean(
+    environment: RuntimeEnvironment, before: dict[str, set[str]], without: str = ""
+) -> None:
+    """Waits until there is nothing that was not there before."""
+    left = before
+    try:
+        async with asyncio.timeout(20):
+            while left:
+                found = await asyncio.to_thread(leftovers, environment)
+                left = {what: names - before[what] for what, names in found.items()
+                        if names - before[what] and what != without}  # fmt: skip
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise AssertionError(left) from None

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.cluster.node.conftest import Cluster, eventually, pod, shell, text_of
 from tests.cluster.node.environment import RuntimeEnvironment
-from tests.cluster.node.leftovers import leftovers, networks
+from tests.cluster.node.leftovers import leftovers, networks, until_clean
 from tests.doom import Doom
 
 from navarch.api.types.core_v1 import Pod
@@ -36,14 +35,15 @@ async def killed_agents(
     for number, call in enumerate(calls):
         later = {each for each in calls[number + 1 :] if each != call}
         for when, seconds in MOMENTS:
-
-            def dies(step: int, name: str, at: str, moment: Any = (call, when)) -> bool:
-                return (name, at) == moment or (name in later and at == "before")
-
-            died_at = await _killed(cluster, Doom(dies, seconds), over)
+            ends = {(call, when), *((each, "before") for each in later)}
+            died_at = await _killed(cluster, Doom(_one_of(ends), seconds), over)
             yield died_at
             if not died_at.startswith(call):
                 break
+
+
+def _one_of(ends: set[tuple[str, str]]) -> Callable[[int, str, str], bool]:
+    return lambda step, name, when: (name, when) in ends
 
 
 async def _killed(cluster: Cluster, doom: Doom, over: Callable[[], Awaitable[bool]]) -> str:
@@ -122,7 +122,7 @@ async def test_every_step_of_a_pod_kills_its_agent(
     async for died_at in killed_agents(cluster, ENDS, is_over):
         deaths.append(died_at)
     cluster.start_agent()
-    await eventually(lambda: asyncio.to_thread(lambda: leftovers(runtime_environment) == before))
+    await until_clean(runtime_environment, before)
     assert counted(tmp_path, "init") == counted(tmp_path, "main") == 1
     assert counted(tmp_path, "preStop") >= 1
 
