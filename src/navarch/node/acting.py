@@ -161,7 +161,7 @@ class Actor:
 
     async def _start_sandbox(self, action: StartSandbox) -> None:
         memory = self._memory
-        old = self.state.sandbox
+        old, stale = self.state.sandbox, self.state.sandboxes[1:]
         if old is not None:
             self._services.events.pod(
                 self.pod,
@@ -182,11 +182,10 @@ class Actor:
             return
         memory.sandbox_failures, memory.pod_resources = 0, self.pod.spec.resources
         memory.limits = pod_cgroup_limits(self.pod)
-        # Sandboxes before the new one (and the containers in them, but for the newest of each,
-        # which tell how they ended) are of no use any more.
-        if len(self.state.sandboxes) > 1:
-            for sandbox in self.state.sandboxes[1:]:
-                await self._services.runtime.remove_sandbox(sandbox.id)
+        # Sandboxes before the last one are of no use any more; the containers in the last one
+        # tell how they ended.
+        for sandbox in stale:
+            await self._services.runtime.remove_sandbox(sandbox.id)
 
     async def _start_container(self, action: StartContainer) -> None:
         memory, name = self._memory, action.spec.name
@@ -305,6 +304,8 @@ class Actor:
         self._memory.messages.pop(action.id, None)
         self._memory.backed_off.discard(action.id)
         self._memory.replaced.discard(action.id)
+        self._memory.hooked.discard(action.id)
+        self._memory.resized.pop(action.id, None)
         if action.keep_logs:
             return
         meta = self.pod.metadata

@@ -20,13 +20,15 @@ from navarch.api.types.core_v1 import Node, Pod
 from .admission import Refusal, problems
 from .admitting import Admitter
 from .backoff import format_seconds
-from .cri.values import POD_TERMINATION_GRACE, ContainerRecord, PodState, RuntimeFailure
+from .cri.values import ContainerRecord, PodState, RuntimeFailure
 from .devices.records import ANNOTATION
 from .evicting import EvictionManager
 from .figures import relist_seconds
 from .node_object import NodeReport
+from .orphans import remembered
+from .plan import StopContainer
 from .podapi import PodApi
-from .podspec import is_mirror, is_terminal, pod_key
+from .podspec import find_container, is_mirror, is_terminal, pod_key, termination_grace
 from .probes.manager import ProbeManager
 from .reservations import Reservations
 from .resizing import consider
@@ -34,6 +36,7 @@ from .resources import Classes, class_limits
 from .rotation import keep_rotating
 from .shutdown import PROBLEM, ShutdownManager
 from .starting import NodeServices
+from .stopping import StopOrder, Stopper
 from .volumes.plugin import VolumeProblem
 from .worker import PodWorker
 
@@ -47,7 +50,6 @@ HEALTHY_SECONDS = 120.0
 BLIND_SECONDS = 180.0
 """As upstream: longer without a look at the runtime, and the node is not ready."""
 HOUSEKEEPING_SECONDS = 30.0
-WORKER_RETRY_SECONDS = 5.0
 
 
 @dataclass
@@ -214,21 +216,12 @@ class NodeAgent:
         self._pods.pop(uid, None)
         if task.cancelled():
             return
-        error = task.exception()
-        if error is None:
-            self._in_runtime.pop(uid, None)
-            self._owner_of = {key: pod for key, pod in self._owner_of.items() if pod != uid}
-            self._weigh_classes()
-            self._consider_resizes()
-            self.on_ended()
-            return
-        log.error("worker of %s failed", pod_key(worker.pod), exc_info=error)
-        # A fault in one worker must not leave its pod without one.
-        self._clock.call_later(WORKER_RETRY_SECONDS, lambda: self._begin_again(worker))
-
-    def _begin_again(self, worker: PodWorker) -> None:
-        if worker.pod.metadata.uid not in self._pods:
-            self._start(PodWorker(worker.pod, self._services, self._api, self._probes))
+        task.result()
+        self._in_runtime.pop(uid, None)
+        self._owner_of = {key: pod for key, pod in self._owner_of.items() if pod != uid}
+        self._weigh_classes()
+        self._consider_resizes()
+        self.on_ended()
 
     def _consider_resizes(self) -> None:
         def decide(pod: Pod, others: list[Pod]) -> Refusal | None:
@@ -292,7 +285,7 @@ class NodeAgent:
                 async for container_id in self._services.runtime.events():
                     self._wake_owner(container_id)
             except RuntimeFailure as failure:
-                log.warning("runtime events: %s", failure.message)
+                log.info("runtime events: %s", failure.message)
             self._hears_events = False
             await self._clock.sleep(BLIND_RELIST_SECONDS)
 
@@ -380,14 +373,18 @@ class NodeAgent:
 
     async def _end_orphan(self, state: PodState) -> None:
         log.info("pod %s/%s (%s) is no longer wanted", state.namespace, state.name, state.uid)
-        runtime = self._services.runtime
-
-        async def stop(container_id: str, grace: str) -> None:
-            await runtime.stop_container(container_id, float(grace) if grace.isdecimal() else 30.0)
-
+        runtime, pod = self._services.runtime, remembered(state)
+        host = next(iter(state.sandbox.ips), "") if state.sandbox is not None else ""
+        order = StopOrder(self._clock.monotonic() + termination_grace(pod), host=host)
+        stopper = Stopper(self._services)
         await asyncio.gather(
             *(
-                stop(each.id, each.annotations.get(POD_TERMINATION_GRACE, ""))
+                stopper.stop(
+                    pod,
+                    find_container(pod, each.name),
+                    StopContainer(each.id, each.name, f"Stopping container {each.name}"),
+                    order,
+                )
                 for each in state.containers
                 if each.running
             )

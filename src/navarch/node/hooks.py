@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import msgspec
 
 from navarch.api.types.core_v1 import HTTPGetAction, LifecycleHandler, Pod
+from navarch.client.clock import Clock
 
 from .cri.runtime import Runtime
 from .cri.values import RuntimeFailure
@@ -34,8 +34,11 @@ class HookFailed(Exception):
 class Hooks:
     """Runs hooks."""
 
-    def __init__(self, runtime: Runtime, handlers: Handlers, events: PodEvents) -> None:
+    def __init__(
+        self, runtime: Runtime, handlers: Handlers, events: PodEvents, clock: Clock
+    ) -> None:
         self._runtime, self._handlers, self._events = runtime, handlers, events
+        self._clock = clock
 
     async def run(
         self, pod: Pod, spec: ContainerSpec, hook: LifecycleHandler, target: Target
@@ -53,7 +56,7 @@ class Hooks:
             if problem:
                 raise HookFailed(f"HTTP lifecycle hook ({hook.httpGet.path}) {where}: {problem}")
         elif hook.sleep is not None:
-            await asyncio.sleep(hook.sleep.seconds)
+            await self._clock.sleep(hook.sleep.seconds)
         else:
             # tcpSocket is a field that was never implemented (upstream: "deprecated").
             raise HookFailed("Cannot run handler: invalid handler")

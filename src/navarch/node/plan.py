@@ -181,7 +181,7 @@ def plan(pod: Pod, state: PodState, view: View) -> Plan:
     if view.stopping:
         return _plan_end(pod, state, view)
     sandbox = state.sandbox
-    if sandbox is None or not sandbox.ready:
+    if sandbox is None or not _is_fit(pod, state, sandbox):
         return _plan_sandbox(pod, state, view, sandbox)
     result = Plan()
     if restart_sources(pod, state):
@@ -215,9 +215,18 @@ def _in_sandbox(state: PodState, sandbox: SandboxRecord) -> dict[str, ContainerR
     }
 
 
+def _is_fit(pod: Pod, state: PodState, newest: SandboxRecord) -> bool:
+    """Whether the pod can live in its newest sandbox: it alone is up, and still has its network."""
+    alone = sum(each.ready for each in state.sandboxes) == 1
+    return newest.ready and alone and (pod.spec.hostNetwork or bool(newest.ips))
+
+
 def _plan_sandbox(pod: Pod, state: PodState, view: View, sandbox: SandboxRecord | None) -> Plan:
     result = Plan()
     if SANDBOX in view.busy:
+        return result
+    if any(each.ready for each in state.sandboxes):
+        result.actions = _plan_end(pod, state, view).actions
         return result
     latest = state.latest()
     if sandbox is not None and latest:
@@ -257,8 +266,10 @@ def _nothing_left_to_run(pod: Pod, latest: Mapping[str, ContainerRecord]) -> boo
 def _plan_ephemeral(pod: Pod, state: PodState, view: View, result: Plan) -> None:
     latest = state.latest()
     for spec in containers_of(pod):
-        if spec.kind is ContainerKind.EPHEMERAL and spec.name not in latest:
-            _start(pod, state, view, result, spec, None)
+        if spec.kind is ContainerKind.EPHEMERAL:
+            record = latest.get(spec.name)
+            if record is None or view.never_ran(record):
+                _start(pod, state, view, result, spec, record)
 
 
 def _plan_init(
@@ -511,9 +522,8 @@ def _plan_end(pod: Pod, state: PodState, view: View) -> Plan:
             result.actions.append(StopContainer(record.id, record.name, message, after=after))
     if running or view.busy:
         return result
-    for sandbox in state.sandboxes:
-        if sandbox.ready:
-            result.actions.append(StopSandbox(sandbox.id))
+    ready = [each.id for each in state.sandboxes if each.ready]
+    result.actions += [StopSandbox(each) for each in ready[:1]]
     result.over = not result.actions
     result.finished = True
     return result

@@ -33,6 +33,7 @@ from .cri.values import (
 )
 from .environment import expand, unresolved
 from .netfiles import DnsSettings
+from .orphans import notes
 from .podspec import ContainerSpec, container_hash, pod_hostname
 from .resize import RESOURCES_ANNOTATION, encode_resources, wanted_resources
 from .resources import NodeResources, container_resources
@@ -189,6 +190,7 @@ def container_config(inputs: ContainerInputs) -> pb.ContainerConfig:
             TERMINATION_POLICY: container.terminationMessagePolicy or "File",
             POD_TERMINATION_GRACE: str(pod.spec.terminationGracePeriodSeconds or 0),
             **_image_volumes(inputs),
+            **notes(container),
         },
         log_path=log_file(container.name, inputs.attempt),
         stdin=container.stdin,

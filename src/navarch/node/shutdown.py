@@ -18,6 +18,7 @@ from pathlib import Path
 
 from navarch.api.times import format_micro_time, parse_time
 from navarch.api.types.core_v1 import Pod
+from navarch.client.clock import timeout
 
 from .admission import Refusal
 from .devices.records import write
@@ -144,8 +145,11 @@ class ShutdownManager:
                 return
             await self._clock.sleep(min(LOOK_SECONDS, left))
         # Whoever watches is to see how they ended, too.
-        async with asyncio.timeout(max(1.0, deadline - self._clock.monotonic())):
-            await asyncio.gather(*(each.writer.flush() for each in workers))
+        try:
+            async with timeout(self._clock, max(1.0, deadline - self._clock.monotonic())):
+                await asyncio.gather(*(each.writer.flush() for each in workers))
+        except TimeoutError:
+            log.error("the API does not hear how %d pods have ended", len(workers))
 
     def _record(self, started: datetime, ended: datetime | None) -> None:
         state = {"startTime": format_micro_time(started)}

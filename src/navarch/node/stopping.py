@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from navarch.api.types.core_v1 import Pod
+from navarch.client.clock import timeout
 
 from .hooks import HookFailed
 from .plan import StopContainer
@@ -61,7 +61,7 @@ class Stopper:
         remaining = order.deadline - clock.monotonic()
         if order.turn is not None and remaining > 0:
             try:
-                async with asyncio.timeout(remaining):
+                async with timeout(clock, remaining):
                     await order.turn()
             except TimeoutError:
                 log.info("%s is stopped without having had its turn", action.name)
@@ -79,9 +79,9 @@ class Stopper:
         lifecycle = spec.container.lifecycle
         if lifecycle is None or lifecycle.preStop is None:
             return
-        target = Target(spec.container, action.id, order.host)
+        target, clock = Target(spec.container, action.id, order.host), self._services.clock
         try:
-            async with asyncio.timeout(order.deadline - self._services.clock.monotonic()):
+            async with timeout(clock, order.deadline - clock.monotonic()):
                 await self._services.hooks.run(pod, spec, lifecycle.preStop, target)
         except TimeoutError:
             log.info("preStop hook of %s outlasts the grace period", spec.name)

@@ -54,6 +54,8 @@ from .status import StatusInputs, compute_status
 log = logging.getLogger(__name__)
 
 RESYNC_SECONDS = 60.0
+RUNTIME_RETRY_SECONDS = 1.0
+FAULT_RETRY_SECONDS = 5.0
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 
 
@@ -73,7 +75,7 @@ class PodWorker:
         """What has to be waited for before the pod may start: room, devices."""
         self._removed = False
         self._dirty = True
-        self._is_observing = False
+        self._is_observing = self._is_blind = False
         self._half_seen: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
         self._seen_at = self._clock.now()
@@ -170,23 +172,38 @@ class PodWorker:
     async def run(self) -> None:
         """Returns when nothing of the pod is left on the node."""
         try:
+            while not await self._step():
+                pass
+        finally:
+            await self._actor.close()
+            await self.writer.close()
+
+    async def _step(self) -> bool:
+        """One look, and the pause until the next is due. Whether it was the last one."""
+        self._wake.clear()
+        try:
             if self.before_start is not None:
                 await self.before_start()
-            while True:
-                self._wake.clear()
-                try:
-                    await self._observe()
-                    result = self._look()
-                    if await self._wind_up(result):
-                        return
-                except RuntimeFailure as failure:
-                    log.warning("%s: %s", pod_key(self.pod), failure.message)
-                    self._dirty = True
-                    await self._pause(1.0)
-                    continue
-                await self._pause(self._seconds_until(result))
-        finally:
-            await self._close()
+                self.before_start = None
+            await self._observe()
+            result = self._look()
+            if await self._wind_up(result):
+                return True
+            self._is_blind, pause = False, self._seconds_until(result)
+        except RuntimeFailure as failure:
+            # Told once: a runtime that is away is away for every pod, and for long perhaps.
+            level = logging.DEBUG if self._is_blind else logging.WARNING
+            log.log(level, "%s: %s", pod_key(self.pod), failure.message)
+            self._is_blind = self._dirty = True
+            pause = RUNTIME_RETRY_SECONDS
+        except Exception:
+            # A fault must neither leave the pod alone nor forget that it is to end.
+            log.exception("worker of %s failed", pod_key(self.pod))
+            self._dirty = True
+            await self._clock.sleep(FAULT_RETRY_SECONDS)
+            return False
+        await self._pause(pause)
+        return False
 
     async def _observe(self) -> None:
         if not self._dirty:
@@ -472,7 +489,3 @@ class PodWorker:
             await self._wake.wait()
         finally:
             timer.cancel()
-
-    async def _close(self) -> None:
-        await self._actor.close()
-        await self.writer.close()

@@ -43,11 +43,12 @@ def make_container(**fields: Any) -> Container:
     return make_pod({"name": "main", **fields}).spec.containers[0]
 
 
-def sandbox(attempt: int = 0, *, ready: bool = True) -> SandboxRecord:
+def sandbox(
+    attempt: int = 0, *, ready: bool = True, ips: tuple[str, ...] = ("10.1.0.1",)
+) -> SandboxRecord:
     return SandboxRecord(
-        f"s{attempt}", "web", "default", "u-1", attempt, ready, attempt + 1,
-        ("10.1.0.1",) if ready else (),
-    )  # fmt: skip
+        f"s{attempt}", "web", "default", "u-1", attempt, ready, attempt + 1, ips if ready else ()
+    )
 
 
 def record(

@@ -303,7 +303,7 @@ async def _stage(
         collector=ImageCollector(runtime, runtime, records, events, clock),
         volumes=volumes,
         cgroups=Cgroups("", directory / "cgroup"),
-        hooks=Hooks(runtime, handlers, events),
+        hooks=Hooks(runtime, handlers, events, clock),
         users=UserNamespaces(
             options.root_directory / "pods", options.user_namespaces_ids_per_pod, options.max_pods
         ),

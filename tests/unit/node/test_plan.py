@@ -146,6 +146,16 @@ never_sidecar = make_pod(restartPolicy="Never", **SIDECAR)
                      ["stop sandbox s0"], id="sandbox died under a container"),
         pytest.param(plain, state(record(plain, exit_code=137), boxes=(sandbox(ready=False),)), {},
                      ["sandbox#1"], id="sandbox is replaced"),
+        pytest.param(plain, state(record(plain), boxes=(sandbox(ips=()),)), {},
+                     ["stop main: Stopping container main"], id="sandbox has lost its network"),
+        pytest.param(plain, state(record(plain, exit_code=143), boxes=(sandbox(ips=()),)), {},
+                     ["stop sandbox s0"], id="nothing is left in it"),
+        pytest.param(make_pod(hostNetwork=True), state(boxes=(sandbox(ips=()),)), {},
+                     ["start main#0"], id="the node's network needs no address"),
+        pytest.param(plain, state(boxes=(sandbox(1), sandbox())), {}, ["stop sandbox s1"],
+                     id="two sandboxes"),
+        pytest.param(plain, state(boxes=(sandbox(1, ready=False), sandbox())), {},
+                     ["stop sandbox s0"], id="not the newest one"),
         pytest.param(never, state(record(never, exit_code=0), boxes=(sandbox(ready=False),)), {},
                      [], id="sandbox of a done pod is not"),
         pytest.param(
@@ -167,6 +177,8 @@ never_sidecar = make_pod(restartPolicy="Never", **SIDECAR)
             {"stopping": True}, ["stop main: Stopping container main",
                                  "stop s: Stopping container s after main"],
             id="apps before sidecars"),
+        pytest.param(two, state(boxes=(sandbox(1), sandbox())), {"stopping": True},
+                     ["stop sandbox s1"], id="one after the other"),
         pytest.param(two, state(record(two, "a", exit_code=0)), {"stopping": True},
                      ["stop sandbox s0"], id="only the sandbox is left"),
         pytest.param(
@@ -209,6 +221,8 @@ def test_ephemeral_containers_run_once() -> None:
     assert actions(plan(pod, state(record(pod)), view())) == ["start debug#0"]
     ended = state(record(pod), record(pod, "debug", exit_code=1))
     assert actions(plan(pod, ended, view())) == []
+    half = state(record(pod), record(pod, "debug", state=ContainerState.CREATED))
+    assert actions(plan(pod, half, view())) == ["remove debug#0"]
 
 
 def test_a_container_that_was_stopped_for_a_new_one_comes_again_whatever_the_policy() -> None:

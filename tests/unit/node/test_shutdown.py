@@ -18,6 +18,7 @@ from dbus_fast.aio import MessageBus
 from tests.unit.node.builders import make_pod
 from tests.unit.node.fakes import Stage, stage
 
+from navarch.api.errors import ApiError
 from navarch.api.types.core_v1 import Pod
 from navarch.node import figures
 from navarch.node.logind import MANAGER, NAME, PATH, NoLogind, watch
@@ -94,6 +95,19 @@ async def test_pods_end_by_priority_and_none_is_taken(node: Stage) -> None:
     manager.cancel()
     await node.create(named("later", 0))
     assert node.status("later").phase == "Running"
+
+
+async def test_an_api_that_is_gone_first_keeps_nobody(
+    node: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.agent.shutdown.periods = {0: 20, CRITICAL: 10}
+    for pod in (named("plain", 0), named("critical", CRITICAL)):
+        await node.create(pod)
+    node.api.failures = [ApiError(503, "ServiceUnavailable", "gone")] * 1000
+    task = asyncio.create_task(node.agent.shutdown.shut_down())
+    await node.rest(60)
+    assert task.done() and task.exception() is None
+    assert "ready" not in str(node.runtime) and "does not hear" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"startTime": 5}', '{"startTime": "x"}'])

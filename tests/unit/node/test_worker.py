@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.node.builders import make_pod
-from tests.unit.node.fakes import Stage, stage
+from tests.unit.node.fakes import Machine, Stage, stage
 
 from navarch.api.errors import ApiError
 from navarch.api.objects import copy_object
@@ -421,3 +422,64 @@ async def test_an_end_before_the_first_look_is_over_is_not_missed(
     monkeypatch.setattr(node.runtime, "pods", late)
     await node.create(make_pod(restartPolicy="Never"))
     assert node.status().phase == "Succeeded"
+
+
+async def test_a_fault_does_not_bring_a_deleted_pod_back(
+    node: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await node.create(make_pod())
+    started = node.runtime.calls.count("start_container")
+    release, faults = node.services.volumes.release, iter([ZeroDivisionError("oops")])
+
+    async def broken(uid: str) -> None:
+        for fault in faults:
+            raise fault
+        await release(uid)
+
+    monkeypatch.setattr(node.services.volumes, "release", broken)
+    pod = node.api.pods["web"]
+    await node.api.delete("default", "web", pod.metadata.uid, 0)
+    await node.rest()
+    assert "ZeroDivisionError: oops" in caplog.text
+    await node.rest(6)
+    assert (str(node.runtime), node.agent.workers()) == ("", [])
+    assert node.runtime.calls.count("start_container") == started
+
+
+async def test_a_pod_that_was_lost_meanwhile_gets_its_hook(tmp_path: Path) -> None:
+    machine = Machine()
+    hook = {"preStop": {"exec": {"command": ["bye"]}}}
+    async with stage(tmp_path, machine) as node:
+        await node.create(make_pod({"name": "main", "image": "busybox:1.36", "lifecycle": hook}))
+    machine.api.pods.clear()
+    machine.runtime.calls.clear()
+    async with stage(tmp_path, machine) as node:
+        await node.rest()
+        assert str(node.runtime) == ""
+    told = [each for each in machine.runtime.calls if each in ("exec_sync", "stop_container")]
+    assert told == ["exec_sync", "stop_container"]
+
+
+async def test_a_sandbox_without_its_network_is_replaced(node: Stage) -> None:
+    await node.create(make_pod())
+    boxes = node.runtime._sandboxes
+    boxes["s1"] = replace(boxes["s1"], ips=())
+    node.runtime._tell("s1")
+    await node.rest(12)
+    assert str(node.runtime).splitlines()[-2:] == [
+        "sandbox default/web#1 ready",
+        "  main#1 running",
+    ]
+    hosts = (node.options.root_directory / "pods").glob("*/etc-hosts")
+    assert [node.status().podIP in each.read_text() for each in hosts] == [True]
+
+
+async def test_the_hosts_file_has_the_new_address_and_no_other(node: Stage) -> None:
+    """An address may be the beginning of the one before it."""
+    pod = make_pod()
+    await node.create(pod)
+    file = node.options.root_directory / "pods" / pod.metadata.uid / "etc-hosts"
+    file.write_text(file.read_text().replace("10.1.0.1\t", "10.1.0.12\t"))
+    node.runtime.finish("c2", 1)
+    await node.rest()
+    assert "10.1.0.1\tweb" in file.read_text()

@@ -24,7 +24,6 @@ TERMINATION_PATH = "io.kubernetes.container.terminationMessagePath"
 TERMINATION_POLICY = "io.kubernetes.container.terminationMessagePolicy"
 IMAGE_VOLUMES = "navarch.dev/image-volumes"
 """An annotation of ours: by volume, the id of the image that a container has mounted."""
-POD_DELETION_GRACE = "io.kubernetes.pod.deletionGracePeriod"
 POD_TERMINATION_GRACE = "io.kubernetes.pod.terminationGracePeriod"
 
 
