@@ -360,34 +360,37 @@ def validate_resize(pod: Object, old: Object) -> Errors:
     if quality_of_service(new) != known:
         detail = "Pod QOS Class may not change as a result of resizing"
         errors.append(invalid("spec", known, detail))
-    for kind in _KINDS:
-        ordered = [each.get("name") for each in new.get(kind) or ()]
-        expected = [each.get("name") for each in before.get(kind) or ()]
-        if len(ordered) != len(expected):
-            detail = "containers may not be added or removed on resize"
-            errors.append(forbidden_field(f"spec.{kind}", detail))
-            return errors
-        if ordered != expected:
-            detail = "containers may not be renamed or reordered on resize"
-            errors.append(forbidden_field(f"spec.{kind}", detail))
-            return errors
+    moved = [error for kind in _KINDS for error in _check_order(kind, new, before)]
+    if moved:
+        return [*errors, *moved]
     rest = copy_json(new)
     for kind in _KINDS:
         for index, container in enumerate(rest.get(kind) or ()):
             source = before[kind][index]
-            _check_resized(errors, f"spec.{kind}[{index}]", container, source)
-            if (
-                kind == "initContainers"
-                and source.get("restartPolicy") != "Always"
-                and container != source
-            ):
-                detail = "resources for non-sidecar init containers are immutable"
-                errors.append(forbidden_field("spec", detail))
+            here = f"spec.{kind}[{index}]"
+            _check_resized(errors, here, container, source)
             _restore_resources(container, source)
+            if kind == "initContainers" and container != source:
+                detail = "only cpu and memory resources for init or sidecar containers are mutable"
+                errors.append(forbidden_field(here, detail))
     _restore_resources(rest, before)
     if not errors and rest != before:
         errors.append(forbidden_field("spec", "only cpu and memory resources are mutable"))
     return errors
+
+
+def _check_order(kind: str, new: Object, old: Object) -> Errors:
+    names = [each.get("name") for each in new.get(kind) or ()]
+    before = [each.get("name") for each in old.get(kind) or ()]
+    if len(names) != len(before):
+        detail = f"{kind} may not be added or removed on resize"
+        return [forbidden_field(f"spec.{kind}", detail)]
+    detail = f"{kind} may not be renamed or reordered on resize"
+    return [
+        forbidden_field(f"spec.{kind}[{index}].name", detail)
+        for index, (name, known) in enumerate(zip(names, before, strict=True))
+        if name != known
+    ]
 
 
 def _check_resized(errors: Errors, path: str, container: Object, source: Object) -> None:

@@ -548,10 +548,28 @@ def test_ephemeral_containers_are_only_added() -> None:
             "spec.containers: Forbidden: containers may not be added or removed on resize",
             id="container",
         ),
+        pytest.param(
+            set_at("spec", "initContainers", 0, "name", "other"),
+            "spec.initContainers[0].name: Forbidden: initContainers may not be renamed",
+            id="name",
+        ),
+        pytest.param(
+            set_at("spec", "initContainers", 0, "resources", "requests", {"cpu": "2"}),
+            "",
+            id="init container",
+        ),
+        pytest.param(
+            set_at("spec", "initContainers", 0, "workingDir", "/else"),
+            "spec.initContainers[0]: Forbidden: only cpu and memory resources for init or sidecar",
+            id="init container's directory",
+        ),
     ],
 )
 def test_resize(change: Change, expected: str) -> None:
-    old = pod(containers=[container(resources={"requests": {"cpu": "100m"}})])
+    old = pod(
+        containers=[container(resources={"requests": {"cpu": "100m"}})],
+        initContainers=[container(name="first", resources={"requests": {"cpu": "1"}})],
+    )
     new = copy.deepcopy(old)
     change(new)
     new["spec"]["nodeName"] = "elsewhere"
