@@ -134,7 +134,12 @@ class StatsCollector:
                 at, storage = self._storage
                 if sources.clock.monotonic() - at < period and not self._has_new_pods(storage):
                     return storage
-            storage = await self._measure()
+            try:
+                storage = await self._measure()
+            except (OSError, RuntimeFailure) as failure:
+                # A runtime that is away does not silence the agent's own figures.
+                log.warning("measuring disks: %s", failure)
+                return self._storage[1] if self._storage else Storage(sources.clock.now())
             self._storage = (sources.clock.monotonic(), storage)
             return storage
 
