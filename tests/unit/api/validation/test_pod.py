@@ -554,21 +554,21 @@ def test_ephemeral_containers_are_only_added() -> None:
             id="name",
         ),
         pytest.param(
-            set_at("spec", "initContainers", 0, "resources", "requests", {"cpu": "2"}),
+            set_at("spec", "initContainers", 0, "resources", {"requests": {"cpu": "2"}}),
             "",
             id="init container",
         ),
         pytest.param(
-            set_at("spec", "initContainers", 0, "workingDir", "/else"),
+            set_at("spec", "initContainers", 0, "resources", {"limits": {"example.com/gpu": "1"}}),
             "spec.initContainers[0]: Forbidden: only cpu and memory resources for init or sidecar",
-            id="init container's directory",
+            id="init container's device",
         ),
     ],
 )
 def test_resize(change: Change, expected: str) -> None:
     old = pod(
         containers=[container(resources={"requests": {"cpu": "100m"}})],
-        initContainers=[container(name="first", resources={"requests": {"cpu": "1"}})],
+        initContainers=[container(name="first")],
     )
     new = copy.deepcopy(old)
     change(new)
