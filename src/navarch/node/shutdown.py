@@ -172,7 +172,7 @@ def show_last(file: Path) -> None:
         )
     except FileNotFoundError:
         return
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         log.error("%s does not tell of a shutdown (%s): it is written anew", file, error)
         return
     shutdown_started.set(started)

@@ -74,7 +74,7 @@ class UserNamespaces:
             found = msgspec.json.decode(file.read_bytes(), type=_Mappings)
         except FileNotFoundError:
             return None
-        except msgspec.DecodeError as error:
+        except (OSError, msgspec.DecodeError) as error:
             text = f"user namespace: invalid user namespace mappings file: {error}"
             raise UserNamespaceProblem(text) from error
         if len(found.uids) != 1 or found.uids != found.gids or found.uids[0].container_id != 0:

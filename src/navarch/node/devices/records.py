@@ -9,7 +9,6 @@ counts as absent.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import logging
 import os
@@ -115,7 +114,7 @@ def decode(blob: bytes) -> Checkpoint:
         return Checkpoint(allocations, sorted(data["RegisteredDevices"]))
     except GarbledCheckpoint:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise GarbledCheckpoint(f"checkpoint is corrupted: {error}") from error
 
 

@@ -59,7 +59,7 @@ def load(directory: Path) -> dict[str, str] | None:
         }
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise VolumeProblem(f"{CSI}: failed to parse volume data file [{path}]: {error}") from error
 
 
