@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from navarch.api.types.core_v1 import PodStatus
+
 evictions = Gauge(
     "kubelet_evictions", "Pods evicted, by the signal they were evicted for", ["eviction_signal"]
 )
@@ -52,6 +54,11 @@ started_containers_errors = Counter(
     "[ALPHA] Cumulative number of errors when starting containers",
     ["container_type", "code"],
 )
+terminated_containers = Counter(
+    "kubelet_terminated_containers",
+    "[ALPHA] Cumulative number of container terminations.",
+    ["container_type", "exit_code", "reason"],
+)
 pod_start_seconds = Histogram(
     "kubelet_pod_start_duration_seconds",
     "[ALPHA] Duration in seconds from kubelet seeing a pod for the first time to the pod starting "
@@ -62,3 +69,17 @@ relist_seconds = Histogram(
     "kubelet_pleg_relist_duration_seconds",
     "[ALPHA] Duration in seconds for relisting pods in PLEG.",
 )
+
+
+def count_terminations(before: PodStatus, after: PodStatus) -> None:
+    """Counts the containers that a pod's newest status says for the first time to have ended."""
+    for kind, name in (
+        ("init_container", "initContainerStatuses"),
+        ("container", "containerStatuses"),
+        ("ephemeral_container", "ephemeralContainerStatuses"),
+    ):
+        known = {each.name for each in getattr(before, name) if each.state.terminated is not None}
+        for status in getattr(after, name):
+            end = status.state.terminated
+            if end is not None and status.name not in known:
+                terminated_containers.labels(kind, str(end.exitCode), end.reason).inc()

@@ -104,6 +104,8 @@ class StatusInputs:
     """Ids of containers whose postStart hook still runs: they are shown as being created."""
     applied: Mapping[str, Applied] = field(default_factory=dict)
     """The cpu and memory running containers (by id) have, where that is known."""
+    pod_resources: ResourceRequirements | None = None
+    """What the pod as a whole really has, where that is known."""
     resize: Sequence[ResizeCondition] = ()
     """What is to be said of a resize that is not done."""
     ended: bool = False
@@ -152,7 +154,7 @@ def compute_status(pod: Pod, state: PodState, inputs: StatusInputs) -> PodStatus
             status.started = False if status.state.running is None else status.started
     start = inputs.start_time or inputs.now
     ips = _pod_ips(pod, state, inputs)
-    sizes = _sizes(pod)
+    held = _sizes(pod, inputs.pod_resources or pod.spec.resources)
     result = PodStatus(
         observedGeneration=pod.metadata.generation,
         phase=phase,
@@ -168,10 +170,10 @@ def compute_status(pod: Pod, state: PodState, inputs: StatusInputs) -> PodStatus
         containerStatuses=apps,
         ephemeralContainerStatuses=ephemeral,
         qosClass=qos_class(pod),
-        allocatedResources=_amounts(pod_requests(sizes)),
+        allocatedResources=_amounts(pod_requests(_sizes(pod, pod.spec.resources))),
         resources=ResourceRequirements(
-            requests=_amounts(pod_requests(sizes)),
-            limits=_amounts(_enforced(pod, pod_limits(sizes))),
+            requests=_amounts(pod_requests(held)),
+            limits=_amounts(_enforced(pod, pod_limits(held))),
         ),
         resourceClaimStatuses=before.resourceClaimStatuses,
         extendedResourceClaimStatus=before.extendedResourceClaimStatus,
@@ -449,8 +451,8 @@ def _pod_ips(pod: Pod, state: PodState, inputs: StatusInputs) -> list[str]:
     return [each.ip for each in pod.status.podIPs]
 
 
-def _sizes(pod: Pod) -> dict[str, Any]:
-    """As much of the pod's object as is needed to sum up what it asks for."""
+def _sizes(pod: Pod, whole: ResourceRequirements | None) -> dict[str, Any]:
+    """As much of the pod's object as is needed to sum up what it asks for or has."""
     spec = pod.spec
 
     def sized(containers: Sequence[Container]) -> list[dict[str, Any]]:
@@ -463,7 +465,7 @@ def _sizes(pod: Pod) -> dict[str, Any]:
         "spec": {
             "containers": sized(spec.containers),
             "initContainers": sized(spec.initContainers),
-            "resources": to_object(spec.resources) if spec.resources is not None else {},
+            "resources": to_object(whole) if whole is not None else {},
             "overhead": spec.overhead,
         }
     }

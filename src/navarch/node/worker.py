@@ -21,6 +21,7 @@ from navarch.api.types.core_v1 import Pod
 
 from .acting import VOLUMES, Actor
 from .cri.values import PodState, RuntimeFailure
+from .figures import count_terminations
 from .memory import WorkerMemory
 from .messages import read_message
 from .plan import (
@@ -384,6 +385,7 @@ class PodWorker:
                 for each in running
                 if (applied := applied_resources(view, each)) is not None
             },
+            pod_resources=memory.pod_resources,
             resize=() if ended or self._is_stopping() else self.resizer.conditions(),
             ended=ended,
             # As upstream, a pod with running containers is not yet said to have failed: what it
@@ -399,6 +401,7 @@ class PodWorker:
         # What was written last counts as "before", also when the watch has not brought it back.
         pod = self._with_newest_status()
         status = compute_status(pod, self.state, inputs)
+        count_terminations(pod.status, status)
         self.writer.submit(status)
 
     def _device_health(self) -> dict[str, dict[str, dict[str, bool]]]:

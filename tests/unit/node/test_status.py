@@ -16,9 +16,11 @@ from navarch.api.types.core_v1 import (
     Pod,
     PodCondition,
     PodStatus,
+    ResourceRequirements,
 )
 from navarch.node.cri.values import ContainerRecord, PodState
 from navarch.node.cri.values import ContainerState as RecordState
+from navarch.node.figures import count_terminations, terminated_containers
 from navarch.node.plan import Waiting
 from navarch.node.podapi import status_patch
 from navarch.node.status import StatusInputs, compute_status
@@ -249,3 +251,26 @@ def test_the_patch_replaces_addresses() -> None:
     patch = status_patch("u", old, new)
     assert patch is not None
     assert patch["status"]["podIPs"] == [{"$patch": "replace"}, {"ip": "10.1.0.2"}]
+
+
+def test_a_pod_shows_what_it_has_while_a_resize_waits() -> None:
+    pod = make_pod({"name": "a"}, resources={"requests": {"memory": "10Ki"},
+                                             "limits": {"memory": "10Ki"}})  # fmt: skip
+    seen = state(record(pod, "a"))
+    has = ResourceRequirements(requests={"memory": "30Mi"}, limits={"memory": "30Mi"})
+    status = compute_status(pod, seen, inputs(*seen.containers, pod_resources=has))
+    assert status.allocatedResources == {"memory": "10Ki"}
+    assert status.resources == has
+    done = compute_status(pod, seen, inputs(*seen.containers, pod_resources=pod.spec.resources))
+    assert done.resources == compute_status(pod, seen, inputs()).resources == pod.spec.resources
+
+
+def test_ends_of_containers_are_counted_once() -> None:
+    pod = make_pod({"name": "a"}, restartPolicy="Never", **INIT)
+    counted = terminated_containers.labels("container", "139", "Error")
+    before = counted._value.get()
+    ended = state(record(pod, "i", exit_code=0), record(pod, "a", exit_code=139))
+    status = compute_status(pod, ended, inputs())
+    count_terminations(pod.status, status)
+    count_terminations(status, compute_status(pod, ended, inputs()))
+    assert counted._value.get() == before + 1
