@@ -47,6 +47,8 @@ NAMES_OF_FIELDS = {
 }
 """Options that do not simply bear the field's name in snake case."""
 
+MASKED = "<masked>"
+
 NOTHING = {
     "iptablesDropBit": "no rules of iptables are made",
     "iptablesMasqueradeBit": "no rules of iptables are made",
@@ -164,6 +166,8 @@ def _default(path: str) -> Any:
 
 
 _OUTWARD: dict[str, Callable[[Any], Any]] = {
+    # It may hold a password.
+    "staticPodURLHeader": lambda headers: {name: [MASKED] for name in headers},
     "containerLogMaxSize": lambda size: str(Quantity.of(size, Format.BINARY)),
     "evictionSoftGracePeriod": lambda found: {
         name: format_duration(seconds) for name, seconds in found.items()

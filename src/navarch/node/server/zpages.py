@@ -19,10 +19,10 @@ from navarch import KUBERNETES_VERSION
 from navarch.api.errors import ApiError
 from navarch.api.times import format_time
 
+from ..configuration.options import MASKED
 from ..settings import NodeOptions
 
 GROUP = "config.k8s.io"
-MASKED = "<masked>"
 VERSIONS = ("v1beta1", "v1alpha1")
 WARNING = (
     "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility "

@@ -230,6 +230,9 @@ def test_configz_shows_what_is_in_force(tmp_path: Path) -> None:
     assert shown["cpuManagerPolicy"] == "static"
     assert shown["authentication"]["webhook"] == {"enabled": True, "cacheTTL": "2m0s"}
     assert shown["containerLogMaxSize"] == "10Mi"
+    secret = written(tmp_path, {"staticPodURLHeader": {"Authorization": ["Bearer secret"]}})
+    headers = effective(options(secret), load(secret, None)[0])["staticPodURLHeader"]
+    assert headers == {"Authorization": ["<masked>"]}
     # What is shown is itself a configuration that says the same.
     again = written(tmp_path, {name: value for name, value in shown.items() if name not in HEAD})
     assert effective(options(again), load(again, None)[0]) == shown
