@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ from navarch.node.messages import (
     read_message,
     termination_log_path,
 )
-from navarch.node.rotation import keep_rotating, rotate_if_large
+from navarch.node.rotation import _compress_and_drop, keep_rotating, rotate_if_large
 from navarch.node.settings import NodeOptions
 
 STAMP = "2026-01-01T00:00:00.000000000Z"
@@ -104,6 +105,40 @@ async def test_rotation(tmp_path: Path) -> None:
     log.unlink()
     assert not await rotate_if_large(runtime, runtime.container("main"), **arguments)
     assert runtime.calls.count("reopen_log") == 7
+
+
+def test_rotation_follows_nothing_that_was_put_among_the_logs(tmp_path: Path) -> None:
+    """Whoever may write to the directory of all logs reads and overwrites nothing else by it."""
+    secret, precious, logs = tmp_path / "secret", tmp_path / "precious", tmp_path / "a/b"
+    logs.mkdir(parents=True)
+    for each in (secret, precious):
+        each.write_text("of the node")
+    (logs / "0.log.20260101-000000").symlink_to(secret)
+    os.mkfifo(logs / "0.log.20260101-000001")
+    (logs / "0.log.20260101-000002").write_text("plain")
+    (logs / "0.log.20260101-000002.tmp").symlink_to(precious)
+    (logs / "0.log.20260101-000003").write_text("newest")
+    _compress_and_drop(logs / "0.log", logs / "0.log.20260101-000003", 5)
+    assert sorted(os.listdir(logs)) == ["0.log.20260101-000002.gz", "0.log.20260101-000003"]
+    assert gzip.decompress((logs / "0.log.20260101-000002.gz").read_bytes()) == b"plain"
+    assert secret.read_text() == precious.read_text() == "of the node"
+
+
+def test_no_message_is_taken_from_what_is_no_log(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "node").write_text(f"{STAMP} stdout F of the node\n")
+    link, pipe, below = (tmp_path / "a/b" / name for name in ("link", "pipe", "c"))
+    link.symlink_to(tmp_path / "node")
+    os.mkfifo(pipe)
+    below.symlink_to(tmp_path)
+    for path in (link, pipe, below / "node", tmp_path / "a/b"):
+        assert log_tail(path, 2048) == "", path
+    records = {name: ended(link, 1, FILE) for name in ("link", "pipe")}
+    for path in (link, pipe):
+        target = termination_log_path(tmp_path, "main", 0)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+        assert read_message(records[path.name], tmp_path, 1) == ""
 
 
 async def test_a_talkative_container_is_looked_at_more_often(tmp_path: Path) -> None:

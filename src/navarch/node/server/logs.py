@@ -27,6 +27,7 @@ from navarch.node.inotify import Mask, Watcher
 from ..volumes.kernel import open_plain
 
 BLOCK = 128 * 1024
+LONGEST_ENTRY = 16 << 20
 STATE_CHECK_SECONDS = 0.5
 """How often a silent container is asked whether it still runs."""
 SWITCH_SECONDS = 0.2
@@ -145,7 +146,8 @@ class _Source:
                 self._name = self._rotated_name()
             data = self._rest + data
             end = data.rfind(b"\n") + 1
-            self._rest = data[end:]
+            # What is longer is no entry of a runtime's: nobody waits for its end in memory.
+            self._rest = data[end:] if len(data) - end <= LONGEST_ENTRY else b""
             if end:
                 return data[:end]
         return b""

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import io
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -12,6 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from navarch.api.errors import ApiError
+from navarch.node.server import logs
 from navarch.node.server.backend import ServerBackend
 from navarch.node.server.logs import (
     BLOCK,
@@ -187,6 +189,33 @@ async def test_no_line_is_lost_or_repeated_however_often_a_file_is_rotated(
             seen += chunk
             running = not seen.endswith(b"\n%d " % (number - 1) + b"x" * 90 + b"\n")
     assert [int(line.split()[0]) for line in seen.splitlines()] == list(range(number))
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
+async def test_a_reader_is_led_to_nothing_else(tmp_path: Path, kind: str) -> None:
+    """Neither by what a log was replaced with before it was opened, nor by what seems to follow."""
+    path, bad = tmp_path / "0.log", tmp_path / "0.log.20260102-000000"
+    (tmp_path / "secret").write_bytes(entry(1, "of the node"))
+    {"link": lambda: bad.symlink_to(tmp_path / "secret"), "pipe": lambda: os.mkfifo(bad),
+     "directory": bad.mkdir}[kind]()  # fmt: skip
+    path.write_bytes(entry(1, "one"))
+    reader = read_log(path, LogOptions(follow=True), lambda: True)
+    async with asyncio.timeout(10):
+        assert await anext(reader) == b"one\n"
+        path.rename(tmp_path / "0.log.20260101-000000")
+        assert [chunk async for chunk in reader] == []
+        with pytest.raises(OSError, match=r"not a regular file|directory"):
+            await anext(read_log(bad, LogOptions(), lambda: False))
+
+
+async def test_an_entry_without_end_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "LONGEST_ENTRY", 300_000)
+    path = tmp_path / "0.log"
+    path.write_bytes(b"x" * 1_000_000 + b"\n" + entry(1, "one"))
+    shown = [chunk async for chunk in read_log(path, LogOptions(), lambda: False)]
+    assert b"".join(shown) == b"one\n"
 
 
 @pytest.mark.parametrize(
