@@ -49,35 +49,54 @@ NAMES_OF_FIELDS = {
 
 MASKED = "<masked>"
 
-NOTHING = {
-    "iptablesDropBit": "no rules of iptables are made",
-    "iptablesMasqueradeBit": "no rules of iptables are made",
-    "makeIPTablesUtilChains": "no rules of iptables are made",
-    "readOnlyPort": "nothing is shown to those who do not say who they are",
-    "enableProfilingHandler": "there are no profiles of a Go program: it is always off",
-    "streamingConnectionIdleTimeout": "the runtime ends idle streams",
-    "imageServiceEndpoint": "images are where the containers are",
-    "syncFrequency": "pods are looked at when something has changed",
-    "configMapAndSecretChangeDetectionStrategy": "changes are always watched",
-    "volumePluginDir": "plug-ins of flexVolume are not run",
-    "enableControllerAttachDetach": "a controller attaches volumes",
-    "eventRecordQPS": "events are counted together instead",
-    "eventBurst": "events are counted together instead",
-    "cgroupsPerQOS": "pods have always cgroups by their class",
-    "rotateCertificates": "who made the cluster renews its certificates, which are read anew",
-    "serverTLSBootstrap": "who made the cluster renews its certificates, which are read anew",
-    "contentType": "the agent speaks JSON",
-    "podCIDR": "it comes from the Node object",
-    "hairpinMode": "the pod network decides it",
-    "cpuManagerPolicy": "all containers share all CPUs",
-    "memoryManagerPolicy": "no memory is pinned",
-    "topologyManagerPolicy": "no topology is looked at",
-    "kubeletCgroups": "the agent stays in the cgroup it was started in",
-    "systemCgroups": "processes of the system stay where they are",
-    "tracing": "no spans are made",
-    "logging": "see the option --verbose",
+_REASONS = {
+    "no rules of iptables are made": (
+        "iptablesDropBit",
+        "iptablesMasqueradeBit",
+        "makeIPTablesUtilChains",
+    ),
+    "nothing is shown to those who do not say who they are": ("readOnlyPort",),
+    "there are no profiles of a Go program: it is always off": (
+        "enableProfilingHandler",
+        "enableContentionProfiling",
+    ),
+    "the runtime ends idle streams": ("streamingConnectionIdleTimeout",),
+    "images are where the containers are": ("imageServiceEndpoint",),
+    "pods are looked at when something has changed": ("syncFrequency",),
+    "changes are always watched": ("configMapAndSecretChangeDetectionStrategy",),
+    "plug-ins of flexVolume are not run": ("volumePluginDir",),
+    "a controller attaches volumes": ("enableControllerAttachDetach",),
+    "events are counted together instead": ("eventRecordQPS", "eventBurst"),
+    "only so many requests are under way at once": ("kubeAPIQPS", "kubeAPIBurst"),
+    "the agent opens as many files as the process may that started it": ("maxOpenFiles",),
+    "pods have always cgroups by their class": ("cgroupsPerQOS",),
+    "who made the cluster renews its certificates, which are read anew": (
+        "rotateCertificates",
+        "serverTLSBootstrap",
+    ),
+    "OpenSSL chooses the curves": ("tlsCurvePreferences",),
+    "the agent speaks JSON": ("contentType",),
+    "it comes from the Node object": ("podCIDR",),
+    "the pod network decides it": ("hairpinMode",),
+    "all containers share all CPUs": (
+        "cpuManagerPolicy",
+        "cpuManagerPolicyOptions",
+        "cpuManagerReconcilePeriod",
+    ),
+    "no memory is pinned": ("memoryManagerPolicy", "reservedMemory"),
+    "no topology is looked at": (
+        "topologyManagerPolicy",
+        "topologyManagerPolicyOptions",
+        "topologyManagerScope",
+    ),
+    "the agent stays in the cgroup it was started in": ("kubeletCgroups",),
+    "processes of the system stay where they are": ("systemCgroups",),
+    "no spans are made": ("tracing",),
+    "see the option --verbose": ("logging",),
+    "no metrics are hidden": ("showHiddenMetricsForVersion",),
 }
-"""Why a field has no effect; the others simply have none."""
+NOTHING = {name: reason for reason, names in _REASONS.items() for name in names}
+"""Why a field has no effect."""
 
 
 def _snake(name: str) -> str:
@@ -206,5 +225,4 @@ def remarks(configuration: KubeletConfiguration) -> Iterator[str]:
             continue
         if name in honoured and name not in NOTHING:
             continue
-        why = NOTHING.get(name, "there is nothing that it would change")
-        yield f"KubeletConfiguration: {name} is not honoured: {why}"
+        yield f"KubeletConfiguration: {name} is not honoured: {NOTHING[name]}"

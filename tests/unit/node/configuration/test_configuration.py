@@ -11,7 +11,7 @@ import yaml
 
 from navarch.cluster.components import options_from
 from navarch.node.configuration.files import ConfigurationError, load
-from navarch.node.configuration.options import effective, options_of_fields, remarks
+from navarch.node.configuration.options import NOTHING, effective, options_of_fields, remarks
 from navarch.node.configuration.types import KubeletConfiguration
 from navarch.node.settings import EVICTION_HARD, NodeOptions, parse_cpu_set
 
@@ -238,11 +238,19 @@ def test_configz_shows_what_is_in_force(tmp_path: Path) -> None:
     assert effective(options(again), load(again, None)[0]) == shown
 
 
+def test_each_field_is_honoured_or_it_is_known_why_not() -> None:
+    honoured = {path.partition(".")[0] for path in options_of_fields()}
+    about_the_file = {"kind", "apiVersion", "mergeDefaultEvictionSettings"}
+    known = honoured | NOTHING.keys() | about_the_file | {"runOnce"}  # which is refused
+    assert known == {*KubeletConfiguration.__struct_fields__}
+
+
 def test_what_is_not_honoured_is_said(tmp_path: Path) -> None:
     path = written(tmp_path, {"maxPods": 5, "cpuManagerPolicy": "static", "maxOpenFiles": 5})
     assert list(remarks(load(path, None)[0])) == [
         "KubeletConfiguration: cpuManagerPolicy is not honoured: all containers share all CPUs",
-        "KubeletConfiguration: maxOpenFiles is not honoured: there is nothing that it would change",
+        "KubeletConfiguration: maxOpenFiles is not honoured: the agent opens as many files as the "
+        "process may that started it",
     ]
     assert list(remarks(KubeletConfiguration())) == []
 
