@@ -172,7 +172,7 @@ class Actor:
             await self._services.runtime.stop_sandbox(old.id)
         try:
             await self.starter.sandbox(self.pod, action.attempt)
-        except (RuntimeFailure, ConfigProblem, ApiError) as failure:
+        except (RuntimeFailure, ConfigProblem, ApiError, OSError) as failure:
             text = f"Failed to create pod sandbox: {failure}"
             self._services.events.pod(self.pod, "Warning", "FailedCreatePodSandBox", text)
             delays = SANDBOX_RETRY_SECONDS

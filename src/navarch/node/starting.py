@@ -208,6 +208,7 @@ class Starter:
             InvalidField,
             VolumeProblem,
             DeviceProblem,
+            OSError,  # a full disk, for example
         ) as problem:
             raise self._failed(pod, spec, "CreateContainerConfigError", str(problem)) from problem
         except ApiError as error:

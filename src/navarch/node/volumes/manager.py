@@ -111,7 +111,11 @@ class VolumeManager:
         mounted, devices = claims.used_volumes(pod)
         used = [each for each in pod.spec.volumes if each.name in mounted | devices]
         known = self._known.setdefault(pod.metadata.uid, _Known())
-        self._make_directory(pod.metadata.uid)
+        try:
+            self._make_directory(pod.metadata.uid)
+        except OSError as error:
+            text = f"error making pod data directories: {error}"
+            raise VolumesFailed([("Failed", text)]) from error
         outcomes = await asyncio.gather(
             *(self._prepare_one(pod, volume, known, fresh) for volume in used)
         )
