@@ -152,6 +152,7 @@ async def test_logs(api: Api, kubelet: Backend) -> None:
         ("container=zz", 400, "container zz is not valid for pod p"),
         ("tailLines=-1", 422, "must be greater than or equal to 0"),
         ("limitBytes=0", 422, "must be greater than 0"),
+        ("stream=Stdout&tailLines=1", 422, "`tailLines` and specific `stream` are mutually excl"),
         ("sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z", 422, "at most one of"),
     ],
 )

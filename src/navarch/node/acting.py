@@ -17,6 +17,7 @@ from navarch.api.types.core_v1 import Pod
 
 from .backoff import BackoffTable
 from .cri.values import PodState, RuntimeFailure
+from .figures import admission_rejections
 from .memory import WorkerMemory
 from .plan import (
     RESIZE,
@@ -45,7 +46,7 @@ from .resize import (
     with_allocation,
 )
 from .resizing import Resizer
-from .resources import amount, container_resources, pod_cgroup_limits
+from .resources import amount, container_resources, pod_cgroup_limits, sandbox_size
 from .runtime_config import log_directory
 from .security_context import ConfigProblem
 from .starting import NodeServices, StartedIn, Starter, StartFailed
@@ -60,6 +61,7 @@ SANDBOX_RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)
 VOLUME_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 122.0)
 VOLUME_REFRESH_SECONDS = 54.0
 VOLUMES = "\0volumes"
+VOLUME_LIMIT = "VolumeAttachmentLimitExceeded"
 """The volumes' name among the operations under way (no container can have it)."""
 
 
@@ -238,6 +240,11 @@ class Actor:
             self._memory.held_off[ResizePod] = self._clock.monotonic() + RESIZE_RETRY_SECONDS
             return
         before, after = pod_cgroup_limits(self._as_given(action)), pod_cgroup_limits(pod)
+        if self.state.sandbox is not None:
+            size = sandbox_size(pod, services.node.policy)
+            await services.runtime.update_sandbox(
+                self.state.sandbox.id, size.resources, size.overhead
+            )
         await asyncio.to_thread(services.cgroups.ensure_pod, pod, roomy(before, after))
         for container_id, spec in sorted(action.containers, key=lambda each: self._grows(*each)):
             resources = container_resources(pod, spec.container, services.node)
@@ -409,6 +416,11 @@ class Actor:
         except VolumesFailed as failure:
             for reason, text in failure.problems:
                 self._services.events.pod(self.pod, "Warning", reason, text)
+            if failure.rejection and first:
+                admission_rejections.labels(VOLUME_LIMIT).inc()
+                self._services.events.pod(self.pod, "Warning", VOLUME_LIMIT, failure.rejection)
+                memory.failure = (VOLUME_LIMIT, f"Pod was rejected: {failure.rejection}")
+                return
             delays = VOLUME_RETRY_SECONDS
             delay = delays[min(memory.volume_failures, len(delays) - 1)]
             memory.volume_failures += 1

@@ -32,7 +32,7 @@ from .podspec import find_container, is_mirror, is_terminal, pod_key, terminatio
 from .probes.manager import ProbeManager
 from .reservations import Reservations
 from .resizing import consider
-from .resources import Classes, class_limits
+from .resources import class_limits
 from .rotation import keep_rotating
 from .shutdown import PROBLEM, ShutdownManager
 from .starting import NodeServices
@@ -71,13 +71,15 @@ class NodeAgent:
         """The pod (uid) of each container and sandbox id that was seen in the runtime."""
         self.on_ended: Callable[[], None] = lambda: None
         """Called when nothing of a pod is left on the node."""
+        self.storage_problems: Callable[[], Iterable[str]] = tuple
+        """Why the node's storage is not ready."""
         self._hears_events = False
         self._in_runtime: dict[str, PodState] = {}
         self._relisted_at = self._clock.monotonic()
         self.evictions = EvictionManager(services, self.workers)
         self.evictions.remove_dead = self.remove_dead
         self.reservations = Reservations(services)
-        self._classes: Classes | None = None
+        self._classes_due = asyncio.Event()
         self.shutdown = ShutdownManager(services, self.workers)
         self.admitter = Admitter(services, self.workers, self.evictions, self.shutdown)
 
@@ -131,6 +133,7 @@ class NodeAgent:
             problems=(
                 *self._blindness(),
                 *self.reservations.problems,
+                *self.storage_problems(),
                 *((PROBLEM,) if self.shutdown.is_shutting_down else ()),
             ),
             devices=devices.counts() if devices is not None else {},
@@ -198,7 +201,7 @@ class NodeAgent:
         if pod.metadata.deletionTimestamp is None and self._is_new(pod):
             self.admitter.admit(worker)
         self._start(worker)
-        self._weigh_classes()
+        self._classes_due.set()
         if worker.resizer.is_waiting:
             self._consider_resizes()
 
@@ -219,7 +222,7 @@ class NodeAgent:
         task.result()
         self._in_runtime.pop(uid, None)
         self._owner_of = {key: pod for key, pod in self._owner_of.items() if pod != uid}
-        self._weigh_classes()
+        self._classes_due.set()
         self._consider_resizes()
         self.on_ended()
 
@@ -229,18 +232,23 @@ class NodeAgent:
 
         consider(self.workers(), decide)
 
-    def _weigh_classes(self) -> None:
-        services = self._services
-        classes = class_limits(
-            self.active_pods(),
-            services.node,
-            services.options.qos_reserved
-            if services.options.feature_gates.get("QOSReserved")
-            else {},
-        )
-        if classes != self._classes:
-            self._classes = classes
-            services.cgroups.set_classes(classes)
+    async def _keep_classes(self) -> None:
+        """Weighs the classes of service anew when pods come and go. Where systemd keeps cgroups it
+        takes its time, for which nobody waits."""
+        services, known = self._services, None
+        options = services.options
+        reserved = options.qos_reserved if options.feature_gates.get("QOSReserved") else {}
+        while True:
+            await self._classes_due.wait()
+            self._classes_due.clear()
+            classes = class_limits(self.active_pods(), services.node, reserved)
+            if classes == known:
+                continue
+            try:
+                await asyncio.to_thread(services.cgroups.set_classes, classes)
+                known = classes
+            except OSError as error:
+                log.warning("cgroups of the classes of service: %s", error)
 
     # The loops
 
@@ -263,6 +271,7 @@ class NodeAgent:
                 tasks.create_task(self._listen(), name="runtime-events")
                 tasks.create_task(self._keep_listing(), name="runtime-relist")
                 tasks.create_task(self._keep_house(), name="housekeeping")
+                tasks.create_task(self._keep_classes(), name="classes-of-service")
                 services = self._services
                 rotation = keep_rotating(
                     services.runtime, services.options, self._clock, self._running_containers

@@ -184,6 +184,34 @@ def container_resources(
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class SandboxSize:
+    """What a pod's containers have together, and what its sandbox takes beside them. It means
+    something to runtimes that give every pod a virtual machine."""
+
+    resources: pb.LinuxContainerResources
+    overhead: pb.LinuxContainerResources
+
+
+def sandbox_size(pod: Pod, policy: ResourcePolicy) -> SandboxSize:
+    def linux(requests: Mapping[str, int], limits: Mapping[str, int]) -> pb.LinuxContainerResources:
+        return pb.LinuxContainerResources(
+            cpu_shares=cpu_shares(requests.get("cpu", limits.get("cpu", 0))),
+            cpu_period=policy.period,
+            cpu_quota=policy.quota(limits.get("cpu", 0)),
+            memory_limit_in_bytes=limits.get("memory", 0),
+            unified={"memory.oom.group": "1"} if policy.kills_as_group else {},
+        )
+
+    spec = msgspec.structs.replace(pod.spec, overhead={})
+    inside = msgspec.structs.replace(pod, spec=spec)
+    overhead = {name: _number(name, text) for name, text in pod.spec.overhead.items()}
+    return SandboxSize(
+        linux(pod_requests(inside), pod_limits(inside)),
+        linux(overhead, overhead) if overhead else pb.LinuxContainerResources(),
+    )
+
+
 def _unified(pod: Pod, container: Container, node: NodeResources) -> dict[str, str]:
     """Settings that only cgroup v2 has, by file (KEP-2570 for those of memory's quality)."""
     policy = node.policy

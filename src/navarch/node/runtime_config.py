@@ -36,7 +36,7 @@ from .netfiles import DnsSettings
 from .orphans import notes
 from .podspec import ContainerSpec, container_hash, pod_hostname
 from .resize import RESOURCES_ANNOTATION, encode_resources, wanted_resources
-from .resources import NodeResources, container_resources
+from .resources import NodeResources, ResourcePolicy, container_resources, sandbox_size
 from .security_context import (
     ConfigProblem,
     NodeSecurity,
@@ -74,6 +74,7 @@ class SandboxPlace:
     cgroup_parent: str
     users: pb.UserNamespace | None = None
     """The pod's own range of ids, if it has one."""
+    policy: ResourcePolicy = field(default_factory=ResourcePolicy)
 
 
 def sandbox_config(
@@ -99,6 +100,7 @@ def sandbox_config(
         security.run_as_group.value = context.runAsGroup
     if context.seLinuxOptions is not None:
         security.selinux_options.CopyFrom(selinux_options(context.seLinuxOptions))
+    size = sandbox_size(pod, place.policy)
     config = pb.PodSandboxConfig(
         metadata=pb.PodSandboxMetadata(
             name=meta.name, uid=meta.uid, namespace=meta.namespace, attempt=attempt
@@ -113,6 +115,8 @@ def sandbox_config(
             cgroup_parent=place.cgroup_parent,
             security_context=security,
             sysctls={normalized(each.name): each.value for each in context.sysctls},
+            resources=size.resources,
+            overhead=size.overhead,
         ),
     )
     if not spec.hostNetwork:

@@ -173,7 +173,7 @@ class Starter:
         node_dns = DnsSettings.parse(_read(options.resolv_conf))
         dns = pod_dns(pod, node_dns, options.cluster_dns, options.cluster_domain)
         cgroup = self._services.cgroups.pod_path(pod)
-        place = SandboxPlace(options.pod_logs_directory, cgroup, users)
+        place = SandboxPlace(options.pod_logs_directory, cgroup, users, self._services.node.policy)
         config = sandbox_config(pod, attempt, dns, place)
         domain = pod_domain(pod, options.cluster_domain)
         if pod.spec.setHostnameAsFQDN and domain and config.hostname:

@@ -74,16 +74,13 @@ async def test_hooks(cluster: Cluster, listener: Listener) -> None:
     hooked = {
         "exec": {
             "postStart": {"exec": {"command": ["sh", "-c", "echo begun > /shared/said"]}},
-            "preStop": {"exec": {"command": ["sh", "-c", "echo over > /shared/said"]}},
+            "preStop": {"exec": {"command": ["sh", "-c", "echo over >> /shared/said"]}},
         },
         "http": {"postStart": listener.hook("/begun"), "preStop": listener.hook("over")},
         "https": {"postStart": listener.hook("/tls", scheme="HTTPS", httpHeaders=secret)},
         "sleep": {"postStart": {"sleep": {"seconds": 0}}, "preStop": {"sleep": {"seconds": 1}}},
     }
-    script = (
-        "until test -e /shared/said; do sleep 0.1; done; cat /shared/said; "
-        "trap 'cat /shared/said; exit 0' TERM; while :; do sleep 1 & wait; done"
-    )
+    script = "trap 'cat /shared/said; exit 0' TERM; while :; do sleep 1 & wait; done"
     mount = [{"name": "shared", "mountPath": "/shared"}]
     containers = [
         shell(name, script if name == "exec" else FOREVER, lifecycle=hooks, volumeMounts=mount)

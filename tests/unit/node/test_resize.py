@@ -63,6 +63,17 @@ async def test_a_running_container_is_changed(node: Stage) -> None:
     assert shown.allocatedResources == {"cpu": "1", "memory": "128Mi"}
     assert shown.restartCount == 0 and pending(node) == []
     assert node.status().observedGeneration == 2
+    whole = node.runtime.sandbox_configs["s1"].linux.resources
+    assert (whole.cpu_quota, whole.memory_limit_in_bytes) == (100_000, 128 * MIB)
+
+
+async def test_a_runtime_may_be_against_it(node: Stage) -> None:
+    await node.create(make_pod(sized("500m", "64Mi")))
+    node.runtime.fail_next("update_sandbox", "no room in the machine")
+    await resize(node, "1", "128Mi")
+    assert "update_resources" not in node.runtime.calls
+    await node.rest(3)
+    assert node.runtime.configs["c2"].linux.resources.cpu_quota == 100_000
 
 
 async def test_what_the_node_does_not_have_is_put_off(node: Stage) -> None:

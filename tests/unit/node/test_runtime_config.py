@@ -38,6 +38,21 @@ def test_the_hostname_of_a_sandbox(spec: dict[str, Any], hostname: str) -> None:
     assert sandbox_config(pod, 0, DnsSettings(), place).hostname == hostname
 
 
+def test_the_size_of_a_sandbox() -> None:
+    """For runtimes that make a virtual machine of it."""
+    limits = {"limits": {"cpu": "500m", "memory": "64Mi"}, "requests": {"cpu": "250m"}}
+    pod = make_pod({"name": "a", "resources": limits}, {"name": "b", "resources": limits},
+                   overhead={"cpu": "100m", "memory": "8Mi"})  # fmt: skip
+    linux = sandbox_config(pod, 0, DnsSettings(), SandboxPlace(Path("/logs"), "/pods")).linux
+    inside, beside = linux.resources, linux.overhead
+    assert (inside.cpu_shares, inside.cpu_quota, inside.memory_limit_in_bytes) == (
+        512, 100_000, 128 << 20,
+    )  # fmt: skip
+    assert (beside.cpu_shares, beside.cpu_quota, beside.memory_limit_in_bytes) == (
+        102, 10_000, 8 << 20,
+    )  # fmt: skip
+
+
 def test_a_pod_with_ids_of_its_own_owns_its_mounts() -> None:
     pod = make_pod()
     spec = find_container(pod, "main")

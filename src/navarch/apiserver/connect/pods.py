@@ -255,6 +255,9 @@ def _log_query(call: Call) -> list[tuple[str, str]]:
                     "FieldValueNotSupported", "stream", f'Unsupported value: "{stream}": {text}'
                 )
             )
+        if stream != "All" and call.parameter("tailLines"):
+            text = "`tailLines` and specific `stream` are mutually exclusive for now"
+            errors.append(forbidden_field("", text))
         query.append(("stream", stream))
     if errors:
         raise invalid_object("PodLogOptions", "", call.info.name, errors)

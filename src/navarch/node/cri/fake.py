@@ -197,6 +197,17 @@ class FakeRuntime:
         self._record(container_id)
         self.configs[container_id].linux.resources.CopyFrom(resources)
 
+    async def update_sandbox(
+        self,
+        sandbox_id: str,
+        resources: pb.LinuxContainerResources,
+        overhead: pb.LinuxContainerResources,
+    ) -> None:
+        self._called("update_sandbox")
+        linux = self.sandbox_configs[sandbox_id].linux
+        linux.resources.CopyFrom(resources)
+        linux.overhead.CopyFrom(overhead)
+
     async def reopen_log(self, container_id: str) -> None:
         self._called("reopen_log")
         if not self._record(container_id).running:

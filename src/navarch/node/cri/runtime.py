@@ -59,6 +59,16 @@ class Runtime(Protocol):
         self, container_id: str, resources: pb.LinuxContainerResources
     ) -> None: ...
 
+    async def update_sandbox(
+        self,
+        sandbox_id: str,
+        resources: pb.LinuxContainerResources,
+        overhead: pb.LinuxContainerResources,
+    ) -> None:
+        """The pod is about to have another size; a failure means that the runtime is against it.
+        Most runtimes do not care."""
+        ...
+
     async def reopen_log(self, container_id: str) -> None: ...
 
     async def checkpoint(self, container_id: str, location: str, timeout: int) -> None:
