@@ -31,23 +31,23 @@ class Kubelet:
     """A client of the node's server."""
 
     def __init__(self, session: aiohttp.ClientSession, tls: ssl.SSLContext) -> None:
-        self._session, self._tls = session, tls
+        self._session, self.tls = session, tls
 
     async def get(self, path: str, status: int = 200) -> str:
         url = f"https://127.0.0.1:{PORT}{path}"
-        async with self._session.get(url, ssl=self._tls) as answer:
+        async with self._session.get(url, ssl=self.tls) as answer:
             text = await answer.text()
             assert answer.status == status, (answer.status, text)
             return text
 
     async def post(self, path: str) -> tuple[int, str]:
         url = f"https://127.0.0.1:{PORT}{path}"
-        async with self._session.post(url, ssl=self._tls) as answer:
+        async with self._session.post(url, ssl=self.tls) as answer:
             return answer.status, await answer.text()
 
     async def json(self, path: str) -> Any:
         url = f"https://127.0.0.1:{PORT}{path}"
-        async with self._session.get(url, ssl=self._tls) as answer:
+        async with self._session.get(url, ssl=self.tls) as answer:
             assert answer.status == 200, await answer.text()
             return await answer.json()
 
