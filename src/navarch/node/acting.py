@@ -60,8 +60,8 @@ RESIZE_RETRY_SECONDS = 10.0
 SANDBOX_RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)
 VOLUME_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 122.0)
 VOLUME_REFRESH_SECONDS = 54.0
-VOLUMES = "\0volumes"
 VOLUME_LIMIT = "VolumeAttachmentLimitExceeded"
+VOLUMES = "\0volumes"
 """The volumes' name among the operations under way (no container can have it)."""
 
 

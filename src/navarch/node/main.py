@@ -140,6 +140,7 @@ async def _run_agent(
     registration.on_node = on_node
     registration.report = agent.report
     agent.on_report(registration.refresh)
+    parts.csi.drivers.on_change = registration.refresh
     device_server = DeviceServer(
         parts.devices, agent.active_pods, options.root_directory / "pod-resources"
     )
@@ -272,6 +273,7 @@ def _assemble(
     shared.volumes.node_labels = lambda: (
         agent.node.metadata.labels if agent.node is not None else options.labels
     )
+    agent.storage_problems = lambda: csi.drivers.problems
     return _Parts(agent, api, probes, recorder, records, objects, devices, csi)
 
 

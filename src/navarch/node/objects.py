@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol, TypeVar
 
 from navarch.api.errors import ApiError
-from navarch.api.objects import decode, to_object
+from navarch.api.objects import Object, decode
 from navarch.api.types.authentication_v1 import TokenRequest
 from navarch.api.types.core_v1 import (
     ConfigMap,
@@ -23,6 +23,7 @@ from navarch.api.types.node_v1 import RuntimeClass
 from navarch.client.client import Client
 from navarch.client.clock import Clock
 from navarch.client.objects import KubernetesObject
+from navarch.client.resource import PatchType
 
 SHARED_SECONDS = 10.0
 """How old a read may be for a refresh of a running pod."""
@@ -52,7 +53,9 @@ class Objects(Protocol):
 
     async def volume(self, name: str) -> PersistentVolume | None: ...
 
-    async def claim_expanded(self, claim: PersistentVolumeClaim, capacity: str) -> None: ...
+    async def change_claim(
+        self, claim: PersistentVolumeClaim, status: Object, *, checked: bool = True
+    ) -> PersistentVolumeClaim: ...
 
     async def runtime_class(self, name: str) -> RuntimeClass | None: ...
 
@@ -84,20 +87,20 @@ class ApiObjects:
     async def volume(self, name: str) -> PersistentVolume | None:
         return await self._get(PersistentVolume, "", name)
 
-    async def claim_expanded(self, claim: PersistentVolumeClaim, capacity: str) -> None:
-        """Writes that a claim's file system has its new size: its growth is over."""
-        over = ("FileSystemResizePending", "Resizing")
-        conditions = [each for each in claim.status.conditions if each.type not in over]
-        status = {
-            "capacity": {"storage": capacity},
-            "conditions": [to_object(each) for each in conditions],
-            "allocatedResourceStatuses": {"storage": None},
-        }
-        await self._client.resource(PersistentVolumeClaim).patch(
+    async def change_claim(
+        self, claim: PersistentVolumeClaim, status: Object, *, checked: bool = True
+    ) -> PersistentVolumeClaim:
+        """Changes a claim's status by a strategic merge patch; `checked` if it may not have been
+        changed meanwhile."""
+        metadata = {"uid": claim.metadata.uid}
+        if checked:
+            metadata["resourceVersion"] = claim.metadata.resourceVersion
+        return await self._client.resource(PersistentVolumeClaim).patch(
             claim.metadata.name,
             claim.metadata.namespace,
-            {"metadata": {"uid": claim.metadata.uid}, "status": status},
+            {"metadata": metadata, "status": status},
             subresource="status",
+            patch_type=PatchType.STRATEGIC,
         )
 
     async def runtime_class(self, name: str) -> RuntimeClass | None:

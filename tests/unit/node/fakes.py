@@ -13,6 +13,8 @@ from unittest import mock
 
 from navarch.api.errors import not_found
 from navarch.api.objects import Object, copy_object, from_object, to_object
+from navarch.api.patch.strategic import apply_strategic_merge_patch
+from navarch.api.schema.facts import schema_for
 from navarch.api.types.authentication_v1 import TokenRequest
 from navarch.api.types.core_v1 import (
     ConfigMap,
@@ -97,8 +99,13 @@ class FakeObjects:
     async def volume(self, name: str) -> PersistentVolume | None:
         return None
 
-    async def claim_expanded(self, claim: PersistentVolumeClaim, capacity: str) -> None:
-        claim.status.capacity["storage"] = capacity
+    async def change_claim(
+        self, claim: PersistentVolumeClaim, status: Object, *, checked: bool = True
+    ) -> PersistentVolumeClaim:
+        document = {"status": status}
+        facts = schema_for("", "v1", "PersistentVolumeClaim")
+        changed = apply_strategic_merge_patch(to_object(claim), document, facts)
+        return from_object(PersistentVolumeClaim, changed)
 
     async def runtime_class(self, name: str) -> RuntimeClass | None:
         return self.runtime_classes.get(name)

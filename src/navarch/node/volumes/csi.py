@@ -44,6 +44,7 @@ from .csi_records import (
     save,
 )
 from .csi_values import (
+    INFEASIBLE_CODES,
     CsiVolume,
     Source,
     access_mode,
@@ -55,6 +56,8 @@ from .csi_values import (
 from .ownership import apply_fs_group
 from .payload import TokenWish
 from .plugin import (
+    ExpansionProblem,
+    NotAttachedInTime,
     PreparedVolume,
     VolumeHost,
     VolumePlugin,
@@ -163,9 +166,12 @@ class CsiPlugin(VolumePlugin):
             if waiting.cancelled():
                 raise VolumeProblem("the pod is being deleted", WAIT_FOR_ATTACH)
             return waiting.result()
+        except NotAttachedInTime as problem:
+            if not (problem.is_exhausted and self._drivers.is_counted_again(source.driver)):
+                raise NotAttachedInTime(str(problem)) from problem
+            await self._drivers.refresh(source.driver)
+            raise
         except NotAttached as failure:
-            if failure.is_exhausted:
-                await self._drivers.refresh(source.driver)
             raise VolumeProblem(str(failure), WAIT_FOR_ATTACH) from failure
         finally:
             waiting.cancel()
@@ -409,34 +415,40 @@ class CsiPlugin(VolumePlugin):
     async def unmap_device(self, uid: str, name: str, target: Path) -> None:
         await self._block.unmap(uid, name)
 
-    async def expand(self, spec: VolumeSpec, prepared: PreparedVolume) -> None:
+    async def expand(self, spec: VolumeSpec, prepared: PreparedVolume, size: str) -> None:
         source = source_of(spec)
-        assert spec.persistent is not None and source.persistent is not None
-        driver = self.driver(source.driver, "Expander.NodeExpand failed")
-        size = parse_quantity(spec.persistent.spec.capacity["storage"]).value()
+        assert source.persistent is not None
+        try:
+            driver = self.driver(source.driver, "Expander.NodeExpand failed")
+        except VolumeProblem as problem:
+            raise ExpansionProblem(str(problem), is_final=False) from problem  # it may come back
         staging = str(self.paths.staged(*source.key) / "globalmount")
         if spec.is_block:
             staging = str(self.paths.device_staging(spec.name))
-        volume = CsiVolume(
-            handle=source.handle,
-            access_mode=access_mode(spec),
-            is_block=spec.is_block,
-            fs_type=source.fs_type,
-            mount_options=spec.mount_options,
-            secrets=await self.secrets(
-                source.persistent.nodeExpandSecretRef, "NodeExpandSecretRef"
-            ),
-        )
         try:
             capabilities = await driver.capabilities()
             if "EXPAND_VOLUME" not in capabilities:
-                raise VolumeProblem(f"NodeExpand is not supported by the CSI driver {driver.name}")
+                text = f"NodeExpand is not supported by the CSI driver {driver.name}"
+                raise ExpansionProblem(text, is_unsupported=True)
             if "STAGE_UNSTAGE_VOLUME" not in capabilities:
                 staging = ""
-            await driver.expand(volume, str(prepared.path), staging, size, capabilities)
+            named = source.persistent.nodeExpandSecretRef
+            volume = CsiVolume(
+                handle=source.handle,
+                access_mode=access_mode(spec),
+                is_block=spec.is_block,
+                fs_type=source.fs_type,
+                mount_options=spec.mount_options,
+                secrets=await self.secrets(named, "NodeExpandSecretRef"),
+            )
+            count = parse_quantity(size).value()
+            await driver.expand(volume, str(prepared.path), staging, count, capabilities)
         except RuntimeFailure as failure:
-            raise VolumeProblem(
-                f"Expander.NodeExpand failed to expand the volume : {failure.message}"
+            raise ExpansionProblem(
+                f"Expander.NodeExpand failed to expand the volume : {failure.message}",
+                is_final=is_final(failure),
+                is_infeasible=failure.code in INFEASIBLE_CODES,
+                is_in_use=failure.code == "FAILED_PRECONDITION",
             ) from failure
 
     async def usage(self, target: Path) -> VolumeUsage | None:

@@ -18,9 +18,11 @@ from navarch.api.errors import ApiError
 from navarch.api.types.core_v1 import Node
 from navarch.api.types.storage_v1 import VolumeAttachment
 from navarch.client.client import Client
+from navarch.client.clock import timeout
 from navarch.client.ratelimit import Backoff
 
 from .csi_records import CsiPaths
+from .plugin import NotAttachedInTime
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +32,7 @@ RESOURCE_EXHAUSTED = 8
 
 
 class NotAttached(Exception):
-    """The volume is not attached (yet)."""
-
-    def __init__(self, text: str, *, is_exhausted: bool = False) -> None:
-        super().__init__(text)
-        self.is_exhausted = is_exhausted
-        """Whether the node has as many volumes attached as it can."""
+    """The volume is not attached."""
 
 
 class Attachments:
@@ -93,13 +90,13 @@ class Attachments:
 
     async def wait(self, unique: str, handle: str, name: str) -> dict[str, str]:
         """Waits until a volume is attached; what the attacher says that the driver must be told.
-        Raises NotAttached."""
+        Raises NotAttached or NotAttachedInTime."""
         try:
-            async with asyncio.timeout(ATTACH_SECONDS):
+            async with timeout(self._client.clock, ATTACH_SECONDS):
                 await self.use(unique)
                 await self._until_listed(unique)
         except TimeoutError:
-            raise NotAttached(
+            raise NotAttachedInTime(
                 "context deadline exceeded", is_exhausted=await self._is_exhausted(name)
             ) from None
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from navarch.api.errors import ApiError
@@ -59,12 +59,16 @@ class CsiDrivers:
         self._node = CsiNodeObject(client, node_name)
         self._registered: dict[str, CsiDriver] = {}
         self._objects: Informer[CSIDriverObject] = Informer(client.resource(CSIDriverObject))
+        self.problems: tuple[str, ...] = ("CSINode is not yet initialized",)
+        """Why the node is not ready for pods, as far as storage goes."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when `problems` has changed."""
         self._needed, self._changed = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
         """Runs until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._node.initialize(), name="csi-node")
+            tasks.create_task(self._initialize(), name="csi-node")
             await self._needed.wait()
             changed = self._changed.set
             self._objects.add_handler(
@@ -72,6 +76,11 @@ class CsiDrivers:
             )
             tasks.create_task(self._objects.run(), name="csi-drivers")
             await self._keep_counts()
+
+    async def _initialize(self) -> None:
+        await self._node.initialize()
+        self.problems = ()
+        self.on_change()
 
     def driver(self, name: str) -> CsiDriver:
         """The driver that has registered by this name. Raises VolumeProblem."""
@@ -149,6 +158,10 @@ class CsiDrivers:
             await self._node.update(name, await driver.info())
         except (RuntimeFailure, ApiError) as failure:
             log.warning("CSI driver %s: %s", name, failure)
+
+    def is_counted_again(self, name: str) -> bool:
+        """Whether the number of volumes that the driver can attach here may change (KEP-4876)."""
+        return bool(self._period(name))
 
     async def _keep_counts(self) -> None:
         """Asks each driver whose object wants it every so many seconds for its count."""

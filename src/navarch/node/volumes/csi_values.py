@@ -14,6 +14,8 @@ from .plugin import VolumeSpec
 
 _INFO = "csi.storage.k8s.io/"
 _UNCERTAIN = {"CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED"}
+INFEASIBLE_CODES = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "NOT_FOUND"})
+"""What a driver answers that will never do what it is asked to."""
 
 
 def is_final(failure: RuntimeFailure) -> bool:

@@ -91,7 +91,7 @@ class LocalPlugin(VolumePlugin):
     async def map_device(self, spec: VolumeSpec, target: Path) -> Path:
         return _path(spec)
 
-    async def expand(self, spec: VolumeSpec, prepared: PreparedVolume) -> None:
+    async def expand(self, spec: VolumeSpec, prepared: PreparedVolume, size: str) -> None:
         path = _path(spec)
         if not spec.is_block and path.is_block_device():
             await asyncio.to_thread(grow_file_system, path, self._staged(spec.name))

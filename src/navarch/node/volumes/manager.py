@@ -16,18 +16,20 @@ from pathlib import Path
 
 from navarch.api.errors import ApiError
 from navarch.api.persistent_volumes import claim_name
-from navarch.api.quantity import parse_quantity
 from navarch.api.types.core_v1 import Pod, Volume
 
 from . import claims
 from .devices import map_device, unmap_device
 from .empty_dir import EmptyDirPlugin
+from .expansion import Expansion
 from .files import ConfigMapPlugin, DownwardPlugin, ProjectedPlugin, SecretPlugin
 from .host_path import HostPathPlugin
 from .kernel import mounts_under, unmount
 from .local import LocalPlugin
 from .nfs import NfsPlugin
 from .plugin import (
+    ExpansionProblem,
+    NotAttachedInTime,
     PreparedVolume,
     VolumeHost,
     VolumePlugin,
@@ -45,6 +47,7 @@ from .trees import is_directory, remove_tree
 log = logging.getLogger(__name__)
 
 FAILED_MOUNT, FAILED_MAP = "FailedMount", "FailedMapVolume"
+RESIZE_FAILED = "VolumeResizeFailed"
 BUSY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """How long a teardown waits before it is tried again."""
 
@@ -52,8 +55,10 @@ BUSY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 class VolumesFailed(Exception):
     """Some of a pod's volumes are not there (yet): what its events say, as reason and text."""
 
-    def __init__(self, problems: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, problems: Iterable[tuple[str, str]], rejection: str = "") -> None:
         self.problems = list(problems)
+        self.rejection = rejection
+        """Why the pod cannot have them on this node at all, if it cannot."""
         super().__init__("; ".join(text for _, text in self.problems))
 
 
@@ -65,6 +70,8 @@ class _Known:
     names: dict[str, str] = field(default_factory=dict)
     """The persistent volume behind each of the pod's volumes, once it is looked up."""
     plugins: dict[str, VolumePlugin] = field(default_factory=dict)
+    ready: set[str] = field(default_factory=set)
+    """The volumes that the pod's containers may have."""
 
 
 class VolumeManager:
@@ -78,6 +85,7 @@ class VolumeManager:
         self._fields: dict[str, VolumePlugin] = {}
         self._known: dict[str, _Known] = {}
         self._locks: dict[str, _Lock] = {}
+        self._expansion = Expansion(host)
         self.node_labels: Callable[[], Mapping[str, str]] = dict
         """The node's labels by now; its owner knows."""
         for kind in (EmptyDirPlugin, HostPathPlugin, LocalPlugin, NfsPlugin):
@@ -120,22 +128,21 @@ class VolumeManager:
             *(self._prepare_one(pod, volume, known, fresh) for volume in used)
         )
         problems = [each for each in outcomes if isinstance(each, tuple)]
-        claimed = {
+        waiting = {
             volume.name: outcome
             for volume, outcome in zip(used, outcomes, strict=True)
-            if isinstance(outcome, claims.ClaimProblem)
+            if isinstance(outcome, VolumeProblem)
         }
-        if claimed:
-            missing = sorted(each.name for each in used if each.name not in known.prepared)
-            texts = "; ".join(str(each) for each in claimed.values())
-            problems.append(
-                (
-                    FAILED_MOUNT,
-                    f"Unable to attach or mount volumes: unmounted volumes={_list(missing)}, "
-                    f"unattached volumes=[], failed to process volumes={_list(sorted(claimed))}: "
-                    f"{texts}",
-                )
-            )
+        missing = [each.name for each in used if each.name not in known.prepared]
+        if waiting:
+            text = _summary(missing, waiting)
+            if any(
+                isinstance(each, NotAttachedInTime) and each.is_exhausted
+                for each in waiting.values()
+            ):
+                limit = "Node has reached its volume attachment limit, rejecting pod. "
+                raise VolumesFailed(problems, limit + text)
+            problems.append((FAILED_MOUNT, f"Unable to attach or mount volumes: {text}"))
         if problems:
             raise VolumesFailed(problems)
         return {each.name: known.prepared[each.name] for each in used}
@@ -149,7 +156,9 @@ class VolumeManager:
 
     async def _prepare_one(
         self, pod: Pod, volume: Volume, known: _Known, fresh: bool
-    ) -> claims.ClaimProblem | tuple[str, str] | None:
+    ) -> VolumeProblem | tuple[str, str] | None:
+        """What went wrong: an event, or the part of one in which all that the pod waits for is
+        told together."""
         operation, step, reason, name = "MountVolume", "SetUp", FAILED_MOUNT, volume.name
         try:
             spec = await self._look_up(pod, volume, fresh)
@@ -158,8 +167,13 @@ class VolumeManager:
                 operation, step, reason = "MapVolume", "MapPodDevice", FAILED_MAP
             plugin = self._plugin_for(spec)
             await self._set_up(spec, plugin, known)
-        except claims.ClaimProblem as problem:
+        except (claims.ClaimProblem, NotAttachedInTime) as problem:
             return problem
+        except ExpansionProblem as problem:
+            what = "MountVolume.Setup failed while expanding volume"
+            if volume.name in known.ready:
+                reason, what = RESIZE_FAILED, "NodeExpandVolume.NodeExpandVolume failed"
+            return reason, f'{what} for volume "{name}" : {problem}'
         except VolumeProblem as problem:
             text, step = str(problem), problem.step or step
         except ApiError as error:
@@ -199,10 +213,12 @@ class VolumeManager:
         name = spec.volume.name
         known.names[name], known.plugins[name] = spec.name, plugin
         async with self._lock(plugin, spec):
-            if name not in known.prepared or plugin.is_refreshed:
+            # What a container has as a device stays that device.
+            if name not in known.prepared or (plugin.is_refreshed and not spec.is_block):
                 self._check(spec, plugin)
                 known.prepared[name] = await self._appear(spec, plugin)
-            await self._expand(spec, plugin, known.prepared[name])
+            await self._expansion.expand(spec, plugin, known.prepared[name])
+            known.ready.add(name)
 
     def _check(self, spec: VolumeSpec, plugin: VolumePlugin) -> None:
         claims.check_node(spec, self.host.node_name, self.node_labels())
@@ -239,29 +255,6 @@ class VolumeManager:
 
     def _shared_link(self, plugin: VolumePlugin, name: str, uid: str) -> Path:
         return self.host.plugin_directory(plugin.name) / "volumeDevices" / name / uid
-
-    async def _expand(
-        self, spec: VolumeSpec, plugin: VolumePlugin, prepared: PreparedVolume
-    ) -> None:
-        if spec.persistent is None or spec.claim is None or not plugin.may_expand:
-            return
-        wanted = spec.persistent.spec.capacity.get("storage", "")
-        has = spec.claim.status.capacity.get("storage", "")
-        if not wanted or not has or parse_quantity(wanted) <= parse_quantity(has):
-            return
-        if spec.read_only:
-            return
-        try:
-            await plugin.expand(spec, prepared)
-        except (VolumeProblem, OSError) as error:
-            reason = _text_of(error)
-            text = f'MountVolume.NodeExpandVolume failed for volume "{spec.name}" : {reason}'
-            self.host.events.pod(spec.pod, "Warning", "VolumeResizeFailed", text)
-            raise
-        await self._objects.claim_expanded(spec.claim, wanted)
-        text = (f'MountVolume.NodeExpandVolume succeeded for volume "{spec.name}" '
-                f"{self.host.node_name}")  # fmt: skip
-        self.host.events.pod(spec.pod, "Normal", "FileSystemResizeSuccessful", text)
 
     def _lock(self, plugin: VolumePlugin, spec: VolumeSpec) -> _Hold:
         """Pods take turns with a volume they share; others' are nobody else's business."""
@@ -347,6 +340,7 @@ class VolumeManager:
         if plugin is None or plugin.owns_files:
             return
         if not await asyncio.to_thread(self._is_on_disk, plugin, name):
+            self._expansion.forget(name)
             await plugin.unstage(name)
 
     def _is_on_disk(self, plugin: VolumePlugin, name: str) -> bool:
@@ -424,8 +418,18 @@ def _text_of(error: Exception) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
+def _summary(missing: Iterable[str], waiting: Mapping[str, VolumeProblem]) -> str:
+    """What a pod waits for, in upstream's words."""
+    unattached = {name for name, each in waiting.items() if isinstance(each, NotAttachedInTime)}
+    reasons = "; ".join(dict.fromkeys(str(each) for each in waiting.values()))
+    return (
+        f"unmounted volumes={_list(missing)}, unattached volumes={_list(unattached)}, "
+        f"failed to process volumes={_list(waiting.keys() - unattached)}: {reasons}"
+    )
+
+
 def _list(names: Iterable[str]) -> str:
-    return f"[{' '.join(names)}]"
+    return f"[{' '.join(sorted(names))}]"
 
 
 def _volumes_on_disk(directory: Path) -> list[tuple[str, str, str]]:

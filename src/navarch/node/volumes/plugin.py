@@ -42,6 +42,37 @@ class VolumeProblem(Exception):
         self.step = step
 
 
+class NotAttachedInTime(VolumeProblem):
+    """The volume has not been attached to the node for so long that the pod's user is told."""
+
+    def __init__(self, text: str, *, is_exhausted: bool = False) -> None:
+        super().__init__(text)
+        self.is_exhausted = is_exhausted
+        """Whether the node has as many volumes attached as it can."""
+
+
+class ExpansionProblem(VolumeProblem):
+    """A volume's file system could not be grown: what is known of that."""
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        is_final: bool = True,
+        is_infeasible: bool = False,
+        is_in_use: bool = False,
+        is_unsupported: bool = False,
+    ) -> None:
+        super().__init__(text)
+        self.is_final = is_final
+        """Nothing is at work any more."""
+        self.is_infeasible = is_infeasible
+        """The volume can never be of this size."""
+        self.is_in_use = is_in_use
+        """It can be, but not while it is mounted."""
+        self.is_unsupported = is_unsupported
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedVolume:
     """A volume that containers can mount, or a device they can be given."""
@@ -187,9 +218,9 @@ class VolumePlugin:
     async def unstage(self, name: str) -> None:
         """No pod of this node uses the volume any more: undo what was done once for all of them."""
 
-    async def expand(self, spec: VolumeSpec, prepared: PreparedVolume) -> None:
-        """The persistent volume has become larger than the claim's status says: grow the file
-        system. The manager writes the claim's new capacity afterwards."""
+    async def expand(self, spec: VolumeSpec, prepared: PreparedVolume, size: str) -> None:
+        """Grows the file system of a volume that has become larger; the claim is the caller's
+        business (see `expansion`). Raises `ExpansionProblem`."""
 
     async def usage(self, target: Path) -> VolumeUsage | None:
         """What the volume holds now; None if the type does not count."""

@@ -14,6 +14,7 @@ from tests.unit.node.builders import make_pod
 from tests.unit.node.fakes import FakeEvents, FakeObjects
 from tests.unit.node.volumes.test_claims import make_claim, make_volume
 
+from navarch.api.objects import Object
 from navarch.api.quantity import parse_quantity
 from navarch.api.types.core_v1 import PersistentVolume, PersistentVolumeClaim, Pod
 from navarch.client.clock import FakeClock
@@ -23,6 +24,8 @@ from navarch.node.volumes.manager import VolumeManager, VolumesFailed
 from navarch.node.volumes.mounting import is_recursive_read_only, volume_devices, volume_mounts
 from navarch.node.volumes.ownership import Ownership, apply_fs_group
 from navarch.node.volumes.plugin import (
+    ExpansionProblem,
+    NotAttachedInTime,
     PreparedVolume,
     VolumeHost,
     VolumePlugin,
@@ -40,12 +43,20 @@ class ClaimObjects(FakeObjects):
         super().__init__()
         self.persistent = persistent
         self.the_claim = make_claim()
+        self.steps: list[str | None] = []
 
     async def claim(self, namespace: str, name: str) -> PersistentVolumeClaim | None:
         return self.the_claim
 
     async def volume(self, name: str) -> PersistentVolume | None:
         return self.persistent
+
+    async def change_claim(
+        self, claim: PersistentVolumeClaim, status: Object, *, checked: bool = True
+    ) -> PersistentVolumeClaim:
+        self.steps += status.get("allocatedResourceStatuses", {}).values()
+        self.the_claim = await super().change_claim(claim, status, checked=checked)
+        return self.the_claim
 
 
 class Recorder(VolumePlugin):
@@ -58,6 +69,7 @@ class Recorder(VolumePlugin):
         super().__init__(host)
         self.asked: list[str] = []
         self.failures: list[Exception] = []
+        self.growing: list[ExpansionProblem] = []
         self.device = host.root / "disk"
 
     async def _do(self, what: str) -> None:
@@ -78,8 +90,10 @@ class Recorder(VolumePlugin):
     async def unstage(self, name: str) -> None:
         await self._do(f"unstage {name}")
 
-    async def expand(self, spec: VolumeSpec, prepared: PreparedVolume) -> None:
-        await self._do("expand")
+    async def expand(self, spec: VolumeSpec, prepared: PreparedVolume, size: str) -> None:
+        await self._do(f"expand to {size}")
+        if self.growing:
+            raise self.growing.pop(0)
 
 
 @dataclass
@@ -204,10 +218,143 @@ async def test_a_disk_that_has_grown(stage: Stage) -> None:
     stage.objects.persistent = persistent(capacity={"storage": "2Gi"})
     stage.objects.the_claim = make_claim(status={"capacity": {"storage": "1Gi"}})
     await stage.manager.prepare(claiming())
-    assert stage.asked() == ["set up for u-1", "expand"]
+    assert stage.asked() == ["set up for u-1", "expand to 2Gi"]
     assert parse_quantity(stage.objects.the_claim.status.capacity["storage"]).value() == 2 * GIB
     await stage.manager.prepare(claiming())
     assert stage.asked() == []
+
+
+def growing(step: str = "NodeResizePending", **changes: Any) -> PersistentVolumeClaim:
+    """A claim whose volume has been made larger by a resizer, which has left the rest to nodes."""
+    status = {
+        "capacity": {"storage": "1Gi"},
+        "allocatedResources": {"storage": "2Gi"},
+        "allocatedResourceStatuses": {"storage": step} if step else {},
+        "conditions": [{"type": "FileSystemResizePending", "status": "True"},
+                       {"type": "ModifyingVolume", "status": "True"}],
+    }  # fmt: skip
+    spec = {"resources": {"requests": {"storage": "2Gi"}}, **changes.pop("spec", {})}
+    return make_claim(spec=spec, status=status | changes.pop("status", {}), **changes)
+
+
+def of_claim(stage: Stage) -> tuple[str, list[str]]:
+    """The step and the conditions that the claim tells of."""
+    status = stage.objects.the_claim.status
+    step = status.allocatedResourceStatuses.get("storage", "")
+    return step, [each.type for each in status.conditions]
+
+
+async def test_growing_is_told_step_by_step(stage: Stage) -> None:
+    stage.objects.persistent = persistent(capacity={"storage": "3Gi"})
+    stage.objects.the_claim = growing()
+    await stage.manager.prepare(claiming())
+    assert stage.asked() == ["set up for u-1", "expand to 2Gi"], "what is allocated, not more"
+    assert stage.objects.steps == ["NodeResizeInProgress", None]
+    assert of_claim(stage) == ("", ["ModifyingVolume"])
+    assert stage.objects.the_claim.status.capacity == {"storage": "2Gi"}
+
+
+async def test_what_cannot_be_is_told_and_not_tried_again(stage: Stage) -> None:
+    stage.objects.persistent = persistent(capacity={"storage": "2Gi"})
+    stage.objects.the_claim = growing()
+    stage.plugin.growing = [ExpansionProblem("too large", is_infeasible=True)]
+    with pytest.raises(VolumesFailed) as failed:
+        await stage.manager.prepare(claiming())
+    assert failed.value.problems == [(
+        "FailedMount",
+        'MountVolume.Setup failed while expanding volume for volume "pv-1" : too large',
+    )]  # fmt: skip
+    step, conditions = of_claim(stage)
+    assert step == "NodeResizeInfeasible" and len(conditions) == 3
+    by_type = {each.type: each for each in stage.objects.the_claim.status.conditions}
+    assert by_type["NodeResizeError"].message == "failed to expand pvc with too large"
+    stage.asked()
+    await stage.manager.prepare(claiming())
+    assert stage.asked() == [], "the pod runs with the size that there is"
+    # The resizer has agreed with the user upon less, and the node may go on.
+    stage.objects.the_claim = growing(status={"allocatedResources": {"storage": "1536Mi"}})
+    await stage.manager.prepare(claiming())
+    assert stage.asked() == ["expand to 1536Mi"]
+
+
+async def test_who_wishes_less_after_failures_gets_it(stage: Stage) -> None:
+    stage.objects.persistent = persistent(capacity={"storage": "2Gi"})
+    stage.objects.the_claim = growing("")
+    await stage.manager.prepare(claiming())
+    assert stage.asked() == ["set up for u-1"], "the resizer is not done"
+    stage.objects.the_claim = growing()
+    stage.plugin.growing = [
+        ExpansionProblem("timed out", is_final=False),
+        ExpansionProblem("broken"),
+        ExpansionProblem("broken"),
+    ]
+    for conditions, text in ((2, "timed out"), (3, "broken")):
+        with pytest.raises(VolumesFailed) as failed:
+            await stage.manager.prepare(claiming())
+        assert failed.value.problems == [(
+            "VolumeResizeFailed",
+            f'NodeExpandVolume.NodeExpandVolume failed for volume "pv-1" : {text}',
+        )]  # fmt: skip
+        assert (step := of_claim(stage))[0] == "NodeResizeInProgress"
+        assert len(step[1]) == conditions
+    stage.objects.the_claim.spec.resources.requests["storage"] = "1536Mi"
+    with pytest.raises(VolumesFailed):
+        await stage.manager.prepare(claiming())
+    assert of_claim(stage)[0] == "NodeResizeInfeasible"
+
+
+async def test_drivers_that_do_not_grow_what_is_in_use(stage: Stage) -> None:
+    stage.objects.persistent = persistent(capacity={"storage": "2Gi"})
+    stage.objects.the_claim = growing()
+    stage.plugin.growing = [ExpansionProblem("in use", is_in_use=True)]
+    await stage.manager.prepare(claiming())
+    assert stage.asked() == ["set up for u-1", "expand to 2Gi"]
+    await stage.manager.prepare(claiming())
+    assert stage.asked() == [], "not before it has been unmounted"
+    await stage.manager.release("u-1")
+    stage.asked()
+    await stage.manager.prepare(claiming())
+    assert stage.asked() == ["set up for u-1", "expand to 2Gi"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "grows"),
+    [
+        ({"spec": {"accessModes": ["ReadWriteMany"]}}, True),
+        ({"spec": {"accessModes": ["ReadWriteOnce"]}}, False),
+        ({"spec": {"accessModes": ["ReadWriteMany"]},
+          "metadata": {"annotations": {"volume.kubernetes.io/node-expansion-not-required": ""}}},
+         False),
+    ],
+)  # fmt: skip
+async def test_what_another_node_has_told(
+    stage: Stage, changes: dict[str, Any], grows: bool
+) -> None:
+    stage.objects.the_claim = make_claim(status={"capacity": {"storage": "1Gi"}})
+    await stage.manager.prepare(claiming())
+    stage.asked()
+    stage.objects.persistent = persistent(capacity={"storage": "2Gi"})
+    stage.objects.the_claim = growing("", status={"capacity": {"storage": "2Gi"}}, **changes)
+    stage.plugin.growing = [ExpansionProblem("no such call", is_unsupported=True)]
+    await stage.manager.prepare(claiming())
+    assert stage.asked() == (["expand to 2Gi"] if grows else [])
+    assert stage.objects.steps == []
+
+
+@pytest.mark.parametrize("exhausted", [True, False])
+async def test_volumes_that_are_not_attached(stage: Stage, exhausted: bool) -> None:
+    late = "context deadline exceeded"
+    stage.plugin.failures = [NotAttachedInTime(late, is_exhausted=exhausted)]
+    with pytest.raises(VolumesFailed) as failed:
+        await stage.manager.prepare(claiming())
+    text = (f"unmounted volumes=[vol], unattached volumes=[vol], failed to process volumes=[]: "
+            f"{late}")  # fmt: skip
+    if exhausted:
+        limit = "Node has reached its volume attachment limit, rejecting pod."
+        assert failed.value.rejection == f"{limit} {text}"
+    else:
+        said = ("FailedMount", f"Unable to attach or mount volumes: {text}")
+        assert failed.value.problems == [said] and not failed.value.rejection
 
 
 async def test_problems_of_claims_are_told_together(stage: Stage) -> None:
@@ -247,6 +394,21 @@ async def test_a_device_for_each_pod(stage: Stage, tmp_path: Path) -> None:
         'MapVolume.MapPodDevice failed for volume "pv-1" : volumes of type local are not block '
         "devices on this node",
     )]  # fmt: skip
+
+
+async def test_a_device_is_made_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def device(spec: VolumeSpec, target: Path) -> Path:
+        await stage.plugin._do("map")
+        return stage.plugin.device
+
+    monkeypatch.setattr(stage.plugin, "map_device", device)
+    monkeypatch.setattr(Recorder, "is_refreshed", True)
+    monkeypatch.setattr("navarch.node.volumes.manager.map_device", lambda *places: None)
+    stage.objects.persistent = persistent(volumeMode="Block")
+    pod = claiming(volumeDevices=[{"name": "vol", "devicePath": "/dev/x"}])
+    for _ in range(2):
+        await stage.manager.prepare(pod)
+    assert stage.asked() == ["map"]
 
 
 def test_mounts_and_devices() -> None:
