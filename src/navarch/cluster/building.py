@@ -24,6 +24,7 @@ from typing import Any
 from navarch.cluster import containerd
 from navarch.cluster.images import digests, normalized, on_each
 from navarch.cluster.namespaces import Pins
+from navarch.cluster.processes import start_time
 from navarch.cluster.profile import ClusterError, Paths, write_json
 from navarch.cluster.setup import install
 
@@ -63,6 +64,7 @@ def build(
     buildah = ["buildah", "--root", str(storage / "layers"), "--runroot", str(storage / "run")]
     buildah += ["--storage-driver", "overlay" if containerd.overlay_works(storage) else "vfs"]
     cache_was_there = BLOB_CACHE.exists()
+    remove_leftovers(storage)
     directory = storage / f"oci-{os.getpid()}"
     try:
         there = digests(nodes[0])
@@ -135,6 +137,14 @@ def _substituted(text: str, values: Mapping[str, str]) -> str:
         return values.get(found[1] or found[2]) or found[3] or found[0]
 
     return _VARIABLE.sub(value, text)
+
+
+def remove_leftovers(storage: Path) -> None:
+    """Remove the directories of builds that were killed: their links would keep layers on the disk
+    that nobody has any more."""
+    for directory in storage.glob("oci-*"):
+        if start_time(int(directory.name.removeprefix("oci-"))) is None:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _link_blobs(node: Path, directory: Path) -> None:

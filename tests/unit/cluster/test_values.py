@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,6 +113,13 @@ def test_a_directory_without_dockerfile(tmp_path: Path) -> None:
     (tmp_path / "Own").write_text("FROM scratch\n")
     request = building.BuildRequest(tmp_path, "app", Path("Own"))
     assert building.find_dockerfile(request) == tmp_path / "Own"
+
+
+def test_what_a_killed_build_has_left_is_removed(tmp_path: Path) -> None:
+    for name in (f"oci-{os.getpid()}", f"oci-{1 << 23}", "layers"):
+        (tmp_path / name).mkdir()
+    building.remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["layers", f"oci-{os.getpid()}"]
     with pytest.raises(ClusterError, match="absent does not exist"):
         building.find_dockerfile(building.BuildRequest(tmp_path, "app", Path("absent")))
     with pytest.raises(ClusterError, match="not a directory"):
