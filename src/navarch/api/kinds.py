@@ -97,9 +97,6 @@ class Kind:
         middle = f"{namespace}/" if namespace and self.namespaced else ""
         return f"/registry/{self.storage_prefix}/{middle}"
 
-    def storage_key(self, namespace: str, name: str) -> str:
-        return self.storage_range(namespace) + name
-
     def __str__(self) -> str:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
@@ -111,10 +108,6 @@ class Group:
     name: str
     priority: int
     versions: dict[str, int]
-
-    @property
-    def preferred_version(self) -> str:
-        return next(iter(self.versions))
 
 
 def _subresource(kind: dict[str, Any], row: list[Any]) -> Subresource:
@@ -173,11 +166,3 @@ def split_api_version(api_version: str) -> tuple[str, str]:
     """("apps", "v1") for `apps/v1`, ("", "v1") for `v1`."""
     group, _, version = api_version.rpartition("/")
     return group, version
-
-
-def kind_of(obj: Any) -> Kind:
-    """The row of a typed object, of its class, or of a plain object; raises KeyError for none."""
-    gvk = getattr(obj, "GROUP_VERSION_KIND", None)
-    if gvk is None:
-        gvk = (*split_api_version(obj["apiVersion"]), obj["kind"])
-    return _BY_NAME[gvk]

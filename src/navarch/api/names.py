@@ -24,7 +24,6 @@ _LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _WILDCARD = rf"\*\.{_SUBDOMAIN}"
 _KEY = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _LABEL_VALUE = f"({_KEY})?"
-_ENVIRONMENT = "[-._a-zA-Z][-._a-zA-Z0-9]*"
 _CONFIG_KEY = "[-._a-zA-Z0-9]+"
 _HTTP_PATH = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
 
@@ -187,19 +186,6 @@ def environment_name(value: str) -> list[str]:
     ]
 
 
-def strict_environment_name(value: str) -> list[str]:
-    """A name of an environment variable by the older, narrower rule (envFrom keys without it)."""
-    problems = []
-    if not _matches(_ENVIRONMENT, value):
-        rule = (
-            "a valid environment variable name must consist of alphabetic characters, digits, '_', "
-            "'-', or '.', and must not start with a digit"
-        )
-        examples = ("my.env-name", "MY_ENV.NAME", "MyEnvName1")
-        problems.append(regex_problem(rule, _ENVIRONMENT, *examples))
-    return problems + _parent_folder(value)
-
-
 def config_map_key(value: str) -> list[str]:
     """A key of a ConfigMap or Secret: it becomes a file name."""
     problems = [max_length(SUBDOMAIN_LENGTH)] if _size(value) > SUBDOMAIN_LENGTH else []
@@ -273,17 +259,6 @@ def fully_qualified_name(value: str) -> list[str]:
     return problems
 
 
-def fully_qualified_domain_name(value: str) -> list[str]:
-    """At least two labels, a trailing dot allowed."""
-    name = value.removesuffix(".")
-    problems = dns1123_subdomain(name)
-    if not problems and "." not in name:
-        return ["should be a domain with at least two segments separated by dots"]
-    if not problems:
-        problems = [problem for label in name.split(".") for problem in dns1123_label(label)]
-    return problems
-
-
 def domain_prefixed_path(value: str) -> list[str]:
     """`acme.io/foo`: a subdomain, then any HTTP path."""
     host, _, path = value.partition("/")
@@ -293,15 +268,6 @@ def domain_prefixed_path(value: str) -> list[str]:
     if not _matches(_HTTP_PATH, path):
         problems.append(regex_problem("Invalid path", _HTTP_PATH))
     return problems
-
-
-def decimal_integer(value: str) -> list[str]:
-    """An integer as one writes it by hand: no leading zeros, no plus sign."""
-    if not value:
-        return [NOT_EMPTY]
-    if _matches("0|-?[1-9][0-9]*", value):
-        return []
-    return ["must be a valid decimal integer in canonical form"]
 
 
 def as_prefix(rule: Validator) -> Validator:

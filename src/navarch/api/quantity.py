@@ -22,7 +22,6 @@ MAX_LENGTH = 1024
 FORMAT_WRONG = (
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 )
-NUMERIC_WRONG = "unable to parse numeric part of quantity"
 SUFFIX_WRONG = "unable to parse quantity's suffix"
 
 
@@ -70,10 +69,6 @@ class Quantity:
     @classmethod
     def of(cls, value: int, format: Format = Format.DECIMAL) -> Quantity:
         return cls(value * NANOS, format)
-
-    @classmethod
-    def of_milli(cls, value: int, format: Format = Format.DECIMAL) -> Quantity:
-        return cls(value * 10**6, format)
 
     def value(self) -> int:
         """Whole units, rounded away from zero."""

@@ -67,11 +67,6 @@ class Expectations:
             return True
         return self._clock.monotonic() - expected.since > TIMEOUT_SECONDS
 
-    def pending_deletions(self, key: str) -> frozenset[str]:
-        """The uids whose deletion is asked for and not yet seen."""
-        expected = self._expected.get(key)
-        return frozenset(expected.deletions) if expected else frozenset()
-
     def forget(self, key: str) -> None:
         """The controlling object is gone."""
         self._expected.pop(key, None)

@@ -215,14 +215,6 @@ def context_state(profile: Profile, files: Sequence[Path]) -> str:
     return "Misconfigured"
 
 
-def current_context(files: Sequence[Path]) -> str:
-    """The context kubectl uses: the first file that names one decides."""
-    for path in files:
-        if path.is_file() and (context := _load(path).get("current-context")):
-            return str(context)
-    return ""
-
-
 def _home_of(name: str, files: Sequence[Path]) -> Path:
     existing = [path for path in files if path.is_file()]
     for path in existing:

@@ -124,15 +124,6 @@ def with_container_filesystem(
     return own + copies
 
 
-def hard_reserve(thresholds: Mapping[str, str], signal: str, capacity: int) -> int:
-    """What a hard threshold keeps free, which pods therefore cannot count on."""
-    text = thresholds.get(signal, "")
-    if not text:
-        return 0
-    found = _parse({signal: text})
-    return found[0].value.of(capacity).value() if found else 0
-
-
 def _parse(statements: Mapping[str, str]) -> list[Threshold]:
     return [
         Threshold(signal, _amount(_known(signal), text, "threshold"))

@@ -33,11 +33,6 @@ STREAM_TYPES = {
 """What the same stream is called in the `streamType` header of a SPDY stream."""
 
 
-def close_message(channel: Channel) -> bytes:
-    """The v5 message that ends a channel."""
-    return bytes((Channel.CLOSE, channel))
-
-
 def parse_message(message: bytes) -> tuple[Channel, bytes]:
     """Channel and payload of a message. Raises ValueError for a channel that does not exist."""
     if not message:

@@ -218,7 +218,3 @@ class SpdyConnection:
     def ping(self, ping_id: int) -> bytes:
         """PING; the answer to a ping is the same frame."""
         return self._control_frame(FrameType.PING, 0, struct.pack(">I", ping_id))
-
-    def go_away(self, last_stream_id: int = 0) -> bytes:
-        """GOAWAY: no further streams are accepted."""
-        return self._control_frame(FrameType.GOAWAY, 0, struct.pack(">II", last_stream_id, 0))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from navarch.api import kinds
-from navarch.api.kinds import Kind, kind_by_name, kind_by_resource, kind_of
+from navarch.api.kinds import Kind, kind_by_name, kind_by_resource
 from navarch.api.schema.facts import schema_for
-from navarch.api.types.apps_v1 import Deployment
 
 
 def row(group: str, version: str, plural: str) -> Kind:
@@ -42,7 +41,7 @@ def row(group: str, version: str, plural: str) -> Kind:
     ],
 )
 def test_storage_keys_follow_etcd(group: str, version: str, plural: str, key: str) -> None:
-    assert row(group, version, plural).storage_key("ns", "x") == key
+    assert row(group, version, plural).storage_range("ns") + "x" == key
 
 
 def test_versions_of_one_kind_share_their_place() -> None:
@@ -84,19 +83,10 @@ def test_names() -> None:
     assert kind_by_name("apps", "v1beta1", "Deployment") is None
 
 
-def test_kind_of_takes_types_and_objects() -> None:
-    expected = kind_by_name("apps", "v1", "Deployment")
-    assert kind_of(Deployment) is expected
-    assert kind_of(Deployment()) is expected
-    assert kind_of({"apiVersion": "apps/v1", "kind": "Deployment"}) is expected
-    with pytest.raises(KeyError):
-        kind_of({"apiVersion": "example.com/v1", "kind": "Deployment"})
-
-
 def test_groups_come_in_discovery_order() -> None:
     names = [group.name for group in kinds.GROUPS]
     assert names[:4] == ["", "apiregistration.k8s.io", "apps", "events.k8s.io"]
-    assert kinds.GROUPS_BY_NAME["autoscaling"].preferred_version == "v2"
+    assert kinds.GROUPS_BY_NAME["autoscaling"].versions.keys() == {"v2", "v1"}
     priorities = [group.priority for group in kinds.GROUPS]
     assert priorities == sorted(priorities, reverse=True)
 

@@ -161,7 +161,7 @@ def test_arithmetic_keeps_the_format_of_the_first_nonzero_part() -> None:
     assert hash(parse_quantity("1000m")) == hash(parse_quantity("1"))
     assert parse_quantity("-1").sign() == -1
     assert parse_quantity("0m").is_zero()
-    assert Quantity.of(2) == Quantity.of_milli(2000)
+    assert Quantity.of(2) == parse_quantity("2000m")
 
 
 quantities = st.from_regex(

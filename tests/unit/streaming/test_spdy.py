@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from navarch.streaming.channels import Channel, close_message, parse_message
+from navarch.streaming.channels import Channel, parse_message
 from navarch.streaming.spdy import (
     DICTIONARY,
     DataReceived,
@@ -45,7 +45,8 @@ def test_frames_survive_any_cut(headers: list[dict[str, str]], body: bytes, cut:
             StreamReplied(stream_id, header, False),
             DataReceived(stream_id, body, number % 2 == 0),
         ]
-    wire += client.reset(1) + client.ping(7) + client.go_away(3)
+    wire += client.reset(1) + client.ping(7)
+    wire += b"\x80\x03\0\x07\0\0\0\x08\0\0\0\x03\0\0\0\0"  # GOAWAY
     expected += [StreamReset(1, 5), PingReceived(7), GoAwayReceived(3)]
     seen: list[object] = []
     for start in range(0, len(wire), cut):
@@ -80,7 +81,7 @@ def test_header_bombs_are_refused() -> None:
 
 def test_channel_messages() -> None:
     assert parse_message(b"\x01out") == (Channel.STDOUT, b"out")
-    assert parse_message(close_message(Channel.STDIN)) == (Channel.CLOSE, b"\x00")
+    assert parse_message(bytes((Channel.CLOSE, Channel.STDIN))) == (Channel.CLOSE, b"\x00")
     with pytest.raises(ValueError):
         parse_message(b"")
     with pytest.raises(ValueError):

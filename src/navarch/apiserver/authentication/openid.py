@@ -6,12 +6,6 @@ import msgspec
 
 from navarch.apiserver.authentication.keys import KeyRing
 
-CONFIGURATION_PATH = "/.well-known/openid-configuration"
-JWKS_PATH = "/openid/v1/jwks"
-CONFIGURATION_TYPE = "application/json"
-JWKS_TYPE = "application/jwk-set+json"
-CACHE_CONTROL = "public, max-age=3600"
-
 
 def openid_configuration(issuer: str, jwks_uri: str, keys: KeyRing) -> bytes:
     return msgspec.json.encode(

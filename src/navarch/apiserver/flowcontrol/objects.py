@@ -28,7 +28,6 @@ _LEVELS = (
 )
 _EVERYBODY = ("Group system:unauthenticated", "Group system:authenticated")
 _MANAGERS = ("User system:kube-controller-manager", "User system:kube-scheduler")
-_ACCOUNTS = ("Group system:serviceaccounts",)
 _KUBE_SYSTEM = "ServiceAccount kube-system/*"
 _ALL = ("*", "*", "*")
 _LEASES = ("*", "coordination.k8s.io", "leases")

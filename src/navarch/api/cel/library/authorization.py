@@ -217,8 +217,6 @@ AUTHORIZATION = Library(
     ),
 )
 
-_SELECTORS = (("fieldSelector", "field_selector"), ("labelSelector", "label_selector"))
-
 AUTHORIZATION_SELECTORS = Library(
     name="kubernetes.authzSelectors",
     since=(1, 31),
