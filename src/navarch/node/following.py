@@ -1,4 +1,5 @@
-"""Follows the ConfigMaps and Secrets whose files pods have mounted, so that a change is soon there.
+"""Follows the ConfigMaps and Secrets whose files pods have mounted, so that a change is soon there,
+and the claims behind their volumes: one may be bound late, or its volume may grow.
 
 As upstream's watch-based managers do, each referenced object has a watch of its own (the node
 authorizer lets a node see what its pods refer to and nothing else), shared by all pods that mount
@@ -13,12 +14,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from navarch.api.persistent_volumes import claim_name
 from navarch.api.types.core_v1 import Pod
 from navarch.client.client import Client
 from navarch.client.informer import Informer, Scope
 from navarch.client.objects import PartialObject
 
-from .objects import ApiObjects, Reference
+from .objects import CLAIMS, ApiObjects, Reference
 from .podspec import is_terminal
 from .volumes.payload import references
 
@@ -30,17 +32,20 @@ ROOT_CERTIFICATES = "kube-root-ca.crt"
 
 
 def mounted_objects(pod: Pod) -> frozenset[Reference]:
-    """The objects that the pod's files are made of."""
+    """The objects that the pod's volumes are made of."""
     if is_terminal(pod) or pod.metadata.deletionTimestamp is not None:
         return frozenset()
     namespace = pod.metadata.namespace
     found = [references(volume) for volume in pod.spec.volumes]
+    named = [
+        *(("configmaps", name) for each in found for name in each.config_maps),
+        *(("secrets", name) for each in found for name in each.secrets),
+        *((CLAIMS, claim_name(pod, volume)) for volume in pod.spec.volumes),
+    ]
     return frozenset(
         Reference(plural, namespace, name)
-        for each in found
-        for plural, names in (("configmaps", each.config_maps), ("secrets", each.secrets))
-        for name in names
-        if name != ROOT_CERTIFICATES
+        for plural, name in named
+        if name not in ("", ROOT_CERTIFICATES)
     )
 
 

@@ -27,13 +27,14 @@ from navarch.client.resource import PatchType
 
 SHARED_SECONDS = 10.0
 """How old a read may be for a refresh of a running pod."""
+CLAIMS = "persistentvolumeclaims"
 
 K = TypeVar("K", bound=KubernetesObject)
 F = TypeVar("F", ConfigMap, Secret)
 
 
 class Reference(NamedTuple):
-    """A ConfigMap or Secret by its name."""
+    """A ConfigMap, Secret or claim by its name."""
 
     plural: str
     namespace: str
@@ -82,7 +83,9 @@ class ApiObjects:
         return await self._shared(Secret, Reference("secrets", namespace, name), fresh)
 
     async def claim(self, namespace: str, name: str) -> PersistentVolumeClaim | None:
-        return await self._get(PersistentVolumeClaim, namespace, name)
+        found = await self._get(PersistentVolumeClaim, namespace, name)
+        self._handed_out(Reference(CLAIMS, namespace, name), found)
+        return found
 
     async def volume(self, name: str) -> PersistentVolume | None:
         return await self._get(PersistentVolume, "", name)
@@ -95,13 +98,15 @@ class ApiObjects:
         metadata = {"uid": claim.metadata.uid}
         if checked:
             metadata["resourceVersion"] = claim.metadata.resourceVersion
-        return await self._client.resource(PersistentVolumeClaim).patch(
+        changed = await self._client.resource(PersistentVolumeClaim).patch(
             claim.metadata.name,
             claim.metadata.namespace,
             {"metadata": metadata, "status": status},
             subresource="status",
             patch_type=PatchType.STRATEGIC,
         )
+        self._handed_out(Reference(CLAIMS, claim.metadata.namespace, claim.metadata.name), changed)
+        return changed
 
     async def runtime_class(self, name: str) -> RuntimeClass | None:
         return await self._get(RuntimeClass, "", name)
@@ -142,9 +147,12 @@ class ApiObjects:
             each: value for each, value in self._read.items() if now - value[0] < SHARED_SECONDS
         }
         self._read[reference] = (now, found)
+        self._handed_out(reference, found)
+        return found
+
+    def _handed_out(self, reference: Reference, found: KubernetesObject | None) -> None:
         if reference in self._versions:
             self._versions[reference] = "" if found is None else found.metadata.resourceVersion
-        return found
 
     async def _get(self, kind: type[K], namespace: str, name: str) -> K | None:
         try:

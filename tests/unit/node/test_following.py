@@ -9,13 +9,13 @@ import pytest
 from tests.unit.node.builders import make_pod
 
 from navarch.api.errors import not_found
-from navarch.api.types.core_v1 import ConfigMap, Pod
+from navarch.api.types.core_v1 import ConfigMap, PersistentVolumeClaim, Pod
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client.client import Client
 from navarch.client.clock import FakeClock
 from navarch.node import following
 from navarch.node.following import Follower, mounted_objects
-from navarch.node.objects import ApiObjects, Reference
+from navarch.node.objects import CLAIMS, ApiObjects, Reference
 
 
 def config_map(name: str) -> dict[str, Any]:
@@ -41,8 +41,16 @@ def test_what_is_mounted() -> None:
         {"name": "all", "projected": {"sources": sources}},
         {"name": "c", "secret": {"secretName": "c"}},
         {"name": "d", "emptyDir": {}},
+        {"name": "e", "persistentVolumeClaim": {"claimName": "e"}},
+        {"name": "f", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
     ]
-    expected = {reference("a"), reference("b", "secrets"), reference("c", "secrets")}
+    expected = {
+        reference("a"),
+        reference("b", "secrets"),
+        reference("c", "secrets"),
+        reference("e", CLAIMS),
+        reference("web-f", CLAIMS),
+    }
     assert mounted_objects(pod("1", *volumes)) == expected
     ended = pod("1", *volumes)
     ended.status.phase = "Succeeded"
@@ -60,10 +68,16 @@ class Server:
     def resource(self, kind: type) -> Server:
         return self
 
+    async def patch(self, name: str, namespace: str, *change: Any, **how: Any) -> Any:
+        return PersistentVolumeClaim(metadata=ObjectMeta(name=name, resourceVersion="patched"))
+
     async def get(self, name: str, namespace: str) -> ConfigMap:
         if name not in self.versions:
             raise not_found("configmaps", "", name)
-        return ConfigMap(metadata=ObjectMeta(name=name, resourceVersion=self.versions[name]))
+        version = self.versions[name]
+        return ConfigMap(
+            metadata=ObjectMeta(name=name, namespace=namespace, resourceVersion=version)
+        )
 
 
 class Watches(Follower):
@@ -81,9 +95,9 @@ class Watches(Follower):
         finally:
             self.watched.remove(reference.name)
 
-    def tell(self, name: str, version: str) -> list[str]:
+    def tell(self, name: str, version: str, plural: str = "configmaps") -> list[str]:
         self.told.clear()
-        self._told(reference(name), version)
+        self._told(reference(name, plural), version)
         return sorted(self.told)
 
 
@@ -130,3 +144,16 @@ async def test_only_who_has_an_old_version_is_told() -> None:
     assert follower.tell("a", "2") == []
     assert follower.tell("a", "") == ["1", "2"], "it is gone"
     assert follower.tell("none", "5") == ["1", "2"], "it has come"
+
+
+async def test_changes_of_claims_are_told_but_not_the_agents_own() -> None:
+    server = Server(data="1")
+    objects = ApiObjects(cast("Client", server), server.clock)
+    follower = Watches(objects)
+    follower.follow(pod("1", {"name": "v", "persistentVolumeClaim": {"claimName": "data"}}))
+    claim = await objects.claim("default", "data")
+    assert claim is not None
+    assert follower.tell("data", "1", CLAIMS) == []
+    assert follower.tell("data", "2", CLAIMS) == ["1"], "it has been bound"
+    await objects.change_claim(claim, {})
+    assert follower.tell("data", "patched", CLAIMS) == []

@@ -94,7 +94,8 @@ class NodeAuthorizer:
 
     def _claim(self, node: str, attributes: Attributes) -> Answer:
         if attributes.info.subresource != "status":
-            return self._get_related(node, attributes)
+            # Upstream's nodes ask again and again; a claim they may read they may watch here, too.
+            return self._read_related(node, attributes)
         if attributes.info.verb not in ("update", "patch"):
             return _no("can only get/update/patch this type")
         return self._related(node, attributes)

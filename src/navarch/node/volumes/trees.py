@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from .kernel import open_within
@@ -18,9 +19,8 @@ from .plugin import VolumeUsage
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _DEPTH = 64
-"""How many directories are held open; what lies deeper is brought to the top to be removed."""
-_MAXIMUM_DEPTH = 512
-"""How deep trees are looked at: each level costs an open file, and they are the whole agent's."""
+"""How many directories are held open: each is one of the whole agent's open files. What lies deeper
+is brought to the top to be removed; who only looks closes what is far above, and finds it again."""
 
 
 def remove_tree(root: Path) -> None:
@@ -101,39 +101,76 @@ def _delete_files(directory: int) -> list[str]:
     return found
 
 
+@dataclass(slots=True)
+class _Level:
+    """A directory on the way down."""
+
+    opened: int
+    """Its descriptor; -1 while it is closed, because many lie below it."""
+    name: str
+    names: Iterator[str]
+    identity: tuple[int, int]
+
+    @classmethod
+    def of(cls, opened: int, name: str) -> _Level:
+        try:
+            status = os.fstat(opened)
+            return cls(opened, name, iter(os.listdir(opened)), (status.st_dev, status.st_ino))
+        except OSError:
+            os.close(opened)
+            raise
+
+    def close(self) -> None:
+        if self.opened >= 0:
+            os.close(self.opened)
+            self.opened = -1
+
+    def reopen(self, below: int) -> None:
+        """From a directory in it, which may have been moved elsewhere by now."""
+        if self.opened >= 0:
+            return
+        self.opened = os.open("..", _DIRECTORY | os.O_CLOEXEC, dir_fd=below)
+        status = os.fstat(self.opened)
+        if (status.st_dev, status.st_ino) != self.identity:
+            raise OSError(errno.ESTALE, "directories were moved while they were looked at")
+
+
 def walk(root: Path) -> Iterator[tuple[int, str]]:
     """Every entry below a directory as (open directory, name), contents before their directory.
 
-    What vanishes meanwhile is passed over. A tree too deep to hold open is an `OSError`.
+    What vanishes meanwhile is passed over. A tree whose deep parts are moved meanwhile is an
+    `OSError` (ESTALE): there is no way back to where the walk came from.
     """
     top = os.open(root, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    stack: list[tuple[int, str, Iterator[str]]] = [(top, "", iter(os.listdir(top)))]
+    levels = [_Level.of(top, "")]
     try:
-        while stack:
-            directory, own_name, names = stack[-1]
-            name = next(names, None)
+        while levels:
+            level = levels[-1]
+            name = next(level.names, None)
             if name is None:
-                stack.pop()
-                os.close(directory)
-                if stack:
-                    yield stack[-1][0], own_name
+                if len(levels) > 1:
+                    levels[-2].reopen(level.opened)
+                levels.pop().close()
+                if levels:
+                    yield levels[-1].opened, level.name
                 continue
+            flags = _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
-                opened = os.open(name, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+                opened = os.open(name, flags, dir_fd=level.opened)
             except (NotADirectoryError, FileNotFoundError):
-                yield directory, name
+                yield level.opened, name
                 continue
             except OSError as error:
                 if error.errno != errno.ELOOP:
                     raise
-                yield directory, name
+                yield level.opened, name
                 continue
-            stack.append((opened, name, iter(os.listdir(opened))))
-            if len(stack) > _MAXIMUM_DEPTH:
-                raise OSError(errno.ELOOP, "directories are nested too deep", str(root))
+            levels.append(_Level.of(opened, name))
+            if len(levels) > _DEPTH:
+                levels[-_DEPTH - 1].close()
     finally:
-        for directory, _, _ in stack:
-            os.close(directory)
+        for level in levels:
+            level.close()
 
 
 def measure(root: Path) -> VolumeUsage:
@@ -154,8 +191,8 @@ def measure(root: Path) -> VolumeUsage:
             count += 1
             used += status.st_blocks * 512
     except OSError as error:
-        # Too deep to be looked at as a whole: what has been seen counts.
-        if error.errno != errno.ELOOP:
+        # Somebody moves its parts about: what has been seen counts.
+        if error.errno != errno.ESTALE:
             raise
     return VolumeUsage(
         used, whole.capacity, whole.available, count, whole.inodes, whole.inodes_free

@@ -109,6 +109,40 @@ def test_use_is_counted_like_du(tmp_path: Path) -> None:
     assert found.inodes == whole.inodes and found.available <= found.capacity
 
 
+def test_trees_of_any_depth_are_counted(tmp_path: Path) -> None:
+    """Nothing is hidden from eviction by putting it deep down, or beside something deep."""
+    nest(tmp_path, 700)
+    other = tmp_path / f"{0:0>200}/{1:0>200}/beside"
+    other.mkdir()
+    (other / "data").write_bytes(b"x" * 100_000)
+    before = len(os.listdir("/proc/self/fd"))
+    most = 0
+    names = []
+    for _, name in walk(tmp_path):
+        names.append(name)
+        most = max(most, len(os.listdir("/proc/self/fd")))
+    assert len(names) == 703 and names.index("file") < names.index(f"{699:0>200}")
+    assert names[-1] == f"{0:0>200}"
+    assert most - before <= 66 and len(os.listdir("/proc/self/fd")) == before
+    assert measure(tmp_path).inodes_used == 704
+
+
+def test_a_tree_that_is_moved_while_it_is_looked_at(tmp_path: Path) -> None:
+    """Nobody is led out of the volume on the way back."""
+    volume, outside = tmp_path / "volume", tmp_path / "outside"
+    volume.mkdir()
+    outside.mkdir()
+    (outside / "precious").touch()
+    nest(volume, 100)
+    seen = []
+    with pytest.raises(OSError, match="moved"):
+        for _, name in walk(volume):
+            if name == "file":
+                (volume / f"{0:0>200}/{1:0>200}").rename(outside / "led away")
+            seen.append(name)
+    assert "precious" not in seen
+
+
 @needs_root
 @pytest.mark.parametrize("writable", [True, False])
 def test_a_group_gets_a_tree(tmp_path: Path, writable: bool) -> None:
