@@ -46,6 +46,11 @@ def directory_of(root: Path) -> Path:
     return root / "local-volumes"
 
 
+def half_made(path: Path) -> Path:
+    """What a directory is called before it is finished."""
+    return path.with_name(f".{path.name}.new")
+
+
 def make(root: Path, volume: PersistentVolume | None) -> None:
     """Make the directory of a volume of the provisioner, if it is one and not there yet. Whoever
     the pod's processes run as may write to it, from the moment that it has its name."""
@@ -59,7 +64,7 @@ def make(root: Path, volume: PersistentVolume | None) -> None:
     path.parent.mkdir(mode=0o711, exist_ok=True)
     if path.exists():
         return
-    new = path.with_name(f".{path.name}.new")
+    new = half_made(path)
     new.mkdir(exist_ok=True)
     new.chmod(0o777)
     new.rename(path)
@@ -130,7 +135,8 @@ class LocalPathVolumes:
         if not _NAME.fullmatch(name):
             return f"{name[:64]!r} is no volume of {LOCAL_PROVISIONER}"
         try:
-            await asyncio.to_thread(remove_tree, self._root / name)
+            for each in (self._root / name, half_made(self._root / name)):
+                await asyncio.to_thread(remove_tree, each)
         except FileNotFoundError:
             pass  # no pod has ever used a volume of this node
         except OSError as error:

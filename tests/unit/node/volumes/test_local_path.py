@@ -111,7 +111,7 @@ async def test_what_is_asked_for_is_removed_and_nothing_else(tmp_path: Path) -> 
     assert await api.serve() == {}
     assert api.annotations == {"local-path.navarch.dev/directory": f"{tmp_path}/local-volumes"}
     root, outside = directory_of(tmp_path), tmp_path / "outside"
-    for path in (root / NAME, root / OTHER, outside):
+    for path in (root / NAME, root / OTHER, outside, root / f".{NAME}.new"):
         path.mkdir(parents=True)
     (outside / "precious").write_text("x")
     (root / NAME / "link").symlink_to(outside)
