@@ -376,6 +376,67 @@ async def test_failures_and_patience(
             assert driver.volume_calls(name)[-2:] == ["Unpublish", "Unstage"]
 
 
+async def test_volumes_grow_under_running_pods(cluster: Cluster, driver: CsiDriver) -> None:
+    """Long before the pods' next look at their volumes: a resizer's word is heard at once."""
+    await csi_driver(cluster)
+    driver.capabilities |= {Capability.EXPAND_VOLUME}
+    claims = cluster.client.dynamic("", "v1", "persistentvolumeclaims")
+    volumes = cluster.client.dynamic("", "v1", "persistentvolumes", namespaced=False)
+
+    async def resize(name: str, size: str) -> None:
+        """What a resizer does that leaves the rest to the node."""
+        await volumes.patch(name, "", {"spec": {"capacity": {"storage": size}}})
+        status = {
+            "allocatedResources": {"storage": size},
+            "allocatedResourceStatuses": {"storage": "NodeResizePending"},
+            "conditions": [{"type": "FileSystemResizePending", "status": "True"}],
+        }
+        await claims.patch(name, "default", {"status": status}, subresource="status")
+
+    async def status(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = (await claims.get(name, "default"))["status"]
+        return found
+
+    async def is_grown() -> bool:
+        found = await status("large")
+        return (
+            found["capacity"] == {"storage": "2Gi"}
+            and not found.get("conditions")
+            and not found.get("allocatedResourceStatuses")
+        )
+
+    async def is_given_up() -> bool:
+        steps = (await status("small")).get("allocatedResourceStatuses")
+        return steps == {"storage": "NodeResizeInfeasible"}
+
+    names = ("large", "small")
+    for name in names:
+        await claim(cluster, name, {})
+    async with registered(cluster, driver):
+        for name in names:
+            await cluster.create(with_claim(name, name))
+        for name in names:
+            await cluster.wait(name, is_ready)
+        await resize("large", "2Gi")
+        await eventually(is_grown, 25.0)
+        (call,) = driver.of("NodeExpandVolume")
+        assert call.fields["capacity_range"] == {"required_bytes": str(2 << 30)}
+        driver.failures["NodeExpandVolume"] = [(grpc.StatusCode.OUT_OF_RANGE, "too large")]
+        await resize("small", "3Gi")
+        await eventually(is_given_up, 25.0)
+        found = await status("small")
+        assert found["capacity"] == {"storage": "1Gi"}
+        by_type = {each["type"]: each for each in found["conditions"]}
+        assert by_type["NodeResizeError"]["message"] == (
+            "failed to expand pvc with Expander.NodeExpand failed to expand the volume : "
+            "rpc error: code = OutOfRange desc = too large"
+        )
+        await told(cluster, "small", "VolumeResizeFailed", "too large")
+        for name in names:
+            await cluster.delete(name)
+        await clean(cluster)
+
+
 async def test_agents_and_drivers_come_and_go(cluster: Cluster, driver: CsiDriver) -> None:
     await csi_driver(cluster)
     for name in ("forgotten", "kept"):
