@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import pty
 import re
 import select
 import shutil
 import subprocess
+import tarfile
 import tempfile
 import time
 import urllib.request
@@ -248,6 +251,53 @@ def test_copy(machine: Machine, tmp_path: Path) -> None:
     assert machine.kubectl("exec", "files", "--", "ls", "/tmp/folder/deep") == "file\n"
     machine.kubectl("cp", "files:/tmp/folder/deep/file", str(tmp_path / "back"))
     assert (tmp_path / "back").read_bytes() == content
+
+
+# Whoever holds the pod decides what its `tar` says.
+LIES = {
+    "upwards": [("data", tarfile.DIRTYPE, ""), ("data/../../victim", tarfile.REGTYPE, "")],
+    "absolute": [("{outside}/victim", tarfile.REGTYPE, "")],
+    "through-link": [
+        ("data", tarfile.DIRTYPE, ""),
+        ("data/way", tarfile.SYMTYPE, "{outside}"),
+        ("data/way/victim", tarfile.REGTYPE, ""),
+    ],
+    "file-as-link": [
+        ("data/victim", tarfile.SYMTYPE, "{outside}/victim"),
+        ("data/victim", tarfile.REGTYPE, ""),
+    ],
+    "hard-link": [
+        ("data/victim", tarfile.LNKTYPE, "{outside}/victim"),
+        ("data/victim", tarfile.REGTYPE, ""),
+    ],
+}
+
+
+def test_copy_from_a_pod_that_lies(machine: Machine, tmp_path: Path) -> None:
+    """CVE-2019-1002101, CVE-2019-11249: nothing is written outside of the target, and nothing of
+    the own machine is read into it."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "victim").write_text("untouched")
+    script = "rm /bin/tar; printf '#!/bin/sh\\ncat /lie.tar\\n' > /bin/tar; chmod +x /bin/tar"
+    run(machine, "liar", f"{script}; {FOREVER}")
+    for name, entries in LIES.items():
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            for path, kind, link in entries:
+                entry = tarfile.TarInfo(path.format(outside=outside))
+                entry.type, entry.linkname = kind, link.format(outside=outside)
+                entry.size = 11 if kind == tarfile.REGTYPE else 0
+                archive.addfile(entry, io.BytesIO(b"overwritten"))
+        text = base64.b64encode(packed.getvalue()).decode()
+        machine.kubectl("exec", "liar", "--", "sh", "-c", f"echo {text} | base64 -d > /lie.tar")
+        target = tmp_path / "in" / name
+        target.mkdir(parents=True)
+        machine.kubectl("cp", "liar:/data", str(target), expect=None)
+        assert sorted(os.listdir(tmp_path)) == ["in", "outside"], name
+        assert set(os.listdir(target.parent)) <= LIES.keys(), name
+        assert os.listdir(outside) == ["victim"], name
+        assert (outside / "victim").read_text() == "untouched", name
 
 
 def serving(name: str, text: str, **container: object) -> dict[str, object]:

@@ -244,6 +244,13 @@ async def test_no_secret_of_a_pod_is_logged_or_told(
     assert not [each for each in caplog.records if each.exc_text and PLANTED in each.exc_text]
 
 
+NAMES = (
+    "default/talker/..%2f..%2fsecret", "..%2f/talker/main", "default/%2e%2e/main",
+    "default/talker/main%00", "default/talker/main/..%2f1.log", "default/talker%2fmain",
+    "default_talker/main/0.log", "/talker/main", "default/talker/..", "default/talker/0.log",
+)  # fmt: skip
+"""What is no name of a container that is there, however it is spelled."""
+
 UPGRADE = "v5.channel.k8s.io"
 SPEAK = "output=1&error=1"
 
@@ -267,6 +274,10 @@ async def test_clients_that_leave_or_never_read(node: Cluster, tmp_path: Path) -
             url = f"wss://127.0.0.1:{PORT}/{path}"
             return session.ws_connect(url, protocols=(UPGRADE,), ssl=kubelet.tls, max_msg_size=0)
 
+        for name in NAMES:
+            assert "1 2 3" not in await kubelet.get(f"/containerLogs/{name}", 404), name
+            status, _ = await kubelet.post(f"/run/{name}?cmd=id")
+            assert status in (404, 500), name  # 500: another uid than the pod's
         async with stream(f"attach/default/talker/main?{SPEAK}") as first:
             await first.receive_bytes()
 

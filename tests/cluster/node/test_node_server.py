@@ -34,7 +34,7 @@ class Kubelet:
         self._session, self.tls = session, tls
 
     async def get(self, path: str, status: int = 200) -> str:
-        url = f"https://127.0.0.1:{PORT}{path}"
+        url = URL(f"https://127.0.0.1:{PORT}{path}", encoded=True)
         async with self._session.get(url, ssl=self.tls) as answer:
             text = await answer.text()
             assert answer.status == status, (answer.status, text)
