@@ -19,6 +19,7 @@ from .backoff import BackoffTable
 from .cri.values import PodState, RuntimeFailure
 from .figures import admission_rejections
 from .memory import WorkerMemory
+from .messages import termination_log_path
 from .plan import (
     RESIZE,
     SANDBOX,
@@ -180,7 +181,7 @@ class Actor:
             delays = SANDBOX_RETRY_SECONDS
             delay = delays[min(memory.sandbox_failures, len(delays) - 1)]
             memory.sandbox_failures += 1
-            memory.sandbox_retry_at = self._clock.now().timestamp() + delay
+            memory.sandbox_retry_at = self._clock.monotonic() + delay
             return
         memory.sandbox_failures, memory.pod_resources = 0, self.pod.spec.resources
         memory.limits = pod_cgroup_limits(self.pod)
@@ -217,7 +218,7 @@ class Actor:
             if failure.container_id:
                 await self._end_after_hook(failure.container_id, action)
             memory.waiting[name] = failure.wait
-            memory.retry_at[name] = self._clock.now().timestamp() + failure.retry_in
+            memory.retry_at[name] = self._clock.monotonic() + failure.retry_in
         else:
             memory.waiting.pop(name, None)
             memory.retry_at.pop(name, None)
@@ -313,9 +314,11 @@ class Actor:
         self._memory.replaced.discard(action.id)
         self._memory.hooked.discard(action.id)
         self._memory.resized.pop(action.id, None)
+        meta = self.pod.metadata
+        directory = self._services.volumes.pod_directory(meta.uid)
+        termination_log_path(directory, action.name, action.attempt).unlink(missing_ok=True)
         if action.keep_logs:
             return
-        meta = self.pod.metadata
         logs = log_directory(
             self._services.options.pod_logs_directory, meta.namespace, meta.name, meta.uid
         )

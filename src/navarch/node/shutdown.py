@@ -21,7 +21,7 @@ from navarch.api.types.core_v1 import Pod
 from navarch.client.clock import timeout
 
 from .admission import Refusal
-from .devices.records import write
+from .durable import write_durably
 from .figures import shutdown_ended, shutdown_started
 from .podspec import SYSTEM_CRITICAL_PRIORITY, pod_key
 from .settings import NodeOptions
@@ -156,7 +156,7 @@ class ShutdownManager:
         if ended is not None:
             state["endTime"] = format_micro_time(ended)
         try:
-            write(self._file, json.dumps(state).encode())
+            write_durably(self._file, json.dumps(state).encode())
         except OSError as error:
             log.error("state of the shutdown: %s", error)
         show_last(self._file)

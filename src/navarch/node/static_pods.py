@@ -183,15 +183,19 @@ class StaticPods:
                 aiohttp.ClientSession(timeout=limit) as session,
                 session.get(options.static_pod_url, headers=headers) as response,
             ):
-                data = await response.content.read(MAXIMUM_BYTES)
+                data = bytearray()
+                while chunk := await response.content.read(MAXIMUM_BYTES - len(data)):
+                    data += chunk
                 if response.status != 200:
                     raise OSError(f"{options.static_pod_url}: {response.status} {response.reason}")
         except aiohttp.ClientError as error:
             raise OSError(str(error)) from error
+        if len(data) >= MAXIMUM_BYTES:
+            raise OSError(f"{options.static_pod_url}: the read limit is reached")
         if not data:
             self._want(URL, [])
             raise OSError(f"zero-length data received from {options.static_pod_url}")
-        return data
+        return bytes(data)
 
     def _want(self, source: str, pods: list[Pod]) -> None:
         before = self._wanted[source]

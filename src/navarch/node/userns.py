@@ -9,7 +9,6 @@ directory is gone. The node's own share is everything above the first range, or 
 from __future__ import annotations
 
 import functools
-import os
 import pwd
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from .cri import runtime_pb2 as pb
+from .durable import write_durably
 
 KUBELET_USER = "kubelet"
 UNIT = 65536
@@ -66,7 +66,9 @@ class UserNamespaces:
             text = "could not find an empty slot to allocate a user namespace"
             raise UserNamespaceProblem(f"create user namespace: {text}")
         ids = [_Range(first, 0, self._length)]
-        _write_durably(self._pods / uid / FILE, msgspec.json.encode(_Mappings(ids, ids)))
+        (self._pods / uid).mkdir(parents=True, exist_ok=True)
+        # A range that is in use must not be forgotten when the power fails.
+        write_durably(self._pods / uid / FILE, msgspec.json.encode(_Mappings(ids, ids)))
         return first
 
     def _recorded(self, file: Path) -> int | None:
@@ -132,18 +134,3 @@ def subordinate_ids() -> tuple[int, int] | None:
     if len(lines) != 1 or len(lines[0]) != 4:
         raise UserNamespaceProblem("error parsing subids: expected one range of ids")
     return int(lines[0][2]), int(lines[0][3])
-
-
-def _write_durably(file: Path, data: bytes) -> None:
-    """A range that is in use must not be forgotten when the power fails."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f".{file.name}.new")
-    with open(new, "wb") as stream:
-        stream.write(data)
-        os.fsync(stream.fileno())
-    new.replace(file)
-    directory = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -182,7 +182,7 @@ async def test_news_of_several_plugins_are_written_one_after_the_other(
         at_work.release()
         written.append(path)
 
-    monkeypatch.setattr(device_manager, "write", write)
+    monkeypatch.setattr(device_manager, "write_durably", write)
     manager = node.manager()
     await asyncio.gather(*(manager._save() for _ in range(3)))
     assert len(written) == 3

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tests.unit.node.fakes import Stage, stage
@@ -20,7 +23,7 @@ from navarch.node.manifests import (
     static_pods,
 )
 from navarch.node.podspec import CONFIG_HASH, CONFIG_MIRROR, is_critical, is_mirror, is_static
-from navarch.node.static_pods import ManifestFiles
+from navarch.node.static_pods import ManifestFiles, StaticPods
 
 DOCUMENT: dict[str, Any] = {
     "apiVersion": "v1",
@@ -118,6 +121,34 @@ def test_a_file_that_breaks_keeps_its_pod_for_a_moment(
     assert [
         each.metadata.uid for each in ManifestFiles(file, "node-1").read(keep_broken=True)
     ] == []
+
+
+async def test_a_url_is_read_to_its_end(tmp_path: Path) -> None:
+    """What it has comes in parts, as long answers do."""
+    text = json.dumps({"apiVersion": "v1", "kind": "PodList", "items": [DOCUMENT]}).encode()
+    begun: asyncio.Future[Pod] = asyncio.get_running_loop().create_future()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode() + text[:40])
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(text[40:])
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, stage(tmp_path) as node:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        agent = Mock(node=None, find=lambda *_: None, pod_present=begun.set_result)
+        pods = Mock(cache=Mock(list=list))
+        options = replace(node.options, static_pod_url=url)
+        static = StaticPods(options, agent, node.api, pods, node.clock)
+        task = asyncio.create_task(static.run())
+        async with asyncio.timeout(5):
+            assert (await begun).metadata.name == "static-node-1"
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def test_its_mirror_shows_it() -> None:

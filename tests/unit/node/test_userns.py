@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ def test_each_pod_has_a_range_that_outlives_the_agent(tmp_path: Path) -> None:
     assert first_id(UserNamespaces(tmp_path, 65536, 110), "b") == 131072
     (tmp_path / "a" / "userns").unlink()
     assert first_id(ranges, "c") == 65536, "a range is free when its pod is gone"
+
+
+def test_a_range_is_on_the_disk_before_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda file: written.append(os.fstat(file).st_size))
+    UserNamespaces(tmp_path, 65536, 110).mapping("a")
+    assert written[0] == (tmp_path / "a" / "userns").stat().st_size > 0 and len(written) == 2
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,8 @@ async def test_crash_loop(node: Stage) -> None:
     assert node.events.told.count(f"main BackOff: {text}") == 2  # one for each wait
     # Only the newest instance and the one before it are kept.
     assert str(node.runtime).count("main#") == 2
+    directory = node.options.root_directory / "pods" / uid / "containers" / "main"
+    assert sorted(each.name for each in directory.iterdir()) == ["2.message", "3.message"]
 
 
 async def test_a_job_is_done(node: Stage) -> None:

@@ -28,6 +28,7 @@ from navarch.client.clock import Clock
 from ..admission import Refusal
 from ..cri.calls import Calls
 from ..cri.values import RuntimeFailure
+from ..durable import write_durably
 from ..figures import device_allocations
 from ..podspec import is_sidecar
 from . import deviceplugin_pb2 as pb
@@ -41,7 +42,6 @@ from .records import (
     merged,
     names_of,
     read,
-    write,
 )
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class DeviceManager:
             healthy = {name: each.healthy for name, each in self._resources.items()}
             blob = encode(Checkpoint(self._allocations, list(self._resources)), healthy)
             try:
-                await asyncio.to_thread(write, self._file, blob)
+                await asyncio.to_thread(write_durably, self._file, blob)
             except OSError as error:
                 log.error("device checkpoint: %s", error)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -131,21 +130,6 @@ def read(path: Path) -> Checkpoint:
     except (OSError, GarbledCheckpoint) as error:
         log.error("%s: %s; device allocations from before are not known", path, error)
         return Checkpoint()
-
-
-def write(path: Path, blob: bytes) -> None:
-    """Replaces the file: old or new after a power loss, never half of each."""
-    temporary = path.with_name(f".{path.name}.new")
-    with open(temporary, "wb") as stream:
-        stream.write(blob)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 @dataclass(frozen=True)
