@@ -75,9 +75,13 @@ def write_payload(target: Path, payload: Payload, ownership: Ownership, stamp: s
         return False
     fresh = target / f"..{stamp}.{secrets.randbelow(10**9):09d}"
     os.mkdir(fresh, 0o755)
-    os.chmod(fresh, 0o755)
-    _write_files(fresh, payload)
-    ownership.give(fresh)
+    try:
+        os.chmod(fresh, 0o755)
+        _write_files(fresh, payload)
+        ownership.give(fresh)
+    except BaseException:
+        remove_tree(fresh)  # a full disk would be fuller after each attempt
+        raise
     new_link = target / _NEW_DATA
     _remove_entry(new_link)
     new_link.symlink_to(fresh.name)

@@ -209,6 +209,7 @@ def test_hostile_paths(tmp_path: Path, path: str, complaint: str) -> None:
 def test_a_file_that_is_a_directory_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(VolumeProblem, match="conflicting paths"):
         write_payload(tmp_path, {"a": FileContent(b"1"), "a/b": FileContent(b"2")}, PLAIN)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("place", ["..data", "a", "..data_tmp", "..old"])
