@@ -10,7 +10,6 @@ import pytest
 from tests.cluster.node.conftest import Cluster, eventually, pod, shell
 
 from navarch.api.types.core_v1 import Pod
-from navarch.client.resource import PatchType
 
 pytestmark = pytest.mark.cluster
 
@@ -80,21 +79,6 @@ async def test_init_containers_and_sidecars_start_in_order(cluster: Cluster) -> 
     assert conditions["Ready"] == ("False", "PodCompleted")
 
 
-async def test_a_failing_init_container_ends_the_pod(cluster: Cluster) -> None:
-    await cluster.create(
-        pod(
-            "broken",
-            shell("main", "true"),
-            restartPolicy="Never",
-            initContainers=[shell("one", "true"), shell("two", "exit 3")],
-        )
-    )
-    failed = await cluster.wait("broken", lambda each: each.status.phase == "Failed")
-    assert failed.status.containerStatuses[0].state.waiting is not None
-    initialized = next(each for each in failed.status.conditions if each.type == "Initialized")
-    assert initialized.message == "containers with incomplete status: [two]"
-
-
 async def test_a_crashing_container_backs_off(cluster: Cluster) -> None:
     await cluster.create(pod("crash", shell("main", "echo run; exit 1")))
     waiting = await cluster.wait(
@@ -112,30 +96,6 @@ async def test_a_crashing_container_backs_off(cluster: Cluster) -> None:
     assert waiting.status.phase == "Running"
     assert await cluster.logs(waiting, "main", 1) == "run"
     await cluster.wait("crash", lambda each: restarts_of(each) == 2, seconds=15)
-
-
-@pytest.mark.parametrize(
-    ("policy", "script", "phase", "restarts"),
-    [
-        pytest.param("Never", "exit 0", "Succeeded", 0, id="never, success"),
-        pytest.param("Never", "exit 1", "Failed", 0, id="never, failure"),
-        pytest.param("OnFailure", "exit 0", "Succeeded", 0, id="on failure, success"),
-        pytest.param(
-            "OnFailure", "test -e /data/x || { touch /data/x; exit 1; }", "Succeeded", 1,
-            id="on failure, second try",
-        ),
-    ],
-)  # fmt: skip
-async def test_restart_policies(
-    cluster: Cluster, policy: str, script: str, phase: str, restarts: int
-) -> None:
-    container = shell("main", script, volumeMounts=[{"name": "data", "mountPath": "/data"}])
-    await cluster.create(
-        pod("job", container, restartPolicy=policy, volumes=[{"name": "data", "emptyDir": {}}])
-    )
-    ended = await cluster.wait("job", lambda each: each.status.phase in ("Succeeded", "Failed"))
-    assert ended.status.phase == phase
-    assert ended.status.containerStatuses[0].restartCount == restarts
 
 
 async def test_a_liveness_probe_restarts(cluster: Cluster) -> None:
@@ -170,16 +130,6 @@ async def test_readiness_follows_an_http_probe(cluster: Cluster) -> None:
         "ContainersNotReady",
         "containers with unready status: [main]",
     )
-
-
-async def test_an_oom_kill_is_named(cluster: Cluster) -> None:
-    script = "x=$(head -c 100000000 /dev/zero | tr '\\0' x); echo ${#x}"
-    container = shell("main", script, resources={"limits": {"memory": "16Mi"}})
-    await cluster.create(pod("hungry", container, restartPolicy="Never"))
-    failed = await cluster.wait("hungry", lambda each: each.status.phase == "Failed")
-    ended = failed.status.containerStatuses[0].state.terminated
-    assert ended is not None
-    assert (ended.reason, ended.exitCode) == ("OOMKilled", 137)
 
 
 async def test_an_image_that_must_not_be_pulled(cluster: Cluster) -> None:
@@ -252,13 +202,6 @@ async def test_who_does_not_stop_is_killed(cluster: Cluster) -> None:
     assert last.status.phase == "Failed"
 
 
-async def test_a_deadline_ends_the_pod(cluster: Cluster) -> None:
-    await cluster.create(pod("late", shell("main", FOREVER), activeDeadlineSeconds=1))
-    failed = await cluster.wait("late", lambda each: each.status.phase == "Failed")
-    assert failed.status.reason == "DeadlineExceeded"
-    assert failed.status.message == "Pod was active on the node longer than the specified deadline"
-
-
 async def test_containers_outlive_the_agent(cluster: Cluster) -> None:
     script = "echo begun; " + FOREVER
     probe = {"exec": {"command": ["true"]}, "periodSeconds": 1}
@@ -316,30 +259,6 @@ async def test_a_pod_that_does_not_fit_is_refused(cluster: Cluster) -> None:
     assert failed.status.message.startswith(
         "Pod was rejected: Node didn't have enough resource: cpu, requested: 1000000, used: 0"
     )
-
-
-async def test_an_ephemeral_container_joins(cluster: Cluster) -> None:
-    await cluster.create(pod("debugged", shell("main", FOREVER)))
-    await cluster.wait("debugged", is_ready)
-    debugger = {**shell("debug", "ps; sleep 100"), "targetContainerName": "main"}
-    await cluster.client.dynamic("", "v1", "pods").patch(
-        "debugged",
-        "default",
-        {"spec": {"ephemeralContainers": [debugger]}},
-        subresource="ephemeralcontainers",
-        patch_type=PatchType.STRATEGIC,
-    )
-    joined = await cluster.wait(
-        "debugged",
-        lambda each: any(
-            status.state.running is not None for status in each.status.ephemeralContainerStatuses
-        ),
-    )
-
-    async def sees_the_other() -> bool:
-        return "trap" in await cluster.logs(joined, "debug")
-
-    await eventually(sees_the_other)
 
 
 async def test_a_container_is_stopped_with_its_own_signal(cluster: Cluster) -> None:

@@ -10,7 +10,6 @@ from tests.cluster.node.conftest import Cluster, eventually, pod, shell, text_of
 from tests.cluster.node.test_pod_life import FOREVER, is_ready, reason_of
 
 from navarch.api.types.core_v1 import Pod
-from navarch.client.resource import PatchType
 
 pytestmark = pytest.mark.cluster
 
@@ -63,31 +62,6 @@ async def test_a_pod_waits_for_its_volume(cluster: Cluster) -> None:
     await create(cluster, "configmaps", "ConfigMap", "later", data={"key": "came"})
     ended = await cluster.wait("patient", ended_well)
     assert await cluster.logs(ended, "main") == "came"
-
-
-async def test_variables(cluster: Cluster) -> None:
-    await create(cluster, "configmaps", "ConfigMap", "vars", data={"COLOUR": "blue", "a.b": "dot"})
-    env = [
-        {"name": "FIRST", "value": "1"},
-        {"name": "SECOND", "value": "$(FIRST)-$$(FIRST)-$(MISSING)"},
-        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-        {"name": "LABEL", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['tier']"}}},
-        {"name": "KEY", "valueFrom": {"configMapKeyRef": {"name": "vars", "key": "COLOUR"}}},
-        {"name": "NONE", "valueFrom": {"configMapKeyRef": {
-            "name": "vars", "key": "none", "optional": True}}},
-    ]  # fmt: skip
-    container = shell("main", "env; echo $0", env=env, args=["$(FIRST)"],
-                      envFrom=[{"prefix": "P_", "configMapRef": {"name": "vars"}}])  # fmt: skip
-    document = pod("vars", container)
-    document["metadata"]["labels"] = {"tier": "front"}
-    text = await output(cluster, document)
-    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    shown = await cluster.get("vars")
-    assert values["SECOND"] == "1-$(FIRST)-$(MISSING)"
-    assert values["POD_IP"] == shown.status.podIP
-    assert (values["LABEL"], values["KEY"], values["P_COLOUR"]) == ("front", "blue", "blue")
-    assert "NONE" not in values and values["HOSTNAME"] == "vars"
-    assert text.splitlines()[-1] == "1"
 
 
 async def test_a_missing_source_is_waited_for(cluster: Cluster) -> None:
@@ -191,22 +165,6 @@ async def test_a_shared_process_namespace(cluster: Cluster) -> None:
     assert "/pause" in text and "sleep 3" in text
 
 
-async def test_termination_messages(cluster: Cluster) -> None:
-    written = shell("written", "printf DONE > /dev/termination-custom-log",
-                    terminationMessagePath="/dev/termination-custom-log",
-                    securityContext={"runAsUser": 1000})  # fmt: skip
-    logged = shell("logged", "echo from the log; exit 1",
-                   terminationMessagePolicy="FallbackToLogsOnError")  # fmt: skip
-    await cluster.create(pod("telling", written, logged, restartPolicy="Never"))
-    ended = await cluster.wait("telling", lambda each: each.status.phase == "Failed")
-    messages = {
-        status.name: status.state.terminated.message
-        for status in ended.status.containerStatuses
-        if status.state.terminated is not None
-    }
-    assert messages == {"written": "DONE", "logged": "from the log\n"}
-
-
 async def test_a_subpath_cannot_leave_its_volume(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "escape").symlink_to("/etc")
     container = shell("main", "ls /inside", volumeMounts=[
@@ -237,37 +195,3 @@ async def test_a_host_port(cluster: Cluster) -> None:
     ended = await cluster.wait("asking", ended_well)
     assert await cluster.logs(ended, "main") == "ported"
     assert ready.status.hostIP == "127.0.0.1"
-
-
-async def test_a_running_pod_is_resized(cluster: Cluster) -> None:
-    def amounts(cpu: str, memory: str) -> dict[str, Any]:
-        both = {"cpu": cpu, "memory": memory}
-        return {"requests": both, "limits": both}
-
-    await cluster.create(pod("sized", shell("main", FOREVER, resources=amounts("200m", "32Mi"))))
-    before = await cluster.wait("sized", is_ready)
-    await cluster.client.dynamic("", "v1", "pods").patch(
-        "sized",
-        "default",
-        {"spec": {"containers": [{"name": "main", "resources": amounts("400m", "64Mi")}]}},
-        subresource="resize",
-        patch_type=PatchType.STRATEGIC,
-    )
-
-    def is_resized(each: Pod) -> bool:
-        shown = each.status.containerStatuses[0].resources
-        return shown is not None and shown.limits == {"cpu": "400m", "memory": "64Mi"}
-
-    after = await cluster.wait("sized", is_resized)
-    assert after.status.containerStatuses[0].containerID == (
-        before.status.containerStatuses[0].containerID
-    )
-    state = (await cluster.runtime.pods())[0]
-    root = f"{cluster.options.cgroup_root}/kubepods/pod{after.metadata.uid}"
-    for path in (root, f"{root}/{state.containers[0].id}"):
-        if is_unified():
-            assert text_of(f"/sys/fs/cgroup{path}/cpu.max") == "40000 100000\n"
-        else:
-            assert text_of(f"/sys/fs/cgroup/cpu{path}/cpu.cfs_quota_us") == "40000\n"
-            limit = text_of(f"/sys/fs/cgroup/memory{path}/memory.limit_in_bytes")
-            assert limit == f"{64 << 20}\n"

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.cluster
 
 HEALTH = {"exec": {"command": ["cat", "/tmp/health"]}}
 SERVE = "mkdir -p /www; echo ok > /www/healthz; httpd -p 8080 -h /www"
+LONG = "sleep 98765"  # like no other process of the machine
 QUICK = {"periodSeconds": 1, "failureThreshold": 1}
 
 
@@ -80,7 +81,7 @@ async def test_liveness(cluster: Cluster) -> None:
             container = shell(
                 "main",
                 f"{script if service == 'ill' else setup}; {FOREVER}",
-                livenessProbe={**action, **QUICK, "initialDelaySeconds": 1},
+                livenessProbe={**action, **QUICK, "initialDelaySeconds": 1, "timeoutSeconds": 5},
                 readinessProbe={**HEALTH, **QUICK} if name == "exec" else None,
                 volumeMounts=[{"name": "shared", "mountPath": "/shared"}],
             )
@@ -139,7 +140,7 @@ async def test_readiness_and_startup(cluster: Cluster) -> None:
                  livenessProbe={**HEALTH, **QUICK})  # fmt: skip
     # It hangs, and whatever it has started goes with it.
     hangs = shell("main", "trap '' TERM; while :; do sleep 1; done", livenessProbe={
-        "exec": {"command": ["sh", "-c", "sleep 1000"]}, "timeoutSeconds": 1, **QUICK,
+        "exec": {"command": ["sh", "-c", LONG]}, "timeoutSeconds": 1, **QUICK,
         "terminationGracePeriodSeconds": 1})  # fmt: skip
     side = shell("side", f"sleep 2; echo ok > /tmp/health; {FOREVER}", restartPolicy="Always",
                  readinessProbe={**HEALTH, **QUICK})  # fmt: skip
@@ -171,12 +172,12 @@ async def test_readiness_and_startup(cluster: Cluster) -> None:
     assert sided.status.initContainerStatuses[0].ready
     await endless
     assert counts == sorted(counts) and set(counts) == {0, 1, 2}
-    text = 'Liveness probe failed: command timed out: "sh -c sleep 1000" timed out after 1s'
+    text = f'Liveness probe failed: command timed out: "sh -c {LONG}" timed out after 1s'
     assert ("Unhealthy", text) in await cluster.events("hangs")
     refused = await cluster.get("never")
     assert not is_ready(refused)
     assert restarts(refused) == 0
-    left = await asyncio.to_thread(processes, "sleep 1000")
+    left = await asyncio.to_thread(processes, LONG)
     assert not left, "a probe that has taken too long is killed"
 
 

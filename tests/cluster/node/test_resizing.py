@@ -112,11 +112,10 @@ async def check(cluster: Cluster, name: str, amounts: list[Amounts]) -> Pod:
         assert allocated["requests"] == wanted["requests"]
         container = status.containerID.rpartition("/")[2]
         assert read(f"{group}/{container}", each.files()) == each.files()
-    if all(each.cpu_limit for each in amounts):
-        total = sum(each.cpu_limit for each in amounts)
-        sums = Amounts(sum(each.cpu for each in amounts), total).files()
-        sums = {key: value for key, value in sums.items() if key.startswith("cpu")}
-        assert read(group, sums) == sums
+    if all(each.cpu_limit and each.memory_limit for each in amounts):
+        names = ("cpu", "cpu_limit", "memory", "memory_limit")
+        total = Amounts(*(sum(getattr(each, name) for each in amounts) for name in names)).files()
+        assert read(group, total) == total
     return found
 
 
