@@ -40,6 +40,11 @@ class Sizes:
     backups: int = 20
     flips: int = 1000
     syncs: int = 20
+    pods: int = 50
+    agents: int = 20
+    """How often a node's agent is killed."""
+    soak: int = 200
+    """Pods that are made and deleted."""
     seconds: int = 3600
     """After which no more servers are killed."""
 
@@ -257,6 +262,21 @@ async def syncs(directory: Path, sizes: Sizes) -> list[Figure]:
     return [found]
 
 
+async def node(directory: Path, sizes: Sizes) -> list[Figure]:
+    """Row 21, as root. The cluster has a directory of its own: paths of sockets are short."""
+    from bench.reliability.node import killed_agent
+
+    repeat = command(sizes, "node", "pods", "agents")
+    return [await killed_agent(sizes.pods, sizes.agents, sizes.seed, repeat)]
+
+
+async def soak(directory: Path, sizes: Sizes) -> list[Figure]:
+    """What the pods of row 21 leave behind, as root."""
+    from bench.reliability.node import leaks
+
+    return [await leaks(sizes.soak, sizes.seed, command(sizes, "soak", "soak"))]
+
+
 ROWS: dict[str, Row] = {
     "kills": kills,
     "events": events,
@@ -266,4 +286,6 @@ ROWS: dict[str, Row] = {
     "backups": backups,
     "flips": flips,
     "syncs": syncs,
+    "node": node,
+    "soak": soak,
 }

@@ -101,8 +101,8 @@ async def test_an_agent_on_a_full_disk(cluster: Cluster) -> None:
     finally:
         await cluster.stop_agent()
         await remove_all_pods(cluster.runtime)
-        for each in reversed(mounts_below(root)):
-            run("umount", "-l", each)
+        for point in reversed(mounts_below(root)):
+            run("umount", "-l", point)
 
 
 def mounts_below(root: Path) -> list[str]:
