@@ -12,6 +12,9 @@ from dataclasses import dataclass
 INITIAL_SECONDS = 10.0
 MAXIMUM_SECONDS = 300.0
 RESET_SECONDS = 600.0
+SKEW_SECONDS = 1.0
+"""A failure that is further in the future than that: the clock has been set back since. Nobody
+waits until it has caught up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class BackoffTable:
     def remaining(self, key: str, failed_at: float, now: float) -> float:
         """Seconds still to wait after the failure at `failed_at`; 0 when an attempt is due."""
         wait = self._waits.get(key)
-        if wait is None or now - wait.updated > self._reset:
+        if wait is None or now - wait.updated > self._reset or failed_at > now + SKEW_SECONDS:
             return 0.0
         return max(0.0, failed_at + wait.seconds - now)
 

@@ -22,6 +22,7 @@ class WorkerMemory:
     """What the runtime held of the pod when it was last looked at."""
     waiting: dict[str, Waiting] = field(default_factory=dict)
     retry_at: dict[str, float] = field(default_factory=dict)
+    """When (monotonic) a container that could not be started is tried again."""
     hidden: set[str] = field(default_factory=set)
     messages: dict[str, str] = field(default_factory=dict)
     sandbox_failures: int = 0

@@ -292,19 +292,22 @@ class PodWorker:
             results = self._probes.results(record.id) if record.running else None
             if results is not None and results.failed is not None:
                 failed[record.id] = results.failed
+        now = self._clock.now().timestamp()
+        # Waits go on as before when the clock is set: they end at moments of the monotonic clock.
+        ahead = now - self._clock.monotonic()
         return View(
-            now=self._clock.now().timestamp(),
+            now=now,
             backoff=self._actor.backoff,
             busy=(frozenset(self._actor.operations) | self._half_seen) - {VOLUMES},
             stopping=stopping,
             is_started=self._is_started,
             failed_probes=failed,
-            retry_at=memory.retry_at,
+            retry_at={name: at + ahead for name, at in memory.retry_at.items()},
             next_attempts=memory.next_attempts(),
             replaced=frozenset(memory.replaced),
             resized=memory.resized,
             pod_resources=memory.pod_resources,
-            sandbox_retry_at=memory.sandbox_retry_at,
+            sandbox_retry_at=memory.sandbox_retry_at + ahead,
             interrupted=memory.interrupted or frozenset(),
         )
 
