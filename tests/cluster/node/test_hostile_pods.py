@@ -262,8 +262,11 @@ def descriptors() -> int:
 async def test_clients_that_leave_or_never_read(node: Cluster, tmp_path: Path) -> None:
     """CVE-2022-31030 and CVE-2025-64329: neither output that nobody takes, nor an attach that was
     cut, nor an answer or a message of any size stays with the agent."""
-    # The agent gives a wrong answer to it in less than its own time, and goes on.
-    loud = {"exec": {"command": ["head", "-c", "40000000", "/dev/zero"]}, "periodSeconds": 1}
+    loud = {
+        "exec": {"command": ["head", "-c", "40000000", "/dev/zero"]},
+        "periodSeconds": 5,
+        "failureThreshold": 1000,
+    }
     talk = "while :; do echo $(seq 100); usleep 1000; done"
     async with served(node, tmp_path) as kubelet, aiohttp.ClientSession() as session:
         main = shell("main", talk, livenessProbe=loud)
@@ -290,7 +293,9 @@ async def test_clients_that_leave_or_never_read(node: Cluster, tmp_path: Path) -
             socket = await stream(f"attach/default/talker/main?{SPEAK}")
             await socket.receive_bytes()
             socket._response.connection.transport.abort()
-        endless = await stream(f"exec/default/talker/main?{SPEAK}&command=yes")
+        endless = await stream(
+            f"exec/default/talker/main?{SPEAK}&command=timeout&command=5&command=yes"
+        )
         await asyncio.sleep(2)
         assert resident() - memory < 64 << 20
         endless._response.connection.transport.abort()
