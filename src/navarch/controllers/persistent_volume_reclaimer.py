@@ -25,6 +25,9 @@ from navarch.controllers.persistent_volume_provisioner import is_ours, is_simula
 
 AT_ONCE = 200
 """So many removals are asked of one node at a time: annotations are limited in size."""
+GONE_SECONDS = 60.0
+"""How long a node has to be away to count as gone, with its disk. One that runs on makes its object
+anew when somebody has deleted it; and what is on its disk would be there for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,10 @@ class Reclaim:
     """These need one since the policy has become Delete."""
 
 
-def plan_reclaim(volumes: Sequence[PersistentVolume], node: Node | None) -> Reclaim:
+def plan_reclaim(
+    volumes: Sequence[PersistentVolume], node: Node | None, *, is_away: bool = False
+) -> Reclaim:
+    """What is to be done; `is_away` if the missing node may come back."""
     by_policy: dict[tuple[bool, bool], list[PersistentVolume]] = defaultdict(list)
     for each in sorted(volumes, key=lambda each: each.metadata.name):
         goes = each.spec.persistentVolumeReclaimPolicy == "Delete"
@@ -53,7 +59,7 @@ def plan_reclaim(volumes: Sequence[PersistentVolume], node: Node | None) -> Recl
     candidates = [*by_policy[True, True], *unguarded]
     to_go = [each for each in candidates if each.status.phase in ("Released", "Failed")]
     if node is None or is_simulated(node):
-        return Reclaim("", tuple(to_go), (), released, unguarded)
+        return Reclaim("", () if is_away else tuple(to_go), (), released, unguarded)
     answers = local_answers(node)
     done = [each for each in to_go if answers.get(each.metadata.name) == ""]
     failed = [(e, answers[e.metadata.name]) for e in to_go if answers.get(e.metadata.name)]
@@ -76,8 +82,12 @@ class LocalReclaimer(Controller):
         self.watch(self.volumes, _node_of)
         self.depends_on(self.nodes)
         self.nodes.add_handler(
-            None, self._node_changed, lambda node: self.enqueue(node.metadata.name)
+            lambda node: self.enqueue(node.metadata.name),
+            self._node_changed,
+            lambda node: self.enqueue(node.metadata.name),
         )
+        self._away: dict[str, float] = {}
+        """Since when (monotonic) nodes are not there that have volumes."""
         self.recorder = context.recorder(LOCAL_PROVISIONER)
 
     def _node_changed(self, old: Node, new: Node) -> None:
@@ -87,7 +97,8 @@ class LocalReclaimer(Controller):
 
     async def reconcile(self, key: str) -> None:
         node = self.nodes.cache.get(key)
-        todo = plan_reclaim(self.volumes.cache.by_index(self.name, key), node)
+        volumes = self.volumes.cache.by_index(self.name, key)
+        todo = plan_reclaim(volumes, node, is_away=self._is_away(key, bool(volumes)))
         for volume in todo.done:
             await self._delete(volume)
         for volume in todo.released:
@@ -101,6 +112,17 @@ class LocalReclaimer(Controller):
         if node is not None and asked != todo.request:
             body = {"metadata": {"annotations": {LOCAL_REMOVE: todo.request or None}}}
             await self.client.resource(Node).patch(key, "", body)
+
+    def _is_away(self, name: str, has_volumes: bool) -> bool:
+        """Whether the node is not there, but has not been gone for long."""
+        if self.nodes.cache.get(name) is not None or not has_volumes:
+            self._away.pop(name, None)
+            return False
+        now = self.clock.monotonic()
+        left = self._away.setdefault(name, now) + GONE_SECONDS - now
+        if left > 0:
+            self.queue.add_after(name, left)
+        return left > 0
 
     async def _delete(self, volume: PersistentVolume) -> None:
         meta = volume.metadata

@@ -334,6 +334,15 @@ async def test_a_node_is_asked_to_remove_what_it_holds(client: Client, storage: 
     await answer("disk on fire")
     assert (await storage.volume(name, "Failed")).status.message == "disk on fire"
     await storage.event(name, "VolumeFailedDelete", "disk on fire")
+    # Somebody deletes the node's object, and its agent makes it anew: the disk has been there all
+    # the time, and what is on it must not be forgotten.
+    await nodes.delete("n1")
+    await storage.make(volume("other", persistentVolumeReclaimPolicy="Retain"))
+    await storage.volume("other", "Available")
+    await storage.volume(name, "Failed")
+    await nodes.create(Node(metadata=ObjectMeta(name="n1", annotations=place)))
+    await eventually(is_asked, "the request to a node that is back")
+    await storage.raw_volumes.delete("other", "")
     await answer("")
 
     async def is_gone() -> bool:

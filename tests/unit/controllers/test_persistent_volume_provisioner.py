@@ -205,6 +205,7 @@ def test_how_volumes_are_let_go() -> None:
     for where in (None, simulated):
         assert names(plan_reclaim(volumes, where).done) == ["a", "b", "c"]
         assert not plan_reclaim(volumes, where).request
+    assert not plan_reclaim(volumes, None, is_away=True).done
     # What was to be kept is to go after all.
     late = [volume("x", guard="other"), volume("y", "Bound", guard="other")]
     found = plan_reclaim(late, node())
