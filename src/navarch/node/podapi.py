@@ -17,8 +17,8 @@ from navarch.client.client import Client
 from navarch.client.clock import Clock
 from navarch.client.resource import PatchType
 
+from .conditions import DISRUPTION, OWN_CONDITIONS
 from .figures import pod_start_seconds
-from .status import DISRUPTION, OWN_CONDITIONS
 
 log = logging.getLogger(__name__)
 

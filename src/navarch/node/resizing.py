@@ -14,6 +14,7 @@ from navarch.api.types.core_v1 import Pod
 from navarch.client.clock import Clock
 
 from .admission import Refusal
+from .conditions import ResizeCondition
 from .events import PodEvents
 from .resize import (
     DEFERRED,
@@ -24,7 +25,6 @@ from .resize import (
     summary,
     with_allocation,
 )
-from .status import ResizeCondition
 
 PENDING, IN_PROGRESS = "PodResizePending", "PodResizeInProgress"
 

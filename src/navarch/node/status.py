@@ -29,7 +29,6 @@ from navarch.api.types.core_v1 import (
     ImageVolumeStatus,
     LinuxContainerUser,
     Pod,
-    PodCondition,
     PodIP,
     PodStatus,
     ResourceHealth,
@@ -39,6 +38,7 @@ from navarch.api.types.core_v1 import (
     VolumeStatus,
 )
 
+from .conditions import INIT_KINDS, ResizeCondition, conditions, has_begun
 from .cri.values import IMAGE_VOLUMES, ContainerRecord, PodState
 from .cri.values import ContainerState as RuntimeState
 from .plan import NANOSECONDS, Waiting
@@ -47,7 +47,6 @@ from .podspec import (
     ContainerKind,
     ContainerSpec,
     containers_of,
-    may_restart_all,
     qos_class,
     restart_rule,
     should_restart,
@@ -55,34 +54,9 @@ from .podspec import (
 from .resize import Applied, shown_resources
 from .resources import pod_cgroup_limits
 
-OWN_CONDITIONS = (
-    "PodReadyToStartContainers",
-    "Initialized",
-    "Ready",
-    "ContainersReady",
-    "PodScheduled",
-    "PodResizePending",
-    "PodResizeInProgress",
-    "AllContainersRestarting",
-)
-"""The conditions the node agent owns: others' are left as they are."""
-
-DISRUPTION = "DisruptionTarget"
-"""A condition that others set as well: the agent only ever adds it."""
-
 STATUS_UNKNOWN_EXIT = 137
 RESTARTING_ALL = "RestartingAllContainers"
 """The reason of containers that were removed because another one's exit restarts the pod."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResizeCondition:
-    """A condition of a resize, with the pod's generation it is about."""
-
-    type: str
-    reason: str
-    message: str
-    generation: int
 
 
 @dataclass(frozen=True)
@@ -131,7 +105,7 @@ def compute_status(pod: Pod, state: PodState, inputs: StatusInputs) -> PodStatus
     before = pod.status
     specs = containers_of(pod)
     builder = _ContainerStatuses(pod, state, inputs)
-    init = [builder.build(each) for each in specs if each.kind in _INIT_KINDS]
+    init = [builder.build(each) for each in specs if each.kind in INIT_KINDS]
     apps = [builder.build(each) for each in specs if each.kind is ContainerKind.APP]
     ephemeral = [builder.build(each) for each in specs if each.kind is ContainerKind.EPHEMERAL]
     phase = _phase(pod, [*init, *apps], inputs)
@@ -178,7 +152,7 @@ def compute_status(pod: Pod, state: PodState, inputs: StatusInputs) -> PodStatus
         resourceClaimStatuses=before.resourceClaimStatuses,
         extendedResourceClaimStatus=before.extendedResourceClaimStatus,
     )
-    result.conditions = _conditions(pod, state, result, inputs)
+    result.conditions = conditions(pod, state, result, inputs)
     return result
 
 
@@ -191,7 +165,6 @@ _OF_AN_INSTANCE = (
     "user",
     "stopSignal",
 )
-_INIT_KINDS = (ContainerKind.INIT, ContainerKind.SIDECAR)
 
 
 class _ContainerStatuses:
@@ -490,7 +463,7 @@ def _enforced(pod: Pod, limits: Mapping[str, Quantity]) -> dict[str, Quantity]:
 def _phase(pod: Pod, statuses: Sequence[ContainerStatus], inputs: StatusInputs) -> str:
     by_name = {status.name: status for status in statuses}
     apps_begun = any(
-        _has_begun(by_name[each.name]) for each in pod.spec.containers if each.name in by_name
+        has_begun(by_name[each.name]) for each in pod.spec.containers if each.name in by_name
     )
     pending_init = pending_sidecar = False
     for spec in containers_of(pod):
@@ -543,146 +516,3 @@ def _app_phase(pod: Pod, by_name: Mapping[str, ContainerStatus], inputs: StatusI
     if running or restarting:
         return "Running"
     return "Succeeded" if succeeded == stopped else "Failed"
-
-
-def _has_begun(status: ContainerStatus) -> bool:
-    return status.state.waiting is None or status.lastState.terminated is not None
-
-
-# Conditions
-
-
-def _conditions(
-    pod: Pod, state: PodState, status: PodStatus, inputs: StatusInputs
-) -> list[PodCondition]:
-    before = {condition.type: condition for condition in pod.status.conditions}
-    result = [each for each in pod.status.conditions if each.type not in OWN_CONDITIONS]
-    foreign = {condition.type: condition for condition in result}
-    sandbox = state.sandbox
-    network = sandbox is not None and sandbox.ready
-    containers_ready = _containers_ready(pod, status)
-    ready = containers_ready
-    if containers_ready.status == "True":
-        ready = _readiness_gates(pod, foreign)
-    own = [
-        ("PodReadyToStartContainers", PodCondition(status="True" if network else "False")),
-        ("Initialized", _initialized(pod, status)),
-        ("Ready", ready),
-        ("ContainersReady", containers_ready),
-        ("PodScheduled", PodCondition(status="True")),
-    ]
-    if inputs.disruption and status.phase == "Failed":
-        result = [each for each in result if each.type != DISRUPTION]
-        disruption = PodCondition(
-            status="True", reason="TerminationByKubelet", message=inputs.disruption
-        )
-        own.append((DISRUPTION, disruption))
-    if may_restart_all(pod):
-        own.append(("AllContainersRestarting", _restarting_all(status, inputs)))
-    own = [
-        *(
-            (each.type, PodCondition(status="True", reason=each.reason, message=each.message))
-            for each in inputs.resize
-        ),
-        *own,
-    ]
-    generations = {each.type: each.generation for each in inputs.resize}
-    generations["AllContainersRestarting"] = 0
-    for kind, condition in own:
-        old = before.get(kind)
-        same = old is not None and old.status == condition.status
-        result.append(
-            PodCondition(
-                type=kind,
-                status=condition.status,
-                reason=condition.reason,
-                message=condition.message,
-                observedGeneration=generations.get(kind, pod.metadata.generation),
-                lastProbeTime=None,
-                lastTransitionTime=(
-                    old.lastTransitionTime
-                    if old is not None and same and old.lastTransitionTime
-                    else format_time(inputs.now)
-                ),
-            )
-        )
-    return result
-
-
-def _restarting_all(status: PodStatus, inputs: StatusInputs) -> PodCondition:
-    ended = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(status.phase, "")
-    if ended or not inputs.restarting_all:
-        return PodCondition(status="False", reason=ended)
-    return PodCondition(
-        status="True",
-        reason="RestartAllContainersStarted",
-        message="container exited with restart policy rule",
-    )
-
-
-def _initialized(pod: Pod, status: PodStatus) -> PodCondition:
-    if status.phase == "Succeeded":
-        return PodCondition(status="True", reason="PodCompleted")
-    if any(_has_begun(each) for each in status.containerStatuses):
-        return PodCondition(status="True")
-    by_name = {each.name: each for each in status.initContainerStatuses}
-    incomplete, unknown = [], []
-    for spec in containers_of(pod):
-        if spec.kind not in _INIT_KINDS:
-            continue
-        container = by_name.get(spec.name)
-        if container is None:
-            unknown.append(spec.name)
-        elif not (container.started if spec.kind is ContainerKind.SIDECAR else container.ready):
-            incomplete.append(spec.name)
-    if not incomplete and not unknown:
-        return PodCondition(status="True")
-    texts = [f"containers with unknown status: {_listed(unknown)}"] if unknown else []
-    texts += [f"containers with incomplete status: {_listed(incomplete)}"] if incomplete else []
-    return PodCondition(status="False", reason="ContainersNotInitialized", message=", ".join(texts))
-
-
-def _containers_ready(pod: Pod, status: PodStatus) -> PodCondition:
-    if status.phase == "Failed":
-        return PodCondition(status="False", reason="PodFailed")
-    statuses = {each.name: each for each in status.containerStatuses}
-    statuses |= {each.name: each for each in status.initContainerStatuses}
-    unready, unknown = [], []
-    for spec in containers_of(pod):
-        if spec.kind not in (ContainerKind.SIDECAR, ContainerKind.APP):
-            continue
-        container = statuses.get(spec.name)
-        if container is None:
-            unknown.append(spec.name)
-        elif not container.ready:
-            unready.append(spec.name)
-    if status.phase == "Succeeded" and not unknown:
-        return PodCondition(status="False", reason="PodCompleted")
-    if not unready and not unknown:
-        return PodCondition(status="True")
-    texts = [f"containers with unknown status: {_listed(unknown)}"] if unknown else []
-    texts += [f"containers with unready status: {_listed(unready)}"] if unready else []
-    return PodCondition(status="False", reason="ContainersNotReady", message=", ".join(texts))
-
-
-def _readiness_gates(pod: Pod, foreign: Mapping[str, PodCondition]) -> PodCondition:
-    texts = []
-    for gate in pod.spec.readinessGates:
-        kind = gate.conditionType
-        condition = foreign.get(kind)
-        if condition is None:
-            texts.append(f'corresponding condition of pod readiness gate "{kind}" does not exist.')
-        elif condition.status != "True":
-            texts.append(
-                f'the status of pod readiness gate "{kind}" is not "True", but {condition.status}'
-            )
-    if texts:
-        return PodCondition(
-            status="False", reason="ReadinessGatesNotReady", message=", ".join(texts)
-        )
-    return PodCondition(status="True")
-
-
-def _listed(names: Sequence[str]) -> str:
-    """A list as Go prints it."""
-    return f"[{' '.join(names)}]"
