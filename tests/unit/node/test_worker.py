@@ -16,6 +16,7 @@ from navarch.api.errors import ApiError
 from navarch.api.objects import copy_object
 from navarch.node.cri.values import ExecResult, ImageRecord, PodState
 from navarch.node.stopping import signal_number
+from navarch.node.volumes.manager import VolumesFailed
 
 
 @pytest.fixture
@@ -179,6 +180,34 @@ async def test_a_volume_is_waited_for(node: Stage) -> None:
     node.objects.add_config_map("later", key="newer")
     await node.rest(130)
     assert (Path(mount.host_path) / "key").read_text() == "newer"
+
+
+@pytest.mark.parametrize("running", [False, True])
+async def test_a_node_with_as_many_volumes_as_it_can_have(
+    node: Stage, monkeypatch: pytest.MonkeyPatch, running: bool
+) -> None:
+    text = "Node has reached its volume attachment limit, rejecting pod. unmounted volumes=[v]"
+
+    async def refuse(*_: object, **how: bool) -> Any:
+        raise VolumesFailed([], text)
+
+    if running:
+        await node.create(make_pod())
+    monkeypatch.setattr(node.services.volumes, "prepare", refuse)
+    if running:
+        await node.rest(120.0)
+        assert node.status().phase == "Running", "it has its volumes, whatever others are told"
+        return
+    await node.create(make_pod())
+    status = node.status()
+    assert (status.phase, status.reason) == ("Failed", "VolumeAttachmentLimitExceeded")
+    assert status.message == f"Pod was rejected: {text}"
+    assert f"VolumeAttachmentLimitExceeded: {text}" in node.events.told
+
+
+async def test_a_node_waits_for_its_storage(node: Stage) -> None:
+    node.agent.storage_problems = lambda: ["CSINode is not yet initialized"]
+    assert "CSINode is not yet initialized" in node.agent.report().problems
 
 
 async def test_files_follow_the_labels_at_once(node: Stage) -> None:
