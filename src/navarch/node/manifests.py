@@ -16,6 +16,7 @@ import msgspec
 
 from navarch.api.errors import ApiError
 from navarch.api.kinds import kind_by_name
+from navarch.api.names import dns1123_subdomain
 from navarch.api.objects import Object, copy_object, from_object
 from navarch.api.schema.decode import FieldValidation, normalise_object, parse_document
 from navarch.api.schema.defaults import apply_defaults
@@ -23,6 +24,7 @@ from navarch.api.strategies.pod import PodStrategy
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Container, Pod, Volume
 from navarch.api.types.meta_v1 import OwnerReference
+from navarch.api.validation.meta import validate_object_meta
 
 from .podspec import CONFIG_HASH, CONFIG_MIRROR, CONFIG_SOURCE
 
@@ -83,6 +85,8 @@ def _static_pod(document: Object, source: str, place: str, node_name: str) -> Po
     if not meta.get("name"):
         raise ManifestProblem("invalid pod: name is needed for the pod")
     meta["uid"] = meta.get("uid") or digest
+    if wrong := dns1123_subdomain(meta["uid"].lower()):  # it will be the name of a directory
+        raise ManifestProblem(f"invalid pod: metadata.uid: Invalid value: {wrong[0]}")
     meta["name"] = f"{meta['name']}-{node_name.lower()}"
     meta["namespace"] = meta.get("namespace") or "default"
     spec["nodeName"] = node_name
@@ -95,7 +99,7 @@ def _static_pod(document: Object, source: str, place: str, node_name: str) -> Po
     strategy = PodStrategy()
     apply_defaults(kind, obj)
     strategy.defaults(obj)
-    problems = strategy.validate(obj)
+    problems = [*validate_object_meta(meta, True, dns1123_subdomain), *strategy.validate(obj)]
     if problems:
         raise ManifestProblem(f"invalid pod: [{', '.join(str(each) for each in problems)}]")
     obj["status"] = {"phase": "Pending"}
