@@ -62,7 +62,7 @@ def test_a_manifest_becomes_a_pod_of_this_node() -> None:
         pytest.param({**DOCUMENT, "metadata": {}}, "name is needed", id="no name"),
         pytest.param({**DOCUMENT, "metadata": {"name": "x", "uid": "../../etc"}}, "metadata.uid",
                      id="a uid that leads out"),
-        pytest.param({**DOCUMENT, "metadata": {"name": "x", "namespace": "../x"}}, "metadata.namesp",
+        pytest.param({**DOCUMENT, "metadata": {"name": "x", "namespace": "../x"}}, "namespace",
                      id="a namespace that leads out"),
         pytest.param({**DOCUMENT, "metadata": {"name": "../x"}}, "metadata.name",
                      id="a name that leads out"),
