@@ -76,7 +76,8 @@ class Operation:
 
 
 class Actor:
-    """Does what one pod's plan asks for. `wake` is called whenever an operation has ended."""
+    """Does what one pod's plan asks for. `wake` is called whenever an operation has ended, and told
+    whether it may have changed anything in the runtime."""
 
     def __init__(
         self,
@@ -84,7 +85,7 @@ class Actor:
         memory: WorkerMemory,
         resizer: Resizer,
         probes: ProbeManager,
-        wake: Callable[[], None],
+        wake: Callable[[bool], None],
     ) -> None:
         self._services, self._memory, self._probes, self._wake = services, memory, probes, wake
         self._resizer = resizer
@@ -146,7 +147,7 @@ class Actor:
         current = self.operations.get(name)
         if current is not None and current.task is task:
             del self.operations[name]
-        self._wake()
+        self._wake(name != VOLUMES)
         if task.cancelled():
             return
         error = task.exception()

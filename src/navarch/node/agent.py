@@ -199,6 +199,7 @@ class NodeAgent:
     def _begin(self, pod: Pod) -> None:
         worker = PodWorker(pod, self._services, self._api, self._probes)
         if pod.metadata.deletionTimestamp is None and self._is_new(pod):
+            worker.is_unknown()
             self.admitter.admit(worker)
         self._start(worker)
         self._classes_due.set()

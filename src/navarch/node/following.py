@@ -20,15 +20,13 @@ from navarch.client.client import Client
 from navarch.client.informer import Informer, Scope
 from navarch.client.objects import PartialObject
 
-from .objects import CLAIMS, ApiObjects, Reference
+from .objects import CLAIMS, ROOT_CERTIFICATES, ApiObjects, Reference
 from .podspec import is_terminal
 from .volumes.payload import references
 
 WATCH_LIMIT = 100
 SETTLE_SECONDS = 1.0
 """A pod's start is not slowed down by watches; and one that is over soon needs none."""
-ROOT_CERTIFICATES = "kube-root-ca.crt"
-"""Every pod has it and it changes once in years: not worth a watch."""
 
 
 def mounted_objects(pod: Pod) -> frozenset[Reference]:
@@ -45,7 +43,7 @@ def mounted_objects(pod: Pod) -> frozenset[Reference]:
     return frozenset(
         Reference(plural, namespace, name)
         for plural, name in named
-        if name not in ("", ROOT_CERTIFICATES)
+        if name not in ("", ROOT_CERTIFICATES)  # those are not worth a watch
     )
 
 

@@ -1,12 +1,14 @@
 """The API objects a pod refers to: ConfigMaps, Secrets, claims, tokens. Read when they are needed.
 
-A starting pod always reads afresh, for it may refer to an object made a moment before it. Pods that
-run are refreshed when what they refer to has changed (see `following`) and about once a minute, and
-then share what was read a few seconds ago: a node full of pods asks for each object once.
+A starting pod reads afresh, for it may refer to an object made a moment before it (but the root
+certificates, which every pod has, are read once for a whole crowd). Pods that run are refreshed
+when what they refer to has changed (see `following`) and about once a minute, and then share what
+was read a few seconds ago: a node full of pods asks for each object once.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import NamedTuple, Protocol, TypeVar
 
 from navarch.api.errors import ApiError
@@ -25,6 +27,8 @@ from navarch.client.clock import Clock
 from navarch.client.objects import KubernetesObject
 from navarch.client.resource import PatchType
 
+ROOT_CERTIFICATES = "kube-root-ca.crt"
+"""Every pod has it and it changes once in years."""
 SHARED_SECONDS = 10.0
 """How old a read may be for a refresh of a running pod."""
 CLAIMS = "persistentvolumeclaims"
@@ -70,6 +74,7 @@ class ApiObjects:
         self._client = client
         self._clock = clock
         self._read: dict[Reference, tuple[float, ConfigMap | Secret | None]] = {}
+        self._reading = asyncio.Lock()
         self._versions: dict[Reference, str | None] = {}
         """What was handed out last of each object that is followed: None if nothing was yet, empty
         if it was not there."""
@@ -77,7 +82,12 @@ class ApiObjects:
     async def config_map(
         self, namespace: str, name: str, *, fresh: bool = True
     ) -> ConfigMap | None:
-        return await self._shared(ConfigMap, Reference("configmaps", namespace, name), fresh)
+        reference = Reference("configmaps", namespace, name)
+        if name != ROOT_CERTIFICATES:
+            return await self._shared(ConfigMap, reference, fresh)
+        async with self._reading:
+            fresh &= self._read.get(reference, (0.0, None))[1] is None
+            return await self._shared(ConfigMap, reference, fresh)
 
     async def secret(self, namespace: str, name: str, *, fresh: bool = True) -> Secret | None:
         return await self._shared(Secret, Reference("secrets", namespace, name), fresh)

@@ -71,7 +71,13 @@ class PodWorker:
         """What the pod has been granted."""
         self.on_resize: Callable[[], None] = lambda: None
         """Called when the pod wants another size, or gives back what it had."""
-        self._actor = Actor(services, self._memory, self.resizer, probes, self.wake)
+        self._actor = Actor(
+            services,
+            self._memory,
+            self.resizer,
+            probes,
+            lambda changed: self.wake(runtime_changed=changed),
+        )
         self.before_start: Callable[[], Awaitable[None]] | None = None
         """What has to be waited for before the pod may start: room, devices."""
         self._removed = False
@@ -96,6 +102,10 @@ class PodWorker:
         return self._memory.state
 
     # What the owner tells
+
+    def is_unknown(self) -> None:
+        """The runtime has nothing of the pod: no need to look before it is begun."""
+        self._dirty, self._memory.interrupted = False, frozenset()
 
     def update(self, pod: Pod) -> None:
         """A new version of the pod has come from its source."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, cast
+from unittest import mock
 
 import pytest
 from tests.unit.node.builders import make_pod
@@ -15,7 +16,7 @@ from navarch.client.client import Client
 from navarch.client.clock import FakeClock
 from navarch.node import following
 from navarch.node.following import Follower, mounted_objects
-from navarch.node.objects import CLAIMS, ApiObjects, Reference
+from navarch.node.objects import CLAIMS, ROOT_CERTIFICATES, ApiObjects, Reference
 
 
 def config_map(name: str) -> dict[str, Any]:
@@ -157,3 +158,12 @@ async def test_changes_of_claims_are_told_but_not_the_agents_own() -> None:
     assert follower.tell("data", "2", CLAIMS) == ["1"], "it has been bound"
     await objects.change_claim(claim, {})
     assert follower.tell("data", "patched", CLAIMS) == []
+
+
+async def test_a_crowd_reads_the_root_certificates_once() -> None:
+    server = Server(**{ROOT_CERTIFICATES: "1", "own": "1"})
+    objects = ApiObjects(cast("Client", server), server.clock)
+    for name, reads in ((ROOT_CERTIFICATES, 1), ("own", 3)):
+        with mock.patch.object(server, "get", wraps=server.get) as get:
+            found = await asyncio.gather(*(objects.config_map("default", name) for _ in range(3)))
+        assert all(each is not None for each in found) and get.call_count == reads

@@ -52,6 +52,14 @@ async def test_from_creation_to_deletion(node: Stage) -> None:
     assert not list((node.options.root_directory / "pods").iterdir())
 
 
+async def test_a_pod_is_looked_at_only_when_the_runtime_was_touched(node: Stage) -> None:
+    await node.create(make_pod())
+    assert ready(node) == "True"
+    calls = node.runtime.calls
+    # Once for its sandbox and once for its container; not before them, and not for its volumes.
+    assert calls[calls.index("run_sandbox") :].count("pods") == 2
+
+
 async def test_a_look_that_is_out_of_date_removes_nothing(
     node: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
-from functools import cache
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import cache, partial
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -53,6 +53,14 @@ def operation_of(method: str) -> str:
     return words.replace("pod_sandbox", "podsandbox").replace("container_resources", "container")
 
 
+@cache
+def _figures_of(method: str) -> tuple[Counter, Callable[[], Counter], Histogram]:
+    """Calls, failures (which are not counted before there is one) and durations."""
+    name = operation_of(method)
+    failures = partial(operation_errors.labels, name)
+    return operations.labels(name), failures, operation_seconds.labels(name)
+
+
 class Calls:
     """The channel to one endpoint, and the three kinds of calls over it."""
 
@@ -87,19 +95,20 @@ class Calls:
                 request_serializer=_serialize,
                 response_deserializer=response.FromString,
             )
-        operation, begin = operation_of(method), perf_counter()
-        operations.labels(operation).inc()
+        count, errors, seconds = _figures_of(method)
+        begin = perf_counter()
+        count.inc()
         try:
             limit = self._timeout if timeout == 0.0 else timeout
             result: M = _readable(method, await call(request, timeout=limit, metadata=metadata))
         except grpc.aio.AioRpcError as error:
-            operation_errors.labels(operation).inc()
+            errors().inc()
             raise _failure(error) from error
         except RuntimeFailure:
-            operation_errors.labels(operation).inc()
+            errors().inc()
             raise
         finally:
-            operation_seconds.labels(operation).observe(perf_counter() - begin)
+            seconds.observe(perf_counter() - begin)
         return result
 
     async def end(

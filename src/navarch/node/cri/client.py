@@ -1,14 +1,15 @@
 """The CRI v1 client: `Runtime` and `Images` over gRPC to a unix socket.
 
-The container states that matter for a pod take two list calls and one status call per container
-that may still change: the status of an exited container never changes again and is kept by id.
+Two list calls tell the state of everything a pod has, so only what is in another state than it was
+last seen in needs a call of its own: a node full of idle pods is looked at in two calls.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
+from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 _RUNTIME = "/runtime.v1.RuntimeService/"
 _IMAGES = "/runtime.v1.ImageService/"
 _TASKS = "/containerd.services.tasks.v1.Tasks/"
+_LASTING = (ContainerState.RUNNING, ContainerState.EXITED)
+"""In these nothing about a container changes any more."""
 
 
 class CriRuntime:
@@ -51,7 +54,9 @@ class CriRuntime:
         self.calls = Calls(address, timeout)
         self._ends = Ends(self.calls)
         self._timeout, self._pull_timeout = timeout, pull_timeout
-        self._ended: dict[str, ContainerRecord] = {}
+        self._containers: dict[str, ContainerRecord] = {}
+        self._sandboxes: dict[str, SandboxRecord] = {}
+        """What is known, by id: for as long as its state lasts, it is as it was."""
         self.known = RuntimeInfo("", "")
 
     async def __aenter__(self) -> CriRuntime:
@@ -123,8 +128,8 @@ class CriRuntime:
             *(self._container(item) for item in containers.containers if item.labels.get(POD_UID))
         )
         if not uid:
-            present = {item.id for item in containers.containers}
-            self._ended = {key: value for key, value in self._ended.items() if key in present}
+            _keep(self._containers, {item.id for item in containers.containers})
+            _keep(self._sandboxes, {item.id for item in sandboxes.items})
         return group_by_pod(
             [each for each in records if each is not None],
             [each for each in statuses if each is not None],
@@ -205,7 +210,7 @@ class CriRuntime:
                 raise
             await self._clear_task(container_id)
             await self.calls.end(method, request, pb.RemoveContainerResponse)
-        self._ended.pop(container_id, None)
+        self._containers.pop(container_id, None)
 
     async def _clear_task(self, container_id: str) -> None:
         """Ends a task that containerd has but its CRI part has lost.
@@ -373,6 +378,9 @@ class CriRuntime:
 
     async def _sandbox(self, item: pb.PodSandbox) -> SandboxRecord | None:
         ready = item.state == pb.SANDBOX_READY
+        known = self._sandboxes.get(item.id)
+        if known is not None and known.ready == ready and (known.ips or not ready):
+            return known
         ips: tuple[str, ...] = ()
         if ready:
             try:
@@ -389,7 +397,7 @@ class CriRuntime:
             ready = response.status.state == pb.SANDBOX_READY
             if network.ip:
                 ips = (network.ip, *(each.ip for each in network.additional_ips))
-        return SandboxRecord(
+        self._sandboxes[item.id] = record = SandboxRecord(
             id=item.id,
             name=item.metadata.name,
             namespace=item.metadata.namespace,
@@ -401,10 +409,11 @@ class CriRuntime:
             annotations=dict(item.annotations),
             handler=item.runtime_handler,
         )
+        return record
 
     async def _container(self, item: pb.Container) -> ContainerRecord | None:
-        known = self._ended.get(item.id)
-        if known is not None:
+        known = self._containers.get(item.id)
+        if known is not None and known.state in _LASTING and known.state.value == item.state:
             return known
         try:
             response = await self.calls.call(
@@ -417,6 +426,11 @@ class CriRuntime:
                 return None
             raise
         record = container_record(response.status, item.pod_sandbox_id)
-        if record.state is ContainerState.EXITED:
-            self._ended[record.id] = record
+        self._containers[record.id] = record
         return record
+
+
+def _keep(known: dict[str, Any], present: Set[str]) -> None:
+    """Forgets what the runtime no longer has."""
+    for each in known.keys() - present:
+        del known[each]
