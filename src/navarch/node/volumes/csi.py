@@ -153,6 +153,8 @@ class CsiPlugin(VolumePlugin):
     ) -> dict[str, str]:
         """Waits until the volume is attached to this node, if the driver wants that."""
         if options is not None and options.spec.attachRequired is False:
+            # It may have been waited for before the driver said so: let go of what was attached.
+            self._attachments.release(source.unique_name)
             return {}
         name = attachment_name(source.handle, source.driver, self.host.node_name)
         self._uniques[spec.name] = source.unique_name

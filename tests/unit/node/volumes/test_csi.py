@@ -385,3 +385,16 @@ async def test_a_garbled_record_is_rebuilt(tmp_path: Path) -> None:
     await made.tear_down("uid", "pv", target)
     assert told.calls == [("unpublish", "h")]
     assert not target.exists()
+
+
+async def test_a_driver_that_wants_no_attachment_after_all(tmp_path: Path) -> None:
+    """What pods have waited for in vain is not in use any more, so that it can be detached."""
+    made = plugin(tmp_path, Told())
+    csi = CSIPersistentVolumeSource(driver="d", volumeHandle="h")
+    persistent = PersistentVolume(spec=PersistentVolumeSpec(csi=csi))
+    spec = VolumeSpec(inline().pod, inline().volume, persistent)
+    source = source_of(spec)
+    attachments = made._attachments
+    attachments._in_use.add(source.unique_name)
+    assert await made.attached(spec, source, await made.options("d")) == {}
+    assert not attachments._in_use and attachments._changed.is_set()
