@@ -395,11 +395,10 @@ def lock(run: Path) -> int | None:
 
 def main(arguments: Sequence[str]) -> int:
     path = Path(arguments[0])
-    description = Description.read(path)
-    run = Path(description.run)
-    held = lock(run)
-    if held is None:
-        say("another supervisor is running")
+    run = path.parent
+    held = lock(run) if run.is_dir() else None
+    if held is None or not path.is_file():
+        say("another supervisor is running, or the cluster has been stopped")
         return 1
     pid_file = run / "supervisor.pid"
     # Who reads the file may send signals at once: they wait until they can be handled.

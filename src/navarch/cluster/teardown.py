@@ -48,6 +48,8 @@ def stop_processes(paths: Paths) -> None:
         stand_in = Supervisor(description)
         stand_in.adopt()
         stand_in.stop_all()
+        # A guardian may have started a supervisor that comes to its turn only after this.
+        description.unlink(missing_ok=True)
     finally:
         os.close(held)
 

@@ -12,12 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from navarch.cluster import processes
 from navarch.cluster.guardian import GuardianOptions, is_lost, run
+from navarch.cluster.profile import Paths
 from navarch.cluster.supervisor import Description, Spec, pause_after, rotate
+from navarch.cluster.teardown import stop_processes
 
 SLEEP = ("sleep", "300")
 
@@ -154,6 +158,20 @@ async def test_a_killed_supervisor_is_started_again_but_not_one_that_was_told_to
     guardian.cancel()
     with pytest.raises(asyncio.CancelledError):
         await guardian
+    assert harness.pid("a") == 0
+
+
+def test_a_supervisor_that_comes_too_late_starts_nothing(harness: Harness) -> None:
+    """A guardian has started it, and before it ran the cluster was stopped."""
+    harness.describe(harness.spec("a"))
+    harness.start()
+    harness.wait(lambda: "sleep" in harness.command_line("a"))
+    harness.kill()
+    stop_processes(cast(Paths, SimpleNamespace(run=harness.run)))
+    assert harness.pid("a") == 0
+    harness.start()
+    assert harness.process is not None
+    assert harness.process.wait(30) == 1
     assert harness.pid("a") == 0
 
 
