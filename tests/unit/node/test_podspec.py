@@ -41,8 +41,12 @@ def test_who_is_restarted(whole: str, own: str, rules: list[dict[str, Any]], exp
 
 
 def test_an_init_container_that_has_done_its_work_never_runs_again() -> None:
-    container = {"name": "i", "image": "x", "restartPolicy": "Never",
-                 "restartPolicyRules": [rule("NotIn", 7, action="RestartAllContainers")]}  # fmt: skip
+    container = {
+        "name": "i",
+        "image": "x",
+        "restartPolicy": "Never",
+        "restartPolicyRules": [rule("NotIn", 7, action="RestartAllContainers")],
+    }
     pod = make_pod(initContainers=[container])
     spec = find_container(pod, "i")
     assert spec is not None and may_restart_all(pod)
