@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from navarch.api.types.core_v1 import Node
 from navarch.scheduler.counts import Counts, PodCounts, Wanted
+from navarch.scheduler.nominations import Nominations
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.requests import is_tracked, units
 
@@ -98,6 +99,7 @@ class Cluster:
         self.taint_sets: dict[TaintSet, int] = {(): 0}
         self.pods: dict[str, tuple[PodInfo, int]] = {}
         """Every pod that has a node, by its uid, with the node's slot."""
+        self.nominations = Nominations()
         self.counts = PodCounts(FIRST_SLOTS)
         self.ports: dict[tuple[str, int], Counter[tuple[str, int]]] = {}
         """Ports in use, by protocol and number: how often at which address of which slot."""

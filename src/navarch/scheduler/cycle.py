@@ -1,7 +1,9 @@
 """Choosing a node for a pod: filter all nodes, score those that are left, take the best.
 
-Pure: reads the cluster, changes nothing, and draws from the random generator handed in only to
-choose among equally good nodes.
+If there is none, see what other pods would have to leave (preemption).
+
+Pure: reads the cluster, leaves it as it was, and draws from the random generator handed in only to
+choose among equally good nodes, and where to begin looking for victims.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from navarch.scheduler.cluster import Cluster, Mask
-from navarch.scheduler.explain import NO_NODES, rejected, rejected_early
-from navarch.scheduler.framework import Code, Cycle, Plugin, PodRejected, Verdict, VolumePlan
+from navarch.scheduler.cluster import Cluster
+from navarch.scheduler.explain import NO_CLAIMS, NO_NODES, available, histogram, rejected_early
+from navarch.scheduler.filtering import Filtered, filter_nodes
+from navarch.scheduler.framework import Code, Cycle, Plugin, PodRejected, VolumePlan
 from navarch.scheduler.objects import Objects
 from navarch.scheduler.plugins.node_resources_fit import NodeResourcesFit
 from navarch.scheduler.podinfo import PodInfo
+from navarch.scheduler.preemption import Candidate, preempt
 
 
 class Choice(NamedTuple):
@@ -37,15 +41,10 @@ class Failure:
     message: str
     plugins: frozenset[str] = frozenset()
     """Those that rejected the pod; empty when there was nothing to reject it on."""
-
-
-@dataclass(slots=True)
-class _Filtered:
-    """What one plugin (or several together) made of the nodes that were left then."""
-
-    plugins: tuple[str, ...]
-    asked: Mask
-    verdicts: list[Verdict]
+    nominated: str | None = None
+    """The node that the pod waits for from now on, "" for none; None: nothing is said of it."""
+    victims: tuple[PodInfo, ...] = ()
+    """The pods that have to leave that node."""
 
 
 def schedule(
@@ -58,57 +57,28 @@ def schedule(
     """The best node, or why there is none."""
     if not cluster.count:
         # Whatever the first node is like, what decides is whether the pod fits there.
-        return Failure(NO_NODES, frozenset([NodeResourcesFit.name]))
+        return Failure(NO_NODES, frozenset([NodeResourcesFit.name]), nominated="")
     cycle = Cycle(pod, cluster, objects, rng, cluster.alive)
     try:
-        filtered = _narrow(cycle, plugins)
+        filtered = filter_nodes(cycle, plugins)
     except PodRejected as rejection:
         message = rejected_early(cluster, rejection.reasons)
         return Failure(message, frozenset([rejection.plugin]))
-    filtered += _filter(cycle, plugins)
     cycle.nodes = np.flatnonzero(cycle.feasible)
     if not len(cycle.nodes):
-        return _explain(cycle, filtered)
-    slot = int(cycle.nodes[0]) if len(cycle.nodes) == 1 else _best(cycle, plugins)
+        return _explain(cycle, plugins, filtered)
+    slot = _choose(cycle, plugins)
     plans = (plugin.reserve(cycle, slot) for plugin in plugins)
     return Choice(cluster.names[slot], next((plan for plan in plans if plan), None))
 
 
-def _narrow(cycle: Cycle, plugins: Sequence[Plugin]) -> list[_Filtered]:
-    """Leave out the nodes that the pod rules out by itself."""
-    before = cycle.feasible
-    names = []
-    for plugin in plugins:
-        wanted = plugin.pre_filter(cycle)
-        if wanted is not None:
-            names.append(plugin.name)
-            cycle.feasible = cycle.feasible & wanted
-    if not names:
-        return []
-    reason = f"node(s) didn't satisfy plugin(s) [{' '.join(sorted(names))}]"
-    return [_Filtered(tuple(names), before, [Verdict(~cycle.feasible, reason)])]
-
-
-def _filter(cycle: Cycle, plugins: Sequence[Plugin]) -> list[_Filtered]:
-    filtered = []
-    for plugin in plugins:
-        verdicts = plugin.filter(cycle)
-        if not verdicts:
-            continue
-        filtered.append(_Filtered((plugin.name,), cycle.feasible, verdicts))
-        rejected = verdicts[0].rejected
-        for verdict in verdicts[1:]:
-            rejected = rejected | verdict.rejected
-        cycle.feasible = cycle.feasible & ~rejected
-    return filtered
-
-
-def _explain(cycle: Cycle, filtered: Sequence[_Filtered]) -> Failure:
-    """Count the nodes behind every reason; each node was judged by the first plugin to reject
-    it."""
+def _explain(cycle: Cycle, plugins: Sequence[Plugin], filtered: Sequence[Filtered]) -> Failure:
+    """Count the nodes behind every reason (each node was judged by the first plugin to reject it),
+    and see whether other pods can make room."""
+    cluster = cycle.cluster
     counts: Counter[str] = Counter()
-    plugins: set[str] = set()
-    resolvable = cycle.cluster.alive.copy()
+    rejecting: set[str] = set()
+    resolvable = cluster.alive.copy()
     for entry in filtered:
         for verdict in entry.verdicts:
             mine = verdict.rejected & entry.asked
@@ -117,9 +87,21 @@ def _explain(cycle: Cycle, filtered: Sequence[_Filtered]) -> Failure:
                 if verdict.code is Code.UNRESOLVABLE:
                     resolvable &= ~mine
                 counts[verdict.reason] += count
-                plugins.update(entry.plugins)
-    message = rejected(cycle.pod, cycle.cluster, counts, resolvable)
-    return Failure(message, frozenset(plugins))
+                rejecting.update(entry.plugins)
+    message = available(cluster.count, histogram(counts))
+    found = preempt(cycle, plugins, resolvable)
+    if isinstance(found, Candidate):
+        return Failure(message, frozenset(rejecting), found.node, found.victims)
+    message = f"{message} {NO_CLAIMS}, preemption: {found.message}"
+    return Failure(message, frozenset(rejecting), "" if found.is_hopeless else None)
+
+
+def _choose(cycle: Cycle, plugins: Sequence[Plugin]) -> int:
+    """The node that room was made on, if it will do, else the best."""
+    nominated = cycle.cluster.slots.get(cycle.cluster.nominations.node_of(cycle.pod.uid))
+    if nominated is not None and cycle.feasible[nominated]:
+        return nominated
+    return int(cycle.nodes[0]) if len(cycle.nodes) == 1 else _best(cycle, plugins)
 
 
 def _best(cycle: Cycle, plugins: Sequence[Plugin]) -> int:

@@ -17,6 +17,7 @@ from navarch.api.types.core_v1 import (
     ServiceSpec,
 )
 from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.api.types.policy_v1 import PodDisruptionBudget
 from navarch.api.types.storage_v1 import (
     CSIDriver,
     CSINode,
@@ -83,6 +84,7 @@ class InformerObjects:
         self.volume_attachments.add_index(BY_NODE, lambda each: [each.spec.nodeName])
         self.assumed_claims = Assumed(self.claims)
         self.assumed_volumes = Assumed(self.volumes)
+        self._budgets = informers.informer(PodDisruptionBudget, transform=drop_managed_fields)
         self._services = informers.informer(Service, transform=_slim_service)
         self._replica_sets = informers.informer(ReplicaSet, transform=_slim_replica_set)
         self._stateful_sets = informers.informer(StatefulSet, transform=_slim_stateful_set)
@@ -104,6 +106,9 @@ class InformerObjects:
                 self._selectors.clear()
             known = self._selectors[key] = self._default_selector(pod)
         return known
+
+    def budgets(self, namespace: str) -> Sequence[PodDisruptionBudget]:
+        return self._budgets.cache.list(namespace)
 
     def claim(self, namespace: str, name: str) -> PersistentVolumeClaim | None:
         return self.assumed_claims.get(f"{namespace}/{name}")

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from navarch.api.selectors import LabelSelector
 from navarch.api.types.core_v1 import PersistentVolume, PersistentVolumeClaim
+from navarch.api.types.policy_v1 import PodDisruptionBudget
 from navarch.api.types.storage_v1 import (
     CSIDriver,
     CSIStorageCapacity,
@@ -28,6 +29,8 @@ class Objects(Protocol):
         """The pods that belong together with this one, by its Services and its owner; empty when
         there are neither."""
         ...
+
+    def budgets(self, namespace: str) -> Sequence[PodDisruptionBudget]: ...
 
     def claim(self, namespace: str, name: str) -> PersistentVolumeClaim | None: ...
 

@@ -203,6 +203,11 @@ class SchedulingQueue:
         else:
             self._park(entry)
 
+    def retry(self, uid: str) -> None:
+        """Try a pod anew that is unschedulable, as soon as its delay is over."""
+        if (entry := self._parked.get(uid)) is not None:
+            self._requeue(entry)
+
     def changed(self, change: Change) -> None:
         """Something happened in the cluster: try again those that it may help."""
         self._record(change)

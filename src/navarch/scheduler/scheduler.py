@@ -18,16 +18,18 @@ from typing import Any
 from navarch.api.errors import ApiError
 from navarch.api.objects import Object, to_object
 from navarch.api.times import format_time
-from navarch.api.types.core_v1 import Binding, Container, Node, ObjectReference, Pod, PodCondition
+from navarch.api.types.core_v1 import Binding, Container, Node, ObjectReference, Pod
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.client import Client, ControllerContext, Informer, PatchType, drop_managed_fields
+from navarch.client import Client, ControllerContext, Informer, drop_managed_fields
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Failure, schedule
 from navarch.scheduler.framework import VolumePlan
 from navarch.scheduler.lookups import InformerObjects
 from navarch.scheduler.plugins import default_plugins
+from navarch.scheduler.pod_status import not_scheduled, patch_status
 from navarch.scheduler.podinfo import DEFAULT_SCHEDULER, PodInfo
+from navarch.scheduler.preempting import Evictor
 from navarch.scheduler.queue import Hint, SchedulingQueue
 from navarch.scheduler.volumes import VolumeBinder, VolumesFailed
 
@@ -88,6 +90,9 @@ class Scheduler:
         self._rng = rng or random.Random()
         self._pods = self.client.resource(Pod)
         self._assumed: dict[str, PodInfo] = {}
+        self._preparing: set[str] = set()
+        """Those of them whose volumes are not ready yet."""
+        self._evictor = Evictor(self.client, self.recorder, settings.name, self._cancel)
         for subject, informer in (
             (Subject.CLAIM, self.objects.claims),
             (Subject.VOLUME, self.objects.volumes),
@@ -141,13 +146,20 @@ class Scheduler:
         except Exception as error:
             # One pod that cannot be handled must not keep all others waiting.
             log.exception("%s: scheduling failed", info.key)
-            group.create_task(self._fail(info, Failure(str(error)), "SchedulerError"))
+            failure = Failure(str(error), nominated="")
+            self._nominate(info, "")
+            group.create_task(self._fail(info, failure, "SchedulerError"))
             return
         if isinstance(result, Failure):
+            self._nominate(info, result.nominated)
             group.create_task(self._fail(info, result, "Unschedulable"))
             return
         self._assumed[info.uid] = info
         self.cluster.set_pod(info, result.node)
+        if self.cluster.nominations.node_of(info.uid) == result.node:
+            self.cluster.nominations.remove(info.uid)
+        else:
+            self._nominate(info, "")
         if result.volumes is None:
             work = self._bind(info, result.node)
         else:
@@ -165,17 +177,20 @@ class Scheduler:
             return self.cluster.nodes[slot] if slot is not None else None
 
         problem = ""
+        self._preparing.add(info.uid)
         try:
             await self.volumes.bind(info, plan, current, lambda: info.uid in self._assumed)
         except (ApiError, VolumesFailed) as error:
             problem = f'running PreBind plugin "VolumeBinding": {error}'
+        finally:
+            self._preparing.discard(info.uid)
         await self._waiting.acquire()
         if not problem:
             await self._bind(info, node)
             return
         self.volumes.forget(plan)
         self._forget(info)
-        await self._fail(info, Failure(problem), "SchedulerError")
+        await self._fail(info, Failure(problem, nominated=""), "SchedulerError")
 
     async def _bind(self, info: PodInfo, node: str) -> None:
         binding = Binding(
@@ -202,7 +217,8 @@ class Scheduler:
             self._waiting.release()
 
     async def _fail_bound(self, info: PodInfo, error: ApiError) -> None:
-        await self._fail(info, Failure(f"binding rejected: {error}"), "SchedulerError")
+        failure = Failure(f"binding rejected: {error}", nominated="")
+        await self._fail(info, failure, "SchedulerError")
 
     def _forget(self, info: PodInfo) -> None:
         """Take an assumed pod off its node again, unless an informer has seen it there."""
@@ -218,9 +234,12 @@ class Scheduler:
             if current is None or current.metadata.uid != info.uid or current.spec.nodeName:
                 self.queue.remove(info.uid)
                 return
-            self.queue.put_back(info.uid, failure.plugins)
+            if not failure.victims:
+                self.queue.put_back(info.uid, failure.plugins)
             self._event(info, "Warning", failure.message)
-            await self._set_condition(current, reason, failure.message)
+            await self._write(current, failure, reason)
+            if failure.victims:
+                await self._make_room(info, failure)
         finally:
             self._waiting.release()
 
@@ -229,42 +248,53 @@ class Scheduler:
             message = message[: NOTE_LIMIT - 4] + " ..."
         self.recorder.event(info.pod, kind, "FailedScheduling", message)
 
-    async def _set_condition(self, pod: Pod, reason: str, message: str) -> None:
-        old = next((c for c in pod.status.conditions if c.type == "PodScheduled"), None)
-        generation = pod.metadata.generation
-        if old is not None and (old.status, old.reason, old.message, old.observedGeneration) == (
-            "False",
-            reason,
-            message,
-            generation,
-        ):
-            return
-        changed = old is None or old.status != "False"
+    async def _write(self, pod: Pod, failure: Failure, reason: str) -> None:
+        """Publish why the pod has no node, and which it waits for if that is decided."""
         now = format_time(self.context.clock.now())
-        condition = PodCondition(
-            type="PodScheduled",
-            status="False",
-            reason=reason,
-            message=message,
-            observedGeneration=generation,
-            lastTransitionTime=now if changed or old is None else old.lastTransitionTime,
-        )
-        patch: Object = {
-            "metadata": {"uid": pod.metadata.uid},
-            "status": {"conditions": [to_object(condition)]},
-        }
+        status: Object = {}
+        if (condition := not_scheduled(pod, reason, failure.message, now)) is not None:
+            status["conditions"] = [to_object(condition)]
+        if failure.nominated not in (None, pod.status.nominatedNodeName):
+            status["nominatedNodeName"] = failure.nominated or None
+        if not status:
+            return
         try:
             async with self._slots:
-                await self._pods.patch(
-                    pod.metadata.name,
-                    pod.metadata.namespace,
-                    patch,
-                    subresource="status",
-                    patch_type=PatchType.STRATEGIC,
-                )
+                await patch_status(self.client, pod, status)
         except ApiError as error:
             if not (error.is_not_found or error.is_conflict):
-                log.warning("%s: condition not written: %s", pod.metadata.name, error)
+                log.warning("%s: status not written: %s", pod.metadata.name, error)
+
+    def _nominate(self, info: PodInfo, node: str | None) -> None:
+        """What was decided of the node that the pod waits for holds at once. Room that is not
+        kept for it any more may be of use to others."""
+        nominations = self.cluster.nominations
+        before = nominations.node_of(info.uid)
+        if node is None or node == before:
+            return
+        nominations.set(info, node)
+        if before:
+            self.queue.changed(Change(Subject.ASSIGNED_POD, Action.DELETE, info))
+
+    async def _make_room(self, info: PodInfo, failure: Failure) -> None:
+        """Make the victims leave. The pod is tried again when something helps, and that is noted
+        from before they were asked; if they could not be asked, after a delay."""
+        node = failure.nominated or ""
+        pushed_aside = self.cluster.nominations.behind(info, node)
+        for each in pushed_aside:
+            self.cluster.nominations.remove(each.uid)
+            self.queue.retry(each.uid)
+        await self._evictor.clear(pushed_aside)
+        is_done = await self._evictor.evict(failure.victims, info, node)
+        self.queue.put_back(info.uid, failure.plugins if is_done else ())
+
+    def _cancel(self, info: PodInfo) -> bool:
+        """Take a node away from a pod that waits for its volumes there."""
+        if info.uid not in self._preparing:
+            return False
+        self._forget(info)
+        self.volumes.wake(info.uid)
+        return True
 
     def _is_ours(self, pod: Pod) -> bool:
         return (pod.spec.schedulerName or DEFAULT_SCHEDULER) == self.settings.name
@@ -274,13 +304,16 @@ class Scheduler:
         if pod.spec.nodeName:
             self._assigned(info)
         elif self._is_ours(pod):
+            self.cluster.nominations.set(info, pod.status.nominatedNodeName)
             self.queue.add(info)
 
     def _pod_updated(self, old: Pod, new: Pod) -> None:
         info = PodInfo(new)
         if not new.spec.nodeName:
             if self._is_ours(new) and new.metadata.uid not in self._assumed:
-                self.queue.update(PodInfo(old), info)
+                before = PodInfo(old)
+                self.cluster.nominations.update(before, info)
+                self.queue.update(before, info)
         elif not old.spec.nodeName:
             self._assigned(info)
         else:
@@ -294,6 +327,7 @@ class Scheduler:
         self._assumed.pop(uid, None)
         self.volumes.wake(uid)
         self.queue.remove(uid)
+        self._nominate(info, "")
         if uid in self.cluster.pods:
             self.cluster.remove_pod(uid)
             self.queue.changed(Change(Subject.ASSIGNED_POD, Action.DELETE, info))
@@ -301,6 +335,7 @@ class Scheduler:
     def _assigned(self, info: PodInfo) -> None:
         """A pod has got its node, from us or from somebody else."""
         self._assumed.pop(info.uid, None)
+        self.cluster.nominations.remove(info.uid)
         self.queue.remove(info.uid)
         self.cluster.set_pod(info, info.node)
         self.queue.changed(Change(Subject.ASSIGNED_POD, Action.ADD, None, info))

@@ -12,6 +12,7 @@ import numpy as np
 from navarch.api.objects import from_object
 from navarch.api.selectors import EVERYTHING, LabelSelector
 from navarch.api.types.core_v1 import Node, PersistentVolume, PersistentVolumeClaim, Pod
+from navarch.api.types.policy_v1 import PodDisruptionBudget
 from navarch.api.types.storage_v1 import (
     CSIDriver,
     CSIStorageCapacity,
@@ -39,9 +40,13 @@ class FakeObjects:
     rooms: list[CSIStorageCapacity] = field(default_factory=list)
     limits: dict[str, dict[str, int]] = field(default_factory=dict)
     attached: list[VolumeAttachment] = field(default_factory=list)
+    pdbs: list[PodDisruptionBudget] = field(default_factory=list)
 
     def default_selector(self, pod: PodInfo) -> LabelSelector:
         return self.selector
+
+    def budgets(self, namespace: str) -> list[PodDisruptionBudget]:
+        return [each for each in self.pdbs if each.metadata.namespace == namespace]
 
     def claim(self, namespace: str, name: str) -> PersistentVolumeClaim | None:
         return self.claims.get(f"{namespace}/{name}")

@@ -1,0 +1,125 @@
+"""Asking the filters: for all nodes at once, or for one node as if its pods were others.
+
+The latter answers two questions. Does the pod still fit on a node when those come that room is
+being made for? And would it fit if some pods were not there? The cluster is changed for the moment
+of the question and put back: its arrays follow pods one by one, so it costs no more than those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from navarch.scheduler.cluster import Cluster, Mask
+from navarch.scheduler.framework import Cycle, Plugin, Verdict
+from navarch.scheduler.podinfo import PodInfo
+
+
+@dataclass(slots=True)
+class Filtered:
+    """What one plugin (or several together) made of the nodes that were left then."""
+
+    plugins: tuple[str, ...]
+    asked: Mask
+    verdicts: list[Verdict]
+
+
+def filter_nodes(cycle: Cycle, plugins: Sequence[Plugin]) -> list[Filtered]:
+    """Leave in `cycle.feasible` the nodes that can take the pod, whether or not the pods that are
+    nominated to them come. Raises PodRejected."""
+    filtered = _narrow(cycle, plugins) + _filter(cycle, plugins)
+    for name in [*cycle.cluster.nominations.nodes]:
+        slot = cycle.cluster.slots.get(name)
+        if slot is None or not cycle.feasible[slot]:
+            continue
+        if found := _beside_nominated(cycle, plugins, slot):
+            filtered += found
+            cycle.feasible = cycle.feasible & ~_only(cycle.cluster, slot)
+    return filtered
+
+
+def rejections(cycle: Cycle, plugins: Sequence[Plugin], slot: int) -> list[Verdict]:
+    """Why this node cannot take the pod, as the cluster is at the moment; empty if it can."""
+    found = _beside_nominated(cycle, plugins, slot) or _on_one(cycle, plugins, slot)
+    return [verdict for entry in found for verdict in entry.verdicts]
+
+
+@contextmanager
+def placed(cluster: Cluster, pods: Iterable[PodInfo], node: str) -> Iterator[None]:
+    """As if these pods, which have no node, were on that one."""
+    uids = []
+    try:
+        for info in pods:
+            cluster.set_pod(info, node)
+            uids.append(info.uid)
+        yield
+    finally:
+        for uid in uids:
+            cluster.remove_pod(uid)
+
+
+def _narrow(cycle: Cycle, plugins: Sequence[Plugin]) -> list[Filtered]:
+    """Leave out the nodes that the pod rules out by itself."""
+    before = cycle.feasible
+    names = []
+    for plugin in plugins:
+        wanted = plugin.pre_filter(cycle)
+        if wanted is not None:
+            names.append(plugin.name)
+            cycle.feasible = cycle.feasible & wanted
+    if not names:
+        return []
+    reason = f"node(s) didn't satisfy plugin(s) [{' '.join(sorted(names))}]"
+    return [Filtered(tuple(names), before, [Verdict(~cycle.feasible, reason)])]
+
+
+def _filter(cycle: Cycle, plugins: Sequence[Plugin]) -> list[Filtered]:
+    filtered = []
+    for plugin in plugins:
+        verdicts = plugin.filter(cycle)
+        if not verdicts:
+            continue
+        filtered.append(Filtered((plugin.name,), cycle.feasible, verdicts))
+        rejected = verdicts[0].rejected
+        for verdict in verdicts[1:]:
+            rejected = rejected | verdict.rejected
+        cycle.feasible = cycle.feasible & ~rejected
+    return filtered
+
+
+def _beside_nominated(cycle: Cycle, plugins: Sequence[Plugin], slot: int) -> list[Filtered]:
+    """What speaks against the node once the pods that it is kept for are there."""
+    node = cycle.cluster.names[slot]
+    coming = [
+        each
+        for each in cycle.cluster.nominations.ahead_of(cycle.pod, node)
+        if each.uid not in cycle.cluster.pods
+    ]
+    if not coming:
+        return []
+    with placed(cycle.cluster, coming, node):
+        return _on_one(cycle, plugins, slot)
+
+
+def _on_one(cycle: Cycle, plugins: Sequence[Plugin], slot: int) -> list[Filtered]:
+    """The first plugin that rejects the node, with its reasons; empty if none does."""
+    only = _only(cycle.cluster, slot)
+    attempt = Cycle(cycle.pod, cycle.cluster, cycle.objects, cycle.rng, only)
+    for entry in _narrow(attempt, plugins) + _filter(attempt, plugins):
+        verdicts = [
+            Verdict(only, verdict.reason, verdict.code)
+            for verdict in entry.verdicts
+            if verdict.rejected[slot]
+        ]
+        if verdicts:
+            return [Filtered(entry.plugins, only, verdicts)]
+    return []
+
+
+def _only(cluster: Cluster, slot: int) -> Mask:
+    mask = np.zeros(cluster.size, np.bool_)
+    mask[slot] = True
+    return mask
