@@ -15,10 +15,12 @@ from tests.api.controllers.conftest import client_as, eventually, running
 
 from navarch.api.errors import ApiError
 from navarch.api.objects import Object, from_object
+from navarch.api.persistent_volumes import SELECTED_NODE
 from navarch.api.types.apps_v1 import ReplicaSet
-from navarch.api.types.core_v1 import Event, Node, Pod, ServiceAccount
+from navarch.api.types.core_v1 import Event, Node, PersistentVolumeClaim, Pod, ServiceAccount
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.api.types.scheduling_v1 import PriorityClass
+from navarch.api.types.storage_v1 import StorageClass
 from navarch.client import Client
 from navarch.node.simulated import SimulatedOptions, run_nodes
 
@@ -30,7 +32,9 @@ SUITE = "SchedulerPreemption [Serial]"
 
 
 @asynccontextmanager
-async def cluster(directory: Path, nodes: int, amount: str) -> AsyncIterator[Client]:
+async def cluster(
+    directory: Path, nodes: int, amount: str, stop_seconds: float = 0.0
+) -> AsyncIterator[Client]:
     """A client of an administrator, once the nodes are there."""
     capacity = {"cpu": "8", "memory": "32Gi", "pods": "110", RESOURCE: amount}
     async with (
@@ -43,7 +47,12 @@ async def cluster(directory: Path, nodes: int, amount: str) -> AsyncIterator[Cli
         asyncio.TaskGroup() as tasks,
     ):
         options = SimulatedOptions(
-            "", nodes=nodes, name_prefix="n", capacity=capacity, range_seconds=0.0
+            "",
+            nodes=nodes,
+            name_prefix="n",
+            capacity=capacity,
+            range_seconds=0.0,
+            stop_seconds=stop_seconds,
         )
         simulating = tasks.create_task(run_nodes(admin, options))
         for name, value in PRIORITIES.items():
@@ -207,6 +216,59 @@ async def test_no_more_than_needed(tmp_path: Path) -> None:
         assert await uids(client) == after
         events = (await client.resource(Event).list("default")).items
         assert sum(e.count or 1 for e in events if e.reason == "Preempted") == 2
+
+
+async def test_the_most_important_is_served_first(tmp_path: Path) -> None:
+    """A pod that waits for its victims is pushed aside by one that matters more, and waits on."""
+    async with cluster(tmp_path, 1, "1", stop_seconds=2.0) as client:
+        await add(client, "victim", template("low", 1))
+        await when(client, "victim", is_running)
+        await add(client, "first", template("medium", 1))
+        await when(client, "first", lambda p: p.status.nominatedNodeName == "n0")
+        await add(client, "urgent", template("high", 1))
+        await when(client, "urgent", lambda p: p.status.nominatedNodeName == "n0")
+        await when(client, "first", lambda p: not p.status.nominatedNodeName)
+        await when(client, "urgent", is_running)
+        with pytest.raises(ApiError, match="not found"):
+            await client.resource(Pod).get("victim", "default")
+        await client.resource(Pod).delete("urgent", "default", grace_period=0)
+        await when(client, "first", is_running)
+
+
+async def test_who_waits_for_volumes_need_not_be_deleted(tmp_path: Path) -> None:
+    """Its node is taken away again; it stays and waits."""
+    async with cluster(tmp_path, 1, "1") as client:
+        late = StorageClass(metadata=ObjectMeta(name="late"), provisioner="example.com/never")
+        late.volumeBindingMode = "WaitForFirstConsumer"
+        await client.resource(StorageClass).create(late)
+        resources = {"requests": {"storage": "1Gi"}}
+        claim: Object = {
+            "metadata": {"name": "data", "namespace": "default"},
+            "spec": {
+                "storageClassName": "late",
+                "accessModes": ["ReadWriteOnce"],
+                "resources": resources,
+            },
+        }
+        claims = client.resource(PersistentVolumeClaim)
+        await claims.create(from_object(PersistentVolumeClaim, claim))
+        volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]
+        await add(client, "waiting", {**template("low", 1), "volumes": volumes})
+
+        async def is_chosen() -> bool:
+            found = await claims.get("data", "default")
+            return found.metadata.annotations.get(SELECTED_NODE) == "n0"
+
+        await eventually(is_chosen, "the node of the claim")
+        before = await client.resource(Pod).get("waiting", "default")
+        await add(client, "urgent", template("high", 1))
+        urgent = await when(client, "urgent", is_running)
+        [note] = await events_of(client, "waiting", "Preempted")
+        note_is = f"Preempted by pod {urgent.metadata.uid} on node n0 (in kube-scheduler memory)."
+        assert note == note_is
+        after = await when(client, "waiting", lambda p: p.status.conditions)
+        assert (after.metadata.uid, after.spec.nodeName) == (before.metadata.uid, "")
+        assert not after.metadata.deletionTimestamp
 
 
 def replica_set(name: str, spec: Object) -> ReplicaSet:

@@ -244,3 +244,23 @@ async def test_long_messages_are_cut_for_events(world: FakeWorld) -> None:
     assert len(world.conditions["p"]) > 1500
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_room_is_kept_for_the_nominated(world: FakeWorld) -> None:
+    """By whomever; and given to others when the pod it is kept for is gone."""
+    scheduler = Scheduler(world.context(), Settings(), random.Random(1))
+    task = asyncio.create_task(scheduler.run())
+    world.informers[Node].set("n", node("n", cpu="1"))
+    gates, told = [{"name": "g"}], {"nominatedNodeName": "n"}
+    kept = pod("kept", requests={"cpu": "1"}, priority=5, schedulingGates=gates, status=told)
+    world.put(kept.pod)
+    world.put(pod("lower", requests={"cpu": "1"}).pod)
+    world.show()
+    await world.clock.advance(0.0)
+    assert "1 Insufficient cpu" in world.conditions["lower"]
+    world.delete("kept")
+    world.show()
+    await world.clock.advance(0.0)
+    assert world.pods["lower"].spec.nodeName == "n"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
