@@ -59,6 +59,8 @@ async def copy_under_load(directory: Path, backups: int) -> Copies:
                 found.writes += len(names)
                 await asyncio.sleep(1 / 20)
 
+        # Revision 0, that of an empty store, cannot be asked for: it stands for the newest.
+        await store.put("/0", b"")
         writer = asyncio.create_task(write())
         for number in range(backups):
             began = loop.time()
