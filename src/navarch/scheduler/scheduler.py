@@ -233,6 +233,7 @@ class Scheduler:
             current = self.pod_informer.cache.get(info.key)
             if current is None or current.metadata.uid != info.uid or current.spec.nodeName:
                 self.queue.remove(info.uid)
+                self._nominate(info, "")
                 return
             if not failure.victims:
                 self.queue.put_back(info.uid, failure.plugins)

@@ -16,7 +16,7 @@ from navarch.api.errors import ApiError
 from navarch.api.objects import copy_object
 from navarch.api.types.core_v1 import Binding, Node, Pod
 from navarch.client import ControllerContext, FakeClock
-from navarch.scheduler.scheduler import Scheduler, Settings
+from navarch.scheduler.scheduler import BINDINGS_WAITING, Scheduler, Settings
 
 from .conftest import node, pod
 
@@ -262,5 +262,27 @@ async def test_room_is_kept_for_the_nominated(world: FakeWorld) -> None:
     world.show()
     await world.clock.advance(0.0)
     assert world.pods["lower"].spec.nodeName == "n"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_nothing_is_kept_for_a_pod_that_is_gone(world: FakeWorld) -> None:
+    """It went after it was taken from the queue and before its victims were chosen."""
+    scheduler = Scheduler(world.context(), Settings(), random.Random(1))
+    for _ in range(BINDINGS_WAITING):
+        await scheduler._waiting.acquire()
+    task = asyncio.create_task(scheduler.run())
+    world.informers[Node].set("n", node("n", cpu="1"))
+    there = pod("there", requests={"cpu": "1"}, nodeName="n")
+    world.put(there.pod)
+    world.put(pod("new", requests={"cpu": "1"}, priority=5).pod)
+    world.show()
+    await world.clock.advance(0.0)
+    world.delete("new")
+    world.show()
+    scheduler._waiting.release()
+    await world.clock.advance(0.0)
+    assert not [*scheduler.cluster.nominations.nodes] and not len(scheduler.queue)
+    assert not world.conditions and not there.pod.status.conditions
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
