@@ -424,6 +424,7 @@ class Actor:
                 admission_rejections.labels(VOLUME_LIMIT).inc()
                 self._services.events.pod(self.pod, "Warning", VOLUME_LIMIT, failure.rejection)
                 memory.failure = (VOLUME_LIMIT, f"Pod was rejected: {failure.rejection}")
+                memory.refused = True
                 return
             delays = VOLUME_RETRY_SECONDS
             delay = delays[min(memory.volume_failures, len(delays) - 1)]

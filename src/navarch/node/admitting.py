@@ -72,7 +72,7 @@ class Admitter:
     def refuse(self, worker: PodWorker, refusal: Refusal) -> None:
         admission_rejections.labels(refusal.reason).inc()
         self._services.events.pod(worker.pod, "Warning", refusal.reason, refusal.message)
-        worker.reject(refusal.reason, f"Pod was rejected: {refusal.message}")
+        worker.refuse(refusal.reason, refusal.message)
 
     def _decide(
         self, pod: Pod, others: Sequence[PodWorker]

@@ -171,11 +171,10 @@ class NodeBackend:
             if status.name == container and status.state.waiting is not None:
                 reason = status.state.waiting.reason
                 text = {
-                    "ErrImagePull": "trying and failing to pull image",
+                    "ErrImagePull": "image can't be pulled",
                     "ImagePullBackOff": "trying and failing to pull image",
-                    "ErrImageNeverPull": "waiting to start: image can't be pulled",
-                }.get(reason, f"waiting to start: {reason}")
-                return f'container "{container}" in pod "{name}" is {text}'
+                }.get(reason, reason)
+                return f'container "{container}" in pod "{name}" is waiting to start: {text}'
         return f'container "{container}" in pod "{name}" is not available'
 
     def _is_waiting(self, worker: PodWorker, container: str) -> bool:

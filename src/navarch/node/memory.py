@@ -34,6 +34,8 @@ class WorkerMemory:
     finished: bool = False
     cleaned: bool = False
     failure: tuple[str, str] | None = None
+    refused: bool = False
+    """The node never took the pod in."""
     disruption: str = ""
     """What the condition DisruptionTarget is to say once the pod has failed."""
     grace: int | None = None

@@ -221,7 +221,7 @@ class Starter:
                 self.sandbox_config(pod, place.sandbox.attempt, _users_of(config)),
             )
         except RuntimeFailure as failure:
-            raise self._failed(pod, spec, "CreateContainerError", failure.message) from failure
+            raise self._failed(pod, spec, "CreateContainerError", failure.words) from failure
         on_created(container_id)
         kind = CONTAINER_TYPES[spec.kind]
         started_containers.labels(kind).inc()
@@ -230,7 +230,7 @@ class Starter:
             await runtime.start_container(container_id)
         except RuntimeFailure as failure:
             started_containers_errors.labels(kind, "RunContainerError").inc()
-            raise self._failed(pod, spec, "RunContainerError", failure.message) from failure
+            raise self._failed(pod, spec, "RunContainerError", failure.words) from failure
         self._services.events.container(pod, spec, "Normal", "Started", "Container started")
         await self._post_start(pod, spec, container_id, place)
         return container_id

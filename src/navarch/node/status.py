@@ -86,6 +86,9 @@ class StatusInputs:
     """All containers are over and none will be started again."""
     failure: tuple[str, str] | None = None
     """Reason and message if the pod was failed from outside (deadline, eviction, admission)."""
+    refused: bool = False
+    """The node never took the pod in: its containers have no status (kubectl would show theirs,
+    a wait, in place of the pod's reason)."""
     restarting_all: bool = False
     """Containers are being removed because an exit restarts the whole pod in place."""
     replaced: frozenset[str] = frozenset()
@@ -153,6 +156,10 @@ def compute_status(pod: Pod, state: PodState, inputs: StatusInputs) -> PodStatus
         extendedResourceClaimStatus=before.extendedResourceClaimStatus,
     )
     result.conditions = conditions(pod, state, result, inputs)
+    was_refused = before.phase == "Failed" and not (before.containerStatuses or state.containers)
+    if inputs.refused or was_refused:
+        result.initContainerStatuses = []
+        result.containerStatuses = []
     return result
 
 

@@ -139,12 +139,17 @@ class PodWorker:
     def reject(
         self, reason: str, message: str, grace: int | None = None, disruption: str = ""
     ) -> None:
-        """The pod may not run here (any more): refused, evicted or preempted. `disruption` is what
-        its condition DisruptionTarget says, if it is to have one."""
+        """The pod may not run here any more: evicted or preempted. `disruption` is what its
+        condition DisruptionTarget says, if it is to have one."""
         self._memory.failure = (reason, message)
         self._memory.grace = grace
         self._memory.disruption = disruption
         self._wake.set()
+
+    def refuse(self, reason: str, message: str) -> None:
+        """The pod may not run here at all: nothing is said of its containers."""
+        self._memory.refused = True
+        self.reject(reason, f"Pod was rejected: {message}")
 
     def wake(self, *, runtime_changed: bool = True) -> None:
         """Something may have happened; look again."""
@@ -404,6 +409,7 @@ class PodWorker:
             # As upstream, a pod with running containers is not yet said to have failed: what it
             # holds is not free before they have ended.
             failure=None if running or self._actor.containers_in_motion() else memory.failure,
+            refused=memory.refused,
             recursive_read_only=self._actor.starter.can_mount_recursively(self.state.sandbox),
             restarting_all=not self._is_stopping() and bool(restart_sources(self.pod, self.state)),
             replaced=frozenset(memory.replaced),

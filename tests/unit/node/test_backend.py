@@ -60,7 +60,7 @@ async def test_what_cannot_be_answered(node: Stage, backend: NodeBackend) -> Non
     with pytest.raises(ApiError) as caught:
         backend.log_file("default", "web", "main", previous=False)
     assert (caught.value.status, caught.value.message) == (
-        400, 'container "main" in pod "web" is trying and failing to pull image',
+        400, 'container "main" in pod "web" is waiting to start: image can\'t be pulled',
     )  # fmt: skip
     with pytest.raises(ApiError, match='container not found \\("main"\\)'):
         await backend.exec_url("default", "web", "main", ["sh"], STREAMS)

@@ -94,6 +94,17 @@ def test_a_terminal_phase_stays() -> None:
     assert (status.phase, status.reason) == ("Failed", "Evicted")
 
 
+def test_of_a_refused_pod_s_containers_nothing_is_said() -> None:
+    """kubectl shows a container's wait in place of the pod's reason."""
+    pod = make_pod()
+    refused = ("OutOfcpu", "Pod was rejected: too much")
+    pod.status = compute_status(pod, state(), inputs(failure=refused, refused=True))
+    assert (pod.status.phase, pod.status.reason) == ("Failed", "OutOfcpu")
+    assert pod.status.containerStatuses == []
+    # An agent that starts anew does not know of the refusal.
+    assert compute_status(pod, state(), inputs()) == pod.status
+
+
 def test_a_running_pod() -> None:
     pod = make_pod()
     up = record(pod, image="docker.io/library/busybox:1.36", image_ref="sha256:1")

@@ -313,6 +313,7 @@ async def test_foreign_conditions_stay(node: Stage) -> None:
 async def test_a_pod_that_does_not_fit_is_refused(node: Stage) -> None:
     await node.create(make_pod({"name": "main", "resources": {"requests": {"cpu": "5"}}}))
     assert (node.status().phase, node.status().reason) == ("Failed", "OutOfcpu")
+    assert node.status().containerStatuses == []
     assert str(node.runtime) == ""
 
 

@@ -257,6 +257,11 @@ class RuntimeFailure(Exception):
         self.details = details
 
     @property
+    def words(self) -> str:
+        """What the runtime said, without gRPC's code before it."""
+        return self.details if isinstance(self.details, str) else self.message
+
+    @property
     def is_not_found(self) -> bool:
         return self.code == "NOT_FOUND"
 
