@@ -10,6 +10,7 @@ a node does not have are carried into it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -29,6 +30,12 @@ from navarch.cluster.profile import ClusterError, Paths, write_json
 from navarch.cluster.setup import install
 
 BLOBS = Path("blobs", "sha256")
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+OCI_TYPES = {
+    "application/vnd.docker.container.image.v1+json": "application/vnd.oci.image.config.v1+json",
+    DOCKER_LAYER: "application/vnd.oci.image.layer.v1.tar",
+    f"{DOCKER_LAYER}.gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
+}
 REFERENCE = "org.opencontainers.image.ref.name"
 BLOB_CACHE = Path("/var/lib/containers/cache/blob-info-cache-v1.boltdb")
 
@@ -177,12 +184,34 @@ def _provide_bases(directory: Path, bases: Mapping[str, str], buildah: Sequence[
 
 
 def descriptor(directory: Path, digest: str) -> dict[str, Any]:
-    """What an index says of a manifest, or of an index of manifests."""
+    """What an index says of a manifest, or of an index of manifests. Docker's own kinds (of what
+    `docker save` wrote, and of many registries) are written anew as OCI's: the builder passes over
+    anything else in an image directory."""
     content = blob_path(directory, digest).read_bytes()
     value = json.loads(content)
     kind = "index" if "manifests" in value else "manifest"
-    media_type = value.get("mediaType") or f"application/vnd.oci.image.{kind}.v1+json"
+    media_type = f"application/vnd.oci.image.{kind}.v1+json"
+    if value.get("mediaType", media_type) != media_type:
+        value = _as_oci(directory, value) | {"mediaType": media_type}
+        content = json.dumps(value).encode()
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        if not blob_path(directory, digest).exists():  # it may be a link to the node's own
+            blob_path(directory, digest).write_bytes(content)
     return {"mediaType": media_type, "digest": digest, "size": len(content)}
+
+
+def _as_oci(directory: Path, value: dict[str, Any]) -> dict[str, Any]:
+    if "manifests" in value:  # for several kinds of machines; a node has those of its own
+        parts = [each for each in value["manifests"]
+                 if blob_path(directory, each["digest"]).exists()]  # fmt: skip
+        return value | {"manifests": [each | descriptor(directory, each["digest"])
+                                      for each in parts]}  # fmt: skip
+
+    def renamed(part: dict[str, Any]) -> dict[str, Any]:
+        return part | {"mediaType": OCI_TYPES.get(part["mediaType"], part["mediaType"])}
+
+    layers = [renamed(each) for each in value["layers"]]
+    return value | {"config": renamed(value["config"]), "layers": layers}
 
 
 def blob_path(directory: Path, digest: str) -> Path:

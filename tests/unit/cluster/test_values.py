@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -346,3 +349,43 @@ def test_logs_are_chosen_by_name(tmp_path: Path) -> None:
     assert list(cluster_logs.last(chosen[:1], 2)) == ["", "==> node-a <==", "2", "3"]
     with pytest.raises(ClusterError, match="no log"):
         cluster_logs.files(paths, "etcd")
+
+
+def test_docker_s_manifests_become_the_builder_s(tmp_path: Path) -> None:
+    """buildah passes over an entry of an image directory that is not of OCI's own kinds."""
+    (tmp_path / building.BLOBS).mkdir(parents=True)
+
+    def store(value: dict[str, Any]) -> str:
+        content = json.dumps(value).encode()
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        building.blob_path(tmp_path, digest).write_bytes(content)
+        return digest
+
+    def read(digest: str) -> dict[str, Any]:
+        return dict(json.loads(building.blob_path(tmp_path, digest).read_bytes()))
+
+    docker = "application/vnd.docker.distribution.manifest"
+    layer = "application/vnd.docker.image.rootfs.diff.tar"
+    plain = {
+        "mediaType": f"{docker}.v2+json",
+        "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "digest": "c"},
+        "layers": [{"mediaType": layer, "digest": "1"}, {"mediaType": f"{layer}.gzip"}],
+    }
+    manifests: list[dict[str, Any]] = [
+        {"digest": store(plain), "platform": {"os": "linux"}},
+        {"digest": "sha256:00"},
+    ]
+    entry = building.descriptor(
+        tmp_path, store({"mediaType": f"{docker}.list.v2+json", "manifests": manifests})
+    )
+    assert entry["mediaType"] == "application/vnd.oci.image.index.v1+json"
+    (own,) = read(entry["digest"])["manifests"]
+    assert own["platform"] == {"os": "linux"}
+    manifest = read(own["digest"])
+    kinds = [each["mediaType"] for each in (own, manifest, manifest["config"], *manifest["layers"])]
+    assert [kind.removeprefix("application/vnd.oci.image.") for kind in kinds] == [
+        "manifest.v1+json", "manifest.v1+json", "config.v1+json", "layer.v1.tar",
+        "layer.v1.tar+gzip",
+    ]  # fmt: skip
+    # What is OCI's already stays as it is, under its own digest.
+    assert building.descriptor(tmp_path, own["digest"])["digest"] == own["digest"]
