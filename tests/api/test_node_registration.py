@@ -176,6 +176,16 @@ async def test_conditions_change_at_once_and_are_told(client: Client) -> None:
         await reasons(client, "NodeNotReady")
 
 
+async def test_a_cordon_is_told(client: Client) -> None:
+    async with registered(client, node_status_update_frequency=3600.0) as registration:
+        await until(client, is_ready)
+        for unschedulable, reason in ((True, "NodeNotSchedulable"), (False, "NodeSchedulable")):
+            patch = {"spec": {"unschedulable": unschedulable}}
+            await client.resource(Node).patch(NAME, "", patch)
+            registration.refresh()
+            await reasons(client, reason)
+
+
 async def test_a_reboot_is_told(client: Client) -> None:
     async with registered(client):
         await until(client, is_ready)

@@ -76,6 +76,7 @@ class Registration:
         self._random = random.Random()
         self._report_after = options.node_status_report_frequency
         self._reported_at = float("-inf")
+        self._unschedulable = False
         self._reported: list[object] | None = None
         self._lease: Lease | None = None
         self._runtime_info: RuntimeInfo | None = None
@@ -165,6 +166,7 @@ class Registration:
             await self._register()
         assert self.node is not None
         self.on_node(self.node)
+        self._tell_whether_schedulable(self.node.spec.unschedulable)
         status = node_status(self.node, await self._facts(), self._clock.now())
         told = without_heartbeat(status)
         age = self._clock.monotonic() - self._reported_at
@@ -190,6 +192,13 @@ class Registration:
             self._event("Warning", "Rebooted", text)
         for reason in condition_events(before.conditions, status.conditions):
             self._event("Normal", reason, f"Node {name} status is now: {reason}")
+
+    def _tell_whether_schedulable(self, unschedulable: bool) -> None:
+        if unschedulable != self._unschedulable:
+            reason = "NodeNotSchedulable" if unschedulable else "NodeSchedulable"
+            text = f"Node {self._options.node_name} status is now: {reason}"
+            self._event("Normal", reason, text)
+            self._unschedulable = unschedulable
 
     def refresh(self) -> None:
         """Something of the report has changed: it is written now, not in a while."""
