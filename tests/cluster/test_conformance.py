@@ -4,8 +4,8 @@ and debuggers of running pods, classes of runtimes, and pods that leave nodes wi
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import contextlib
 import json
 import os
 import re
@@ -16,11 +16,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
+import websocket
 from tests.cluster.machine import SHELL_IMAGE, Machine, pod
 from tests.images.busybox import build_busybox
 
@@ -477,10 +478,10 @@ def test_what_is_asked_of_a_running_pod(machine: Machine) -> None:
     path = "/api/v1/namespaces/default/pods/remote"
     command = "command=echo&command=remote%20execution%20test"
     query = f"stdout=1&stderr=1&container=main&{command}"
-    said = asyncio.run(messages(machine, f"{path}/exec?{query}", "channel.k8s.io"))
+    said = messages(machine, f"{path}/exec?{query}", "channel.k8s.io")
     assert {each[0] for each in said if len(each) > 1} == {1}
     assert b"".join(each[1:] for each in said) == b"remote execution test\n"
-    logs = asyncio.run(messages(machine, f"{path}/log?container=main", "binary.k8s.io"))
+    logs = messages(machine, f"{path}/log?container=main", "binary.k8s.io")
     assert b"".join(logs) == b"container is alive\n"
     assert machine.kubectl("logs", "remote", "--since=1h") == "container is alive\n"
     for number in (1, 2):
@@ -500,7 +501,7 @@ def test_what_is_asked_of_a_running_pod(machine: Machine) -> None:
     machine.kubectl("delete", "pod", "remote", "--now")
 
 
-async def messages(machine: Machine, path: str, protocol: str) -> list[bytes]:
+def messages(machine: Machine, path: str, protocol: str) -> list[bytes]:
     """All that comes over a websocket of the API server."""
     view = json.loads(machine.kubectl("config", "view", "--raw", "--minify", "-o", "json"))
     cluster, user = view["clusters"][0]["cluster"], view["users"][0]["user"]
@@ -511,12 +512,15 @@ async def messages(machine: Machine, path: str, protocol: str) -> list[bytes]:
             pair.write(base64.b64decode(user[f"client-{part}-data"]))
         pair.flush()
         tls.load_cert_chain(pair.name)
-    async with (
-        aiohttp.ClientSession() as session,
-        session.ws_connect(cluster["server"] + path, protocols=[protocol], ssl=tls) as socket,
-    ):
-        assert socket.protocol == protocol
-        return [each.data async for each in socket if each.type == aiohttp.WSMsgType.BINARY]
+    url = cluster["server"].replace("https:", "wss:", 1) + path
+    socket = websocket.create_connection(
+        url, timeout=60, subprotocols=[protocol], sslopt={"context": tls}
+    )
+    with contextlib.closing(socket):
+        assert socket.getsubprotocol() == protocol
+        frames = iter(socket.recv_data, None)
+        binary = takewhile(lambda frame: frame[0] != websocket.ABNF.OPCODE_CLOSE, frames)
+        return [data for kind, data in binary if kind == websocket.ABNF.OPCODE_BINARY]
 
 
 def runtime_class(name: str, **fields: Any) -> Object:
