@@ -516,7 +516,8 @@ def messages(machine: Machine, path: str, protocol: str) -> list[bytes]:
     socket = websocket.create_connection(
         url, timeout=60, subprotocols=[protocol], sslopt={"context": tls}
     )
-    with contextlib.closing(socket):
+    with contextlib.ExitStack() as stack:
+        stack.callback(socket.shutdown)  # which closes it, whatever has been said
         assert socket.getsubprotocol() == protocol
         frames = iter(socket.recv_data, None)
         binary = takewhile(lambda frame: frame[0] != websocket.ABNF.OPCODE_CLOSE, frames)
