@@ -46,6 +46,9 @@ class Objects:
     def default_selector(self, pod: PodInfo) -> LabelSelector:
         return label_selector_from_map(pod.labels)
 
+    def budgets(self, namespace: str) -> tuple[()]:
+        return ()
+
     def claim(self, namespace: str, name: str) -> None:
         return None
 
