@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,10 @@ def test_the_stored_form_is_upstreams(file: Path, name: str, size: int, overhead
     assert sealer.unseal(SECRET, sealed) == plain
     assert sealer.seal(SECRET, plain) != sealed
     other = cipher_of(name, b"\x02" * size)
-    with pytest.raises(Unsealable):
-        other.unseal(SECRET, sealed[len(prefix) :])
+    # CBC proves nothing: once in 256 times another key's noise ends in a valid padding.
+    unproven = contextlib.suppress(Unsealable) if name == "aescbc" else pytest.raises(Unsealable)
+    with unproven:
+        assert other.unseal(SECRET, sealed[len(prefix) :]) != plain
     with pytest.raises(Unsealable):
         sealer.unseal(SECRET, prefix + b"short")
 
