@@ -28,10 +28,10 @@ def machine(root: Path, **files: str) -> Path:
 
 
 def test_a_complete_machine(tmp_path: Path) -> None:
-    (tmp_path / "proc/pressure").mkdir(parents=True)
+    for directory in ("proc/pressure", "sys/fs/cgroup"):
+        (tmp_path / directory).mkdir(parents=True)
     root = machine(
         tmp_path,
-        sys__fs__cgroup__placeholder="",
         proc__sys__user__max_user_namespaces="1000",
         sys__module__apparmor__parameters__enabled="Y\n",
         proc__self__status="CapEff:\t000001ffffffffff\nSeccomp:\t0\n",
