@@ -159,7 +159,7 @@ class ImageCollector:
             maximum = timedelta(seconds=self._policy.maximum_age)
             if maximum and now - began > maximum:
                 old = [each for each in candidates if now - _since(each) > maximum]
-                await self._remove(old, "age")
+                await self._remove(old, "age", now)
                 candidates = [each for each in candidates if each not in old]
             disk = await self._disk()
             if disk.capacity == 0:
@@ -216,14 +216,15 @@ class ImageCollector:
                 chosen.append(each)
                 freed += each.size
         try:
-            await self._remove(chosen, "space")
+            await self._remove(chosen, "space", now)
         except CollectionFailed as failure:
             amount = "all" if wanted is None else f"{wanted} bytes"
             raise CollectionFailed(f"wanted to free {amount}: {failure}") from failure
         return freed
 
-    async def _remove(self, chosen: Sequence[Candidate], reason: str) -> None:
-        """Removes what can be removed; what fails is told in the end."""
+    async def _remove(self, chosen: Sequence[Candidate], reason: str, now: datetime) -> None:
+        """Removes what can be removed of the images there were at `now`; what fails is told in
+        the end."""
         problems = []
         for each in chosen:
             log.info("removing image %s (%s)", each.id, format_size(each.size))
@@ -234,7 +235,7 @@ class ImageCollector:
                 continue
             self._seen.pop(each.id, None)
             figures.collected.labels(reason).inc()
-        await self._records.prune(self._seen.keys(), self._clock.now())
+        await self._records.prune(self._seen.keys(), now)
         if problems:
             raise CollectionFailed(f"errors in image deletion: {'; '.join(problems)}")
 

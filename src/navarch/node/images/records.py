@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from navarch.api.times import format_time
+from navarch.api.times import format_micro_time
 
 from ..cri.values import ImageRecord
 from .credentials import Source
@@ -197,7 +197,7 @@ class PullRecords:
         if before == after and image_id in self._records:
             return
         mapping = {**known.credentialMapping, **({} if after.is_empty else {key: after})}
-        record = PulledRecord(image_id, format_time(now), mapping)
+        record = PulledRecord(image_id, format_micro_time(now), mapping)
         self._records[image_id] = record
         self._garbled.discard(_file_name(image_id))
         await self._do(self._write, self._pulled, image_id, record)
@@ -210,7 +210,7 @@ class PullRecords:
 
     async def prune(self, present: Collection[str], before: datetime) -> None:
         """Forgets images that are gone, unless they were pulled after `before`."""
-        limit = format_time(before)
+        limit = format_micro_time(before)
         gone = [
             key
             for key, record in self._records.items()
