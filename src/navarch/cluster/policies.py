@@ -78,7 +78,8 @@ def _check_encryption(path: Path) -> object:
 
 
 def _check_kubelet(path: Path) -> object:
-    from navarch.node.configuration.files import ConfigurationError, load, relative_paths
+    from navarch.api.component_config import ConfigurationError
+    from navarch.node.configuration.files import load, relative_paths
 
     if relative := relative_paths(path):
         raise ConfigurationError(f"{path}: {', '.join(relative)} must be absolute")

@@ -7,23 +7,20 @@ patches in the order of their paths, defaults come last, and the whole is valida
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from navarch.api.times import parse_duration
+from navarch.api.component_config import (
+    ConfigurationError,
+    typed,
+    unknown_fields,
+    without_unset,
+)
 
 from ..settings import EVICTION_HARD
 from .checks import problems
-from .types import API_VERSION, KEPT_ZEROS, KIND, Duration, KubeletConfiguration
-
-
-class ConfigurationError(ValueError):
-    """The files cannot be used; the message says why, in upstream's words."""
-
+from .types import API_VERSION, KEPT_ZEROS, KIND, KubeletConfiguration
 
 PATHS = (
     "staticPodPath",
@@ -90,7 +87,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
             f'failed to decode: no kind "{kind}" is registered for version "{version}" in scheme '
             '"kubelet configuration"'
         )
-    unknown = [f'unknown field "{name}"' for name in _unknown(document, KubeletConfiguration)]
+    unknown = [f'unknown field "{name}"' for name in unknown_fields(document, KubeletConfiguration)]
     odd = [*parsed.duplicates, *unknown]
     _typed(document)
     if odd:
@@ -162,80 +159,17 @@ def named_fields(config: Path) -> frozenset[str]:
     return frozenset(_read(config)[0])
 
 
-def _unknown(document: Mapping[str, Any], kind: type, path: str = "") -> Iterator[str]:
-    known = {each.name: each.type for each in msgspec.structs.fields(kind)}
-    for name, value in document.items():
-        if name not in known:
-            yield f"{path}{name}"
-            continue
-        for inner in _structs(known[name]):
-            if isinstance(value, dict):
-                yield from _unknown(value, inner, f"{path}{name}.")
-            elif isinstance(value, list):
-                for index, each in enumerate(value):
-                    if isinstance(each, dict):
-                        yield from _unknown(each, inner, f"{path}{name}[{index}].")
-
-
-def _structs(hint: Any) -> list[type]:
-    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return [hint]
-    return [found for each in getattr(hint, "__args__", ()) for found in _structs(each)]
-
-
 def _typed(document: Mapping[str, Any]) -> KubeletConfiguration:
     try:
-        return msgspec.convert(_set(document), KubeletConfiguration, dec_hook=_decode)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"failed to decode: {_in_words_of_go(str(error))}") from error
-
-
-def _set(document: Mapping[str, Any], kind: type = KubeletConfiguration) -> dict[str, Any]:
-    """Without what is null, or the zero of a field that is no pointer: both mean the default."""
-    hints = {each.name: each.type for each in msgspec.structs.fields(kind)}
-    result: dict[str, Any] = {}
-    for name, value in document.items():
-        hint = hints.get(name)
-        is_zero = value == "" or (value == 0 and value is not False)
-        is_zero |= hint is Duration and value in ("0", "0s")
-        if value is None or hint is None or (is_zero and name not in KEPT_ZEROS):
-            continue
-        inner = _structs(hint)
-        result[name] = _set(value, inner[0]) if inner and isinstance(value, dict) else value
-    return result
-
-
-def _decode(kind: type, value: Any) -> Any:
-    if kind is not Duration:
-        raise NotImplementedError(kind)
-    if not isinstance(value, str):
-        raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
-    return Duration(parse_duration(value))
-
-
-_GO_TYPES = {"str": "string", "int": "number", "float": "number", "bool": "bool"}
-_GO_TYPES |= {"array": "array", "object": "object", "null": "null", "dict": "object"}
-_MISMATCH = re.compile(r"Expected `([\w| ]+)`, got `(\w+)`(?: - at `\$\.?(.*)`)?")
-
-
-def _in_words_of_go(text: str) -> str:
-    match = _MISMATCH.fullmatch(text)
-    if match is None:
-        return text.partition(" - at ")[0]
-    wanted, given, path = match.groups()
-    go = {"int": "int32", "str": "string", "array": "[]string", "object": "map[string]string"}
-    first = wanted.partition(" |")[0]
-    field_path = re.sub(r"\[[^\]]*\]", "", path or "")
-    return (
-        f"json: cannot unmarshal {_GO_TYPES.get(given, given)} into Go struct field "
-        f"{KIND}.{field_path} of type {go.get(first, first)}"
-    )
+        return typed(document, KubeletConfiguration, KEPT_ZEROS)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"failed to decode: {error}") from error
 
 
 def _complete(document: Mapping[str, Any]) -> KubeletConfiguration:
     """With the defaults that depend on other fields."""
     result = _typed(document)
-    given = _set(document)
+    given = without_unset(document, KubeletConfiguration, KEPT_ZEROS)
     if "nodeStatusUpdateFrequency" in given and "nodeStatusReportFrequency" not in given:
         result.nodeStatusReportFrequency = result.nodeStatusUpdateFrequency
     if result.serializeImagePulls is None:

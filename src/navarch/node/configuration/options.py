@@ -16,12 +16,13 @@ from typing import Any
 
 import msgspec
 
+from navarch.api.component_config import Duration
 from navarch.api.quantity import Format, Quantity, parse_quantity
 from navarch.api.times import format_duration, parse_duration
 
 from ..settings import NodeOptions
 from .files import load
-from .types import Duration, KubeletConfiguration
+from .types import KubeletConfiguration
 
 NAMES_OF_FIELDS = {
     "address": "listen_address",

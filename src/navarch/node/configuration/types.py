@@ -10,13 +10,10 @@ from typing import Any
 import msgspec
 from msgspec import field
 
+from navarch.api.component_config import Duration
 from navarch.api.types.core_v1 import Taint
 
 API_VERSION, KIND = "kubelet.config.k8s.io/v1beta1", "KubeletConfiguration"
-
-
-class Duration(float):
-    """Seconds, written as Go writes durations."""
 
 
 class X509(msgspec.Struct):

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from navarch.api.component_config import ConfigurationError
 from navarch.cluster.components import options_from
-from navarch.node.configuration.files import ConfigurationError, load
+from navarch.node.configuration.files import load
 from navarch.node.configuration.options import NOTHING, effective, options_of_fields, remarks
 from navarch.node.configuration.types import KubeletConfiguration
 from navarch.node.settings import EVICTION_HARD, NodeOptions, parse_cpu_set
