@@ -165,6 +165,7 @@ CONTROLLERS: Mapping[str, Registered] = {
     "pv-protection": Registered("volume_protection", "VolumeProtectionController"),
     "vac-protection": Registered("volume_protection", "ClassProtectionController"),
     "attachdetach": Registered("attach_detach", "AttachDetachController"),
+    "resourceclaim-controller": Registered("resource_claim", "ResourceClaimController"),
     "ephemeral-volume": Registered("ephemeral_volume", "EphemeralVolumeController"),
     "disruption": Registered("disruption", "DisruptionController"),
     "resourcequota": Registered("resourcequota", "ResourceQuotaController"),
