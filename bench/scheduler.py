@@ -32,8 +32,8 @@ from navarch.api.types.meta_v1 import LabelSelector as LabelSelectorObject
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Failure, schedule
-from navarch.scheduler.plugins import default_plugins
 from navarch.scheduler.podinfo import PodInfo
+from navarch.scheduler.profiles import default_profile
 
 APPS = 20
 
@@ -136,12 +136,12 @@ def main() -> None:
         cluster = Cluster()
         for number in range(arguments.nodes):
             cluster.set_node(node(number))
-        objects, plugins, rng = Objects(), default_plugins(), random.Random(1)
+        objects, profile, rng = Objects(), default_profile(), random.Random(1)
         pods = [make(number) for number in range(arguments.pods)]
         started = time.perf_counter()
         for pod in pods:
             info = PodInfo(pod)
-            chosen = schedule(info, cluster, objects, plugins, rng)
+            chosen = schedule(info, cluster, objects, profile, rng)
             if isinstance(chosen, Failure):
                 raise SystemExit(chosen.message)
             cluster.set_pod(info, chosen.node)

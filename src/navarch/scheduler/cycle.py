@@ -19,7 +19,7 @@ import numpy as np
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.explain import NO_CLAIMS, NO_NODES, available, histogram, rejected_early
 from navarch.scheduler.filtering import Filtered, filter_nodes
-from navarch.scheduler.framework import Code, Cycle, Plugin, PodRejected, VolumePlan
+from navarch.scheduler.framework import Code, Cycle, PodRejected, Profile, VolumePlan
 from navarch.scheduler.objects import Objects
 from navarch.scheduler.plugins.node_resources_fit import NodeResourcesFit
 from navarch.scheduler.podinfo import PodInfo
@@ -51,7 +51,7 @@ def schedule(
     pod: PodInfo,
     cluster: Cluster,
     objects: Objects,
-    plugins: Sequence[Plugin],
+    profile: Profile,
     rng: random.Random,
 ) -> Choice | Failure:
     """The best node, or why there is none."""
@@ -60,19 +60,19 @@ def schedule(
         return Failure(NO_NODES, frozenset([NodeResourcesFit.name]), nominated="")
     cycle = Cycle(pod, cluster, objects, rng, cluster.alive)
     try:
-        filtered = filter_nodes(cycle, plugins)
+        filtered = filter_nodes(cycle, profile)
     except PodRejected as rejection:
         message = rejected_early(cluster, rejection.reasons)
         return Failure(message, frozenset([rejection.plugin]))
     cycle.nodes = np.flatnonzero(cycle.feasible)
     if not len(cycle.nodes):
-        return _explain(cycle, plugins, filtered)
-    slot = _choose(cycle, plugins)
-    plans = (plugin.reserve(cycle, slot) for plugin in plugins)
+        return _explain(cycle, profile, filtered)
+    slot = _choose(cycle, profile)
+    plans = (plugin.reserve(cycle, slot) for plugin in profile.reserves)
     return Choice(cluster.names[slot], next((plan for plan in plans if plan), None))
 
 
-def _explain(cycle: Cycle, plugins: Sequence[Plugin], filtered: Sequence[Filtered]) -> Failure:
+def _explain(cycle: Cycle, profile: Profile, filtered: Sequence[Filtered]) -> Failure:
     """Count the nodes behind every reason (each node was judged by the first plugin to reject it),
     and see whether other pods can make room."""
     cluster = cycle.cluster
@@ -89,27 +89,31 @@ def _explain(cycle: Cycle, plugins: Sequence[Plugin], filtered: Sequence[Filtere
                 counts[verdict.reason] += count
                 rejecting.update(entry.plugins)
     message = available(cluster.count, histogram(counts))
-    found = preempt(cycle, plugins, resolvable)
+    parts = [NO_CLAIMS] if "DynamicResources" in profile.post_filters else []
+    if "DefaultPreemption" not in profile.post_filters:
+        return Failure(" ".join([message, *parts]), frozenset(rejecting))
+    found = preempt(cycle, profile, resolvable)
     if isinstance(found, Candidate):
         return Failure(message, frozenset(rejecting), found.node, found.victims)
-    message = f"{message} {NO_CLAIMS}, preemption: {found.message}"
+    parts.append(f"preemption: {found.message}")
+    message = f"{message} {', '.join(parts)}"
     return Failure(message, frozenset(rejecting), "" if found.is_hopeless else None)
 
 
-def _choose(cycle: Cycle, plugins: Sequence[Plugin]) -> int:
+def _choose(cycle: Cycle, profile: Profile) -> int:
     """The node that room was made on, if it will do, else the best."""
     nominated = cycle.cluster.slots.get(cycle.cluster.nominations.node_of(cycle.pod.uid))
     if nominated is not None and cycle.feasible[nominated]:
         return nominated
-    return int(cycle.nodes[0]) if len(cycle.nodes) == 1 else _best(cycle, plugins)
+    return int(cycle.nodes[0]) if len(cycle.nodes) == 1 else _best(cycle, profile)
 
 
-def _best(cycle: Cycle, plugins: Sequence[Plugin]) -> int:
+def _best(cycle: Cycle, profile: Profile) -> int:
     total = np.zeros(len(cycle.nodes), np.int64)
-    for plugin in plugins:
-        scores = plugin.score(cycle)
+    for scorer in profile.scorers:
+        scores = scorer.plugin.score(cycle)
         if scores is not None:
-            total += plugin.weight * scores
+            total += scorer.weight * scores
     best = np.flatnonzero(total == total.max())
     choice = best[0] if len(best) == 1 else best[cycle.rng.randrange(len(best))]
     return int(cycle.nodes[choice])

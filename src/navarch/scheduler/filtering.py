@@ -7,14 +7,14 @@ of the question and put back: its arrays follow pods one by one, so it costs no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from navarch.scheduler.cluster import Cluster, Mask
-from navarch.scheduler.framework import Cycle, Plugin, Verdict
+from navarch.scheduler.framework import Cycle, Profile, Verdict
 from navarch.scheduler.podinfo import PodInfo
 
 
@@ -27,23 +27,23 @@ class Filtered:
     verdicts: list[Verdict]
 
 
-def filter_nodes(cycle: Cycle, plugins: Sequence[Plugin]) -> list[Filtered]:
+def filter_nodes(cycle: Cycle, profile: Profile) -> list[Filtered]:
     """Leave in `cycle.feasible` the nodes that can take the pod, whether or not the pods that are
     nominated to them come. Raises PodRejected."""
-    filtered = _narrow(cycle, plugins) + _filter(cycle, plugins)
+    filtered = _narrow(cycle, profile) + _filter(cycle, profile)
     for name in [*cycle.cluster.nominations.nodes]:
         slot = cycle.cluster.slots.get(name)
         if slot is None or not cycle.feasible[slot]:
             continue
-        if found := _beside_nominated(cycle, plugins, slot):
+        if found := _beside_nominated(cycle, profile, slot):
             filtered += found
             cycle.feasible = cycle.feasible & ~_only(cycle.cluster, slot)
     return filtered
 
 
-def rejections(cycle: Cycle, plugins: Sequence[Plugin], slot: int) -> list[Verdict]:
+def rejections(cycle: Cycle, profile: Profile, slot: int) -> list[Verdict]:
     """Why this node cannot take the pod, as the cluster is at the moment; empty if it can."""
-    found = _beside_nominated(cycle, plugins, slot) or _on_one(cycle, plugins, slot)
+    found = _beside_nominated(cycle, profile, slot) or _on_one(cycle, profile, slot)
     return [verdict for entry in found for verdict in entry.verdicts]
 
 
@@ -61,11 +61,11 @@ def placed(cluster: Cluster, pods: Iterable[PodInfo], node: str) -> Iterator[Non
             cluster.remove_pod(uid)
 
 
-def _narrow(cycle: Cycle, plugins: Sequence[Plugin]) -> list[Filtered]:
+def _narrow(cycle: Cycle, profile: Profile) -> list[Filtered]:
     """Leave out the nodes that the pod rules out by itself."""
     before = cycle.feasible
     names = []
-    for plugin in plugins:
+    for plugin in profile.pre_filters:
         wanted = plugin.pre_filter(cycle)
         if wanted is not None:
             names.append(plugin.name)
@@ -76,9 +76,9 @@ def _narrow(cycle: Cycle, plugins: Sequence[Plugin]) -> list[Filtered]:
     return [Filtered(tuple(names), before, [Verdict(~cycle.feasible, reason)])]
 
 
-def _filter(cycle: Cycle, plugins: Sequence[Plugin]) -> list[Filtered]:
+def _filter(cycle: Cycle, profile: Profile) -> list[Filtered]:
     filtered = []
-    for plugin in plugins:
+    for plugin in profile.filters:
         verdicts = plugin.filter(cycle)
         if not verdicts:
             continue
@@ -90,7 +90,7 @@ def _filter(cycle: Cycle, plugins: Sequence[Plugin]) -> list[Filtered]:
     return filtered
 
 
-def _beside_nominated(cycle: Cycle, plugins: Sequence[Plugin], slot: int) -> list[Filtered]:
+def _beside_nominated(cycle: Cycle, profile: Profile, slot: int) -> list[Filtered]:
     """What speaks against the node once the pods that it is kept for are there."""
     node = cycle.cluster.names[slot]
     coming = [
@@ -101,14 +101,14 @@ def _beside_nominated(cycle: Cycle, plugins: Sequence[Plugin], slot: int) -> lis
     if not coming:
         return []
     with placed(cycle.cluster, coming, node):
-        return _on_one(cycle, plugins, slot)
+        return _on_one(cycle, profile, slot)
 
 
-def _on_one(cycle: Cycle, plugins: Sequence[Plugin], slot: int) -> list[Filtered]:
+def _on_one(cycle: Cycle, profile: Profile, slot: int) -> list[Filtered]:
     """The first plugin that rejects the node, with its reasons; empty if none does."""
     only = _only(cycle.cluster, slot)
     attempt = Cycle(cycle.pod, cycle.cluster, cycle.objects, cycle.rng, only)
-    for entry in _narrow(attempt, plugins) + _filter(attempt, plugins):
+    for entry in _narrow(attempt, profile) + _filter(attempt, profile):
         verdicts = [
             Verdict(only, verdict.reason, verdict.code)
             for verdict in entry.verdicts

@@ -16,6 +16,7 @@ import numpy as np
 from navarch.api.types.core_v1 import PersistentVolume, PersistentVolumeClaim
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster, Mask, Numbers
+from navarch.scheduler.configuration.arguments import DefaultPreemptionArgs
 from navarch.scheduler.objects import Objects
 from navarch.scheduler.podinfo import PodInfo
 
@@ -66,8 +67,11 @@ class Cycle:
     rng: random.Random
     feasible: Mask
     """Slots that no filter has rejected so far."""
+    among: Mask | None = None
+    """The only slots that come into question, if the pod itself says so."""
     nodes: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
-    """The numbers of the feasible slots, once filters are through."""
+    """The slots to choose from, once filters are through: in a large cluster not all feasible ones,
+    but as many as are wanted, in the order in which they were come upon."""
     state: dict[str, Any] = field(default_factory=dict)
     """What plugins keep from one point to the next, by their names."""
 
@@ -77,6 +81,7 @@ class Plugin:
 
     name: ClassVar[str] = ""
     weight: ClassVar[int] = 1
+    """What its scores count in the default profile."""
     interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset()
     """The kinds of changes that `helped_by` wants to be asked about."""
 
@@ -101,6 +106,32 @@ class Plugin:
     def helped_by(self, pod: PodInfo, change: Change) -> bool:
         """Whether a change may make this plugin accept a pod that it rejected."""
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """A plugin that scores, and what its scores count."""
+
+    plugin: Plugin
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The plugins behind one name of a scheduler: who is asked at which point, in which order."""
+
+    name: str
+    plugins: tuple[Plugin, ...]
+    """All of them."""
+    pre_filters: tuple[Plugin, ...]
+    filters: tuple[Plugin, ...]
+    scorers: tuple[Scorer, ...]
+    reserves: tuple[Plugin, ...]
+    post_filters: tuple[str, ...]
+    """Names of those that look for a way out when no node will do."""
+    preemption: DefaultPreemptionArgs
+    percentage: int = 0
+    """How many nodes in a hundred are enough to score; 0 goes by the number of nodes."""
 
 
 def normalised(raw: Numbers, reverse: bool = False) -> Numbers:

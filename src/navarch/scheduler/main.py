@@ -44,12 +44,13 @@ async def run(options: SchedulerOptions) -> None:
 
 async def run_scheduler(client: Client, options: SchedulerOptions) -> None:
     """Schedule with a client that is there already."""
+    from navarch.scheduler.profiles import default_profile
     from navarch.scheduler.scheduler import Scheduler, Settings
 
     context = ControllerContext(client, InformerFactory(client), client.clock)
     try:
         rng = random.Random(options.random_seed)
-        scheduler = Scheduler(context, Settings(options.scheduler_name), rng)
+        scheduler = Scheduler(context, Settings((default_profile(options.scheduler_name),)), rng)
         await context.informers.start()
         log.info("running as %s", options.scheduler_name)
         await scheduler.run()

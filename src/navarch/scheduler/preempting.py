@@ -15,9 +15,9 @@ from navarch.api.errors import ApiError
 from navarch.api.objects import to_object
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Pod
-from navarch.client import Client, EventRecorder
+from navarch.client import ControllerContext
 from navarch.scheduler.pod_status import patch_status
-from navarch.scheduler.podinfo import PodInfo
+from navarch.scheduler.podinfo import DEFAULT_SCHEDULER, PodInfo
 from navarch.scheduler.preemption import disruption
 
 log = logging.getLogger(__name__)
@@ -29,16 +29,9 @@ class Evictor:
     """Makes pods leave. `cancel` takes back, in memory, the choice of a node for a pod that is
     being prepared for it, and says whether it could: such a pod need not be deleted."""
 
-    def __init__(
-        self,
-        client: Client,
-        recorder: EventRecorder,
-        scheduler: str,
-        cancel: Callable[[PodInfo], bool],
-    ) -> None:
-        self._client = client
-        self._recorder = recorder
-        self._scheduler = scheduler
+    def __init__(self, context: ControllerContext, cancel: Callable[[PodInfo], bool]) -> None:
+        self._context = context
+        self._client = context.client
         self._cancel = cancel
         self._slots = asyncio.Semaphore(EVICTIONS_AT_ONCE)
 
@@ -64,18 +57,19 @@ class Evictor:
         else:
             try:
                 async with self._slots:
-                    await self._delete(victim.pod)
+                    await self._delete(victim.pod, pod.pod.spec.schedulerName)
             except ApiError as error:
                 if error.is_not_found or error.is_conflict:
                     return True  # it is gone; another may have its name
                 log.warning("%s: not preempted for %s: %s", victim.key, pod.key, error)
                 return False
-        self._recorder.event(victim.pod, "Normal", "Preempted", note)
+        recorder = self._context.recorder(pod.pod.spec.schedulerName or DEFAULT_SCHEDULER)
+        recorder.event(victim.pod, "Normal", "Preempted", note)
         return True
 
-    async def _delete(self, pod: Pod) -> None:
+    async def _delete(self, pod: Pod, scheduler: str) -> None:
         now = format_time(self._client.clock.now())
-        condition = disruption(pod, self._scheduler, now)
+        condition = disruption(pod, scheduler or DEFAULT_SCHEDULER, now)
         if condition is not None:
             await patch_status(self._client, pod, {"conditions": [to_object(condition)]})
         meta = pod.metadata

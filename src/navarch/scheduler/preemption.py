@@ -10,7 +10,7 @@ Source: KEP-268 of priority and preemption; upstream's plug-in DefaultPreemption
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from navarch.api.types.policy_v1 import PodDisruptionBudget
 from navarch.scheduler.cluster import Cluster, Mask
 from navarch.scheduler.explain import available, histogram
 from navarch.scheduler.filtering import rejections
-from navarch.scheduler.framework import Cycle, Plugin
+from navarch.scheduler.framework import Cycle, Profile
 from navarch.scheduler.objects import Objects
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.terms import parse_selector
@@ -32,8 +32,6 @@ NO_VICTIMS = "No preemption victims found for incoming pod"
 
 DISRUPTION_TARGET = "DisruptionTarget"
 BY_SCHEDULER = "PreemptionByScheduler"
-LEAST_PERCENTAGE, LEAST_CANDIDATES = 10, 100
-"""How many nodes are compared: a tenth, but this many if there are so many."""
 LATER_THAN_ALL = "9999"
 LOWEST_PRIORITY = -(2**31)
 
@@ -58,7 +56,7 @@ class NoPreemption:
     """Whether waiting for the nominated node makes no sense either."""
 
 
-def preempt(cycle: Cycle, plugins: Sequence[Plugin], resolvable: Mask) -> Candidate | NoPreemption:
+def preempt(cycle: Cycle, profile: Profile, resolvable: Mask) -> Candidate | NoPreemption:
     """The node to make room on, and how. `resolvable` are the nodes where room might help."""
     if cycle.pod.pod.spec.preemptionPolicy == "Never":
         return NoPreemption(NEVER)
@@ -69,9 +67,11 @@ def preempt(cycle: Cycle, plugins: Sequence[Plugin], resolvable: Mask) -> Candid
     candidates: list[Candidate] = []
     reasons: Counter[str] = Counter()
     offset = cycle.rng.randrange(len(slots)) if len(slots) else 0
-    wanted = min(len(slots), max(len(slots) * LEAST_PERCENTAGE // 100, LEAST_CANDIDATES))
+    arguments = profile.preemption
+    share = len(slots) * arguments.minCandidateNodesPercentage // 100
+    wanted = min(len(slots), max(share, arguments.minCandidateNodesAbsolute))
     for slot in map(int, np.roll(slots, -offset)):
-        found = select_victims(cycle, plugins, slot)
+        found = select_victims(cycle, profile, slot)
         if not isinstance(found, Candidate):
             reasons.update(found)
             continue
@@ -84,7 +84,7 @@ def preempt(cycle: Cycle, plugins: Sequence[Plugin], resolvable: Mask) -> Candid
     return NoPreemption(available(cluster.count, histogram(reasons)), is_hopeless=True)
 
 
-def select_victims(cycle: Cycle, plugins: Sequence[Plugin], slot: int) -> Candidate | list[str]:
+def select_victims(cycle: Cycle, profile: Profile, slot: int) -> Candidate | list[str]:
     """The fewest pods that have to leave this node, or why that would not do."""
     cluster, pod = cycle.cluster, cycle.pod
     node = cluster.names[slot]
@@ -97,12 +97,12 @@ def select_victims(cycle: Cycle, plugins: Sequence[Plugin], slot: int) -> Candid
         for each in lower:
             cluster.remove_pod(each.uid)
             away[each.uid] = each
-        if verdicts := rejections(cycle, plugins, slot):
+        if verdicts := rejections(cycle, profile, slot):
             return [verdict.reason for verdict in verdicts]
         violating = violations(lower, cycle.objects)
         for each in sorted(lower, key=lambda info: info.uid not in violating):
             cluster.set_pod(away.pop(each.uid), node)
-            if rejections(cycle, plugins, slot):
+            if rejections(cycle, profile, slot):
                 cluster.remove_pod(each.uid)
                 away[each.uid] = each
         victims = tuple(sorted(away.values(), key=_importance))

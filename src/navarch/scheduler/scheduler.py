@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from navarch.api.errors import ApiError
@@ -20,17 +20,23 @@ from navarch.api.objects import Object, to_object
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Binding, Container, Node, ObjectReference, Pod
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.client import Client, ControllerContext, Informer, drop_managed_fields
+from navarch.client import (
+    Client,
+    ControllerContext,
+    EventRecorder,
+    Informer,
+    drop_managed_fields,
+)
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Failure, schedule
-from navarch.scheduler.framework import VolumePlan
+from navarch.scheduler.framework import Profile, VolumePlan
 from navarch.scheduler.lookups import InformerObjects
-from navarch.scheduler.plugins import default_plugins
 from navarch.scheduler.pod_status import not_scheduled, patch_status
 from navarch.scheduler.podinfo import DEFAULT_SCHEDULER, PodInfo
 from navarch.scheduler.preempting import Evictor
-from navarch.scheduler.queue import Hint, SchedulingQueue
+from navarch.scheduler.profiles import default_profile
+from navarch.scheduler.queue import INITIAL_BACKOFF, MAX_BACKOFF, Hint, SchedulingQueue
 from navarch.scheduler.volumes import VolumeBinder, VolumesFailed
 
 log = logging.getLogger(__name__)
@@ -64,9 +70,12 @@ def slim(pod: Pod) -> Pod:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one scheduler is responsible for."""
+    """What one scheduler is responsible for, and how."""
 
-    name: str = DEFAULT_SCHEDULER
+    profiles: tuple[Profile, ...] = field(default_factory=lambda: (default_profile(),))
+    """Pods whose `spec.schedulerName` names none of them are left to others."""
+    initial_backoff: float = INITIAL_BACKOFF
+    max_backoff: float = MAX_BACKOFF
 
 
 class Scheduler:
@@ -75,24 +84,33 @@ class Scheduler:
     def __init__(
         self,
         context: ControllerContext,
-        settings: Settings = Settings(),
+        settings: Settings | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.context = context
         self.client: Client = context.client
-        self.settings = settings
+        self.settings = settings = settings or Settings()
+        self.profiles = {profile.name: profile for profile in settings.profiles}
         self.cluster = Cluster()
         self.objects = InformerObjects(context.informers)
-        self.plugins = default_plugins()
-        hints = {p.name: Hint(p.interests, p.helped_by) for p in self.plugins}
-        self.queue = SchedulingQueue(context.clock, hints)
-        self.recorder = context.recorder(settings.name)
+        hints = {
+            _key(profile, plugin.name): Hint(plugin.interests, plugin.helped_by)
+            for profile in settings.profiles
+            for plugin in profile.plugins
+        }
+        self.queue = SchedulingQueue(
+            context.clock,
+            hints,
+            initial_backoff=settings.initial_backoff,
+            max_backoff=settings.max_backoff,
+        )
+        self._hinted = hints.keys()
         self._rng = rng or random.Random()
         self._pods = self.client.resource(Pod)
         self._assumed: dict[str, PodInfo] = {}
         self._preparing: set[str] = set()
         """Those of them whose volumes are not ready yet."""
-        self._evictor = Evictor(self.client, self.recorder, settings.name, self._cancel)
+        self._evictor = Evictor(context, self._cancel)
         for subject, informer in (
             (Subject.CLAIM, self.objects.claims),
             (Subject.VOLUME, self.objects.volumes),
@@ -142,7 +160,7 @@ class Scheduler:
             self._waiting.release()
             return
         try:
-            result = schedule(info, self.cluster, self.objects, self.plugins, self._rng)
+            result = schedule(info, self.cluster, self.objects, self._profile(info), self._rng)
         except Exception as error:
             # One pod that cannot be handled must not keep all others waiting.
             log.exception("%s: scheduling failed", info.key)
@@ -213,7 +231,7 @@ class Scheduler:
         else:
             self.queue.done(info.uid)
             text = f"Successfully assigned {info.key} to {node}"
-            self.recorder.event(info.pod, "Normal", "Scheduled", text)
+            self._recorder(info).event(info.pod, "Normal", "Scheduled", text)
             self._waiting.release()
 
     async def _fail_bound(self, info: PodInfo, error: ApiError) -> None:
@@ -236,7 +254,7 @@ class Scheduler:
                 self._nominate(info, "")
                 return
             if not failure.victims:
-                self.queue.put_back(info.uid, failure.plugins)
+                self.queue.put_back(info.uid, self._rejecting(info, failure))
             self._event(info, "Warning", failure.message)
             await self._write(current, failure, reason)
             if failure.victims:
@@ -247,7 +265,7 @@ class Scheduler:
     def _event(self, info: PodInfo, kind: str, message: str) -> None:
         if len(message) > NOTE_LIMIT:
             message = message[: NOTE_LIMIT - 4] + " ..."
-        self.recorder.event(info.pod, kind, "FailedScheduling", message)
+        self._recorder(info).event(info.pod, kind, "FailedScheduling", message)
 
     async def _write(self, pod: Pod, failure: Failure, reason: str) -> None:
         """Publish why the pod has no node, and which it waits for if that is decided."""
@@ -287,7 +305,7 @@ class Scheduler:
             self.queue.retry(each.uid)
         await self._evictor.clear(pushed_aside)
         is_done = await self._evictor.evict(failure.victims, info, node)
-        self.queue.put_back(info.uid, failure.plugins if is_done else ())
+        self.queue.put_back(info.uid, self._rejecting(info, failure) if is_done else ())
 
     def _cancel(self, info: PodInfo) -> bool:
         """Take a node away from a pod that waits for its volumes there."""
@@ -298,7 +316,18 @@ class Scheduler:
         return True
 
     def _is_ours(self, pod: Pod) -> bool:
-        return (pod.spec.schedulerName or DEFAULT_SCHEDULER) == self.settings.name
+        return (pod.spec.schedulerName or DEFAULT_SCHEDULER) in self.profiles
+
+    def _profile(self, info: PodInfo) -> Profile:
+        return self.profiles[info.pod.spec.schedulerName or DEFAULT_SCHEDULER]
+
+    def _recorder(self, info: PodInfo) -> EventRecorder:
+        return self.context.recorder(info.pod.spec.schedulerName or DEFAULT_SCHEDULER)
+
+    def _rejecting(self, info: PodInfo, failure: Failure) -> list[str]:
+        """Who rejected the pod, as the queue knows them."""
+        keys = (_key(self._profile(info), name) for name in failure.plugins)
+        return [key for key in keys if key in self._hinted]
 
     def _pod_added(self, pod: Pod) -> None:
         info = PodInfo(pod)
@@ -354,6 +383,11 @@ class Scheduler:
     def _node_deleted(self, node: Node) -> None:
         self.cluster.remove_node(node.metadata.name)
         self.queue.changed(Change(Subject.NODE, Action.DELETE, node))
+
+
+def _key(profile: Profile, plugin: str) -> str:
+    """A plugin as the queue knows it: what helps depends on the arguments it has in a profile."""
+    return f"{plugin} of {profile.name}"
 
 
 def _node_facts(node: Node) -> object:

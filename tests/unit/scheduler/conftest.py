@@ -22,8 +22,8 @@ from navarch.api.types.storage_v1 import (
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Failure, schedule
 from navarch.scheduler.framework import Cycle, Plugin
-from navarch.scheduler.plugins import default_plugins
 from navarch.scheduler.podinfo import PodInfo
+from navarch.scheduler.profiles import default_profile
 
 HOSTNAME = "kubernetes.io/hostname"
 ZONE = "topology.kubernetes.io/zone"
@@ -183,5 +183,5 @@ def choose(
     info: PodInfo, cluster: Cluster, objects: FakeObjects | None = None, seed: int = 0
 ) -> str | Failure:
     rng = random.Random(seed)
-    found = schedule(info, cluster, objects or FakeObjects(), default_plugins(), rng)
+    found = schedule(info, cluster, objects or FakeObjects(), default_profile(), rng)
     return found if isinstance(found, Failure) else found.node

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from navarch.api.errors import ApiError
-from navarch.client import Client, EventRecorder, FakeClock
+from navarch.client import ControllerContext, FakeClock
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.preempting import Evictor
 
@@ -47,7 +47,15 @@ class FakeApi:
         def cancel(info: PodInfo) -> bool:
             return info.name in preparing
 
-        return Evictor(cast("Client", self), cast("EventRecorder", self), "mine", cancel)
+        return Evictor(cast("ControllerContext", self), cancel)
+
+    @property
+    def client(self) -> FakeApi:
+        return self
+
+    def recorder(self, component: str) -> FakeApi:
+        assert component == "default-scheduler"
+        return self
 
 
 NOTE = "v: Preempted: Preempted by pod default-new on node n"

@@ -15,9 +15,9 @@ from navarch.api.types.policy_v1 import PodDisruptionBudget
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Failure, schedule
 from navarch.scheduler.nominations import Nominations
-from navarch.scheduler.plugins import default_plugins
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.preemption import disruption, violations
+from navarch.scheduler.profiles import default_profile
 
 from .conftest import ZONE, FakeObjects, choose, cluster_of, node, pod
 from .test_filters import affinity, near, spread
@@ -270,7 +270,7 @@ def test_thinking_changes_nothing(
     for each in there:
         each.priority = rng.randrange(3)
         cluster.set_pod(each, rng.choice(nodes).metadata.name)
-    plugins = default_plugins()
+    plugins = default_profile()
     for each in coming:
         each.uid = f"new-{each.uid}"
         each.priority = rng.randrange(4)

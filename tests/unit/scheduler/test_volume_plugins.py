@@ -18,11 +18,11 @@ from navarch.api.types.storage_v1 import (
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Choice, schedule
-from navarch.scheduler.plugins import default_plugins
 from navarch.scheduler.plugins.node_volume_limits import NodeVolumeLimits
 from navarch.scheduler.plugins.volume_binding import NO_MATCH, NO_SPACE, VolumeBinding
 from navarch.scheduler.plugins.volume_restrictions import NO_DISK, VolumeRestrictions
 from navarch.scheduler.podinfo import PodInfo
+from navarch.scheduler.profiles import default_profile
 
 from .conftest import HOSTNAME, ZONE, FakeObjects, cluster_of, node, pod, reasons
 
@@ -159,7 +159,7 @@ def test_a_driver_that_says_what_room_it_has(
 
 
 def choice(wanted: PodInfo, cluster: Cluster, found: FakeObjects) -> Choice:
-    result = schedule(wanted, cluster, found, default_plugins(), random.Random(0))
+    result = schedule(wanted, cluster, found, default_profile(), random.Random(0))
     assert isinstance(result, Choice)
     return result
 

@@ -1,10 +1,14 @@
 """The plugins of the scheduler, one per file, and the order in which they are asked.
 
-Two of upstream's have no file: the queue itself sorts by priority (PrioritySort) and holds back
-gated pods (SchedulingGates).
+Some of upstream's have no file: the queue itself sorts by priority (PrioritySort) and holds back
+gated pods (SchedulingGates), and what becomes of a chosen node (DefaultBinder) or of pods without
+one (DefaultPreemption) is the cycle's business.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from navarch.scheduler.framework import Plugin
 from navarch.scheduler.plugins.balanced_allocation import NodeResourcesBalancedAllocation
@@ -23,21 +27,46 @@ from navarch.scheduler.plugins.volume_restrictions import VolumeRestrictions
 from navarch.scheduler.plugins.volume_zone import VolumeZone
 
 
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A plugin that a configuration may name."""
+
+    points: str
+    """Those at which upstream's has something to do; a configuration may speak of no other."""
+    make: Callable[..., Plugin] | None = None
+    """None: what it does is not a plugin's work here."""
+    weight: int = 0
+
+
+PLUGINS: Mapping[str, Registered] = {
+    "SchedulingGates": Registered("preEnqueue"),
+    "PrioritySort": Registered("queueSort"),
+    "NodeUnschedulable": Registered("filter", NodeUnschedulable),
+    "NodeName": Registered("filter", NodeName),
+    "TaintToleration": Registered("filter preScore score", TaintToleration, 3),
+    "NodeAffinity": Registered("preFilter filter preScore score", NodeAffinity, 2),
+    "NodePorts": Registered("preFilter filter", NodePorts),
+    "NodeResourcesFit": Registered("preFilter filter preScore score", NodeResourcesFit, 1),
+    "VolumeRestrictions": Registered("preFilter filter", VolumeRestrictions),
+    "NodeVolumeLimits": Registered("preFilter filter", NodeVolumeLimits),
+    "VolumeBinding": Registered("preFilter filter reserve preBind preScore score", VolumeBinding),
+    "VolumeZone": Registered("preFilter filter", VolumeZone),
+    "PodTopologySpread": Registered("preFilter filter preScore score", PodTopologySpread, 2),
+    "InterPodAffinity": Registered("preFilter filter preScore score", InterPodAffinity, 2),
+    "DynamicResources": Registered(
+        "preEnqueue preFilter filter postFilter score reserve preBind", weight=2
+    ),
+    "DefaultPreemption": Registered("preEnqueue postFilter"),
+    "NodeResourcesBalancedAllocation": Registered(
+        "preScore score", NodeResourcesBalancedAllocation, 1
+    ),
+    "ImageLocality": Registered("score", ImageLocality, 1),
+    "DefaultBinder": Registered("bind"),
+    "NodeDeclaredFeatures": Registered("preFilter filter"),
+}
+"""Upstream's plugins in the order of its default profile, with the weights that they have there."""
+
+
 def default_plugins() -> list[Plugin]:
-    """The default profile: upstream's plugins in upstream's order, with upstream's weights."""
-    return [
-        NodeUnschedulable(),
-        NodeName(),
-        TaintToleration(),
-        NodeAffinity(),
-        NodePorts(),
-        NodeResourcesFit(),
-        VolumeRestrictions(),
-        NodeVolumeLimits(),
-        VolumeBinding(),
-        VolumeZone(),
-        PodTopologySpread(),
-        InterPodAffinity(),
-        NodeResourcesBalancedAllocation(),
-        ImageLocality(),
-    ]
+    """Those of the default profile."""
+    return [each.make() for each in PLUGINS.values() if each.make is not None]
