@@ -13,6 +13,7 @@ STEPS = (
     ("The API server", ("-m", "bench.server")),
     ("A cluster with one real node", ("-m", "bench.cluster")),
     ("The node's agent", ("-m", "bench.node")),
+    ("Simulated nodes by the hundred", ("-m", "bench.scale")),
 )
 
 

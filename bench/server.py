@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -28,7 +29,7 @@ from bench.process import Processes
 from bench.report import Row, show
 from navarch.client.config import ClientConfig, Pem
 from navarch.cluster import pki
-from navarch.cluster.composition import apiserver_options
+from navarch.cluster.composition import DAEMON_ENVIRONMENT, apiserver_options
 from navarch.cluster.profile import Paths, Profile
 
 STARTS = 5
@@ -42,8 +43,8 @@ class Server:
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))
             self.port = found.getsockname()[1]
-        profile = Profile("bench", nodes=0, api_port=self.port)
-        paths = Paths(directory / "bench")
+        self.profile = profile = Profile("bench", nodes=0, simulated=1, api_port=self.port)
+        self.paths = paths = Paths(directory / "bench")
         paths.create()
         pki.ensure(profile, paths)
         self.client = ClientConfig(
@@ -65,7 +66,8 @@ class Server:
         began = time.perf_counter()
         argv = [sys.executable, "-m", "navarch.cluster.daemon", str(self._config)]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(argv, stderr=log)
+            environment = {**os.environ, **DAEMON_ENVIRONMENT}
+            self._process = subprocess.Popen(argv, stderr=log, env=environment)
         while not self._is_ready():
             if self._process.poll() is not None or time.perf_counter() - began > READY_SECONDS:
                 raise RuntimeError(f"the server did not start:\n{self._log.read_text()}")

@@ -1,0 +1,99 @@
+"""The series as a picture and a table in `docs/performance.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.report import Row
+from bench.scale.cluster import API, CONTROL
+from bench.scale.rows import Step
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "performance.md"
+PICTURE = DOCS / "images" / "scale.svg"
+BEGIN, END = "<!-- bench.scale: from here", "<!-- bench.scale: to here -->"
+COLOURS = ("#1f6feb", "#d9480f", "#2b8a3e", "#862e9c", "#c92a2a", "#0b7285", "#5f3dc4", "#495057")
+
+
+def draw(steps: Sequence[Step]) -> None:
+    """Three panels over the number of nodes: memory, latency, and cores."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    # The same figures make the same file; letters stay letters, which people can search.
+    matplotlib.rcParams.update({"svg.hashsalt": "navarch", "svg.fonttype": "none"})
+    from matplotlib import pyplot
+
+    nodes = [step.nodes for step in steps]
+    labels = [f"{step.nodes:,}\n{step.pods:,}" for step in steps]
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
+    memory, latency, cores = axes
+    for name, colour in zip((API, CONTROL), COLOURS, strict=False):
+        memory.plot(nodes, [step.memory[name] for step in steps], "o-", color=colour, label=name)
+        cores.plot(nodes, [step.busy[name] for step in steps], "o-", color=colour, label=name)
+        idle = [step.idle[name] for step in steps]
+        cores.plot(nodes, idle, "o--", color=colour, label=f"{name}, idle")
+    for verb, colour in zip(sorted(steps[0].latencies), COLOURS, strict=False):
+        values = [step.milliseconds(verb, 0.99) for step in steps]
+        latency.plot(nodes, values, "o-", color=colour, label=verb)
+    memory.set_title("Memory (MB)")
+    latency.set_title("p99 while a Deployment is rolled (ms)")
+    latency.set_yscale("log")
+    cores.set_title("Cores in use while it is rolled, and idle")
+    for panel in axes:
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(nodes, labels)
+        panel.minorticks_off()
+        panel.set_xlabel("nodes / pods")
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8, frameon=False)
+    for panel in (memory, cores):
+        panel.set_ylim(bottom=0)
+    PICTURE.parent.mkdir(exist_ok=True)
+    figure.savefig(PICTURE, metadata={"Date": None})
+
+
+def write(steps: Sequence[Step], rows: Sequence[Row]) -> None:
+    """Put the figures where the page has room for them."""
+    draw(steps)
+    head, _, rest = PAGE.read_text().partition(BEGIN)
+    first, _, _ = rest.partition("\n")
+    _, _, tail = rest.partition(END)
+    body = "\n".join([_series(steps), "", _table(rows)])
+    PAGE.write_text(f"{head}{BEGIN}{first}\n\n{body}\n\n{END}{tail}")
+
+
+def _series(steps: Sequence[Step]) -> str:
+    verbs = sorted(steps[0].latencies)
+    lines = [
+        "| nodes / pods | "
+        + " | ".join(f"{step.nodes:,} / {step.pods:,}" for step in steps)
+        + " |",
+        "|---|" + "---|" * len(steps),
+    ]
+
+    def line(what: str, values: Sequence[str]) -> None:
+        lines.append(f"| {what} | " + " | ".join(values) + " |")
+
+    for name in (API, CONTROL):
+        line(f"memory, {name}", [f"{step.memory[name]:,.0f} MB" for step in steps])
+    for name in (API, CONTROL):
+        line(f"idle, {name}", [f"{100 * step.idle[name]:.1f} % of a core" for step in steps])
+    line("roll of a Deployment", [f"{step.roll_seconds:.1f} s" for step in steps])
+    for verb in verbs:
+        values = [
+            f"{step.milliseconds(verb, 0.5):.0f} / {step.milliseconds(verb, 0.99):.0f} ms"
+            for step in steps
+        ]
+        line(f"{verb}, p50 / p99", values)
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    lines = ["| | budget | measured |", "|---|---|---|"]
+    for row in rows:
+        budget = "" if row.budget is None else f"{row.budget:,.0f} {row.unit}"
+        value = f"{row.value:,.0f}" if row.value >= 100 else f"{row.value:.3g}"
+        lines.append(f"| {row.what.strip()} | {budget} | {value} {row.unit} |")
+    return "\n".join(lines)
