@@ -12,7 +12,7 @@ A pod may be known before its node is; its slot then waits, not alive, until the
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -20,19 +20,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from navarch.api.types.core_v1 import Node
-from navarch.scheduler.counts import Counts, PodCounts, Wanted
+from navarch.scheduler.counts import Counts, PodCounts, Sums, Tally, Wanted
 from navarch.scheduler.nominations import Nominations
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.requests import is_tracked, units
+from navarch.scheduler.rotation import Rotation
 
 Mask = NDArray[np.bool_]
 Numbers = NDArray[np.int64]
-Small = NDArray[np.int32]
+Rows = slice | Numbers
+"""Some slots, or all."""
 T = TypeVar("T")
+A = TypeVar("A", bound=NDArray[Any])
 
 CPU, MEMORY, STORAGE, PODS = range(4)
 FIRST_SLOTS = 64
 CACHE_LIMIT = 2048
+FOLLOWING_LIMIT = 128
+LOG_LIMIT = 4096
 
 TaintSet = tuple[tuple[str, str, str], ...]
 """Taints as (key, value, effect)."""
@@ -44,7 +49,7 @@ class LabelColumn:
     def __init__(self, size: int) -> None:
         self.values: list[str] = []
         self.numbers: dict[str, int] = {}
-        self.column: Small = np.full(size, -1, np.int32)
+        self.column: Numbers = np.full(size, -1, np.int64)
 
     def number(self, value: str) -> int:
         found = self.numbers.get(value)
@@ -59,7 +64,15 @@ class LabelColumn:
         offset = int(used[0] < 0)
         self.values = [self.values[number] for number in used[offset:]]
         self.numbers = {value: number for number, value in enumerate(self.values)}
-        self.column = (column - offset).astype(np.int32)
+        self.column = (column - offset).astype(np.int64)
+
+
+class _Following:
+    """Something of each slot, and up to where in the log of changes it is up to date."""
+
+    def __init__(self, values: NDArray[Any], seen: int) -> None:
+        self.values = values
+        self.seen = seen
 
 
 class Image:
@@ -95,7 +108,7 @@ class Cluster:
         self.scored: Numbers = np.zeros((2, FIRST_SLOTS), np.int64)
         """CPU and memory with defaults for containers that say nothing."""
         self.labels: dict[str, LabelColumn] = {}
-        self.taints: Small = np.zeros(FIRST_SLOTS, np.int32)
+        self.taints: Numbers = np.zeros(FIRST_SLOTS, np.int64)
         self.taint_sets: dict[TaintSet, int] = {(): 0}
         self.pods: dict[str, tuple[PodInfo, int]] = {}
         """Every pod that has a node, by its uid, with the node's slot."""
@@ -109,6 +122,11 @@ class Cluster:
         self._images_at: dict[int, set[str]] = {}
         self._free = list(range(FIRST_SLOTS - 1, -1, -1))
         self._cached: dict[Hashable, Any] = {}
+        self.rotation = Rotation()
+        self._log: list[int] = []
+        """The slots whose node or pods changed, oldest first, as far as somebody may need it."""
+        self._log_start = 0
+        self._following: OrderedDict[Hashable, _Following] = OrderedDict()
 
     def cached(self, key: Hashable, compute: Callable[[], T]) -> T:
         """What `compute` says of the nodes alone, kept until a node changes. The key must hold
@@ -120,10 +138,29 @@ class Cluster:
         value = self._cached[key] = compute()
         return value
 
+    def following(self, key: Hashable, compute: Callable[[Rows], A]) -> A:
+        """What `compute` says of each slot (its last axis), from the slot's node and resources
+        alone. Kept, and computed anew for the slots that have changed. Not to be changed."""
+        end = self._log_start + len(self._log)
+        kept = self._following.get(key)
+        if kept is None or kept.seen < self._log_start:
+            if kept is None and len(self._following) >= FOLLOWING_LIMIT:
+                self._following.popitem(last=False)
+            kept = self._following[key] = _Following(compute(slice(None)), end)
+        elif kept.seen < end:
+            changed = self._log[kept.seen - self._log_start :]
+            slots = np.array(changed if len(changed) == 1 else [*set(changed)], np.int64)
+            # What was handed out stays as it was: verdicts may outlast a change that is undone.
+            kept.values = kept.values.copy()
+            kept.values[..., slots] = compute(slots)
+            kept.seen = end
+        self._following.move_to_end(key)
+        return cast("A", kept.values)
+
     def set_node(self, node: Node) -> None:
         """Take in a new node or a node's new state."""
         slot = self._slot(node.metadata.name)
-        self._cached.clear()
+        self._node_changed(slot)
         if not self.alive[slot]:
             self.alive[slot] = True
             self.count += 1
@@ -136,6 +173,7 @@ class Cluster:
             if name == "pods" or is_tracked(name):
                 column = self.resource(name)
                 self.allocatable[column, slot] = units(name, text)
+        self.rotation.put(slot, node.metadata.labels)
         self._set_labels(slot, node.metadata.labels)
         self._set_images(slot, node)
 
@@ -144,10 +182,11 @@ class Cluster:
         slot = self.slots.get(name)
         if slot is None or not self.alive[slot]:
             return
-        self._cached.clear()
+        self._node_changed(slot)
         self.alive[slot] = False
         self.count -= 1
         self.nodes[slot] = None
+        self.rotation.remove(slot)
         self._set_labels(slot, {})
         self._set_images(slot, None)
         self._release(slot)
@@ -198,11 +237,38 @@ class Cluster:
             column = self.labels[key] = LabelColumn(self.size)
         return column
 
-    def count_pods(self, wanted: Wanted, skip_deleting: bool = False) -> Counts:
-        """How many such pods each slot has. Not to be changed."""
-        return self.counts.count(wanted, self.pods.values(), skip_deleting)
+    def tally(self, wanted: Wanted, skip_deleting: bool = False) -> Tally:
+        """How many such pods each slot has."""
+        return self.counts.tally(wanted, self.pods.values(), skip_deleting)
+
+    def domains(
+        self, tally: Tally, label: str, which: Hashable, where: Callable[[], Mask]
+    ) -> Counts:
+        """A tally summed over the nodes of each domain of a topology, by the domain's number;
+        `where` chooses the nodes that count, and `which` names its answer. The last place, where
+        number -1 leads, stands for nodes without the label and stays zero. Not to be changed."""
+
+        def compute() -> Sums:
+            labels, chosen = self.label(label), where()
+            slots = np.flatnonzero(chosen & (labels.column >= 0))
+            sums = np.bincount(labels.column[slots], tally.counts[slots], len(labels.values) + 1)
+            return Sums(sums.astype(np.int64), labels.column, chosen)
+
+        return self.counts.sums(tally, (label, which), compute)
+
+    def _node_changed(self, slot: int) -> None:
+        self._cached.clear()
+        self.counts.nodes_changed()
+        self._changed(slot)
+
+    def _changed(self, slot: int) -> None:
+        self._log.append(slot)
+        if len(self._log) > LOG_LIMIT:
+            self._log_start += LOG_LIMIT // 2
+            del self._log[: LOG_LIMIT // 2]
 
     def _account(self, info: PodInfo, slot: int, sign: int) -> None:
+        self._changed(slot)
         for name, value in info.requests.amounts:
             self.requested[self.resource(name), slot] += sign * value
         self.requested[PODS, slot] += sign
@@ -277,14 +343,7 @@ class Cluster:
             column.column = _longer(column.column, more, -1)
         self.counts.grow(more)
         self._cached.clear()
-
-
-def per_domain(column: LabelColumn, counts: Counts, where: Mask) -> Counts:
-    """What there is in each domain of a topology, summed over its nodes; by the domain's number.
-    The last place, where number -1 leads, stands for nodes without the label and stays zero."""
-    chosen = np.flatnonzero(where & (column.column >= 0))
-    sums = np.bincount(column.column[chosen], counts[chosen], len(column.values) + 1)
-    return sums.astype(np.int64)
+        self._following.clear()
 
 
 def _longer(array: NDArray[Any], more: int, value: int = 0) -> NDArray[Any]:

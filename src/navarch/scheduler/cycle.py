@@ -2,8 +2,8 @@
 
 If there is none, see what other pods would have to leave (preemption).
 
-Pure: reads the cluster, leaves it as it was, and draws from the random generator handed in only to
-choose among equally good nodes, and where to begin looking for victims.
+Pure: reads the cluster, leaves it as it was but for where the next round begins, and draws from
+the random generator handed in only where to begin looking for victims.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from navarch.scheduler.objects import Objects
 from navarch.scheduler.plugins.node_resources_fit import NodeResourcesFit
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.preemption import Candidate, preempt
+from navarch.scheduler.rotation import best_of
 
 
 class Choice(NamedTuple):
@@ -64,10 +65,9 @@ def schedule(
     except PodRejected as rejection:
         message = rejected_early(cluster, rejection.reasons)
         return Failure(message, frozenset([rejection.plugin]))
-    cycle.nodes = np.flatnonzero(cycle.feasible)
-    if not len(cycle.nodes):
-        return _explain(cycle, profile, filtered)
     slot = _choose(cycle, profile)
+    if slot is None:
+        return _explain(cycle, profile, filtered)
     plans = (plugin.reserve(cycle, slot) for plugin in profile.reserves)
     return Choice(cluster.names[slot], next((plan for plan in plans if plan), None))
 
@@ -100,12 +100,17 @@ def _explain(cycle: Cycle, profile: Profile, filtered: Sequence[Filtered]) -> Fa
     return Failure(message, frozenset(rejecting), "" if found.is_hopeless else None)
 
 
-def _choose(cycle: Cycle, profile: Profile) -> int:
-    """The node that room was made on, if it will do, else the best."""
-    nominated = cycle.cluster.slots.get(cycle.cluster.nominations.node_of(cycle.pod.uid))
+def _choose(cycle: Cycle, profile: Profile) -> int | None:
+    """The node that room was made on, if it will do, else the best of those come upon; None if
+    there is none."""
+    cluster = cycle.cluster
+    nominated = cluster.slots.get(cluster.nominations.node_of(cycle.pod.uid))
     if nominated is not None and cycle.feasible[nominated]:
         return nominated
-    return int(cycle.nodes[0]) if len(cycle.nodes) == 1 else _best(cycle, profile)
+    cycle.nodes = cluster.rotation.next_feasible(cycle.feasible, cycle.among, profile.percentage)
+    if len(cycle.nodes) > 1:
+        return _best(cycle, profile)
+    return int(cycle.nodes[0]) if len(cycle.nodes) else None
 
 
 def _best(cycle: Cycle, profile: Profile) -> int:
@@ -114,6 +119,4 @@ def _best(cycle: Cycle, profile: Profile) -> int:
         scores = scorer.plugin.score(cycle)
         if scores is not None:
             total += scorer.weight * scores
-    best = np.flatnonzero(total == total.max())
-    choice = best[0] if len(best) == 1 else best[cycle.rng.randrange(len(best))]
-    return int(cycle.nodes[choice])
+    return int(cycle.nodes[best_of(total)])

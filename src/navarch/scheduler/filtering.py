@@ -72,6 +72,7 @@ def _narrow(cycle: Cycle, profile: Profile) -> list[Filtered]:
             cycle.feasible = cycle.feasible & wanted
     if not names:
         return []
+    cycle.among = cycle.feasible
     reason = f"node(s) didn't satisfy plugin(s) [{' '.join(sorted(names))}]"
     return [Filtered(tuple(names), before, [Verdict(~cycle.feasible, reason)])]
 

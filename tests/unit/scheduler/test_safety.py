@@ -164,7 +164,9 @@ def test_any_history_leads_to_the_same_state(
 def counts(cluster: Cluster) -> dict[str, list[int]]:
     """The pods of each app per node, those on their way out counted and not."""
     found = [
-        cluster.count_pods(((frozenset(["default"]), label_selector_from_map({"app": app})),), skip)
+        cluster.tally(
+            ((frozenset(["default"]), label_selector_from_map({"app": app})),), skip
+        ).counts
         for app in APPS
         for skip in (False, True)
     ]

@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from navarch.scheduler.cluster import CPU, MEMORY, Numbers
+from navarch.scheduler.cluster import CPU, MEMORY, Numbers, Rows
 from navarch.scheduler.framework import Cycle, Plugin
-
-Shares = NDArray[np.float64]
 
 
 class NodeResourcesBalancedAllocation(Plugin):
@@ -21,26 +18,25 @@ class NodeResourcesBalancedAllocation(Plugin):
 
     def score(self, cycle: Cycle) -> Numbers | None:
         amounts = dict(cycle.pod.requests.amounts)
-        wanted = [(CPU, amounts.get("cpu", 0)), (MEMORY, amounts.get("memory", 0))]
-        if not any(value for _, value in wanted):
+        cpu, memory = amounts.get("cpu", 0), amounts.get("memory", 0)
+        if not cpu and not memory:
             return None
-        cluster, nodes = cycle.cluster, cycle.nodes
-        allocatable = [cluster.allocatable[row][nodes] for row, _ in wanted]
-        before = [cluster.requested[row][nodes] for row, _ in wanted]
-        after = [had + value for had, (_, value) in zip(before, wanted, strict=True)]
-        gain = _balance(after, allocatable) - _balance(before, allocatable)
-        return 50 + (50 + gain) // 2
+        cluster = cycle.cluster
+        wanted = np.array([cpu, memory], np.int64)[:, None]
+
+        def compute(slots: Rows) -> Numbers:
+            allocatable = cluster.allocatable[CPU : MEMORY + 1, slots]
+            before = cluster.requested[CPU : MEMORY + 1, slots]
+            gain = _balance(before + wanted, allocatable) - _balance(before, allocatable)
+            return 50 + (50 + gain) // 2
+
+        return cluster.following((self.name, cpu, memory), compute)[cycle.nodes]
 
 
-def _balance(used: list[Numbers], allocatable: list[Numbers]) -> Numbers:
+def _balance(used: Numbers, allocatable: Numbers) -> Numbers:
     """100 minus the deviation of the two shares in use; a node that lacks one has no deviation."""
-    cpu, memory = (_share(*pair) for pair in zip(used, allocatable, strict=True))
-    deviation = np.abs(cpu - memory) / 2
-    deviation[(allocatable[0] == 0) | (allocatable[1] == 0)] = 0.0
+    shares = np.minimum(used / np.maximum(allocatable, 1), 1.0)
+    deviation = np.abs(shares[0] - shares[1]) / 2
+    deviation[~allocatable.all(axis=0)] = 0.0
     balance: Numbers = ((1 - deviation) * 100).astype(np.int64)
     return balance
-
-
-def _share(used: Numbers, allocatable: Numbers) -> Shares:
-    shares: Shares = np.minimum(used / np.maximum(allocatable, 1), 1.0)
-    return shares

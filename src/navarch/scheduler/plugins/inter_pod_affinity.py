@@ -13,8 +13,8 @@ import numpy as np
 
 from navarch.api.types.core_v1 import Node
 from navarch.scheduler.changes import Action, Change, Subject
-from navarch.scheduler.cluster import Cluster, Mask, Numbers, per_domain
-from navarch.scheduler.counts import Counts
+from navarch.scheduler.cluster import Cluster, Mask, Numbers
+from navarch.scheduler.counts import Counts, Tally
 from navarch.scheduler.framework import MAX_SCORE, Code, Cycle, Plugin, Verdict
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.terms import Kind, Term
@@ -61,21 +61,22 @@ class InterPodAffinity(Plugin):
     def score(self, cycle: Cycle) -> Numbers | None:
         cluster, pod, nodes = cycle.cluster, cycle.pod, cycle.nodes
         namespaces = cycle.objects.namespaces
-        parts: list[tuple[int, Term, Counts]] = []
+        parts: list[tuple[int, Term, Tally]] = []
         for kind, sign in ((Kind.PREFERRED, 1), (Kind.PREFERRED_ANTI, -1)):
             for weight, term in pod.terms_of_kind(kind):
                 parts.append((sign * weight, term, _matching(cycle, [term])))
-        for group in cluster.counts.groups(Kind.REQUIRED, Kind.PREFERRED, Kind.PREFERRED_ANTI):
-            if group.matches(pod, namespaces):
-                weight = -group.weight if group.kind is Kind.PREFERRED_ANTI else group.weight
-                if group.kind is Kind.REQUIRED:
-                    weight = HARD_WEIGHT
-                parts.append((weight, group.term, group.counts))
+        for group in cluster.counts.groups_about(pod, namespaces):
+            if group.kind is Kind.REQUIRED:
+                parts.append((HARD_WEIGHT, group.term, group))
+            elif group.kind is not Kind.REQUIRED_ANTI:
+                sign = -1 if group.kind is Kind.PREFERRED_ANTI else 1
+                parts.append((sign * group.weight, group.term, group))
         if not parts:
             return None
         raw = np.zeros(len(nodes), np.int64)
-        for weight, term, counts in parts:
-            raw += weight * _in_domain(cluster, term.topology_key, counts)[nodes]
+        for weight, term, found in parts:
+            column = cluster.label(term.topology_key).column
+            raw += weight * _sums(cluster, term, found)[column[nodes]]
         lowest, spread = raw.min(), raw.max() - raw.min()
         if spread == 0:
             return None
@@ -90,17 +91,22 @@ class InterPodAffinity(Plugin):
         return _helped_by_pod(pod, change)
 
 
-def _matching(cycle: Cycle, terms: list[Term]) -> Counts:
+def _matching(cycle: Cycle, terms: list[Term]) -> Tally:
     """Pods per node that match every one of the terms."""
     namespaces = cycle.objects.namespaces
     wanted = tuple((term.resolved(namespaces), term.selector) for term in terms)
-    return cycle.cluster.count_pods(wanted)
+    return cycle.cluster.tally(wanted)
 
 
-def _in_domain(cluster: Cluster, topology_key: str, counts: Counts) -> Counts:
-    """For each node, the sum over its domain; 0 where it has none."""
-    column = cluster.label(topology_key)
-    return per_domain(column, counts, cluster.alive)[column.column]
+def _sums(cluster: Cluster, term: Term, found: Tally) -> Counts:
+    """The pods in each domain of the term's topology."""
+    return cluster.domains(found, term.topology_key, "alive", lambda: cluster.alive)
+
+
+def _where_any(cluster: Cluster, term: Term, found: Tally) -> Mask:
+    """Nodes in whose domain there are any of these pods."""
+    column = cluster.label(term.topology_key).column
+    return (_sums(cluster, term, found) > 0)[column]
 
 
 def _without_friends(cycle: Cycle) -> Mask | None:
@@ -115,10 +121,9 @@ def _without_friends(cycle: Cycle) -> Mask | None:
     unlabelled = np.zeros(cluster.size, np.bool_)
     exist = False
     for term in terms:
-        found = _in_domain(cluster, term.topology_key, friends)
-        exist = exist or bool(found.any())
+        exist = exist or bool(_sums(cluster, term, friends).any())
         unlabelled |= cluster.label(term.topology_key).column < 0
-        rejected |= found == 0
+        rejected |= ~_where_any(cluster, term, friends)
     if not exist and all(term.matches(pod, cycle.objects.namespaces) for term in terms):
         return unlabelled
     return rejected | unlabelled
@@ -131,16 +136,16 @@ def _beside_foes(cycle: Cycle) -> Mask | None:
         return None
     rejected = np.zeros(cycle.cluster.size, np.bool_)
     for _, term in terms:
-        rejected |= _in_domain(cycle.cluster, term.topology_key, _matching(cycle, [term])) > 0
+        rejected |= _where_any(cycle.cluster, term, _matching(cycle, [term]))
     return rejected
 
 
 def _unwanted(cycle: Cycle) -> Mask | None:
     """Nodes in a domain with a pod that must be apart from this one."""
     rejected = None
-    for group in cycle.cluster.counts.groups(Kind.REQUIRED_ANTI):
-        if group.matches(cycle.pod, cycle.objects.namespaces):
-            there = _in_domain(cycle.cluster, group.term.topology_key, group.counts) > 0
+    for group in cycle.cluster.counts.groups_about(cycle.pod, cycle.objects.namespaces):
+        if group.kind is Kind.REQUIRED_ANTI:
+            there = _where_any(cycle.cluster, group.term, group)
             rejected = there if rejected is None else rejected | there
     return rejected
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from navarch.api.types.core_v1 import Node
 from navarch.scheduler.changes import Action, Change, Subject
-from navarch.scheduler.cluster import CPU, MEMORY, PODS, Numbers
+from navarch.scheduler.cluster import CPU, MEMORY, PODS, Mask, Numbers, Rows
 from navarch.scheduler.framework import MAX_SCORE, Code, Cycle, Plugin, Verdict
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.requests import units
@@ -31,30 +31,38 @@ class NodeResourcesFit(Plugin):
     )
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
-        cluster = cycle.cluster
-        full = cluster.requested[PODS] + 1 > cluster.allocatable[PODS]
-        verdicts = [Verdict(full, "Too many pods", Code.UNSCHEDULABLE)]
-        for name, value in cycle.pod.requests.amounts:
-            row = cluster.resource(name)
-            allocatable = cluster.allocatable[row]
-            lacking = value > allocatable - cluster.requested[row]
-            hopeless = value > allocatable
+        cluster, amounts = cycle.cluster, cycle.pod.requests.amounts
+        wanted = np.array([1, *(value for _, value in amounts)], np.int64)[:, None]
+        which = [PODS, *(cluster.resource(name) for name, _ in amounts)]
+
+        def compute(slots: Rows) -> Mask:
+            allocatable = cluster.allocatable[:, slots][which]
+            hopeless = wanted > allocatable
+            hopeless[0] = False
+            lacking = (wanted > allocatable - cluster.requested[:, slots][which]) & ~hopeless
+            return np.concatenate((lacking, hopeless))
+
+        found = cluster.following((self.name, "filter", amounts), compute)
+        verdicts = [Verdict(found[0], "Too many pods", Code.UNSCHEDULABLE)]
+        for number, (name, _) in enumerate(amounts, 1):
             reason = f"Insufficient {name}"
-            verdicts.append(Verdict(lacking & ~hopeless, reason, Code.UNSCHEDULABLE))
-            verdicts.append(Verdict(hopeless, reason))
+            verdicts.append(Verdict(found[number], reason, Code.UNSCHEDULABLE))
+            verdicts.append(Verdict(found[len(which) + number], reason))
         return verdicts
 
     def score(self, cycle: Cycle) -> Numbers | None:
-        cluster, nodes = cycle.cluster, cycle.nodes
-        total = np.zeros(len(nodes), np.int64)
-        weights = np.zeros(len(nodes), np.int64)
-        for number, row in enumerate((CPU, MEMORY)):
-            allocatable = cluster.allocatable[row][nodes]
-            wanted = cluster.scored[number][nodes] + cycle.pod.requests.scored[number]
-            left = np.maximum(allocatable - wanted, 0)
-            total += left * MAX_SCORE // np.maximum(allocatable, 1)
-            weights += allocatable > 0
-        return total // np.maximum(weights, 1)
+        cluster, scored = cycle.cluster, cycle.pod.requests.scored
+        wanted = np.array(scored, np.int64)[:, None]
+
+        def compute(slots: Rows) -> Numbers:
+            allocatable = cluster.allocatable[CPU : MEMORY + 1, slots]
+            left = np.maximum(allocatable - (cluster.scored[:, slots] + wanted), 0)
+            scores = left * MAX_SCORE // np.maximum(allocatable, 1)
+            weights = (allocatable > 0).sum(axis=0)
+            total: Numbers = scores.sum(axis=0) // np.maximum(weights, 1)
+            return total
+
+        return cluster.following((self.name, "score", scored), compute)[cycle.nodes]
 
     def helped_by(self, pod: PodInfo, change: Change) -> bool:
         if change.subject is Subject.NODE:

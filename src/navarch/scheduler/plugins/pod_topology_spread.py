@@ -8,7 +8,7 @@ without constraints are spread softly over nodes and zones with those of their S
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
@@ -18,8 +18,8 @@ import numpy as np
 from navarch.api.selectors import LabelSelector, Operator, Requirement
 from navarch.api.types.core_v1 import Node, TopologySpreadConstraint
 from navarch.scheduler.changes import Action, Change, Subject
-from navarch.scheduler.cluster import Cluster, Mask, Numbers, per_domain
-from navarch.scheduler.counts import Counts
+from navarch.scheduler.cluster import Cluster, Mask, Numbers
+from navarch.scheduler.counts import Counts, Tally
 from navarch.scheduler.framework import MAX_SCORE, Code, Cycle, Plugin, Verdict
 from navarch.scheduler.node_selection import matching_nodes
 from navarch.scheduler.plugins.taint_toleration import untolerated
@@ -31,6 +31,7 @@ ZONE = "topology.kubernetes.io/zone"
 HARD, SOFT = "DoNotSchedule", "ScheduleAnyway"
 SKEWED = "node(s) didn't match pod topology spread constraints"
 MISSING = f"{SKEWED} (missing required label)"
+LARGE = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +64,22 @@ class PodTopologySpread(Plugin):
         if not constraints:
             return None
         cluster, pod = cycle.cluster, cycle.pod
-        keyed = with_labels(cluster, constraints)
+        keys = tuple(constraint.key for constraint in constraints)
         missing = np.zeros(cluster.size, np.bool_)
         skewed = np.zeros(cluster.size, np.bool_)
         for constraint in constraints:
-            column = cluster.label(constraint.key)
-            eligible = keyed & included(cluster, pod, constraint)
-            found = per_domain(column, matching_pods(cluster, pod, constraint), eligible)
-            domains = np.unique(column.column[eligible])
-            least = int(found[domains].min(initial=np.iinfo(np.int64).max))
+            column = cluster.label(constraint.key).column
+            looked_at = LookedAt(cluster, pod, constraint, keys)
+            found, domains = looked_at.pods(), looked_at.domains()
+            least = int(found[domains].min(initial=LARGE))
             if len(domains) < constraint.min_domains:
                 least = 0
             itself = int(constraint.selector.matches(pod.labels))
             # A node is judged by the first constraint that it breaks.
             left = ~(missing | skewed)
-            lacks = column.column < 0
+            lacks = column < 0
             missing |= left & lacks
-            skewed |= left & ~lacks & (found[column.column] + itself - least > constraint.max_skew)
+            skewed |= left & ~lacks & (found > constraint.max_skew + least - itself)[column]
         return [Verdict(missing, MISSING), Verdict(skewed, SKEWED, Code.UNSCHEDULABLE)]
 
     def score(self, cycle: Cycle) -> Numbers | None:
@@ -89,19 +89,18 @@ class PodTopologySpread(Plugin):
         if not constraints:
             return None
         # Labels that the pod's author asked for must be there; the system's own may lack.
-        keyed = with_labels(cluster, constraints) if given else cluster.alive
-        scored = keyed[nodes]
+        keys = tuple(constraint.key for constraint in constraints) if given else ()
+        scored = with_labels(cluster, keys)[nodes]
         raw = np.zeros(len(nodes), np.float64)
         for constraint in constraints:
             column = cluster.label(constraint.key).column[nodes]
-            counts = matching_pods(cluster, pod, constraint)
             if constraint.key == HOSTNAME:
-                size, here = int(np.count_nonzero(scored)), counts[nodes]
+                size = int(np.count_nonzero(scored))
+                here = matching_pods(cluster, pod, constraint).counts[nodes]
             else:
                 # Without the label counts as one more value.
-                size = len(np.unique(column[scored]))
-                eligible = keyed & included(cluster, pod, constraint)
-                here = per_domain(cluster.label(constraint.key), counts, eligible)[column]
+                size = int(np.count_nonzero(np.bincount(column[scored] + 1)))
+                here = LookedAt(cluster, pod, constraint, keys).pods()[column]
             value = here * math.log(size + 2) + (constraint.max_skew - 1)
             raw += np.where(column >= 0, value, 0.0)
         return _normalised(np.floor(raw + 0.5).astype(np.int64), scored)
@@ -162,28 +161,61 @@ def _defaults(cycle: Cycle) -> list[Constraint]:
     return [Constraint(HOSTNAME, 3, selector), Constraint(ZONE, 5, selector)]
 
 
-def with_labels(cluster: Cluster, constraints: Iterable[Constraint]) -> Mask:
-    """Nodes that have the labels of all constraints."""
-    masks = (cluster.label(constraint.key).column >= 0 for constraint in constraints)
-    return reduce(np.logical_and, masks, cluster.alive)
+@dataclass(frozen=True, slots=True)
+class LookedAt:
+    """The nodes that a constraint of a pod looks at: those with all these labels that, as far as
+    its policies say so, the pod could go to."""
+
+    cluster: Cluster
+    pod: PodInfo
+    constraint: Constraint
+    keys: tuple[str, ...]
+
+    def pods(self) -> Counts:
+        """How many matching pods there are in each domain."""
+        found = matching_pods(self.cluster, self.pod, self.constraint)
+        return self.cluster.domains(found, self.constraint.key, self._which(), self._nodes)
+
+    def domains(self) -> Numbers:
+        """The numbers of the domains."""
+        key = self.constraint.key
+
+        def compute() -> Numbers:
+            return np.unique(self.cluster.label(key).column[self._nodes()])
+
+        return self.cluster.cached(("domains", key, self._which()), compute)
+
+    def _which(self) -> Hashable:
+        return (
+            self.keys,
+            self.constraint.honor_affinity and self.pod.node_affinity_key,
+            self.constraint.honor_taints and self.pod.tolerations_key,
+        )
+
+    def _nodes(self) -> Mask:
+        result = with_labels(self.cluster, self.keys)
+        if self.constraint.honor_affinity:
+            result = result & matching_nodes(self.cluster, self.pod)
+        if self.constraint.honor_taints:
+            result = result & ~untolerated(self.cluster, self.pod)
+        return result
 
 
-def included(cluster: Cluster, pod: PodInfo, constraint: Constraint) -> Mask:
-    """Nodes that a constraint looks at."""
-    result = cluster.alive
-    if constraint.honor_affinity:
-        result = result & matching_nodes(cluster, pod)
-    if constraint.honor_taints:
-        result = result & ~untolerated(cluster, pod)
-    return result
+def with_labels(cluster: Cluster, keys: tuple[str, ...]) -> Mask:
+    """Nodes that have all these labels."""
+
+    def compute() -> Mask:
+        masks = (cluster.label(key).column >= 0 for key in keys)
+        return reduce(np.logical_and, masks, cluster.alive.copy())
+
+    return cluster.cached(("with", keys), compute)
 
 
-def matching_pods(cluster: Cluster, pod: PodInfo, constraint: Constraint) -> Counts:
+def matching_pods(cluster: Cluster, pod: PodInfo, constraint: Constraint) -> Tally:
     """Pods of the same namespace per node that match and are there to stay."""
-    if constraint.selector.empty or constraint.selector.nothing:
-        return np.zeros(cluster.size, np.int64)
-    wanted = ((frozenset([pod.namespace]), constraint.selector),)
-    return cluster.count_pods(wanted, skip_deleting=True)
+    selector = constraint.selector
+    names = [] if selector.empty or selector.nothing else [pod.namespace]
+    return cluster.tally(((frozenset(names), selector),), skip_deleting=True)
 
 
 def _normalised(raw: Numbers, scored: Mask) -> Numbers:
