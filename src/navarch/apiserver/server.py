@@ -58,6 +58,8 @@ from navarch.apiserver.upkeep import (
     FileWatch,
     forever,
 )
+from navarch.apiserver.usage.scraper import UsageScraper
+from navarch.apiserver.usage.serving import UsageApi
 from navarch.apiserver.verbs import delete, patch, read, watch, write
 from navarch.store import open_store
 from navarch.store.contract import Store
@@ -131,6 +133,8 @@ class Server:
         add_discovery(app, Documents(self.core.catalog, registered))
         add_openapi(app, openapi)
         self._aggregator = Aggregator(app, self._forwarder, registered, openapi)
+        self._scraper = UsageScraper(self._kubelets, self._forwarder)
+        UsageApi(app, self._scraper, registered, openapi).follow(self._aggregator.records)
         app.paths["/"] = index_handler(app)
 
     async def start(self) -> None:
@@ -302,6 +306,7 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._scraper.stop()
         await self._forwarder.close()
         await self.core.webhooks.close()
         if self._services is not None:

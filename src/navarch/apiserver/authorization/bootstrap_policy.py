@@ -6,8 +6,10 @@ of its role. At each start they are reconciled: what is missing is created, rule
 are missing are added, additions of administrators stay, and an object annotated
 `rbac.authorization.kubernetes.io/autoupdate: "false"` is left alone.
 
-One thing differs: upstream's controller manager takes the identity of one service account per
+Two things differ: upstream's controller manager takes the identity of one service account per
 controller, ours is a single user; so that user is added to the subjects of every controller's role.
+And `system:aggregated-metrics-reader`, which metrics-server brings along elsewhere, is there from
+the start, as its API is.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def test_every_binding_has_its_role() -> None:
         ref = obj["roleRef"]
         namespace = obj["metadata"].get("namespace", "") if ref["kind"] == "Role" else ""
         assert (ref["kind"], namespace, ref["name"]) in roles
-    assert len(roles) == 76
+    assert len(roles) == 77
     assert len(bindings) == 57
 
 
@@ -79,7 +79,7 @@ def test_objects_look_like_upstreams() -> None:
 
 async def test_a_second_start_writes_nothing() -> None:
     lookup = MemoryLookup()
-    assert await bootstrap(access(lookup)) == 76 + 57 + 4 + 2
+    assert await bootstrap(access(lookup)) == 77 + 57 + 4 + 2
     assert plan(lookup) == []
     assert await bootstrap(access(lookup)) == 0
 
