@@ -9,6 +9,8 @@ into `docs/performance.md`. Nothing but loopback is used, and no root is needed.
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from dataclasses import replace
 
 import uvloop
@@ -40,6 +42,8 @@ def main() -> None:
     if arguments.sizes:
         scale = replace(scale, sizes=tuple(sorted(arguments.sizes)))
     steps: list[Step] = []
+    # Whoever ends this, all processes end and their state goes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     rows = uvloop.run(measure(scale, frozenset(arguments.rows), steps))
     show(rows)
     if arguments.write and steps:

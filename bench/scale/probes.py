@@ -24,6 +24,7 @@ PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 AT_ONCE = 2
 PAUSE = 0.01
 PAGE = 500
+NOW = b'{"kind":"DeleteOptions","apiVersion":"v1","gracePeriodSeconds":0}'
 MERGE = "application/merge-patch+json"
 
 
@@ -54,6 +55,7 @@ class Probes:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._client.request("DELETE", PODS, body=NOW)
 
     async def _timed(self, verb: str, method: str, path: str, **more: Any) -> bytes:
         began = time.perf_counter()
@@ -76,9 +78,8 @@ class Probes:
             obj = msgspec.json.decode(made)
             obj["metadata"]["annotations"]["bench.example/step"] = "updated"
             await self._timed("UPDATE", "PUT", path, body=msgspec.json.encode(obj))
-            now = b'{"kind":"DeleteOptions","apiVersion":"v1","gracePeriodSeconds":0}'
             self._sent["DELETED", name] = time.perf_counter()
-            await self._timed("DELETE", "DELETE", path, body=now)
+            await self._timed("DELETE", "DELETE", path, body=NOW)
 
     async def _list_namespace(self) -> None:
         while True:
