@@ -8,7 +8,7 @@ for what is wrong are those of Go's decoder.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,6 +24,12 @@ class ConfigurationError(ValueError):
 
 class Duration(float):
     """Seconds, written as Go writes durations."""
+
+
+def aggregated(problems: Iterable[object]) -> str:
+    """Several errors as one, as Go's `Aggregate` prints them; empty if there are none."""
+    texts = [*map(str, problems)]
+    return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]" if texts else ""
 
 
 def unknown_fields(document: Mapping[str, Any], kind: type, path: str = "") -> Iterator[str]:

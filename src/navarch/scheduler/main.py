@@ -1,4 +1,8 @@
-"""The scheduler as a component: `navarch scheduler`, or beside the controllers in one process."""
+"""The scheduler as a component: `navarch scheduler`, or beside the controllers in one process.
+
+What it does is said by a KubeSchedulerConfiguration (`--config`), as with upstream's; without one
+the default profile schedules.
+"""
 
 from __future__ import annotations
 
@@ -6,53 +10,136 @@ import logging
 import os
 import platform
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from navarch.client import Client, ClientConfig, ControllerContext, InformerFactory, LeaderElector
+from navarch.client import (
+    Client,
+    ClientConfig,
+    ControllerContext,
+    InformerFactory,
+    LeaderElector,
+    LeaseTiming,
+)
+
+if TYPE_CHECKING:
+    from navarch.scheduler.configuration.types import KubeSchedulerConfiguration
+    from navarch.scheduler.scheduler import Settings
 
 log = logging.getLogger(__name__)
-
-LEASE = "kube-scheduler"
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerOptions:
     """What the scheduler has to be told."""
 
-    kubeconfig: str
-    scheduler_name: str = "default-scheduler"
-    """Pods whose `spec.schedulerName` is another are left to others."""
-    leader_elect: bool = False
+    kubeconfig: str = ""
+    """Empty: the one that the configuration names."""
+    config: str = ""
+    """A KubeSchedulerConfiguration file."""
+    leader_elect: bool | None = None
+    """Whether another may stand by. Not set: what the configuration says; without one, no."""
     random_seed: int | None = None
     """Makes the choice among equally good nodes repeatable."""
 
 
 async def run(options: SchedulerOptions) -> None:
-    """Schedule pods until cancelled."""
-    config = ClientConfig.from_kubeconfig(options.kubeconfig)
+    """Schedule pods until cancelled. Raises ConfigurationError."""
+    configuration = configuration_of(options)
+    for text in remarks(configuration):
+        log.warning("KubeSchedulerConfiguration: %s", text)
+    settings = settings_of(configuration)
+    kubeconfig = options.kubeconfig or configuration.clientConnection.kubeconfig
+    config = ClientConfig.from_kubeconfig(kubeconfig)
     async with Client(config.with_user_agent("scheduler")) as client:
 
         async def work() -> None:
-            await run_scheduler(client, options)
+            await run_scheduler(client, settings, options.random_seed)
 
-        if not options.leader_elect:
+        chosen = configuration.leaderElection
+        if not chosen.leaderElect:
             await work()
             return
-        identity = f"{platform.node()}_{os.getpid()}"
-        await LeaderElector(client, LEASE, identity).run(work)
+        elector = LeaderElector(
+            client,
+            chosen.resourceName,
+            f"{platform.node()}_{os.getpid()}",
+            namespace=chosen.resourceNamespace,
+            timing=LeaseTiming(chosen.leaseDuration, chosen.renewDeadline, chosen.retryPeriod),
+        )
+        await elector.run(work)
 
 
-async def run_scheduler(client: Client, options: SchedulerOptions) -> None:
+def configuration_of(options: SchedulerOptions) -> KubeSchedulerConfiguration:
+    """The file, and over it what options say. Raises ConfigurationError."""
+    from navarch.scheduler.configuration.files import completed, load
+    from navarch.scheduler.configuration.types import KubeSchedulerConfiguration
+
+    if options.config:
+        configuration = load(Path(options.config))
+    else:
+        configuration = completed(KubeSchedulerConfiguration())
+        configuration.leaderElection.leaderElect = False
+    if options.leader_elect is not None:
+        configuration.leaderElection.leaderElect = options.leader_elect
+    return configuration
+
+
+def settings_of(configuration: KubeSchedulerConfiguration) -> Settings:
+    """What the scheduler makes of a configuration. Raises ConfigurationError."""
+    from navarch.scheduler.profiles import make_profile
+    from navarch.scheduler.scheduler import Settings
+
+    percentage = configuration.percentageOfNodesToScore
+    return Settings(
+        tuple(make_profile(profile, percentage) for profile in configuration.profiles),
+        float(configuration.podInitialBackoffSeconds),
+        float(configuration.podMaxBackoffSeconds),
+    )
+
+
+def remarks(configuration: KubeSchedulerConfiguration) -> Iterator[str]:
+    """One line for each field that is set and has no effect."""
+    from navarch.scheduler.configuration.arguments import ARGUMENTS
+    from navarch.scheduler.configuration.types import ClientConnection, KubeSchedulerConfiguration
+    from navarch.scheduler.plugins import PLUGINS
+
+    plain = KubeSchedulerConfiguration()
+    for name, reason in NOTHING.items():
+        if getattr(configuration, name) != getattr(plain, name):
+            yield f"{name} is not honoured: {reason}"
+    client, usual = configuration.clientConnection, ClientConnection()
+    for name in ("acceptContentTypes", "contentType", "qps", "burst"):
+        if getattr(client, name) != getattr(usual, name):
+            reason = "the API server's flow control bounds what is sent, which is JSON"
+            yield f"clientConnection.{name} is not honoured: {reason}"
+    for profile in configuration.profiles:
+        for each in profile.pluginConfig:
+            if each.name not in ARGUMENTS:
+                known = "takes no arguments" if each.name in PLUGINS else "is not known"
+                yield f"pluginConfig of {each.name} is not honoured: the plugin {known}"
+
+
+NOTHING = {
+    "parallelism": "all nodes are looked at in one go, by vector operations",
+    "enableProfiling": "there is no profiler to ask",
+    "enableContentionProfiling": "there is no profiler to ask",
+    "delayCacheUntilActive": "a scheduler that stands by watches nothing in any case",
+}
+"""Why a field has no effect."""
+
+
+async def run_scheduler(client: Client, settings: Settings, seed: int | None = None) -> None:
     """Schedule with a client that is there already."""
-    from navarch.scheduler.profiles import default_profile
-    from navarch.scheduler.scheduler import Scheduler, Settings
+    from navarch.scheduler.scheduler import Scheduler
 
     context = ControllerContext(client, InformerFactory(client), client.clock)
     try:
-        rng = random.Random(options.random_seed)
-        scheduler = Scheduler(context, Settings((default_profile(options.scheduler_name),)), rng)
+        scheduler = Scheduler(context, settings, random.Random(seed))
         await context.informers.start()
-        log.info("running as %s", options.scheduler_name)
+        log.info("running as %s", ", ".join(scheduler.profiles))
         await scheduler.run()
     finally:
         await context.close()

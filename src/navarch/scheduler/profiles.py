@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from navarch.api.component_config import ConfigurationError
+from navarch.api.component_config import ConfigurationError, aggregated
+from navarch.scheduler.configuration.argument_checks import CHECKS
 from navarch.scheduler.configuration.arguments import Arguments, DefaultPreemptionArgs
 from navarch.scheduler.configuration.types import (
     KubeSchedulerProfile,
@@ -48,10 +49,9 @@ PREPARED = {
 pod's scheduling fails in upstream, so such a profile is refused here."""
 
 
-def make_profile(
-    given: KubeSchedulerProfile, arguments: Mapping[str, Arguments], percentage: int = 0
-) -> Profile:
+def make_profile(given: KubeSchedulerProfile, percentage: int = 0) -> Profile:
     """The profile that a configuration describes. Raises ConfigurationError."""
+    arguments = {e.name: e.args for e in given.pluginConfig if isinstance(e.args, Arguments)}
     try:
         return _make(given, arguments, percentage)
     except ConfigurationError as error:
@@ -62,7 +62,7 @@ def make_profile(
 
 
 def default_profile(name: str = "default-scheduler") -> Profile:
-    return make_profile(KubeSchedulerProfile(schedulerName=name), {})
+    return make_profile(KubeSchedulerProfile(schedulerName=name))
 
 
 def _make(
@@ -81,6 +81,9 @@ def _make(
             f'"{given.schedulerName}"'
         )
     _check_parts(points)
+    fit = arguments.get("NodeResourcesFit")
+    if fit is not None and (text := aggregated(CHECKS["NodeResourcesFit"]("", fit))):
+        raise ConfigurationError(f'initializing plugin "NodeResourcesFit": {text}')
     made = {
         name: registered.make(*([arguments[name]] if name in arguments else []))
         for name, registered in PLUGINS.items()

@@ -12,7 +12,9 @@ from navarch.api.types.core_v1 import Container, Event, Node, Pod, PodScheduling
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.apiserver.server import Server
 from navarch.client import Client, ClientConfig
-from navarch.scheduler.main import SchedulerOptions, run_scheduler
+from navarch.scheduler.main import run_scheduler
+from navarch.scheduler.profiles import default_profile
+from navarch.scheduler.scheduler import Settings
 
 
 @pytest.fixture
@@ -23,8 +25,8 @@ async def client(api_server: Server) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def scheduling(client: Client, name: str = "default-scheduler") -> AsyncIterator[None]:
-    options = SchedulerOptions("", scheduler_name=name, random_seed=1)
-    task = asyncio.create_task(run_scheduler(client, options))
+    settings = Settings((default_profile(name),))
+    task = asyncio.create_task(run_scheduler(client, settings, 1))
     try:
         yield
         if task.done():

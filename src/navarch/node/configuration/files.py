@@ -13,6 +13,7 @@ from typing import Any
 
 from navarch.api.component_config import (
     ConfigurationError,
+    aggregated,
     typed,
     unknown_fields,
     without_unset,
@@ -49,9 +50,7 @@ def load(config: Path | None, directory: Path | None) -> tuple[KubeletConfigurat
     if directory is not None:
         document = _with_drop_ins(document, directory, warnings)
     configuration = _complete(document)
-    wrong = list(problems(configuration))
-    if wrong:
-        text = wrong[0] if len(wrong) == 1 else f"[{', '.join(wrong)}]"
+    if text := aggregated(problems(configuration)):
         raise ConfigurationError(
             f"failed to validate kubelet configuration, error: {text}, path: {config or directory}"
         )

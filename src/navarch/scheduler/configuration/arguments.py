@@ -16,8 +16,8 @@ from navarch.api.types.core_v1 import NodeAffinity, TopologySpreadConstraint
 LEAST, MOST, RATIO = "LeastAllocated", "MostAllocated", "RequestedToCapacityRatio"
 SYSTEM, LIST = "System", "List"
 
-Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
-Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63)]
+Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Arguments(msgspec.Struct, frozen=True, kw_only=True):
