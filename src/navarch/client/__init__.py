@@ -33,6 +33,7 @@ from navarch.client.owners import (
 )
 from navarch.client.queue import QueueShutDown, WorkQueue
 from navarch.client.resource import PatchType, ResourceClient
+from navarch.client.writes import Writes
 
 __all__ = [
     "ApiConnectionError",
@@ -63,6 +64,7 @@ __all__ = [
     "Scope",
     "WatchEvent",
     "WorkQueue",
+    "Writes",
     "claim",
     "controller_of",
     "copy_object",

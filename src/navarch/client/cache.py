@@ -54,7 +54,9 @@ class Cache(Generic[T]):
 
     def add_index(self, name: str, function: IndexFunction[T]) -> None:
         """Keep an index. `function` must be pure: an object's values are asked for again when it
-        leaves."""
+        leaves. Several users may ask for the same one."""
+        if self._functions.get(name) is function:
+            return
         if name in self._functions:
             raise ValueError(f"there is an index {name!r} already")
         self._functions[name] = function

@@ -6,7 +6,9 @@ Source: upstream's `pkg/controller/controller_utils.go` and `pkg/api/v1/pod`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -21,6 +23,7 @@ from navarch.client.objects import KubernetesObject
 from navarch.client.owners import controller_of, owner_reference
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+_COST = re.compile(r"0|-?[1-9][0-9]{0,9}")
 PHASE_RANK = {"Pending": 0, "Unknown": 1, "Running": 2}
 
 
@@ -88,58 +91,93 @@ def is_available(pod: Pod, min_ready_seconds: int, now: datetime) -> bool:
 def deletion_order(candidates: Sequence[Pod], related: Iterable[Pod], now: datetime) -> list[Pod]:
     """Pods in the order in which a controller gives them up: those that serve least first.
 
-    `related` are all pods of the same workload; a node with many of them loses one first."""
+    `related` are the pods of all versions of the workload; a node with many of them loses one
+    first."""
     on_node: dict[str, int] = {}
     for pod in related:
-        if is_active(pod) and pod.spec.nodeName:
+        if is_active(pod):
             on_node[pod.spec.nodeName] = on_node.get(pod.spec.nodeName, 0) + 1
 
-    def age_bucket(since: datetime | None) -> int:
-        """Ages are compared by magnitude, so that a few seconds do not outweigh what follows."""
-        if since is None:
-            return -1
-        seconds = (now - since).total_seconds()
-        return int(math.log2(seconds)) if seconds >= 1 else -1
-
     def rank(pod: Pod) -> tuple[object, ...]:
-        created = pod.metadata.creationTimestamp
         return (
             bool(pod.spec.nodeName),
-            PHASE_RANK.get(pod.status.phase, 2),
+            PHASE_RANK.get(pod.status.phase, 0),
             is_ready(pod),
             deletion_cost(pod),
             -on_node.get(pod.spec.nodeName, 0),
-            age_bucket(ready_since(pod)) if is_ready(pod) else 0,
-            -restarts(pod),
-            age_bucket(parse_time(created)) if created else -1,
-            pod.metadata.uid,
+            _Service.of(pod, now),
         )
 
     return sorted(candidates, key=rank)
 
 
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """How long a pod has served, and how well. Of two pods the "lesser" goes first. Ages are
+    compared by magnitude (as powers of two), so that among pods of about the same age chance
+    decides, in the shape of their uids."""
+
+    ready: datetime | None
+    restarts: tuple[int, int]
+    created: datetime | None
+    uid: str
+    now: datetime
+    is_ready: bool
+
+    @staticmethod
+    def of(pod: Pod, now: datetime) -> _Service:
+        created = pod.metadata.creationTimestamp
+        return _Service(
+            ready_since(pod),
+            restarts(pod),
+            parse_time(created) if created else None,
+            pod.metadata.uid,
+            now,
+            is_ready(pod),
+        )
+
+    def __lt__(self, other: _Service) -> bool:
+        if self.is_ready and self.ready != other.ready:
+            return self._is_younger(self.ready, other.ready, other.uid)
+        if self.restarts != other.restarts:
+            return self.restarts > other.restarts
+        if self.created != other.created:
+            return self._is_younger(self.created, other.created, other.uid)
+        return False
+
+    def _is_younger(self, one: datetime | None, two: datetime | None, uid: str) -> bool:
+        if one is None or two is None:
+            return one is None
+        ours, theirs = self._magnitude(one), self._magnitude(two)
+        return self.uid < uid if ours == theirs else ours < theirs
+
+    def _magnitude(self, since: datetime) -> int:
+        nanoseconds = (self.now - since).total_seconds() * 1e9
+        return int(math.log2(nanoseconds)) if nanoseconds >= 1 else -1
+
+
 def deletion_cost(pod: Pod) -> int:
-    try:
-        return int(pod.metadata.annotations.get(DELETION_COST, "0"))
-    except ValueError:
-        return 0
+    """What the annotation says; 0 when it is not a number as the API would take it."""
+    text = pod.metadata.annotations.get(DELETION_COST, "0")
+    return int(text) if _COST.fullmatch(text) and -(2**31) <= int(text) < 2**31 else 0
 
 
-def restarts(pod: Pod) -> int:
-    """The largest number of restarts among the pod's containers."""
-    statuses = pod.status.containerStatuses
-    return max((status.restartCount for status in statuses), default=0)
+def restarts(pod: Pod) -> tuple[int, int]:
+    """The largest number of restarts among the containers and among the sidecars."""
+    sidecars = {c.name for c in pod.spec.initContainers if c.restartPolicy == "Always"}
+    initial = [s for s in pod.status.initContainerStatuses if s.name in sidecars]
+    regular = max((s.restartCount for s in pod.status.containerStatuses), default=0)
+    return regular, max((s.restartCount for s in initial), default=0)
 
 
 def pod_from_template(template: PodTemplateSpec, owner: KubernetesObject) -> Pod:
     """A new pod for `owner`: named after it, controlled by it."""
     source = copy_object(template)
     metadata = source.metadata
-    # A name that leaves no room for the suffix would be cut by the server in the same way.
-    prefix = f"{owner.metadata.name}-"
     return Pod(
         metadata=ObjectMeta(
-            generateName=prefix,
+            # Of the longest names the hyphen would make bad ones.
+            generateName=f"{owner.metadata.name}-"[:253],
             namespace=owner.metadata.namespace,
             labels=metadata.labels,
             annotations=metadata.annotations,
@@ -172,14 +210,18 @@ class PodControl:
         return created
 
     async def delete(self, pod: Pod, owner: KubernetesObject) -> None:
-        """Raises ApiError, also when the pod is gone already."""
+        """Raises ApiError, also (404) when the pod is gone already or was made anew."""
         meta = pod.metadata
         try:
             await self._pods.delete(meta.name, meta.namespace, uid=meta.uid)
         except ApiError as error:
-            if not error.is_not_found:
-                self._recorder.event(owner, "Warning", "FailedDelete", f"Error deleting: {error}")
-            raise
+            if error.is_not_found:
+                raise
+            if error.is_conflict:
+                raise ApiError(404, "NotFound", error.message) from error
+            self._recorder.event(owner, "Warning", "FailedDelete", f"Error deleting: {error}")
+            text = f"unable to delete pods: {error}"
+            raise ApiError(error.status, error.reason, text, error.details) from error
         self._recorder.event(owner, "Normal", "SuccessfulDelete", f"Deleted pod: {meta.name}")
 
 
@@ -194,10 +236,3 @@ def controller_key(obj: KubernetesObject, kind: str) -> str | None:
     if reference is None or reference.kind != kind:
         return None
     return f"{obj.metadata.namespace}/{reference.name}"
-
-
-def merged_labels(*parts: Mapping[str, str]) -> dict[str, str]:
-    result: dict[str, str] = {}
-    for part in parts:
-        result.update(part)
-    return result

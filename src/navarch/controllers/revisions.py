@@ -5,17 +5,20 @@ Source: upstream's `pkg/controller/deployment/util` and `pkg/util/hash`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from navarch.api.objects import copy_object, encode
-from navarch.api.types.apps_v1 import ReplicaSet
+from navarch.api.types.apps_v1 import Deployment, ReplicaSet
 from navarch.api.types.core_v1 import PodTemplateSpec
 
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
 HASH_LABEL = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
 REVISION_HISTORY = "deployment.kubernetes.io/revision-history"
 DESIRED_REPLICAS = "deployment.kubernetes.io/desired-replicas"
 MAX_REPLICAS = "deployment.kubernetes.io/max-replicas"
+ROLLBACK_TO = "deprecated.deployment.rollback.to"
 NOT_COPIED = frozenset(
     {
         "kubectl.kubernetes.io/last-applied-configuration",
@@ -23,9 +26,10 @@ NOT_COPIED = frozenset(
         REVISION_HISTORY,
         DESIRED_REPLICAS,
         MAX_REPLICAS,
-        "deprecated.deployment.rollback.to",
+        ROLLBACK_TO,
     }
 )
+HISTORY_CHARACTERS = 2000
 SAFE_DIGITS = str.maketrans("0123456789", "456789bcdf")
 """Ten letters of the alphabet that spells no words."""
 
@@ -68,11 +72,47 @@ def copied_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in annotations.items() if key not in NOT_COPIED}
 
 
+def rollback_revision(deployment: Deployment) -> int | None:
+    """The revision the Deployment is asked to go back to (0: the one before); None: it is not."""
+    text = deployment.metadata.annotations.get(ROLLBACK_TO, "")
+    return int(text) if _NUMBER.fullmatch(text) else None
+
+
+def rolled_back(deployment: Deployment, sets: Sequence[ReplicaSet]) -> tuple[str, str, str]:
+    """Give the Deployment (a copy) the template and the annotations of the set with the revision
+    it is to go back to, and take the wish off. The event (type, reason, message) that tells so."""
+    wanted = rollback_revision(deployment)
+    annotations = deployment.metadata.annotations
+    annotations.pop(ROLLBACK_TO, None)
+    by_revision = {revision_of(rs.metadata.annotations): rs for rs in reversed(sets)}
+    if not wanted:
+        wanted = next(iter(sorted(by_revision, reverse=True)[1:]), 0)
+        if not wanted:
+            return "Warning", "DeploymentRollbackRevisionNotFound", "Unable to find last revision."
+    target = by_revision.get(wanted)
+    name = deployment.metadata.name
+    if target is None:
+        text = "Unable to find the revision to rollback to."
+        return "Warning", "DeploymentRollbackRevisionNotFound", text
+    if same_template(target.spec.template, deployment.spec.template):
+        text = f'The rollback revision contains the same template as current deployment "{name}"'
+        return "Warning", "DeploymentRollbackTemplateUnchanged", text
+    template = copy_object(target.spec.template)
+    template.metadata.labels.pop(HASH_LABEL, None)
+    deployment.spec.template = template
+    kept = {key: value for key, value in annotations.items() if key in NOT_COPIED}
+    deployment.metadata.annotations = {**kept, **copied_annotations(target.metadata.annotations)}
+    return "Normal", "DeploymentRollback", f'Rolled back deployment "{name}" to revision {wanted}'
+
+
 def numbered(annotations: Mapping[str, str], revision: int) -> dict[str, str]:
-    """Annotations with a new revision, the one before noted in the history."""
+    """Annotations with a new revision, the one before noted in the history, which forgets the
+    oldest when it gets long."""
     before = annotations.get(REVISION, "")
     result = {**annotations, REVISION: str(revision)}
     if before and before != str(revision):
-        history = annotations.get(REVISION_HISTORY, "")
-        result[REVISION_HISTORY] = f"{history},{before}" if history else before
+        history = [*filter(None, annotations.get(REVISION_HISTORY, "").split(",")), before]
+        while len(",".join(history)) > HISTORY_CHARACTERS:
+            del history[0]
+        result[REVISION_HISTORY] = ",".join(history)
     return result

@@ -1,0 +1,90 @@
+"""What a controller wrote and its informers have yet to show.
+
+A controller that looks at its caches right after it wrote sees the world before its writes: it
+would create the same pods again. So it notes each write here and does nothing more about the object
+until the informers have caught up. A create or an update is seen once the informer has come to its
+resourceVersion, however it got there (after a reconnect the object may have come and gone unseen);
+a deletion once the cache has lost the object or shows its deletionTimestamp. Nothing is counted, so
+no lost, repeated or late event can put the books out. Only versions that are set back (a restored
+backup) could keep a controller waiting for ever, so it waits for at most five minutes.
+
+Source: the idea of KEP-5647 (stale controller mitigation), for deletions as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from navarch.client.clock import Clock
+from navarch.client.informer import Informer
+from navarch.client.objects import KubernetesObject, object_key
+
+TIMEOUT_SECONDS = 300.0
+
+
+@dataclass(slots=True)
+class _Pending:
+    since: float
+    versions: dict[Informer[Any], int] = field(default_factory=dict)
+    deleted: dict[str, tuple[Informer[Any], str]] = field(default_factory=dict)
+    """By key: where it is to disappear, and the uid it had."""
+
+
+class Writes:
+    """By the key of the object on whose behalf they were made."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._pending: dict[str, _Pending] = {}
+
+    def wrote(self, key: str, informer: Informer[Any], answer: KubernetesObject) -> None:
+        """The server answered a create, update or patch with this."""
+        versions = self._of(key).versions
+        version = int(answer.metadata.resourceVersion or 0)
+        versions[informer] = max(version, versions.get(informer, 0))
+
+    def deleted(self, key: str, informer: Informer[Any], obj: KubernetesObject) -> None:
+        """The server took the deletion of this object."""
+        self._of(key).deleted[object_key(obj)] = (informer, obj.metadata.uid)
+
+    def are_pending(self, key: str) -> bool:
+        """Whether something had not been seen when last asked for."""
+        return key in self._pending
+
+    def are_seen(self, key: str) -> bool:
+        """Whether the informers show everything that was noted."""
+        pending = self._pending.get(key)
+        if pending is None:
+            return True
+        if self._shows(pending) or self._clock.monotonic() - pending.since > TIMEOUT_SECONDS:
+            del self._pending[key]
+            return True
+        return False
+
+    @staticmethod
+    def _shows(pending: _Pending) -> bool:
+        for informer, version in pending.versions.items():
+            # An informer that is about to list again has no version.
+            if int(informer.resource_version or 0) < version:
+                return False
+        for name in [*pending.deleted]:
+            informer, uid = pending.deleted[name]
+            present = informer.cache.get(name)
+            if present is not None and _is_still_there(present.metadata, uid):
+                return False
+            del pending.deleted[name]
+        return True
+
+    def forget(self, key: str) -> None:
+        """The object is gone; one made anew under its name starts afresh."""
+        self._pending.pop(key, None)
+
+    def _of(self, key: str) -> _Pending:
+        pending = self._pending.setdefault(key, _Pending(0.0))
+        pending.since = self._clock.monotonic()
+        return pending
+
+
+def _is_still_there(metadata: Any, uid: str) -> bool:
+    return metadata.uid == uid and not metadata.deletionTimestamp
