@@ -22,6 +22,7 @@ from navarch.api.selectors import EVERYTHING, LabelSelector, label_selector_from
 from navarch.api.types.core_v1 import Node, PersistentVolume, PersistentVolumeClaim, Pod
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Failure, schedule
+from navarch.scheduler.dra.devices import Devices
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.profiles import default_profile
 
@@ -40,6 +41,7 @@ class Objects:
     nodes: int
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: {"default": {}})
     selectors: dict[str, LabelSelector] = field(default_factory=dict)
+    devices: Devices = field(default_factory=Devices)
 
     def __post_init__(self) -> None:
         self.limits = {f"n{number}": 64 for number in range(self.nodes)}

@@ -41,6 +41,10 @@ class ClaimProblem(Exception):
     """A pod's claim cannot be used as things are; the text says why."""
 
 
+class SelectorProblem(ValueError):
+    """A selector of devices cannot be used, or fails for a device; the text is upstream's."""
+
+
 class NotCreatedYet(ClaimProblem):
     """The claim is to be made from its template."""
 

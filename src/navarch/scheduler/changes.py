@@ -26,6 +26,9 @@ class Subject(Enum):
     CSI_DRIVER = "CSIDriver"
     CAPACITY = "CSIStorageCapacity"
     ATTACHMENT = "VolumeAttachment"
+    RESOURCE_CLAIM = "ResourceClaim"
+    RESOURCE_SLICE = "ResourceSlice"
+    DEVICE_CLASS = "DeviceClass"
 
 
 class Change(NamedTuple):

@@ -16,11 +16,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from navarch.api.types.resource_v1 import ResourceClaim
 from navarch.scheduler.cluster import Cluster
-from navarch.scheduler.explain import NO_CLAIMS, NO_NODES, available, histogram, rejected_early
+from navarch.scheduler.dra.plans import ClaimPlan
+from navarch.scheduler.explain import NO_NODES, available, histogram, rejected_early
 from navarch.scheduler.filtering import Filtered, filter_nodes
 from navarch.scheduler.framework import Code, Cycle, PodRejected, Profile, VolumePlan
 from navarch.scheduler.objects import Objects
+from navarch.scheduler.plugins.dynamic_resources import DynamicResources, to_release
 from navarch.scheduler.plugins.node_resources_fit import NodeResourcesFit
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.preemption import Candidate, preempt
@@ -33,6 +36,8 @@ class Choice(NamedTuple):
     node: str
     volumes: VolumePlan | None = None
     """What comes before the pod is bound to it."""
+    claims: ClaimPlan | None = None
+    """The same of its claims for devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,8 @@ class Failure:
     """The node that the pod waits for from now on, "" for none; None: nothing is said of it."""
     victims: tuple[PodInfo, ...] = ()
     """The pods that have to leave that node."""
+    release: ResourceClaim | None = None
+    """A claim that has devices where they are of no use, and is to give them back."""
 
 
 def schedule(
@@ -68,8 +75,12 @@ def schedule(
     slot = _choose(cycle, profile)
     if slot is None:
         return _explain(cycle, profile, filtered)
-    plans = (plugin.reserve(cycle, slot) for plugin in profile.reserves)
-    return Choice(cluster.names[slot], next((plan for plan in plans if plan), None))
+    plans = [plugin.reserve(cycle, slot) for plugin in profile.reserves]
+    return Choice(
+        cluster.names[slot],
+        next((plan for plan in plans if isinstance(plan, VolumePlan)), None),
+        next((plan for plan in plans if isinstance(plan, ClaimPlan)), None),
+    )
 
 
 def _explain(cycle: Cycle, profile: Profile, filtered: Sequence[Filtered]) -> Failure:
@@ -89,15 +100,19 @@ def _explain(cycle: Cycle, profile: Profile, filtered: Sequence[Filtered]) -> Fa
                 counts[verdict.reason] += count
                 rejecting.update(entry.plugins)
     message = available(cluster.count, histogram(counts))
-    parts = [NO_CLAIMS] if "DynamicResources" in profile.post_filters else []
+    release, parts = None, []
+    if DynamicResources.name in profile.post_filters:
+        release, text = to_release(cycle)
+        parts.append(text)
+    plugins = frozenset(rejecting)
     if "DefaultPreemption" not in profile.post_filters:
-        return Failure(" ".join([message, *parts]), frozenset(rejecting))
+        return Failure(" ".join([message, *parts]), plugins, release=release)
     found = preempt(cycle, profile, resolvable)
     if isinstance(found, Candidate):
-        return Failure(message, frozenset(rejecting), found.node, found.victims)
+        return Failure(message, plugins, found.node, found.victims, release)
     parts.append(f"preemption: {found.message}")
     message = f"{message} {', '.join(parts)}"
-    return Failure(message, frozenset(rejecting), "" if found.is_hopeless else None)
+    return Failure(message, plugins, "" if found.is_hopeless else None, release=release)
 
 
 def _choose(cycle: Cycle, profile: Profile) -> int | None:

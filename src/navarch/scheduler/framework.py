@@ -17,6 +17,7 @@ from navarch.api.types.core_v1 import PersistentVolume, PersistentVolumeClaim
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster, Mask, Numbers
 from navarch.scheduler.configuration.arguments import DefaultPreemptionArgs
+from navarch.scheduler.dra.plans import ClaimPlan
 from navarch.scheduler.objects import Objects
 from navarch.scheduler.podinfo import PodInfo
 
@@ -45,6 +46,14 @@ class PodRejected(Exception):
         super().__init__(", ".join(reasons))
         self.plugin = plugin
         self.reasons = reasons
+
+
+class PluginFailed(Exception):
+    """A plugin could not do its work, for a reason that is no fault of the scheduler's: the attempt
+    ends, whatever the nodes are like."""
+
+    def __init__(self, plugin: str, point: str, problem: str) -> None:
+        super().__init__(f'running "{plugin}" {point} plugin: {problem}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +104,7 @@ class Plugin:
         reasons."""
         return None
 
-    def reserve(self, cycle: Cycle, slot: int) -> VolumePlan | None:
+    def reserve(self, cycle: Cycle, slot: int) -> VolumePlan | ClaimPlan | None:
         """What the pod needs before it can be bound to this node, which passed the filters."""
         return None
 

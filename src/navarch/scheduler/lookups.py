@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from navarch.api.persistent_volumes import volume_class
 from navarch.api.selectors import LabelSelector, Operator, Requirement
@@ -18,6 +19,7 @@ from navarch.api.types.core_v1 import (
 )
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.api.types.policy_v1 import PodDisruptionBudget
+from navarch.api.types.resource_v1 import DeviceClass, ResourceClaim, ResourceSlice
 from navarch.api.types.storage_v1 import (
     CSIDriver,
     CSINode,
@@ -25,10 +27,19 @@ from navarch.api.types.storage_v1 import (
     StorageClass,
     VolumeAttachment,
 )
-from navarch.client import InformerFactory, controller_of, drop_managed_fields
+from navarch.client import (
+    Informer,
+    InformerFactory,
+    KubernetesObject,
+    controller_of,
+    drop_managed_fields,
+)
 from navarch.scheduler.assumed import Assumed
+from navarch.scheduler.dra.devices import Devices
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.terms import parse_selector
+
+T = TypeVar("T", bound=KubernetesObject)
 
 SELECTORS_KEPT = 4096
 BY_CLASS, BY_NODE = "class", "node"
@@ -84,6 +95,13 @@ class InformerObjects:
         self.volume_attachments.add_index(BY_NODE, lambda each: [each.spec.nodeName])
         self.assumed_claims = Assumed(self.claims)
         self.assumed_volumes = Assumed(self.volumes)
+        self.resource_claims = informers.informer(ResourceClaim, transform=drop_managed_fields)
+        self.resource_slices = informers.informer(ResourceSlice, transform=drop_managed_fields)
+        self.device_classes = informers.informer(DeviceClass, transform=drop_managed_fields)
+        self.devices = devices = Devices()
+        self._feed(self.resource_claims, devices.set_claim, devices.remove_claim)
+        self._feed(self.resource_slices, devices.set_slice, devices.remove_slice)
+        self._feed(self.device_classes, devices.set_class, devices.remove_class)
         self._budgets = informers.informer(PodDisruptionBudget, transform=drop_managed_fields)
         self._services = informers.informer(Service, transform=_slim_service)
         self._replica_sets = informers.informer(ReplicaSet, transform=_slim_replica_set)
@@ -95,6 +113,10 @@ class InformerObjects:
         self._replica_sets.add_handler(lambda _: forget(), self._set_changed, lambda _: forget())
         self._stateful_sets.add_handler(lambda _: forget(), self._set_changed, lambda _: forget())
         self._controllers.add_handler(lambda _: forget(), self._set_changed, lambda _: forget())
+
+    @staticmethod
+    def _feed(informer: Informer[T], put: Callable[[T], None], remove: Callable[[T], None]) -> None:
+        informer.add_handler(put, lambda _, new: put(new), remove)
 
     def default_selector(self, pod: PodInfo) -> LabelSelector:
         owner = controller_of(pod.pod)

@@ -14,6 +14,7 @@ from navarch.api.types.storage_v1 import (
     StorageClass,
     VolumeAttachment,
 )
+from navarch.scheduler.dra.devices import Devices
 from navarch.scheduler.podinfo import PodInfo
 
 
@@ -48,6 +49,11 @@ class Objects(Protocol):
 
     def volume_limits(self, driver: str) -> Mapping[str, int]:
         """How many volumes of a driver can be attached, of the nodes that have a limit."""
+        ...
+
+    @property
+    def devices(self) -> Devices:
+        """Devices, who has them, and the claims for them."""
         ...
 
     def attachments(self, node: str) -> Sequence[VolumeAttachment]: ...

@@ -17,6 +17,7 @@ from typing import Any
 
 from navarch.api.errors import ApiError
 from navarch.api.objects import Object, to_object
+from navarch.api.resource_claims import ClaimProblem
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Binding, Container, Node, ObjectReference, Pod
 from navarch.api.types.meta_v1 import ObjectMeta
@@ -29,8 +30,9 @@ from navarch.client import (
 )
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster
-from navarch.scheduler.cycle import Failure, schedule
-from navarch.scheduler.framework import Profile, VolumePlan
+from navarch.scheduler.cycle import Choice, Failure, schedule
+from navarch.scheduler.dra.binding import ClaimBinder
+from navarch.scheduler.framework import PluginFailed, Profile
 from navarch.scheduler.lookups import InformerObjects
 from navarch.scheduler.pod_status import not_scheduled, patch_status
 from navarch.scheduler.podinfo import DEFAULT_SCHEDULER, PodInfo
@@ -93,6 +95,7 @@ class Scheduler:
         self.profiles = {profile.name: profile for profile in settings.profiles}
         self.cluster = Cluster()
         self.objects = InformerObjects(context.informers)
+        self.objects.devices.now = context.clock.now
         hints = {
             _key(profile, plugin.name): Hint(plugin.interests, plugin.helped_by)
             for profile in settings.profiles
@@ -119,9 +122,13 @@ class Scheduler:
             (Subject.CSI_DRIVER, self.objects.csi_drivers),
             (Subject.CAPACITY, self.objects.storage_capacities),
             (Subject.ATTACHMENT, self.objects.volume_attachments),
+            (Subject.RESOURCE_CLAIM, self.objects.resource_claims),
+            (Subject.RESOURCE_SLICE, self.objects.resource_slices),
+            (Subject.DEVICE_CLASS, self.objects.device_classes),
         ):
             self._tell_queue(informer, subject)
         self.volumes = VolumeBinder(self.client, self.objects)
+        self.claims = ClaimBinder(context, self.objects)
         self._slots = asyncio.Semaphore(BINDINGS_AT_ONCE)
         self._waiting = asyncio.Semaphore(BINDINGS_WAITING)
         informers = context.informers
@@ -161,6 +168,11 @@ class Scheduler:
             return
         try:
             result = schedule(info, self.cluster, self.objects, self._profile(info), self._rng)
+        except PluginFailed as error:
+            self._nominate(info, "")
+            failure = Failure(str(error), nominated="")
+            group.create_task(self._fail(info, failure, "SchedulerError"))
+            return
         except Exception as error:
             # One pod that cannot be handled must not keep all others waiting.
             log.exception("%s: scheduling failed", info.key)
@@ -178,15 +190,19 @@ class Scheduler:
             self.cluster.nominations.remove(info.uid)
         else:
             self._nominate(info, "")
-        if result.volumes is None:
+        if result.volumes is not None:
+            self.volumes.assume(result.volumes, result.node)
+        if result.claims is not None:
+            self.claims.assume(result.claims)
+        if result.volumes is None and result.claims is None:
             work = self._bind(info, result.node)
         else:
-            self.volumes.assume(result.volumes, result.node)
-            work = self._bind_with_volumes(info, result.node, result.volumes)
+            work = self._prepare(info, result)
         group.create_task(work, name=f"bind {info.key}")
 
-    async def _bind_with_volumes(self, info: PodInfo, node: str, plan: VolumePlan) -> None:
-        """Volumes may take minutes: meanwhile the pod holds up no other."""
+    async def _prepare(self, info: PodInfo, choice: Choice) -> None:
+        """Volumes and devices may take minutes: meanwhile the pod holds up no other."""
+        node, volumes, claims = choice
         self.queue.decided(info.uid)
         self._waiting.release()
 
@@ -194,19 +210,29 @@ class Scheduler:
             slot = self.cluster.slots.get(node)
             return self.cluster.nodes[slot] if slot is not None else None
 
-        problem = ""
+        def is_wanted() -> bool:
+            return info.uid in self._assumed
+
+        problem, plugin = "", "VolumeBinding"
         self._preparing.add(info.uid)
         try:
-            await self.volumes.bind(info, plan, current, lambda: info.uid in self._assumed)
-        except (ApiError, VolumesFailed) as error:
-            problem = f'running PreBind plugin "VolumeBinding": {error}'
+            if volumes is not None:
+                await self.volumes.bind(info, volumes, current, is_wanted)
+            if claims is not None:
+                plugin = "DynamicResources"
+                await self.claims.bind(info, claims, node, is_wanted)
+        except (ApiError, VolumesFailed, ClaimProblem) as error:
+            problem = f'running PreBind plugin "{plugin}": {error}'
         finally:
             self._preparing.discard(info.uid)
         await self._waiting.acquire()
         if not problem:
             await self._bind(info, node)
             return
-        self.volumes.forget(plan)
+        if volumes is not None:
+            self.volumes.forget(volumes)
+        if claims is not None:
+            self.claims.forget(claims)
         self._forget(info)
         await self._fail(info, Failure(problem, nominated=""), "SchedulerError")
 
@@ -257,6 +283,8 @@ class Scheduler:
                 self.queue.put_back(info.uid, self._rejecting(info, failure))
             self._event(info, "Warning", failure.message)
             await self._write(current, failure, reason)
+            if failure.release is not None:
+                await self.claims.release(failure.release)
             if failure.victims:
                 await self._make_room(info, failure)
         finally:
@@ -313,6 +341,7 @@ class Scheduler:
             return False
         self._forget(info)
         self.volumes.wake(info.uid)
+        self.claims.wake(info.uid)
         return True
 
     def _is_ours(self, pod: Pod) -> bool:
@@ -356,6 +385,7 @@ class Scheduler:
         uid = pod.metadata.uid
         self._assumed.pop(uid, None)
         self.volumes.wake(uid)
+        self.claims.wake(uid)
         self.queue.remove(uid)
         self._nominate(info, "")
         if uid in self.cluster.pods:

@@ -21,6 +21,7 @@ from navarch.api.types.storage_v1 import (
 )
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Failure, schedule
+from navarch.scheduler.dra.devices import Devices
 from navarch.scheduler.framework import Cycle, Plugin
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.profiles import default_profile
@@ -41,6 +42,7 @@ class FakeObjects:
     limits: dict[str, dict[str, int]] = field(default_factory=dict)
     attached: list[VolumeAttachment] = field(default_factory=list)
     pdbs: list[PodDisruptionBudget] = field(default_factory=list)
+    devices: Devices = field(default_factory=Devices)
 
     def default_selector(self, pod: PodInfo) -> LabelSelector:
         return self.selector

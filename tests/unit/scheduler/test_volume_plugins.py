@@ -170,7 +170,7 @@ def test_what_is_decided_with_the_node() -> None:
     claims = [claim("big", "2Gi"), claim("small", "1Gi"), claim("more", "50Gi")]
     found = objects(claims, volumes, storage_class("x.example"))
     cluster = cluster_of([node("a")])
-    node_name, plan = choice(user("big", "small", "more"), cluster, found)
+    node_name, plan, _ = choice(user("big", "small", "more"), cluster, found)
     assert node_name == "a"
     assert plan is not None
     pairs = {c.metadata.name: v.metadata.name for c, v in plan.bindings}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from navarch.scheduler.framework import Plugin
 from navarch.scheduler.plugins.balanced_allocation import NodeResourcesBalancedAllocation
+from navarch.scheduler.plugins.dynamic_resources import DynamicResources
 from navarch.scheduler.plugins.image_locality import ImageLocality
 from navarch.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from navarch.scheduler.plugins.node_affinity import NodeAffinity
@@ -54,7 +55,7 @@ PLUGINS: Mapping[str, Registered] = {
     "PodTopologySpread": Registered("preFilter filter preScore score", PodTopologySpread, 2),
     "InterPodAffinity": Registered("preFilter filter preScore score", InterPodAffinity, 2),
     "DynamicResources": Registered(
-        "preEnqueue preFilter filter postFilter score reserve preBind", weight=2
+        "preEnqueue preFilter filter postFilter score reserve preBind", DynamicResources, 2
     ),
     "DefaultPreemption": Registered("preEnqueue postFilter"),
     "NodeResourcesBalancedAllocation": Registered(

@@ -27,6 +27,8 @@ class NodeResourcesFit(Plugin):
             (Subject.ASSIGNED_POD, Action.DELETE),
             (Subject.ASSIGNED_POD, Action.UPDATE),
             (Subject.OWN_POD, Action.UPDATE),
+            (Subject.DEVICE_CLASS, Action.ADD),
+            (Subject.DEVICE_CLASS, Action.UPDATE),
         }
     )
 
@@ -34,15 +36,20 @@ class NodeResourcesFit(Plugin):
         cluster, amounts = cycle.cluster, cycle.pod.requests.amounts
         wanted = np.array([1, *(value for _, value in amounts)], np.int64)[:, None]
         which = [PODS, *(cluster.resource(name) for name, _ in amounts)]
+        # What a node does not have itself may be had as devices; that is not judged here.
+        devices = cycle.objects.devices
+        elsewhere = [n for n, (name, _) in enumerate(amounts, 1) if devices.class_of(name)]
 
         def compute(slots: Rows) -> Mask:
             allocatable = cluster.allocatable[:, slots][which]
             hopeless = wanted > allocatable
             hopeless[0] = False
+            hopeless[elsewhere] &= allocatable[elsewhere] > 0
             lacking = (wanted > allocatable - cluster.requested[:, slots][which]) & ~hopeless
+            lacking[elsewhere] &= allocatable[elsewhere] > 0
             return np.concatenate((lacking, hopeless))
 
-        found = cluster.following((self.name, "filter", amounts), compute)
+        found = cluster.following((self.name, "filter", amounts, *elsewhere), compute)
         verdicts = [Verdict(found[0], "Too many pods", Code.UNSCHEDULABLE)]
         for number, (name, _) in enumerate(amounts, 1):
             reason = f"Insufficient {name}"
@@ -67,7 +74,7 @@ class NodeResourcesFit(Plugin):
     def helped_by(self, pod: PodInfo, change: Change) -> bool:
         if change.subject is Subject.NODE:
             return _helped_by_node(pod, change)
-        if change.action is Action.DELETE:
+        if change.action is Action.DELETE or change.subject is Subject.DEVICE_CLASS:
             return True
         before = dict(change.old.requests.amounts)
         after = dict(change.new.requests.amounts)
