@@ -7,7 +7,7 @@ A pod that is refused is Failed with a reason and never starts. The reasons and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from navarch.api.node_selection import may_be_on, tolerates
@@ -53,12 +53,33 @@ class NodeView:
     """Whether the kernel enforces profiles of AppArmor."""
 
 
+HostPort = tuple[str, str, int]
+"""Protocol, address (empty for all of them) and number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the active pods of a node take of it."""
+
+    pods: int
+    requests: Mapping[str, int]
+    ports: Collection[HostPort]
+
+
+def load_of(pods: Sequence[Pod]) -> Load:
+    used: dict[str, int] = {}
+    for pod in pods:
+        for name, value in pod_requests(pod).items():
+            used[name] = used.get(name, 0) + value
+    return Load(len(pods), used, {port for pod in pods for port in host_ports(pod)})
+
+
 def admit(pod: Pod, others: Iterable[Pod], node: NodeView) -> Refusal | None:
     """None if the pod may run beside `others`, the active pods of the node."""
-    return next(iter(problems(pod, list(others), node)), None)
+    return next(iter(problems(pod, load_of([*others]), node)), None)
 
 
-def problems(pod: Pod, others: Sequence[Pod], node: NodeView) -> list[Refusal]:
+def problems(pod: Pod, load: Load, node: NodeView) -> list[Refusal]:
     """Everything that speaks against the pod; what no preemption can help stands alone."""
     final = (
         _check_sysctls(pod, node)
@@ -69,9 +90,9 @@ def problems(pod: Pod, others: Sequence[Pod], node: NodeView) -> list[Refusal]:
     if final is not None:
         return [final]
     return [
-        *_check_resources(pod, others, node),
+        *_check_resources(pod, load, node),
         *filter(
-            None, (_check_selectors(pod, node), _check_ports(pod, others), _check_taints(pod, node))
+            None, (_check_selectors(pod, node), _check_ports(pod, load), _check_taints(pod, node))
         ),
     ]
 
@@ -111,14 +132,11 @@ def _check_apparmor(pod: Pod, node: NodeView) -> Refusal | None:
     return Refusal("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host")
 
 
-def _check_resources(pod: Pod, others: Sequence[Pod], node: NodeView) -> list[Lacking]:
+def _check_resources(pod: Pod, load: Load, node: NodeView) -> list[Lacking]:
     result = []
-    if len(others) + 1 > node.resources.pods:
-        result.append(_lacking("pods", 1, len(others), node.resources.pods))
-    used: dict[str, int] = {}
-    for other in others:
-        for name, value in pod_requests(other).items():
-            used[name] = used.get(name, 0) + value
+    if load.pods + 1 > node.resources.pods:
+        result.append(_lacking("pods", 1, load.pods, node.resources.pods))
+    used = load.requests
     capacities = {
         "cpu": node.resources.cpu_millis,
         "memory": node.resources.memory_bytes,
@@ -142,10 +160,9 @@ def _lacking(name: str, requested: int, used: int, capacity: int) -> Lacking:
     )
 
 
-def _check_ports(pod: Pod, others: Sequence[Pod]) -> Refusal | None:
-    taken = {port for other in others for port in _host_ports(other)}
-    for protocol, address, number in _host_ports(pod):
-        for other_protocol, other_address, other_number in taken:
+def _check_ports(pod: Pod, load: Load) -> Refusal | None:
+    for protocol, address, number in host_ports(pod):
+        for other_protocol, other_address, other_number in load.ports:
             same_address = "" in (address, other_address) or address == other_address
             if (protocol, number) == (other_protocol, other_number) and same_address:
                 return Refusal(
@@ -156,7 +173,7 @@ def _check_ports(pod: Pod, others: Sequence[Pod]) -> Refusal | None:
     return None
 
 
-def _host_ports(pod: Pod) -> set[tuple[str, str, int]]:
+def host_ports(pod: Pod) -> set[HostPort]:
     return {
         (port.protocol or "TCP", "" if port.hostIP == "0.0.0.0" else port.hostIP, port.hostPort)
         for container in (*pod.spec.initContainers, *pod.spec.containers)

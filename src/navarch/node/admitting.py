@@ -14,7 +14,7 @@ from navarch.api.types.core_v1 import Node, Pod
 from navarch.api.validation.resources import is_extended
 
 from . import preemption
-from .admission import Lacking, NodeView, Refusal, problems
+from .admission import Lacking, NodeView, Refusal, load_of, problems
 from .evicting import EvictionManager
 from .figures import admission_rejections, preemptions
 from .podspec import is_critical, pod_key
@@ -81,7 +81,7 @@ class Admitter:
         if refusal is not None:
             return refusal, ()
         view = self.view()
-        found = problems(pod, [each.resizer.pod for each in others], view)
+        found = problems(pod, load_of([each.resizer.pod for each in others]), view)
         if not found:
             return None, ()
         if not is_critical(pod):
@@ -89,7 +89,7 @@ class Admitter:
         # For a critical pod those that are on their way out need only be waited for.
         staying = {each.pod.metadata.uid: each for each in others if not each.is_rejected}
         leaving = [each for each in others if each.is_rejected]
-        found = problems(pod, [each.resizer.pod for each in staying.values()], view)
+        found = problems(pod, load_of([each.resizer.pod for each in staying.values()]), view)
         lacking = [each for each in found if isinstance(each, Lacking)]
         if len(lacking) < len(found):
             return next(each for each in found if not isinstance(each, Lacking)), ()

@@ -111,7 +111,7 @@ def compute_status(pod: Pod, state: PodState, inputs: StatusInputs) -> PodStatus
     init = [builder.build(each) for each in specs if each.kind in INIT_KINDS]
     apps = [builder.build(each) for each in specs if each.kind is ContainerKind.APP]
     ephemeral = [builder.build(each) for each in specs if each.kind is ContainerKind.EPHEMERAL]
-    phase = _phase(pod, [*init, *apps], inputs)
+    phase = pod_phase(pod, [*init, *apps], inputs)
     reason, message = before.reason, before.message
     if inputs.failure is not None:
         phase, (reason, message) = "Failed", inputs.failure
@@ -467,7 +467,7 @@ def _enforced(pod: Pod, limits: Mapping[str, Quantity]) -> dict[str, Quantity]:
 # The phase
 
 
-def _phase(pod: Pod, statuses: Sequence[ContainerStatus], inputs: StatusInputs) -> str:
+def pod_phase(pod: Pod, statuses: Sequence[ContainerStatus], inputs: StatusInputs) -> str:
     by_name = {status.name: status for status in statuses}
     apps_begun = any(
         has_begun(by_name[each.name]) for each in pod.spec.containers if each.name in by_name

@@ -11,7 +11,7 @@ from tests.unit.node.builders import make_pod
 from tests.unit.node.fakes import stage
 
 from navarch.api.types.core_v1 import Pod, Taint
-from navarch.node.admission import Lacking, NodeView, admit, problems
+from navarch.node.admission import Lacking, NodeView, admit, load_of, problems
 from navarch.node.podspec import CONFIG_SOURCE
 from navarch.node.preemption import NoVictims, victims
 from navarch.node.resources import NodeResources
@@ -150,7 +150,7 @@ CRITICAL = 2_000_000_000
 def test_who_makes_room(pod: Pod, others: list[Pod], expected: str) -> None:
     places = 9 if pod.spec.containers[0].resources.requests else 2
     node = replace(NODE, resources=NodeResources(2000, 1 << 30, pods=places))
-    lacking = [each for each in problems(pod, others, node) if isinstance(each, Lacking)]
+    lacking = [each for each in problems(pod, load_of(others), node) if isinstance(each, Lacking)]
     assert lacking
     assert " ".join(each.metadata.name for each in victims(pod, others, lacking)) == expected
 

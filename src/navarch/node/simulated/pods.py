@@ -1,0 +1,215 @@
+"""Takes each pod on simulated nodes to its next step, and comes back when one is due."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from navarch.api.errors import ApiError
+from navarch.api.objects import to_object
+from navarch.api.types.core_v1 import Pod, PodStatus
+from navarch.client import Controller, ControllerContext, PatchType
+
+from ..admission import Refusal, problems
+from .addresses import Addresses
+from .config import Fleet
+from .faults import pressure_refusal
+from .life import (
+    BACKING_OFF,
+    TERMINAL,
+    Moment,
+    Place,
+    Remove,
+    Step,
+    Wait,
+    Write,
+    next_step,
+    refused,
+)
+from .load import NodeLoad, node_view
+from .nodes import SimulatedNodes
+from .slim import Slimmer
+from .timetable import Timetable, TimetableError, fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Our last write of a pod's status."""
+
+    uid: str
+    version: int
+    at: datetime
+
+
+class SimulatedPods(Controller):
+    """Watches all pods that have a node; knows those on its own nodes."""
+
+    name = "simulated-pods"
+    workers = 32
+
+    def __init__(
+        self,
+        context: ControllerContext,
+        nodes: SimulatedNodes,
+        fleet: Fleet,
+        timetable: Timetable,
+    ) -> None:
+        super().__init__(context)
+        self._nodes, self._fleet, self._default = nodes, fleet, timetable
+        self._resource = self.client.metadata("", "v1", "pods")
+        self._recorder = context.recorder("kubelet")
+        self._slimmer = Slimmer(keep_labels=bool(fleet.pods), is_ours=nodes.__contains__)
+        self._loads: dict[str, NodeLoad] = {}
+        self._written: dict[str, Written] = {}
+        self.pods = context.informers.informer(
+            Pod, field_selector="spec.nodeName!=", transform=self._slimmer.pod
+        )
+        self.pods.add_index("node", lambda pod: [pod.spec.nodeName])
+        self.pods.add_handler(self._count, lambda _, pod: self._count(pod), self._forget)
+        self.watch(self.pods, self._key_of)
+        self.depends_on(nodes.informer)
+        nodes.on_return = self._look_at
+
+    def _key_of(self, pod: Pod) -> str | None:
+        return _key(pod) if pod.spec.nodeName in self._nodes else None
+
+    def _look_at(self, node: str) -> None:
+        for pod in self.pods.cache.by_index("node", node):
+            self.enqueue(_key(pod))
+
+    def _count(self, pod: Pod) -> None:
+        """Keep the sums of what a node's pods take: of those it has taken in, until they end."""
+        name, uid = pod.spec.nodeName, pod.metadata.uid
+        if name not in self._nodes:
+            return
+        load = self._loads.setdefault(name, NodeLoad())
+        if pod.status.phase in TERMINAL:
+            load.remove(uid)
+        elif pod.status.startTime and uid not in load:
+            load.add(pod)
+
+    def _forget(self, pod: Pod) -> None:
+        name, uid = pod.spec.nodeName, pod.metadata.uid
+        self._written.pop(_key(pod), None)
+        if name not in self._nodes:
+            return
+        if name in self._loads:
+            self._loads[name].remove(uid)
+        addresses = self._nodes.addresses(name)
+        if addresses is not None:
+            addresses.release(uid)
+
+    def _addresses(self, node: str) -> Addresses | None:
+        """The node's, with those taken out that its pods have had since before this process."""
+        addresses = self._nodes.addresses(node)
+        if addresses is not None and addresses.is_new:
+            addresses.is_new = False
+            for pod in self.pods.cache.by_index("node", node):
+                if pod.status.podIP and not pod.spec.hostNetwork:
+                    addresses.of(pod.metadata.uid, pod.status.podIP)
+        return addresses
+
+    async def reconcile(self, key: str) -> None:
+        pod = self.pods.cache.get(key)
+        if pod is None or pod.spec.nodeName not in self._nodes:
+            return
+        node, meta = pod.spec.nodeName, pod.metadata
+        if self._nodes.fault(node) is not None:
+            return
+        written = self._written.get(key)
+        if written is not None and written.uid != meta.uid:
+            written = None
+        if written is not None and int(meta.resourceVersion) < written.version:
+            return  # the informer is about to tell of our own write
+        addresses = self._addresses(node)
+        if addresses is None:
+            if not self._nodes.is_gone(node):
+                self.queue.add_after(key, 0.1)
+            return
+        own = "" if pod.spec.hostNetwork else addresses.of(meta.uid, pod.status.podIP)
+        place = Place(self._nodes.address(node), own)
+        now = self.clock.now()
+        wrote = written.at if written is not None else None
+        step = self._decide(pod, place, Moment(now, wrote, self._nodes.booted(node)))
+        await self._apply(key, pod, step, now)
+
+    def _decide(self, pod: Pod, place: Place, moment: Moment) -> Step:
+        try:
+            timetable = self._fleet.timetable(
+                pod, self._nodes.group(pod.spec.nodeName), self._default
+            )
+        except TimetableError as error:
+            if pod.status.phase in TERMINAL or pod.metadata.deletionTimestamp:
+                return next_step(pod, place, self._default, moment)
+            return self._refuse(pod, place, Refusal("InvalidTimetable", str(error)), moment.now)
+        if pod.status.startTime is None and not pod.metadata.deletionTimestamp:
+            refusal = self._admit(pod, timetable)
+            if refusal is not None:
+                return self._refuse(pod, place, refusal, moment.now)
+            self._loads.setdefault(pod.spec.nodeName, NodeLoad()).add(pod)
+        return next_step(pod, place, timetable, moment)
+
+    def _admit(self, pod: Pod, timetable: Timetable) -> Refusal | None:
+        """The node's own check, as the kubelet makes it."""
+        name, uid = pod.spec.nodeName, pod.metadata.uid
+        if timetable.reject and fraction(uid, "reject") < timetable.reject_chance:
+            return Refusal(timetable.reject, timetable.reject_message)
+        node = self._nodes.object(name)
+        if node is None or pod.status.phase in TERMINAL:
+            return None
+        load = self._loads.setdefault(name, NodeLoad())
+        load.remove(uid)
+        refusal = pressure_refusal(pod, node)
+        return refusal or next(iter(problems(pod, load.view(), node_view(node))), None)
+
+    def _refuse(self, pod: Pod, place: Place, refusal: Refusal, now: datetime) -> Step:
+        self._recorder.event(pod, "Warning", refusal.reason, refusal.message)
+        return refused(pod, place, refusal, now)
+
+    async def _apply(self, key: str, pod: Pod, step: Step, now: datetime) -> None:
+        meta = pod.metadata
+        try:
+            match step:
+                case Wait(seconds):
+                    if seconds is not None:
+                        self.queue.add_after(key, seconds + 0.005)
+                    else:
+                        self._written.pop(key, None)
+                case Write(status):
+                    self._tell(pod, status)
+                    await self._write(key, pod, status, now)
+                case Remove():
+                    await self._resource.delete(
+                        meta.name, meta.namespace, uid=meta.uid, grace_period=0
+                    )
+        except ApiError as error:
+            # The pod is gone: the informer is about to tell.
+            if not (error.is_not_found or error.is_conflict):
+                raise
+
+    def _tell(self, pod: Pod, status: PodStatus) -> None:
+        """The kubelet's warning that people look for."""
+        for each in (*status.initContainerStatuses, *status.containerStatuses):
+            waiting = each.state.waiting
+            if waiting is not None and waiting.reason == BACKING_OFF:
+                self._recorder.event(pod, "Warning", "BackOff", waiting.message)
+
+    async def _write(self, key: str, pod: Pod, status: PodStatus, now: datetime) -> None:
+        meta = pod.metadata
+        patch = {"metadata": {"uid": meta.uid}, "status": to_object(status)}
+        answer = await self._resource.patch(
+            meta.name,
+            meta.namespace,
+            patch,
+            subresource="status",
+            patch_type=PatchType.STRATEGIC,
+        )
+        version = int(answer.metadata.resourceVersion)
+        self._written[key] = Written(meta.uid, version, now)
+        known = self.pods.cache.get(key)
+        if known is not None and int(known.metadata.resourceVersion) >= version:
+            self.queue.add(key)  # it was told of already, while we waited for the answer
+
+
+def _key(pod: Pod) -> str:
+    return f"{pod.metadata.namespace}/{pod.metadata.name}"
