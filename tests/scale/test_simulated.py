@@ -21,7 +21,8 @@ from navarch.client import Client, ClientConfig
 from navarch.controllers.manager import ManagerOptions, run_controllers
 from navarch.node.simulated import SimulatedOptions, run_nodes
 from navarch.node.simulated.timetable import EXIT_CODE, RUN_SECONDS
-from navarch.scheduler.main import SchedulerOptions, run_scheduler
+from navarch.scheduler.main import run_scheduler
+from navarch.scheduler.scheduler import Settings
 from navarch.store.memory import open_memory_store
 
 
@@ -72,7 +73,7 @@ async def cluster(client: Client, **options: Any) -> AsyncIterator[None]:
     manager = ManagerOptions("", ("nodelifecycle", "nodeipam"), cluster_cidr="10.244.0.0/16")
     async with running(
         run_controllers(client, manager),
-        run_scheduler(client, SchedulerOptions("", random_seed=1)),
+        run_scheduler(client, Settings(), 1),
         run_nodes(client, SimulatedOptions("", **options)),
     ):
         yield
