@@ -64,6 +64,8 @@ class VolumePlan:
     """Claims and the volumes, free until now, that they are to get."""
     provisions: tuple[PersistentVolumeClaim, ...] = ()
     """Claims for which a volume is to be made on that node."""
+    seconds: float = 600.0
+    """How long all of that may take."""
 
 
 @dataclass(slots=True)
@@ -93,6 +95,10 @@ class Plugin:
     """What its scores count in the default profile."""
     interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset()
     """The kinds of changes that `helped_by` wants to be asked about."""
+
+    def holds_back(self, pod: PodInfo, objects: Objects) -> bool:
+        """Whether it is of no use to try the pod before a change that helps it."""
+        return False
 
     def pre_filter(self, cycle: Cycle) -> Mask | None:
         """The only nodes that come into question, if the pod itself says so. Raises `PodRejected`

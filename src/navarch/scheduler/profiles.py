@@ -20,7 +20,7 @@ from navarch.scheduler.configuration.types import (
     PluginSet,
 )
 from navarch.scheduler.framework import Plugin, Profile, Scorer
-from navarch.scheduler.plugins import PLUGINS
+from navarch.scheduler.plugins import PLUGINS, made_plugins
 
 POINTS = (
     *("preFilter", "filter", "postFilter", "reserve", "preScore", "score", "preBind", "bind"),
@@ -84,11 +84,8 @@ def _make(
     fit = arguments.get("NodeResourcesFit")
     if fit is not None and (text := aggregated(CHECKS["NodeResourcesFit"]("", fit))):
         raise ConfigurationError(f'initializing plugin "NodeResourcesFit": {text}')
-    made = {
-        name: registered.make(*([arguments[name]] if name in arguments else []))
-        for name, registered in PLUGINS.items()
-        if registered.make is not None and any(name in names for names in points.values())
-    }
+    named = {name for names in points.values() for name in names}
+    made = {plugin.name: plugin for plugin in made_plugins(named, arguments)}
 
     def at(point: str) -> tuple[Plugin, ...]:
         return tuple(made[name] for name in points[point] if name in made)

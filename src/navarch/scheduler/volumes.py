@@ -101,7 +101,7 @@ class VolumeBinder:
             self._waiting.setdefault(key, set()).add(woken)
         try:
             await self._write(plan, _name(node()))
-            async with timeout(self._client.clock, BIND_SECONDS):
+            async with timeout(self._client.clock, plan.seconds):
                 while not self._is_done(plan, node(), is_wanted()):
                     await woken.wait()
                     woken.clear()

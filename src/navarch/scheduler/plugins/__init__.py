@@ -7,9 +7,10 @@ one (DefaultPreemption) is the cycle's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from navarch.scheduler.configuration.arguments import Arguments
 from navarch.scheduler.framework import Plugin
 from navarch.scheduler.plugins.balanced_allocation import NodeResourcesBalancedAllocation
 from navarch.scheduler.plugins.dynamic_resources import DynamicResources
@@ -70,4 +71,15 @@ PLUGINS: Mapping[str, Registered] = {
 
 def default_plugins() -> list[Plugin]:
     """Those of the default profile."""
-    return [each.make() for each in PLUGINS.values() if each.make is not None]
+    return made_plugins(PLUGINS.keys(), {})
+
+
+def made_plugins(names: Collection[str], arguments: Mapping[str, Arguments]) -> list[Plugin]:
+    """Those of these names, with these arguments or their default ones."""
+    found = []
+    for name, registered in PLUGINS.items():
+        if registered.make is None or name not in names:
+            continue
+        given = [arguments[name]] if name in arguments else []
+        found.append(registered.make(*given))
+    return found

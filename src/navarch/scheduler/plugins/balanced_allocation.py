@@ -1,4 +1,4 @@
-"""Balance between CPU and memory: a node that runs out of one wastes the other."""
+"""Balance between resources: a node that runs out of one wastes the others."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from navarch.scheduler.cluster import CPU, MEMORY, Numbers, Rows
+from navarch.scheduler.cluster import Numbers, Rows
+from navarch.scheduler.configuration.arguments import NodeResourcesBalancedAllocationArgs
 from navarch.scheduler.framework import Cycle, Plugin
+from navarch.scheduler.plugins.resource_strategies import BASIC
+
+DEFAULTS = NodeResourcesBalancedAllocationArgs()
 
 
 class NodeResourcesBalancedAllocation(Plugin):
@@ -16,27 +20,46 @@ class NodeResourcesBalancedAllocation(Plugin):
     name: ClassVar[str] = "NodeResourcesBalancedAllocation"
     weight: ClassVar[int] = 1
 
+    def __init__(self, arguments: NodeResourcesBalancedAllocationArgs = DEFAULTS) -> None:
+        self._resources = arguments.counted
+
     def score(self, cycle: Cycle) -> Numbers | None:
         amounts = dict(cycle.pod.requests.amounts)
-        cpu, memory = amounts.get("cpu", 0), amounts.get("memory", 0)
-        if not cpu and not memory:
+        asked = tuple(
+            (name, amounts.get(name, 0))
+            for name in self._resources
+            if name in BASIC or amounts.get(name)
+        )
+        if not any(value for _, value in asked):
             return None
         cluster = cycle.cluster
-        wanted = np.array([cpu, memory], np.int64)[:, None]
+        which = [cluster.resource(name) for name, _ in asked]
+        # A slice is much quicker than a list, and what counts mostly stands together.
+        rows = (
+            slice(which[0], which[-1] + 1) if which == [*range(which[0], which[-1] + 1)] else which
+        )
+        wanted = np.array([value for _, value in asked], np.int64)[:, None]
 
         def compute(slots: Rows) -> Numbers:
-            allocatable = cluster.allocatable[CPU : MEMORY + 1, slots]
-            before = cluster.requested[CPU : MEMORY + 1, slots]
+            allocatable = cluster.allocatable[rows][:, slots]
+            before = cluster.requested[rows][:, slots]
             gain = _balance(before + wanted, allocatable) - _balance(before, allocatable)
             return 50 + (50 + gain) // 2
 
-        return cluster.following((self.name, cpu, memory), compute)[cycle.nodes]
+        return cluster.following((self.name, asked), compute)[cycle.nodes]
 
 
 def _balance(used: Numbers, allocatable: Numbers) -> Numbers:
-    """100 minus the deviation of the two shares in use; a node that lacks one has no deviation."""
+    """100 minus the deviation of the shares in use; what a node lacks does not count."""
     shares = np.minimum(used / np.maximum(allocatable, 1), 1.0)
-    deviation = np.abs(shares[0] - shares[1]) / 2
-    deviation[~allocatable.all(axis=0)] = 0.0
+    if len(shares) == 2:
+        deviation = np.abs(shares[0] - shares[1]) / 2
+        deviation[~allocatable.all(axis=0)] = 0.0
+    else:
+        there = allocatable > 0
+        count = np.maximum(there.sum(axis=0), 1)
+        mean = np.where(there, shares, 0.0).sum(axis=0) / count
+        squares = np.where(there, (shares - mean) ** 2, 0.0).sum(axis=0)
+        deviation = np.sqrt(squares / count)
     balance: Numbers = ((1 - deviation) * 100).astype(np.int64)
     return balance

@@ -14,16 +14,17 @@ import numpy as np
 from navarch.api.types.core_v1 import Node
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster, Mask, Numbers
+from navarch.scheduler.configuration.arguments import InterPodAffinityArgs
 from navarch.scheduler.counts import Counts, Tally
 from navarch.scheduler.framework import MAX_SCORE, Code, Cycle, Plugin, Verdict
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.terms import Kind, Term
 
-HARD_WEIGHT = 1
-"""What a required affinity of a pod that is there is worth."""
 AFFINITY = "node(s) didn't match pod affinity rules"
 ANTI_AFFINITY = "node(s) didn't match pod anti-affinity rules"
 EXISTING = "node(s) didn't satisfy existing pods anti-affinity rules"
+
+DEFAULTS = InterPodAffinityArgs()
 
 
 class InterPodAffinity(Plugin):
@@ -39,6 +40,12 @@ class InterPodAffinity(Plugin):
             (Subject.OWN_POD, Action.UPDATE),
         }
     )
+
+    def __init__(self, arguments: InterPodAffinityArgs = DEFAULTS) -> None:
+        self.hard_weight = arguments.hardPodAffinityWeight
+        """What a required affinity of a pod that is there is worth."""
+        self.own_only = arguments.ignorePreferredTermsOfExistingPods
+        """Pods without preferences of their own are not scored by those of others."""
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         cluster = cycle.cluster
@@ -65,9 +72,12 @@ class InterPodAffinity(Plugin):
         for kind, sign in ((Kind.PREFERRED, 1), (Kind.PREFERRED_ANTI, -1)):
             for weight, term in pod.terms_of_kind(kind):
                 parts.append((sign * weight, term, _matching(cycle, [term])))
+        if self.own_only and not parts:
+            return None
         for group in cluster.counts.groups_about(pod, namespaces):
             if group.kind is Kind.REQUIRED:
-                parts.append((HARD_WEIGHT, group.term, group))
+                if self.hard_weight:
+                    parts.append((self.hard_weight, group.term, group))
             elif group.kind is not Kind.REQUIRED_ANTI:
                 sign = -1 if group.kind is Kind.PREFERRED_ANTI else 1
                 parts.append((sign * group.weight, group.term, group))

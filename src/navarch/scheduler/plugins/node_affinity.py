@@ -6,11 +6,26 @@ from typing import ClassVar
 
 import numpy as np
 
+from navarch.api.node_selection import selects
+from navarch.api.objects import encode
+from navarch.api.types.core_v1 import Node
+from navarch.api.types.core_v1 import NodeAffinity as NodeAffinityTerms
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Mask, Numbers
+from navarch.scheduler.configuration.arguments import NodeAffinityArgs
 from navarch.scheduler.framework import Cycle, Plugin, PodRejected, Verdict, normalised
-from navarch.scheduler.node_selection import is_selected, matches_term, matching_nodes
+from navarch.scheduler.node_selection import (
+    is_selected,
+    matches_term,
+    matching_nodes,
+    selected,
+)
 from navarch.scheduler.podinfo import PodInfo
+
+ENFORCED = "node(s) didn't match scheduler-enforced node affinity"
+CHOSEN = "node(s) didn't match Pod's node affinity/selector"
+
+DEFAULTS = NodeAffinityArgs()
 
 
 class NodeAffinity(Plugin):
@@ -21,6 +36,13 @@ class NodeAffinity(Plugin):
     interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
         {(Subject.NODE, Action.ADD), (Subject.NODE, Action.UPDATE)}
     )
+
+    def __init__(self, arguments: NodeAffinityArgs = DEFAULTS) -> None:
+        added = arguments.addedAffinity or NodeAffinityTerms()
+        self.required = added.requiredDuringSchedulingIgnoredDuringExecution
+        """What holds for all pods of the profile."""
+        self.preferred = added.preferredDuringSchedulingIgnoredDuringExecution
+        self._key = encode(added)
 
     def pre_filter(self, cycle: Cycle) -> Mask | None:
         names = _pinned_names(cycle.pod)
@@ -33,29 +55,41 @@ class NodeAffinity(Plugin):
         return wanted
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
-        pod = cycle.pod
-        if not pod.pod.spec.nodeSelector and pod.required_nodes is None:
-            return None
-        rejected = ~matching_nodes(cycle.cluster, pod)
-        return [Verdict(rejected, "node(s) didn't match Pod's node affinity/selector")]
+        pod, cluster = cycle.pod, cycle.cluster
+        verdicts = []
+        kept = None
+        if (required := self.required) is not None:
+            kept = cluster.cached((self.name, self._key), lambda: selected(cluster, required))
+            verdicts.append(Verdict(~kept, ENFORCED))
+        if pod.pod.spec.nodeSelector or pod.required_nodes is not None:
+            rejected = ~matching_nodes(cluster, pod)
+            # A node has one reason, the first.
+            verdicts.append(Verdict(rejected if kept is None else rejected & kept, CHOSEN))
+        return verdicts or None
 
     def score(self, cycle: Cycle) -> Numbers | None:
         cluster, pod = cycle.cluster, cycle.pod
-        if not pod.preferred_nodes:
+        preferred = [*self.preferred, *pod.preferred_nodes]
+        if not preferred:
             return None
 
         def compute() -> Numbers:
             raw = np.zeros(cluster.size, np.int64)
-            for term in pod.preferred_nodes:
+            for term in preferred:
                 raw += term.weight * matches_term(cluster, term.preference)
             return raw
 
-        raw = cluster.cached((self.name, pod.node_affinity_key), compute)
+        raw = cluster.cached((self.name, "score", self._key, pod.node_affinity_key), compute)
         return normalised(raw[cycle.nodes])
 
     def helped_by(self, pod: PodInfo, change: Change) -> bool:
-        was_out = change.old is None or not is_selected(change.old, pod)
-        return was_out and is_selected(change.new, pod)
+        was_out = change.old is None or not self._allows(change.old, pod)
+        return was_out and self._allows(change.new, pod)
+
+    def _allows(self, node: Node, pod: PodInfo) -> bool:
+        name, labels = node.metadata.name, node.metadata.labels
+        is_open = self.required is None or selects(self.required, name, labels)
+        return is_open and is_selected(node, pod)
 
 
 def _pinned_names(pod: PodInfo) -> set[str] | None:

@@ -8,15 +8,19 @@ import numpy as np
 
 from navarch.api.types.core_v1 import Node
 from navarch.scheduler.changes import Action, Change, Subject
-from navarch.scheduler.cluster import CPU, MEMORY, PODS, Mask, Numbers, Rows
-from navarch.scheduler.framework import MAX_SCORE, Code, Cycle, Plugin, Verdict
+from navarch.scheduler.cluster import PODS, Mask, Numbers, Rows
+from navarch.scheduler.configuration.arguments import NodeResourcesFitArgs
+from navarch.scheduler.framework import Code, Cycle, Plugin, Verdict
+from navarch.scheduler.plugins.resource_strategies import Strategy
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.requests import units
 
+DEFAULTS = NodeResourcesFitArgs()
+
 
 class NodeResourcesFit(Plugin):
-    """Filters by what is allocatable and not yet requested; scores nodes by how much of their CPU
-    and memory would be left (LeastAllocated)."""
+    """Filters by what is allocatable and not yet requested; scores nodes by how much of it would
+    be in use, of CPU and memory if nothing else is said: the less the better."""
 
     name: ClassVar[str] = "NodeResourcesFit"
     weight: ClassVar[int] = 1
@@ -32,8 +36,13 @@ class NodeResourcesFit(Plugin):
         }
     )
 
+    def __init__(self, arguments: NodeResourcesFitArgs = DEFAULTS) -> None:
+        self._ignored = frozenset(arguments.ignoredResources)
+        self._ignored_groups = frozenset(arguments.ignoredResourceGroups)
+        self._strategy = Strategy.of(arguments.scoringStrategy)
+
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
-        cluster, amounts = cycle.cluster, cycle.pod.requests.amounts
+        cluster, amounts = cycle.cluster, self._counted(cycle.pod)
         wanted = np.array([1, *(value for _, value in amounts)], np.int64)[:, None]
         which = [PODS, *(cluster.resource(name) for name, _ in amounts)]
         # What a node does not have itself may be had as devices; that is not judged here.
@@ -58,18 +67,23 @@ class NodeResourcesFit(Plugin):
         return verdicts
 
     def score(self, cycle: Cycle) -> Numbers | None:
-        cluster, scored = cycle.cluster, cycle.pod.requests.scored
-        wanted = np.array(scored, np.int64)[:, None]
+        cluster, strategy = cycle.cluster, self._strategy
+        wanted = strategy.wanted(cycle.pod)
 
         def compute(slots: Rows) -> Numbers:
-            allocatable = cluster.allocatable[CPU : MEMORY + 1, slots]
-            left = np.maximum(allocatable - (cluster.scored[:, slots] + wanted), 0)
-            scores = left * MAX_SCORE // np.maximum(allocatable, 1)
-            weights = (allocatable > 0).sum(axis=0)
-            total: Numbers = scores.sum(axis=0) // np.maximum(weights, 1)
-            return total
+            return strategy.scores(cluster, wanted, slots)
 
-        return cluster.following((self.name, "score", scored), compute)[cycle.nodes]
+        return cluster.following((self.name, strategy, wanted), compute)[cycle.nodes]
+
+    def _counted(self, pod: PodInfo) -> tuple[tuple[str, int], ...]:
+        """What the pod requests, without what others look after."""
+        if not self._ignored and not self._ignored_groups:
+            return pod.requests.amounts
+        return tuple(
+            (name, value)
+            for name, value in pod.requests.amounts
+            if name not in self._ignored and name.partition("/")[0] not in self._ignored_groups
+        )
 
     def helped_by(self, pod: PodInfo, change: Change) -> bool:
         if change.subject is Subject.NODE:

@@ -19,6 +19,7 @@ from navarch.api.selectors import LabelSelector, Operator, Requirement
 from navarch.api.types.core_v1 import Node, TopologySpreadConstraint
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster, Mask, Numbers
+from navarch.scheduler.configuration.arguments import LIST, PodTopologySpreadArgs
 from navarch.scheduler.counts import Counts, Tally
 from navarch.scheduler.framework import MAX_SCORE, Code, Cycle, Plugin, Verdict
 from navarch.scheduler.node_selection import matching_nodes
@@ -34,6 +35,12 @@ MISSING = f"{SKEWED} (missing required label)"
 LARGE = 2**31 - 1
 
 
+SYSTEM_DEFAULTS = tuple(
+    TopologySpreadConstraint(topologyKey=key, maxSkew=skew, whenUnsatisfiable=SOFT)
+    for key, skew in ((HOSTNAME, 3), (ZONE, 5))
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Constraint:
     """One constraint as it applies to one pod."""
@@ -44,6 +51,9 @@ class Constraint:
     min_domains: int = 1
     honor_affinity: bool = True
     honor_taints: bool = False
+
+
+DEFAULTS = PodTopologySpreadArgs()
 
 
 class PodTopologySpread(Plugin):
@@ -59,8 +69,13 @@ class PodTopologySpread(Plugin):
         }
     )
 
+    def __init__(self, arguments: PodTopologySpreadArgs = DEFAULTS) -> None:
+        self.is_listed = arguments.defaultingType == LIST
+        self.defaults = arguments.defaultConstraints if self.is_listed else SYSTEM_DEFAULTS
+        """What holds for pods that say nothing."""
+
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
-        constraints = constraints_of(cycle.pod, HARD)
+        constraints = self._constraints(cycle, HARD)
         if not constraints:
             return None
         cluster, pod = cycle.cluster, cycle.pod
@@ -84,11 +99,11 @@ class PodTopologySpread(Plugin):
 
     def score(self, cycle: Cycle) -> Numbers | None:
         cluster, pod, nodes = cycle.cluster, cycle.pod, cycle.nodes
-        given = bool(pod.pod.spec.topologySpreadConstraints)
-        constraints = constraints_of(pod, SOFT) if given else _defaults(cycle)
+        constraints = self._constraints(cycle, SOFT)
         if not constraints:
             return None
-        # Labels that the pod's author asked for must be there; the system's own may lack.
+        # Labels that somebody asked for must be there; those of the system's defaults may lack.
+        given = self.is_listed or bool(pod.pod.spec.topologySpreadConstraints)
         keys = tuple(constraint.key for constraint in constraints) if given else ()
         scored = with_labels(cluster, keys)[nodes]
         raw = np.zeros(len(nodes), np.float64)
@@ -105,7 +120,21 @@ class PodTopologySpread(Plugin):
             raw += np.where(column >= 0, value, 0.0)
         return _normalised(np.floor(raw + 0.5).astype(np.int64), scored)
 
+    def _constraints(self, cycle: Cycle, kind: str) -> list[Constraint]:
+        """The pod's own; if it has none at all, the default ones for it."""
+        if cycle.pod.pod.spec.topologySpreadConstraints:
+            return constraints_of(cycle.pod, kind)
+        wanted = [each for each in self.defaults if each.whenUnsatisfiable == kind]
+        if not wanted:
+            return []
+        selector = cycle.objects.default_selector(cycle.pod)
+        if selector.empty:
+            return []
+        return [_constraint(each, selector) for each in wanted]
+
     def helped_by(self, pod: PodInfo, change: Change) -> bool:
+        if not pod.pod.spec.topologySpreadConstraints:
+            return True  # the default ones held, and whom they count takes long to find out
         constraints = constraints_of(pod, HARD)
         if change.subject is Subject.NODE:
             return _helped_by_node(constraints, change)
@@ -143,6 +172,10 @@ def _parsed(pod: PodInfo, constraint: TopologySpreadConstraint) -> Constraint:
     )
     if own and not selector.nothing:
         selector = LabelSelector(tuple(dict.fromkeys((*selector.requirements, *own))))
+    return _constraint(constraint, selector)
+
+
+def _constraint(constraint: TopologySpreadConstraint, selector: LabelSelector) -> Constraint:
     return Constraint(
         constraint.topologyKey,
         constraint.maxSkew,
@@ -151,14 +184,6 @@ def _parsed(pod: PodInfo, constraint: TopologySpreadConstraint) -> Constraint:
         constraint.nodeAffinityPolicy != "Ignore",
         constraint.nodeTaintsPolicy == "Honor",
     )
-
-
-def _defaults(cycle: Cycle) -> list[Constraint]:
-    """What applies to pods that say nothing (upstream's system defaults)."""
-    selector = cycle.objects.default_selector(cycle.pod)
-    if selector.empty:
-        return []
-    return [Constraint(HOSTNAME, 3, selector), Constraint(ZONE, 5, selector)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from navarch.api.types.storage_v1 import StorageClass
 from navarch.client import is_controlled_by
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster, Mask, Numbers
+from navarch.scheduler.configuration.arguments import VolumeBindingArgs
 from navarch.scheduler.framework import Cycle, Plugin, PodRejected, Verdict, VolumePlan
 from navarch.scheduler.node_selection import matches_labels, selected
 from navarch.scheduler.podinfo import ClaimUse, PodInfo
@@ -55,6 +56,9 @@ class _Claims:
     """Which of them a claim takes on each node, by the claim's name; -1: none."""
 
 
+DEFAULTS = VolumeBindingArgs()
+
+
 class VolumeBinding(Plugin):
     """Rejects pods whose claims are missing, on their way out or not bound, and nodes on which
     their volumes cannot be used or had."""
@@ -73,6 +77,9 @@ class VolumeBinding(Plugin):
         )
         for action in (Action.ADD, Action.UPDATE)
     )
+
+    def __init__(self, arguments: VolumeBindingArgs = DEFAULTS) -> None:
+        self.seconds = float(arguments.bindTimeoutSeconds)
 
     def pre_filter(self, cycle: Cycle) -> Mask | None:
         pod = cycle.pod
@@ -111,7 +118,7 @@ class VolumeBinding(Plugin):
                 bindings.append((claim, claims.volumes[number]))
             else:
                 provisions.append(claim)
-        return VolumePlan(tuple(bindings), tuple(provisions))
+        return VolumePlan(tuple(bindings), tuple(provisions), self.seconds)
 
     def helped_by(self, pod: PodInfo, change: Change) -> bool:
         new = change.new
