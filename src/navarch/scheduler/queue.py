@@ -81,8 +81,11 @@ class SchedulingQueue:
         *,
         initial_backoff: float = INITIAL_BACKOFF,
         max_backoff: float = MAX_BACKOFF,
+        held_by: Callable[[PodInfo], str] = lambda _: "",
     ) -> None:
         self._clock = clock
+        self._held_by = held_by
+        """The plugin that knows without looking at nodes that it would reject the pod."""
         self._hints = hints
         self._interested: dict[tuple[Subject, Action], list[str]] = {}
         """The plugins that want to be asked about a kind of change."""
@@ -267,6 +270,11 @@ class SchedulingQueue:
         if entry.info.gates:
             entry.place = Place.GATED
             entry.ticket = 0
+            return
+        if plugin := self._held_by(entry.info):
+            entry.ticket = 0
+            entry.rejected_by = frozenset([plugin])
+            self._park(entry)
             return
         entry.place = Place.ACTIVE
         entry.ticket = next(self._tickets)

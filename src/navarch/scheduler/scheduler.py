@@ -32,7 +32,7 @@ from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Choice, Failure, schedule
 from navarch.scheduler.dra.binding import ClaimBinder
-from navarch.scheduler.framework import PluginFailed, Profile
+from navarch.scheduler.framework import Plugin, PluginFailed, Profile
 from navarch.scheduler.lookups import InformerObjects
 from navarch.scheduler.pod_status import not_scheduled, patch_status
 from navarch.scheduler.podinfo import DEFAULT_SCHEDULER, PodInfo
@@ -106,7 +106,12 @@ class Scheduler:
             hints,
             initial_backoff=settings.initial_backoff,
             max_backoff=settings.max_backoff,
+            held_by=self._held_by,
         )
+        self._holding = {
+            profile.name: [p for p in profile.plugins if _may_hold_back(p)]
+            for profile in settings.profiles
+        }
         self._hinted = hints.keys()
         self._rng = rng or random.Random()
         self._pods = self.client.resource(Pod)
@@ -350,6 +355,12 @@ class Scheduler:
     def _profile(self, info: PodInfo) -> Profile:
         return self.profiles[info.pod.spec.schedulerName or DEFAULT_SCHEDULER]
 
+    def _held_by(self, info: PodInfo) -> str:
+        profile = self._profile(info)
+        holding = self._holding[profile.name]
+        held = (_key(profile, p.name) for p in holding if p.holds_back(info, self.objects))
+        return next(held, "")
+
     def _recorder(self, info: PodInfo) -> EventRecorder:
         return self.context.recorder(info.pod.spec.schedulerName or DEFAULT_SCHEDULER)
 
@@ -413,6 +424,10 @@ class Scheduler:
     def _node_deleted(self, node: Node) -> None:
         self.cluster.remove_node(node.metadata.name)
         self.queue.changed(Change(Subject.NODE, Action.DELETE, node))
+
+
+def _may_hold_back(plugin: Plugin) -> bool:
+    return type(plugin).holds_back is not Plugin.holds_back
 
 
 def _key(profile: Profile, plugin: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from navarch.api.quantity import Quantity, parse_quantity
+from navarch.api.quantity import Format, Quantity, parse_quantity
 from navarch.api.types.resource_v1 import (
     CapacityRequestPolicy,
     CapacityRequestPolicyRange,
@@ -67,7 +67,7 @@ def _rounded(amount: Quantity, limits: CapacityRequestPolicyRange) -> Quantity:
         return amount
     step = parse_quantity(limits.step).value()
     more = amount.value() - lowest.value()
-    return parse_quantity(str(lowest.value() + -(-more // step) * step))
+    return Quantity.of(lowest.value() + -(-more // step) * step, Format.BINARY)
 
 
 def _allows(policy: CapacityRequestPolicy, amount: Quantity) -> bool:

@@ -66,6 +66,7 @@ from navarch.scheduler.framework import (
     Verdict,
     normalised,
 )
+from navarch.scheduler.objects import Objects
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.rotation import nodes_wanted
 
@@ -225,13 +226,11 @@ class DynamicResources(Plugin):
         mappings = solution.extended.mappings if solution else ()
         return ClaimPlan(tuple(planned), mappings, self._binding_seconds)
 
-    def holds_back(self, devices: Devices, pod: PodInfo) -> bool:
-        """Whether it is of no use to try the pod: its claims are not there (yet)."""
+    def holds_back(self, pod: PodInfo, objects: Objects) -> bool:
         if not pod.pod.spec.resourceClaims:
             return False
         try:
-            for _ in pod_claims(devices, pod.pod):
-                pass
+            [*pod_claims(objects.devices, pod.pod)]
         except ClaimProblem:
             return True
         return False
