@@ -16,11 +16,12 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from navarch.api.times import parse_duration
 from navarch.client import (
     Client,
     ClientConfig,
@@ -59,6 +60,16 @@ class ManagerOptions:
     """A node that is not heard of for so long counts as unreachable."""
     terminated_pod_threshold: int = 12500
     """So many finished pods are kept; the oldest above that are collected. 0 keeps them all."""
+    horizontal_pod_autoscaler_sync_period: str = "15s"
+    """Between two looks at an autoscaler. These five are upstream's flags."""
+    horizontal_pod_autoscaler_downscale_stabilization: str = "5m0s"
+    """So long nothing is scaled down below what was suggested before."""
+    horizontal_pod_autoscaler_cpu_initialization_period: str = "5m0s"
+    """So long after its start a pod's processor time is looked at with suspicion."""
+    horizontal_pod_autoscaler_initial_readiness_delay: str = "30s"
+    """A pod that becomes unready before that has never been ready."""
+    horizontal_pod_autoscaler_tolerance: float = 0.1
+    """What is less out of proportion than that is left alone."""
     leader_elect: bool = False
 
 
@@ -80,6 +91,20 @@ class Registered:
             context, **self.arguments(options)
         )
         return controller
+
+
+def _autoscaling(options: ManagerOptions) -> Mapping[str, Any]:
+    """What autoscalers are told. Raises ValueError for what is no duration."""
+    from navarch.controllers.horizontal_pod_autoscaler import AutoscalerOptions
+
+    prefix = "horizontal_pod_autoscaler_"
+    names = [each.name for each in fields(AutoscalerOptions)]
+    given = {name: getattr(options, prefix + name) for name in names}
+    seconds = {
+        name: parse_duration(each) if isinstance(each, str) else each
+        for name, each in given.items()
+    }
+    return {"options": AutoscalerOptions(**seconds)}
 
 
 CONTROLLERS: Mapping[str, Registered] = {
@@ -168,6 +193,9 @@ CONTROLLERS: Mapping[str, Registered] = {
     "resourceclaim-controller": Registered("resource_claim", "ResourceClaimController"),
     "ephemeral-volume": Registered("ephemeral_volume", "EphemeralVolumeController"),
     "disruption": Registered("disruption", "DisruptionController"),
+    "horizontalpodautoscaling": Registered(
+        "horizontal_pod_autoscaler", "HorizontalPodAutoscalerController", _autoscaling
+    ),
     "resourcequota": Registered("resourcequota", "ResourceQuotaController"),
     "podgc": Registered(
         "pod_gc",
