@@ -61,6 +61,10 @@ def start(
         str | None,
         typer.Option(help="Run nodes by this KubeletConfiguration file; off ends it."),
     ] = None,
+    scheduler_config: Annotated[
+        str | None,
+        typer.Option(help="Schedule by this KubeSchedulerConfiguration file; off ends it."),
+    ] = None,
     keep_context: Annotated[
         bool, typer.Option("--keep-context", help="Leave kubectl's current context as it is.")
     ] = False,
@@ -86,6 +90,7 @@ def start(
         audit_policy=audit_policy,
         encryption_config=encryption_config,
         kubelet_config=kubelet_config,
+        scheduler_config=scheduler_config,
     )
     with Steps(quiet=quiet) as steps:
         start_cluster(request, steps)

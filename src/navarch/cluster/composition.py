@@ -93,7 +93,16 @@ def controllers_options(profile: Profile, paths: Paths) -> Options:
 
 
 def scheduler_options(paths: Paths) -> Options:
-    return {"kubeconfig": str(paths.kubeconfig("scheduler"))}
+    options: Options = {"kubeconfig": str(paths.kubeconfig("scheduler"))}
+    file = policies.scheduler_config(paths)
+    if file.is_file():
+        from navarch.scheduler.configuration.files import named_fields
+
+        options["config"] = str(file)
+        # Nobody else would take over; only who asks for an election gets one.
+        if "leaderElection" not in named_fields(file):
+            options["leader_elect"] = False
+    return options
 
 
 def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Options]:
@@ -252,7 +261,7 @@ def _daemon(
     )
 
 
-FILES = (".crt", ".key", "-policy.yaml", "kubelet-config.yaml")
+FILES = (".crt", ".key", "-policy.yaml", "kubelet-config.yaml", "scheduler-config.yaml")
 
 
 def _credentials(components: Mapping[str, Options]) -> list[Path]:

@@ -1,4 +1,5 @@
-"""Files that the user hands over at the start: what is audited and encrypted, how kubelets work.
+"""Files that the user hands over at the start: what is audited and encrypted, how kubelets and
+the scheduler work.
 
 They are checked, then copied into the profile's directory, because a cluster must start again when
 the user's own file has gone. A flag that is not given leaves things as they are; `off` ends them.
@@ -28,8 +29,16 @@ def kubelet_config(paths: Paths) -> Path:
     return paths.root / "kubelet-config.yaml"
 
 
+def scheduler_config(paths: Paths) -> Path:
+    return paths.root / "scheduler-config.yaml"
+
+
 def adopt(
-    paths: Paths, audit: str | None, encryption: str | None, kubelet: str | None = None
+    paths: Paths,
+    audit: str | None,
+    encryption: str | None,
+    kubelet: str | None = None,
+    scheduler: str | None = None,
 ) -> None:
     """Take the files over, all or none. Raises ClusterError when one cannot be used."""
     if encryption == OFF and encryption_config(paths).is_file():
@@ -42,6 +51,7 @@ def adopt(
         (audit, audit_policy(paths), _check_audit),
         (encryption, encryption_config(paths), _check_encryption),
         (kubelet, kubelet_config(paths), _check_kubelet),
+        (scheduler, scheduler_config(paths), _check_scheduler),
     )
     contents = [
         (target, b"" if given == OFF else _read(given, check))
@@ -75,6 +85,13 @@ def _check_encryption(path: Path) -> object:
     from navarch.apiserver.encryption.config import load_chains
 
     return load_chains(path)
+
+
+def _check_scheduler(path: Path) -> object:
+    from navarch.scheduler.configuration.files import load
+    from navarch.scheduler.profiles import make_profile
+
+    return [make_profile(profile) for profile in load(path).profiles]
 
 
 def _check_kubelet(path: Path) -> object:

@@ -54,6 +54,7 @@ class StartRequest:
     """A file, or "off"."""
     encryption_config: str | None = None
     kubelet_config: str | None = None
+    scheduler_config: str | None = None
 
 
 def start(request: StartRequest, progress: Progress) -> Profile:
@@ -72,7 +73,11 @@ def start(request: StartRequest, progress: Progress) -> Profile:
             else f"Starting the cluster {wanted.name}"
         )
         policies.adopt(
-            paths, request.audit_policy, request.encryption_config, request.kubelet_config
+            paths,
+            request.audit_policy,
+            request.encryption_config,
+            request.kubelet_config,
+            request.scheduler_config,
         )
         profile.save(wanted)
         _remove_surplus(before, wanted, paths)

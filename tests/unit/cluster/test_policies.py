@@ -8,7 +8,7 @@ import pytest
 
 from navarch.cluster import policies
 from navarch.cluster.components import options_from
-from navarch.cluster.composition import apiserver_options, node_components
+from navarch.cluster.composition import apiserver_options, node_components, scheduler_options
 from navarch.cluster.profile import ClusterError, Paths, Profile
 from navarch.node.settings import NodeOptions
 
@@ -119,3 +119,23 @@ def test_a_configuration_that_cannot_be(
     with pytest.raises(ClusterError, match=message):
         policies.adopt(paths, None, None, given(tmp_path, text))
     assert kubelet(paths).config is None
+
+
+SCHEDULING = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n"
+
+
+def test_a_scheduler_gets_its_configuration(paths: Paths, tmp_path: Path) -> None:
+    """An election costs a write every other second: nobody stands by unless asked to."""
+    assert "config" not in scheduler_options(paths)
+    policies.adopt(paths, None, None, None, given(tmp_path, SCHEDULING))
+    found = scheduler_options(paths)
+    assert Path(str(found["config"])).read_text() == SCHEDULING
+    assert found["leader_elect"] is False
+    elected = f"{SCHEDULING}leaderElection: {{leaderElect: true}}\n"
+    policies.adopt(paths, None, None, None, given(tmp_path, elected))
+    assert "leader_elect" not in scheduler_options(paths)
+    wrong = f"{SCHEDULING}profiles: [{{plugins: {{filter: {{enabled: [{{name: X}}]}}}}}}]\n"
+    with pytest.raises(ClusterError, match='FilterPlugin "X" does not exist'):
+        policies.adopt(paths, None, None, None, given(tmp_path, wrong))
+    policies.adopt(paths, None, None, None, "off")
+    assert "config" not in scheduler_options(paths)

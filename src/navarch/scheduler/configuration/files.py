@@ -39,6 +39,13 @@ def load(path: Path) -> KubeSchedulerConfiguration:
     return parse(data)
 
 
+def named_fields(path: Path) -> frozenset[str]:
+    """The fields that a usable file sets."""
+    from navarch.api.schema.yaml_body import parse_yaml
+
+    return frozenset(parse_yaml(path.read_bytes()).value)
+
+
 def parse(data: bytes) -> KubeSchedulerConfiguration:
     """The same from a file's contents."""
     configuration = completed(_decode(data))
