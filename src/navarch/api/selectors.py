@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
@@ -119,6 +119,13 @@ class LabelSelector:
 
     requirements: tuple[Requirement, ...] = ()
     nothing: bool = False
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        # Selectors are keys again and again: work it out once.
+        if not self._hash:
+            object.__setattr__(self, "_hash", hash((self.requirements, self.nothing)) or 1)
+        return self._hash
 
     def matches(self, labels: Mapping[str, str] | None) -> bool:
         if self.nothing:

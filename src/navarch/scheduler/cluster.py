@@ -12,7 +12,7 @@ A pod may be known before its node is; its slot then waits, not alive, until the
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from navarch.api.types.core_v1 import Node
 from navarch.scheduler.counts import Counts, PodCounts, Sums, Tally, Wanted
+from navarch.scheduler.following import Following
 from navarch.scheduler.nominations import Nominations
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.requests import is_tracked, units
@@ -28,16 +29,11 @@ from navarch.scheduler.rotation import Rotation
 
 Mask = NDArray[np.bool_]
 Numbers = NDArray[np.int64]
-Rows = slice | Numbers
-"""Some slots, or all."""
 T = TypeVar("T")
-A = TypeVar("A", bound=NDArray[Any])
 
 CPU, MEMORY, STORAGE, PODS = range(4)
 FIRST_SLOTS = 64
 CACHE_LIMIT = 2048
-FOLLOWING_LIMIT = 128
-LOG_LIMIT = 4096
 
 TaintSet = tuple[tuple[str, str, str], ...]
 """Taints as (key, value, effect)."""
@@ -65,14 +61,6 @@ class LabelColumn:
         self.values = [self.values[number] for number in used[offset:]]
         self.numbers = {value: number for number, value in enumerate(self.values)}
         self.column = (column - offset).astype(np.int64)
-
-
-class _Following:
-    """Something of each slot, and up to where in the log of changes it is up to date."""
-
-    def __init__(self, values: NDArray[Any], seen: int) -> None:
-        self.values = values
-        self.seen = seen
 
 
 class Image:
@@ -123,10 +111,7 @@ class Cluster:
         self._free = list(range(FIRST_SLOTS - 1, -1, -1))
         self._cached: dict[Hashable, Any] = {}
         self.rotation = Rotation()
-        self._log: list[int] = []
-        """The slots whose node or pods changed, oldest first, as far as somebody may need it."""
-        self._log_start = 0
-        self._following: OrderedDict[Hashable, _Following] = OrderedDict()
+        self.following = Following()
 
     def cached(self, key: Hashable, compute: Callable[[], T]) -> T:
         """What `compute` says of the nodes alone, kept until a node changes. The key must hold
@@ -137,25 +122,6 @@ class Cluster:
             self._cached.clear()
         value = self._cached[key] = compute()
         return value
-
-    def following(self, key: Hashable, compute: Callable[[Rows], A]) -> A:
-        """What `compute` says of each slot (its last axis), from the slot's node and resources
-        alone. Kept, and computed anew for the slots that have changed. Not to be changed."""
-        end = self._log_start + len(self._log)
-        kept = self._following.get(key)
-        if kept is None or kept.seen < self._log_start:
-            if kept is None and len(self._following) >= FOLLOWING_LIMIT:
-                self._following.popitem(last=False)
-            kept = self._following[key] = _Following(compute(slice(None)), end)
-        elif kept.seen < end:
-            changed = self._log[kept.seen - self._log_start :]
-            slots = np.array(changed if len(changed) == 1 else [*set(changed)], np.int64)
-            # What was handed out stays as it was: verdicts may outlast a change that is undone.
-            kept.values = kept.values.copy()
-            kept.values[..., slots] = compute(slots)
-            kept.seen = end
-        self._following.move_to_end(key)
-        return cast("A", kept.values)
 
     def set_node(self, node: Node) -> None:
         """Take in a new node or a node's new state."""
@@ -259,16 +225,10 @@ class Cluster:
     def _node_changed(self, slot: int) -> None:
         self._cached.clear()
         self.counts.nodes_changed()
-        self._changed(slot)
-
-    def _changed(self, slot: int) -> None:
-        self._log.append(slot)
-        if len(self._log) > LOG_LIMIT:
-            self._log_start += LOG_LIMIT // 2
-            del self._log[: LOG_LIMIT // 2]
+        self.following.changed(slot)
 
     def _account(self, info: PodInfo, slot: int, sign: int) -> None:
-        self._changed(slot)
+        self.following.changed(slot)
         for name, value in info.requests.amounts:
             self.requested[self.resource(name), slot] += sign * value
         self.requested[PODS, slot] += sign
@@ -327,9 +287,9 @@ class Cluster:
         self._free.append(slot)
 
     def _grow(self) -> None:
-        more = self.size
-        self._free = list(range(2 * more - 1, more - 1, -1))
-        self.size = 2 * more
+        more = max(FIRST_SLOTS, self.size // 4)
+        self._free = list(range(self.size + more - 1, self.size - 1, -1))
+        self.size += more
         self.names += [""] * more
         self.nodes += [None] * more
         self.pods_at += [{} for _ in range(more)]
@@ -343,7 +303,7 @@ class Cluster:
             column.column = _longer(column.column, more, -1)
         self.counts.grow(more)
         self._cached.clear()
-        self._following.clear()
+        self.following.clear()
 
 
 def _longer(array: NDArray[Any], more: int, value: int = 0) -> NDArray[Any]:

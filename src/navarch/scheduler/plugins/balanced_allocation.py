@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from navarch.scheduler.cluster import Numbers, Rows
+from navarch.scheduler.cluster import Numbers
 from navarch.scheduler.configuration.arguments import NodeResourcesBalancedAllocationArgs
+from navarch.scheduler.following import Rows
 from navarch.scheduler.framework import Cycle, Plugin
 from navarch.scheduler.plugins.resource_strategies import BASIC
 
@@ -46,7 +47,25 @@ class NodeResourcesBalancedAllocation(Plugin):
             gain = _balance(before + wanted, allocatable) - _balance(before, allocatable)
             return 50 + (50 + gain) // 2
 
-        return cluster.following((self.name, asked), compute)[cycle.nodes]
+        def one(slot: int) -> int:
+            allocatable = cluster.allocatable[:, slot].tolist()
+            before = cluster.requested[:, slot].tolist()
+            free = [allocatable[row] for row in which]
+            if not all(free):
+                return 75
+            had = [before[row] for row in which]
+            has = [amount + value for amount, (_, value) in zip(had, asked, strict=True)]
+            return 50 + (50 + _balance_of_two(has, free) - _balance_of_two(had, free)) // 2
+
+        key = (self, asked)
+        is_pair = len(which) == 2
+        return cluster.following.at(cycle.nodes, key, compute, one if is_pair else None)
+
+
+def _balance_of_two(used: list[int], allocatable: list[int]) -> int:
+    """`_balance` of one node that lacks neither of two resources."""
+    first, second = (min(u / a, 1.0) for u, a in zip(used, allocatable, strict=True))
+    return int((1 - abs(first - second) / 2) * 100)
 
 
 def _balance(used: Numbers, allocatable: Numbers) -> Numbers:

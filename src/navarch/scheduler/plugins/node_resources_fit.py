@@ -8,8 +8,9 @@ import numpy as np
 
 from navarch.api.types.core_v1 import Node
 from navarch.scheduler.changes import Action, Change, Subject
-from navarch.scheduler.cluster import PODS, Mask, Numbers, Rows
+from navarch.scheduler.cluster import PODS, Mask, Numbers
 from navarch.scheduler.configuration.arguments import NodeResourcesFitArgs
+from navarch.scheduler.following import Rows
 from navarch.scheduler.framework import Code, Cycle, Plugin, Verdict
 from navarch.scheduler.plugins.resource_strategies import Strategy
 from navarch.scheduler.podinfo import PodInfo
@@ -58,7 +59,18 @@ class NodeResourcesFit(Plugin):
             lacking[elsewhere] &= allocatable[elsewhere] > 0
             return np.concatenate((lacking, hopeless))
 
-        found = cluster.following((self.name, "filter", amounts, *elsewhere), compute)
+        def one(slot: int) -> list[bool]:
+            allocatable = cluster.allocatable[:, slot].tolist()
+            requested = cluster.requested[:, slot].tolist()
+            lacking = [requested[PODS] >= allocatable[PODS]]
+            hopeless = [False]
+            for row, (_, value) in zip(which[1:], amounts, strict=True):
+                hopeless.append(value > allocatable[row])
+                lacking.append(allocatable[row] - requested[row] < value <= allocatable[row])
+            return lacking + hopeless
+
+        key = (self, "filter", amounts, *elsewhere)
+        found = cluster.following.all(key, compute, None if elsewhere else one)
         verdicts = [Verdict(found[0], "Too many pods", Code.UNSCHEDULABLE)]
         for number, (name, _) in enumerate(amounts, 1):
             reason = f"Insufficient {name}"
@@ -73,7 +85,10 @@ class NodeResourcesFit(Plugin):
         def compute(slots: Rows) -> Numbers:
             return strategy.scores(cluster, wanted, slots)
 
-        return cluster.following((self.name, strategy, wanted), compute)[cycle.nodes]
+        def one(slot: int) -> int:
+            return strategy.score(cluster, wanted, slot)
+
+        return cluster.following.at(cycle.nodes, (self, wanted), compute, one)
 
     def _counted(self, pod: PodInfo) -> tuple[tuple[str, int], ...]:
         """What the pod requests, without what others look after."""

@@ -8,13 +8,15 @@ without constraints are spread softly over nodes and zones with those of their S
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import ClassVar
 
+import msgspec
 import numpy as np
 
+from navarch.api.objects import encode
 from navarch.api.selectors import LabelSelector, Operator, Requirement
 from navarch.api.types.core_v1 import Node, TopologySpreadConstraint
 from navarch.scheduler.changes import Action, Change, Subject
@@ -80,8 +82,7 @@ class PodTopologySpread(Plugin):
             return None
         cluster, pod = cycle.cluster, cycle.pod
         keys = tuple(constraint.key for constraint in constraints)
-        missing = np.zeros(cluster.size, np.bool_)
-        skewed = np.zeros(cluster.size, np.bool_)
+        missing = skewed = None
         for constraint in constraints:
             column = cluster.label(constraint.key).column
             looked_at = LookedAt(cluster, pod, constraint, keys)
@@ -90,11 +91,15 @@ class PodTopologySpread(Plugin):
             if len(domains) < constraint.min_domains:
                 least = 0
             itself = int(constraint.selector.matches(pod.labels))
+            too_many = found > constraint.max_skew + least - itself
+            too_many[-1] = False
+            lacks, breaks = without_label(cluster, constraint.key), too_many[column]
             # A node is judged by the first constraint that it breaks.
-            left = ~(missing | skewed)
-            lacks = column < 0
-            missing |= left & lacks
-            skewed |= left & ~lacks & (found > constraint.max_skew + least - itself)[column]
+            if missing is None or skewed is None:
+                missing, skewed = lacks, breaks
+            else:
+                missing, skewed = missing | (lacks & ~skewed), skewed | (breaks & ~missing)
+        assert missing is not None and skewed is not None
         return [Verdict(missing, MISSING), Verdict(skewed, SKEWED, Code.UNSCHEDULABLE)]
 
     def score(self, cycle: Cycle) -> Numbers | None:
@@ -117,7 +122,10 @@ class PodTopologySpread(Plugin):
                 size = int(np.count_nonzero(np.bincount(column[scored] + 1)))
                 here = LookedAt(cluster, pod, constraint, keys).pods()[column]
             value = here * math.log(size + 2) + (constraint.max_skew - 1)
-            raw += np.where(column >= 0, value, 0.0)
+            lacks = without_label(cluster, constraint.key)[nodes]
+            if lacks.any():
+                value[lacks] = 0.0
+            raw += value
         return _normalised(np.floor(raw + 0.5).astype(np.int64), scored)
 
     def _constraints(self, cycle: Cycle, kind: str) -> list[Constraint]:
@@ -156,19 +164,30 @@ class PodTopologySpread(Plugin):
 
 def constraints_of(pod: PodInfo, kind: str) -> list[Constraint]:
     """The constraints that the pod itself has, hard or soft."""
-    return [
-        _parsed(pod, constraint)
-        for constraint in pod.pod.spec.topologySpreadConstraints
-        if constraint.whenUnsatisfiable == kind
-    ]
+    given = pod.pod.spec.topologySpreadConstraints
+    if not given:
+        return []
+    own = {key: pod.labels.get(key) for each in given for key in each.matchLabelKeys}
+    return [c for when, c in _parsed_all(encode(given), (*own.items(),)) if when == kind]
 
 
-def _parsed(pod: PodInfo, constraint: TopologySpreadConstraint) -> Constraint:
+@lru_cache(maxsize=2048)
+def _parsed_all(
+    data: bytes, labels: tuple[tuple[str, str | None], ...]
+) -> list[tuple[str, Constraint]]:
+    """Pods of one owner have the same constraints."""
+    own = {key: value for key, value in labels if value is not None}
+    constraints = msgspec.json.decode(data, type=list[TopologySpreadConstraint])
+    return [(each.whenUnsatisfiable, _parsed(own, each)) for each in constraints]
+
+
+def _parsed(labels: Mapping[str, str], constraint: TopologySpreadConstraint) -> Constraint:
+    """`labels` are those of the pod that constraints want others to have too."""
     selector = parse_selector(constraint.labelSelector)
     own = tuple(
-        Requirement(key, Operator.IN, (pod.labels[key],))
+        Requirement(key, Operator.IN, (labels[key],))
         for key in constraint.matchLabelKeys
-        if key in pod.labels
+        if key in labels
     )
     if own and not selector.nothing:
         selector = LabelSelector(tuple(dict.fromkeys((*selector.requirements, *own))))
@@ -186,7 +205,7 @@ def _constraint(constraint: TopologySpreadConstraint, selector: LabelSelector) -
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class LookedAt:
     """The nodes that a constraint of a pod looks at: those with all these labels that, as far as
     its policies say so, the pod could go to."""
@@ -226,6 +245,10 @@ class LookedAt:
         return result
 
 
+def without_label(cluster: Cluster, key: str) -> Mask:
+    return cluster.cached(("without", key), lambda: cluster.label(key).column < 0)
+
+
 def with_labels(cluster: Cluster, keys: tuple[str, ...]) -> Mask:
     """Nodes that have all these labels."""
 
@@ -245,6 +268,12 @@ def matching_pods(cluster: Cluster, pod: PodInfo, constraint: Constraint) -> Tal
 
 def _normalised(raw: Numbers, scored: Mask) -> Numbers:
     """Fewer is better; nodes that are not scored get nothing."""
+    if scored.all():
+        lowest, highest = int(raw.min()), int(raw.max())
+        if highest == 0:
+            return np.full_like(raw, MAX_SCORE)
+        result: Numbers = MAX_SCORE * (highest + lowest - raw) // highest
+        return result
     seen = raw[scored]
     lowest, highest = int(seen.min(initial=2**62)), int(seen.max(initial=0))
     if highest == 0:

@@ -7,12 +7,13 @@ ask for, does not count. Source: upstream's `plugins/noderesources`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
-from navarch.scheduler.cluster import CPU, MEMORY, Cluster, Numbers, Rows
+from navarch.scheduler.cluster import CPU, MEMORY, Cluster, Numbers
 from navarch.scheduler.configuration.arguments import (
     LEAST,
     MOST,
@@ -20,6 +21,7 @@ from navarch.scheduler.configuration.arguments import (
     ScoringStrategy,
     ShapePoint,
 )
+from navarch.scheduler.following import Rows
 from navarch.scheduler.framework import MAX_SCORE
 from navarch.scheduler.podinfo import PodInfo
 
@@ -78,6 +80,29 @@ class Strategy:
             rounded = np.floor(total / np.maximum(weights, 1) + 0.5)
             return np.asarray(rounded, np.int64)
         return np.asarray(total // np.maximum(weights, 1), np.int64)
+
+    def score(self, cluster: Cluster, wanted: Wanted, slot: int) -> int:
+        """The same of one slot."""
+        allocatable = cluster.allocatable[:, slot].tolist()
+        requested = cluster.requested[:, slot].tolist()
+        requested[CPU : MEMORY + 1] = cluster.scored[:, slot].tolist()
+        total = weights = 0
+        for name, value, weight in wanted:
+            row = cluster.resource(name)
+            has, used = allocatable[row], requested[row] + value
+            if has <= 0:
+                continue
+            if self.kind == LEAST:
+                score = max(has - used, 0) * MAX_SCORE // has
+            else:
+                share = min(used, has) * MAX_SCORE // has
+                score = share if self.kind == MOST else self.curve[share]
+            if score or self.kind != RATIO:
+                total += score * weight
+                weights += weight
+        if self.kind == RATIO:
+            return math.floor(total / max(weights, 1) + 0.5)
+        return total // max(weights, 1)
 
     def _scores(self, used: Numbers, allocatable: Numbers) -> Numbers:
         if self.kind == LEAST:
