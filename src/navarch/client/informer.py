@@ -29,6 +29,7 @@ from navarch.client import metrics
 from navarch.client.cache import Cache
 from navarch.client.client import Client
 from navarch.client.clock import Clock
+from navarch.client.following import decoder_of
 from navarch.client.objects import (
     AnyObject,
     KubernetesObject,
@@ -97,6 +98,7 @@ class Informer(Generic[T]):
         self.resource_version = ""
         """The last version seen; empty when a list is due."""
         self._transform = transform
+        self._decoder = decoder_of(resource.codec, transform)
         self._page_size = page_size
         self._clock: Clock = resource.client.clock
         self._rng = rng or random.Random()
@@ -134,6 +136,13 @@ class Informer(Generic[T]):
 
     async def run(self) -> None:
         """Follow the server until cancelled."""
+        self._decoder.join()
+        try:
+            await self._follow()
+        finally:
+            self._decoder.leave()
+
+    async def _follow(self) -> None:
         while True:
             try:
                 if not self.resource_version:
@@ -176,7 +185,7 @@ class Informer(Generic[T]):
                 limit, token = 0, ""
                 continue
             for obj in page.items:
-                seen.add(self._apply(obj))
+                seen.add(self._apply(self._transform(obj)))
             token = page.continue_
             if not token:
                 break
@@ -196,6 +205,7 @@ class Informer(Generic[T]):
             field_selector=self.scope.field_selector,
             allow_bookmarks=True,
             timeout_seconds=int(WATCH_SECONDS * (1.0 + self._rng.random())),
+            decode=self._decoder.decode,
         )
         try:
             async with aclosing(events) as stream:
@@ -215,8 +225,7 @@ class Informer(Generic[T]):
             case "ADDED" | "MODIFIED":
                 self._apply(event.object)
             case "DELETED":
-                obj = self._transform(event.object)
-                self._remove(object_key(cast("AnyObject", obj)), obj)
+                self._remove(object_key(cast("AnyObject", event.object)), event.object)
             case "BOOKMARK":
                 pass
             case unknown:
@@ -225,7 +234,6 @@ class Informer(Generic[T]):
 
     def _apply(self, obj: T) -> str:
         """Take in a new or changed object; its key."""
-        obj = self._transform(obj)
         key = object_key(cast("AnyObject", obj))
         old = self.cache.get(key)
         if old is None:

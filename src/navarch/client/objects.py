@@ -12,7 +12,9 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import msgspec
 
 from navarch.api.objects import ApiStruct, encode, without_nulls
+from navarch.api.types.core_v1 import Pod
 from navarch.api.types.meta_v1 import ListMeta, ObjectMeta
+from navarch.client.sharing import share_parts
 
 T = TypeVar("T")
 
@@ -96,11 +98,13 @@ def identify(obj: AnyObject) -> Identity:
 
 def drop_managed_fields(obj: T) -> T:
     """The default transform of informers: managedFields are often half of an object's size, and
-    no component reads them."""
+    no component reads them. Pods, of which there are most, share what they have in common."""
     if isinstance(obj, dict):
         (obj.get("metadata") or {}).pop("managedFields", None)
     else:
         cast("KubernetesObject", obj).metadata.managedFields = []
+        if isinstance(obj, Pod):
+            share_parts(obj)
     return obj
 
 

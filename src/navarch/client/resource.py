@@ -7,9 +7,10 @@ is the one in its metadata.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 from urllib.parse import quote
 
@@ -17,7 +18,7 @@ from navarch.api.kinds import kind_by_name
 from navarch.api.objects import ApiStruct, Object, encode
 from navarch.client.client import JSON, Client
 from navarch.client.objects import AnyObject, Codec, ObjectList, WatchEvent, identify
-from navarch.client.watch import read_watch
+from navarch.client.watch import decode_event, read_watch
 
 T = TypeVar("T")
 
@@ -209,11 +210,13 @@ class ResourceClient(Generic[T]):
         allow_bookmarks: bool = False,
         timeout_seconds: int = 0,
         send_initial_events: bool = False,
+        decode: Callable[[bytes], WatchEvent[T]] | None = None,
     ) -> AsyncGenerator[WatchEvent[T], None]:
         """The events after `resource_version` (without one: the present objects as ADDED, then
         what follows). Ends when the server ends the watch, which is normal: go on from the last
         resourceVersion seen. Raises `ApiError` with `is_gone` when history no longer reaches back
-        that far; then list again. Informers do both."""
+        that far; then list again. Informers do both. `decode` takes the place of the plain decoding
+        of an event."""
         query = _query(
             watch="true",
             resourceVersion=resource_version,
@@ -226,7 +229,8 @@ class ResourceClient(Generic[T]):
         )
         path = self.path.path(namespace)
         async with self.client.stream("GET", path, query=query, accept=JSON) as response:
-            async for event in read_watch(response.content.iter_any(), self.codec):
+            read = decode or partial(decode_event, codec=self.codec)
+            async for event in read_watch(response.content.iter_any(), read):
                 yield event
 
     def _named(self, name: str, namespace: str, subresource: str = "") -> str:

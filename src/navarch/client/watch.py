@@ -7,7 +7,7 @@ changes").
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TypeVar
 
 import msgspec
@@ -55,11 +55,11 @@ def decode_event(line: bytes, codec: Codec[T]) -> WatchEvent[T]:
 
 
 async def read_watch(
-    chunks: AsyncIterator[bytes], codec: Codec[T]
+    chunks: AsyncIterator[bytes], decode: Callable[[bytes], WatchEvent[T]]
 ) -> AsyncGenerator[WatchEvent[T], None]:
     """The events in a watch's body. A last line that was cut off is not an event: the watch is
     resumed before it."""
     splitter = LineSplitter()
     async for chunk in chunks:
         for line in splitter.feed(chunk):
-            yield decode_event(line, codec)
+            yield decode(line)

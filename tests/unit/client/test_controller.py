@@ -15,6 +15,7 @@ from navarch.client.client import Client
 from navarch.client.clock import FakeClock
 from navarch.client.controller import Controller, ControllerContext
 from navarch.client.informer import Informer, InformerFactory
+from navarch.client.objects import Codec
 
 
 class Factory:
@@ -49,7 +50,7 @@ class Stage:
         self.clock = FakeClock()
         self.factory = Factory()
         client = SimpleNamespace(clock=self.clock)
-        resource = SimpleNamespace(client=client, path="configmaps")
+        resource = SimpleNamespace(client=client, path="configmaps", codec=Codec(ConfigMap))
         self.informer: Informer[ConfigMap] = Informer(cast("object", resource))  # type: ignore[arg-type]
         context = ControllerContext(
             cast("Client", client), cast("InformerFactory", self.factory), self.clock

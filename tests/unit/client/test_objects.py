@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from navarch.client.objects import (
     object_key,
     split_key,
 )
-from navarch.client.watch import LineSplitter, read_watch
+from navarch.client.watch import LineSplitter, decode_event, read_watch
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,8 @@ async def test_watch_events_then_an_error_event() -> None:
     )
     seen = []
     with pytest.raises(ApiError) as caught:
-        async for event in read_watch(chunks(body[:50], body[50:]), Codec(Pod)):
+        decode = partial(decode_event, codec=Codec(Pod))
+        async for event in read_watch(chunks(body[:50], body[50:]), decode):
             seen.append((event.type, event.object.metadata.name))
     assert seen == [("ADDED", "p"), ("BOOKMARK", "")]
     assert caught.value.is_gone
