@@ -201,6 +201,13 @@ class HorizontalPodAutoscalerController(Controller):
             raise CannotCompute(f"unexpected GroupVersion string: {reference.apiVersion}")
         group = reference.apiVersion.rpartition("/")[0]
         resource = await self._resource_of(group, reference.kind)
+        if "scale" not in resource.subresources:
+            await self._discover()
+            resource = await self._resource_of(group, reference.kind)
+        if "scale" not in resource.subresources:
+            which = f"{resource.group}/{resource.version}, Resource={resource.plural}"
+            text = f"could not find scale subresource for {which} in discovery information"
+            raise CannotCompute(text)
         path = path_of(resource).path(autoscaler.metadata.namespace, reference.name, "scale")
         return await self.read_scale(path)
 
@@ -211,15 +218,20 @@ class HorizontalPodAutoscalerController(Controller):
             raise CannotCompute(f"the answer is no Scale: {error}") from error
 
     async def _resource_of(self, group: str, kind: str) -> ApiResource:
-        """Raises CannotCompute."""
-        now = self.clock.monotonic()
-        if (group, kind) not in self._discovered.kinds and now >= self._discover_at:
-            self._discovered = await discover(self.client)
-            self._discover_at = now + REDISCOVER_SECONDS
+        """Raises ApiError, CannotCompute."""
+        if (group, kind) not in self._discovered.kinds:
+            await self._discover()
         resource = self._discovered.kinds.get((group, kind))
         if resource is None:
             raise CannotCompute(f'no matches for kind "{kind}" in group "{group}"')
         return resource
+
+    async def _discover(self) -> None:
+        """Learn what kinds there are, if that was not done lately. Raises ApiError."""
+        now = self.clock.monotonic()
+        if now >= self._discover_at:
+            self._discovered = await discover(self.client)
+            self._discover_at = now + REDISCOVER_SECONDS
 
 
 class Work:
