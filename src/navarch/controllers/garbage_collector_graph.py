@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from navarch.api.types.meta_v1 import OwnerReference
@@ -56,12 +56,16 @@ class Metadata(Protocol):
     deletionTimestamp: str | None
 
 
+_NOBODY: frozenset[Node] = frozenset()
+
+
 @dataclass(slots=True, eq=False)
 class Node:
     identity: Identity
     is_virtual: bool = False
     owners: Sequence[OwnerReference] = ()
-    dependents: set[Node] = field(default_factory=set)
+    dependents: set[Node] | frozenset[Node] = _NOBODY
+    """A set of its own only with the first: most objects own nothing."""
     is_deleting: bool = False
     is_foreground: bool = False
     """Deleted, and waiting for its blocking dependents to go."""
@@ -69,6 +73,15 @@ class Node:
     """Deleted, and waiting for its dependents to be let go."""
     looks: int = 0
     """How often it was looked at in vain."""
+
+    def gain(self, dependent: Node) -> None:
+        if not isinstance(self.dependents, set):
+            self.dependents = set()
+        self.dependents.add(dependent)
+
+    def lose(self, dependent: Node) -> None:
+        if isinstance(self.dependents, set):
+            self.dependents.discard(dependent)
 
     def blocking_dependents(self) -> list[Node]:
         """Those that say that this one's deletion has to wait for theirs."""
@@ -152,7 +165,7 @@ class Graph:
             if reference.blockOwnerDeletion and not (now and now.blockOwnerDeletion):
                 self._look_if_known(uid)
             if now is None and (owner := self.nodes.get(uid)) is not None:
-                owner.dependents.discard(node)
+                owner.lose(node)
         self._link(node, [after[uid] for uid in after if uid not in before])
 
     def _link(self, node: Node, references: Iterable[OwnerReference]) -> None:
@@ -165,10 +178,10 @@ class Graph:
             if owner is None:
                 owner = Node(claimed(reference, namespace), is_virtual=True)
                 self.nodes[reference.uid] = owner
-                owner.dependents.add(node)
+                owner.gain(node)
                 self._look(reference.uid)
                 continue
-            owner.dependents.add(node)
+            owner.gain(node)
             self._report_if_elsewhere(node, owner)
             is_elsewhere = owner.identity.namespace != namespace and bool(
                 owner.identity.namespace or owner.is_virtual
@@ -250,7 +263,7 @@ class Graph:
         for reference in node.owners:
             owner = self.nodes.get(reference.uid)
             if owner is not None:
-                owner.dependents.discard(node)
+                owner.lose(node)
                 if owner.is_foreground:
                     self._look(reference.uid)
                 elif owner.is_virtual and not owner.dependents:
