@@ -19,14 +19,13 @@ from navarch.api.errors import ApiError
 from navarch.api.objects import Object, to_object
 from navarch.api.resource_claims import ClaimProblem
 from navarch.api.times import format_time
-from navarch.api.types.core_v1 import Binding, Container, Node, ObjectReference, Pod
+from navarch.api.types.core_v1 import Binding, Node, ObjectReference, Pod
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import (
     Client,
     ControllerContext,
     EventRecorder,
     Informer,
-    drop_managed_fields,
 )
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster
@@ -48,26 +47,6 @@ BINDINGS_WAITING = 2000
 """Further pods are not tried while so many wait to be bound, so that choices stay fresh."""
 NOTE_LIMIT = 1024
 UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
-
-
-def slim(pod: Pod) -> Pod:
-    """The transform of the pod informer: leaves out what no plugin reads, which is most of a pod
-    (environment, mounts, probes)."""
-    drop_managed_fields(pod)
-    for containers in (pod.spec.containers, pod.spec.initContainers):
-        containers[:] = [
-            Container(
-                name=c.name,
-                image=c.image,
-                ports=c.ports,
-                resources=c.resources,
-                restartPolicy=c.restartPolicy,
-            )
-            for c in containers
-        ]
-    pod.spec.ephemeralContainers = []
-    pod.metadata.annotations = {}
-    return pod
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +116,7 @@ class Scheduler:
         self._slots = asyncio.Semaphore(BINDINGS_AT_ONCE)
         self._waiting = asyncio.Semaphore(BINDINGS_WAITING)
         informers = context.informers
-        self.pod_informer = informers.informer(Pod, field_selector=UNFINISHED, transform=slim)
+        self.pod_informer = informers.informer(Pod, field_selector=UNFINISHED)
         self.pod_informer.add_handler(self._pod_added, self._pod_updated, self._pod_deleted)
         self.node_informer = informers.informer(Node)
         self.node_informer.add_handler(self._node_added, self._node_updated, self._node_deleted)
