@@ -3,221 +3,181 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from navarch.api.errors import ApiError
 from navarch.api.objects import copy_object
-from navarch.api.selectors import LabelSelector, label_selector_from_object
 from navarch.api.types.apps_v1 import ControllerRevision, DaemonSet
 from navarch.api.types.core_v1 import Node, Pod
-from navarch.client import (
-    Claimant,
-    Controller,
-    ControllerContext,
-    Expectations,
-    KubernetesObject,
-    claim,
-    object_key,
-    slow_start,
-)
+from navarch.client import Clock, ControllerContext, object_key
 from navarch.client.ratelimit import exponential
 from navarch.controllers import daemonset_plan as plan
-from navarch.controllers.history import HASH, Collision, History, bring_up_to_date, surplus
-from navarch.controllers.pods import (
-    PodControl,
-    controller_key,
-    is_namespace_terminating,
-    seconds_until_available,
-)
+from navarch.controllers.history import HASH, History, RevisionedController, surplus
 
 BURST = 250
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 900.0
 """The wait before a pod that failed on a node is replaced there, doubled each time."""
 
 
-class DaemonSetController(Controller):
+@dataclass(slots=True)
+class _Patience:
+    """With the pods of a DaemonSet that fail on a node: how often one was replaced, and when last.
+    A new generation of the DaemonSet, or a long time without failures, starts anew."""
+
+    clock: Clock
+    generation: int
+    count: int = 0
+    last: float = float("-inf")
+
+    def seconds_left(self) -> float:
+        """0 when the next pod may be replaced, which is then noted."""
+        now = self.clock.monotonic()
+        if now - self.last > 2 * LONGEST_SECONDS:
+            self.count = 0
+        wait = exponential(FIRST_SECONDS, LONGEST_SECONDS, self.count - 1) if self.count else 0.0
+        if now - self.last < wait:
+            return wait - (now - self.last)
+        self.count += 1
+        self.last = now
+        return 0.0
+
+
+class DaemonSetController(RevisionedController[DaemonSet]):
     """Watches: DaemonSets; their pods and revisions; nodes, any of which may matter to all."""
 
     name = "daemonset"
+    kind = DaemonSet
+    hash_label = HASH
 
     def __init__(self, context: ControllerContext) -> None:
         super().__init__(context)
-        informer = context.informers.informer
-        self.sets = informer(DaemonSet)
-        self.pods = informer(Pod)
-        self.nodes = informer(Node)
-        self.revisions = informer(ControllerRevision)
-        self.recorder = context.recorder("daemonset-controller")
-        self.control = PodControl(self.client, self.recorder)
-        self.expectations = Expectations(self.clock)
-        self._failures: dict[tuple[str, str], tuple[int, float]] = {}
-        """By the DaemonSet's uid and the node: how often a pod failed there, and when last."""
-        self.watch(self.sets)
-        self.watch(self.pods, self._sets_of)
-        self.watch(self.revisions, lambda revision: controller_key(revision, "DaemonSet"))
+        self.nodes = context.informers.informer(Node)
+        self.pod_resource = self.client.resource(Pod)
+        self._patience: dict[str, dict[str, _Patience]] = {}
+        """By the DaemonSet's key and the node."""
         self.depends_on(self.nodes)
-        self.pods.add_handler(self._pod_added, self._pod_changed, self._pod_gone)
         self.nodes.add_handler(self._node_seen, self._node_changed, self._node_seen)
 
-    def _sets_of(self, pod: Pod) -> list[str]:
-        if key := controller_key(pod, "DaemonSet"):
-            return [key]
-        if pod.metadata.deletionTimestamp or any(
-            r.controller for r in pod.metadata.ownerReferences
-        ):
-            return []
-        return [
-            object_key(owner)
-            for owner in self.sets.cache.list(pod.metadata.namespace)
-            if self._selector(owner).matches(pod.metadata.labels)
-        ]
-
-    def _pod_added(self, pod: Pod) -> None:
-        if key := controller_key(pod, "DaemonSet"):
-            self.expectations.creation_observed(key)
-
-    def _pod_changed(self, _: Pod, pod: Pod) -> None:
-        if pod.metadata.deletionTimestamp:
-            self._pod_gone(pod)
-
-    def _pod_gone(self, pod: Pod) -> None:
-        if key := controller_key(pod, "DaemonSet"):
-            self.expectations.deletion_observed(key, pod.metadata.uid)
+    def _forget(self, key: str) -> None:
+        super()._forget(key)
+        self._patience.pop(key, None)
 
     def _node_seen(self, _: Node) -> None:
-        self.enqueue(self.sets.cache.keys())
+        # One that does not fit, too: it may have a pod that was made when it did.
+        for owner in self.owners.cache.list():
+            self.enqueue_paced(object_key(owner))
 
     def _node_changed(self, old: Node, new: Node) -> None:
         # Heartbeats come every few seconds and change nothing that counts here.
-        if old.metadata.labels != new.metadata.labels or old.spec.taints != new.spec.taints:
-            self._node_seen(new)
-
-    @staticmethod
-    def _selector(owner: DaemonSet) -> LabelSelector:
-        return label_selector_from_object(owner.spec.selector)
+        if old.metadata.labels == new.metadata.labels and old.spec.taints == new.spec.taints:
+            return
+        for owner in self.owners.cache.list():
+            if plan.fits_of(owner, [old]) != plan.fits_of(owner, [new]):
+                self.enqueue_paced(object_key(owner))
 
     async def reconcile(self, key: str) -> None:
-        owner = self.sets.cache.get(key)
-        if owner is None:
-            self.expectations.forget(key)
+        owner = self.owners.cache.get(key)
+        if owner is None or owner.metadata.deletionTimestamp or self.is_behind(key):
             return
-        selector = self._selector(owner)
+        selector = self.selector(owner)
         if selector.empty:
             text = "This daemon set is selecting all pods. A non-empty selector is required."
             self.recorder.event(owner, "Warning", "SelectingAll", text)
             return
-        if owner.metadata.deletionTimestamp:
-            return
-        settled = self.expectations.satisfied(key)
-        pods = await self._claim(owner, selector)
-        try:
-            history = await self._history(owner, selector)
-        except Collision:
-            counted = copy_object(owner)
-            counted.status.collisionCount = (owner.status.collisionCount or 0) + 1
-            await self.client.resource(DaemonSet).update_status(counted)
-            return
-        view = self._view(owner, history, pods)
-        failure = None
-        if settled:
-            actions = plan.manage(view)
-            failure = await self._act(key, view, actions)
-            if not (actions.create or actions.delete):
-                # Else the view does not show what was just done.
-                failure = failure or await self._act(key, view, plan.update(view))
-            await self._clean(owner, history, pods)
-        await self._write_status(view)
-        if failure is not None and not is_namespace_terminating(failure):
-            raise failure
-        least = owner.spec.minReadySeconds
-        waits = [w for pod in pods if (w := seconds_until_available(pod, least, view.now))]
-        if waits:
-            self.queue.add_after(key, min(waits))
-
-    async def _claim(self, owner: DaemonSet, selector: LabelSelector) -> list[Pod]:
-        def matches(pod: Pod) -> bool:
-            return selector.matches(pod.metadata.labels)
-
-        present = self.pods.cache.list(owner.metadata.namespace)
-        claimant: Claimant[Pod] = Claimant(owner, matches, self._confirm(owner))
-        return await claim(self.client.resource(Pod), claimant, present)
-
-    def _confirm(self, owner: DaemonSet) -> Callable[[], Awaitable[KubernetesObject]]:
-        async def confirm() -> KubernetesObject:
-            meta = owner.metadata
-            return await self.client.resource(DaemonSet).get(meta.name, meta.namespace)
-
-        return confirm
-
-    async def _history(self, owner: DaemonSet, selector: LabelSelector) -> History:
-        def matches(revision: ControllerRevision) -> bool:
-            return selector.matches(revision.metadata.labels)
-
-        resource = self.client.resource(ControllerRevision)
-        present = self.revisions.cache.list(owner.metadata.namespace)
-        claimant: Claimant[ControllerRevision] = Claimant(owner, matches, self._confirm(owner))
-        owned = await claim(resource, claimant, present)
-        template, collisions = owner.spec.template, owner.status.collisionCount
-        return await bring_up_to_date(resource, owner, template, owned, collisions)
-
-    def _view(self, owner: DaemonSet, history: History, pods: Sequence[Pod]) -> plan.View:
-        by_node: dict[str, list[Pod]] = {}
-        for pod in pods:
-            by_node.setdefault(plan.target_node(pod), []).append(pod)
+        revisions = await self._labelled(
+            owner,
+            await self.claim_revisions(owner, lambda each: selector.matches(each.metadata.labels)),
+        )
+        pods = await self.claim(
+            owner,
+            self.pods,
+            self.dependents(self.pods, owner),
+            lambda pod: selector.matches(pod.metadata.labels),
+        )
+        history = await self.history(owner, owner.spec.template, revisions)
+        if history.duplicates:
+            pods = await self._unite(owner, history, pods)
+        fits = plan.fits_of(owner, self.nodes.cache.list())
+        self.set_size(key, len(fits) + len(pods))
         label = history.current.metadata.labels.get(HASH, "")
-        return plan.View(owner, self.nodes.cache.list(), by_node, label, self.clock.now())
+        view = plan.View(owner, fits, plan.by_node(pods), label, self.clock.now())
+        failure = await self._advance(view, history, pods)
+        await self.put_status(owner, plan.next_status(view, history.collisions))
+        if failure is not None:
+            raise failure
+        self.await_availability(owner, pods, view.now)
 
-    async def _act(self, key: str, view: plan.View, actions: plan.Actions) -> ApiError | None:
-        owner = view.owner
-        doomed = actions.delete + [pod for pod in actions.failed if self._is_time_for(key, pod)]
-        for pod in doomed:
-            if pod.status.phase in ("Failed", "Succeeded"):
-                self._tell_of_end(owner, pod)
-        create = actions.create[:BURST]
-        doomed = doomed[:BURST]
-        self.expectations.expect_creations(key, len(create))
-        self.expectations.expect_deletions(key, [pod.metadata.uid for pod in doomed])
-        attempted = 0
+    async def _labelled(
+        self, owner: DaemonSet, revisions: Sequence[ControllerRevision]
+    ) -> list[ControllerRevision]:
+        """The revisions, those of old without a hash named by their names."""
+        result = []
+        for revision in revisions:
+            if HASH not in revision.metadata.labels:
+                revision = copy_object(revision)
+                revision.metadata.labels[HASH] = revision.metadata.name
+                revision = await self.update_revision(owner, revision)
+            result.append(revision)
+        return result
 
-        async def make(index: int) -> None:
-            nonlocal attempted
-            attempted += 1
-            try:
-                await self.control.create(plan.new_pod(owner, create[index], view.hash), owner)
-            except ApiError:
-                self.expectations.creation_failed(key)
-                raise
+    async def _unite(self, owner: DaemonSet, history: History, pods: Sequence[Pod]) -> list[Pod]:
+        """Of several revisions of the same template only the current one stays, and all pods of
+        the others become its own."""
+        label = history.current.metadata.labels[HASH]
+        others = {each.metadata.labels[HASH] for each in history.duplicates}
+        result = []
+        for pod in pods:
+            if pod.metadata.labels.get(HASH) in others:
+                meta = pod.metadata
+                body = {"metadata": {"labels": {HASH: label}}}
+                pod = await self.pod_resource.patch(meta.name, meta.namespace, body)
+                self.writes.wrote(object_key(owner), self.pods, pod)
+            result.append(pod)
+        await self.delete_revisions(owner, history.duplicates)
+        return result
 
-        async def remove(pod: Pod) -> ApiError | None:
-            try:
-                await self.control.delete(pod, owner)
-            except ApiError as error:
-                self.expectations.deletion_observed(key, pod.metadata.uid)
-                return None if error.is_not_found else error
-            return None
+    async def _advance(
+        self, view: plan.View, history: History, pods: Sequence[Pod]
+    ) -> ApiError | None:
+        """A pod on each node, then the next step of an update, then the history."""
+        owner, actions = view.owner, plan.manage(view)
+        ended = [pod for pod in actions.ended if self._is_time_for(owner, pod)]
+        for pod in ended:
+            self._tell_of_end(owner, pod)
+        actions.delete += ended
+        failure = await self._act(view, actions)
+        if failure is None and not (actions.create or actions.delete):
+            # Else the view does not show what was just done.
+            failure = await self._act(view, plan.update(view))
+        if failure is None:
+            live = {pod.metadata.labels.get(HASH, "") for pod in pods}
+            limit = owner.spec.revisionHistoryLimit
+            await self.delete_revisions(owner, surplus(history.old, live, limit))
+        return failure
 
-        _, failure = await slow_start(len(create), make)
-        self.expectations.creation_failed(key, len(create) - attempted)
-        results = await asyncio.gather(*(remove(pod) for pod in doomed))
-        return failure or next((error for error in results if error is not None), None)
+    async def _act(self, view: plan.View, actions: plan.Actions) -> ApiError | None:
+        owner, nodes = view.owner, actions.create[:BURST]
+        failure = await self.create_pods(
+            owner, len(nodes), lambda index: plan.new_pod(owner, nodes[index], view.hash)
+        )
+        also = await self.delete_pods(owner, actions.delete[:BURST])
+        return failure or also
 
-    def _is_time_for(self, key: str, pod: Pod) -> bool:
+    def _is_time_for(self, owner: DaemonSet, pod: Pod) -> bool:
         """Whether a pod that ended may be replaced now; else the key comes back later."""
         if pod.status.phase == "Succeeded":
             return True
-        owner = next(r.uid for r in pod.metadata.ownerReferences if r.controller)
-        place = owner, plan.target_node(pod)
-        count, last = self._failures.get(place, (0, float("-inf")))
-        now = self.clock.monotonic()
-        wait = exponential(FIRST_SECONDS, LONGEST_SECONDS, count - 1) if count else 0.0
-        if now - last > 2 * LONGEST_SECONDS:
-            count = 0
-        elif now - last < wait:
-            self.queue.add_after(key, wait - (now - last))
-            return False
-        self._failures[place] = (count + 1, now)
-        return True
+        key, node = object_key(owner), plan.target_node(pod)
+        generation = owner.status.observedGeneration
+        known = self._patience.setdefault(key, {})
+        patience = known.get(node)
+        if patience is None or patience.generation != generation:
+            patience = known[node] = _Patience(self.clock, generation)
+        left = patience.seconds_left()
+        if left:
+            self.queue.add_after(key, left)
+        return not left
 
     def _tell_of_end(self, owner: DaemonSet, pod: Pod) -> None:
         where = f"{object_key(pod)} on node {plan.target_node(pod)}"
@@ -227,20 +187,3 @@ class DaemonSetController(Controller):
         else:
             text = f"Found succeeded daemon pod {where}, will try to delete it"
             self.recorder.event(owner, "Normal", "SucceededDaemonPod", text)
-
-    async def _clean(self, owner: DaemonSet, history: History, pods: Sequence[Pod]) -> None:
-        live = {pod.metadata.labels.get(HASH, "") for pod in pods}
-        resource = self.client.resource(ControllerRevision)
-        for each in surplus(history.old, live, owner.spec.revisionHistoryLimit):
-            meta = each.metadata
-            try:
-                await resource.delete(meta.name, meta.namespace, uid=meta.uid)
-            except ApiError as error:
-                if not error.is_not_found:
-                    raise
-
-    async def _write_status(self, view: plan.View) -> None:
-        wanted = copy_object(view.owner)
-        wanted.status = plan.next_status(view)
-        if wanted.status != view.owner.status:
-            await self.client.resource(DaemonSet).update_status(wanted)

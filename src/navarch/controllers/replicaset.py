@@ -25,7 +25,7 @@ from navarch.api.types.core_v1 import (
     ReplicationControllerCondition,
     ReplicationControllerStatus,
 )
-from navarch.client import ControllerContext, controller_of
+from navarch.client import ControllerContext, controller_of, object_key
 from navarch.controllers.pods import (
     deletion_order,
     find_condition,
@@ -157,6 +157,7 @@ class ReplicaSetController(WorkloadController[Set]):
 
         present = self.dependents(self.pods, owner)
         active = await self.claim(owner, self.pods, filter(is_active, present), is_member)
+        self.set_size(object_key(owner), len(present))
         terminating = [
             pod
             for pod in controlled(self.pods, owner.metadata.uid)

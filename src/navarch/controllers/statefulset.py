@@ -5,228 +5,199 @@ nothing can be made twice."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from navarch.api.errors import ApiError
-from navarch.api.objects import copy_object, from_object
-from navarch.api.selectors import LabelSelector, label_selector_from_object
+from navarch.api.objects import copy_object
 from navarch.api.types.apps_v1 import ControllerRevision, StatefulSet
-from navarch.api.types.core_v1 import PersistentVolumeClaim, Pod, PodTemplateSpec
-from navarch.client import (
-    Claimant,
-    Controller,
-    ControllerContext,
-    KubernetesObject,
-    claim,
-    controller_of,
-    object_key,
-    slow_start,
-)
+from navarch.api.types.core_v1 import PersistentVolumeClaim, Pod
+from navarch.client import ControllerContext, object_key, slow_start
 from navarch.controllers import statefulset_plan as plan
-from navarch.controllers.history import Collision, History, bring_up_to_date, surplus
-from navarch.controllers.pods import (
-    PodControl,
-    controller_key,
-    is_namespace_terminating,
-    seconds_until_available,
-)
+from navarch.controllers.history import History, RevisionedController, surplus, template_of
+from navarch.controllers.pods import is_namespace_terminating
 
 
 def version_of(revision: ControllerRevision) -> plan.Version:
-    template = {**revision.data["spec"]["template"]}
-    template.pop("$patch", None)
-    return plan.Version(revision.metadata.name, from_object(PodTemplateSpec, template))
+    return plan.Version(revision.metadata.name, template_of(revision))
 
 
-def _sets_named(claim: PersistentVolumeClaim) -> list[str]:
-    meta = claim.metadata
-    owners = (ref for ref in meta.ownerReferences if ref.kind == "StatefulSet")
-    return [f"{meta.namespace}/{ref.name}" for ref in owners]
-
-
-class StatefulSetController(Controller):
-    """Watches: StatefulSets; their pods and revisions; claims that refer to a set."""
+class StatefulSetController(RevisionedController[StatefulSet]):
+    """Watches: StatefulSets; their pods and revisions; claims that go, for which a pod may wait."""
 
     name = "statefulset"
+    kind = StatefulSet
+    hash_label = "controller.kubernetes.io/hash"
 
     def __init__(self, context: ControllerContext) -> None:
         super().__init__(context)
-        informer = context.informers.informer
-        self.sets = informer(StatefulSet)
-        self.pods = informer(Pod)
-        self.revisions = informer(ControllerRevision)
-        self.claims = informer(PersistentVolumeClaim)
-        self.recorder = context.recorder("statefulset-controller")
-        self.control = PodControl(self.client, self.recorder)
-        self.watch(self.sets)
-        self.watch(self.pods, self._sets_of)
-        self.watch(self.revisions, lambda revision: controller_key(revision, "StatefulSet"))
-        self.watch(self.claims, _sets_named)
+        self.claims = context.informers.informer(PersistentVolumeClaim)
+        self.claim_resource = self.client.resource(PersistentVolumeClaim)
+        self.pod_resource = self.client.resource(Pod)
+        self.depends_on(self.claims)
+        self.claims.add_handler(on_delete=self._claim_gone)
 
-    def _sets_of(self, pod: Pod) -> list[str]:
-        if key := controller_key(pod, "StatefulSet"):
-            return [key]
-        if pod.metadata.deletionTimestamp or controller_of(pod) is not None:
-            return []
-        return [
-            object_key(owner)
-            for owner in self.sets.cache.list(pod.metadata.namespace)
-            if self._selector(owner).matches(pod.metadata.labels)
-        ]
+    def _claim_gone(self, claim: PersistentVolumeClaim) -> None:
+        for owner in self.owners.cache.list(claim.metadata.namespace):
+            stems = (f"{t.metadata.name}-" for t in owner.spec.volumeClaimTemplates)
+            if claim.metadata.name.startswith(tuple(f"{s}{owner.metadata.name}-" for s in stems)):
+                self.enqueue(object_key(owner))
 
     @staticmethod
-    def _selector(owner: StatefulSet) -> LabelSelector:
-        return label_selector_from_object(owner.spec.selector)
+    def collisions(owner: StatefulSet) -> int:
+        return owner.status.collisionCount or 0
 
     async def reconcile(self, key: str) -> None:
-        owner = self.sets.cache.get(key)
-        if owner is None:
+        owner = self.owners.cache.get(key)
+        if owner is None or self.is_behind(key):
             return
-        selector = self._selector(owner)
-        pods = await self._claim(owner, selector)
-        try:
-            history = await self._history(owner, selector)
-        except Collision:
-            counted = copy_object(owner)
-            counted.status.collisionCount = (owner.status.collisionCount or 0) + 1
-            await self.client.resource(StatefulSet).update_status(counted)
-            return
-        view = self._view(owner, history, pods)
-        failure: ApiError | None = None
-        try:
-            await self._act(view, plan.plan(view))
-        except ApiError as error:
-            failure = error
-        wanted = copy_object(owner)
-        wanted.status = plan.next_status(view)
-        if wanted.status != owner.status:
-            await self.client.resource(StatefulSet).update_status(wanted)
-        await self._clean(wanted, history, pods)
-        if failure is not None and not is_namespace_terminating(failure):
-            raise failure
-        least = owner.spec.minReadySeconds
-        waits = [w for pod in pods if (w := seconds_until_available(pod, least, view.now))]
-        if waits:
-            self.queue.add_after(key, min(waits))
+        selector = self.selector(owner)
 
-    def _confirm(self, owner: StatefulSet) -> Callable[[], Awaitable[KubernetesObject]]:
-        async def confirm() -> KubernetesObject:
-            meta = owner.metadata
-            return await self.client.resource(StatefulSet).get(meta.name, meta.namespace)
-
-        return confirm
-
-    async def _claim(self, owner: StatefulSet, selector: LabelSelector) -> list[Pod]:
-        def matches(pod: Pod) -> bool:
+        def is_member(pod: Pod) -> bool:
             is_numbered = plan.ordinal(owner, pod.metadata.name) is not None
             return is_numbered and selector.matches(pod.metadata.labels)
 
-        present = self.pods.cache.list(owner.metadata.namespace)
-        claimant: Claimant[Pod] = Claimant(owner, matches, self._confirm(owner))
-        return await claim(self.client.resource(Pod), claimant, present)
-
-    async def _history(self, owner: StatefulSet, selector: LabelSelector) -> History:
-        def matches(revision: ControllerRevision) -> bool:
-            return selector.matches(revision.metadata.labels)
-
-        resource = self.client.resource(ControllerRevision)
-        present = self.revisions.cache.list(owner.metadata.namespace)
-        claimant: Claimant[ControllerRevision] = Claimant(owner, matches, self._confirm(owner))
-        owned = await claim(resource, claimant, present)
-        template, collisions = owner.spec.template, owner.status.collisionCount
-        return await bring_up_to_date(resource, owner, template, owned, collisions)
+        selected = [
+            revision
+            for revision in self.dependents(self.revisions, owner)
+            if selector.matches(revision.metadata.labels)
+        ]
+        revisions = await self.claim(owner, self.revisions, selected, lambda _: True)
+        present = self.dependents(self.pods, owner)
+        pods = await self.claim(owner, self.pods, present, is_member)
+        self.set_size(key, len(pods))
+        history = await self.history(owner, owner.spec.template, revisions)
+        view = self._view(owner, history, pods)
+        actions = plan.plan(view)
+        failure: ApiError | None = None
+        replaced = 0
+        try:
+            await self._act(view, actions)
+            replaced = len(actions.replace)
+        except ApiError as error:
+            failure = error
+        await self.put_status(owner, plan.next_status(view, replaced, history.collisions))
+        await self._clean(view, history)
+        if failure is not None and not is_namespace_terminating(failure):
+            raise failure
+        self.await_availability(owner, pods, view.now)
 
     def _view(self, owner: StatefulSet, history: History, pods: Sequence[Pod]) -> plan.View:
         update = version_of(history.current)
         named = [each for each in history.old if each.metadata.name == owner.status.currentRevision]
         current = version_of(named[0]) if named else update
-        return plan.View(owner, pods, current, update, self.clock.now())
+        return plan.View(owner, pods, current, update, self.clock.now(), self.claims.cache)
 
     async def _act(self, view: plan.View, actions: plan.Actions) -> None:
+        """Raises the first failure, after which nothing more is done in this pass."""
         owner = view.owner
-        for pod in actions.repair:
-            await self.client.resource(Pod).update(plan.repaired(view, pod))
-        for pod in actions.furnish:
-            await self._furnish(owner, pod)
-        await self._own_claims(owner, view.pods)
 
         async def make(index: int) -> None:
-            pod = actions.create[index]
-            if await self._furnish(owner, pod):
-                try:
-                    await self.control.create(pod, owner)
-                except ApiError as error:
-                    # The cache lags behind what was made a moment ago.
-                    if not error.is_already_exists:
-                        raise
+            await self._create(owner, actions.create[index])
 
         _, failure = await slow_start(len(actions.create), make)
-        for pod in actions.delete:
-            try:
-                await self.control.delete(pod, owner)
-            except ApiError as error:
-                if not (error.is_not_found or error.is_conflict):
-                    raise
         if failure is not None:
             raise failure
+        for pod in actions.furnish:
+            if problems := await self._furnish(owner, pod):
+                raise problems[0]
+        for pod in actions.repair:
+            await self._update(owner, pod)
+        for change in actions.own:
+            await self._own(owner, change)
+        for pod in (*actions.delete, *actions.replace):
+            await self._delete(owner, pod)
 
-    async def _furnish(self, owner: StatefulSet, pod: Pod) -> bool:
-        """Make the claims that the pod lacks. False when one belongs to a pod of the past and is on
-        its way out: the new pod has to wait for its successor."""
-        number = plan.ordinal(owner, pod.metadata.name)
-        resource = self.client.resource(PersistentVolumeClaim)
-        for _, wanted in plan.claims_of(owner, number or 0):
-            meta = wanted.metadata
-            try:
-                present = await resource.get(meta.name, meta.namespace)
-            except ApiError as error:
-                if not error.is_not_found:
-                    raise
-                if plan.claim_owners(owner, pod, number or 0):
-                    wanted.metadata.ownerReferences = plan.claim_owners(owner, pod, number or 0)
-                await resource.create(wanted)
-                text = f"create Claim {meta.name} Pod {pod.metadata.name} in StatefulSet "
-                text += f"{owner.metadata.name} success"
-                self.recorder.event(owner, "Normal", "SuccessfulCreate", text)
+    def _tell(self, owner: StatefulSet, verb: str, what: str, error: ApiError | None) -> None:
+        """An event about a pod (`Pod x`) or a claim of the set."""
+        text = f"{verb} {what} in StatefulSet {owner.metadata.name}"
+        if error is None:
+            done = "success" if what.startswith("Claim") else "successful"
+            self.recorder.event(owner, "Normal", f"Successful{verb}", f"{text} {done}")
+        else:
+            text = f"{text} failed error: {error}"
+            self.recorder.event(owner, "Warning", f"Failed{verb}", text)
+
+    async def _create(self, owner: StatefulSet, pod: Pod) -> None:
+        """Make the pod once it has all its claims."""
+        name = f"Pod {pod.metadata.name}"
+        problems = await self._furnish(owner, pod)
+        if problems:
+            self._tell(owner, "Create", name, problems[0])
+            raise problems[0]
+        try:
+            created = await self.pod_resource.create(pod)
+        except ApiError as error:
+            if error.is_already_exists:
+                raise
+            self._tell(owner, "Create", name, error)
+            raise
+        self.writes.wrote(object_key(owner), self.pods, created)
+        self._tell(owner, "Create", name, None)
+
+    async def _furnish(self, owner: StatefulSet, pod: Pod) -> list[ApiError]:
+        """Make the claims that the pod lacks. The reasons why it cannot have them all."""
+        number = plan.ordinal(owner, pod.metadata.name) or 0
+        problems = []
+        for _, wanted in plan.claims_of(owner, number):
+            name = wanted.metadata.name
+            present = self.claims.cache.get(object_key(wanted))
+            if present is not None:
+                if present.metadata.deletionTimestamp:
+                    text = f"pvc {name} is being deleted"
+                    problems.append(ApiError(409, "Conflict", text))
                 continue
-            is_stale = any(
-                reference.kind == "Pod"
-                and reference.name == pod.metadata.name
-                and reference.uid != pod.metadata.uid
-                for reference in present.metadata.ownerReferences
+            wanted.metadata.ownerReferences += plan.claim_owners(owner, pod, number)
+            what = f"Claim {name} {{}}Pod {pod.metadata.name}"
+            try:
+                await self.claim_resource.create(wanted)
+            except ApiError as error:
+                if error.is_already_exists:
+                    continue  # The cache lags behind what was made a moment ago.
+                self._tell(owner, "Create", what.format("for "), error)
+                text = f"failed to create PVC {name}: {error}"
+                problems.append(ApiError(error.status, error.reason, text, error.details))
+            else:
+                self._tell(owner, "Create", what.format(""), None)
+        return problems
+
+    async def _update(self, owner: StatefulSet, pod: Pod) -> None:
+        name = f"Pod {pod.metadata.name}"
+        try:
+            updated = await self.pod_resource.update(pod)
+        except ApiError as error:
+            self._tell(owner, "Update", name, error)
+            raise
+        self.writes.wrote(object_key(owner), self.pods, updated)
+        self._tell(owner, "Update", name, None)
+
+    async def _own(self, owner: StatefulSet, change: plan.Ownership) -> None:
+        """Let a claim belong to whom the retention policy says."""
+        if change.is_contested:
+            text = (
+                f"PersistentVolumeClaim {change.claim.metadata.name} has a conflicting "
+                "OwnerReference that acts as a manging controller, the retention policy is "
+                "ignored for this claim"
             )
-            if present.metadata.deletionTimestamp or is_stale:
-                self.queue.add_after(object_key(owner), 1.0)
-                return False
-        return True
+            self.recorder.event(owner, "Warning", "ConflictingController", text)
+        mended = copy_object(change.claim)
+        mended.metadata.ownerReferences = change.owners
+        await self.claim_resource.update(mended)
+        if change.is_told:
+            self._tell(owner, "Update", f"Pod {change.pod.metadata.name}", None)
 
-    async def _own_claims(self, owner: StatefulSet, pods: Sequence[Pod]) -> None:
-        """Let the claims belong to whom the retention policy says, and only touch such references:
-        nothing to do for sets that keep everything and always did."""
-        if not owner.spec.volumeClaimTemplates:
-            return
-        resource = self.client.resource(PersistentVolumeClaim)
-        for pod in pods:
-            number = plan.ordinal(owner, pod.metadata.name)
-            if number is None:
-                continue
-            for _, named in plan.claims_of(owner, number):
-                present = self.claims.cache.get(object_key(named))
-                if present is None:
-                    continue
-                owners = plan.owners_mended(owner, pod, number, present.metadata.ownerReferences)
-                if owners is not None:
-                    mended = copy_object(present)
-                    mended.metadata.ownerReferences = owners
-                    await resource.update(mended)
+    async def _delete(self, owner: StatefulSet, pod: Pod) -> None:
+        meta = pod.metadata
+        try:
+            await self.pod_resource.delete(meta.name, meta.namespace, uid=meta.uid)
+        except ApiError as error:
+            if not (error.is_not_found or error.is_conflict):
+                self._tell(owner, "Delete", f"Pod {meta.name}", error)
+                raise
+        self.writes.deleted(object_key(owner), self.pods, pod)
+        self._tell(owner, "Delete", f"Pod {meta.name}", None)
 
-    async def _clean(self, owner: StatefulSet, history: History, pods: Sequence[Pod]) -> None:
-        live = {plan.revision_of(pod) for pod in pods} | {owner.status.currentRevision}
-        resource = self.client.resource(ControllerRevision)
-        for each in surplus(history.old, live, owner.spec.revisionHistoryLimit):
-            meta = each.metadata
-            try:
-                await resource.delete(meta.name, meta.namespace, uid=meta.uid)
-            except ApiError as error:
-                if not error.is_not_found:
-                    raise
+    async def _clean(self, view: plan.View, history: History) -> None:
+        live = {view.current.revision, *map(plan.revision_of, view.pods)}
+        unused = [each for each in history.old if each.metadata.name not in live]
+        limit = view.owner.spec.revisionHistoryLimit
+        await self.delete_revisions(view.owner, surplus(unused, (), limit))

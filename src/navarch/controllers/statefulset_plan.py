@@ -13,9 +13,10 @@ Source: upstream's `pkg/controller/statefulset`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from navarch.api.objects import copy_object
 from navarch.api.types.apps_v1 import StatefulSet, StatefulSetStatus
@@ -26,11 +27,13 @@ from navarch.api.types.core_v1 import (
     PodTemplateSpec,
     Volume,
 )
-from navarch.api.types.meta_v1 import ObjectMeta, OwnerReference
+from navarch.api.types.meta_v1 import OwnerReference
 from navarch.client import owner_reference
 from navarch.controllers.history import HASH
-from navarch.controllers.pods import is_available, is_ready, pod_from_template
+from navarch.controllers.pods import is_available, is_ready, is_terminal, pod_from_template
 
+BURST = 500
+"""How many pods are created in one go."""
 NAME_LABEL = "statefulset.kubernetes.io/pod-name"
 INDEX_LABEL = "apps.kubernetes.io/pod-index"
 _NUMBERED = re.compile(r"(.*)-([0-9]+)", re.DOTALL)
@@ -62,17 +65,15 @@ def claims_of(owner: StatefulSet, number: int) -> Iterator[tuple[str, Persistent
     """The claims of the pod with that number, by the name of the volume."""
     labels = owner.spec.selector.matchLabels if owner.spec.selector is not None else {}
     for template in owner.spec.volumeClaimTemplates:
-        meta = template.metadata
-        claim = PersistentVolumeClaim(
-            metadata=ObjectMeta(
-                name=f"{meta.name}-{owner.metadata.name}-{number}",
-                namespace=owner.metadata.namespace,
-                labels={**meta.labels, **labels},
-                annotations=meta.annotations,
-            ),
-            spec=template.spec,
-        )
-        yield meta.name, claim
+        claim = copy_object(template)
+        claim.metadata.name = claim_name(owner, template, number)
+        claim.metadata.namespace = owner.metadata.namespace
+        claim.metadata.labels |= labels
+        yield template.metadata.name, claim
+
+
+def claim_name(owner: StatefulSet, template: PersistentVolumeClaim, number: int) -> str:
+    return f"{template.metadata.name}-{owner.metadata.name}-{number}"
 
 
 def new_pod(owner: StatefulSet, template: PodTemplateSpec, revision: str, number: int) -> Pod:
@@ -88,24 +89,20 @@ def new_pod(owner: StatefulSet, template: PodTemplateSpec, revision: str, number
 
 def identify(owner: StatefulSet, pod: Pod, number: int) -> None:
     """Give the pod the labels and volumes that go with its number."""
-    pod.metadata.labels[NAME_LABEL] = pod.metadata.name
-    pod.metadata.labels[INDEX_LABEL] = str(number)
-    own = dict(claims_of(owner, number))
+    pod.metadata.labels |= identity_labels(pod, number)
+    own = {
+        template.metadata.name: claim_name(owner, template, number)
+        for template in owner.spec.volumeClaimTemplates
+    }
     volumes = [
-        Volume(
-            name=name,
-            persistentVolumeClaim=PersistentVolumeClaimVolumeSource(claimName=claim.metadata.name),
-        )
+        Volume(name=name, persistentVolumeClaim=PersistentVolumeClaimVolumeSource(claimName=claim))
         for name, claim in own.items()
     ]
     pod.spec.volumes = volumes + [each for each in pod.spec.volumes if each.name not in own]
 
 
-def has_identity(owner: StatefulSet, pod: Pod, number: int) -> bool:
-    """Whether the labels are as they ought to be; volumes cannot change."""
-    labels = pod.metadata.labels
-    wanted = {NAME_LABEL: pod.metadata.name, INDEX_LABEL: str(number)}
-    return wanted.items() <= labels.items()
+def identity_labels(pod: Pod, number: int) -> dict[str, str]:
+    return {NAME_LABEL: pod.metadata.name, INDEX_LABEL: str(number)}
 
 
 def claim_owners(owner: StatefulSet, pod: Pod, number: int) -> list[OwnerReference]:
@@ -125,19 +122,36 @@ def _retention(owner: StatefulSet) -> tuple[bool, bool]:
     return policy.whenDeleted == "Delete", policy.whenScaled == "Delete"
 
 
-def owners_mended(
-    owner: StatefulSet, pod: Pod, number: int, present: Sequence[OwnerReference]
-) -> list[OwnerReference] | None:
-    """The owners that a claim shall have; None when there is nothing to mend. What refers to a set
-    or pod of that name but of the past is left to the garbage collector, and a claim that somebody
-    else controls is not taken from them."""
+def has_stale_owner(owner: StatefulSet, pod: Pod, claim: PersistentVolumeClaim) -> bool:
+    """Whether the claim refers to a set or pod of the same name, but of the past: such claims are
+    left to the garbage collector."""
+    own = {
+        ("StatefulSet", owner.metadata.name): owner.metadata.uid,
+        ("Pod", pod.metadata.name): pod.metadata.uid,
+    }
+    return any(
+        ref.uid != own.get((ref.kind, ref.name), ref.uid) for ref in claim.metadata.ownerReferences
+    )
+
+
+def is_contested(owner: StatefulSet, pod: Pod, claim: PersistentVolumeClaim) -> bool:
+    """Whether there is a policy to be carried out, but somebody else controls the claim."""
     own = {owner.metadata.uid, pod.metadata.uid}
-    names = {("StatefulSet", owner.metadata.name), ("Pod", pod.metadata.name)}
-    if any((ref.kind, ref.name) in names and ref.uid not in own for ref in present):
+    foreign = [ref for ref in claim.metadata.ownerReferences if ref.uid not in own]
+    return any(_retention(owner)) and any(ref.controller for ref in foreign)
+
+
+def owners_mended(
+    owner: StatefulSet, pod: Pod, number: int, claim: PersistentVolumeClaim
+) -> list[OwnerReference] | None:
+    """The owners that a claim shall have; None when there is nothing to mend."""
+    if has_stale_owner(owner, pod, claim):
         return None
+    present = claim.metadata.ownerReferences
+    own = {owner.metadata.uid, pod.metadata.uid}
     ours = [ref for ref in present if ref.uid in own]
     others = [ref for ref in present if ref.uid not in own]
-    if any(_retention(owner)) and any(ref.controller for ref in others):
+    if is_contested(owner, pod, claim):
         return others if ours else None
     wanted = claim_owners(owner, pod, number)
     is_right = {ref.uid for ref in ours} == {ref.uid for ref in wanted}
@@ -154,6 +168,12 @@ class Version:
     template: PodTemplateSpec
 
 
+class Claims(Protocol):
+    """The claims there are, by their keys: a cache, or a dict."""
+
+    def get(self, key: str, /) -> PersistentVolumeClaim | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     owner: StatefulSet
@@ -161,22 +181,30 @@ class View:
     current: Version
     update: Version
     now: datetime
+    claims: Claims
 
     @property
     def is_ordered(self) -> bool:
         return self.owner.spec.podManagementPolicy != "Parallel"
 
     @property
-    def first_updated(self) -> int:
-        """The lowest number that gets the new template; what is below keeps the current one."""
-        strategy = self.owner.spec.updateStrategy
-        partition = strategy.rollingUpdate.partition if strategy.rollingUpdate else None
-        if strategy.type == "OnDelete":
-            partition = 0
-        return start_of(self.owner) + (partition or 0)
+    def numbers(self) -> range:
+        return range(start_of(self.owner), start_of(self.owner) + replicas_of(self.owner))
+
+    @property
+    def partition(self) -> int:
+        rolling = self.owner.spec.updateStrategy.rollingUpdate
+        return (rolling.partition or 0) if rolling is not None else 0
 
     def new_pod(self, number: int) -> Pod:
-        version = self.update if number >= self.first_updated else self.current
+        """Below the partition pods keep the current template; where none was ever given, as many
+        as still have it."""
+        strategy = self.owner.spec.updateStrategy
+        kept = self.partition
+        if strategy.type == "RollingUpdate" and strategy.rollingUpdate is None:
+            kept = self.owner.status.currentReplicas
+        is_kept = number < start_of(self.owner) + kept
+        version = self.current if is_kept else self.update
         return new_pod(self.owner, version.template, version.revision, number)
 
     def is_well(self, pod: Pod | None) -> bool:
@@ -188,14 +216,38 @@ class View:
             and is_available(pod, self.owner.spec.minReadySeconds, self.now)
         )
 
+    def claims_there(self, number: int) -> Iterator[PersistentVolumeClaim]:
+        """The claims of a number, as far as they exist."""
+        for template in self.owner.spec.volumeClaimTemplates:
+            name = claim_name(self.owner, template, number)
+            claim = self.claims.get(f"{self.owner.metadata.namespace}/{name}")
+            if claim is not None:
+                yield claim
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """Who is to own a claim, and the pod it is the claim of."""
+
+    claim: PersistentVolumeClaim
+    owners: list[OwnerReference]
+    pod: Pod
+    is_contested: bool
+    is_told: bool
+    """Whether an event tells of it as of an update of the pod."""
+
 
 @dataclass(slots=True)
 class Actions:
     create: list[Pod] = field(default_factory=list)
-    delete: list[Pod] = field(default_factory=list)
     furnish: list[Pod] = field(default_factory=list)
     """Pods that wait, perhaps for claims that are not there."""
     repair: list[Pod] = field(default_factory=list)
+    """Pods as they have to be."""
+    own: list[Ownership] = field(default_factory=list)
+    delete: list[Pod] = field(default_factory=list)
+    replace: list[Pod] = field(default_factory=list)
+    """Pods to be deleted because they are of an old template."""
 
 
 def plan(view: View) -> Actions:
@@ -203,60 +255,87 @@ def plan(view: View) -> Actions:
     if view.owner.metadata.deletionTimestamp:
         return actions
     numbered = {n: p for p in view.pods if (n := ordinal(view.owner, p.metadata.name)) is not None}
-    first = start_of(view.owner)
-    wanted = range(first, first + replicas_of(view.owner))
-    condemned = [numbered[n] for n in sorted(numbered, reverse=True) if n not in wanted]
-    unwell = [numbered.get(n) for n in wanted if not view.is_well(numbered.get(n))]
-    unwell += [pod for pod in reversed(condemned) if not view.is_well(pod)]
+    wanted = view.numbers
     for number in wanted:
-        if _tend(view, number, numbered.get(number), actions) and view.is_ordered:
+        must_wait = _tend(view, number, numbered.get(number), actions)
+        if (must_wait and view.is_ordered) or len(actions.create) == BURST:
             return actions
-    for pod in condemned:
+    condemned = {n: numbered[n] for n in sorted(numbered, reverse=True) if n not in wanted}
+    for number, pod in condemned.items():
+        _see_to_claims(view, number, pod, actions, False)
+    lowest_unwell = next((p for p in reversed(condemned.values()) if not view.is_well(p)), None)
+    for pod in condemned.values():
         is_blocked = pod.metadata.deletionTimestamp or (
-            not view.is_well(pod) and pod is not (unwell or [None])[0]
+            view.is_ordered and not view.is_well(pod) and pod is not lowest_unwell
         )
-        if not pod.metadata.deletionTimestamp and not (is_blocked and view.is_ordered):
+        if not is_blocked:
             actions.delete.append(pod)
         if view.is_ordered:
             return actions
-    if view.owner.spec.updateStrategy.type == "OnDelete":
-        return actions
-    for number in reversed(wanted):
-        replica = numbered.get(number)
-        if number < view.first_updated or replica is None or replica in actions.delete:
-            break
-        if revision_of(replica) != view.update.revision and not replica.metadata.deletionTimestamp:
-            actions.delete.append(replica)
-            break
-        if not view.is_well(replica):
-            break
+    if view.owner.spec.updateStrategy.type != "OnDelete":
+        _update(view, numbered, actions)
     return actions
 
 
 def _tend(view: View, number: int, pod: Pod | None, actions: Actions) -> bool:
     """See to one number. Whether an ordered set has to wait for what comes of it."""
     if pod is None:
-        actions.create.append(view.new_pod(number))
+        made = view.new_pod(number)
+        # A claim of a pod that was scaled away is about to go: its successor has to wait.
+        if not _retention(view.owner)[1] or not any(
+            has_stale_owner(view.owner, made, claim) for claim in view.claims_there(number)
+        ):
+            actions.create.append(made)
         return True
-    if pod.status.phase in ("Failed", "Succeeded"):
+    if is_terminal(pod):
         # However it ended, its number has to be somebody.
         if not pod.metadata.deletionTimestamp:
             actions.delete.append(pod)
         return True
-    if pod.status.phase in ("", "Pending"):
+    is_pending = pod.status.phase == "Pending"
+    if is_pending:
         actions.furnish.append(pod)
-    if not has_identity(view.owner, pod, number):
-        actions.repair.append(pod)
-    return not view.is_well(pod)
+        _see_to_claims(view, number, pod, actions, False)
+    if view.is_ordered and not view.is_well(pod):
+        return True
+    if pod.metadata.labels.get(NAME_LABEL) != pod.metadata.name:
+        repaired = copy_object(pod)
+        repaired.metadata.labels |= identity_labels(pod, number)
+        actions.repair.append(repaired)
+    if not is_pending:
+        _see_to_claims(view, number, pod, actions, True)
+    return False
 
 
-def next_status(view: View) -> StatefulSetStatus:
+def _see_to_claims(view: View, number: int, pod: Pod, actions: Actions, is_told: bool) -> None:
+    for claim in view.claims_there(number):
+        owners = owners_mended(view.owner, pod, number, claim)
+        if owners is not None:
+            contested = is_contested(view.owner, pod, claim)
+            actions.own.append(Ownership(claim, owners, pod, contested, is_told))
+
+
+def _update(view: View, numbered: Mapping[int, Pod], actions: Actions) -> None:
+    """Replace the highest pod that is of another template, if all above it are well."""
+    for number in reversed(view.numbers[view.partition :]):
+        pod = numbered.get(number)
+        if pod is None or pod in actions.delete:
+            return
+        if revision_of(pod) != view.update.revision and not pod.metadata.deletionTimestamp:
+            actions.replace.append(pod)
+            return
+        if not view.is_well(pod):
+            return
+
+
+def next_status(view: View, replaced: int = 0, collisions: int | None = None) -> StatefulSetStatus:
+    """The status that the pods amount to, less those that were just deleted to be `replaced`."""
     owner = view.owner
     status = StatefulSetStatus(
         observedGeneration=owner.metadata.generation,
         currentRevision=view.current.revision,
         updateRevision=view.update.revision,
-        collisionCount=owner.status.collisionCount or 0,
+        collisionCount=collisions or 0,
         conditions=owner.status.conditions,
     )
     for pod in view.pods:
@@ -268,17 +347,10 @@ def next_status(view: View) -> StatefulSetStatus:
         if not pod.metadata.deletionTimestamp:
             status.currentReplicas += revision_of(pod) == view.current.revision
             status.updatedReplicas += revision_of(pod) == view.update.revision
+    status.currentReplicas = max(0, status.currentReplicas - replaced)
     counts = {status.replicas, status.updatedReplicas, status.readyReplicas}
     if owner.spec.updateStrategy.type != "OnDelete" and counts == {replicas_of(owner)}:
         # The update is complete: what was new is what is current.
         status.currentReplicas = status.updatedReplicas
         status.currentRevision = status.updateRevision
     return status
-
-
-def repaired(view: View, pod: Pod) -> Pod:
-    result = copy_object(pod)
-    number = ordinal(view.owner, pod.metadata.name)
-    result.metadata.labels[NAME_LABEL] = pod.metadata.name
-    result.metadata.labels[INDEX_LABEL] = str(number)
-    return result

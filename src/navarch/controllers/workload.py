@@ -130,8 +130,15 @@ class WorkloadController(Controller, Generic[W]):
                 self.enqueue(self._adopters(obj))
             return
         key = self.owner_key(obj)
-        if key is None:
-            return
+        if key is not None:
+            self.enqueue_paced(key)
+
+    def set_size(self, key: str, size: int) -> None:
+        """How much there is for a pass to look at, which sets its pace."""
+        self._sizes[key] = size
+
+    def enqueue_paced(self, key: str) -> None:
+        """Queue the key, at once if it waits for writes of its own to be shown."""
         pause = min(LONGEST_PAUSE, self._sizes.get(key, 0) * PACE_SECONDS)
         if pause < SHORTEST_PAUSE or self.writes.are_pending(key):
             self.queue.add(key)
@@ -176,9 +183,7 @@ class WorkloadController(Controller, Generic[W]):
             return await self.resource.get(meta.name, meta.namespace)
 
         claimant: Claimant[S] = Claimant(owner, is_member, confirm)
-        owned = await claim(informer.resource, claimant, candidates)
-        self._sizes[object_key(owner)] = len(owned)
-        return owned
+        return await claim(informer.resource, claimant, candidates)
 
     async def create_pods(
         self, owner: W, count: int, build: Callable[[int], Pod]

@@ -16,12 +16,20 @@ from navarch.api.types.apps_v1 import (
     StatefulSetSpec,
     StatefulSetUpdateStrategy,
 )
-from navarch.api.types.core_v1 import Pod, PodCondition, PodStatus, PodTemplateSpec
+from navarch.api.types.core_v1 import (
+    PersistentVolumeClaim,
+    Pod,
+    PodCondition,
+    PodStatus,
+    PodTemplateSpec,
+)
 from navarch.api.types.meta_v1 import ObjectMeta, OwnerReference
 from navarch.controllers.history import HASH
 from navarch.controllers.statefulset_plan import (
+    BURST,
     INDEX_LABEL,
     NAME_LABEL,
+    Claims,
     Version,
     View,
     claim_owners,
@@ -58,9 +66,12 @@ def pod(number: int, state: str = "well", revision: str = "new") -> Pod:
     return Pod(metadata=metadata, status=PodStatus(phase=phase, conditions=conditions))
 
 
-def view(made: StatefulSet, *pods: Pod, current: str = "old") -> View:
+NONE: dict[str, PersistentVolumeClaim] = {}
+
+
+def view(made: StatefulSet, *pods: Pod, current: str = "old", claims: Claims = NONE) -> View:
     versions = Version(current, PodTemplateSpec()), Version("new", PodTemplateSpec())
-    return View(made, pods, *versions, NOW)
+    return View(made, pods, *versions, NOW, claims)
 
 
 def names(pods: list[Pod]) -> list[str]:
@@ -92,7 +103,7 @@ def names(pods: list[Pod]) -> list[str]:
 )
 def test_one_step_at_a_time(pods: list[Pod], create: list[str], delete: list[str]) -> None:
     actions = plan(view(owner(), *pods))
-    assert (names(actions.create), names(actions.delete)) == (create, delete)
+    assert (names(actions.create), names(actions.delete + actions.replace)) == (create, delete)
 
 
 def test_a_parallel_set_does_all_at_once() -> None:
@@ -101,14 +112,96 @@ def test_a_parallel_set_does_all_at_once() -> None:
     assert names(actions.delete) == ["ss-5", "ss-4"]
 
 
+def replaced(made: StatefulSet, *pods: Pod) -> list[str]:
+    return names(plan(view(made, *pods)).replace)
+
+
 def test_the_partition_and_the_strategy_limit_updates() -> None:
     old = [pod(n, revision="old") for n in range(3)]
-    assert names(plan(view(owner(partition=2), *old)).delete) == ["ss-2"]
-    assert not plan(view(owner(partition=3), *old)).delete
-    assert not plan(view(owner(strategy="OnDelete"), *old)).delete
+    assert replaced(owner(partition=2), *old) == ["ss-2"]
+    assert not replaced(owner(partition=3), *old)
+    assert not replaced(owner(strategy="OnDelete"), *old)
     made = plan(view(owner(partition=2), pod(1), pod(2))).create[0]
     assert made.metadata.labels[HASH] == "old"
     assert plan(view(owner(), pod(1), pod(2))).create[0].metadata.labels[HASH] == "new"
+    from_five = owner(2, ordinals=StatefulSetOrdinals(start=5), partition=1)
+    assert replaced(from_five, pod(5, revision="old"), pod(6)) == []
+    assert replaced(from_five, pod(5, revision="old"), pod(6, revision="old")) == ["ss-6"]
+
+
+def test_without_a_partition_as_many_keep_the_old_template_as_have_it() -> None:
+    """A strategy that only says RollingUpdate: a pod that is lost midway comes back as it was."""
+    made = owner()
+    made.spec.updateStrategy.rollingUpdate = None
+    made.status.currentReplicas = 2
+    lost = plan(view(made, pod(1, revision="old"), pod(2))).create[0]
+    assert lost.metadata.labels[HASH] == "old"
+    next_one = plan(view(made, pod(0, revision="old"), pod(1, revision="old"))).create[0]
+    assert next_one.metadata.labels[HASH] == "new"
+
+
+def test_what_is_being_replaced_is_not_counted_as_current() -> None:
+    old = view(owner(), *(pod(n, revision="old") for n in range(3)))
+    assert next_status(old, 1).currentReplicas == 2
+    assert next_status(view(owner(), pod(0, revision="older")), 1).currentReplicas == 0
+
+
+def test_parallel_sets_fill_up_and_shrink_at_once_but_update_one_by_one() -> None:
+    made = owner(policy="Parallel")
+    old = [pod(n, revision="old") for n in range(3)]
+    assert replaced(made, *old) == ["ss-2"]
+    assert replaced(made, *old[:2], pod(2, "ill")) == []
+    assert len(plan(view(owner(2_000_000_000, policy="Parallel"))).create) == BURST
+
+
+def claim(name: str, reference: dict[str, Any] | None = None) -> dict[str, PersistentVolumeClaim]:
+    metadata = ObjectMeta(name=name, namespace="a")
+    if reference:
+        metadata.ownerReferences = [from_object(OwnerReference, reference)]
+    return {f"a/{name}": PersistentVolumeClaim(metadata=metadata)}
+
+
+def with_claims(deleted: str = "Retain", scaled: str = "Retain", **spec: Any) -> StatefulSet:
+    policy = StatefulSetPersistentVolumeClaimRetentionPolicy(whenDeleted=deleted, whenScaled=scaled)
+    template = PersistentVolumeClaim(metadata=ObjectMeta(name="data", labels={"a": "b"}))
+    return owner(1, persistentVolumeClaimRetentionPolicy=policy, volumeClaimTemplates=[template])
+
+
+def test_a_new_pod_waits_for_the_end_of_a_claim_that_was_scaled_away() -> None:
+    stale = claim("data-ss-0", {**OF_POD, "name": "ss-0", "uid": "old"})
+    assert plan(view(with_claims(scaled="Delete"), claims=stale)).create == []
+    assert names(plan(view(with_claims(), claims=stale)).create) == ["ss-0"]
+
+
+def test_claims_of_pods_that_are_scaled_away_are_given_to_them_first() -> None:
+    made = with_claims("Delete", "Delete")
+    claims = claim("data-ss-0") | claim("data-ss-1")
+    actions = plan(view(made, pod(0), pod(1), claims=claims))
+    owners = {each.claim.metadata.name: [o.kind for o in each.owners] for each in actions.own}
+    assert owners == {"data-ss-0": ["StatefulSet"], "data-ss-1": ["Pod"]}
+    assert [each.is_told for each in actions.own] == [True, False]
+    assert names(actions.delete) == ["ss-1"]
+
+
+def test_a_claim_that_another_controls_is_told_of() -> None:
+    other = {"kind": "X", "name": "x", "uid": "x", "controller": True}
+    claims = claim("data-ss-0", other)
+    claims["a/data-ss-0"].metadata.ownerReferences.append(
+        from_object(OwnerReference, {"kind": "StatefulSet", "name": "ss", "uid": "u"})
+    )
+    (change,) = plan(view(with_claims("Delete"), pod(0), claims=claims)).own
+    assert change.is_contested
+    assert [each.uid for each in change.owners] == ["x"]
+
+
+def test_lost_labels_are_put_back_on_pods_that_are_well() -> None:
+    bare = pod(0)
+    del bare.metadata.labels[NAME_LABEL], bare.metadata.labels[INDEX_LABEL]
+    (mended,) = plan(view(owner(1), bare)).repair
+    assert mended.metadata.labels == {HASH: "new", NAME_LABEL: "ss-0", INDEX_LABEL: "0"}
+    ill = pod(0, "ill")
+    del ill.metadata.labels[NAME_LABEL]
+    assert not plan(view(owner(1), ill)).repair
 
 
 def test_numbers_may_start_elsewhere() -> None:
@@ -180,6 +273,7 @@ def test_which_owners_claims_are_given(
     made.metadata.name, made.metadata.uid = "web", "set"
     mine.metadata.name, mine.metadata.uid = "web-0", "pod"
     references = [from_object(OwnerReference, each) for each in present]
-    found = owners_mended(made, mine, 0, references)
+    claim = PersistentVolumeClaim(metadata=ObjectMeta(ownerReferences=references))
+    found = owners_mended(made, mine, 0, claim)
     assert (None if found is None else [ref.uid for ref in found]) == expected
     assert all(ref.controller for ref in found or () if ref.uid == "set")
