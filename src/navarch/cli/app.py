@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from navarch.cli import simulation
 from navarch.cli.images import app as image_app
 from navarch.cli.nodes import app as node_app
 from navarch.cli.options import Output, ProfileOption, existing, profile_name
@@ -45,10 +46,15 @@ def start(
         int | None,
         typer.Option("--nodes", "-n", help="Number of nodes; 0 is the API alone. Default: 1."),
     ] = None,
-    simulated: Annotated[
-        int | None,
-        typer.Option(help="Number of simulated nodes, which need no root and run no containers."),
-    ] = None,
+    simulated: simulation.Simulated = None,
+    simulated_config: simulation.Config = None,
+    simulated_name: simulation.Name = simulation.DEFAULT_NAME,
+    capacity: simulation.Capacity = None,
+    labels: simulation.Labels = None,
+    taints: simulation.Taints = None,
+    zones: simulation.Zones = None,
+    region: simulation.Region = None,
+    timetable: simulation.Timetable = None,
     audit_policy: Annotated[
         str | None,
         typer.Option(help="Audit requests by this policy file (audit.k8s.io/v1); off ends it."),
@@ -80,10 +86,11 @@ def start(
     from navarch.cluster.start import start as start_cluster
 
     name = profile_name(context, profile)
+    flags = simulation.Flags(simulated_name, capacity, labels, taints, zones, region, timetable)
     request = StartRequest(
         name=name,
         nodes=nodes,
-        simulated=simulated,
+        simulation=simulation.start_change(simulated, simulated_config, flags),
         switch_context=not keep_context,
         wait=wait,
         timeout=wait_timeout,

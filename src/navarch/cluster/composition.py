@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from navarch import __version__
-from navarch.cluster import containerd, pki, policies
+from navarch.cluster import containerd, pki, policies, simulation
 from navarch.cluster.profile import Paths, Profile, home, write_file, write_json
 from navarch.cluster.supervisor import Description, Spec
 
@@ -217,7 +217,8 @@ def describe(profile: Profile, paths: Paths) -> Description:
     if profile.simulated:
         options = {
             "kubeconfig": str(paths.kubeconfig("simulated")),
-            "nodes": profile.simulated,
+            "config": str(simulation.file_of(paths)),
+            "owner": profile.name,
         }
         specs.append(_daemon("simulated", {"simulated": options}, paths, NODE_LEVEL))
     for node in profile.node_names():
@@ -261,12 +262,16 @@ def _daemon(
     )
 
 
-FILES = (".crt", ".key", "-policy.yaml", "kubelet-config.yaml", "scheduler-config.yaml")
+FILES = (
+    *(".crt", ".key", "-policy.yaml", "kubelet-config.yaml", "scheduler-config.yaml"),
+    "simulated.json",
+)
 
 
 def _credentials(components: Mapping[str, Options]) -> list[Path]:
-    """The certificates, keys and policies that options name: a new one takes a new start.
-    Client certificates are named in kubeconfigs, which clients read again by themselves."""
+    """The files that options name and that take a new start when they are new: certificates, keys,
+    policies, simulated nodes. Client certificates are named in kubeconfigs, which clients read
+    again by themselves."""
     values = [value for options in components.values() for value in options.values()]
     return [Path(value) for value in values if isinstance(value, str) and value.endswith(FILES)]
 

@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from navarch.cluster import simulation
 from navarch.cluster.profile import Paths, Profile, write_file, write_json
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def requests(profile: Profile) -> list[Request]:
         Request("pki/scheduler", "system:kube-scheduler"),
     ]
     if profile.simulated:
-        found.append(Request("pki/simulated", "system:admin", ("system:masters",)))
+        found.append(Request("pki/simulated", simulation.USER, (simulation.GROUP,)))
     for node in profile.node_names():
         directory = f"nodes/{node}/pki"
         address = profile.node_address(node)

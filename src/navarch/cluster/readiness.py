@@ -14,13 +14,13 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from navarch.cluster import containerd
+from navarch.cluster import containerd, simulation
 from navarch.cluster.api import Api, ApiUnavailableError
 from navarch.cluster.composition import KUBELET_PORT
 from navarch.cluster.namespaces import Pins
@@ -41,11 +41,13 @@ def wait(profile: Profile, paths: Paths, progress: Progress, timeout: float) -> 
     with ThreadPoolExecutor(max(1, profile.nodes), "pause-image") as pool:
         images = [pool.submit(_pause_image, profile, paths, node) for node in profile.node_names()]
         waiting.until("the API server", api.is_ready, "apiserver")
-        _remove_gone_nodes(api, profile)
+        simulated = frozenset(simulation.names(paths)) if profile.simulated else frozenset()
+        _remove_gone_nodes(api, profile, simulated)
         waiting.until("the cluster's own objects", lambda: _put_own_objects(api, profile))
         if profile.nodes or profile.simulated:
             progress.step(f"Waiting for {_count(profile)}")
-            waiting.until("the nodes", lambda: _nodes_are_ready(api, profile), "node")
+            process = "node" if profile.nodes else "simulated"
+            waiting.until("the nodes", lambda: _nodes_are_ready(api, profile, simulated), process)
         if profile.nodes:
             _mark_control_plane(api, profile)
         waiting.until("the service accounts", lambda: _accounts_are_there(api), "controllers")
@@ -67,7 +69,7 @@ class Waiting:
 
     def until(self, what: str, check: Check, process: str = "") -> None:
         while True:
-            problem = ""
+            problem, asked = "", time.monotonic()
             try:
                 if check():
                     return
@@ -79,7 +81,8 @@ class Waiting:
                     f"{what}: not ready in time" + (f" ({problem})" if problem else ""),
                     self._advice(process),
                 )
-            time.sleep(INTERVAL)
+            # What takes long to ask (thousands of nodes) is not asked all the time.
+            time.sleep(max(INTERVAL, 2 * (time.monotonic() - asked)))
 
     def _failed_process(self) -> None:
         for name, state in supervised(self._paths).items():
@@ -122,13 +125,13 @@ def _count(profile: Profile) -> str:
     return " and ".join(parts)
 
 
-def _nodes_are_ready(api: Api, profile: Profile) -> bool:
+def _nodes_are_ready(api: Api, profile: Profile, simulated: frozenset[str]) -> bool:
     nodes = api.get("/api/v1/nodes")["items"]
     ready = {node["metadata"]["name"] for node in nodes if _is_ready(node)}
+    ready |= {node["metadata"]["name"] for node in nodes if simulation.is_disturbed(node)}
     wanted = set(profile.node_names())
     return (
-        wanted <= ready
-        and len(ready) >= profile.nodes + profile.simulated
+        wanted | simulated <= ready
         # A condition may be from an earlier life; an open port is not.
         and all(_listens(profile.node_address(node), KUBELET_PORT) for node in wanted)
     )
@@ -142,22 +145,22 @@ def _listens(address: str, port: int) -> bool:
     return True
 
 
-def gone_nodes(profile: Profile, names: Iterable[str]) -> list[str]:
-    """Nodes that are this cluster's by their names, but which it no longer has."""
+def gone_nodes(profile: Profile, nodes: Iterable[dict[str, Any]], simulated: Set[str]) -> list[str]:
+    """Nodes that are this cluster's by their names, or simulated nodes of its own, which it no
+    longer has."""
     real = re.compile(rf"{re.escape(profile.name)}(-m\d{{2,}})?")
-    wanted = set(profile.node_names())
+    wanted = simulated | set(profile.node_names())
     gone = []
-    for name in names:
-        simulated = re.fullmatch(r"sim-(\d+)", name)
-        surplus = simulated is not None and int(simulated[1]) >= profile.simulated
-        if surplus or (real.fullmatch(name) and name not in wanted):
+    for node in nodes:
+        name, annotations = node["metadata"]["name"], node["metadata"].get("annotations") or {}
+        is_own = annotations.get(simulation.OWNER) == profile.name
+        if name not in wanted and (is_own or real.fullmatch(name)):
             gone.append(name)
     return gone
 
 
-def _remove_gone_nodes(api: Api, profile: Profile) -> None:
-    names = [node["metadata"]["name"] for node in api.get("/api/v1/nodes")["items"]]
-    for name in gone_nodes(profile, names):
+def _remove_gone_nodes(api: Api, profile: Profile, simulated: Set[str]) -> None:
+    for name in gone_nodes(profile, api.get("/api/v1/nodes")["items"], simulated):
         try:
             api.request("DELETE", f"/api/v1/nodes/{name}")
         except ApiUnavailableError as error:
@@ -198,6 +201,9 @@ def _accounts_are_there(api: Api) -> bool:
 def _put_own_objects(api: Api, profile: Profile) -> bool:
     if profile.nodes:
         for collection, value in (*dns_objects(profile), *access_objects()):
+            api.put_in_place(collection, value)
+    if profile.simulated:
+        for collection, value in simulation.access_objects():
             api.put_in_place(collection, value)
     api.create_missing("/apis/storage.k8s.io/v1/storageclasses", standard_class())
     return True

@@ -32,6 +32,7 @@ from navarch.cluster import (
     processes,
     profile,
     readiness,
+    simulation,
     teardown,
     topology,
 )
@@ -46,7 +47,8 @@ class StartRequest:
 
     name: str
     nodes: int | None = None
-    simulated: int | None = None
+    simulation: simulation.Change | None = None
+    """What becomes of the simulated nodes."""
     switch_context: bool = True
     wait: bool = True
     timeout: float = 120.0
@@ -63,7 +65,10 @@ def start(request: StartRequest, progress: Progress) -> Profile:
         if profile.load(request.name) is None:
             # Addresses are chosen by what is there; so nobody else may choose until ours are, too.
             until_wired.enter_context(machine_lock())
-        wanted = _settle(request)
+        nodes_wanted = None
+        if request.simulation is not None:
+            nodes_wanted = simulation.changed(profile.paths_of(request.name), request.simulation)
+        wanted = _settle(request, nodes_wanted)
         check_requirements(wanted)
         paths = profile.paths_of(wanted.name)
         before = profile.load(wanted.name)
@@ -79,6 +84,10 @@ def start(request: StartRequest, progress: Progress) -> Profile:
             request.kubelet_config,
             request.scheduler_config,
         )
+        if nodes_wanted is not None:
+            simulation.save(paths, nodes_wanted)
+        elif wanted.simulated:
+            simulation.adopt(paths, wanted.simulated)
         profile.save(wanted)
         _remove_surplus(before, wanted, paths)
         _prepare(wanted, paths)
@@ -93,16 +102,16 @@ def start(request: StartRequest, progress: Progress) -> Profile:
         return wanted
 
 
-def _settle(request: StartRequest) -> Profile:
+def _settle(request: StartRequest, simulated: simulation.Simulation | None) -> Profile:
     """The profile as it shall be from now on."""
     others = [other for other in profile.all_profiles() if other.name != request.name]
     existing = profile.load(request.name)
-    nodes = request.nodes
+    nodes, count = request.nodes, simulated.fleet.count if simulated is not None else None
     if existing is None:
         existing = profile.allocate(request.name, others, profile.host_use())
         if nodes is None:
-            nodes = 0 if request.simulated else 1
-    found = profile.resized(existing, nodes, request.simulated)
+            nodes = 0 if count else 1
+    found = profile.resized(existing, nodes, count)
     paths = profile.paths_of(found.name)
     if processes.read_pid_file(paths.run / "apiserver.pid"):
         return found

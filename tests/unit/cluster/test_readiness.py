@@ -115,7 +115,13 @@ def test_every_node_answers_for_names() -> None:
 
 
 def test_nodes_the_cluster_no_longer_has_are_told_by_their_names() -> None:
-    names = ["dev", "dev-m02", "dev-m03", "sim-0", "sim-7", "mine", "dev-x", "simple-9"]
-    found = readiness.gone_nodes(Profile("dev", nodes=2, simulated=3), names)
+    def node(name: str, owner: str = "") -> dict[str, Any]:
+        annotations = {"simulated.navarch.dev/owner": owner} if owner else {}
+        return {"metadata": {"name": name, "annotations": annotations}}
+
+    nodes = [node(name) for name in ("dev", "dev-m02", "dev-m03", "mine", "dev-x", "sim-9")]
+    nodes += [node("sim-0", "dev"), node("sim-7", "dev"), node("sim-8", "other")]
+    found = readiness.gone_nodes(Profile("dev", nodes=2, simulated=1), nodes, {"sim-0"})
     assert found == ["dev-m03", "sim-7"]
-    assert readiness.gone_nodes(Profile("dev", nodes=0), names[:2]) == ["dev", "dev-m02"]
+    none = readiness.gone_nodes(Profile("dev", nodes=0), nodes[:2], frozenset())
+    assert none == ["dev", "dev-m02"]

@@ -14,19 +14,22 @@ nodes, one queue all pods; nothing is kept per pod but what an informer holds. N
 from __future__ import annotations
 
 import asyncio
-
-from navarch.client import Client, ClientConfig, ControllerContext, InformerFactory
+from typing import TYPE_CHECKING
 
 from .config import parse_taint
-from .nodes import SimulatedNodes
 from .options import SimulatedOptions, default_timetable, fleet_of, members
-from .pods import SimulatedPods
+
+if TYPE_CHECKING:
+    from navarch.client import Client
 
 __all__ = ["SimulatedOptions", "parse_taint", "run", "run_nodes"]
 
 
 async def run(options: SimulatedOptions) -> None:
     """Be these nodes until cancelled."""
+    # Commands read configurations, too, and must not pay for what only nodes need.
+    from navarch.client import Client, ClientConfig
+
     config = ClientConfig.from_kubeconfig(options.kubeconfig)
     async with Client(config.with_user_agent("simulated")) as client:
         await run_nodes(client, options)
@@ -34,6 +37,11 @@ async def run(options: SimulatedOptions) -> None:
 
 async def run_nodes(client: Client, options: SimulatedOptions) -> None:
     """Be nodes with a client that is there already."""
+    from navarch.client import ControllerContext, InformerFactory
+
+    from .nodes import SimulatedNodes
+    from .pods import SimulatedPods
+
     fleet = fleet_of(options)
     timetable = default_timetable(options)
     context = ControllerContext(client, InformerFactory(client), client.clock)
