@@ -10,23 +10,23 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from navarch.api.types.resource_v1 import ResourceClaim
-from navarch.scheduler.cluster import Cluster
+from navarch.scheduler.cluster import Cluster, Mask, Numbers
 from navarch.scheduler.dra.plans import ClaimPlan
-from navarch.scheduler.explain import NO_NODES, available, histogram, rejected_early
+from navarch.scheduler.explain import NO_NODES, NO_STATE, available, histogram
 from navarch.scheduler.filtering import Filtered, filter_nodes
 from navarch.scheduler.framework import Code, Cycle, PodRejected, Profile, VolumePlan
 from navarch.scheduler.objects import Objects
 from navarch.scheduler.plugins.dynamic_resources import DynamicResources, to_release
 from navarch.scheduler.plugins.node_resources_fit import NodeResourcesFit
 from navarch.scheduler.podinfo import PodInfo
-from navarch.scheduler.preemption import Candidate, preempt
+from navarch.scheduler.preemption import Candidate, NoPreemption, preempt
 from navarch.scheduler.rotation import best_of
 
 
@@ -63,29 +63,102 @@ def schedule(
     rng: random.Random,
 ) -> Choice | Failure:
     """The best node, or why there is none."""
+    cycle = Cycle(pod, cluster, objects, rng, cluster.alive)
+    filtered = feasible(cycle, profile)
+    if isinstance(filtered, Failure):
+        return filtered
+    slot = nominated(cycle)
+    if slot is None:
+        come_upon(cycle, profile)
+        if not len(cycle.nodes):
+            diagnosis = diagnose(cycle, profile, filtered)
+            return diagnosis.with_preemption(lambda: preempt(cycle, profile, diagnosis.resolvable))
+        slot = best(cycle, totals(cycle, profile)) if len(cycle.nodes) > 1 else int(cycle.nodes[0])
+    return chosen(cycle, profile, slot)
+
+
+def feasible(cycle: Cycle, profile: Profile) -> list[Filtered] | Failure:
+    """Leaves the feasible nodes in the cycle, and tells what became of the others."""
+    cluster = cycle.cluster
     if not cluster.count:
         # Whatever the first node is like, what decides is whether the pod fits there.
         return Failure(NO_NODES, frozenset([NodeResourcesFit.name]), nominated="")
-    cycle = Cycle(pod, cluster, objects, rng, cluster.alive)
     try:
-        filtered = filter_nodes(cycle, profile)
+        return filter_nodes(cycle, profile)
     except PodRejected as rejection:
-        message = rejected_early(cluster, rejection.reasons)
+        message = available(cluster.count, ", ".join(rejection.reasons))
+        if DynamicResources.name in profile.post_filters:
+            message = f"{message} {NO_STATE}"
         return Failure(message, frozenset([rejection.plugin]))
-    slot = _choose(cycle, profile)
-    if slot is None:
-        return _explain(cycle, profile, filtered)
+
+
+def nominated(cycle: Cycle) -> int | None:
+    """The node that room was made on, if it will do."""
+    cluster = cycle.cluster
+    slot = cluster.slots.get(cluster.nominations.node_of(cycle.pod.uid))
+    return slot if slot is not None and cycle.feasible[slot] else None
+
+
+def come_upon(cycle: Cycle, profile: Profile) -> None:
+    """Take as many feasible nodes as are wanted, in their order."""
+    rotation = cycle.cluster.rotation
+    cycle.nodes = rotation.next_feasible(cycle.feasible, cycle.among, profile.percentage)
+
+
+def totals(cycle: Cycle, profile: Profile) -> Numbers:
+    """What each of the cycle's nodes is worth."""
+    total = np.zeros(len(cycle.nodes), np.int64)
+    for scorer in profile.scorers:
+        scores = scorer.plugin.score(cycle)
+        if scores is not None:
+            total += scorer.weight * scores
+    return total
+
+
+def best(cycle: Cycle, total: Numbers) -> int:
+    return int(cycle.nodes[best_of(total)])
+
+
+def chosen(cycle: Cycle, profile: Profile, slot: int) -> Choice:
+    """The choice of a node, with what has to be done before the pod is bound to it."""
     plans = [plugin.reserve(cycle, slot) for plugin in profile.reserves]
     return Choice(
-        cluster.names[slot],
+        cycle.cluster.names[slot],
         next((plan for plan in plans if isinstance(plan, VolumePlan)), None),
         next((plan for plan in plans if isinstance(plan, ClaimPlan)), None),
     )
 
 
-def _explain(cycle: Cycle, profile: Profile, filtered: Sequence[Filtered]) -> Failure:
-    """Count the nodes behind every reason (each node was judged by the first plugin to reject it),
-    and see whether other pods can make room."""
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Why no node will do."""
+
+    message: str
+    plugins: frozenset[str]
+    resolvable: Mask
+    """The nodes where it would help if other pods left."""
+    parts: tuple[str, ...]
+    """What else was found out of no avail."""
+    release: ResourceClaim | None
+    may_preempt: bool
+
+    def with_preemption(self, ask: Callable[[], Candidate | NoPreemption]) -> Failure:
+        """The failure, once it is known whether other pods can make room."""
+        if not self.may_preempt:
+            text = ", ".join(self.parts)
+            message = f"{self.message} {text}" if text else self.message
+            return Failure(message, self.plugins, release=self.release)
+        found = ask()
+        if isinstance(found, Candidate):
+            return Failure(self.message, self.plugins, found.node, found.victims, self.release)
+        parts = (*self.parts, f"preemption: {found.message}")
+        message = f"{self.message} {', '.join(parts)}"
+        nominated = "" if found.is_hopeless else None
+        return Failure(message, self.plugins, nominated, release=self.release)
+
+
+def diagnose(cycle: Cycle, profile: Profile, filtered: Sequence[Filtered]) -> Diagnosis:
+    """Count the nodes behind every reason; each was judged by the first plugin to reject it."""
     cluster = cycle.cluster
     counts: Counter[str] = Counter()
     rejecting: set[str] = set()
@@ -97,41 +170,18 @@ def _explain(cycle: Cycle, profile: Profile, filtered: Sequence[Filtered]) -> Fa
             if count:
                 if verdict.code is Code.UNRESOLVABLE:
                     resolvable &= ~mine
-                counts[verdict.reason] += count
+                if verdict.reason:
+                    counts[verdict.reason] += count
                 rejecting.update(entry.plugins)
-    message = available(cluster.count, histogram(counts))
     release, parts = None, []
     if DynamicResources.name in profile.post_filters:
         release, text = to_release(cycle)
         parts.append(text)
-    plugins = frozenset(rejecting)
-    if "DefaultPreemption" not in profile.post_filters:
-        return Failure(" ".join([message, *parts]), plugins, release=release)
-    found = preempt(cycle, profile, resolvable)
-    if isinstance(found, Candidate):
-        return Failure(message, plugins, found.node, found.victims, release)
-    parts.append(f"preemption: {found.message}")
-    message = f"{message} {', '.join(parts)}"
-    return Failure(message, plugins, "" if found.is_hopeless else None, release=release)
-
-
-def _choose(cycle: Cycle, profile: Profile) -> int | None:
-    """The node that room was made on, if it will do, else the best of those come upon; None if
-    there is none."""
-    cluster = cycle.cluster
-    nominated = cluster.slots.get(cluster.nominations.node_of(cycle.pod.uid))
-    if nominated is not None and cycle.feasible[nominated]:
-        return nominated
-    cycle.nodes = cluster.rotation.next_feasible(cycle.feasible, cycle.among, profile.percentage)
-    if len(cycle.nodes) > 1:
-        return _best(cycle, profile)
-    return int(cycle.nodes[0]) if len(cycle.nodes) else None
-
-
-def _best(cycle: Cycle, profile: Profile) -> int:
-    total = np.zeros(len(cycle.nodes), np.int64)
-    for scorer in profile.scorers:
-        scores = scorer.plugin.score(cycle)
-        if scores is not None:
-            total += scorer.weight * scores
-    return int(cycle.nodes[best_of(total)])
+    return Diagnosis(
+        available(cluster.count, histogram(counts)),
+        frozenset(rejecting),
+        resolvable,
+        tuple(parts),
+        release,
+        "DefaultPreemption" in profile.post_filters,
+    )

@@ -6,9 +6,7 @@ do nothing about it; that is counted in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
-from navarch.scheduler.cluster import Cluster
+from collections.abc import Mapping
 
 NO_NODES = "no nodes available to schedule pods"
 NO_CLAIMS = "no new claims to deallocate"
@@ -22,8 +20,3 @@ def available(count: int, body: str) -> str:
 def histogram(counts: Mapping[str, int]) -> str:
     """`2 Insufficient cpu, 1 Too many pods`, sorted as text."""
     return ", ".join(sorted(f"{count} {reason}" for reason, count in counts.items() if count))
-
-
-def rejected_early(cluster: Cluster, reasons: Iterable[str]) -> str:
-    """A plugin rejected the pod for good before looking at nodes."""
-    return f"{available(cluster.count, ', '.join(reasons))} {NO_STATE}"

@@ -58,30 +58,40 @@ class NoPreemption:
 
 def preempt(cycle: Cycle, profile: Profile, resolvable: Mask) -> Candidate | NoPreemption:
     """The node to make room on, and how. `resolvable` are the nodes where room might help."""
+    found = candidates(cycle, profile, resolvable)
+    return found if isinstance(found, NoPreemption) else least_damage(found)
+
+
+def candidates(cycle: Cycle, profile: Profile, resolvable: Mask) -> list[Candidate] | NoPreemption:
+    """Nodes where room can be made: as many as are worth comparing, at least one."""
+    cluster = cycle.cluster
     if cycle.pod.pod.spec.preemptionPolicy == "Never":
         return NoPreemption(NEVER)
-    if _is_under_way(cycle.cluster, cycle.pod, resolvable):
+    if _is_under_way(cluster, cycle.pod, resolvable):
         return NoPreemption(TERMINATING)
-    cluster = cycle.cluster
     slots = np.flatnonzero(resolvable)
-    candidates: list[Candidate] = []
+    found: list[Candidate] = []
     reasons: Counter[str] = Counter()
     offset = cycle.rng.randrange(len(slots)) if len(slots) else 0
     arguments = profile.preemption
     share = len(slots) * arguments.minCandidateNodesPercentage // 100
     wanted = min(len(slots), max(share, arguments.minCandidateNodesAbsolute))
     for slot in map(int, np.roll(slots, -offset)):
-        found = select_victims(cycle, profile, slot)
-        if not isinstance(found, Candidate):
-            reasons.update(found)
+        candidate = select_victims(cycle, profile, slot)
+        if not isinstance(candidate, Candidate):
+            reasons.update(candidate)
             continue
-        candidates.append(found)
-        if len(candidates) >= wanted and any(not each.violations for each in candidates):
+        found.append(candidate)
+        if len(found) >= wanted and any(not each.violations for each in found):
             break
-    if candidates:
-        return min(candidates, key=_damage)
+    if found:
+        return found
     reasons[NOT_HELPFUL] = cluster.count - len(slots)
     return NoPreemption(available(cluster.count, histogram(reasons)), is_hopeless=True)
+
+
+def least_damage(found: Iterable[Candidate]) -> Candidate:
+    return min(found, key=_damage)
 
 
 def select_victims(cycle: Cycle, profile: Profile, slot: int) -> Candidate | list[str]:

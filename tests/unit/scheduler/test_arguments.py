@@ -70,7 +70,7 @@ STRATEGIES = [
 @pytest.mark.parametrize(("strategy", "expected"), STRATEGIES)
 def test_scoring_strategies(strategy: dict[str, Any], expected: dict[str, int]) -> None:
     requests = {"cpu": "1", "memory": "2Gi", "x.io/d": "1"}
-    amounts = {"x.io__d": "2", "y.io__e": "9"}
+    amounts: dict[str, Any] = {"x.io__d": "2", "y.io__e": "9"}
     placed = {"b": [pod("there", requests=requests)]}
     cluster = cluster_of([node("a", **amounts), node("b", **amounts)], placed)
     plugin = plugin_with("NodeResourcesFit", scoringStrategy=strategy)
@@ -109,7 +109,7 @@ def test_ignored_resources(args: dict[str, Any]) -> None:
     assert found == {"a": ["Insufficient cpu"]}
 
 
-DEVICES = {"x.io__d": "2"}
+DEVICES: dict[str, Any] = {"x.io__d": "2"}
 
 
 def test_balance_of_other_resources() -> None:
