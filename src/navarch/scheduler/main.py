@@ -89,6 +89,7 @@ def configuration_of(options: SchedulerOptions) -> KubeSchedulerConfiguration:
 
 def settings_of(configuration: KubeSchedulerConfiguration) -> Settings:
     """What the scheduler makes of a configuration. Raises ConfigurationError."""
+    from navarch.scheduler.extenders import extenders_of
     from navarch.scheduler.profiles import make_profile
     from navarch.scheduler.scheduler import Settings
 
@@ -97,6 +98,7 @@ def settings_of(configuration: KubeSchedulerConfiguration) -> Settings:
         tuple(make_profile(profile, percentage) for profile in configuration.profiles),
         float(configuration.podInitialBackoffSeconds),
         float(configuration.podMaxBackoffSeconds),
+        extenders_of(configuration.extenders),
     )
 
 
@@ -143,3 +145,5 @@ async def run_scheduler(client: Client, settings: Settings, seed: int | None = N
         await scheduler.run()
     finally:
         await context.close()
+        for extender in settings.extenders:
+            await extender.close()

@@ -31,13 +31,15 @@ from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Choice, Failure, schedule
 from navarch.scheduler.dra.binding import ClaimBinder
-from navarch.scheduler.framework import Plugin, PluginFailed, Profile
+from navarch.scheduler.extended import ClusterChanged, schedule_with
+from navarch.scheduler.extenders import EXTENDER, Extender, ExtenderFailed
+from navarch.scheduler.framework import Cycle, Plugin, PluginFailed, Profile
 from navarch.scheduler.lookups import InformerObjects
 from navarch.scheduler.pod_status import not_scheduled, patch_status
 from navarch.scheduler.podinfo import DEFAULT_SCHEDULER, PodInfo
 from navarch.scheduler.preempting import Evictor
 from navarch.scheduler.profiles import default_profile
-from navarch.scheduler.queue import INITIAL_BACKOFF, MAX_BACKOFF, Hint, SchedulingQueue
+from navarch.scheduler.queue import INITIAL_BACKOFF, MAX_BACKOFF, Hint, Place, SchedulingQueue
 from navarch.scheduler.volumes import VolumeBinder, VolumesFailed
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class Settings:
     """Pods whose `spec.schedulerName` names none of them are left to others."""
     initial_backoff: float = INITIAL_BACKOFF
     max_backoff: float = MAX_BACKOFF
+    extenders: tuple[Extender, ...] = ()
 
 
 class Scheduler:
@@ -80,6 +83,10 @@ class Scheduler:
             for profile in settings.profiles
             for plugin in profile.plugins
         }
+        if settings.extenders:
+            # They say nothing of what would help: it may be anything.
+            anything = frozenset((subject, action) for subject in Subject for action in Action)
+            hints |= {_key(p, EXTENDER): Hint(anything, lambda *_: True) for p in settings.profiles}
         self.queue = SchedulingQueue(
             context.clock,
             hints,
@@ -139,11 +146,11 @@ class Scheduler:
             while True:
                 info = await self.queue.pop()
                 await self._waiting.acquire()
-                self._try(info, group)
+                await self._try(info, group)
                 # Let answers and events in between two pods.
                 await asyncio.sleep(0)
 
-    def _try(self, info: PodInfo, group: asyncio.TaskGroup) -> None:
+    async def _try(self, info: PodInfo, group: asyncio.TaskGroup) -> None:
         """One attempt; whatever has to be told to the API server is left to a task."""
         if info.deleting:
             self._event(info, "Warning", f"skip schedule deleting pod: {info.key}")
@@ -151,8 +158,14 @@ class Scheduler:
             self._waiting.release()
             return
         try:
-            result = schedule(info, self.cluster, self.objects, self._profile(info), self._rng)
-        except PluginFailed as error:
+            if self.settings.extenders:
+                result = await self._search(info)
+                if self.queue.place_of(info.uid) is not Place.IN_FLIGHT:
+                    self._waiting.release()
+                    return  # deleted, or given a node by somebody else meanwhile
+            else:
+                result = schedule(info, self.cluster, self.objects, self._profile(info), self._rng)
+        except (PluginFailed, ExtenderFailed) as error:
             self._nominate(info, "")
             failure = Failure(str(error), nominated="")
             group.create_task(self._fail(info, failure, "SchedulerError"))
@@ -183,6 +196,15 @@ class Scheduler:
         else:
             work = self._prepare(info, result)
         group.create_task(work, name=f"bind {info.key}")
+
+    async def _search(self, info: PodInfo) -> Choice | Failure:
+        """The choice of a node with the extenders' say; meanwhile the cluster goes on."""
+        while True:
+            cycle = Cycle(info, self.cluster, self.objects, self._rng, self.cluster.alive)
+            try:
+                return await schedule_with(self.settings.extenders, cycle, self._profile(info))
+            except ClusterChanged:
+                continue
 
     async def _prepare(self, info: PodInfo, choice: Choice) -> None:
         """Volumes and devices may take minutes: meanwhile the pod holds up no other."""
@@ -227,10 +249,12 @@ class Scheduler:
         )
         try:
             async with self._slots:
-                await self._pods.post_subresource(info.name, info.namespace, "binding", binding)
-        except ApiError as error:
+                if not await self._bound_by_extender(info, node):
+                    await self._pods.post_subresource(info.name, info.namespace, "binding", binding)
+        except (ApiError, ExtenderFailed) as error:
+            is_usual = isinstance(error, ApiError) and (error.is_conflict or error.is_not_found)
             log.log(
-                logging.INFO if error.is_conflict or error.is_not_found else logging.WARNING,
+                logging.INFO if is_usual else logging.WARNING,
                 "%s: not bound to %s: %s",
                 info.key,
                 node,
@@ -244,8 +268,24 @@ class Scheduler:
             self._recorder(info).event(info.pod, "Normal", "Scheduled", text)
             self._waiting.release()
 
-    async def _fail_bound(self, info: PodInfo, error: ApiError) -> None:
-        failure = Failure(f"binding rejected: {error}", nominated="")
+    async def _bound_by_extender(self, info: PodInfo, node: str) -> bool:
+        """Raises ExtenderFailed."""
+        for extender in self.settings.extenders:
+            if not extender.config.bindVerb or not extender.is_interested(info):
+                continue
+            try:
+                await extender.bind(info, node)
+            except ExtenderFailed as error:
+                if not extender.is_ignorable:
+                    raise
+                log.info("extender %s is passed over: %s", extender.name, error)
+            else:
+                return True
+        return False
+
+    async def _fail_bound(self, info: PodInfo, error: ApiError | ExtenderFailed) -> None:
+        is_extender = isinstance(error, ExtenderFailed)
+        failure = Failure(str(error) if is_extender else f"binding rejected: {error}", nominated="")
         await self._fail(info, failure, "SchedulerError")
 
     def _forget(self, info: PodInfo) -> None:
