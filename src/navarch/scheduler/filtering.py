@@ -7,7 +7,7 @@ of the question and put back: its arrays follow pods one by one, so it costs no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,21 +30,40 @@ class Filtered:
 def filter_nodes(cycle: Cycle, profile: Profile) -> list[Filtered]:
     """Leave in `cycle.feasible` the nodes that can take the pod, whether or not the pods that are
     nominated to them come. Raises PodRejected."""
-    filtered = _narrow(cycle, profile) + _filter(cycle, profile)
-    for name in [*cycle.cluster.nominations.nodes]:
-        slot = cycle.cluster.slots.get(name)
-        if slot is None or not cycle.feasible[slot]:
-            continue
-        if found := _beside_nominated(cycle, profile, slot):
-            filtered += found
-            cycle.feasible = cycle.feasible & ~_only(cycle.cluster, slot)
-    return filtered
+    narrowed = _narrow(cycle, profile)
+    asked = cycle.feasible
+    filtered = _filter(cycle, profile)
+    filtered += _keep_free(cycle, profile, filtered, cycle.feasible)
+    if not cycle.feasible.any():
+        # Why not matters now: of a node that is kept for others, what would be with them comes
+        # first.
+        filtered += _keep_free(cycle, profile, filtered, asked)
+    return narrowed + filtered
 
 
 def rejections(cycle: Cycle, profile: Profile, slot: int) -> list[Verdict]:
     """Why this node cannot take the pod, as the cluster is at the moment; empty if it can."""
     found = _beside_nominated(cycle, profile, slot) or _on_one(cycle, profile, slot)
     return [verdict for entry in found for verdict in entry.verdicts]
+
+
+def _keep_free(
+    cycle: Cycle, profile: Profile, filtered: list[Filtered], among: Mask
+) -> list[Filtered]:
+    """Reject those nodes which the pods that they are kept for leave no room on, whatever they were
+    rejected for without them."""
+    cluster, result = cycle.cluster, []
+    for name in [*cluster.nominations.nodes]:
+        slot = cluster.slots.get(name)
+        if slot is None or not among[slot]:
+            continue
+        if found := _beside_nominated(cycle, profile, slot):
+            others = ~_only(cluster, slot)
+            for entry in filtered:
+                entry.asked = entry.asked & others
+            result += found
+            cycle.feasible = cycle.feasible & others
+    return result
 
 
 @contextmanager
@@ -80,6 +99,8 @@ def _narrow(cycle: Cycle, profile: Profile) -> list[Filtered]:
 def _filter(cycle: Cycle, profile: Profile) -> list[Filtered]:
     filtered = []
     for plugin in profile.filters:
+        if plugin.name in cycle.skipped:
+            continue
         verdicts = plugin.filter(cycle)
         if not verdicts:
             continue
@@ -102,13 +123,17 @@ def _beside_nominated(cycle: Cycle, profile: Profile, slot: int) -> list[Filtere
     if not coming:
         return []
     with placed(cycle.cluster, coming, node):
-        return _on_one(cycle, profile, slot)
+        return _on_one(cycle, profile, slot, coming)
 
 
-def _on_one(cycle: Cycle, profile: Profile, slot: int) -> list[Filtered]:
+def _on_one(
+    cycle: Cycle, profile: Profile, slot: int, coming: Collection[PodInfo] = ()
+) -> list[Filtered]:
     """The first plugin that rejects the node, with its reasons; empty if none does."""
     only = _only(cycle.cluster, slot)
     attempt = Cycle(cycle.pod, cycle.cluster, cycle.objects, cycle.rng, only)
+    attempt.skipped, attempt.slot = cycle.skipped, slot
+    attempt.coming, attempt.away = coming, cycle.away
     for entry in _narrow(attempt, profile) + _filter(attempt, profile):
         verdicts = [
             Verdict(only, verdict.reason, verdict.code)

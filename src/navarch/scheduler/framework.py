@@ -7,6 +7,7 @@ score gives each remaining node 0 to 100. A plugin that has nothing to say of a 
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple
@@ -85,6 +86,15 @@ class Cycle:
     but as many as are wanted, in the order in which they were come upon."""
     state: dict[str, Any] = field(default_factory=dict)
     """What plugins keep from one point to the next, by their names."""
+    skipped: set[str] = field(default_factory=set)
+    """Filters that have nothing to say of the pod, and are not asked any more when only pods of
+    one node change. As upstream's: what those pods are like does not count then."""
+    slot: int = -1
+    """The only slot that is asked about, if it is one."""
+    coming: Collection[PodInfo] = ()
+    """Pods that are taken to be on that slot though they have no node yet."""
+    away: Collection[PodInfo] = ()
+    """Pods of that slot that are taken to be gone."""
 
 
 class Plugin:

@@ -103,6 +103,7 @@ def select_victims(cycle: Cycle, profile: Profile, slot: int) -> Candidate | lis
         return [NO_VICTIMS]
     lower.sort(key=_importance)
     away: dict[str, PodInfo] = {}
+    cycle.away = away.values()
     try:
         for each in lower:
             cluster.remove_pod(each.uid)
@@ -117,6 +118,7 @@ def select_victims(cycle: Cycle, profile: Profile, slot: int) -> Candidate | lis
                 away[each.uid] = each
         victims = tuple(sorted(away.values(), key=_importance))
     finally:
+        cycle.away = ()
         for each in away.values():
             cluster.set_pod(each, node)
     if not victims:

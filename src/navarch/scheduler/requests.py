@@ -6,7 +6,7 @@ are computed from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,7 +16,7 @@ import msgspec
 from navarch.api.objects import Object, encode
 from navarch.api.pod_resources import Amounts, pod_requests
 from navarch.api.quantity import parse_quantity
-from navarch.api.types.core_v1 import Container, ContainerStatus, Pod
+from navarch.api.types.core_v1 import Container, Pod
 
 DEFAULT_CPU = 100
 DEFAULT_MEMORY = 200 * 1024 * 1024
@@ -58,75 +58,47 @@ def requests_of(pod: Pod) -> Requests:
     """The requests of a pod; a running pod that is being resized counts with the larger of what
     it has and what it shall have."""
     spec, status = pod.spec, pod.status
-    infeasible = any(
-        condition.type == "PodResizePending" and condition.reason == "Infeasible"
-        for condition in status.conditions
-    )
-    # An init container that ends is not resized, only sidecars are.
-    statuses = _relevant(status.containerStatuses)
-    sidecars = _relevant(status.initContainerStatuses)
-    slim: Object = {
-        "spec": {
-            "containers": [_slim(c, statuses, infeasible) for c in spec.containers],
-            "initContainers": [
-                _slim(c, sidecars if c.restartPolicy == "Always" else {}, infeasible)
-                for c in spec.initContainers
-            ],
-            "overhead": spec.overhead,
-        },
-        "status": {
-            "containerStatuses": [*statuses.values()],
-            "initContainerStatuses": [
-                sidecars[c.name]
-                for c in spec.initContainers
-                if c.name in sidecars and c.restartPolicy == "Always"
-            ],
-        },
+    pending = next((c for c in status.conditions if c.type == "PodResizePending"), None)
+    infeasible = pending is not None and pending.reason == "Infeasible"
+    held = {
+        each.name: (each.resources.requests, each.allocatedResources)
+        for each in (*status.containerStatuses, *status.initContainerStatuses)
+        if each.resources is not None
+    }
+
+    def slim(container: Container, is_resizable: bool = True) -> Object:
+        requests: Mapping[str, str] = container.resources.requests
+        if is_resizable and container.name in held:
+            requests = _in_effect(requests, held[container.name], infeasible)
+        return {"resources": {"requests": requests}, "restartPolicy": container.restartPolicy}
+
+    result: Object = {
+        "containers": [slim(each) for each in spec.containers],
+        # An init container that ends is not resized, only sidecars are.
+        "initContainers": [slim(c, c.restartPolicy == "Always") for c in spec.initContainers],
+        "overhead": spec.overhead,
     }
     if spec.resources is not None:
-        slim["spec"]["resources"] = {"requests": _pod_level(pod, infeasible)}
-    return _computed(encode(slim))
+        level: Mapping[str, str] = spec.resources.requests
+        if status.resources is not None:
+            has = (status.resources.requests, status.allocatedResources)
+            effective = _in_effect(level, has, infeasible)
+            level = {name: effective.get(name, "0") for name in level}
+        result["resources"] = {"requests": level}
+    return _computed(encode({"spec": result}))
 
 
-def _pod_level(pod: Pod, infeasible: bool) -> Mapping[str, str]:
-    """Requests for the pod as a whole, with the same rule for one that is being resized."""
-    spec, status = pod.spec, pod.status
-    wanted = spec.resources.requests if spec.resources is not None else {}
-    held = [status.allocatedResources]
-    if status.resources is not None:
-        held.append(status.resources.requests)
+def _in_effect(
+    wanted: Mapping[str, str], held: Iterable[Mapping[str, str]], infeasible: bool
+) -> Mapping[str, str]:
+    """What counts while a resize is under way: what is held, and what is wanted unless it will not
+    come about; of each resource the most."""
     result: dict[str, str] = {}
-    for name, text in wanted.items():
-        texts = [amounts[name] for amounts in held if name in amounts]
-        if not (infeasible and texts):
-            texts.append(text)
-        result[name] = max(texts, key=parse_quantity)
+    for amounts in held if infeasible else (wanted, *held):
+        for name, text in amounts.items():
+            if name not in result or parse_quantity(result[name]) < parse_quantity(text):
+                result[name] = text
     return result
-
-
-def _relevant(statuses: list[ContainerStatus]) -> dict[str, Object]:
-    """Statuses that say what a container has, by its name."""
-    return {
-        status.name: {
-            "name": status.name,
-            "resources": {"requests": status.resources.requests if status.resources else {}},
-            "allocatedResources": status.allocatedResources,
-        }
-        for status in statuses
-        if status.resources is not None or status.allocatedResources
-    }
-
-
-def _slim(container: Container, statuses: Mapping[str, Object], infeasible: bool) -> Object:
-    requests: Mapping[str, str] = container.resources.requests
-    if infeasible and (status := statuses.get(container.name)) is not None:
-        # What was asked for will not come about; what the container has is all it takes.
-        has = {**status["allocatedResources"], **status["resources"]["requests"]}
-        requests = {name: has.get(name, text) for name, text in requests.items()}
-    slim: Object = {"name": container.name, "resources": {"requests": requests}}
-    if container.restartPolicy:
-        slim["restartPolicy"] = container.restartPolicy
-    return slim
 
 
 @lru_cache(maxsize=2048)

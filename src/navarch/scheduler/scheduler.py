@@ -462,4 +462,5 @@ def _node_facts(node: Node) -> object:
         node.spec.unschedulable,
         node.status.allocatable,
         node.status.images,
+        node.status.declaredFeatures,
     )

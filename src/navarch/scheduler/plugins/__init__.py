@@ -17,6 +17,7 @@ from navarch.scheduler.plugins.dynamic_resources import DynamicResources
 from navarch.scheduler.plugins.image_locality import ImageLocality
 from navarch.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from navarch.scheduler.plugins.node_affinity import NodeAffinity
+from navarch.scheduler.plugins.node_declared_features import NodeDeclaredFeatures
 from navarch.scheduler.plugins.node_name import NodeName
 from navarch.scheduler.plugins.node_ports import NodePorts
 from navarch.scheduler.plugins.node_resources_fit import NodeResourcesFit
@@ -64,7 +65,7 @@ PLUGINS: Mapping[str, Registered] = {
     ),
     "ImageLocality": Registered("score", ImageLocality, 1),
     "DefaultBinder": Registered("bind"),
-    "NodeDeclaredFeatures": Registered("preFilter filter"),
+    "NodeDeclaredFeatures": Registered("preFilter filter", NodeDeclaredFeatures),
 }
 """Upstream's plugins in the order of its default profile, with the weights that they have there."""
 

@@ -52,7 +52,10 @@ class InterPodAffinity(Plugin):
         lonely = _without_friends(cycle)
         beside_foes = _beside_foes(cycle)
         unwanted = _unwanted(cycle)
+        if unwanted is not None and not unwanted.any():
+            unwanted = None
         if lonely is None and beside_foes is None and unwanted is None:
+            cycle.skipped.add(self.name)
             return None
         # A node has one reason, the first of these that holds.
         none = np.zeros(cluster.size, np.bool_)

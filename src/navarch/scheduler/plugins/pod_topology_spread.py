@@ -87,6 +87,9 @@ class PodTopologySpread(Plugin):
             column = cluster.label(constraint.key).column
             looked_at = LookedAt(cluster, pod, constraint, keys)
             found, domains = looked_at.pods(), looked_at.domains()
+            if (further := _further(cycle, constraint)) and looked_at.nodes()[cycle.slot]:
+                found = found.copy()
+                found[column[cycle.slot]] += further
             least = int(found[domains].min(initial=LARGE))
             if len(domains) < constraint.min_domains:
                 least = 0
@@ -218,14 +221,14 @@ class LookedAt:
     def pods(self) -> Counts:
         """How many matching pods there are in each domain."""
         found = matching_pods(self.cluster, self.pod, self.constraint)
-        return self.cluster.domains(found, self.constraint.key, self._which(), self._nodes)
+        return self.cluster.domains(found, self.constraint.key, self._which(), self.nodes)
 
     def domains(self) -> Numbers:
         """The numbers of the domains."""
         key = self.constraint.key
 
         def compute() -> Numbers:
-            return np.unique(self.cluster.label(key).column[self._nodes()])
+            return np.unique(self.cluster.label(key).column[self.nodes()])
 
         return self.cluster.cached(("domains", key, self._which()), compute)
 
@@ -236,7 +239,7 @@ class LookedAt:
             self.constraint.honor_taints and self.pod.tolerations_key,
         )
 
-    def _nodes(self) -> Mask:
+    def nodes(self) -> Mask:
         result = with_labels(self.cluster, self.keys)
         if self.constraint.honor_affinity:
             result = result & matching_nodes(self.cluster, self.pod)
@@ -247,6 +250,20 @@ class LookedAt:
 
 def without_label(cluster: Cluster, key: str) -> Mask:
     return cluster.cached(("without", key), lambda: cluster.label(key).column < 0)
+
+
+def _further(cycle: Cycle, constraint: Constraint) -> int:
+    """How many more matching pods there are on the one slot that is asked about, by upstream's way
+    to count those that come or go for the moment of the question: it counts them also where the
+    selector is empty, or they are on their way out, for which it would not have counted them."""
+    namespace, selector = cycle.pod.namespace, constraint.selector
+    return sum(
+        sign
+        for pods, sign in ((cycle.coming, 1), (cycle.away, -1))
+        for pod in pods
+        if pod.namespace == namespace and (selector.empty or pod.deleting)
+        if selector.matches(pod.labels)
+    )
 
 
 def with_labels(cluster: Cluster, keys: tuple[str, ...]) -> Mask:
