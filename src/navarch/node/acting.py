@@ -17,6 +17,7 @@ from navarch.api.types.core_v1 import Pod
 
 from .backoff import BackoffTable
 from .cri.values import PodState, RuntimeFailure
+from .dra.drivers import DraProblem
 from .figures import admission_rejections
 from .memory import WorkerMemory
 from .messages import termination_log_path
@@ -176,9 +177,12 @@ class Actor:
             await self._services.runtime.stop_sandbox(old.id)
         try:
             await self.starter.sandbox(self.pod, action.attempt)
-        except (RuntimeFailure, ConfigProblem, ApiError, OSError) as failure:
-            text = f"Failed to create pod sandbox: {failure}"
-            self._services.events.pod(self.pod, "Warning", "FailedCreatePodSandBox", text)
+        except (RuntimeFailure, ConfigProblem, ApiError, OSError, DraProblem) as failure:
+            reason, what = "FailedCreatePodSandBox", "create pod sandbox"
+            if isinstance(failure, DraProblem):
+                reason, what = "FailedPrepareDynamicResources", "prepare dynamic resources"
+            text = f"Failed to {what}: {failure}"
+            self._services.events.pod(self.pod, "Warning", reason, text)
             delays = SANDBOX_RETRY_SECONDS
             delay = delays[min(memory.sandbox_failures, len(delays) - 1)]
             memory.sandbox_failures += 1

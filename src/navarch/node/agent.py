@@ -153,6 +153,9 @@ class NodeAgent:
         devices = self._services.devices
         if devices is not None:
             devices.on_change, devices.on_health = changed, self._devices_changed
+        claims = self._services.claims
+        if claims is not None:
+            claims.on_health = self._devices_changed
 
     def _devices_changed(self, uids: set[str]) -> None:
         for uid in uids & self._pods.keys():

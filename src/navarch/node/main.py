@@ -24,6 +24,8 @@ from .cri.snapshots import ContainerdSnapshots
 from .cri.values import RuntimeFailure
 from .devices.manager import DeviceManager
 from .devices.serving import DeviceServer
+from .dra.drivers import DraDrivers
+from .dra.manager import DraManager
 from .events import ApiEvents
 from .features import lacks
 from .following import Follower
@@ -36,7 +38,7 @@ from .machine import MachineFacts, default_address, read_facts, swap_capacity
 from .node_object import capacity, check_reservations, node_addresses, node_resources
 from .objects import ApiObjects
 from .oom import watch as watch_memory
-from .plugins import CSI_PLUGIN, DEVICE_PLUGIN, PluginHandler, PluginManager
+from .plugins import CSI_PLUGIN, DEVICE_PLUGIN, DRA_PLUGIN, PluginHandler, PluginManager
 from .podapi import ClientPodApi
 from .probes.handlers import Handlers
 from .probes.manager import ProbeManager
@@ -142,11 +144,12 @@ async def _run_agent(
     agent.on_report(registration.refresh)
     parts.csi.drivers.on_change = registration.refresh
     device_server = DeviceServer(
-        parts.devices, agent.active_pods, options.root_directory / "pod-resources"
+        parts.devices, parts.claims, agent.active_pods, options.root_directory / "pod-resources"
     )
     handlers: dict[str, PluginHandler] = {
         CSI_PLUGIN: parts.csi.drivers,
         DEVICE_PLUGIN: device_server,
+        DRA_PLUGIN: parts.claims.drivers,
     }
     plugins = PluginManager(options.root_directory / "plugins_registry", handlers, client.clock)
     try:
@@ -159,6 +162,7 @@ async def _run_agent(
             tasks.create_task(watch_memory(agent.tell_oom), name="kernel-log")
             tasks.create_task(plugins.run(), name="plugins")
             tasks.create_task(parts.csi.run(), name="csi")
+            tasks.create_task(parts.claims.run(), name="claims for devices")
             if options.enable_server and options.tls_certificate is not None:
                 await _start_server(options, client, parts, runtime, machine, tasks)
             await informers.start()
@@ -193,6 +197,7 @@ class _Parts:
     records: PullRecords
     objects: ApiObjects
     devices: DeviceManager
+    claims: DraManager
     csi: CsiService
 
 
@@ -228,6 +233,9 @@ def _assemble(
 
     devices = DeviceManager(options.root_directory / "device-plugins", clock, active_pods)
     devices.load()
+    drivers = DraDrivers(client, options.node_name)
+    claims = DraManager(options.root_directory, client, drivers, active_pods)
+    claims.load()
     records = PullRecords(options.root_directory)
     sources = credential_sources(options, objects, clock)
     rules, policy = PullRules.of(options), CollectionPolicy.of(options)
@@ -266,6 +274,7 @@ def _assemble(
         services=known_services,
         sandbox_slots=asyncio.Semaphore(max(3, 2 * machine.cpus)),
         devices=devices,
+        claims=claims,
     )
     probes = ProbeManager(handlers, events, clock)
     api = ClientPodApi(client)
@@ -274,7 +283,7 @@ def _assemble(
         agent.node.metadata.labels if agent.node is not None else options.labels
     )
     agent.storage_problems = lambda: csi.drivers.problems
-    return _Parts(agent, api, probes, recorder, records, objects, devices, csi)
+    return _Parts(agent, api, probes, recorder, records, objects, devices, claims, csi)
 
 
 def _follow(pods: Informer[Pod], agent: NodeAgent, follower: Follower) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from navarch.api.errors import ApiError
+from navarch.api.resource_claims import ClaimProblem
 from navarch.api.types.core_v1 import Container, Pod, Service
 from navarch.client.clock import Clock
 
@@ -20,6 +21,10 @@ from .cri.values import PodState, RuntimeFailure, SandboxRecord
 from .devices.manager import DeviceManager, DeviceProblem
 from .devices.records import give
 from .downward import InvalidField, PodAddresses
+from .dra import cdi
+from .dra.cdi import CdiProblem
+from .dra.drivers import DraProblem
+from .dra.manager import DraManager
 from .env_files import EnvFiles, env_file_references, read_env_file
 from .environment import EnvironmentProblem, EnvironmentSources, build, references
 from .events import PodEvents
@@ -105,6 +110,8 @@ class NodeServices:
     a few at a time (the processors are the limit), but the first of them much earlier."""
     devices: DeviceManager | None = None
     """What device plug-ins offer; None on a node that has no place for them."""
+    claims: DraManager | None = None
+    """Devices that DRA drivers prepare."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +131,9 @@ class Starter:
         self._options = services.options
 
     async def sandbox(self, pod: Pod, attempt: int) -> str:
-        """Makes the pod's sandbox; raises `RuntimeFailure` or `ConfigProblem`."""
-        _refuse_unsupported(pod)
+        """Makes the pod's sandbox; raises `RuntimeFailure`, `ConfigProblem` or `DraProblem`."""
+        if self._services.claims is not None:
+            await self._services.claims.prepare(pod)
         handler = await self._runtime_handler(pod)
         users = await self._user_namespace(pod, handler)
         config = self.sandbox_config(pod, attempt, users)
@@ -208,6 +216,9 @@ class Starter:
             InvalidField,
             VolumeProblem,
             DeviceProblem,
+            DraProblem,
+            ClaimProblem,
+            CdiProblem,
             OSError,  # a full disk, for example
         ) as problem:
             raise self._failed(pod, spec, "CreateContainerConfigError", str(problem)) from problem
@@ -287,6 +298,14 @@ class Starter:
         )
         if self._services.devices is not None:
             give(config, await self._services.devices.for_container(pod, spec.container))
+        if self._services.claims is not None:
+            names = await self._services.claims.names_for(pod, spec.container)
+            config.CDI_devices.extend(pb.CDIDevice(name=each) for each in names)
+        known = self._services.runtime.known
+        if config.CDI_devices and not cdi.knows_names(known.name, known.version):
+            names = [each.name for each in config.CDI_devices]
+            del config.CDI_devices[:]
+            await asyncio.to_thread(cdi.give, config, names)
         return config
 
     def _volume(self, place: StartedIn, spec: ContainerSpec, number: int) -> PreparedVolume:
@@ -367,12 +386,6 @@ class Starter:
             events.container(pod, spec, "Warning", "FailedPostStartHook", "PostStartHook failed")
             wait = Waiting("PostStartHookError", str(failure))
             raise StartFailed(wait, CONFIG_RETRY_SECONDS, container_id) from failure
-
-
-def _refuse_unsupported(pod: Pod) -> None:
-    """What this node cannot do is named, not left out in silence."""
-    if pod.spec.resourceClaims:
-        raise ConfigProblem("dynamic resources (resourceClaims) are not supported by this node")
 
 
 def _users_of(config: pb.ContainerConfig) -> pb.UserNamespace | None:

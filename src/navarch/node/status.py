@@ -99,6 +99,8 @@ class StatusInputs:
     """The message of the condition DisruptionTarget, for a pod that had to make room."""
     devices: Mapping[str, Mapping[str, Mapping[str, bool]]] = field(default_factory=dict)
     """The health of the devices plug-ins have given, by container, resource and device."""
+    claims: Mapping[str, Sequence[ResourceStatus]] = field(default_factory=dict)
+    """The health of the devices of claims, by container."""
     start_time: datetime | None = None
     """When the agent first saw the pod, for a pod whose status does not say so."""
 
@@ -206,7 +208,10 @@ class _ContainerStatuses:
             recursive = self._inputs.recursive_read_only
             images = image_volumes(record)
             status.volumeMounts = _mount_statuses(spec.container, images, recursive=recursive)
-        status.allocatedResourcesStatus = _device_statuses(self._inputs.devices.get(spec.name, {}))
+        status.allocatedResourcesStatus = [
+            *_device_statuses(self._inputs.devices.get(spec.name, {})),
+            *self._inputs.claims.get(spec.name, ()),
+        ]
         return status
 
     def _from_record(self, spec: ContainerSpec, record: ContainerRecord) -> ContainerStatus:

@@ -17,10 +17,11 @@ from datetime import datetime
 
 from navarch.api.errors import ApiError
 from navarch.api.times import parse_time
-from navarch.api.types.core_v1 import Pod
+from navarch.api.types.core_v1 import Pod, ResourceStatus
 
 from .acting import VOLUMES, Actor
 from .cri.values import PodState, RuntimeFailure
+from .dra.drivers import DraProblem
 from .figures import count_terminations
 from .memory import WorkerMemory
 from .messages import read_message
@@ -57,6 +58,7 @@ log = logging.getLogger(__name__)
 RESYNC_SECONDS = 60.0
 RUNTIME_RETRY_SECONDS = 1.0
 FAULT_RETRY_SECONDS = 5.0
+CLAIM_RETRY_SECONDS = 2.0
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 
 
@@ -389,7 +391,11 @@ class PodWorker:
             results = self._probes.results(record.id)
             if record.id in started and (results is None or results.ready):
                 ready.add(record.id)
-        ended = memory.finished and not running and not self._actor.containers_in_motion()
+        # Whoever waits for the pod's devices must not be told that it is over before they are free.
+        claims = self._services.claims
+        holds = claims is not None and claims.holds(self.pod.metadata.uid)
+        is_busy = bool(running) or self._actor.containers_in_motion() or holds
+        ended = memory.finished and not is_busy
         inputs = StatusInputs(
             now=self._clock.now(),
             host_ips=self._services.host_ips,
@@ -408,13 +414,14 @@ class PodWorker:
             ended=ended,
             # As upstream, a pod with running containers is not yet said to have failed: what it
             # holds is not free before they have ended.
-            failure=None if running or self._actor.containers_in_motion() else memory.failure,
+            failure=None if is_busy else memory.failure,
             refused=memory.refused,
             recursive_read_only=self._actor.starter.can_mount_recursively(self.state.sandbox),
             restarting_all=not self._is_stopping() and bool(restart_sources(self.pod, self.state)),
             replaced=frozenset(memory.replaced),
             disruption=memory.disruption,
             devices=self._device_health(),
+            claims=self._claim_health(),
             start_time=self._seen_at,
         )
         # What was written last counts as "before", also when the watch has not brought it back.
@@ -431,6 +438,12 @@ class PodWorker:
         found = {name: devices.health(self.pod, name) for name in names}
         return {name: health for name, health in found.items() if health}
 
+    def _claim_health(self) -> dict[str, list[ResourceStatus]]:
+        claims = self._services.claims
+        if claims is None or not self.pod.spec.resourceClaims:
+            return {}
+        return {each.name: claims.health(self.pod, each) for each in self.pod.spec.containers}
+
     def _with_newest_status(self) -> Pod:
         pod, newest = self.resizer.pod, self.writer.wanted or self.writer.status
         if newest is None or newest is pod.status:
@@ -446,6 +459,8 @@ class PodWorker:
         memory = self._memory
         uid = self.pod.metadata.uid
         if not memory.cleaned:
+            if not await self._release_claims():
+                return False
             await self._services.volumes.release(uid)
             await asyncio.to_thread(self._services.cgroups.remove_pod, uid)
             self._services.puller.forget(uid)
@@ -468,6 +483,20 @@ class PodWorker:
                     await self._pause(1.0)
                     return False
         await self._remove_remains()
+        return True
+
+    async def _release_claims(self) -> bool:
+        """Devices are given back before anybody is told that the pod is over."""
+        claims, uid = self._services.claims, self.pod.metadata.uid
+        if claims is None or not claims.holds(uid):
+            return True
+        try:
+            await claims.release(uid)
+        except DraProblem as problem:
+            log.warning("%s: %s", pod_key(self.pod), problem)
+            await self._pause(CLAIM_RETRY_SECONDS)
+            return False
+        self._wake.set()
         return True
 
     async def _remove_remains(self) -> None:

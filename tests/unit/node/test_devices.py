@@ -56,7 +56,7 @@ class Node:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[DeviceManager]:
         manager = self.manager()
-        server = DeviceServer(manager, lambda: self.pods, self.root / "pods")
+        server = DeviceServer(manager, None, lambda: self.pods, self.root / "pods")
         task = asyncio.create_task(server.run())
         try:
             # Sockets that lie there when it starts are of the time before.

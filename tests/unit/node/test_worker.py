@@ -349,7 +349,6 @@ async def test_a_hook_that_fails_ends_the_container(node: Stage) -> None:
     ("spec", "text"),
     [
         ({"hostUsers": False}, "user namespaces"),
-        ({"resourceClaims": [{"name": "gpu"}]}, "dynamic resources"),
         ({"runtimeClassName": "kata"}, 'runtimeclass.node.k8s.io "kata" not found'),
     ],
 )

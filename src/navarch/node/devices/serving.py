@@ -16,10 +16,11 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from navarch.api.types.core_v1 import Pod
+from navarch.api.types.core_v1 import Container, Pod
 from navarch.api.validation.resources import is_extended
 
 from ..cri.values import RuntimeFailure
+from ..dra.manager import DraManager
 from ..figures import device_registrations
 from ..plugins import PluginRefused
 from ..podspec import is_sidecar
@@ -37,9 +38,14 @@ class DeviceServer:
     """Registration of device plug-ins, by their own call or by the plug-in directory."""
 
     def __init__(
-        self, manager: DeviceManager, pods: Callable[[], Iterable[Pod]], pod_resources: Path
+        self,
+        manager: DeviceManager,
+        claims: DraManager | None,
+        pods: Callable[[], Iterable[Pod]],
+        pod_resources: Path,
     ) -> None:
-        self._manager, self._pods, self._pod_resources = manager, pods, pod_resources
+        self._manager, self._claims, self._pods = manager, claims, pods
+        self._pod_resources = pod_resources
         self._followers: dict[str, tuple[Plugin, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
@@ -176,10 +182,28 @@ class DeviceServer:
                         ).items()
                         for device, nodes in devices.items()
                     ],
+                    dynamic_resources=self._claimed(pod, container),
                 )
                 for container in (*sidecars, *pod.spec.containers)
             ],
         )
+
+    def _claimed(self, pod: Pod, container: Container) -> list[resources.DynamicResource]:
+        found: dict[str, resources.DynamicResource] = {}
+        devices = self._claims.devices_of(pod, container) if self._claims is not None else ()
+        for claim, driver, device in devices:
+            entry = found.setdefault(
+                claim.key,
+                resources.DynamicResource(claim_name=claim.name, claim_namespace=claim.namespace),
+            )
+            entry.claim_resources.add(
+                cdi_devices=[resources.CDIDevice(name=each) for each in device.cdi],
+                driver_name=driver,
+                pool_name=device.pool,
+                device_name=device.name,
+                share_id=device.share,
+            )
+        return [*found.values()]
 
 
 def _entry(resource: str, device: str, nodes: Iterable[int]) -> resources.ContainerDevices:
