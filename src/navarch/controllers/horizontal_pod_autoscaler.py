@@ -7,7 +7,9 @@ scale, custom resources included. A target at zero replicas is left there: that 
 autoscaler.
 
 A metric that fails never scales down: the others may have seen less than it would have. Two
-autoscalers for the same pods would pull against each other, so neither does anything.
+autoscalers for the same pods would pull against each other, so neither does anything. The first
+look at an autoscaler only shows what the metrics say: statistics that nobody has asked for lately
+begin with the use of a single second, and that is no ground for a decision.
 
 What is computed is in three pure files: `..._plan` (from use to replicas), `..._behavior` (from
 replicas to what is asked for) and, with the questions to the metrics APIs, `..._sources`.
@@ -158,12 +160,17 @@ class HorizontalPodAutoscalerController(Controller):
             try:
                 figure.action = await work.run()
             except (ApiError, CannotCompute) as error:
+                # The object says it too, and nobody but its owner can change it.
                 figure.error = "internal"
-                self.log.warning("%s: %s", key, error)
+                self.log.info("%s: %s", key, error)
             finally:
                 self.queue.add_after(key, self.options.sync_period)
 
     # ---- what the work on one autoscaler needs of all
+
+    def knows(self, key: str) -> bool:
+        """Whether the autoscaler's scale was seen before."""
+        return key in self._histories
 
     def history(self, key: str, replicas: int) -> History:
         """Begins with what there is at first sight."""
@@ -262,9 +269,10 @@ class Work:
         text = "the HPA controller was able to get the target's current scale"
         self._say("AbleToScale", "True", "SucceededGetScale", text)
         current = found.scale.spec.replicas
+        is_first = not self._all.knows(self._key)
         self._all.history(self._key, current)
         try:
-            decision = await self._decide(found.scale)
+            decision = await self._decide(found.scale, is_first)
         except NothingToDo as error:
             self._set_status(current, hpa.status.desiredReplicas, error.statuses)
             await self._write()
@@ -289,7 +297,7 @@ class Work:
 
     # ---- deciding
 
-    async def _decide(self, scale: Scale) -> Decision:
+    async def _decide(self, scale: Scale, is_first: bool) -> Decision:
         """Raises NothingToDo."""
         current, spec = scale.spec.replicas, self._hpa.spec
         if current == 0:
@@ -302,6 +310,8 @@ class Work:
         if current < self._least:
             return Decision(self._least, "Current number of replicas below Spec.MinReplicas")
         found = await self._suggested(scale)
+        if is_first:
+            return Decision(current, "", found.statuses, found.problem)
         reason = "All metrics below target"
         if found.replicas > current:
             reason = f"{found.name} above target"

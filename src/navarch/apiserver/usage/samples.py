@@ -1,9 +1,9 @@
 """From a kubelet's `/metrics/resource` to what nodes and containers use. Pure.
 
 Processor time is told as a sum since the container's start, so its use is the difference between
-two samples. Each container keeps the newest sample and a base to measure it against, which moves on
-every ten seconds: two people who ask shortly after each other do not make each other's window too
-short to mean anything. A container that has just started is measured from its start, as
+two samples. Each container keeps the newest sample and one between ten and twenty seconds older, if
+it was asked about then: two people who ask shortly after each other do not make each other's window
+too short to mean anything. A container that has just started is measured from its start, as
 metrics-server does it.
 """
 
@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 STEADY_SECONDS = 10.0
-"""A base moves on when a sample lies so far after it."""
+"""The shortest window where there is a choice."""
 OLDEST_SECONDS = 90.0
 """What happened further back says nothing about now."""
 SHORTEST_SECONDS = 0.5
@@ -39,10 +39,12 @@ class Point(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """The newest sample of something, and the one it is measured against."""
+    """The newest sample of something, the one it is measured against, and one in between, which
+    will be the next to measure against."""
 
     last: Point
     base: Point | None
+    next: Point
 
 
 class Usage(NamedTuple):
@@ -97,17 +99,15 @@ def fold(known: Mapping[Key, Reading], points: Mapping[Key, Point]) -> dict[Key,
 
 def _fold(known: Reading | None, point: Point) -> Reading:
     if known is None or _has_restarted(known.last, point):
-        return Reading(point, _start_of(point))
-    last, base = known
-    passed = point.time - last.time
+        return Reading(point, _start_of(point), point)
+    passed = point.time - known.last.time
     if passed <= 0:
         return known
     if passed > OLDEST_SECONDS:
-        return Reading(point, None)
-    is_due = passed >= STEADY_SECONDS or base is None or point.time - base.time > OLDEST_SECONDS
-    if is_due and passed >= SHORTEST_SECONDS:
-        return Reading(point, last)
-    return Reading(point, base)
+        return Reading(point, None, point)
+    if point.time - known.next.time >= STEADY_SECONDS:
+        return Reading(point, known.next, point)
+    return Reading(point, known.base, known.next)
 
 
 def _has_restarted(before: Point, point: Point) -> bool:
@@ -124,8 +124,9 @@ def _start_of(point: Point) -> Point | None:
 
 def usage_of(reading: Reading) -> Usage | None:
     """None while there is nothing to measure against."""
-    last, base = reading
-    if base is None:
-        return None
+    last = reading.last
+    base = reading.base or reading.next
     window = last.time - base.time
+    if window < SHORTEST_SECONDS:
+        return None
     return Usage(last.time, window, int((last.cpu - base.cpu) / window * 1e9), int(last.memory))

@@ -53,7 +53,7 @@ class _Node:
     def is_unpaired(self, wanted: Collection[PodName]) -> bool:
         """Whether a second sample would tell more."""
         return any(
-            reading.base is None and (key == NODE or key[:2] in wanted)
+            (key == NODE or key[:2] in wanted) and usage_of(reading) is None
             for key, reading in self.readings.items()
         )
 

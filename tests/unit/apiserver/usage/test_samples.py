@@ -56,6 +56,11 @@ def test_expositions_are_read() -> None:
             [(1000, 5), (1001, 6), (1004, 6)], (1004, 4, 250_000_000), id="the base stays"
         ),
         pytest.param(
+            [(1000 + second, 5 + second / 2) for second in range(26)],
+            (1025, 15, 500_000_000),
+            id="who asks every second sees the last ten to twenty",
+        ),
+        pytest.param(
             [(1000, 5), (1015, 6), (1030, 9)], (1030, 15, 200_000_000), id="the base moves on"
         ),
         pytest.param([(1000, 5), (1200, 6)], None, id="too far apart"),
