@@ -73,6 +73,7 @@ def _out_of_range(text: str) -> str:
     return "day"
 
 
+@lru_cache(maxsize=512)
 def format_time(moment: datetime) -> str:
     """`2026-01-31T08:00:00Z`; fractions of a second are cut off."""
     utc = moment.astimezone(UTC)

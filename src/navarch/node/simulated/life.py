@@ -54,9 +54,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """The status to be written."""
+    """The status to be written. Once that is done `then` holds, if nobody else changed the pod."""
 
     status: PodStatus
+    then: Wait | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,11 +428,10 @@ class _Living(_Life):
         if over and self.stop_sidecars():
             for each in self.containers:
                 each.due = None
-        write = self.written(self.inputs())
-        if write is not None:
-            return write
         due = _soonest((deadline, gate if now < gate else self.due()))
-        return Wait(None if due is None else max(0.0, (due - now).total_seconds()))
+        wait = Wait(None if due is None else max(0.0, (due - now).total_seconds()))
+        write = self.written(self.inputs())
+        return wait if write is None else replace(write, then=wait)
 
     def _run(self, gate: datetime) -> None:
         begun = any(each.running is not None or each.ended is not None for each in self.apps)

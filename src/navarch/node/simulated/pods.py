@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from navarch.api.errors import ApiError
@@ -39,6 +39,9 @@ class Written:
     uid: str
     version: int
     at: datetime
+    generation: int
+    then: Wait | None
+    """What comes after it, if nobody else has changed the pod."""
 
 
 class SimulatedPods(Controller):
@@ -119,8 +122,12 @@ class SimulatedPods(Controller):
         written = self._written.get(key)
         if written is not None and written.uid != meta.uid:
             written = None
-        if written is not None and int(meta.resourceVersion) < written.version:
-            return  # the informer is about to tell of our own write
+        if written is not None:
+            version = int(meta.resourceVersion)
+            if version < written.version:
+                return  # the informer is about to tell of our own write
+            if version == written.version and self._goes_on(key, pod, written):
+                return
         addresses = self._addresses(node)
         if addresses is None:
             if not self._nodes.is_gone(node):
@@ -170,14 +177,11 @@ class SimulatedPods(Controller):
         meta = pod.metadata
         try:
             match step:
-                case Wait(seconds):
-                    if seconds is not None:
-                        self.queue.add_after(key, seconds + 0.005)
-                    else:
-                        self._written.pop(key, None)
-                case Write(status):
-                    self._tell(pod, status)
-                    await self._write(key, pod, status, now)
+                case Wait():
+                    self._wait(key, step)
+                case Write():
+                    self._tell(pod, step.status)
+                    await self._write(key, pod, step, now)
                 case Remove():
                     await self._resource.delete(
                         meta.name, meta.namespace, uid=meta.uid, grace_period=0
@@ -187,6 +191,28 @@ class SimulatedPods(Controller):
             if not (error.is_not_found or error.is_conflict):
                 raise
 
+    def _wait(self, key: str, wait: Wait) -> None:
+        if wait.seconds is not None:
+            self.queue.add_after(key, wait.seconds + 0.005)
+        else:
+            self._written.pop(key, None)
+
+    def _goes_on(self, key: str, pod: Pod, written: Written) -> bool:
+        """After our own write most pods have nothing new to say: what comes next was known then.
+        The rest of the time counts from the write, which is a moment too late, never too early."""
+        meta = pod.metadata
+        if (
+            written.then is None
+            or meta.deletionTimestamp
+            or meta.generation != written.generation
+            or meta.annotations
+            or pod.spec.readinessGates
+        ):
+            return False
+        then, self._written[key] = written.then, replace(written, then=None)
+        self._wait(key, then)
+        return True
+
     def _tell(self, pod: Pod, status: PodStatus) -> None:
         """The kubelet's warning that people look for."""
         for each in (*status.initContainerStatuses, *status.containerStatuses):
@@ -194,9 +220,9 @@ class SimulatedPods(Controller):
             if waiting is not None and waiting.reason == BACKING_OFF:
                 self._recorder.event(pod, "Warning", "BackOff", waiting.message)
 
-    async def _write(self, key: str, pod: Pod, status: PodStatus, now: datetime) -> None:
+    async def _write(self, key: str, pod: Pod, write: Write, now: datetime) -> None:
         meta = pod.metadata
-        patch = {"metadata": {"uid": meta.uid}, "status": to_object(status)}
+        patch = {"metadata": {"uid": meta.uid}, "status": to_object(write.status)}
         answer = await self._resource.patch(
             meta.name,
             meta.namespace,
@@ -205,7 +231,7 @@ class SimulatedPods(Controller):
             patch_type=PatchType.STRATEGIC,
         )
         version = int(answer.metadata.resourceVersion)
-        self._written[key] = Written(meta.uid, version, now)
+        self._written[key] = Written(meta.uid, version, now, meta.generation, write.then)
         known = self.pods.cache.get(key)
         if known is not None and int(known.metadata.resourceVersion) >= version:
             self.queue.add(key)  # it was told of already, while we waited for the answer

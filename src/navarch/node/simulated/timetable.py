@@ -161,6 +161,8 @@ class Timetable:
         if is_init:
             kept = Timetable(backoff=self.backoff, backoff_limit=self.backoff_limit)
             return replace(kept, run=own.get("run", ZERO), **_without(own, "run"))
+        if not own and self.start == ZERO:
+            return self
         limits = {"run_only_finite": False} if "run" in own else {}
         return replace(self, **{"start": ZERO, **limits, **own})
 
