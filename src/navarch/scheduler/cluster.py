@@ -107,6 +107,8 @@ class Cluster:
         self.images: dict[str, Image] = {}
         self.claims: Counter[str] = Counter()
         """How many pods on nodes use a claim, by its key."""
+        self.claim_uses: Numbers = np.zeros(FIRST_SLOTS, np.int64)
+        """How often pods of each slot use a claim."""
         self._images_at: dict[int, set[str]] = {}
         self._free = list(range(FIRST_SLOTS - 1, -1, -1))
         self._cached: dict[Hashable, Any] = {}
@@ -240,6 +242,8 @@ class Cluster:
             used[address, slot] += sign
             if not used[address, slot]:
                 del used[address, slot]
+        if info.claims:
+            self.claim_uses[slot] += sign * len(info.claims)
         for use in info.claims:
             key = f"{info.namespace}/{use.name}"
             self.claims[key] += sign
@@ -299,6 +303,7 @@ class Cluster:
         self.allocatable = _longer(self.allocatable, more)
         self.requested = _longer(self.requested, more)
         self.scored = _longer(self.scored, more)
+        self.claim_uses = _longer(self.claim_uses, more)
         for column in self.labels.values():
             column.column = _longer(column.column, more, -1)
         self.counts.grow(more)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from navarch.api.persistent_volumes import volume_class
 from navarch.api.selectors import LabelSelector, Operator, Requirement
@@ -74,6 +75,10 @@ def _slim_controller(owner: ReplicationController) -> ReplicationController:
     return ReplicationController(metadata=_identity(owner.metadata), spec=spec)
 
 
+def _on_any_change(informer: Informer[Any], forget: Callable[[], None]) -> None:
+    informer.add_handler(lambda _: forget(), lambda *_: forget(), lambda _: forget())
+
+
 class InformerObjects:
     """Make it before the informers start."""
 
@@ -93,6 +98,10 @@ class InformerObjects:
         self.volumes.add_index(BY_CLASS, lambda volume: [volume_class(volume)])
         self.storage_capacities.add_index(BY_CLASS, lambda each: [each.storageClassName])
         self.volume_attachments.add_index(BY_NODE, lambda each: [each.spec.nodeName])
+        self._limits: dict[str, Mapping[str, int]] = {}
+        self._attached: Mapping[str, int] | None = None
+        _on_any_change(self.csi_nodes, self._limits.clear)
+        _on_any_change(self.volume_attachments, self._attachments_changed)
         self.assumed_claims = Assumed(self.claims)
         self.assumed_volumes = Assumed(self.volumes)
         self.resource_claims = informers.informer(ResourceClaim, transform=drop_managed_fields)
@@ -109,7 +118,7 @@ class InformerObjects:
         self._controllers = informers.informer(ReplicationController, transform=_slim_controller)
         self._selectors: dict[object, LabelSelector] = {}
         forget = self._selectors.clear
-        self._services.add_handler(lambda _: forget(), lambda *_: forget(), lambda _: forget())
+        _on_any_change(self._services, forget)
         self._replica_sets.add_handler(lambda _: forget(), self._set_changed, lambda _: forget())
         self._stateful_sets.add_handler(lambda _: forget(), self._set_changed, lambda _: forget())
         self._controllers.add_handler(lambda _: forget(), self._set_changed, lambda _: forget())
@@ -152,16 +161,27 @@ class InformerObjects:
         return self.storage_capacities.cache.by_index(BY_CLASS, storage_class)
 
     def volume_limits(self, driver: str) -> Mapping[str, int]:
-        return {
-            node.metadata.name: each.allocatable.count
-            for node in self.csi_nodes.cache.list()
-            for each in node.spec.drivers
-            if each.name == driver and each.allocatable is not None
-            if each.allocatable.count is not None
-        }
+        if driver not in self._limits:
+            self._limits[driver] = {
+                node.metadata.name: each.allocatable.count
+                for node in self.csi_nodes.cache.list()
+                for each in node.spec.drivers
+                if each.name == driver and each.allocatable is not None
+                if each.allocatable.count is not None
+            }
+        return self._limits[driver]
 
     def attachments(self, node: str) -> Sequence[VolumeAttachment]:
         return self.volume_attachments.cache.by_index(BY_NODE, node)
+
+    def attachment_counts(self) -> Mapping[str, int]:
+        if self._attached is None:
+            found = self.volume_attachments.cache.list()
+            self._attached = Counter(each.spec.nodeName for each in found)
+        return self._attached
+
+    def _attachments_changed(self) -> None:
+        self._attached = None
 
     def _default_selector(self, pod: PodInfo) -> LabelSelector:
         """All Services that select the pod, and its owner."""

@@ -48,7 +48,8 @@ class Objects(Protocol):
         ...
 
     def volume_limits(self, driver: str) -> Mapping[str, int]:
-        """How many volumes of a driver can be attached, of the nodes that have a limit."""
+        """How many volumes of a driver can be attached, of the nodes that have a limit. Another
+        mapping after every change."""
         ...
 
     @property
@@ -57,3 +58,7 @@ class Objects(Protocol):
         ...
 
     def attachments(self, node: str) -> Sequence[VolumeAttachment]: ...
+
+    def attachment_counts(self) -> Mapping[str, int]:
+        """How many there are of each node. Another mapping after every change."""
+        ...

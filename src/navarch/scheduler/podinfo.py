@@ -72,7 +72,8 @@ class PodInfo:
     def node_affinity_key(self) -> bytes:
         """Equal for pods that ask for the same nodes."""
         spec = self.pod.spec
-        return encode((spec.nodeSelector, spec.affinity and spec.affinity.nodeAffinity))
+        affinity = spec.affinity and spec.affinity.nodeAffinity
+        return encode((spec.nodeSelector, affinity)) if affinity or spec.nodeSelector else b""
 
     @property
     def required_nodes(self) -> NodeSelector | None:
@@ -96,7 +97,7 @@ class PodInfo:
     @cached_property
     def terms(self) -> tuple[Placement, ...]:
         """What it says about being near to other pods."""
-        return tuple(terms_of(self))
+        return terms_of(self)
 
     def terms_of_kind(self, kind: Kind) -> list[tuple[int, Term]]:
         return [(weight, term) for found, weight, term in self.terms if found is kind]

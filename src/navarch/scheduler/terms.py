@@ -8,14 +8,17 @@ from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from navarch.api.objects import decode, encode
 from navarch.api.selectors import NOTHING, LabelSelector, label_selector_from_object
 from navarch.api.types import meta_v1
-from navarch.api.types.core_v1 import PodAffinityTerm
+from navarch.api.types.core_v1 import PodAffinity, PodAffinityTerm, PodAntiAffinity
 
 if TYPE_CHECKING:
     from navarch.scheduler.podinfo import PodInfo
 
+Affinities = tuple[PodAffinity | None, PodAntiAffinity | None]
 Namespaces = Mapping[str, Mapping[str, str]]
 """The labels of every namespace."""
 
@@ -63,12 +66,12 @@ class Term:
         return self.covers(pod.namespace, namespaces) and self.selector.matches(pod.labels)
 
 
-def parse_term(term: PodAffinityTerm, owner: PodInfo) -> Term:
+def parse_term(term: PodAffinityTerm, namespace: str) -> Term:
     """An affinity term of a pod. Without namespaces and selector of namespaces the pod's own is
     meant. Keys of labels to be matched have been made part of the selector by the API server."""
     names = frozenset(term.namespaces)
     if not names and term.namespaceSelector is None:
-        names = frozenset([owner.namespace])
+        names = frozenset([namespace])
     selector = term.namespaceSelector
     return Term(
         (encode((term.labelSelector, selector)), names, term.topologyKey),
@@ -92,19 +95,32 @@ Placement = tuple[Kind, int, Term]
 """What a pod says about being near to others; the weight counts for preferences only."""
 
 
-def terms_of(pod: PodInfo) -> Iterator[Placement]:
+def terms_of(pod: PodInfo) -> tuple[Placement, ...]:
     """All terms of a pod, those of preferences without a weight left out."""
     affinity = pod.pod.spec.affinity
-    if affinity is None:
-        return
+    if affinity is None or (affinity.podAffinity is None and affinity.podAntiAffinity is None):
+        return ()
+    return _terms_of(encode((affinity.podAffinity, affinity.podAntiAffinity)), pod.namespace)
+
+
+@lru_cache(maxsize=2048)
+def _terms_of(data: bytes, namespace: str) -> tuple[Placement, ...]:
+    """Pods of one owner have the same terms."""
+    near, apart = msgspec.json.decode(data, type=Affinities)
+    return tuple(_terms(near, apart, namespace))
+
+
+def _terms(
+    near: PodAffinity | None, apart: PodAntiAffinity | None, namespace: str
+) -> Iterator[Placement]:
     for source, required, preferred in (
-        (affinity.podAffinity, Kind.REQUIRED, Kind.PREFERRED),
-        (affinity.podAntiAffinity, Kind.REQUIRED_ANTI, Kind.PREFERRED_ANTI),
+        (near, Kind.REQUIRED, Kind.PREFERRED),
+        (apart, Kind.REQUIRED_ANTI, Kind.PREFERRED_ANTI),
     ):
         if source is None:
             continue
         for term in source.requiredDuringSchedulingIgnoredDuringExecution:
-            yield required, 1, parse_term(term, pod)
+            yield required, 1, parse_term(term, namespace)
         for weighted in source.preferredDuringSchedulingIgnoredDuringExecution:
             if weighted.weight:
-                yield preferred, weighted.weight, parse_term(weighted.podAffinityTerm, pod)
+                yield preferred, weighted.weight, parse_term(weighted.podAffinityTerm, namespace)

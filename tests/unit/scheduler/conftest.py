@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,7 +70,10 @@ class FakeObjects:
         return [each for each in self.rooms if each.storageClassName == storage_class]
 
     def volume_limits(self, driver: str) -> Mapping[str, int]:
-        return self.limits.get(driver, {})
+        return dict(self.limits.get(driver, {}))
+
+    def attachment_counts(self) -> Mapping[str, int]:
+        return Counter(each.spec.nodeName for each in self.attached)
 
     def attachments(self, node: str) -> list[VolumeAttachment]:
         return [each for each in self.attached if each.spec.nodeName == node]

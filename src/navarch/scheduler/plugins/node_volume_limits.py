@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from navarch.api.persistent_volumes import MIGRATED_PROVISIONERS, claim_class
 from navarch.scheduler.changes import Action, Change, Subject
+from navarch.scheduler.cluster import Numbers
 from navarch.scheduler.framework import Code, Cycle, Plugin, Verdict
 from navarch.scheduler.objects import Objects
 from navarch.scheduler.podinfo import PodInfo
 
 TOO_MANY = "node(s) exceed max volume count"
+NO_LIMIT = 2**62
 
 
 class Attachable(NamedTuple):
@@ -22,6 +24,14 @@ class Attachable(NamedTuple):
 
     driver: str
     handle: str
+
+
+class _Room:
+    """What `room` was worked out from."""
+
+    limits: Mapping[str, int] | None = None
+    attached: Mapping[str, int] | None = None
+    room: Numbers
 
 
 class NodeVolumeLimits(Plugin):
@@ -46,17 +56,33 @@ class NodeVolumeLimits(Plugin):
             return None
         wanted = set(volumes_of(pod, objects))
         full = np.zeros(cluster.size, np.bool_)
-        for driver in {volume.driver for volume in wanted}:
-            for node, limit in objects.volume_limits(driver).items():
-                slot = cluster.slots.get(node)
-                if slot is None or not cycle.feasible[slot]:
-                    continue
+        for driver, limits in ((d, objects.volume_limits(d)) for d in {v.driver for v in wanted}):
+            # A volume that several pods use, or that is of another driver, does not count (again),
+            # but only nodes that would be full if it did have to be looked at one by one.
+            most = cluster.claim_uses + len(wanted)
+            suspects = np.flatnonzero(cycle.feasible & (most > self._room(cycle, driver)))
+            for slot in map(int, suspects):
+                node = cluster.names[slot]
                 there = self._attached(cycle, slot, node)
                 new = {each for each in wanted - there if each.driver == driver}
                 count = Counter(each.driver for each in there)[driver]
-                if new and count + len(new) > limit:
+                if new and count + len(new) > limits[node]:
                     full[slot] = True
         return [Verdict(full, TOO_MANY, Code.UNSCHEDULABLE)] if full.any() else None
+
+    def _room(self, cycle: Cycle, driver: str) -> Numbers:
+        """For how many more volumes of a driver there is room on each node, beside all those that
+        are attached already, of whichever driver."""
+        cluster, limits = cycle.cluster, cycle.objects.volume_limits(driver)
+        attached = cycle.objects.attachment_counts()
+        kept: _Room = cluster.cached((self.name, driver), _Room)
+        if kept.limits is not limits or kept.attached is not attached:
+            kept.limits, kept.attached = limits, attached
+            kept.room = np.full(cluster.size, NO_LIMIT, np.int64)
+            for node, limit in limits.items():
+                if (slot := cluster.slots.get(node)) is not None:
+                    kept.room[slot] = limit - attached.get(node, 0)
+        return kept.room
 
     def _attached(self, cycle: Cycle, slot: int, node: str) -> set[Attachable]:
         objects = cycle.objects

@@ -36,16 +36,21 @@ class VolumeZone(Plugin):
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         cluster = cycle.cluster
-        wanted = [(key, set(value.split(SEPARATOR))) for key, value in _labels(cycle)]
+        wanted = [*_labels(cycle)]
         if not wanted:
             return None
-        divided = np.zeros(cluster.size, np.bool_)
-        for key in LABELS:
-            divided |= cluster.label(key).column >= 0
-        rejected = np.zeros(cluster.size, np.bool_)
-        for key, values in wanted:
-            rejected |= ~_has_one_of(cluster, key, values)
-        return [Verdict(divided & rejected, "node(s) had no available volume zone")]
+
+        def compute() -> Mask:
+            divided = np.zeros(cluster.size, np.bool_)
+            for key in LABELS:
+                divided |= cluster.label(key).column >= 0
+            rejected = np.zeros(cluster.size, np.bool_)
+            for key, value in wanted:
+                rejected |= ~_has_one_of(cluster, key, value.split(SEPARATOR))
+            return divided & rejected
+
+        rejected = cluster.cached((self.name, *wanted), compute)
+        return [Verdict(rejected, "node(s) had no available volume zone")]
 
     def helped_by(self, pod: PodInfo, change: Change) -> bool:
         if change.subject is not Subject.CLAIM:
@@ -65,7 +70,7 @@ def _labels(cycle: Cycle) -> Iterator[tuple[str, str]]:
             yield from ((key, labels[key]) for key in LABELS if key in labels)
 
 
-def _has_one_of(cluster: Cluster, key: str, values: set[str]) -> Mask:
+def _has_one_of(cluster: Cluster, key: str, values: list[str]) -> Mask:
     """Nodes whose label, or the one in its stead, has one of the values."""
     result = np.zeros(cluster.size, np.bool_)
     own, other = cluster.label(key), cluster.label(LABELS[key])
