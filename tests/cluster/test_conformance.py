@@ -391,6 +391,33 @@ def test_an_application_of_three_tiers(machine: Machine) -> None:
     gone(machine, *names)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(
+            kind,
+            marks=pytest.mark.conformance(
+                f"{kind} should serve a basic image on each replica with a public image"
+            ),
+        )
+        for kind in ("ReplicationController", "ReplicaSet")
+    ],
+)
+def test_each_replica_serves(machine: Machine, kind: str) -> None:
+    """Asked one by one through the API, each pod tells its name."""
+    name = f"serve-{kind.lower()}"
+    script = "mkdir /www && hostname > /www/index.html && exec httpd -f -p 8080 -h /www"
+    create(machine, workload(kind, name, 2, shell(script)))
+    try:
+        for each in ready(machine, name, 2):
+            own = each["metadata"]["name"]
+            path = f"/api/v1/namespaces/default/pods/{own}:8080/proxy/"
+            assert machine.kubectl("get", "--raw", path).strip() == own
+    finally:
+        machine.kubectl("delete", kind, name, "--wait=false")
+        gone(machine, name)
+
+
 @pytest.mark.conformance("ServiceAccounts should mount an API token into pods")
 def test_what_is_mounted_for_a_service_account(machine: Machine) -> None:
     machine.kubectl("create", "serviceaccount", "mount-test")

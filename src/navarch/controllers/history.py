@@ -18,9 +18,15 @@ from navarch.api.objects import copy_object, from_object, to_object
 from navarch.api.types.apps_v1 import ControllerRevision
 from navarch.api.types.core_v1 import PodTemplateSpec
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.client import ControllerContext, KubernetesObject, object_key, owner_reference
+from navarch.client import (
+    ControllerContext,
+    KubernetesObject,
+    controller_of,
+    object_key,
+    owner_reference,
+)
 from navarch.controllers.revisions import template_hash
-from navarch.controllers.workload import W, WorkloadController
+from navarch.controllers.workload import W, WorkloadController, index_by_controller
 
 HASH = "controller-revision-hash"
 """The label of pods that says which revision they are of."""
@@ -130,7 +136,17 @@ class RevisionedController(WorkloadController[W]):
         self.revisions = context.informers.informer(ControllerRevision)
         self.revision_resource = self.client.resource(ControllerRevision)
         self.follow(self.pods)
-        self.follow(self.revisions)
+        index_by_controller(self.revisions)
+        self.depends_on(self.revisions)
+        self.revisions.add_handler(self._revision_came, self._changed, self._gone)
+
+    def _revision_came(self, revision: ControllerRevision) -> None:
+        """One that says whose it is changes nothing; its owner may have been waiting to see it."""
+        key = self.owner_key(revision)
+        if key is not None and self.writes.are_pending(key):
+            self.queue.add(key)
+        elif controller_of(revision) is None:
+            self._came(revision)
 
     async def history(
         self, owner: W, template: PodTemplateSpec, revisions: Sequence[ControllerRevision]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from navarch.api.errors import ApiError
+from navarch.api.objects import copy_object
 from navarch.api.types.apps_v1 import (
     ControllerRevision,
     DaemonSet,
@@ -19,6 +21,7 @@ from navarch.api.types.core_v1 import Node, Pod
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import Client, PatchType
 from navarch.controllers.daemonset_plan import target_node
+from navarch.controllers.history import HASH
 
 from .conftest import Kubelet, add_node, eventually, running, selector, template
 
@@ -220,6 +223,131 @@ async def test_on_delete_waits_for_deletions(client: Client, machines: Machines)
         return images == ["better", "good", "good"]
 
     await eventually(is_mixed, "the one new pod")
+
+
+@pytest.mark.conformance(
+    "ControllerRevision [Serial] should manage the lifecycle of a ControllerRevision"
+)
+async def test_revisions_are_objects_like_others(client: Client, machines: Machines) -> None:
+    owner = await make(client)
+    await until_on(client, *NODES)
+    revisions = client.resource(ControllerRevision)
+
+    async def count(number: int) -> list[ControllerRevision]:
+        async def are_there() -> list[ControllerRevision]:
+            found = await revisions.list("default", label_selector="daemonset-name=d")
+            assert len(found.items) == number, [each.metadata.name for each in found.items]
+            return found.items
+
+        return await eventually(are_there, f"{number} revisions")
+
+    (first,) = await count(1)
+    assert [each.uid for each in first.metadata.ownerReferences] == [owner.metadata.uid]
+    name = first.metadata.name
+    patched = await revisions.patch(name, "default", {"metadata": {"labels": {name: "patched"}}})
+    assert patched.metadata.labels[name] == "patched"
+    second = copy_object(first)
+    second.metadata = ObjectMeta(
+        name="d-another",
+        namespace="default",
+        labels={**LABELS, "controller-revision-hash": "another"},
+        ownerReferences=first.metadata.ownerReferences,
+    )
+    second.revision = first.revision + 1
+    await revisions.create(second)
+    await count(2)
+    await revisions.delete(name, "default")
+    (left,) = await count(1)
+    assert left.metadata.name == "d-another"
+    left.metadata.labels["d-another"] = "updated"
+    await revisions.update(left)
+    await change(client, template={"spec": {"terminationGracePeriodSeconds": 2}})
+    await count(2)
+    await revisions.delete_collection("default", label_selector="d-another=updated")
+    (last,) = await count(1)
+    assert last.revision == 3
+
+
+async def test_of_two_revisions_of_a_template_the_last_stays(
+    client: Client, machines: Machines
+) -> None:
+    await make(client)
+    before = {p.metadata.uid for p in await until_on(client, *NODES)}
+    revisions = client.resource(ControllerRevision)
+    (first,) = (await revisions.list("default")).items
+    twin = copy_object(first)
+    twin.metadata = ObjectMeta(name="twin", namespace="default", labels={**LABELS, HASH: "twin"})
+    twin.revision = 5
+    await revisions.create(twin)
+
+    async def is_alone() -> bool:
+        found = (await revisions.list("default")).items
+        assert [each.metadata.name for each in found] == ["twin"]
+        assert {p.metadata.labels[HASH] for p in await pods(client)} == {"twin"}
+        return True
+
+    await eventually(is_alone, "one revision, adopted, and pods of it")
+    assert {p.metadata.uid for p in await until_on(client, *NODES)} == before
+
+
+async def test_a_hash_that_another_template_has_is_not_used(
+    client: Client, machines: Machines
+) -> None:
+    await make(client)
+    await until_on(client, *NODES)
+    revisions = client.resource(ControllerRevision)
+    await change(client, template={"spec": {"hostname": "x"}})
+    await until_on(client, *NODES)
+    found = {each.revision: each for each in (await revisions.list("default")).items}
+    taken = copy_object(found[2])
+    await client.resource(DaemonSet).delete("d", "default")
+
+    async def are_gone() -> bool:
+        for each in await pods(client):
+            await client.resource(Pod).delete(each.metadata.name, "default")
+        for old in (await revisions.list("default")).items:
+            await revisions.delete(old.metadata.name, "default")
+        return not await pods(client)
+
+    await eventually(are_gone, "the end of the first set")
+    taken.metadata = ObjectMeta(name=taken.metadata.name, namespace="default")
+    taken.data = {"spec": {"template": {"somebody": "else's"}}}
+    await revisions.create(taken)
+    await make(client)
+    await until_on(client, *NODES)
+    await change(client, template={"spec": {"hostname": "x"}})
+
+    async def is_counted() -> bool:
+        status = (await client.resource(DaemonSet).get("d", "default")).status
+        return status.collisionCount == 1 and status.updatedNumberScheduled == len(NODES)
+
+    await eventually(is_counted, "the collision")
+
+
+async def test_pods_that_fail_again_are_replaced_less_and_less_often(
+    client: Client, machines: Machines
+) -> None:
+    await make(client)
+    await until_on(client, *NODES)
+    times: list[float] = []
+
+    async def fail() -> None:
+        (found,) = [p for p in await pods(client) if p.spec.nodeName == "n1"]
+        await machines.finish(found, "Failed", 1)
+
+        async def is_replaced() -> bool:
+            on_node = [p for p in await pods(client) if p.spec.nodeName == "n1"]
+            assert found.metadata.uid not in {p.metadata.uid for p in on_node}
+            assert [p.status.phase for p in on_node] == ["Running"]
+            return True
+
+        started = asyncio.get_running_loop().time()
+        await eventually(is_replaced, "the successor")
+        times.append(asyncio.get_running_loop().time() - started)
+
+    await fail()
+    await fail()
+    assert sum(times) > 0.9, "the second waits until a second after the first"
 
 
 @covers("verify changes to a daemon set status")

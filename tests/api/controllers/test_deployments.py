@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from navarch.api.types.apps_v1 import (
 )
 from navarch.api.types.core_v1 import Event, Pod
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.client import Client
+from navarch.client import Client, PatchType
 from navarch.controllers.pods import is_ready
 
 from .conftest import Kubelet, eventually, running, selector, template
@@ -359,6 +361,133 @@ async def test_foreign_conditions_stay(client: Client) -> None:
         await patch(client, replicas=2)
         found = await until_complete(client, 2)
         assert "StatusUpdate" in {c.type for c in found.status.conditions}
+
+
+@pytest.mark.conformance("Deployment should run the lifecycle of a Deployment")
+async def test_the_life_of_a_deployment(client: Client) -> None:
+    resource = client.resource(Deployment)
+    flat = "static=true"
+    start = (await resource.list(label_selector=flat)).resource_version
+
+    async def see(type_: str, check: Callable[[Deployment], bool]) -> None:
+        events = resource.watch("default", resource_version=start, label_selector=flat)
+        async with asyncio.timeout(20), aclosing(events) as stream:
+            async for event in stream:
+                if (not type_ or event.type == type_) and check(event.object):
+                    return
+        raise AssertionError(f"the watch ended before {type_}")
+
+    def is_complete(found: Deployment, replicas: int, image: str) -> bool:
+        status = found.status
+        counts = (status.readyReplicas, status.updatedReplicas, status.unavailableReplicas)
+        spec = found.spec.template.spec
+        return counts == (replicas, replicas, 0) and spec.containers[0].image == image
+
+    async with running(client, *BOTH), Kubelet(client):
+        wanted = build(2)
+        wanted.metadata.labels = {"static": "true"}
+        made = await resource.create(wanted)
+        await see("ADDED", lambda found: found.metadata.name == "web")
+        await see("", lambda found: found.status.readyReplicas == 2)
+        body = {
+            "metadata": {"labels": {"stage": "patched"}},
+            "spec": {
+                "replicas": 1,
+                "template": {
+                    "spec": {
+                        "terminationGracePeriodSeconds": 2,
+                        "containers": [{"name": "main", "image": "two"}],
+                    }
+                },
+            },
+        }
+        patched = await resource.patch("web", "default", body, patch_type=PatchType.STRATEGIC)
+        assert int(patched.metadata.resourceVersion) > int(made.metadata.resourceVersion)
+        await see("MODIFIED", lambda found: found.metadata.labels["static"] == "true")
+        await see("", lambda found: is_complete(found, 1, "two"))
+        listed = await resource.list(label_selector=flat)
+        assert [(d.metadata.name, d.metadata.namespace) for d in listed.items] == [
+            ("web", "default")
+        ]
+        wanted.metadata.labels["stage"] = "updated"
+        wanted.spec.template.spec.containers[0].image = "three"
+        wanted.spec.replicas = 2
+        await resource.update(wanted)
+        await see("", lambda found: is_complete(found, 2, "three"))
+        status = {"status": {"readyReplicas": 0, "availableReplicas": 0}}
+        await resource.patch(
+            "web", "default", status, subresource="status", patch_type=PatchType.STRATEGIC
+        )
+        await see(
+            "MODIFIED",
+            lambda found: (
+                found.metadata.labels.get("stage") == "updated"
+                and not found.status.readyReplicas
+                and not found.status.availableReplicas
+            ),
+        )
+        await until_complete(client, 2)
+        await resource.delete_collection("default", label_selector=flat, grace_period=1)
+        await see("DELETED", lambda found: found.metadata.name == "web")
+
+
+async def test_numbering_a_rollout_is_no_change_of_what_is_wanted(client: Client) -> None:
+    async with running(client, *BOTH), Kubelet(client):
+        await make(client, 1)
+        found = await until_complete(client, 1)
+        assert found.metadata.generation == 1
+        await set_image(client, "two")
+        found = await until_complete(client, 1)
+        assert found.metadata.generation == 2
+        assert found.metadata.annotations[REVISION] == "2"
+
+
+async def test_a_wish_to_go_back_is_carried_out(client: Client) -> None:
+    """As `rollbackTo` of the API versions of old is kept: in an annotation."""
+    async with running(client, *BOTH), Kubelet(client):
+        await make(client, 1)
+        await until_complete(client, 1)
+        await set_image(client, "two")
+        await until_complete(client, 1)
+        body = {"metadata": {"annotations": {"deprecated.deployment.rollback.to": "0"}}}
+        await client.resource(Deployment).patch("web", "default", body)
+
+        async def is_back() -> bool:
+            found = await get(client)
+            assert "deprecated.deployment.rollback.to" not in found.metadata.annotations
+            assert found.metadata.annotations[REVISION] == "3"
+            return found.spec.template.spec.containers[0].image == "one"
+
+        await eventually(is_back, "the first template")
+        await until_complete(client, 1)
+
+        async def is_told() -> bool:
+            events = (await client.resource(Event).list("default")).items
+            text = 'Rolled back deployment "web" to revision 1'
+            return ("DeploymentRollback", text) in {(e.reason, e.message) for e in events}
+
+        await eventually(is_told, "the event")
+
+
+async def test_a_name_that_is_taken_is_a_collision(client: Client) -> None:
+    async with running(client, *BOTH), Kubelet(client):
+        await make(client, 1)
+        await until_complete(client, 1)
+        (rs,) = (await sets(client)).values()
+        await client.resource(Deployment).delete("web", "default")
+        meta = ObjectMeta(name=rs.metadata.name, namespace="default", labels={"app": "other"})
+        await client.resource(ReplicaSet).delete(rs.metadata.name, "default")
+
+        async def is_gone() -> bool:
+            return not (await sets(client))
+
+        await eventually(is_gone, "the end of the set")
+        labels = {"app": "other"}
+        spec = ReplicaSetSpec(replicas=0, selector=selector(labels), template=template(labels))
+        await client.resource(ReplicaSet).create(ReplicaSet(metadata=meta, spec=spec))
+        await make(client, 1)
+        found = await until_complete(client, 1)
+        assert found.status.collisionCount == 1
 
 
 async def test_many_changes_in_a_row_end_with_the_last(client: Client) -> None:

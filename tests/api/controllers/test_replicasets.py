@@ -16,7 +16,7 @@ from navarch.api.types.core_v1 import (
     ReplicationControllerSpec,
 )
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.client import Client, controller_of
+from navarch.client import Client, PatchType, controller_of
 
 from .conftest import Kubelet, eventually, pod, running, selector, template
 
@@ -168,6 +168,92 @@ async def test_adoption_and_release(client: Client, kind: Kind, name: str) -> No
         await eventually(is_free, "the release")
         await until_ready(client, 2, kind)
         assert len(await pods(client)) == 3
+
+
+@pytest.mark.conformance("ReplicaSet Replace and Patch tests")
+async def test_a_new_template_is_for_new_pods(client: Client) -> None:
+    async with running(client, "replicaset"), Kubelet(client):
+        made = await make(client, replicas=1)
+        before = await until_ready(client, 1)
+        (first,) = await pods(client)
+        before.spec.replicas = 2
+        await client.resource(ReplicaSet).update(before)
+        await until_ready(client, 2)
+        containers = [{"name": "main", "image": "better"}]
+        body = {
+            "metadata": {"labels": {"test-rs": "patched"}},
+            "spec": {
+                "replicas": 3,
+                "template": {
+                    "spec": {"terminationGracePeriodSeconds": 0, "containers": containers}
+                },
+            },
+        }
+        patched = await client.resource(ReplicaSet).patch(
+            "web", "default", body, patch_type=PatchType.STRATEGIC
+        )
+        assert int(patched.metadata.resourceVersion) > int(made.metadata.resourceVersion)
+        found = await until_ready(client, 3)
+        assert found.metadata.labels["test-rs"] == "patched"
+        assert found.spec.template.spec.terminationGracePeriodSeconds == 0
+        images = {p.metadata.name: p.spec.containers[0].image for p in await pods(client)}
+        assert sorted(images.values()) == ["better", "good", "good"]
+        assert images[first.metadata.name] == "good"
+
+
+async def test_pods_on_their_way_out_are_not_let_go(client: Client) -> None:
+    """Nor are they counted once they no longer match."""
+    async with running(client, "replicaset"):
+        await make(client, replicas=1)
+
+        async def is_there() -> Pod:
+            return (await pods(client))[0]
+
+        only = await eventually(is_there, "the pod")
+        only.metadata.finalizers = ["example.com/keep"]
+        only = await client.resource(Pod).update(only)
+        await client.resource(Pod).delete(only.metadata.name, "default")
+
+        async def is_replaced() -> bool:
+            status = (await get(client)).status
+            return (status.replicas, status.terminatingReplicas) == (1, 1)
+
+        await eventually(is_replaced, "its successor")
+        patch = {"metadata": {"labels": {"app": "other"}}}
+        await client.resource(Pod).patch(only.metadata.name, "default", patch)
+
+        async def is_not_counted() -> bool:
+            return not (await get(client)).status.terminatingReplicas
+
+        await eventually(is_not_counted, "the count without it")
+        found = await client.resource(Pod).get(only.metadata.name, "default")
+        assert found.metadata.ownerReferences
+        found.metadata.finalizers = []
+        await client.resource(Pod).update(found)
+
+
+async def test_a_selector_of_a_replication_controller_can_change(client: Client) -> None:
+    kind = ReplicationController
+    async with running(client, "replicationcontroller"), Kubelet(client):
+        await make(client, kind, 2)
+        before = {p.metadata.name for p in (await pods(client))}
+        await until_ready(client, 2, kind)
+        body = {
+            "spec": {
+                "selector": {"app": None, "role": "db"},
+                "template": {"metadata": {"labels": {"role": "db"}}},
+            }
+        }
+        await client.resource(kind).patch("web", "default", body)
+        await until_ready(client, 2, kind)
+
+        async def are_free() -> bool:
+            found = await pods(client)
+            assert len(found) == 4
+            free = {p.metadata.name for p in found if not p.metadata.ownerReferences}
+            return len(free) == 2 and before <= free
+
+        await eventually(are_free, "the release of the old pods")
 
 
 async def test_nothing_is_taken_from_another_controller(client: Client) -> None:

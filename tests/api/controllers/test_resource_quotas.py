@@ -475,3 +475,74 @@ async def test_a_status_that_others_write_is_put_right(space: Space) -> None:
                 break
     assert wrong in seen
     assert (await quotas.get("test-quota", "q"))["spec"]["hard"] == larger
+
+
+def _workload(kind: str, replicas: int) -> Object:
+    labels = {"app": "web"}
+    selector: Object = labels if kind == "ReplicationController" else {"matchLabels": labels}
+    pods = {"containers": [{"name": "main", "image": "pause"}]}
+    template = {"metadata": {"labels": labels}, "spec": pods}
+    return {"spec": {"replicas": replicas, "selector": selector, "template": template}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "plural", "group"),
+    [
+        pytest.param("ReplicaSet", "replicasets", "apps"),
+        pytest.param(
+            "ReplicationController",
+            "replicationcontrollers",
+            "",
+            marks=pytest.mark.conformance(
+                "ReplicationController should surface a failure condition on a common issue like "
+                "exceeded quota"
+            ),
+        ),
+    ],
+)
+async def test_pods_that_cannot_be_made_are_told_of(
+    space: Space, kind: str, plural: str, group: str
+) -> None:
+    await space.quota(hard={"pods": "2"})
+    await space.until_used(pods="0")
+    owners = space.of(plural, group)
+    async with running(space.client, plural.removesuffix("s")):
+        await space.make(kind, plural, "web", group, **_workload(kind, 3))
+
+        async def is_told() -> Any:
+            return (await owners.get("web", "q"))["status"]["conditions"][0]
+
+        condition = await eventually(is_told, "the condition")
+        assert (condition["type"], condition["status"]) == ("ReplicaFailure", "True")
+        assert condition["reason"] == "FailedCreate"
+        assert "exceeded quota: test-quota" in condition["message"]
+        await owners.patch("web", "q", {"spec": {"replicas": 2}})
+
+        async def is_over() -> bool:
+            found = await owners.get("web", "q")
+            assert found["status"]["observedGeneration"] == found["metadata"]["generation"]
+            return not found["status"].get("conditions")
+
+        await eventually(is_over, "the end of the condition")
+
+
+async def test_a_replica_set_that_cannot_be_made_is_told_of(space: Space) -> None:
+    await space.quota(hard={"count/replicasets.apps": "0"})
+    await space.until_used(**{"count/replicasets.apps": "0"})
+    deployments = space.of("deployments", "apps")
+    async with running(space.client, "deployment"):
+        await space.make("Deployment", "deployments", "web", "apps", **_workload("Deployment", 1))
+
+        async def is_told() -> Any:
+            return (await deployments.get("web", "q"))["status"]["conditions"][0]
+
+        condition = await eventually(is_told, "the condition")
+        told = (condition["type"], condition["status"], condition["reason"])
+        assert told == ("Progressing", "False", "ReplicaSetCreateError")
+        assert condition["message"].startswith('Failed to create new replica set "web-')
+        await space.delete("resourcequotas", "test-quota")
+
+        async def is_made() -> bool:
+            return bool((await space.of("replicasets", "apps").list("q")).items)
+
+        await eventually(is_made, "the set, tried again")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from navarch.api.errors import ApiError
-from navarch.api.types.apps_v1 import StatefulSet, StatefulSetSpec
+from navarch.api.types.apps_v1 import ControllerRevision, StatefulSet, StatefulSetSpec
 from navarch.api.types.core_v1 import (
+    Event,
     PersistentVolumeClaim,
     PersistentVolumeClaimSpec,
     Pod,
@@ -187,6 +189,93 @@ async def test_identity_and_claims_outlive_pods(client: Client) -> None:
             return [reference.kind for reference in kept] == ["StatefulSet"]
 
         await eventually(is_owned, "the owner of the claim")
+
+
+async def test_what_is_told_of_pods_and_claims(client: Client) -> None:
+    async with running(client, "statefulset"), Kubelet(client):
+        await make(client, 1, volumeClaimTemplates=[CLAIM])
+        await until_ready(client, 1)
+        await change(client, replicas=0)
+        await until_ready(client, 0)
+        told = {
+            ("SuccessfulCreate", "Create Claim data-ss-0 Pod ss-0 in StatefulSet ss success"),
+            ("SuccessfulCreate", "Create Pod ss-0 in StatefulSet ss successful"),
+            ("SuccessfulDelete", "Delete Pod ss-0 in StatefulSet ss successful"),
+        }
+
+        async def are_told() -> bool:
+            events = (await client.resource(Event).list("default")).items
+            found = {(e.reason, e.message) for e in events if e.involvedObject.name == "ss"}
+            assert found == told
+            return True
+
+        await eventually(are_told, "the events")
+
+
+async def test_a_pod_waits_for_the_end_of_a_claim_that_is_being_deleted(client: Client) -> None:
+    old = PersistentVolumeClaim(
+        metadata=ObjectMeta(name="data-ss-0", namespace="default", finalizers=["a.example/b"]),
+        spec=CLAIM.spec,
+    )
+    claims = client.resource(PersistentVolumeClaim)
+    await claims.create(old)
+    await claims.delete("data-ss-0", "default")
+    async with running(client, "statefulset"), Kubelet(client):
+        await make(client, 1, volumeClaimTemplates=[CLAIM])
+
+        async def is_told() -> bool:
+            events = (await client.resource(Event).list("default")).items
+            text = "Create Pod ss-0 in StatefulSet ss failed error: pvc data-ss-0 is being deleted"
+            return ("FailedCreate", text) in {(e.reason, e.message) for e in events}
+
+        await eventually(is_told, "the event")
+        assert not await pods(client)
+        await claims.patch("data-ss-0", "default", {"metadata": {"finalizers": None}})
+        await until_ready(client, 1)
+
+
+async def test_claims_of_pods_that_are_scaled_away_belong_to_them(client: Client) -> None:
+    policy = {"whenDeleted": "Retain", "whenScaled": "Delete"}
+    claims = client.resource(PersistentVolumeClaim)
+    async with running(client, "statefulset"), Kubelet(client):
+        await make(client, 2, volumeClaimTemplates=[CLAIM])
+        await until_ready(client, 2)
+        await change(client, persistentVolumeClaimRetentionPolicy=policy)
+        uid = (await pods(client))["ss-1"].metadata.uid
+        await change(client, replicas=1)
+        await until_ready(client, 1)
+        owners = (await claims.get("data-ss-1", "default")).metadata.ownerReferences
+        assert [(each.kind, each.name, each.uid) for each in owners] == [("Pod", "ss-1", uid)]
+        assert not (await claims.get("data-ss-0", "default")).metadata.ownerReferences
+        # Its successor waits until the collector has taken the claim away.
+        await change(client, replicas=2)
+        await asyncio.sleep(0.3)
+        assert sorted(await pods(client)) == ["ss-0"]
+        await claims.delete("data-ss-1", "default")
+        await until_ready(client, 2)
+        assert not (await claims.get("data-ss-1", "default")).metadata.ownerReferences
+
+
+async def test_revisions_nobody_has_are_cut_to_the_limit(client: Client) -> None:
+    async with running(client, "statefulset"), Kubelet(client):
+        await make(client, 1, revisionHistoryLimit=1)
+        await until_ready(client, 1)
+        for image in ("two", "three", "four"):
+            await set_image(client, image)
+
+            async def is_everywhere(image: str = image) -> bool:
+                return await images(client) == [image]
+
+            await eventually(is_everywhere, image)
+            await until_ready(client, 1, updatedReplicas=1, currentReplicas=1)
+
+        async def are_cut() -> bool:
+            found = (await client.resource(ControllerRevision).list("default")).items
+            assert sorted(each.revision for each in found) == [3, 4]
+            assert all("controller.kubernetes.io/hash" in each.metadata.labels for each in found)
+            return True
+
+        await eventually(are_cut, "the two that stay")
 
 
 @covers("should perform rolling updates and roll backs of template modifications")
