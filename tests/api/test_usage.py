@@ -217,12 +217,13 @@ async def test_simulated_nodes_use_what_annotations_say(api: Api) -> None:
     info = {"nodeInfo": {"containerRuntimeVersion": "simulated://1"}}
     (await api.patch("/api/v1/nodes/sim-0/status", {"status": info})).ok()
     annotations = {
-        "simulated.navarch.dev/usage-cpu": "300m",
-        "simulated.navarch.dev/usage-memory": "64Mi",
+        "simulated.navarch.dev/cpu": "150m",
+        "simulated.navarch.dev/memory": "32Mi",
+        "b.simulated.navarch.dev/cpu": "1",
     }
     await place(api, "busy", "a", "b", node="sim-0", annotations=annotations)
     await place(api, "idle", "a", node="sim-0")
-    bad = {"simulated.navarch.dev/usage-cpu": "much"}
+    bad = {"simulated.navarch.dev/cpu": "much"}
     await place(api, "odd", "a", node="sim-0", annotations=bad)
     found = {
         each["metadata"]["name"]: [container["usage"] for container in each["containers"]]
@@ -230,12 +231,12 @@ async def test_simulated_nodes_use_what_annotations_say(api: Api) -> None:
     }
     nothing = {"cpu": "0", "memory": "0"}
     assert found == {
-        "busy": [{"cpu": "150m", "memory": "32Mi"}] * 2,
+        "busy": [{"cpu": "150m", "memory": "32Mi"}, {"cpu": "1", "memory": "32Mi"}],
         "idle": [nothing],
         "odd": [nothing],
     }
     [node] = (await api.get(f"{BASE}/nodes")).ok()["items"]
-    assert node["usage"] == {"cpu": "300m", "memory": "64Mi"}
+    assert node["usage"] == {"cpu": "1150m", "memory": "64Mi"}
 
 
 async def test_the_group_is_known(api: Api) -> None:

@@ -23,8 +23,8 @@ HPAS = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers"
 SETS = "/apis/apps/v1/namespaces/default/replicasets"
 PODS = "/api/v1/namespaces/default/pods"
 SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
-CPU = "simulated.navarch.dev/usage-cpu"
-MEMORY = "simulated.navarch.dev/usage-memory"
+CPU = "simulated.navarch.dev/cpu"
+MEMORY = "simulated.navarch.dev/memory"
 QUICK = {
     "horizontal_pod_autoscaler_sync_period": "100ms",
     "horizontal_pod_autoscaler_cpu_initialization_period": "0s",

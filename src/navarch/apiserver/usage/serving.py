@@ -50,7 +50,7 @@ from navarch.apiserver.usage.documents import (
 )
 from navarch.apiserver.usage.samples import NODE, Key, Usage
 from navarch.apiserver.usage.scraper import PodName, UsageScraper
-from navarch.apiserver.usage.simulated import container_usages, is_simulated, pod_usage
+from navarch.apiserver.usage.simulated import PREFIX, container_usages, is_simulated, total
 from navarch.apiserver.verbs.read import chosen
 from navarch.apiserver.verbs.selection import selection_of
 
@@ -213,14 +213,13 @@ async def _add_pods(core: Core, usages: dict[str, Usage]) -> None:
     """Add to simulated nodes what their pods use."""
     resource = core.catalog.get("", "v1", "pods")
     running, node_of = _running(core, list(resource.cache.scan()))
+    mark = PREFIX.encode()
     async for part in slices(running):
         for entry in part:
             node = usages.get(node_of[entry])
-            if node is not None and b"simulated.navarch.dev/usage-" in entry.tail:
-                more = pod_usage(resource.decode(entry), node.time)
-                usages[node_of[entry]] = node._replace(
-                    nanocores=node.nanocores + more.nanocores, memory=node.memory + more.memory
-                )
+            if node is not None and mark in entry.tail:
+                more = container_usages(resource.decode(entry), node.time).values()
+                usages[node_of[entry]] = total((node, *more), node.time)
 
 
 async def _selected(call: Call, resource: Resource) -> Sequence[Entry]:

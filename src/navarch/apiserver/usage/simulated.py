@@ -1,21 +1,21 @@
 """What pods on simulated nodes use: what their annotations say.
 
 There is no kubelet to ask and nothing is used; but whoever tries an autoscaler on thousands of
-simulated pods wants to say what it shall see. A pod that says nothing uses nothing. The amounts
-are the whole pod's, and its containers share them evenly.
+simulated pods wants to say what it shall see. `simulated.navarch.dev/cpu` and `/memory` are what
+each container of a pod uses, `<container>.simulated.navarch.dev/cpu` what one of them does. A pod
+that says nothing uses nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from navarch.api.quantity import QuantityError, parse_quantity
 from navarch.apiserver.connect.nodes import SIMULATED_RUNTIME
 from navarch.apiserver.usage.samples import Usage
 
-CPU = "simulated.navarch.dev/usage-cpu"
-MEMORY = "simulated.navarch.dev/usage-memory"
+PREFIX = "simulated.navarch.dev"
 WINDOW = 1.0
 
 Object = dict[str, Any]
@@ -26,18 +26,25 @@ def is_simulated(node: Mapping[str, Any] | None) -> bool:
     return str(info.get("containerRuntimeVersion") or "").startswith(SIMULATED_RUNTIME)
 
 
-def pod_usage(pod: Object, now: float) -> Usage:
-    annotations = pod["metadata"].get("annotations") or {}
-    nanocores = _amount(annotations.get(CPU), 10**9)
-    return Usage(now, WINDOW, nanocores, _amount(annotations.get(MEMORY), 1))
-
-
 def container_usages(pod: Object, now: float) -> dict[str, Usage]:
     """By the containers' names."""
-    whole = pod_usage(pod, now)
-    containers = pod["spec"]["containers"]
-    nanocores, memory = whole.nanocores // len(containers), whole.memory // len(containers)
-    return {each["name"]: Usage(now, WINDOW, nanocores, memory) for each in containers}
+    annotations = pod["metadata"].get("annotations") or {}
+    result = {}
+    for each in pod["spec"]["containers"]:
+        own = f"{each['name']}.{PREFIX}"
+        cpu, memory = (
+            annotations.get(f"{own}/{what}") or annotations.get(f"{PREFIX}/{what}")
+            for what in ("cpu", "memory")
+        )
+        result[each["name"]] = Usage(now, WINDOW, _amount(cpu, 10**9), _amount(memory, 1))
+    return result
+
+
+def total(usages: Iterable[Usage], now: float) -> Usage:
+    """What all of them use together."""
+    found = list(usages)
+    nanocores = sum(each.nanocores for each in found)
+    return Usage(now, WINDOW, nanocores, sum(each.memory for each in found))
 
 
 def _amount(text: object, unit: int) -> int:

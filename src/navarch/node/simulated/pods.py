@@ -11,6 +11,7 @@ from navarch.api.types.core_v1 import Pod, PodStatus
 from navarch.client import Controller, ControllerContext, PatchType
 
 from ..admission import Refusal, problems
+from . import usage
 from .addresses import Addresses
 from .config import Fleet
 from .faults import pressure_refusal
@@ -59,6 +60,7 @@ class SimulatedPods(Controller):
     ) -> None:
         super().__init__(context)
         self._nodes, self._fleet, self._default = nodes, fleet, timetable
+        self._tells_usage = usage.are_told(timetable, (rule.settings for rule in fleet.pods))
         self._resource = self.client.metadata("", "v1", "pods")
         self._recorder = context.recorder("kubelet")
         self._slimmer = Slimmer(keep_labels=bool(fleet.pods), is_ours=nodes.__contains__)
@@ -220,9 +222,21 @@ class SimulatedPods(Controller):
             if waiting is not None and waiting.reason == BACKING_OFF:
                 self._recorder.event(pod, "Warning", "BackOff", waiting.message)
 
+    def _usage(self, pod: Pod) -> dict[str, dict[str, str]]:
+        """The annotations by which the pod's use is told, if it is."""
+        if not self._tells_usage:
+            return {}
+        group = self._nodes.group(pod.spec.nodeName)
+        try:
+            timetable = self._fleet.timetable(pod, group, self._default)
+        except TimetableError:
+            return {}  # it was refused for that
+        return {"annotations": usage.annotations_for(pod, timetable)}
+
     async def _write(self, key: str, pod: Pod, write: Write, now: datetime) -> None:
         meta = pod.metadata
-        patch = {"metadata": {"uid": meta.uid}, "status": to_object(write.status)}
+        metadata: dict[str, object] = {"uid": meta.uid, **self._usage(pod)}
+        patch = {"metadata": metadata, "status": to_object(write.status)}
         answer = await self._resource.patch(
             meta.name,
             meta.namespace,
