@@ -132,7 +132,7 @@ def _on_one(
     """The first plugin that rejects the node, with its reasons; empty if none does."""
     only = _only(cycle.cluster, slot)
     attempt = Cycle(cycle.pod, cycle.cluster, cycle.objects, cycle.rng, only)
-    attempt.skipped, attempt.slot = cycle.skipped, slot
+    attempt.skipped, attempt.slot = cycle.skipped.copy(), slot
     attempt.coming, attempt.away = coming, cycle.away
     for entry in _narrow(attempt, profile) + _filter(attempt, profile):
         verdicts = [
