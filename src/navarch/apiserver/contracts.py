@@ -103,6 +103,11 @@ class Lookup(Protocol):
         (new None: deleted)."""
         ...
 
+    def follow(self, resource: str, callback: Callable[[str, str, Object | None], None]) -> None:
+        """The same for those who need no past states, which cost a decoding each: call
+        `callback(namespace, name, new)`."""
+        ...
+
 
 class Trail(Protocol):
     """What the audit record of one request is told. A request that no audit rule is about has

@@ -29,6 +29,13 @@ class MemoryLookup:
         for obj in self._objects.get(resource, {}).values():
             callback(None, obj)
 
+    def follow(self, resource: str, callback: Callable[[str, str, Object | None], None]) -> None:
+        def tell(old: Object | None, new: Object | None) -> None:
+            metadata = (new or old or {})["metadata"]
+            callback(metadata.get("namespace", ""), metadata["name"], new)
+
+        self.subscribe(resource, tell)
+
     def put(self, resource: str, obj: Object) -> Object:
         key = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
         held = self._objects.setdefault(resource, {})

@@ -14,11 +14,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
+import msgspec
+
 from navarch.api.patch.common import copy_json
 from navarch.api.schema.facts import Shape, TypeFacts, schema_for
 from navarch.api.schema.walker import walker_of
 from navarch.api.strategies.base import Object, Strategy
 from navarch.api.times import format_time, now
+
+encode_json = msgspec.json.Encoder().encode
 
 _ENVELOPE = frozenset({"apiVersion", "kind", "metadata", "status"})
 _STATUS_METADATA = ("labels", "annotations", "finalizers", "ownerReferences", "deletionTimestamp")
@@ -89,7 +93,10 @@ def keep_all_but_status(obj: Object, old: Object) -> None:
     for key in [key for key in obj if key not in _ENVELOPE and key not in old]:
         del obj[key]
     for key in old:
-        if key not in _ENVELOPE:
+        # Mostly nobody tried to change it, and comparing costs less than copying.
+        if key not in _ENVELOPE and not (
+            key in obj and encode_json(obj[key]) == encode_json(old[key])
+        ):
             obj[key] = copy_json(old[key])
 
 

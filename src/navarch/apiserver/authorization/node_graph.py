@@ -9,7 +9,7 @@ and must not be able to give itself rights.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from navarch.apiserver.contracts import Lookup, Object
 from navarch.apiserver.podrefs import claim_names, config_map_names, secret_names
@@ -18,6 +18,10 @@ MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 
 Key = tuple[str, str, str]
 """(resource, namespace, name)"""
+Edges = tuple[str, tuple[Key, ...]]
+"""A node, and what is related to it."""
+V = TypeVar("V")
+SHARED_LIMIT = 20_000
 
 
 class NodeGraph:
@@ -25,20 +29,25 @@ class NodeGraph:
 
     def __init__(self, lookup: Lookup) -> None:
         self._nodes_of: dict[Key, dict[str, int]] = {}
-        self._edges: dict[Key, tuple[str, tuple[Key, ...]]] = {}
-        """The object that causes edges (a pod, an attachment, a slice) -> its node, the objects it
-        relates to the node (itself among them)."""
+        self._edges: dict[Key, Edges] = {}
+        """The object that causes edges (a pod, an attachment, a slice) -> its node, and the objects
+        that it relates to the node besides itself."""
+        self._shared: dict[Any, Any] = {}
+        """Equal keys and edges once: all pods of a workload refer to the same objects."""
+        self._additions: dict[Key, tuple[Any, ...]] = {}
+        """What pods have beside their node that may change what they refer to; few have any."""
         self._claim_of_volume: dict[str, Key] = {}
         self._volume_secrets: dict[str, tuple[Key, ...]] = {}
         self._volumes_of_secret: dict[Key, set[str]] = {}
-        lookup.subscribe("pods", self._pod_changed)
+        lookup.follow("pods", self._pod_changed)
         lookup.subscribe("persistentvolumes", self._volume_changed)
         lookup.subscribe("volumeattachments.storage.k8s.io", self._attachment_changed)
         lookup.subscribe("resourceslices.resource.k8s.io", self._slice_changed)
 
     def relates(self, node: str, key: Key) -> bool:
         """Whether the object has to do with the node."""
-        if node in self._nodes_of.get(key, ()):
+        own = self._edges.get(key)
+        if (own is not None and own[0] == node) or node in self._nodes_of.get(key, ()):
             return True
         if key[0] == "persistentvolumes":
             claim = self._claim_of_volume.get(key[2])
@@ -54,10 +63,16 @@ class NodeGraph:
             self._drop(*before)
         if not node:
             return
-        self._edges[cause] = (node, keys)
+        self._edges[cause] = self._once((node, tuple(map(self._once, keys))))
         for key in keys:
             counts = self._nodes_of.setdefault(key, {})
             counts[node] = counts.get(node, 0) + 1
+
+    def _once(self, value: V) -> V:
+        if len(self._shared) > SHARED_LIMIT:
+            self._shared.clear()
+        known: V = self._shared.setdefault(value, value)
+        return known
 
     def _drop(self, node: str, keys: tuple[Key, ...]) -> None:
         for key in keys:
@@ -68,19 +83,20 @@ class NodeGraph:
             if not counts:
                 del self._nodes_of[key]
 
-    def _pod_changed(self, old: Object | None, new: Object | None) -> None:
-        if new is None:
-            if old is not None:
-                self._set(_pod_key(old), "", ())
+    def _pod_changed(self, namespace: str, name: str, pod: Object | None) -> None:
+        key = ("pods", namespace, name)
+        if pod is None:
+            self._additions.pop(key, None)
+            self._set(key, "", ())
             return
-        node = (new.get("spec") or {}).get("nodeName") or ""
-        if old is None:
-            if not node:
-                return
-        elif _reference_state(old) == _reference_state(new):
+        node = (pod.get("spec") or {}).get("nodeName") or ""
+        known = self._edges.get(key)
+        additions = _additions(pod)
+        if (known[0] if known else "") == node and self._additions.get(key, ()) == additions:
             return
-        key = _pod_key(new)
-        self._set(key, node, tuple(dict.fromkeys((key, *_pod_references(new)))))
+        if additions:
+            self._additions[key] = additions
+        self._set(key, node, tuple(dict.fromkeys(_pod_references(pod))))
 
     def _volume_changed(self, old: Object | None, new: Object | None) -> None:
         name = (new or old or {})["metadata"]["name"]
@@ -110,23 +126,19 @@ class NodeGraph:
 
     def _named_node_changed(self, resource: str, old: Object | None, new: Object | None) -> None:
         key = (resource, "", (new or old or {})["metadata"]["name"])
-        self._set(key, ((new or {}).get("spec") or {}).get("nodeName") or "", (key,))
+        self._set(key, ((new or {}).get("spec") or {}).get("nodeName") or "", ())
 
 
-def _pod_key(pod: Object) -> Key:
-    return ("pods", pod["metadata"].get("namespace", ""), pod["metadata"]["name"])
-
-
-def _reference_state(pod: Object) -> tuple[Any, ...]:
-    """What has to change for a pod's references to change: all else in them is immutable."""
-    spec, status = pod.get("spec") or {}, pod.get("status") or {}
-    return (
-        pod["metadata"].get("uid"),
-        spec.get("nodeName"),
-        len(spec.get("ephemeralContainers") or ()),
+def _additions(pod: Object) -> tuple[Any, ...]:
+    """What has to change, beside the node, for a pod's references to change: all else in them is
+    immutable. Empty for most pods."""
+    status = pod.get("status") or {}
+    found = (
+        len((pod.get("spec") or {}).get("ephemeralContainers") or ()),
         status.get("resourceClaimStatuses"),
         status.get("extendedResourceClaimStatus"),
     )
+    return found if any(found) else ()
 
 
 def _pod_references(pod: Object) -> Iterator[Key]:

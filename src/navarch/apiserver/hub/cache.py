@@ -17,7 +17,7 @@ from navarch.apiserver.hub.watcher import Selection, Watcher
 from navarch.store.contract import KeyValue
 
 HISTORY_SECONDS = 600.0
-HISTORY_EVENTS = 50_000
+HISTORY_EVENTS = 20_000
 HISTORY_BYTES = 24 * 1024 * 1024
 
 Listener = Callable[[Entry | None, Entry | None], None]
@@ -203,6 +203,8 @@ class Cache:
         self.trim(change.when)
         for watcher in self._interested(change):
             watcher.offer(change)
+        # Late watchers are few: for them it is encoded again rather than kept for all the history.
+        change.rendered = None
         if self._listeners:
             for listener in self._listeners:
                 listener(change.old, change.new)

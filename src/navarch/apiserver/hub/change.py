@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 from navarch.apiserver.hub.entry import Entry
 
+OVERHEAD_BYTES = 600
+"""What a change takes in memory beside the object itself; with Leases it is most of it."""
+
 
 class Change:
     """`old` is None for a creation, `new` is None for a deletion."""
@@ -33,7 +36,7 @@ class Change:
     @property
     def size(self) -> int:
         """The bytes that only history keeps alive once the change is superseded."""
-        return self.entry.tail_size
+        return self.entry.tail_size + OVERHEAD_BYTES
 
     def deleted_entry(self) -> Entry:
         """The last matching state with the revision of this change: what a DELETED event carries,

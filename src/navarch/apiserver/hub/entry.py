@@ -72,13 +72,27 @@ class Facts:
 
 
 _NO_LABELS: Mapping[str, str] = {}
+_labels: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
+"""Labels that many objects have: all pods of a workload do."""
+LABELS_LIMIT = 10_000
+
+
+def _shared_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
+    items = tuple(labels.items())
+    known = _labels.get(items)
+    if known is None:
+        if len(_labels) >= LABELS_LIMIT:
+            _labels.clear()  # costs no more than the sharing
+        known = {sys.intern(key): sys.intern(value) for key, value in items}
+        _labels[tuple(known.items())] = known
+    return known
 
 
 def facts_of(stored: StoredKind, obj: Object) -> Facts:
-    """Read the facts off a decoded object; strings that repeat are kept once."""
+    """Read the facts off a decoded object; what repeats is kept once."""
     labels = obj["metadata"].get("labels")
     if labels:
-        labels = {sys.intern(key): sys.intern(value) for key, value in labels.items()}
+        labels = _shared_labels(labels)
     if not stored.field_names:
         return Facts(labels or _NO_LABELS, ())
     values = stored.selectable_fields(obj)
@@ -157,6 +171,12 @@ class Entry:
     def path(self) -> str:
         """`namespace/name`, or the name alone."""
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+    def is_written_as(self, value: bytes, stored: StoredKind) -> bool:
+        """Whether the store would have this very value of the object, its version aside."""
+        if self._start and value.startswith(self._bytes[: self._start]):
+            return value == self._bytes
+        return tail_of(value, stored, self.revision) == self.tail
 
     def decode(self, stored: StoredKind) -> Object:
         """A fresh, private copy of the object, with apiVersion, kind and resourceVersion."""

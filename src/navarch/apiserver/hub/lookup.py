@@ -66,10 +66,28 @@ class HubLookup:
                 decoded.popitem(last=False)[0].forget()
         return obj
 
-    def subscribe(self, resource: str, callback: Subscriber) -> None:
+    def follow(self, resource: str, callback: Callable[[str, str, Object | None], None]) -> None:
+        cache = self._known_cache(resource)
+        stored = cache.stored
+
+        def tell(old: Entry | None, new: Entry | None) -> None:
+            entry = new or old
+            assert entry is not None
+            shown = new.shared(stored) if new is not None else None
+            callback(entry.namespace, entry.name, shown)
+
+        for entry in cache.scan():
+            callback(entry.namespace, entry.name, entry.decode(stored))
+        cache.add_listener(tell)
+
+    def _known_cache(self, resource: str) -> Cache:
         cache = self.cache(resource)
         if cache is None:
             raise KeyError(resource)
+        return cache
+
+    def subscribe(self, resource: str, callback: Subscriber) -> None:
+        cache = self._known_cache(resource)
         stored = cache.stored
 
         def tell(old: Entry | None, new: Entry | None) -> None:

@@ -379,19 +379,20 @@ class Registry:
     ) -> Written:
         """Put a changed object, or remove it when this update took its last finalizer."""
         stored = resource.stored_kind
-        value, _ = await self._encode(resource, obj)
-        is_same = tail_of(value, stored, entry.revision) == entry.tail
+        encoded = await self._encode(resource, obj)
+        is_same = entry.is_written_as(encoded[0], stored)
         is_current = entry.api_version == stored.api_version.encode()
         is_stale = self.store.is_stale(stored.key(entry.namespace, entry.name))
         if is_same and is_current and not is_stale:
             return Written(obj, resource.body(await resource.view(entry)))
         if context.dry_run:
             return await self._dry(resource, obj)
-        if _is_released(obj, entry.decode(stored)):
+        is_deleted = bool(obj["metadata"].get("deletionTimestamp"))
+        if is_deleted and _is_released(obj, entry.decode(stored)):
             revision = await self.remove(resource, entry)
             obj["metadata"]["resourceVersion"] = str(revision)
             return await self._dry(resource, obj)
-        return await self._put(resource, obj, entry.revision)
+        return await self._put(resource, obj, entry.revision, encoded)
 
     async def modify(
         self,
@@ -424,12 +425,18 @@ class Registry:
             raise too_large(VALUE_LIMIT)
         return value, stored_obj
 
-    async def _put(self, resource: Resource, obj: Object, expected: int) -> Written:
+    async def _put(
+        self,
+        resource: Resource,
+        obj: Object,
+        expected: int,
+        encoded: tuple[bytes, Object] | None = None,
+    ) -> Written:
         """Compare and swap; returns when the hub shows it. Raises CasFailed."""
         stored = resource.stored_kind
         metadata = obj["metadata"]
         key = stored.key(metadata.get("namespace", ""), metadata["name"])
-        value, stored_obj = await self._encode(resource, obj)
+        value, stored_obj = encoded or await self._encode(resource, obj)
         facts = facts_of(stored, stored_obj)
         lent = obj if resource.kind is resource.stored else None
         self.hub.hint(key, Hint(value, facts, lent))

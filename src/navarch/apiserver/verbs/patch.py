@@ -45,6 +45,7 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
+ENVELOPE = frozenset({"apiVersion", "kind", "metadata"})
 
 
 async def patch(
@@ -163,11 +164,27 @@ def checked_result(
     # Read first: a patch may have moved the metadata elsewhere, to be normalised as another type.
     name, namespace = current["metadata"]["name"], current["metadata"].get("namespace")
     validation = FieldValidation(options.field_validation)
-    obj = accept(resource.shape.normalise(result, validation), context)
+    untouched = {} if resource.is_custom else _untouched(result, current)
+    changed = {key: value for key, value in result.items() if key not in untouched}
+    obj = accept(resource.shape.normalise(changed, validation), context)
+    if untouched:
+        order = dict.fromkeys((*result, *obj))
+        whole = {**obj, **untouched}
+        obj = {key: whole[key] for key in order if key in whole}
     check_name(obj, name)
     if namespace and obj["metadata"].setdefault("namespace", namespace) != namespace:
         raise bad_request(OTHER_NAMESPACE)
     return obj
+
+
+def _untouched(result: Object, current: Object) -> Object:
+    """The parts that a patch has left alone are canonical already: a status patch does not cost the
+    walk over the spec."""
+    return {
+        key: value
+        for key, value in result.items()
+        if key not in ENVELOPE and type(value) is dict and current.get(key) is value
+    }
 
 
 async def apply(

@@ -52,6 +52,9 @@ class Stored:
     def subscribe(self, resource: str, callback: object) -> None:
         raise NotImplementedError
 
+    def follow(self, resource: str, callback: object) -> None:
+        raise NotImplementedError
+
 
 def service(port: int = 443, name: str = "", **spec: Any) -> Object:
     ports = [{"port": port, "name": name} if name else {"port": port}]
