@@ -116,6 +116,16 @@ def test_the_kubelet_is_at_its_usual_place(machine: Machine) -> None:
     machine.kubectl("delete", "pod", "driver", "other", "--now")
 
 
+def test_top(machine: Machine) -> None:
+    run(machine, "idle", "exec sleep 1000000")
+    head, *rows = machine.kubectl("top", "pod", "--containers").splitlines()
+    assert head.split() == ["POD", "NAME", "CPU(cores)", "MEMORY(bytes)"]
+    assert ["idle", "main"] in [row.split()[:2] for row in rows]
+    assert NAME in machine.kubectl("top", "node")
+    assert "WINDOW" in machine.kubectl("get", "nodes.metrics.k8s.io")
+    machine.kubectl("delete", "pod", "idle", "--now")
+
+
 @pytest.mark.conformance("Kubectl logs logs should be able to retrieve and filter logs")
 def test_logs(machine: Machine) -> None:
     command = "for i in 1 2 3 4 5; do echo line $i; done; exec sleep 1000000"

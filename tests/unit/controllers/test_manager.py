@@ -90,3 +90,17 @@ def test_the_preferred_version_of_a_resource_counts() -> None:
     ]
     assert found.missing == ["example.com/v1"]
     assert found.kinds["example.com", "Widget"].api_version == "example.com/v2"
+
+
+def test_autoscalers_take_upstreams_durations() -> None:
+    arguments = CONTROLLERS["horizontalpodautoscaling"].arguments
+    options = ManagerOptions(
+        kubeconfig="",
+        horizontal_pod_autoscaler_sync_period="1m30s",
+        horizontal_pod_autoscaler_tolerance=0.2,
+    )
+    found = arguments(options)["options"]
+    assert (found.sync_period, found.tolerance) == (90.0, 0.2)
+    assert (found.downscale_stabilization, found.initial_readiness_delay) == (300.0, 30.0)
+    with pytest.raises(ValueError, match="invalid duration"):
+        arguments(ManagerOptions("", horizontal_pod_autoscaler_sync_period="soon"))
