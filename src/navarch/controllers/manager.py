@@ -190,6 +190,9 @@ CONTROLLERS: Mapping[str, Registered] = {
     "pv-protection": Registered("volume_protection", "VolumeProtectionController"),
     "vac-protection": Registered("volume_protection", "ClassProtectionController"),
     "attachdetach": Registered("attach_detach", "AttachDetachController"),
+    "device-taint-eviction-controller": Registered(
+        "device_taint_eviction", "DeviceTaintEvictionController"
+    ),
     "resourceclaim-controller": Registered("resource_claim", "ResourceClaimController"),
     "ephemeral-volume": Registered("ephemeral_volume", "EphemeralVolumeController"),
     "disruption": Registered("disruption", "DisruptionController"),

@@ -18,9 +18,9 @@ from navarch.api.errors import ApiError
 from navarch.api.node_selection import tolerates
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Node, Pod, Taint, Toleration
-from navarch.client import Controller, ControllerContext, PatchType
+from navarch.client import Client, Controller, ControllerContext, PatchType
 from navarch.client.objects import object_key
-from navarch.controllers.pods import is_active
+from navarch.controllers.pods import index_by_node, is_active, pods_on
 
 
 def seconds_to_live(tolerations: Sequence[Toleration], taints: Sequence[Taint]) -> float | None:
@@ -56,7 +56,8 @@ class TaintEvictionController(Controller):
         self.pods = context.informers.informer(Pod)
         self._tainted: dict[str, list[Taint]] = {}
         self._evictions: dict[str, Eviction] = {}
-        self.watch(self.pods)
+        index_by_node(self.pods)
+        self.watch(self.pods, self._concerned)
         self.depends_on(self.nodes)
         self.nodes.add_handler(
             self._node_seen,
@@ -69,11 +70,13 @@ class TaintEvictionController(Controller):
         before = self._tainted.get(node.metadata.name, [])
         self._tainted[node.metadata.name] = taints
         if taints != before:
-            self.enqueue(
-                object_key(pod)
-                for pod in self.pods.cache.list()
-                if pod.spec.nodeName == node.metadata.name
-            )
+            self.enqueue(map(object_key, pods_on(self.pods, node.metadata.name)))
+
+    def _concerned(self, pod: Pod) -> str | None:
+        """Most nodes are not tainted, and of their pods nothing need be known."""
+        key = object_key(pod)
+        is_concerned = self._tainted.get(pod.spec.nodeName) or key in self._evictions
+        return key if is_concerned else None
 
     async def reconcile(self, key: str) -> None:
         pod = self.pods.cache.get(key)
@@ -100,25 +103,31 @@ class TaintEvictionController(Controller):
         self.recorder.event(pod, "Normal", "TaintManagerEviction", text)
 
     async def _evict(self, pod: Pod) -> None:
-        meta = pod.metadata
         self._tell(pod, "Marking for deletion")
-        condition = {
-            "type": "DisruptionTarget",
-            "status": "True",
-            "reason": "DeletionByTaintManager",
-            "message": "Taint manager: deleting due to NoExecute taint",
-            "lastTransitionTime": format_time(self.clock.now()),
-        }
-        pods = self.client.resource(Pod)
-        try:
-            await pods.patch(
-                meta.name,
-                meta.namespace,
-                {"metadata": {"uid": meta.uid}, "status": {"conditions": [condition]}},
-                subresource="status",
-                patch_type=PatchType.STRATEGIC,
-            )
-            await pods.delete(meta.name, meta.namespace, uid=meta.uid)
-        except ApiError as error:
-            if not error.is_not_found and not error.is_conflict:
-                raise
+        message = "Taint manager: deleting due to NoExecute taint"
+        await evict(self.client, pod, "DeletionByTaintManager", message)
+
+
+async def evict(client: Client, pod: Pod, reason: str, message: str) -> None:
+    """Say why, then delete; a pod that is gone, or another by now, is left alone."""
+    meta = pod.metadata
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": format_time(client.clock.now()),
+    }
+    pods = client.resource(Pod)
+    try:
+        await pods.patch(
+            meta.name,
+            meta.namespace,
+            {"metadata": {"uid": meta.uid}, "status": {"conditions": [condition]}},
+            subresource="status",
+            patch_type=PatchType.STRATEGIC,
+        )
+        await pods.delete(meta.name, meta.namespace, uid=meta.uid)
+    except ApiError as error:
+        if not error.is_not_found and not error.is_conflict:
+            raise

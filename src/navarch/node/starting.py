@@ -305,7 +305,7 @@ class Starter:
         if config.CDI_devices and not cdi.knows_names(known.name, known.version):
             names = [each.name for each in config.CDI_devices]
             del config.CDI_devices[:]
-            await asyncio.to_thread(cdi.give, config, names)
+            await asyncio.to_thread(cdi.give, config, names, cdi.DIRECTORIES)
         return config
 
     def _volume(self, place: StartedIn, spec: ContainerSpec, number: int) -> PreparedVolume:

@@ -42,9 +42,7 @@ def knows_names(runtime: str, version: str) -> bool:
     return not all(each.isdigit() for each in parts) or [*map(int, parts)] >= [1, 7]
 
 
-def give(
-    config: pb.ContainerConfig, names: Sequence[str], directories: Iterable[Path] = DIRECTORIES
-) -> None:
+def give(config: pb.ContainerConfig, names: Sequence[str], directories: Iterable[Path]) -> None:
     """Puts what these devices need into a container's configuration. Raises CdiProblem."""
     if not names:
         return
