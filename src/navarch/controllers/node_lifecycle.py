@@ -20,7 +20,7 @@ from navarch.api.times import format_time
 from navarch.api.types.coordination_v1 import Lease
 from navarch.api.types.core_v1 import Node, NodeCondition, Pod, Taint
 from navarch.client import Controller, ControllerContext
-from navarch.controllers.pods import find_condition
+from navarch.controllers.pods import find_condition, index_by_node, pods_on
 
 LEASE_NAMESPACE = "kube-node-lease"
 NOT_READY = "node.kubernetes.io/not-ready"
@@ -124,8 +124,11 @@ class NodeLifecycleController(Controller):
         self.grace_seconds = grace_seconds
         self.recorder = context.recorder("node-controller")
         self.nodes = context.informers.informer(Node)
-        self.leases = context.informers.informer(Lease, namespace=LEASE_NAMESPACE)
+        # All of them, though the nodes' are in one namespace: the garbage collector follows all
+        # anyway, and each heartbeat comes once to those who share an informer.
+        self.leases = context.informers.informer(Lease)
         self.pods = context.informers.informer(Pod)
+        index_by_node(self.pods)
         self._heard: dict[str, Heard] = {}
         self.watch(self.nodes)
         self.depends_on(self.leases)
@@ -134,6 +137,8 @@ class NodeLifecycleController(Controller):
 
     def _lease_seen(self, lease: Lease) -> None:
         """A renewal needs no work unless the node was given up; the timer looks again."""
+        if lease.metadata.namespace != LEASE_NAMESPACE:
+            return
         name = lease.metadata.name
         node = self.nodes.cache.get(name)
         if node is not None and _ready_status(node) == "Unknown":
@@ -178,8 +183,7 @@ class NodeLifecycleController(Controller):
             self.queue.add_after(key, self.grace_seconds - silence + 1.0)
 
     async def _mark_pods(self, node: str) -> None:
-        pods = [pod for pod in self.pods.cache.list() if pod.spec.nodeName == node]
-        for pod in pods_to_mark(pods):
+        for pod in pods_to_mark(pods_on(self.pods, node)):
             changed = copy_object(pod)
             ready = find_condition(changed.status.conditions, "Ready")
             if ready is None:

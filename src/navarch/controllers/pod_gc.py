@@ -19,7 +19,7 @@ from navarch.api.errors import ApiError
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Node, Pod
 from navarch.client import Controller, ControllerContext, PatchType, object_key, slow_start
-from navarch.controllers.pods import find_condition, is_terminal
+from navarch.controllers.pods import find_condition, index_by_node, is_terminal, pods_on
 
 THRESHOLD_KEY = "finished pods"
 """No pod's key: those have a slash."""
@@ -85,6 +85,7 @@ class PodGarbageCollector(Controller):
         self.threshold = terminated_pod_threshold
         self.quarantine = quarantine
         self.pods = context.informers.informer(Pod)
+        index_by_node(self.pods)
         self.nodes = context.informers.informer(Node)
         self.resource = self.client.resource(Pod)
         for informer in (self.pods, self.nodes):
@@ -108,9 +109,8 @@ class PodGarbageCollector(Controller):
             self._node_gone(node)
 
     def _node_gone(self, node: Node) -> None:
-        for pod in self.pods.cache.list():
-            if pod.spec.nodeName == node.metadata.name:
-                self._consider(pod)
+        for pod in pods_on(self.pods, node.metadata.name):
+            self._consider(pod)
 
     async def reconcile(self, key: str) -> None:
         if key == THRESHOLD_KEY:

@@ -44,8 +44,14 @@ def backends_of(service: Service, pods: Iterable[Pod]) -> list[Backend]:
     selector = label_selector_from_map(service.spec.selector)
     publishes_all = service.spec.publishNotReadyAddresses
     result = []
+    verdicts: dict[int, bool] = {}
     for pod in pods:
-        if is_terminal(pod) or not addresses_of(pod) or not selector.matches(pod.metadata.labels):
+        # Pods of one workload have their labels in common, as one object.
+        labels = pod.metadata.labels
+        verdict = verdicts.get(id(labels))
+        if verdict is None:
+            verdict = verdicts[id(labels)] = selector.matches(labels)
+        if not verdict or is_terminal(pod) or not addresses_of(pod):
             continue
         ready = is_ready(pod)
         leaving = bool(pod.metadata.deletionTimestamp)
