@@ -161,7 +161,8 @@ def diagnose(cycle: Cycle, profile: Profile, filtered: Sequence[Filtered]) -> Di
     """Count the nodes behind every reason; each was judged by the first plugin to reject it."""
     cluster = cycle.cluster
     counts: Counter[str] = Counter()
-    rejecting: set[str] = set()
+    # Who limits the nodes to some may let the pod in by another limit, whatever those are like.
+    rejecting = {name for entry in filtered if entry.is_limit for name in entry.plugins}
     resolvable = cluster.alive.copy()
     for entry in filtered:
         for verdict in entry.verdicts:

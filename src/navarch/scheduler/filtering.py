@@ -25,6 +25,8 @@ class Filtered:
     plugins: tuple[str, ...]
     asked: Mask
     verdicts: list[Verdict]
+    is_limit: bool = False
+    """Whether this is the pod itself ruling nodes out, before filters look at them."""
 
 
 def filter_nodes(cycle: Cycle, profile: Profile) -> list[Filtered]:
@@ -93,7 +95,7 @@ def _narrow(cycle: Cycle, profile: Profile) -> list[Filtered]:
         return []
     cycle.among = cycle.feasible
     reason = f"node(s) didn't satisfy plugin(s) [{' '.join(sorted(names))}]"
-    return [Filtered(tuple(names), before, [Verdict(~cycle.feasible, reason)])]
+    return [Filtered(tuple(names), before, [Verdict(~cycle.feasible, reason)], is_limit=True)]
 
 
 def _filter(cycle: Cycle, profile: Profile) -> list[Filtered]:

@@ -403,7 +403,7 @@ def test_claims_that_cannot_be_used(found: PersistentVolumeClaim | None, message
     failure = choose(pod(volumes=DATA), cluster_of([node("a")]), objects)
     assert not isinstance(failure, str)
     assert failure.message == f"0/1 nodes are available: {message}. not found"
-    assert failure.plugins == {"VolumeBinding"}
+    assert failure.plugins == {"VolumeBinding" if found else "VolumeRestrictions"}
 
 
 def test_volumes_are_reachable_from_some_nodes() -> None:

@@ -8,8 +8,9 @@ import numpy as np
 
 from navarch.api.types.core_v1 import Volume
 from navarch.scheduler.changes import Action, Change, Subject
-from navarch.scheduler.framework import Code, Cycle, Plugin, Verdict
-from navarch.scheduler.podinfo import PodInfo
+from navarch.scheduler.cluster import Mask
+from navarch.scheduler.framework import Code, Cycle, Plugin, PodRejected, Verdict
+from navarch.scheduler.podinfo import ClaimUse, PodInfo
 
 IN_USE = (
     "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already "
@@ -27,21 +28,25 @@ class VolumeRestrictions(Plugin):
         {(Subject.ASSIGNED_POD, Action.DELETE), (Subject.CLAIM, Action.ADD)}
     )
 
+    def pre_filter(self, cycle: Cycle) -> Mask | None:
+        """Claims that the pod names, not those that are made for it, must be there."""
+        for use in cycle.pod.claims:
+            if not use.is_ephemeral and cycle.objects.claim(cycle.pod.namespace, use.name) is None:
+                raise PodRejected(self.name, f'persistentvolumeclaim "{use.name}" not found')
+        return None
+
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         pod, cluster = cycle.pod, cycle.cluster
-        for use in pod.claims:
-            if not cluster.claims[f"{pod.namespace}/{use.name}"]:
-                continue
-            claim = cycle.objects.claim(pod.namespace, use.name)
-            if claim is not None and "ReadWriteOncePod" in claim.spec.accessModes:
-                return [Verdict(cluster.alive, IN_USE, Code.UNSCHEDULABLE)]
-        if not pod.disks:
-            return None
+        verdicts = []
         taken = np.zeros(cluster.size, np.bool_)
-        for slot in np.flatnonzero(cycle.feasible):
-            others = (disk for info in cluster.pods_at[slot].values() for disk in info.disks)
-            taken[slot] = any(conflict(disk, other) for other in others for disk in pod.disks)
-        return [Verdict(taken, NO_DISK, Code.UNSCHEDULABLE)]
+        if pod.disks:
+            for slot in np.flatnonzero(cycle.feasible):
+                others = (disk for info in cluster.pods_at[slot].values() for disk in info.disks)
+                taken[slot] = any(conflict(disk, other) for other in others for disk in pod.disks)
+            verdicts.append(Verdict(taken, NO_DISK, Code.UNSCHEDULABLE))
+        if any(_in_use(cycle, use) for use in pod.claims):
+            verdicts.append(Verdict(cluster.alive & ~taken, IN_USE, Code.UNSCHEDULABLE))
+        return verdicts or None
 
     def helped_by(self, pod: PodInfo, change: Change) -> bool:
         names = {use.name for use in pod.claims}
@@ -53,6 +58,20 @@ class VolumeRestrictions(Plugin):
         if other.namespace == pod.namespace and shared:
             return True
         return any(conflict(disk, gone) for disk in pod.disks for gone in other.disks)
+
+
+def _in_use(cycle: Cycle, use: ClaimUse) -> bool:
+    """Whether a claim is for one pod only, and a pod on a living node uses it."""
+    cluster, namespace = cycle.cluster, cycle.pod.namespace
+    if use.is_ephemeral or not cluster.claims[f"{namespace}/{use.name}"]:
+        return False
+    claim = cycle.objects.claim(namespace, use.name)
+    if claim is None or "ReadWriteOncePod" not in claim.spec.accessModes:
+        return False
+    return any(
+        info.namespace == namespace and cluster.alive[slot] and use in info.claims
+        for info, slot in cluster.pods.values()
+    )
 
 
 def conflict(one: Volume, other: Volume) -> bool:

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from navarch.api.types.core_v1 import PersistentVolume
+from navarch.api.types.core_v1 import PersistentVolumeClaim
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster, Mask
-from navarch.scheduler.framework import Cycle, Plugin, Verdict
+from navarch.scheduler.framework import Cycle, Plugin, PodRejected, Verdict
 from navarch.scheduler.podinfo import PodInfo
 
 LABELS = {
@@ -33,6 +33,14 @@ class VolumeZone(Plugin):
         for subject in (Subject.CLAIM, Subject.VOLUME, Subject.STORAGE_CLASS, Subject.NODE)
         for action in (Action.ADD, Action.UPDATE)
     )
+
+    def pre_filter(self, cycle: Cycle) -> Mask | None:
+        """Volumes of claims that the pod names must be there."""
+        for claim in _claims(cycle):
+            name = claim.spec.volumeName
+            if name and cycle.objects.volume(name) is None:
+                raise PodRejected(self.name, f'persistentvolume "{name}" not found')
+        return None
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         cluster = cycle.cluster
@@ -61,13 +69,18 @@ class VolumeZone(Plugin):
 
 def _labels(cycle: Cycle) -> Iterator[tuple[str, str]]:
     """The zones and regions of the pod's volumes."""
-    for use in cycle.pod.claims:
-        claim = cycle.objects.claim(cycle.pod.namespace, use.name)
-        name = claim.spec.volumeName if claim is not None else ""
-        volume: PersistentVolume | None = cycle.objects.volume(name) if name else None
+    for claim in _claims(cycle):
+        volume = cycle.objects.volume(claim.spec.volumeName)
         if volume is not None:
             labels = volume.metadata.labels
             yield from ((key, labels[key]) for key in LABELS if key in labels)
+
+
+def _claims(cycle: Cycle) -> Iterator[PersistentVolumeClaim]:
+    for use in cycle.pod.claims:
+        claim = cycle.objects.claim(cycle.pod.namespace, use.name)
+        if claim is not None and not use.is_ephemeral:
+            yield claim
 
 
 def _has_one_of(cluster: Cluster, key: str, values: list[str]) -> Mask:
