@@ -26,8 +26,9 @@ from navarch.scheduler.objects import Objects
 from navarch.scheduler.plugins.dynamic_resources import DynamicResources, to_release
 from navarch.scheduler.plugins.node_resources_fit import NodeResourcesFit
 from navarch.scheduler.podinfo import PodInfo
-from navarch.scheduler.preemption import Candidate, NoPreemption, preempt
+from navarch.scheduler.preemption import NoPreemption, preempt
 from navarch.scheduler.rotation import best_of
+from navarch.scheduler.victims import Candidate
 
 
 class Choice(NamedTuple):

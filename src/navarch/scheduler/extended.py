@@ -29,7 +29,8 @@ from navarch.scheduler.cycle import (
 from navarch.scheduler.extenders import EXTENDER, Extender, ExtenderFailed
 from navarch.scheduler.filtering import Filtered
 from navarch.scheduler.framework import Code, Cycle, Profile, Verdict
-from navarch.scheduler.preemption import Candidate, NoPreemption, candidates, least_damage
+from navarch.scheduler.preemption import NoPreemption, candidates, least_damage
+from navarch.scheduler.victims import Candidate
 
 log = logging.getLogger(__name__)
 

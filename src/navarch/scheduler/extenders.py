@@ -22,7 +22,7 @@ from navarch.api.objects import Object, encode, to_object
 from navarch.api.types.core_v1 import Node
 from navarch.scheduler.configuration.types import ExtenderConfig, ExtenderTls
 from navarch.scheduler.podinfo import PodInfo
-from navarch.scheduler.preemption import Candidate
+from navarch.scheduler.victims import Candidate
 
 EXTENDER = "Extender"
 """Stands where the name of a plugin would that rejected a pod."""

@@ -120,6 +120,10 @@ class Plugin:
         reasons."""
         return None
 
+    def looks_at_pods(self, cycle: Cycle) -> bool:
+        """Whether what the filter says of a node depends on the pods there, for this pod."""
+        return True
+
     def reserve(self, cycle: Cycle, slot: int) -> VolumePlan | ClaimPlan | None:
         """What the pod needs before it can be bound to this node, which passed the filters."""
         return None

@@ -16,35 +16,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from navarch.api.types.core_v1 import Pod, PodCondition
-from navarch.api.types.policy_v1 import PodDisruptionBudget
 from navarch.scheduler.cluster import Cluster, Mask
 from navarch.scheduler.explain import available, histogram
-from navarch.scheduler.filtering import rejections
 from navarch.scheduler.framework import Cycle, Profile
-from navarch.scheduler.objects import Objects
 from navarch.scheduler.podinfo import PodInfo
-from navarch.scheduler.terms import parse_selector
+from navarch.scheduler.victims import Candidate, DryRun, start
 
 NEVER = "not eligible due to preemptionPolicy=Never."
 TERMINATING = "not eligible due to a terminating pod on the nominated node."
 NOT_HELPFUL = "Preemption is not helpful for scheduling"
-NO_VICTIMS = "No preemption victims found for incoming pod"
 
 DISRUPTION_TARGET = "DisruptionTarget"
 BY_SCHEDULER = "PreemptionByScheduler"
-LATER_THAN_ALL = "9999"
 LOWEST_PRIORITY = -(2**31)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A node that could take the pod if the victims went."""
-
-    node: str
-    victims: tuple[PodInfo, ...]
-    """The most important first."""
-    violations: int = 0
-    """How many of them their budgets forbid to disrupt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +60,9 @@ def candidates(cycle: Cycle, profile: Profile, resolvable: Mask) -> list[Candida
     arguments = profile.preemption
     share = len(slots) * arguments.minCandidateNodesPercentage // 100
     wanted = min(len(slots), max(share, arguments.minCandidateNodesAbsolute))
-    for slot in map(int, np.roll(slots, -offset)):
-        candidate = select_victims(cycle, profile, slot)
+    dry_run = DryRun(cycle, profile, resolvable)
+    for slot in np.roll(slots, -offset).tolist():
+        candidate = dry_run.victims(slot)
         if not isinstance(candidate, Candidate):
             reasons.update(candidate)
             continue
@@ -91,55 +76,22 @@ def candidates(cycle: Cycle, profile: Profile, resolvable: Mask) -> list[Candida
 
 
 def least_damage(found: Iterable[Candidate]) -> Candidate:
-    return min(found, key=_damage)
+    """Where the fewest budgets are violated, the least important pods go, and so on; of equals, it
+    is better to stop what has just begun."""
+    graded = [(_damage(each), each) for each in found]
+    least = min(damage for damage, _ in graded)
+    equals = (each for damage, each in graded if damage == least)
+    return max(equals, key=lambda each: start(each.victims[0]))
 
 
-def select_victims(cycle: Cycle, profile: Profile, slot: int) -> Candidate | list[str]:
-    """The fewest pods that have to leave this node, or why that would not do."""
-    cluster, pod = cycle.cluster, cycle.pod
-    node = cluster.names[slot]
-    lower = [each for each in cluster.pods_at[slot].values() if each.priority < pod.priority]
-    if not lower:
-        return [NO_VICTIMS]
-    lower.sort(key=_importance)
-    away: dict[str, PodInfo] = {}
-    cycle.away = away.values()
-    try:
-        for each in lower:
-            cluster.remove_pod(each.uid)
-            away[each.uid] = each
-        if verdicts := rejections(cycle, profile, slot):
-            return [verdict.reason for verdict in verdicts]
-        violating = violations(lower, cycle.objects)
-        for each in sorted(lower, key=lambda info: info.uid not in violating):
-            cluster.set_pod(away.pop(each.uid), node)
-            if rejections(cycle, profile, slot):
-                cluster.remove_pod(each.uid)
-                away[each.uid] = each
-        victims = tuple(sorted(away.values(), key=_importance))
-    finally:
-        cycle.away = ()
-        for each in away.values():
-            cluster.set_pod(each, node)
-    if not victims:
-        return [f'expected at least one victim pod on node "{node}"']
-    return Candidate(node, victims, sum(each.uid in violating for each in victims))
-
-
-def violations(pods: Iterable[PodInfo], objects: Objects) -> set[str]:
-    """The uids of those that no budget has room for any more once those before them are gone.
-    What the disruption controller knows to be on its way out is counted already."""
-    left: dict[str, int] = {}
-    result = set()
-    for pod in pods:
-        for budget in objects.budgets(pod.namespace) if pod.labels else ():
-            if pod.name in budget.status.disruptedPods or not _protects(budget, pod):
-                continue
-            key = f"{pod.namespace}/{budget.metadata.name}"
-            left[key] = left.get(key, budget.status.disruptionsAllowed) - 1
-            if left[key] < 0:
-                result.add(pod.uid)
-    return result
+def _damage(candidate: Candidate) -> tuple[int, int, int, int]:
+    victims = candidate.victims
+    return (
+        candidate.violations,
+        victims[0].priority,
+        sum(each.priority - LOWEST_PRIORITY for each in victims),
+        len(victims),
+    )
 
 
 def disruption(pod: Pod, scheduler: str, now: str) -> PodCondition | None:
@@ -159,11 +111,6 @@ def disruption(pod: Pod, scheduler: str, now: str) -> PodCondition | None:
     )
 
 
-def _protects(budget: PodDisruptionBudget, pod: PodInfo) -> bool:
-    selector = parse_selector(budget.spec.selector)
-    return not selector.empty and selector.matches(pod.labels)
-
-
 def _is_under_way(cluster: Cluster, pod: PodInfo, resolvable: Mask) -> bool:
     """Whether pods are about to leave the node that this one waits for. If they could stay away
     for good without helping, that is nothing to wait for."""
@@ -178,27 +125,4 @@ def _was_preempted(info: PodInfo) -> bool:
     return info.deleting and any(
         (c.type, c.status, c.reason) == (DISRUPTION_TARGET, "True", BY_SCHEDULER)
         for c in info.pod.status.conditions
-    )
-
-
-def _start(info: PodInfo) -> str:
-    """RFC 3339 in UTC sorts as text. What has not started is as new as can be."""
-    return info.pod.status.startTime or LATER_THAN_ALL
-
-
-def _importance(info: PodInfo) -> tuple[int, str]:
-    """Sorts the most important first: of equals, that which runs longest."""
-    return -info.priority, _start(info)
-
-
-def _damage(candidate: Candidate) -> tuple[int, int, int, int, int]:
-    """The less of the first, the better; then the second, and so on. Last, it is better to stop
-    what has just begun."""
-    first = candidate.victims[0]
-    return (
-        candidate.violations,
-        first.priority,
-        sum(each.priority - LOWEST_PRIORITY for each in candidate.victims),
-        len(candidate.victims),
-        -int("".join(filter(str.isdigit, _start(first))).ljust(14, "9")),
     )

@@ -16,8 +16,9 @@ from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Failure, schedule
 from navarch.scheduler.nominations import Nominations
 from navarch.scheduler.podinfo import PodInfo
-from navarch.scheduler.preemption import disruption, violations
+from navarch.scheduler.preemption import disruption
 from navarch.scheduler.profiles import default_profile
+from navarch.scheduler.victims import Budgets
 
 from .conftest import ZONE, FakeObjects, choose, cluster_of, node, pod
 from .test_filters import affinity, near, spread
@@ -125,7 +126,7 @@ def test_budgets(budgets: list[PodDisruptionBudget], violating: set[str]) -> Non
         low("bare"),
         low("s", labels=BOTH, namespace="elsewhere"),
     ]
-    found = violations(pods, FakeObjects(pdbs=budgets))
+    found = Budgets(FakeObjects(pdbs=budgets)).violated_by(pods)
     assert found == {f"default-{name}" for name in violating}
 
 

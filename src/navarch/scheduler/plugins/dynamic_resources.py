@@ -170,6 +170,9 @@ class DynamicResources(Plugin):
                     text = f"device class {each.deviceClassName} does not exist"
                     raise PodRejected(self.name, f"request {name}: {text}")
 
+    def looks_at_pods(self, cycle: Cycle) -> bool:
+        return bool(cycle.pod.pod.spec.resourceClaims)
+
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         state: _State | None = cycle.state.get(self.name)
         if state is None:

@@ -47,6 +47,14 @@ class InterPodAffinity(Plugin):
         self.own_only = arguments.ignorePreferredTermsOfExistingPods
         """Pods without preferences of their own are not scored by those of others."""
 
+    def looks_at_pods(self, cycle: Cycle) -> bool:
+        pod, namespaces = cycle.pod, cycle.objects.namespaces
+        kinds = {kind for kind, _, _ in pod.terms}
+        kinds |= {group.kind for group in cycle.cluster.counts.groups_about(pod, namespaces)} - {
+            Kind.REQUIRED
+        }
+        return not kinds.isdisjoint((Kind.REQUIRED, Kind.REQUIRED_ANTI))
+
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         cluster = cycle.cluster
         lonely = _without_friends(cycle)

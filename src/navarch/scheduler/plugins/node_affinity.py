@@ -54,6 +54,9 @@ class NodeAffinity(Plugin):
         wanted[[slot for name in names if (slot := cycle.cluster.slots.get(name)) is not None]] = 1
         return wanted
 
+    def looks_at_pods(self, cycle: Cycle) -> bool:
+        return False
+
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         pod, cluster = cycle.pod, cycle.cluster
         verdicts = []

@@ -32,6 +32,9 @@ class NodeDeclaredFeatures(Plugin):
         }
     )
 
+    def looks_at_pods(self, cycle: Cycle) -> bool:
+        return False
+
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         used = features_of(cycle.pod)
         if not used:

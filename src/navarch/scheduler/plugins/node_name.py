@@ -17,6 +17,9 @@ class NodeName(Plugin):
     name: ClassVar[str] = "NodeName"
     interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset({(Subject.NODE, Action.ADD)})
 
+    def looks_at_pods(self, cycle: Cycle) -> bool:
+        return False
+
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         wanted = cycle.pod.node
         if not wanted:

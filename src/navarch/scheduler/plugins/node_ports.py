@@ -22,6 +22,9 @@ class NodePorts(Plugin):
         {(Subject.ASSIGNED_POD, Action.DELETE), (Subject.NODE, Action.ADD)}
     )
 
+    def looks_at_pods(self, cycle: Cycle) -> bool:
+        return bool(cycle.pod.ports)
+
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         slots = []
         for address, protocol, number in cycle.pod.ports:

@@ -43,7 +43,7 @@ class NodeResourcesFit(Plugin):
         self._strategy = Strategy.of(arguments.scoringStrategy)
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
-        cluster, amounts = cycle.cluster, self._counted(cycle.pod)
+        cluster, amounts = cycle.cluster, self.counted(cycle.pod)
         wanted = np.array([1, *(value for _, value in amounts)], np.int64)[:, None]
         which = [PODS, *(cluster.resource(name) for name, _ in amounts)]
         # What a node does not have itself may be had as devices; that is not judged here.
@@ -90,7 +90,12 @@ class NodeResourcesFit(Plugin):
 
         return cluster.following.at(cycle.nodes, (self, wanted), compute, one)
 
-    def _counted(self, pod: PodInfo) -> tuple[tuple[str, int], ...]:
+    def is_all_about_room(self, cycle: Cycle) -> bool:
+        """Whether sums of requests tell all, since nothing the pod wants may be had as devices."""
+        devices = cycle.objects.devices
+        return not any(devices.class_of(name) for name, _ in self.counted(cycle.pod))
+
+    def counted(self, pod: PodInfo) -> tuple[tuple[str, int], ...]:
         """What the pod requests, without what others look after."""
         if not self._ignored and not self._ignored_groups:
             return pod.requests.amounts

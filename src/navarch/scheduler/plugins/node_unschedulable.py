@@ -24,6 +24,9 @@ class NodeUnschedulable(Plugin):
         }
     )
 
+    def looks_at_pods(self, cycle: Cycle) -> bool:
+        return False
+
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         cluster = cycle.cluster
         if not cluster.unschedulable.any():

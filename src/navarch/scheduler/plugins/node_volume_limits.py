@@ -50,6 +50,9 @@ class NodeVolumeLimits(Plugin):
         }
     )
 
+    def looks_at_pods(self, cycle: Cycle) -> bool:
+        return bool(cycle.pod.claims)
+
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         pod, cluster, objects = cycle.pod, cycle.cluster, cycle.objects
         if not pod.claims:

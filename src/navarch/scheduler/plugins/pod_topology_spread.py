@@ -76,6 +76,9 @@ class PodTopologySpread(Plugin):
         self.defaults = arguments.defaultConstraints if self.is_listed else SYSTEM_DEFAULTS
         """What holds for pods that say nothing."""
 
+    def looks_at_pods(self, cycle: Cycle) -> bool:
+        return bool(self._constraints(cycle, HARD))
+
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         constraints = self._constraints(cycle, HARD)
         if not constraints:

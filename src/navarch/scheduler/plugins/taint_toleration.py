@@ -28,6 +28,9 @@ class TaintToleration(Plugin):
         }
     )
 
+    def looks_at_pods(self, cycle: Cycle) -> bool:
+        return False
+
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         cluster = cycle.cluster
         if len(cluster.taint_sets) == 1:

@@ -97,6 +97,9 @@ class VolumeBinding(Plugin):
         cycle.state[self.name] = _Claims(bound, [*found.values()])
         return None
 
+    def looks_at_pods(self, cycle: Cycle) -> bool:
+        return False
+
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         claims: _Claims | None = cycle.state.get(self.name)
         if claims is None:

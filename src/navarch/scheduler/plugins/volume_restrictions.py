@@ -28,6 +28,9 @@ class VolumeRestrictions(Plugin):
         {(Subject.ASSIGNED_POD, Action.DELETE), (Subject.CLAIM, Action.ADD)}
     )
 
+    def looks_at_pods(self, cycle: Cycle) -> bool:
+        return bool(cycle.pod.claims or cycle.pod.disks)
+
     def pre_filter(self, cycle: Cycle) -> Mask | None:
         """Claims that the pod names, not those that are made for it, must be there."""
         for use in cycle.pod.claims:

@@ -34,6 +34,9 @@ class VolumeZone(Plugin):
         for action in (Action.ADD, Action.UPDATE)
     )
 
+    def looks_at_pods(self, cycle: Cycle) -> bool:
+        return False
+
     def pre_filter(self, cycle: Cycle) -> Mask | None:
         """Volumes of claims that the pod names must be there."""
         for claim in _claims(cycle):
