@@ -14,6 +14,7 @@ from navarch.scheduler.terms import Kind, Placement, Term, terms_of
 
 TERMINAL = ("Succeeded", "Failed")
 DEFAULT_SCHEDULER = "default-scheduler"
+LATER_THAN_ALL = "9999"
 
 Port = tuple[str, str, int]
 """Address, protocol and number of a port on the node."""
@@ -49,6 +50,12 @@ class PodInfo:
     @cached_property
     def requests(self) -> Requests:
         return requests_of(self.pod)
+
+    @cached_property
+    def importance(self) -> tuple[int, str]:
+        """Sorts the most important first: of equals, that which runs longest. What has not started
+        is as new as can be; RFC 3339 in UTC sorts as text."""
+        return -self.priority, self.pod.status.startTime or LATER_THAN_ALL
 
     @cached_property
     def ports(self) -> tuple[Port, ...]:

@@ -20,7 +20,7 @@ from navarch.scheduler.cluster import Cluster, Mask
 from navarch.scheduler.explain import available, histogram
 from navarch.scheduler.framework import Cycle, Profile
 from navarch.scheduler.podinfo import PodInfo
-from navarch.scheduler.victims import Candidate, DryRun, start
+from navarch.scheduler.victims import Candidate, DryRun
 
 NEVER = "not eligible due to preemptionPolicy=Never."
 TERMINATING = "not eligible due to a terminating pod on the nominated node."
@@ -81,7 +81,7 @@ def least_damage(found: Iterable[Candidate]) -> Candidate:
     graded = [(_damage(each), each) for each in found]
     least = min(damage for damage, _ in graded)
     equals = (each for damage, each in graded if damage == least)
-    return max(equals, key=lambda each: start(each.victims[0]))
+    return max(equals, key=lambda each: each.victims[0].importance[1])
 
 
 def _damage(candidate: Candidate) -> tuple[int, int, int, int]:

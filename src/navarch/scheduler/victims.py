@@ -6,30 +6,31 @@ less. Who cannot stay is a victim.
 
 Mostly it is only room that is lacking: then sums of requests tell, and no filter is asked. If what
 pods are on the node matters in other ways (affinity, ports, volumes), the filters judge the cluster
-as it would be; since more pods hardly ever make a node better, all that can stay are first brought
-back at once.
+as it would be. More pods hardly ever make a node better: so if the pod fits beside all that there
+is room for, it would have fitted at every step before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 
 from navarch.api.selectors import LabelSelector
 from navarch.api.types.policy_v1 import PodDisruptionBudget
-from navarch.scheduler.cluster import PODS, Mask
+from navarch.scheduler.cluster import PODS, Cluster, Mask
 from navarch.scheduler.filtering import rejections
 from navarch.scheduler.framework import Cycle, PodRejected, Profile
 from navarch.scheduler.objects import Objects
 from navarch.scheduler.plugins.node_resources_fit import NodeResourcesFit
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.requests import Requests
-from navarch.scheduler.terms import parse_selector
+from navarch.scheduler.terms import Kind, parse_selector
 
 NO_VICTIMS = "No preemption victims found for incoming pod"
-LATER_THAN_ALL = "9999"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,29 +44,98 @@ class Candidate:
     """How many of them their budgets forbid to disrupt."""
 
 
+LANE = 80
+"""Bits for one amount where several stand side by side in an integer. The highest of them stays
+free: it tells when a subtraction borrows, so all amounts are compared at once."""
+
+
+class Sums:
+    """Requests of pods and what is left on nodes, of what one pod asks for."""
+
+    def __init__(self, cycle: Cycle, fit: NodeResourcesFit) -> None:
+        cluster, amounts = cycle.cluster, fit.counted(cycle.pod)
+        self.names = [name for name, _ in amounts]
+        rows = [PODS, *(cluster.resource(name) for name in self.names)]
+        wanted = np.array([1, *(value for _, value in amounts)], np.int64)[:, None]
+        left = cluster.allocatable[rows] - cluster.requested[rows] - wanted
+        self._left: list[list[int]] = left.T.tolist()
+        """By slot, what would be left of pods and resources if the pod were there."""
+        self._guard = _packed([1 << (LANE - 1)] * len(rows))
+        self._shares: dict[int, tuple[Requests, int]] = {}
+
+    def shares(self, pods: Iterable[PodInfo]) -> list[int]:
+        """What each pod takes. Pods of a kind have their requests in common."""
+        known, result = self._shares, []
+        for each in pods:
+            requests = each.requests
+            entry = known.get(id(requests))
+            if entry is None:
+                amounts = dict(requests.amounts)
+                share = _packed([1, *(amounts.get(name, 0) for name in self.names)])
+                entry = known[id(requests)] = (requests, share)
+            result.append(entry[1])
+        return result
+
+    def leaving(self, slot: int, order: list[PodInfo]) -> set[str] | None:
+        """The uids of those that have to go; None: there is no room without all of them either."""
+        guard, shares = self._guard, self.shares(order)
+        here = self._left[slot]
+        lacking = _packed([max(-value, 0) for value in here])
+        left = _packed([max(value, 0) for value in here]) + sum(shares)
+        after = (left | guard) - lacking
+        if after & guard != guard:
+            return None
+        left = after ^ guard
+        leaving = set()
+        for each, share in zip(order, shares, strict=True):
+            after = (left | guard) - share
+            if after & guard == guard:
+                left = after ^ guard
+            else:
+                leaving.add(each.uid)
+        return leaving
+
+    def reasons(self, slot: int, lower: list[PodInfo]) -> list[str]:
+        """What is lacking without all of them."""
+        freed = sum(self.shares(lower))
+        texts = ["Too many pods", *(f"Insufficient {name}" for name in self.names)]
+        mask = (1 << LANE) - 1
+        return [
+            text
+            for number, (text, had) in enumerate(zip(texts, self._left[slot], strict=True))
+            if had + (freed >> LANE * number & mask) < 0
+        ]
+
+
+def _packed(values: Iterable[int]) -> int:
+    result = 0
+    for number, value in enumerate(values):
+        result |= value << LANE * number
+    return result
+
+
 class DryRun:
     """Looks for victims of one pod, on one node after the other."""
 
     def __init__(self, cycle: Cycle, profile: Profile, resolvable: Mask) -> None:
-        self._cycle, self._profile = cycle, profile
+        self._cycle = cycle
         self._budgets = Budgets(cycle.objects)
-        fit = next((each for each in profile.filters if isinstance(each, NodeResourcesFit)), None)
-        self._plain: Mask | None = None
-        """Nodes where nothing but room is lacking; None: there may be other things everywhere."""
-        self._has_sums = fit is not None and fit.is_all_about_room(cycle)
-        if fit is None or not self._has_sums:
-            return
-        others = [each for each in profile.filters if each is not fit]
-        if not any(each.looks_at_pods(cycle) for each in others):
-            self._plain = _passing(cycle, profile, resolvable)
-        self._names = [name for name, _ in fit.counted(cycle.pod)]
-        rows = [PODS, *(cycle.cluster.resource(name) for name in self._names)]
-        wanted = np.array([1, *(value for _, value in fit.counted(cycle.pod))], np.int64)
-        cluster = cycle.cluster
-        left = cluster.allocatable[rows] - cluster.requested[rows] - wanted[:, None]
-        self._left: list[list[int]] = left.T.tolist()
-        """By slot, what would be left of the pods and the resources asked for."""
-        self._shares: dict[int, tuple[Requests, tuple[int, ...]]] = {}
+        looking = [each for each in profile.filters if each.looks_at_pods(cycle)]
+        self._profile = replace(
+            profile,
+            filters=tuple(looking),
+            pre_filters=tuple(each for each in profile.pre_filters if each in looking),
+        )
+        """Only the plugins that may say something else once pods have gone."""
+        self._whole = profile
+        self._open = _passing(cycle, profile, resolvable)
+        """Nodes that all others let pass."""
+        fit = next((each for each in looking if isinstance(each, NodeResourcesFit)), None)
+        has_sums = fit is not None and fit.is_all_about_room(cycle)
+        self._sums = Sums(cycle, fit) if fit is not None and has_sums else None
+        self._is_plain = has_sums and len(looking) == 1
+        # A friend that stays may be what lets the pod in at all.
+        self._is_monotone = not cycle.pod.terms_of_kind(Kind.REQUIRED) and not cycle.pod.ports
 
     def victims(self, slot: int) -> Candidate | list[str]:
         """The fewest pods that have to leave this node, or why that would not do."""
@@ -74,89 +144,61 @@ class DryRun:
         if not lower:
             return [NO_VICTIMS]
         name = cluster.names[slot]
-        lower.sort(key=_importance)
-        is_plain = self._plain is not None and self._plain[slot]
-        if is_plain and not cluster.nominations.ahead_of(pod, name):
-            leaving = self._lacking_room(slot, lower)
-        else:
-            leaving = self._judged_by_filters(slot, lower)
+        lower.sort(key=attrgetter("importance"))
+        violating = self._budgets.violated_by(lower)
+        order = sorted(lower, key=lambda info: info.uid not in violating) if violating else lower
+        leaving = self._leaving(slot, order)
         if isinstance(leaving, list):
             return leaving
         if not leaving:
             return [f'expected at least one victim pod on node "{name}"']
         victims = tuple(each for each in lower if each.uid in leaving)
-        violating = self._budgets.violated_by(lower) if self._budgets else frozenset()
         return Candidate(name, victims, len(violating & leaving))
 
-    def _order(self, lower: list[PodInfo]) -> list[PodInfo]:
-        violating = self._budgets.violated_by(lower)
-        if not violating:
-            return lower
-        return sorted(lower, key=lambda info: info.uid not in violating)
+    def _leaving(self, slot: int, order: list[PodInfo]) -> set[str] | list[str]:
+        if self._sums is None or not self._open[slot]:
+            return self._judged(slot, order)
+        leaving = self._sums.leaving(slot, order)
+        cluster = self._cycle.cluster
+        is_alone = not cluster.nominations.ahead_of(self._cycle.pod, cluster.names[slot])
+        if self._is_plain and is_alone:
+            return self._sums.reasons(slot, order) if leaving is None else leaving
+        if leaving is None or not self._is_monotone or not leaving:
+            return self._judged(slot, order)
+        with without(cluster, [each for each in order if each.uid in leaving], slot):
+            if not rejections(self._cycle, self._profile, slot):
+                return leaving
+        return self._judged(slot, order)
 
-    def _lacking_room(self, slot: int, lower: list[PodInfo]) -> set[str] | list[str]:
-        """By sums of requests alone."""
-        shares = [*map(self._share, lower)]
-        freed = map(sum, zip(*shares, strict=True))
-        left = [had + more for had, more in zip(self._left[slot], freed, strict=True)]
-        if min(left) < 0:
-            lacking = [name for name, value in zip(self._names, left[1:], strict=True) if value < 0]
-            reasons = [f"Insufficient {name}" for name in lacking]
-            return ["Too many pods", *reasons] if left[0] < 0 else reasons
+    def _judged(self, slot: int, order: list[PodInfo]) -> set[str] | list[str]:
+        """By the filters, one pod after the other."""
+        cluster, node = self._cycle.cluster, self._cycle.cluster.names[slot]
+        profile = self._profile if self._open[slot] else self._whole
         leaving = set()
-        for each in self._order(lower):
-            after = [had - share for had, share in zip(left, self._share(each), strict=True)]
-            if min(after) < 0:
-                leaving.add(each.uid)
-            else:
-                left = after
+        with without(cluster, order, slot):
+            if verdicts := rejections(self._cycle, profile, slot):
+                return [verdict.reason for verdict in verdicts]
+            for each in order:
+                cluster.set_pod(each, node)
+                if rejections(self._cycle, profile, slot):
+                    cluster.remove_pod(each.uid)
+                    leaving.add(each.uid)
         return leaving
 
-    def _share(self, info: PodInfo) -> tuple[int, ...]:
-        """What a pod takes of the pods and the resources asked for. Pods of a kind have their
-        requests in common."""
-        requests = info.requests
-        known = self._shares.get(id(requests))
-        if known is None:
-            amounts = dict(requests.amounts)
-            share = (1, *(amounts.get(name, 0) for name in self._names))
-            known = self._shares[id(requests)] = (requests, share)
-        return known[1]
 
-    def _judged_by_filters(self, slot: int, lower: list[PodInfo]) -> set[str] | list[str]:
-        """By the filters, with the cluster as it would be; it is left as it was."""
-        cluster, node = self._cycle.cluster, self._cycle.cluster.names[slot]
-        away: dict[str, PodInfo] = {}
-
-        def leave(pods: Iterable[PodInfo]) -> None:
-            for each in pods:
-                cluster.remove_pod(each.uid)
-                away[each.uid] = each
-
-        def come_back(pods: Iterable[PodInfo]) -> None:
-            for each in pods:
-                cluster.set_pod(away.pop(each.uid), node)
-
-        def why_not() -> list[str]:
-            found = rejections(self._cycle, self._profile, slot)
-            return [verdict.reason for verdict in found]
-
-        try:
-            leave(lower)
-            if reasons := why_not():
-                return reasons
-            if self._has_sums and not isinstance(found := self._lacking_room(slot, lower), list):
-                come_back([each for each in lower if each.uid not in found])
-                if not why_not():
-                    return {*away}
-                leave([each for each in lower if each.uid not in away])
-            for each in self._order(lower):
-                come_back([each])
-                if why_not():
-                    leave([each])
-            return {*away}
-        finally:
-            come_back([*away.values()])
+@contextmanager
+def without(cluster: Cluster, pods: Iterable[PodInfo], slot: int) -> Iterator[None]:
+    """As if these pods were not on their node."""
+    node = cluster.names[slot]
+    away = []
+    try:
+        for each in pods:
+            cluster.remove_pod(each.uid)
+            away.append(each)
+        yield
+    finally:
+        for each in away:
+            cluster.set_pod(each, node)
 
 
 class Budgets:
@@ -172,7 +214,12 @@ class Budgets:
         left: dict[str, int] = {}
         result = set()
         for pod in pods:
-            for budget, selector in self._of(pod.namespace) if pod.labels else ():
+            budgets = self._found.get(pod.namespace)
+            if budgets is None:
+                budgets = self._of(pod.namespace)
+            if not budgets or not pod.labels:
+                continue
+            for budget, selector in budgets:
                 if pod.name in budget.status.disruptedPods or not selector.matches(pod.labels):
                     continue
                 key = f"{pod.namespace}/{budget.metadata.name}"
@@ -183,15 +230,13 @@ class Budgets:
         return frozenset(result)
 
     def _of(self, namespace: str) -> list[tuple[PodDisruptionBudget, LabelSelector]]:
-        found = self._found.get(namespace)
-        if found is None:
-            pairs = ((b, parse_selector(b.spec.selector)) for b in self._objects.budgets(namespace))
-            found = self._found[namespace] = [pair for pair in pairs if not pair[1].empty]
+        pairs = ((b, parse_selector(b.spec.selector)) for b in self._objects.budgets(namespace))
+        found = self._found[namespace] = [pair for pair in pairs if not pair[1].empty]
         return found
 
 
 def _passing(cycle: Cycle, profile: Profile, among: Mask) -> Mask:
-    """Nodes that all filters but that for room let pass. None of them looks at pods."""
+    """Nodes that all filters let pass that do not look at pods."""
     attempt = Cycle(cycle.pod, cycle.cluster, cycle.objects, cycle.rng, among)
     try:
         for plugin in profile.pre_filters:
@@ -199,17 +244,7 @@ def _passing(cycle: Cycle, profile: Profile, among: Mask) -> Mask:
     except PodRejected:
         return np.zeros_like(among)
     for plugin in profile.filters:
-        if not isinstance(plugin, NodeResourcesFit):
+        if not plugin.looks_at_pods(cycle):
             for verdict in plugin.filter(attempt) or ():
                 attempt.feasible = attempt.feasible & ~verdict.rejected
     return attempt.feasible
-
-
-def start(info: PodInfo) -> str:
-    """RFC 3339 in UTC sorts as text. What has not started is as new as can be."""
-    return info.pod.status.startTime or LATER_THAN_ALL
-
-
-def _importance(info: PodInfo) -> tuple[int, str]:
-    """Sorts the most important first: of equals, that which runs longest."""
-    return -info.priority, start(info)
