@@ -32,9 +32,10 @@ async def test_versions(kubectl: Kubectl) -> None:
 async def test_api_versions_and_resources(kubectl: Kubectl) -> None:
     versions = (await kubectl("api-versions")).splitlines()
     assert {"v1", "apps/v1", "batch/v1", "networking.k8s.io/v1"} <= set(versions)
-    rows = {row[0]: row[1:] for row in columns(await kubectl("api-resources"))}
-    assert rows["pods"] == ["po", "v1", "true", "Pod"]
-    assert rows["nodes"] == ["no", "v1", "false", "Node"]
+    rows = columns(await kubectl("api-resources"))
+    assert ["pods", "po", "v1", "true", "Pod"] in rows
+    assert ["nodes", "no", "v1", "false", "Node"] in rows
+    assert ["pods", "metrics.k8s.io/v1beta1", "true", "PodMetrics"] in rows
     namespaced = await kubectl("api-resources", "--namespaced=true", "-o", "name")
     assert "deployments.apps" in namespaced.split()
     assert "nodes" not in namespaced.split()
