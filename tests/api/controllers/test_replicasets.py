@@ -17,6 +17,7 @@ from navarch.api.types.core_v1 import (
 )
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import Client, PatchType, controller_of
+from navarch.controllers.workload import PACE_SECONDS
 
 from .conftest import Kubelet, eventually, pod, running, selector, template
 
@@ -98,6 +99,31 @@ async def test_a_hundred_pods_and_not_one_more(client: Client) -> None:
         await make(client, replicas=100)
         await until_ready(client, 100)
         assert kubelet.most == 100
+
+
+class Counting(Client):
+    """Counts what is read one by one, and the statuses that are written."""
+
+    reads = 0
+    statuses = 0
+
+    async def request(self, method: str, path: str, **options: Any) -> bytes:
+        self.reads += method == "GET" and "/pods/" in path
+        self.statuses += method == "PUT" and path.endswith("/status")
+        return await super().request(method, path, **options)
+
+
+async def test_a_large_set_costs_few_requests(client: Client) -> None:
+    """No pod is read on its own, and the status is written as often as the pace allows, not for
+    each pod."""
+    counting = Counting(client.config)
+    async with counting, running(counting, "replicaset"), Kubelet(client):
+        started = asyncio.get_running_loop().time()
+        await make(client, replicas=200)
+        await until_ready(client, 200)
+        seconds = asyncio.get_running_loop().time() - started
+        assert counting.reads == 0
+        assert counting.statuses <= 5 + seconds / (200 * PACE_SECONDS)
 
 
 async def test_lost_and_failed_pods_are_replaced(client: Client) -> None:
