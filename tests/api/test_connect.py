@@ -210,6 +210,14 @@ async def test_simulated_nodes_are_not_asked(api: Api, kubelet: Backend, path: s
     assert refused.json["message"].startswith("node n1 is simulated")
 
 
+async def test_pods_there_print_what_they_are_told_to(api: Api, kubelet: Backend) -> None:
+    await _be_simulated(api)
+    patch = {"metadata": {"annotations": {"simulated.navarch.dev/logs": "hello"}}}
+    (await api.patch(f"{PODS}/p", patch)).ok()
+    answer = await api.get(f"{PODS}/p/log")
+    assert (answer.status, answer.body, kubelet.requests) == (200, b"hello\n", [])
+
+
 async def test_simulated_nodes_are_not_proxied_to(api: Api, kubelet: Backend) -> None:
     await _be_simulated(api)
     refused = await api.get("/api/v1/nodes/n1/proxy/pods")

@@ -75,6 +75,11 @@ class Kubelets:
             context.load_cert_chain(options.kubelet_client_cert, options.kubelet_client_key)
         return context
 
+    def is_simulated(self, name: str) -> bool:
+        status = (self._lookup.get("nodes", "", name) or {}).get("status") or {}
+        runtime: str = (status.get("nodeInfo") or {}).get("containerRuntimeVersion") or ""
+        return runtime.startswith(SIMULATED_RUNTIME)
+
     def backend(self, name: str) -> Backend:
         """The kubelet of a node. Raises 404, 500 for a node without address, 400 for a simulated
         one: its address is nobody's, and whoever the host's routes lead to must not be asked."""
@@ -82,8 +87,7 @@ class Kubelets:
         if node is None:
             raise not_found("nodes", "", name)
         status = node.get("status") or {}
-        runtime: str = (status.get("nodeInfo") or {}).get("containerRuntimeVersion") or ""
-        if runtime.startswith(SIMULATED_RUNTIME):
+        if self.is_simulated(name):
             raise bad_request(f"node {name} is simulated: it has no kubelet, containers or logs")
         found = {each["type"]: each["address"] for each in reversed(status.get("addresses") or ())}
         host = next((found[each] for each in ADDRESS_TYPES if found.get(each)), "")

@@ -142,6 +142,11 @@ class PodStreams:
         node = pod["spec"].get("nodeName")
         if not node:
             return web.Response(status=204, headers=base_headers(call))
+        text = simulated_log(pod, container)
+        if text is not None and self.kubelets.is_simulated(node):
+            headers = base_headers(call)
+            headers["Content-Type"] = "text/plain"
+            return web.Response(text=text, headers=headers)
         backend = self.kubelets.backend(node)
         if call.flag("insecureSkipTLSVerifyBackend"):
             backend = replace(backend, tls=self.kubelets.unverified_tls)
@@ -216,6 +221,19 @@ def _kubelet_path(what: str, pod: Object, container: str, query: list[tuple[str,
 
 
 _LOG_FLAGS = ("follow", "previous", "timestamps")
+
+
+SIMULATED_LOGS = "simulated.navarch.dev/logs"
+"""Annotation: what a pod's containers have printed; `<container>.` before it is about one."""
+
+
+def simulated_log(pod: Object, container: str) -> str | None:
+    """What a pod without processes is said to have printed, if anything."""
+    annotations = pod["metadata"].get("annotations") or {}
+    text: str | None = annotations.get(f"{container}.{SIMULATED_LOGS}")
+    if text is None:
+        text = annotations.get(SIMULATED_LOGS)
+    return text if text is None or text.endswith("\n") else f"{text}\n"
 
 
 def _log_query(call: Call) -> list[tuple[str, str]]:

@@ -1,9 +1,9 @@
-"""What containers are said to use.
+"""What containers are said to use and to print.
 
 Nobody can measure it, and there is no kubelet to ask: the API server answers `kubectl top` and
 autoscalers from the pods' annotations `simulated.navarch.dev/cpu` and `/memory` (and
-`<container>.simulated.navarch.dev/...`). Those that come from flags or from rules of a file are
-written to the pods along with their status.
+`<container>.simulated.navarch.dev/...`), and `kubectl logs` from `/logs`. Those that come from
+flags or from rules of a file are written to the pods along with their status.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from navarch.api.types.core_v1 import Pod
 
 from .timetable import PREFIX, Timetable
 
-NAMES = ("cpu", "memory")
+NAMES = ("cpu", "memory", "logs")
 
 
 def are_told(default: Timetable, rules: Iterable[Mapping[str, Any]]) -> bool:
     """Whether the settings for all pods, or those of any rule, say something of use."""
-    given = [{"cpu": default.cpu, "memory": default.memory, "containers": default.containers}]
+    given = [{name: getattr(default, name) for name in (*NAMES, "containers")}]
     return any(_says(settings) for settings in (*given, *rules))
 
 
