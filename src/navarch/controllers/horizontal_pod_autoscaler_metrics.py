@@ -105,8 +105,7 @@ class MetricsApis:
             ]
             if uses and None not in uses:
                 value = sum(_milli(use) for use in uses if use is not None)
-                window = timedelta(seconds=parse_duration(each.window))
-                result[each.metadata.name] = _sample(value, each.timestamp, window)
+                result[each.metadata.name] = _sample(value, each.timestamp, _span(each.window))
         return result
 
     async def pods(
@@ -224,8 +223,15 @@ def _sample(value: int, timestamp: str | None, window: timedelta) -> Sample:
 
 
 def _window(*given: int | None) -> timedelta:
-    seconds = next((each for each in given if each is not None), None)
-    return timedelta(seconds=seconds) if seconds is not None else DEFAULT_WINDOW
+    """That of a custom metric, in whichever field its version has it."""
+    return next((_span(f"{each}s") for each in given if each is not None), DEFAULT_WINDOW)
+
+
+def _span(text: str) -> timedelta:
+    try:
+        return timedelta(seconds=parse_duration(text))
+    except (ValueError, OverflowError) as error:
+        raise CannotCompute(f'"{text}" is no time that a metric can be about') from error
 
 
 def _text(metric: MetricIdentifier) -> str:

@@ -416,7 +416,7 @@ async def adapting(api: Api, directory: Path, *versions: str) -> AsyncIterator[A
 def value(amount: str, name: str = "", **fields: Any) -> Object:
     described = {"kind": "Pod", "name": name}
     time = "2026-01-01T00:00:00Z"
-    return {"describedObject": described, "timestamp": time, "value": amount, **fields}
+    return {"describedObject": described, "timestamp": time, "value": amount} | fields
 
 
 def aim(**target: str) -> Object:
@@ -576,6 +576,28 @@ async def test_adapters_that_are_not_there(
     await make_hpa(cluster, metric)
     await until(cluster, says("ScalingActive", "False", reason))
     assert await event(client, reason) == message
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ([], "no metrics returned from custom metrics API"),
+        ([value("much", "p")], "quantities must match the regular expression"),
+        ([value("1", "p", windowSeconds=10**30)], "is no time that a metric can be about"),
+        ([value("1", "p", timestamp="yesterday")], "cannot parse"),
+        ([{"describedObject": 7}], "couldn't read version-specific list"),
+    ],
+)
+async def test_adapters_that_talk_nonsense(
+    cluster: Api, client: Client, tmp_path: Path, answer: list[Object], message: str
+) -> None:
+    async with adapting(cluster, tmp_path, "custom.metrics.k8s.io/v1beta2") as adapter:
+        await make_set(cluster, 1)
+        adapter.values[f"{CUSTOM}/pods/*/requests"] = answer
+        source = {"metric": {"name": "requests"}, "target": aim(averageValue="10")}
+        await make_hpa(cluster, {"type": "Pods", "pods": source})
+        await until(cluster, says("ScalingActive", "False", "FailedGetPodsMetric"))
+        assert message in await event(client, "FailedGetPodsMetric")
 
 
 async def test_a_metric_that_fails_never_scales_down(cluster: Api, tmp_path: Path) -> None:
