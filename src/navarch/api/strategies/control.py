@@ -184,6 +184,11 @@ class ResourceClaimStrategy(GenericStrategy):
     def validate(self, obj: Object) -> list[FieldError]:
         return device_rules.validate_claim(obj)
 
+    def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
+        super().prepare_update(obj, old, subresource)
+        if subresource:
+            device_rules.drop_deallocated(obj, old)
+
     def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
         if subresource:
             return device_rules.validate_claim_status(obj, old)
@@ -207,9 +212,18 @@ class DeviceClassStrategy(GenericStrategy):
     def validate(self, obj: Object) -> list[FieldError]:
         return device_rules.validate_class(obj)
 
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        return device_rules.validate_class(obj, old)
+
 
 class ResourceSliceStrategy(GenericStrategy):
     has_generation = True
+
+    def defaults(self, obj: Object) -> None:
+        for device in (obj.get("spec") or {}).get("devices") or ():
+            for taint in (device.get("basic") or device).get("taints") or ():
+                if not taint.get("timeAdded"):
+                    taint["timeAdded"] = self.timestamp()
 
     def validate(self, obj: Object) -> list[FieldError]:
         return device_rules.validate_slice(obj)

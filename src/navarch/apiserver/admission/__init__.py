@@ -12,6 +12,7 @@ from navarch.apiserver.admission.claim_resize import PersistentVolumeClaimResize
 from navarch.apiserver.admission.default_ingress_class import DefaultIngressClass
 from navarch.apiserver.admission.default_storage_class import DefaultStorageClass
 from navarch.apiserver.admission.default_toleration_seconds import DefaultTolerationSeconds
+from navarch.apiserver.admission.device_claims import DeviceClaims
 from navarch.apiserver.admission.limit_ranger import LimitRanger
 from navarch.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from navarch.apiserver.admission.node_restriction import NodeRestriction
@@ -74,6 +75,7 @@ def build_admission(
         MutatingWebhooks(webhooks),
         ValidatingPolicies(policies),
         ValidatingWebhooks(webhooks),
+        DeviceClaims(access, authorization),
         PolicyParameters(access, webhooks.catalog, authorization),
         RbacEscalation(authorization),
         ResourceQuota(access),
