@@ -190,6 +190,18 @@ async def test_what_is_new_on_a_node_is_asked_for(api: Api, kubelet: Statistics)
     assert answer.json["containers"][0]["name"] == "main"
 
 
+async def test_samples_are_forgotten_when_nobody_asks(
+    api: Api, kubelet: Statistics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next question begins anew, with two samples."""
+    monkeypatch.setattr("navarch.apiserver.usage.scraper.FORGET_SECONDS", 0.01)
+    (await api.get(f"{BASE}/nodes")).ok()
+    async with asyncio.timeout(5):
+        while len(kubelet.requests) < 4:
+            await asyncio.sleep(0.02)
+            (await api.get(f"{BASE}/nodes")).ok()
+
+
 async def test_a_pod_counts_only_as_a_whole(api: Api, kubelet: Statistics) -> None:
     """A pod without figures of its own is no more reported by the node that it was on before."""
     await place(api, "web", "main", node="n2")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from prometheus_client import generate_latest
 from tests.api.conftest import Api
 from tests.api.test_connect import server_tls
 from tests.api.test_connect import serving as serve
@@ -145,6 +146,16 @@ async def test_up_and_down_again(cluster: Api, client: Client) -> None:
         calm = {"metadata": {"annotations": {CPU: "10m"}}}
         (await cluster.patch(f"{PODS}/{pod['metadata']['name']}", calm)).ok()
     await until(cluster, lambda found: found.get("currentReplicas") == 1)
+    assert await replicas(cluster) == 1
+    figures = generate_latest().decode()
+    prefix = "horizontal_pod_autoscaler_controller_"
+    for line in (
+        'desired_replicas{hpa_name="hpa",namespace="default"} 1.0',
+        'metric_computation_total{action="scale_down",error="none",metric_type="Resource"}',
+        'reconciliations_total{action="scale_up",error="none"}',
+        'reconciliation_duration_seconds_count{action="scale_down",error="none"}',
+    ):
+        assert prefix + line in figures
     events = [each.message for each in (await client.resource(Event).list("default")).items]
     assert "New size: 1; reason: All metrics below target" in events
 
