@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +257,20 @@ def test_a_pod_of_default_resources_can_be_resized(navarch_cluster: Cluster) -> 
     resized = navarch_cluster.get("pod/web")
     assert resized is not None
     assert resized["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "200m"}
+
+
+@pytest.mark.navarch(nodes=2, controllers={"node_monitor_grace_seconds": 2.0})
+def test_nodes_fail_and_come_back(navarch_cluster: Cluster) -> None:
+    def is_ready(status: str) -> Callable[[dict[str, Any]], bool]:
+        return lambda node: any(
+            each["type"] == "Ready" and each["status"] == status
+            for each in node["status"]["conditions"]
+        )
+
+    navarch_cluster.disturb_nodes("node-0")
+    navarch_cluster.disturb_nodes("node-1", conditions="Ready=False")
+    navarch_cluster.wait_for("node/node-1", until=is_ready("False"))
+    navarch_cluster.wait_for("node/node-0", until=is_ready("Unknown"))
+    navarch_cluster.restore_nodes("node-0", "node-1")
+    for name in ("node-0", "node-1"):
+        navarch_cluster.wait_for(f"node/{name}", until=is_ready("True"))

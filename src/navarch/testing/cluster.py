@@ -287,6 +287,21 @@ class Cluster:
         plane, _ = self._running
         plane.call(plane.stop_node(name)).result()
 
+    def disturb_nodes(self, *names: str, fault: str = "dead", conditions: str = "") -> None:
+        """Have nodes fail on demand: `dead` (the power is cut), `hung` (cut off; containers run
+        on), or none of it and conditions such as `MemoryPressure,Ready=False`. See
+        docs/simulated-nodes.md."""
+        self._annotate_nodes(names, fault="" if conditions else fault, conditions=conditions)
+
+    def restore_nodes(self, *names: str) -> None:
+        """Mend what `disturb_nodes` did."""
+        self._annotate_nodes(names, fault="", conditions="")
+
+    def _annotate_nodes(self, names: Sequence[str], **values: str) -> None:
+        found = {f"simulated.navarch.dev/{key}": value or None for key, value in values.items()}
+        for name in names:
+            self.request("PATCH", f"/api/v1/nodes/{name}", {"metadata": {"annotations": found}})
+
     # ---- what clients must live through
 
     def forget_history(self) -> None:

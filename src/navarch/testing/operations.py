@@ -157,11 +157,14 @@ class Operations:
         return sorted(found.items, key=_moment)
 
     async def request(self, method: str, path: str, body: Object | None = None) -> Any:
-        """A request of your own, as administrator: the decoded answer. Raises ApiError."""
+        """A request of your own, as administrator: the decoded answer. A PATCH is a merge patch.
+        Raises ApiError."""
         import msgspec
 
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         encoded = None if body is None else msgspec.json.encode(body)
-        return msgspec.json.decode(await self._client.request(method, path, body=encoded))
+        answer = await self._client.request(method, path, body=encoded, content_type=kind)
+        return msgspec.json.decode(answer)
 
     async def _report(
         self, target: Target, wanted: str, timeout: float, last: Object | None
