@@ -12,6 +12,7 @@ from bench.scale.cluster import Cluster, listed, until
 from navarch.api.types.core_v1 import ConfigMap, Namespace
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client.client import Client
+from navarch.cluster import simulation
 
 PER_NAMESPACE = 1000
 CONNECTIONS = 16
@@ -51,6 +52,9 @@ CONTAINER = {
 async def add_nodes(cluster: Cluster, client: Client, count: int) -> float:
     """Until all are there and pods may go to them; the seconds it took."""
     began = time.perf_counter()
+    if not cluster.nodes:
+        for collection, value in simulation.access_objects():
+            await client.request("POST", collection, body=msgspec.json.encode(value))
     cluster.add_nodes(count)
 
     async def are_usable() -> bool:
