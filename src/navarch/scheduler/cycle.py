@@ -62,8 +62,9 @@ def schedule(
     objects: Objects,
     profile: Profile,
     rng: random.Random,
+    mark: Callable[[str, bool], None] = lambda point, success: None,
 ) -> Choice | Failure:
-    """The best node, or why there is none."""
+    """The best node, or why there is none. `mark` is told when a point is through, and how."""
     cycle = Cycle(pod, cluster, objects, rng, cluster.alive)
     filtered = feasible(cycle, profile)
     if isinstance(filtered, Failure):
@@ -72,9 +73,19 @@ def schedule(
     if slot is None:
         come_upon(cycle, profile)
         if not len(cycle.nodes):
+            mark("Filter", False)
             diagnosis = diagnose(cycle, profile, filtered)
-            return diagnosis.with_preemption(lambda: preempt(cycle, profile, diagnosis.resolvable))
-        slot = best(cycle, totals(cycle, profile)) if len(cycle.nodes) > 1 else int(cycle.nodes[0])
+            failure = diagnosis.with_preemption(
+                lambda: preempt(cycle, profile, diagnosis.resolvable)
+            )
+            mark("PostFilter", bool(failure.victims))
+            return failure
+        mark("Filter", True)
+        if len(cycle.nodes) > 1:
+            slot = best(cycle, totals(cycle, profile))
+            mark("Score", True)
+        else:
+            slot = int(cycle.nodes[0])
     return chosen(cycle, profile, slot)
 
 

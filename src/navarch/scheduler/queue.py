@@ -18,7 +18,7 @@ import heapq
 import itertools
 import logging
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -35,6 +35,10 @@ MAX_BACKOFF = 10.0
 LEFTOVER_SECONDS = 300.0
 LEFTOVER_PERIOD = 30.0
 FLUSH_PERIOD = 1.0
+
+
+Event = str | tuple[Subject, Action]
+"""Why a pod comes to a place."""
 
 
 class Hint(NamedTuple):
@@ -69,6 +73,9 @@ class Waiting:
     """Its entry in a heap; older entries count no more."""
     first_change: int = field(default=0)
     """The number of the first change after the attempt began."""
+    attempts: int = 0
+    first_attempt: float = 0.0
+    """When it was first tried."""
 
 
 class SchedulingQueue:
@@ -109,6 +116,8 @@ class SchedulingQueue:
         self._changes: deque[Change] = deque()
         self._first_change = 0
         self._wakeup = asyncio.Event()
+        self._incoming: Counter[tuple[Place, Event]] = Counter()
+        self._event: Event = ""
 
     def place_of(self, uid: str) -> Place | None:
         """Where a pod is, for tests and metrics."""
@@ -126,11 +135,13 @@ class SchedulingQueue:
 
     def add(self, info: PodInfo) -> None:
         """A new pod without a node."""
+        self._event = "PodAdd"
         entry = self._pods[info.uid] = Waiting(info, since=self._clock.monotonic())
         self._activate(entry)
 
     def update(self, old: PodInfo, new: PodInfo) -> None:
         """A waiting pod changed."""
+        self._event = "PodUpdate"
         entry = self._pods.get(new.uid)
         if entry is None:
             self.add(new)
@@ -159,6 +170,32 @@ class SchedulingQueue:
         if uid in self._in_flight:
             self._land(entry)
 
+    def incoming(self) -> dict[tuple[str, str], int]:
+        """How often pods came to a place, and after which event, by upstream's names."""
+        return {
+            (
+                place.value,
+                event
+                if isinstance(event, str)
+                else f"{event[0].value}{event[1].value.capitalize()}",
+            ): count
+            for (place, event), count in self._incoming.items()
+        }
+
+    def pending(self) -> dict[str, int]:
+        """How many pods wait at each place."""
+        found = Counter(entry.place for entry in self._pods.values())
+        return {p.value: found[p] for p in Place if p is not Place.IN_FLIGHT}
+
+    def rejected(self) -> dict[str, int]:
+        """How many pods are unschedulable because of each plugin."""
+        return {name: len(entries) for name, entries in self._rejected.items() if entries}
+
+    def history(self, uid: str) -> tuple[int, float]:
+        """How often a pod was tried, and since when."""
+        entry = self._pods.get(uid)
+        return (entry.attempts, entry.first_attempt) if entry is not None else (0, 0.0)
+
     async def pop(self) -> PodInfo:
         """The next pod to try; waits until there is one."""
         while True:
@@ -169,6 +206,9 @@ class SchedulingQueue:
             await self._wakeup.wait()
         entry.place = Place.IN_FLIGHT
         entry.ticket = 0
+        if not entry.attempts:
+            entry.first_attempt = self._clock.monotonic()
+        entry.attempts += 1
         entry.first_change = self._first_change + len(self._changes)
         self._in_flight[entry.info.uid] = entry
         return entry.info
@@ -186,6 +226,7 @@ class SchedulingQueue:
 
     def put_back(self, uid: str, rejected_by: Iterable[str]) -> None:
         """The attempt failed: plugins rejected the pod or, if none did, there was an error."""
+        self._event = "ScheduleAttemptFailure"
         entry = self._pods.get(uid)
         if entry is None or entry.place is not Place.IN_FLIGHT:
             return
@@ -208,13 +249,15 @@ class SchedulingQueue:
 
     def retry(self, uid: str) -> None:
         """Try a pod anew that is unschedulable, as soon as its delay is over."""
+        self._event = "ForceActivate"
         if (entry := self._parked.get(uid)) is not None:
             self._requeue(entry)
 
     def changed(self, change: Change) -> None:
         """Something happened in the cluster: try again those that it may help."""
+        self._event = kind = change[:2]
         self._record(change)
-        for name in self._interested.get(change[:2], ()):
+        for name in self._interested.get(kind, ()):
             for entry in [*self._rejected[name].values()]:
                 if self._says_yes(name, entry.info, change):
                     self._requeue(entry)
@@ -234,6 +277,7 @@ class SchedulingQueue:
 
     def flush_backoff(self) -> None:
         """Activate the pods whose delay is over."""
+        self._event = "BackoffComplete"
         now = math.floor(self._clock.monotonic())
         for heap in (self._backoff, self._failed):
             while heap:
@@ -248,6 +292,7 @@ class SchedulingQueue:
 
     def flush_leftovers(self) -> None:
         """Try once more what nothing has helped for long; a hint may have been wrong."""
+        self._event = "UnschedulableTimeout"
         limit = self._clock.monotonic() - LEFTOVER_SECONDS
         for entry in [*self._parked.values()]:
             if entry.since < limit:
@@ -277,6 +322,7 @@ class SchedulingQueue:
             self._park(entry)
             return
         entry.place = Place.ACTIVE
+        self._incoming[Place.ACTIVE, self._event] += 1
         entry.ticket = next(self._tickets)
         heapq.heappush(self._active, (-entry.info.priority, entry.since, entry.ticket, entry))
         self._wakeup.set()
@@ -289,6 +335,7 @@ class SchedulingQueue:
             return
         self._unpark(entry)
         entry.place = Place.BACKOFF
+        self._incoming[Place.BACKOFF, self._event] += 1
         entry.ticket = next(self._tickets)
         heap = self._failed if entry.errors else self._backoff
         item = (expiry, -entry.info.priority, entry.since, entry.ticket, entry)
@@ -320,6 +367,7 @@ class SchedulingQueue:
             return True
 
     def _park(self, entry: Waiting) -> None:
+        self._incoming[Place.UNSCHEDULABLE, self._event] += 1
         entry.place = Place.UNSCHEDULABLE
         self._parked[entry.info.uid] = entry
         for name in entry.rejected_by:

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from navarch.api.errors import ApiError
 from navarch.api.objects import Object, to_object
@@ -35,6 +35,7 @@ from navarch.scheduler.extended import ClusterChanged, schedule_with
 from navarch.scheduler.extenders import EXTENDER, Extender, ExtenderFailed
 from navarch.scheduler.framework import Cycle, Plugin, PluginFailed, Profile
 from navarch.scheduler.lookups import InformerObjects
+from navarch.scheduler.metrics import ERROR, SCHEDULED, UNSCHEDULABLE, Figures, Stopwatch
 from navarch.scheduler.pod_status import not_scheduled, patch_status
 from navarch.scheduler.podinfo import DEFAULT_SCHEDULER, PodInfo
 from navarch.scheduler.preempting import Evictor
@@ -60,6 +61,16 @@ class Settings:
     initial_backoff: float = INITIAL_BACKOFF
     max_backoff: float = MAX_BACKOFF
     extenders: tuple[Extender, ...] = ()
+
+
+class Began(NamedTuple):
+    """An attempt that is under way."""
+
+    at: float
+    attempts: int
+    """How many there were, this one included."""
+    first: float
+    """When the first of them began."""
 
 
 class Scheduler:
@@ -120,6 +131,9 @@ class Scheduler:
             self._tell_queue(informer, subject)
         self.volumes = VolumeBinder(self.client, self.objects)
         self.claims = ClaimBinder(context, self.objects)
+        self.figures = Figures(self.queue, self.cluster, lambda: len(self._assumed))
+        self._began: dict[str, Began] = {}
+        """The attempts that are under way, by the pods' uids."""
         self._slots = asyncio.Semaphore(BINDINGS_AT_ONCE)
         self._waiting = asyncio.Semaphore(BINDINGS_WAITING)
         informers = context.informers
@@ -157,14 +171,19 @@ class Scheduler:
             self.queue.done(info.uid)
             self._waiting.release()
             return
+        profile = self._profile(info)
+        watch = Stopwatch(self.context.clock, self.figures, profile.name)
+        self._began[info.uid] = Began(watch.began, *self.queue.history(info.uid))
         try:
             if self.settings.extenders:
                 result = await self._search(info)
                 if self.queue.place_of(info.uid) is not Place.IN_FLIGHT:
                     self._waiting.release()
+                    self._began.pop(info.uid, None)
                     return  # deleted, or given a node by somebody else meanwhile
             else:
-                result = schedule(info, self.cluster, self.objects, self._profile(info), self._rng)
+                result = schedule(info, self.cluster, self.objects, profile, self._rng, watch.mark)
+            self.figures.algorithm_seconds.observe(watch.total())
         except (PluginFailed, ExtenderFailed) as error:
             self._nominate(info, "")
             failure = Failure(str(error), nominated="")
@@ -263,6 +282,7 @@ class Scheduler:
             self._forget(info)
             await self._fail_bound(info, error)
         else:
+            self._scheduled(info)
             self.queue.done(info.uid)
             text = f"Successfully assigned {info.key} to {node}"
             self._recorder(info).event(info.pod, "Normal", "Scheduled", text)
@@ -295,8 +315,21 @@ class Scheduler:
         self.cluster.remove_pod(info.uid)
         self.queue.changed(Change(Subject.ASSIGNED_POD, Action.DELETE, info))
 
+    def _scheduled(self, info: PodInfo) -> None:
+        """Counts a pod that is bound."""
+        now = self.context.clock.monotonic()
+        if (began := self._began.pop(info.uid, None)) is not None:
+            self.figures.attempted(SCHEDULED, self._profile(info).name, now - began.at)
+            self.figures.scheduled(began.attempts, now - began.first)
+
     async def _fail(self, info: PodInfo, failure: Failure, reason: str) -> None:
         """Tell why the pod has no node, and put it back."""
+        if (began := self._began.pop(info.uid, None)) is not None:
+            result = UNSCHEDULABLE if reason == "Unschedulable" else ERROR
+            seconds = self.context.clock.monotonic() - began.at
+            self.figures.attempted(result, self._profile(info).name, seconds)
+        if failure.victims:
+            self.figures.preempted(len(failure.victims))
         try:
             current = self.pod_informer.cache.get(info.key)
             if current is None or current.metadata.uid != info.uid or current.spec.nodeName:
