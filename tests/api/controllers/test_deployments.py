@@ -431,6 +431,23 @@ async def test_the_life_of_a_deployment(client: Client) -> None:
         await see("DELETED", lambda found: found.metadata.name == "web")
 
 
+async def test_recreate_does_not_wait_for_pods_that_ended(client: Client) -> None:
+    async with running(client, *BOTH), Kubelet(client) as kubelet:
+        await make(client, 1, strategy=DeploymentStrategy(type="Recreate"))
+        await until_complete(client, 1)
+        (first,) = await pods(client)
+        await kubelet.finish(first, "Failed", 1)
+
+        async def is_replaced() -> bool:
+            return sorted(p.status.phase for p in await pods(client)) == ["Failed", "Running"]
+
+        await eventually(is_replaced, "a successor beside the pod that failed")
+        await set_image(client, "two")
+        await until_complete(client, 1)
+        left = {p.metadata.name for p in await pods(client)}
+        assert first.metadata.name in left
+
+
 async def test_numbering_a_rollout_is_no_change_of_what_is_wanted(client: Client) -> None:
     async with running(client, *BOTH), Kubelet(client):
         await make(client, 1)

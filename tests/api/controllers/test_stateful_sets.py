@@ -256,6 +256,36 @@ async def test_claims_of_pods_that_are_scaled_away_belong_to_them(client: Client
         assert not (await claims.get("data-ss-1", "default")).metadata.ownerReferences
 
 
+async def test_what_may_change(client: Client) -> None:
+    await make(client, 0, volumeClaimTemplates=[CLAIM])
+    with pytest.raises(ApiError) as caught:
+        await change(client, serviceName="other")
+    assert caught.value.status == 422
+    assert caught.value.message.endswith(
+        "spec: Forbidden: updates to statefulset spec for fields other than 'replicas', "
+        "'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', "
+        "'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
+    )
+    # Each pod gets a host name of its own: what the template says of it does not matter.
+    await change(client, template={"spec": {"hostname": "not a name", "subdomain": "nor this"}})
+
+
+async def test_pods_are_not_next_before_the_one_before_has_been_ready_for_a_while(
+    client: Client,
+) -> None:
+    async with running(client, "statefulset"), Kubelet(client) as kubelet:
+        seen = watched(kubelet)
+        await make(client, 2, minReadySeconds=2)
+
+        async def is_young() -> bool:
+            status = (await client.resource(StatefulSet).get("ss", "default")).status
+            return (status.readyReplicas, status.availableReplicas) == (1, 0)
+
+        await eventually(is_young, "a ready pod that is too young")
+        assert seen == ["+ss-0"]
+        await until_ready(client, 2, availableReplicas=2)
+
+
 async def test_revisions_nobody_has_are_cut_to_the_limit(client: Client) -> None:
     async with running(client, "statefulset"), Kubelet(client):
         await make(client, 1, revisionHistoryLimit=1)

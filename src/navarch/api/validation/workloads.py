@@ -201,23 +201,25 @@ def validate_stateful_set(obj: Object) -> Errors:
     for index, claim in enumerate(claims):
         here = f"spec.volumeClaimTemplates[{index}]"
         check_claim_spec(errors, f"{here}.spec", claim.get("spec") or {})
-    _check_selected_template(errors, _with_claim_volumes(spec), "StatefulSet", "statefulset")
+    _check_selected_template(errors, _as_pods_get_it(spec), "StatefulSet", "statefulset")
     return errors
 
 
-def _with_claim_volumes(spec: Object) -> Object:
-    """The spec as its pods will have it: each claim template is a volume of the same name."""
-    claims = spec.get("volumeClaimTemplates")
+def _as_pods_get_it(spec: Object) -> Object:
+    """The spec as its pods will have it: each claim template is a volume of the same name, and
+    whatever names the template gives the host, each pod gets its own."""
     pod = (spec.get("template") or {}).get("spec")
-    if not claims or pod is None:
+    if pod is None:
         return spec
+    pod = {key: value for key, value in pod.items() if key not in ("hostname", "subdomain")}
     templated: dict[str, Any] = {}
-    for claim in claims:
+    for claim in spec.get("volumeClaimTemplates") or ():
         name = (claim.get("metadata") or {}).get("name") or ""
         templated[name] = {"name": name, "persistentVolumeClaim": {"claimName": name}}
-    own = [each for each in pod.get("volumes") or () if each.get("name") not in templated]
-    volumes = [*own, *templated.values()]
-    return {**spec, "template": {**spec["template"], "spec": {**pod, "volumes": volumes}}}
+    if templated:
+        own = [each for each in pod.get("volumes") or () if each.get("name") not in templated]
+        pod["volumes"] = [*own, *templated.values()]
+    return {**spec, "template": {**spec["template"], "spec": pod}}
 
 
 def _check_stateful_strategy(errors: Errors, strategy: Object) -> None:
