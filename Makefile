@@ -35,7 +35,7 @@ format: $(STAMP)  ## Put the code into the project's format
 # alone, and fails for good if it fails again.
 AGAIN := $(BIN)/pytest --last-failed --last-failed-no-failures none
 
-FAST := tests/unit tests/api tests/store tests/reliability tests/scale tests/clients
+FAST := tests/unit tests/equivalence tests/api tests/store tests/reliability tests/scale tests/clients
 
 test-fast: $(STAMP)  ## The tests that need neither root nor containers
 	$(BIN)/pytest -n 2 $(FAST) || $(AGAIN) $(FAST)
