@@ -151,13 +151,20 @@ class Index:
             )
             if key >= low and (high is None or key < high)
         }
-        then = {key: previous for key, previous in before.items() if previous}
-        for key in self._keys.between(low, high):
-            if key not in before:
-                then[key] = self.current[key].mod_revision
-        keys = sorted(then)
-        shown = keys[:limit] if limit else keys
-        return PastRange([(key, then[key]) for key in shown], len(keys) - len(shown))
+        current = self.current
+        created = sum(1 for key, previous in before.items() if not previous and key in current)
+        # Of the keys there are, so many suffice: a page must not cost a look at all of them.
+        keys = (
+            self._keys.page(low, high, limit + created) if limit else self._keys.between(low, high)
+        )
+        now = {key: before.get(key, current[key].mod_revision) for key in keys}
+        then = {key: revision for key, revision in now.items() if revision}
+        gone = {key: at for key, at in before.items() if at and key not in current}
+        shown = sorted((then | gone).items())
+        if not limit:
+            return PastRange(shown, 0)
+        total = self._keys.count(low, high) - created + len(gone)
+        return PastRange(shown[:limit], max(0, total - limit))
 
     def revision_of(self, key: str, revision: int) -> int:
         """The revision that a key had at a past revision; 0 when it was absent."""

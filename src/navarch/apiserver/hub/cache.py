@@ -6,7 +6,7 @@ synchronous, so a reader sees one revision.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -120,6 +120,20 @@ class Cache:
             return self.count
         bucket = self._namespaces.get(namespace)
         return len(bucket.entries) if bucket else 0
+
+    def count_after(self, namespace: str, path: str) -> int:
+        """How many objects of a namespace ("" for all) come after a path: counted, not listed."""
+        if not path:
+            return self.count_in(namespace)
+        space, _, name = path.rpartition("/")
+        found = 0
+        for each in [namespace] if namespace else self._ordered_namespaces():
+            bucket = self._namespaces.get(each)
+            if bucket is None or (each != space and each + "/" < space + "/"):
+                continue
+            number = len(bucket.entries)
+            found += number - (bisect_right(bucket.names(), name) if each == space else 0)
+        return found
 
     def audience(self, namespace: str) -> int:
         """How many watch everything, or everything in a namespace: they hear of every change. Those

@@ -32,7 +32,7 @@ from navarch.apiserver.hub.entry import Entry, entry_of
 from navarch.apiserver.hub.watcher import Selection
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.verbs.selection import selection_of
-from navarch.store.contract import Compacted, FutureRevision
+from navarch.store.contract import Compacted, FutureRevision, KeyValue
 
 STREAM_THRESHOLD = 64 * 1024
 PIECE_BYTES = 1024 * 1024
@@ -305,12 +305,21 @@ def _cached_page(
     resource: Resource, selection: Selection, limit: int, revision: int, start: str
 ) -> Page:
     """A page of everything."""
-    entries = resource.cache.scan(selection.namespace, start)
+    cache = resource.cache
+    entries = cache.scan(selection.namespace, start)
     found = list(islice(entries, limit)) if limit else list(entries)
-    remaining = sum(1 for _ in entries) if limit and len(found) == limit else 0
+    is_full = limit and len(found) == limit
+    remaining = cache.count_after(selection.namespace, found[-1].path) if is_full else 0
     if not remaining:
         return Page(found, revision)
     return Page(found, revision, found[-1].path, remaining)
+
+
+def _present(resource: Resource, kv: KeyValue) -> Entry | None:
+    """The entry in the cache if it has not changed since: nearly all have not."""
+    namespace, _, name = kv.key[len(resource.stored_kind.prefix) :].rpartition("/")
+    entry = resource.cache.get(namespace, name)
+    return entry if entry is not None and entry.revision == kv.mod_revision else None
 
 
 async def _stored_page(
@@ -338,7 +347,7 @@ async def _stored_page(
         except FutureRevision as error:
             raise gone(str(error)) from None
         for index, kv in enumerate(result.items):
-            entry = entry_of(kv, stored, None)
+            entry = _present(resource, kv) or entry_of(kv, stored, None)
             if not selection.everything and not selection.matches(entry):
                 continue
             found.append(entry)
