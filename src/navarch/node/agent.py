@@ -17,7 +17,7 @@ from pathlib import Path
 
 from navarch.api.types.core_v1 import Node, Pod
 
-from .admission import Refusal, problems
+from .admission import Refusal, load_of, problems
 from .admitting import Admitter
 from .backoff import format_seconds
 from .cri.values import ContainerRecord, PodState, RuntimeFailure
@@ -232,7 +232,7 @@ class NodeAgent:
 
     def _consider_resizes(self) -> None:
         def decide(pod: Pod, others: list[Pod]) -> Refusal | None:
-            return next(iter(problems(pod, others, self.admitter.view())), None)
+            return next(iter(problems(pod, load_of(others), self.admitter.view())), None)
 
         consider(self.workers(), decide)
 
