@@ -19,9 +19,10 @@ import itertools
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 from navarch.client.clock import Clock
@@ -35,6 +36,9 @@ MAX_BACKOFF = 10.0
 LEFTOVER_SECONDS = 300.0
 LEFTOVER_PERIOD = 30.0
 FLUSH_PERIOD = 1.0
+AT_ONCE = 300
+"""So many pods are moved before others have their turn."""
+CHANGES_ASKED = 50
 
 
 Event = str | tuple[Subject, Action]
@@ -118,6 +122,9 @@ class SchedulingQueue:
         self._wakeup = asyncio.Event()
         self._incoming: Counter[tuple[Place, Event]] = Counter()
         self._event: Event = ""
+        self._unsifted: dict[str, list[Change]] = {}
+        """Changes that plugins are still to be asked about, on behalf of pods they rejected."""
+        self._sifting = asyncio.Event()
 
     def place_of(self, uid: str) -> Place | None:
         """Where a pod is, for tests and metrics."""
@@ -258,29 +265,68 @@ class SchedulingQueue:
         self._event = kind = change[:2]
         self._record(change)
         for name in self._interested.get(kind, ()):
-            for entry in [*self._rejected[name].values()]:
-                if self._says_yes(name, entry.info, change):
-                    self._requeue(entry)
+            waiting = self._rejected[name]
+            if len(waiting) <= AT_ONCE and name not in self._unsifted:
+                self._sift([*waiting.values()], name, [change])
+            elif waiting:
+                self._unsifted.setdefault(name, []).append(change)
+                self._sifting.set()
+
+    def _sift(self, entries: Iterable[Waiting], name: str, changes: Sequence[Change]) -> None:
+        """Try again those that a change helps to please this plugin. When very many came, all:
+        that is less work than asking about each."""
+        self._event = changes[-1][:2]
+        for entry in entries:
+            # Meanwhile it may have left, or even be back.
+            if self._rejected[name].get(entry.info.uid) is entry and (
+                len(changes) > CHANGES_ASKED
+                or any(self._says_yes(name, entry.info, change) for change in changes)
+            ):
+                self._requeue(entry)
+
+    async def sift(self) -> None:
+        """Ask about changes that many pods might be waiting for, a few pods at a time, so that
+        others have their turn. Changes that come in the meantime are asked about together."""
+        while True:
+            await self._sifting.wait()
+            self._sifting.clear()
+            while self._unsifted:
+                name = next(iter(self._unsifted))
+                changes = self._unsifted.pop(name)
+                entries = [*self._rejected[name].values()]
+                step = max(AT_ONCE // len(changes), 10)
+                for start in range(0, len(entries), step):
+                    self._sift(entries[start : start + step], name, changes)
+                    await asyncio.sleep(0)
 
     async def run(self) -> None:
         """Let delays end, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.sift(), name="scheduler queue's changes")
+            group.create_task(self._flush_for_ever(), name="scheduler queue's delays")
+
+    async def _flush_for_ever(self) -> None:
         waited = 0.0
         while True:
             now = self._clock.monotonic()
             delay = math.floor(now) + FLUSH_PERIOD - now
             await self._clock.sleep(delay)
             waited += delay
-            self.flush_backoff()
+            await _in_turns(self.flush_backoff)
             if waited >= LEFTOVER_PERIOD:
                 waited = 0.0
-                self.flush_leftovers()
+                await _in_turns(self.flush_leftovers)
 
-    def flush_backoff(self) -> None:
-        """Activate the pods whose delay is over."""
+    def flush_backoff(self) -> bool:
+        """Activate pods whose delay is over; returns whether there may be more."""
         self._event = "BackoffComplete"
         now = math.floor(self._clock.monotonic())
+        left = AT_ONCE
         for heap in (self._backoff, self._failed):
             while heap:
+                if not left:
+                    return True
+                left -= 1
                 expiry, _, _, ticket, entry = heap[0]
                 if entry.ticket != ticket:
                     heapq.heappop(heap)
@@ -289,14 +335,19 @@ class SchedulingQueue:
                     self._activate(entry)
                 else:
                     break
+        return False
 
-    def flush_leftovers(self) -> None:
-        """Try once more what nothing has helped for long; a hint may have been wrong."""
+    def flush_leftovers(self) -> bool:
+        """Try once more what nothing has helped for long; a hint may have been wrong. Returns
+        whether there may be more."""
         self._event = "UnschedulableTimeout"
         limit = self._clock.monotonic() - LEFTOVER_SECONDS
-        for entry in [*self._parked.values()]:
-            if entry.since < limit:
-                self._requeue(entry)
+        # Those that were parked first come first.
+        old = takewhile(lambda entry: entry.since < limit, self._parked.values())
+        found = [*islice(old, AT_ONCE)]
+        for entry in found:
+            self._requeue(entry)
+        return len(found) == AT_ONCE
 
     def _next(self) -> Waiting | None:
         while self._active:
@@ -384,7 +435,7 @@ class SchedulingQueue:
 
     def _changes_since(self, entry: Waiting) -> list[Change]:
         start = entry.first_change - self._first_change
-        return list(itertools.islice(self._changes, start, None))
+        return list(islice(self._changes, start, None))
 
     def _land(self, entry: Waiting) -> None:
         """The pod is in flight no more: forget the changes that were kept for it alone."""
@@ -397,3 +448,11 @@ class SchedulingQueue:
         while self._first_change < oldest.first_change:
             self._changes.popleft()
             self._first_change += 1
+
+
+async def _in_turns(step: Callable[[], bool]) -> None:
+    """Until it says that there is no more to do; others have their turn in between."""
+    has_more = step()
+    while has_more:
+        await asyncio.sleep(0)
+        has_more = step()

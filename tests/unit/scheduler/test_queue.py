@@ -10,7 +10,7 @@ import pytest
 from navarch.client import FakeClock
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.podinfo import PodInfo
-from navarch.scheduler.queue import Hint, Place, SchedulingQueue
+from navarch.scheduler.queue import AT_ONCE, CHANGES_ASKED, Hint, Place, SchedulingQueue
 
 from .conftest import node, pod
 
@@ -279,3 +279,57 @@ async def test_a_pod_whose_node_is_chosen_may_take_its_time(
     queue.decided(slow.uid)
     queue.done(slow.uid)
     assert len(queue) == 0
+
+
+async def test_changes_that_concern_very_many_pods(clock: FakeClock) -> None:
+    """They hold nothing up: pods are asked about in turns, and once for several changes."""
+    asked: list[str] = []
+    gone = Change(Subject.ASSIGNED_POD, Action.DELETE, pod("gone"))
+
+    def helps(info: PodInfo, change: Change) -> bool:
+        asked.append(info.name)
+        return change is gone and not info.name.endswith("0")
+
+    queue = SchedulingQueue(clock, {"Fit": Hint(frozenset({gone[:2]}), helps)})
+    count = AT_ONCE + 500
+    for number in range(count):
+        queue.add(pod(f"p{number}"))
+        queue.put_back((await queue.pop()).uid, ["Fit"])
+    other = Change(Subject.ASSIGNED_POD, Action.DELETE, pod("other"))
+    queue.changed(other)
+    queue.changed(gone)
+    assert not asked
+    queue.remove("default-p1")
+    task = asyncio.create_task(queue.sift())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert 0 < len(set(asked)) <= AT_ONCE
+    # Whoever was tried meanwhile comes back after the change.
+    queue.retry(f"default-p{count - 1}")
+    await clock.settle()
+    assert queue.counts()[Place.UNSCHEDULABLE] == count // 10
+    assert queue.counts()[Place.BACKOFF] == count - count // 10 - 1
+    assert asked.count("p2") == 2
+    assert "p1" not in asked
+    assert f"p{count - 1}" not in asked
+    # Too many changes to ask about: all are tried again.
+    for _ in range(CHANGES_ASKED + 1):
+        queue._unsifted.setdefault("Fit", []).append(other)
+    queue._sifting.set()
+    await clock.settle()
+    assert not queue.counts()[Place.UNSCHEDULABLE]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_delays_of_very_many_pods_end_in_turns(clock: FakeClock) -> None:
+    queue = SchedulingQueue(clock, {})
+    count = AT_ONCE + 10
+    for number in range(count):
+        queue.add(pod(f"p{number}"))
+        queue.put_back((await queue.pop()).uid, ())
+    await clock.advance(10)
+    assert queue.flush_backoff()
+    assert queue.counts()[Place.ACTIVE] == AT_ONCE
+    assert not queue.flush_backoff()
+    assert queue.counts()[Place.ACTIVE] == count

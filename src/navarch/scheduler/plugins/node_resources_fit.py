@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -128,5 +130,11 @@ def _helped_by_node(pod: PodInfo, change: Change) -> bool:
     return any(new.get(name, 0) > old.get(name, 0) for name, _ in wanted)
 
 
-def _allocatable(node: Node) -> dict[str, int]:
-    return {name: units(name, text) for name, text in node.status.allocatable.items()}
+def _allocatable(node: Node) -> Mapping[str, int]:
+    return _amounts(tuple(node.status.allocatable.items()))
+
+
+@lru_cache(maxsize=256)
+def _amounts(texts: tuple[tuple[str, str], ...]) -> Mapping[str, int]:
+    """A node that changes is asked about for each pod that waits: it is read once."""
+    return {name: units(name, text) for name, text in texts}
