@@ -16,7 +16,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from navarch.client import (
     InformerFactory,
     LeaderElector,
 )
+from navarch.client.serving import ServingOptions, Told, serving
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,13 @@ class ManagerOptions:
     horizontal_pod_autoscaler_tolerance: float = 0.1
     """What is less out of proportion than that is left alone."""
     leader_elect: bool = False
+    secure_port: int = 0
+    """Where they tell of their health and figures (upstream: 10257). 0: nowhere."""
+    bind_address: str = "0.0.0.0"
+    tls_cert_file: str = ""
+    tls_private_key_file: str = ""
+    client_ca_file: str = ""
+    """The authority of certificates by which callers say who they are."""
 
 
 Arguments = Callable[[ManagerOptions], Mapping[str, Any]]
@@ -232,11 +240,20 @@ async def run(options: ManagerOptions) -> None:
         async def work() -> None:
             await run_controllers(client, options)
 
-        if not options.leader_elect:
-            await work()
-            return
-        identity = f"{platform.node()}_{os.getpid()}"
-        await LeaderElector(client, LEASE, identity).run(work)
+        place = ServingOptions(
+            options.secure_port,
+            options.bind_address,
+            options.tls_cert_file,
+            options.tls_private_key_file,
+            options.client_ca_file,
+        )
+        told = Told("kubecontrollermanager.config.k8s.io", lambda: asdict(options))
+        async with serving(client, place, told):
+            if not options.leader_elect:
+                await work()
+                return
+            identity = f"{platform.node()}_{os.getpid()}"
+            await LeaderElector(client, LEASE, identity).run(work)
 
 
 async def run_controllers(client: Client, options: ManagerOptions) -> None:

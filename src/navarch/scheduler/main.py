@@ -10,11 +10,13 @@ import logging
 import os
 import platform
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from navarch.api.component_config import Duration
+from navarch.api.times import format_duration
 from navarch.client import (
     Client,
     ClientConfig,
@@ -23,9 +25,10 @@ from navarch.client import (
     LeaderElector,
     LeaseTiming,
 )
+from navarch.client.serving import ServingOptions, Told, serving
 
 if TYPE_CHECKING:
-    from navarch.scheduler.configuration.types import KubeSchedulerConfiguration
+    from navarch.scheduler.configuration.types import KubeSchedulerConfiguration, LeaderElection
     from navarch.scheduler.scheduler import Settings
 
 log = logging.getLogger(__name__)
@@ -41,6 +44,13 @@ class SchedulerOptions:
     """A KubeSchedulerConfiguration file."""
     leader_elect: bool | None = None
     """Whether another may stand by. Not set: what the configuration says; without one, no."""
+    secure_port: int = 0
+    """Where it tells of its health, figures and configuration (upstream: 10259). 0: nowhere."""
+    bind_address: str = "0.0.0.0"
+    tls_cert_file: str = ""
+    tls_private_key_file: str = ""
+    client_ca_file: str = ""
+    """The authority of certificates by which callers say who they are."""
     random_seed: int | None = None
     """Makes the choice among equally good nodes repeatable."""
 
@@ -58,18 +68,45 @@ async def run(options: SchedulerOptions) -> None:
         async def work() -> None:
             await run_scheduler(client, settings, options.random_seed)
 
-        chosen = configuration.leaderElection
-        if not chosen.leaderElect:
-            await work()
-            return
-        elector = LeaderElector(
-            client,
-            chosen.resourceName,
-            f"{platform.node()}_{os.getpid()}",
-            namespace=chosen.resourceNamespace,
-            timing=LeaseTiming(chosen.leaseDuration, chosen.renewDeadline, chosen.retryPeriod),
+        place = ServingOptions(
+            options.secure_port,
+            options.bind_address,
+            options.tls_cert_file,
+            options.tls_private_key_file,
+            options.client_ca_file,
         )
-        await elector.run(work)
+        told = Told("kubescheduler.config.k8s.io", lambda: shown(configuration))
+        async with serving(client, place, told):
+            await lead(client, configuration.leaderElection, work)
+
+
+async def lead(client: Client, chosen: LeaderElection, work: Callable[[], Awaitable[None]]) -> None:
+    """Do the work, if there is an election while leading. Raises LeadershipLost."""
+    if not chosen.leaderElect:
+        await work()
+        return
+    elector = LeaderElector(
+        client,
+        chosen.resourceName,
+        f"{platform.node()}_{os.getpid()}",
+        namespace=chosen.resourceNamespace,
+        timing=LeaseTiming(chosen.leaseDuration, chosen.renewDeadline, chosen.retryPeriod),
+    )
+    await elector.run(work)
+
+
+def shown(configuration: KubeSchedulerConfiguration) -> dict[str, Any]:
+    """The configuration as `/configz` shows it; without keys of extenders."""
+    import msgspec
+
+    def plain(value: Any) -> Any:
+        return format_duration(value) if isinstance(value, Duration) else str(value)
+
+    document: dict[str, Any] = msgspec.to_builtins(configuration, enc_hook=plain)
+    for extender in document["extenders"]:
+        for name in ("keyData", "certData"):
+            (extender["tlsConfig"] or {}).pop(name, None)
+    return document
 
 
 def configuration_of(options: SchedulerOptions) -> KubeSchedulerConfiguration:
@@ -135,6 +172,8 @@ NOTHING = {
 
 async def run_scheduler(client: Client, settings: Settings, seed: int | None = None) -> None:
     """Schedule with a client that is there already."""
+    from prometheus_client import REGISTRY
+
     from navarch.scheduler.scheduler import Scheduler
 
     context = ControllerContext(client, InformerFactory(client), client.clock)
@@ -142,7 +181,11 @@ async def run_scheduler(client: Client, settings: Settings, seed: int | None = N
         scheduler = Scheduler(context, settings, random.Random(seed))
         await context.informers.start()
         log.info("running as %s", ", ".join(scheduler.profiles))
-        await scheduler.run()
+        REGISTRY.register(scheduler.figures)
+        try:
+            await scheduler.run()
+        finally:
+            REGISTRY.unregister(scheduler.figures)
     finally:
         await context.close()
         for extender in settings.extenders:

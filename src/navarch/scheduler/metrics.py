@@ -143,6 +143,10 @@ class Figures(Collector):
         self.preemptions += 1
         self.victims.observe(victims)
 
+    def describe(self) -> list[Metric]:
+        """Nothing: the registry would refuse a second scheduler's."""
+        return []
+
     def collect(self) -> Iterator[Metric]:
         yield _counter(
             "schedule_attempts",
