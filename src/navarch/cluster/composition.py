@@ -81,10 +81,18 @@ def _policy_options(paths: Paths) -> Options:
     return options
 
 
+ROOM_FOR_NODES = 256
+UNROUTED_CIDR = "10.128.0.0/9"
+"""Where pods of more nodes than a profile's own range has room for get their addresses. It needs no
+route: all those nodes are simulated."""
+
+
 def controllers_options(profile: Profile, paths: Paths) -> Options:
     return {
         "kubeconfig": str(paths.kubeconfig("controllers")),
-        "cluster_cidr": profile.pod_cidr,
+        "cluster_cidr": profile.pod_cidr
+        if profile.nodes or profile.simulated <= ROOM_FOR_NODES
+        else UNROUTED_CIDR,
         "root_ca": str(paths.pki / "ca.crt"),
         "cluster_signing_cert_file": str(paths.pki / "ca.crt"),
         "service_account_private_key_file": str(paths.pki / "sa.key"),

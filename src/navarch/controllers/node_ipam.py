@@ -8,22 +8,51 @@ Source: upstream's `pkg/controller/nodeipam` (RangeAllocator).
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
 
 from navarch.api.types.core_v1 import Node
 from navarch.client import Controller, ControllerContext
 
 
-def free_range(cluster_cidr: str, mask_size: int, used: Iterable[str]) -> str | None:
-    """The first range of that size which overlaps none in use; None when there is none left."""
-    cluster = ipaddress.ip_network(cluster_cidr)
-    size = max(mask_size, cluster.prefixlen)
-    taken = {ipaddress.ip_network(cidr) for cidr in used}
-    odd = [other for other in taken if other.prefixlen != size]
-    for candidate in cluster.subnets(new_prefix=size):
-        if candidate not in taken and not any(candidate.overlaps(other) for other in odd):
-            return str(candidate)
-    return None
+class Ranges:
+    """The ranges of one size within the cluster's, by number, and who has which. A range of another
+    size takes all that it overlaps."""
+
+    def __init__(self, cluster_cidr: str, mask_size: int) -> None:
+        self._cluster = ipaddress.ip_network(cluster_cidr)
+        self._prefix = max(mask_size, self._cluster.prefixlen)
+        self._step = 1 << (self._cluster.max_prefixlen - self._prefix)
+        self._count = self._cluster.num_addresses // self._step
+        self._of: dict[str, range] = {}
+        self._users: dict[int, int] = {}
+        self._lowest = 0
+        """No number below is free."""
+
+    def take(self, owner: str, cidr: str) -> None:
+        """This owner has this range, and no other."""
+        self.release(owner)
+        taken = ipaddress.ip_network(cidr)
+        start = int(taken.network_address) - int(self._cluster.network_address)
+        end = start + taken.num_addresses
+        first, last = start // self._step, -(-end // self._step)
+        numbers = range(max(first, 0), min(last, self._count))
+        self._of[owner] = numbers
+        for number in numbers:
+            self._users[number] = self._users.get(number, 0) + 1
+
+    def release(self, owner: str) -> None:
+        for number in self._of.pop(owner, ()):
+            self._users[number] -= 1
+            if not self._users[number]:
+                del self._users[number]
+                self._lowest = min(self._lowest, number)
+
+    def free(self) -> str | None:
+        """The first range that overlaps none in use; None when there is none left."""
+        while self._lowest in self._users:
+            self._lowest += 1
+        if self._lowest >= self._count:
+            return None
+        return f"{self._cluster.network_address + self._lowest * self._step}/{self._prefix}"
 
 
 class NodeIpamController(Controller):
@@ -34,30 +63,36 @@ class NodeIpamController(Controller):
 
     def __init__(self, context: ControllerContext, cluster_cidr: str, mask_size: int = 24) -> None:
         super().__init__(context)
-        self.cluster_cidr = cluster_cidr
-        self.mask_size = mask_size
+        self.ranges = Ranges(cluster_cidr, mask_size)
         self.recorder = context.recorder("cidrAllocator")
         self.nodes = context.informers.informer(Node)
-        self._given: dict[str, str] = {}
+        self._given: set[str] = set()
+        """Nodes whose range is written, and not shown by the informer yet."""
+        self.nodes.add_handler(self._seen, lambda _, new: self._seen(new), self._gone)
         self.watch(self.nodes)
+
+    def _seen(self, node: Node) -> None:
+        if node.spec.podCIDR:
+            self._given.discard(node.metadata.name)
+            self.ranges.take(node.metadata.name, node.spec.podCIDR)
+
+    def _gone(self, node: Node) -> None:
+        self._given.discard(node.metadata.name)
+        self.ranges.release(node.metadata.name)
 
     async def reconcile(self, key: str) -> None:
         node = self.nodes.cache.get(key)
-        if node is None:
-            self._given.pop(key, None)
-            return
-        if node.spec.podCIDR or node.metadata.deletionTimestamp:
-            self._given.pop(key, None)
+        if node is None or node.spec.podCIDR or node.metadata.deletionTimestamp:
             return
         if key in self._given:
-            return  # written, and not shown by the informer yet
-        used = {other.spec.podCIDR for other in self.nodes.cache.list() if other.spec.podCIDR}
-        cidr = free_range(self.cluster_cidr, self.mask_size, used | set(self._given.values()))
+            return
+        cidr = self.ranges.free()
         if cidr is None:
             text = f"Node {key} status is now: CIDRNotAvailable"
             self.recorder.event(node, "Normal", "CIDRNotAvailable", text)
             return
-        self._given[key] = cidr
+        self.ranges.take(key, cidr)
+        self._given.add(key)
         try:
             body = {
                 "metadata": {"uid": node.metadata.uid},
@@ -65,5 +100,7 @@ class NodeIpamController(Controller):
             }
             await self.client.resource(Node).patch(key, "", body)
         except BaseException:
-            del self._given[key]
+            if key in self._given:
+                self._given.discard(key)
+                self.ranges.release(key)
             raise

@@ -15,7 +15,7 @@ from navarch.api.types.core_v1 import (
     Toleration,
 )
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.controllers.node_ipam import free_range
+from navarch.controllers.node_ipam import Ranges
 from navarch.controllers.node_lifecycle import (
     NOT_READY,
     UNREACHABLE,
@@ -133,4 +133,24 @@ def test_seconds_to_live(seconds: list[int | None], left: float | None) -> None:
     ],
 )
 def test_free_range(used: list[str], expected: str | None) -> None:
-    assert free_range("10.244.0.0/16", 24, used) == expected
+    ranges = Ranges("10.244.0.0/16", 24)
+    for cidr in used:
+        ranges.take(cidr, cidr)
+    assert ranges.free() == expected
+
+
+def test_ranges_are_given_again() -> None:
+    ranges = Ranges("10.244.0.0/22", 24)
+    for number in range(4):
+        cidr = ranges.free()
+        assert cidr == f"10.244.{number}.0/24"
+        ranges.take(f"n{number}", cidr)
+    assert ranges.free() is None
+    ranges.take("wide", "10.244.2.0/23")
+    for gone in ("n1", "n3"):
+        ranges.release(gone)
+    assert ranges.free() == "10.244.1.0/24"
+    ranges.take("n1", "10.244.1.0/24")
+    assert ranges.free() is None
+    ranges.release("wide")
+    assert ranges.free() == "10.244.3.0/24"

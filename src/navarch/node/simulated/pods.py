@@ -11,6 +11,7 @@ from navarch.api.types.core_v1 import Pod, PodStatus
 from navarch.client import Controller, ControllerContext, PatchType
 
 from ..admission import Refusal, problems
+from ..podspec import full_name
 from . import usage
 from .addresses import Addresses
 from .config import Fleet
@@ -220,7 +221,8 @@ class SimulatedPods(Controller):
         for each in (*status.initContainerStatuses, *status.containerStatuses):
             waiting = each.state.waiting
             if waiting is not None and waiting.reason == BACKING_OFF:
-                self._recorder.event(pod, "Warning", "BackOff", waiting.message)
+                text = f"Back-off restarting failed container {each.name} in pod {full_name(pod)}"
+                self._recorder.event(pod, "Warning", "BackOff", text)
 
     def _usage(self, pod: Pod) -> dict[str, dict[str, str]]:
         """The annotations by which the pod's use is told, if it is."""
