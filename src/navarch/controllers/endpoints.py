@@ -17,19 +17,17 @@ from navarch.api.types.core_v1 import (
     EndpointPort,
     Endpoints,
     EndpointSubset,
-    Pod,
     Service,
 )
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.client import Controller, ControllerContext
+from navarch.client import ControllerContext
 from navarch.controllers.service_pods import (
     Backend,
     Port,
+    ServiceController,
     address_of,
-    backends_of,
     is_headless,
     ports_of,
-    services_of,
 )
 
 CAPACITY = 1000
@@ -104,25 +102,21 @@ def desired(service: Service, backends: Iterable[Backend], present: Endpoints | 
     return result
 
 
-class EndpointsController(Controller):
+class EndpointsController(ServiceController):
     """Watches: Services; pods by the Services that select them; Endpoints by their name."""
 
     name = "endpoint"
 
     def __init__(self, context: ControllerContext) -> None:
-        super().__init__(context)
-        self.services = context.informers.informer(Service)
-        self.pods = context.informers.informer(Pod)
         self.endpoints = context.informers.informer(Endpoints)
-        self.watch(self.services)
-        self.watch(self.pods, lambda pod: services_of(pod, self.services.cache))
-        self.watch(self.endpoints)
+        super().__init__(context, self.endpoints)
 
     async def reconcile(self, key: str) -> None:
         service = self.services.cache.get(key)
         present = self.endpoints.cache.get(key)
         resource = self.client.resource(Endpoints)
         if service is None:
+            self._sizes.pop(key, None)
             managed = present is not None and (
                 present.metadata.labels.get(MANAGED_BY_LABEL) == MANAGER
             )
@@ -138,8 +132,7 @@ class EndpointsController(Controller):
             return
         if service.metadata.deletionTimestamp:
             return
-        backends = backends_of(service, self.pods.cache.list(service.metadata.namespace))
-        wanted = desired(service, backends, present)
+        wanted = desired(service, self.backends(key, service), present)
         if present is None:
             await resource.create(wanted)
         elif wanted != present:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from navarch.api.errors import ApiError
 from navarch.api.objects import copy_object
-from navarch.api.types.core_v1 import Node, Pod, Service
+from navarch.api.types.core_v1 import Node, Service
 from navarch.api.types.discovery_v1 import (
     Endpoint,
     EndpointConditions,
@@ -27,16 +27,15 @@ from navarch.api.types.discovery_v1 import (
     ForZone,
 )
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.client import Controller, ControllerContext, owner_reference
+from navarch.client import ControllerContext, owner_reference
 from navarch.client.objects import object_key
 from navarch.controllers.service_pods import (
     Backend,
     Port,
+    ServiceController,
     address_of,
-    backends_of,
     is_headless,
     ports_of,
-    services_of,
 )
 
 MAX_ENDPOINTS = 100
@@ -232,22 +231,17 @@ class Unseen:
     until: float
 
 
-class EndpointSliceController(Controller):
+class EndpointSliceController(ServiceController):
     """Watches: Services; pods by the Services that select them; its own slices; nodes' zones."""
 
     name = "endpointslice"
 
     def __init__(self, context: ControllerContext) -> None:
-        super().__init__(context)
-        self.services = context.informers.informer(Service)
-        self.pods = context.informers.informer(Pod)
         self.slices = context.informers.informer(EndpointSlice)
+        super().__init__(context, self.slices, _service_key)
         self.nodes = context.informers.informer(Node)
         self._unseen: dict[str, dict[str, Unseen]] = {}
         self.depends_on(self.nodes)
-        self.watch(self.services)
-        self.watch(self.pods, lambda pod: services_of(pod, self.services.cache))
-        self.watch(self.slices, _service_key)
 
     def _awaits_own_writes(self, key: str) -> bool:
         """Whether slices written in an earlier pass are not in the cache yet: to plan without them
@@ -278,6 +272,7 @@ class EndpointSliceController(Controller):
             and not slice_.metadata.deletionTimestamp
         ]
         if service is None or service.metadata.deletionTimestamp:
+            self._sizes.pop(key, None)
             await self._apply(key, Plan(delete=existing if service is None else []))
             return
         if service.spec.type == "ExternalName" or not service.spec.selector:
@@ -287,10 +282,12 @@ class EndpointSliceController(Controller):
             for slice_ in existing
             if any(r.uid == service.metadata.uid for r in slice_.metadata.ownerReferences)
         ]
-        backends = backends_of(service, self.pods.cache.list(namespace))
+        backends = self.backends(key, service)
+        nodes = map(self.nodes.cache.get, {each.pod.spec.nodeName for each in backends})
         zones = {
             node.metadata.name: node.metadata.labels.get(ZONE_LABEL, "")
-            for node in self.nodes.cache.list()
+            for node in nodes
+            if node is not None
         }
         decided = plan(service, desired(service, backends, zones), owned)
         decided.delete += [slice_ for slice_ in existing if slice_ not in owned]

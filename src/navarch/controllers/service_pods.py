@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from navarch.api.selectors import label_selector_from_map
 from navarch.api.types.core_v1 import Container, ObjectReference, Pod, Service, ServicePort
-from navarch.client import Cache
-from navarch.client.objects import object_key
+from navarch.client import Cache, Controller, ControllerContext, Informer
+from navarch.client.objects import KubernetesObject, object_key
 from navarch.controllers.pods import is_ready, is_terminal
+
+W = TypeVar("W", bound=KubernetesObject)
+
+PACE_SECONDS = 0.0002
+"""For each pod behind a Service, how long events are gathered: to look at five thousand pods anew
+for each that has become ready would be quadratic."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
+
+
+class ServiceController(Controller):
+    """What both controllers have in common: they watch Services, the pods that these select, and
+    what they write themselves, which `results` names the Service of."""
+
+    def __init__(
+        self,
+        context: ControllerContext,
+        written: Informer[W],
+        results: Callable[[W], str | None] = object_key,
+    ) -> None:
+        super().__init__(context)
+        self.services = context.informers.informer(Service)
+        self.pods = context.informers.informer(Pod)
+        self._sizes: dict[str, int] = {}
+        """How many pods stood behind each Service when it was last looked at."""
+        self.watch(self.services)
+        self.watch(self.pods, lambda pod: self._gather(services_of(pod, self.services.cache)))
+        self.watch(written, lambda each: self._gather(filter(None, [results(each)])))
+
+    def _gather(self, keys: Iterable[str]) -> list[str]:
+        """Those keys that are to be queued at once; the others come after a pause."""
+        at_once = []
+        for key in keys:
+            pause = min(self._sizes.get(key, 0) * PACE_SECONDS, LONGEST_PAUSE)
+            if pause < SHORTEST_PAUSE:
+                at_once.append(key)
+            else:
+                self.queue.add_after(key, pause)
+        return at_once
+
+    def backends(self, key: str, service: Service) -> list[Backend]:
+        """What stands behind the Service now."""
+        found = backends_of(service, self.pods.cache.list(service.metadata.namespace))
+        self._sizes[key] = len(found)
+        return found
 
 
 class Port(NamedTuple):
