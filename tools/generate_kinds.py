@@ -59,6 +59,10 @@ PRIORITIES = {
 """Group priority and the version priorities other than v1: 15, v1beta1: 9, as APIServices say."""
 
 
+OFF = frozenset({("resource.k8s.io", "devicetaintrules")})
+"""Kinds behind a feature gate that is off: nothing would act on them (DRADeviceTaintRules)."""
+
+
 def version_hash(group: str, version: str, kind: str) -> str:
     digest = hashlib.sha256(f"{group}/{version}/{kind}".encode()).digest()
     return base64.b64encode(digest[:8]).decode()
@@ -86,6 +90,8 @@ def rows_of(document: dict[str, Any], offers: dict[str, list[str]]) -> list[dict
     group, _, version = document["groupVersion"].rpartition("/")
     rows: dict[str, dict[str, Any]] = {}
     for resource in document["resources"]:
+        if (group, resource["name"].partition("/")[0]) in OFF:
+            continue
         if "/" in resource["name"]:
             parent = rows[resource["name"].partition("/")[0]]
             parent.setdefault("subresources", []).append(subresource(resource, parent))

@@ -158,13 +158,6 @@ def _resource_slice(obj: Object, now: datetime) -> Cells:
     return [name(obj), word(spec, "nodeName"), word(spec, "driver"), pool, age(obj, now)]
 
 
-def _device_taint_rule(obj: Object, now: datetime) -> Cells:
-    taint = at(obj, "spec", "taint") or {}
-    added = since(taint["timeAdded"], now) if taint.get("timeAdded") else ""
-    fields = [word(taint, field) for field in ("key", "value", "effect")]
-    return [name(obj), *fields, added, age(obj, now)]
-
-
 def _migration(obj: Object, now: datetime) -> Cells:
     resource = at(obj, "spec", "resource") or {}
     group = word(resource, "group")
@@ -210,8 +203,5 @@ TABLES = {
     "resourceclaimtemplates.resource.k8s.io": _PLAIN,
     "resourceclaims.resource.k8s.io": Table(columns("Name|State|Age"), _resource_claim),
     "resourceslices.resource.k8s.io": Table(columns("Name|Node|Driver|Pool|Age"), _resource_slice),
-    "devicetaintrules.resource.k8s.io": Table(
-        columns("Name|Key|Value|Effect|TimeAdded|Age"), _device_taint_rule
-    ),
     "storageversionmigrations.storagemigration.k8s.io": Table(_MIGRATION, _migration),
 }

@@ -179,7 +179,6 @@ SKIPPED = frozenset(
         "clustertrustbundles",
         "storageversions",
         "storageversionmigrations",
-        "devicetaintrules",
     }
 )
 STORED = [kind for kind in KINDS if kind.is_stored and kind.plural not in SKIPPED]
