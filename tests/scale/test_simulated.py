@@ -175,3 +175,21 @@ async def test_pods_end_and_wait_their_turn(client: Client) -> None:
             client, lambda pods: "first" in pods and pods["first"].status.phase == "Succeeded"
         )
         assert not ready(found["first"])
+
+
+async def test_three_hundred_nodes_get_ranges_of_their_own(client: Client) -> None:
+    manager = ManagerOptions("", ("nodelifecycle", "nodeipam"), cluster_cidr="10.128.0.0/9")
+    async with (
+        running(
+            run_controllers(client, manager), run_nodes(client, SimulatedOptions("", nodes=300))
+        ),
+        asyncio.timeout(30),
+    ):
+        ranges: dict[str, str] = {}
+        async for event in client.resource(Node).watch():
+            node = event.object
+            if node.spec.podCIDR and not node.spec.taints:
+                ranges[node.metadata.name] = node.spec.podCIDR
+            if len(ranges) == 300:
+                break
+    assert len({*ranges.values()}) == 300

@@ -56,10 +56,11 @@ class Ranges:
 
 
 class NodeIpamController(Controller):
-    """Watches: nodes. One worker, for two must not pick the same range."""
+    """Watches: nodes. A range is chosen and taken in one go, so that two workers never pick the
+    same."""
 
     name = "node-ipam"
-    workers = 1
+    workers = 8
 
     def __init__(self, context: ControllerContext, cluster_cidr: str, mask_size: int = 24) -> None:
         super().__init__(context)
