@@ -16,7 +16,9 @@ from navarch.api.types.core_v1 import (
 )
 from navarch.api.types.discovery_v1 import EndpointSlice
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.controllers.endpoints import CAPACITY, OVER_CAPACITY
+from navarch.client import Client, ClientConfig, ControllerContext, FakeClock, InformerFactory
+from navarch.client.informer import Handler
+from navarch.controllers.endpoints import CAPACITY, OVER_CAPACITY, EndpointsController
 from navarch.controllers.endpoints import desired as desired_endpoints
 from navarch.controllers.endpointslice import MAX_ENDPOINTS, desired, plan
 from navarch.controllers.service_pods import backends_of
@@ -152,3 +154,26 @@ def test_endpoints_are_truncated() -> None:
     assert len(subset.addresses) == (CAPACITY + 200) // 2
     assert len(subset.addresses) + len(subset.notReadyAddresses) == CAPACITY
     assert result.metadata.annotations[OVER_CAPACITY] == "truncated"
+
+
+async def test_events_of_a_large_service_are_gathered() -> None:
+    clock = FakeClock()
+    client = Client(ClientConfig("http://nobody.example"), clock=clock)
+    controller = EndpointsController(ControllerContext(client, InformerFactory(client), clock))
+    controller.services.cache.put("d/web", service())
+    (handler,) = (each for each in controller.pods._handlers if isinstance(each, Handler))
+    assert handler.on_update is not None
+    for number in range(2):
+        controller.pods.cache.put(f"d/p{number}", pod(number))
+    controller.backends("d/web", service())
+    handler.on_update(pod(1), pod(1))
+    assert len(controller.queue) == 1
+    controller.queue.done(await controller.queue.get())
+    for number in range(1000):
+        controller.pods.cache.put(f"d/p{number}", pod(number))
+    controller.backends("d/web", service())
+    for number in range(1000):
+        handler.on_update(pod(number), pod(number))
+    assert len(controller.queue) == 0
+    await clock.advance(0.3)
+    assert len(controller.queue) == 1
