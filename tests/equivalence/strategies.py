@@ -65,11 +65,11 @@ def selectors(draw: Draw) -> Object:
 
 
 @st.composite
-def allocatables(draw: Draw) -> Object:
+def allocatables(draw: Draw, focus: str) -> Object:
     found = {
         "cpu": draw(one("2", "1", "500m", "1300m", "4", "0")),
         "memory": draw(one("2Gi", "1Gi", "512Mi", "1500000001", "0")),
-        "pods": draw(one("110", "5", "3", "2", "1")),
+        "pods": draw(one("3", "2", "1") if focus == "preemption" else one("110", "5", "3", "2")),
     }
     if seldom(draw):
         found["example.com/gpu"] = draw(one("2", "1", "0"))
@@ -113,7 +113,7 @@ def nodes(draw: Draw, name: str, focus: str) -> Node:
         spec["taints"] = draw(taints)
     if seldom(draw):
         spec["unschedulable"] = True
-    status: Object = {"allocatable": draw(allocatables())}
+    status: Object = {"allocatable": draw(allocatables(focus))}
     if seldom(draw, on_nodes):
         names = draw(subset([*IMAGES]))
         status["images"] = [{"names": [n], "sizeBytes": IMAGES[n] * MIB} for n in names]
@@ -311,7 +311,7 @@ def specs(draw: Draw, focus: str) -> Object:
                 unique_by=lambda c: (c["topologyKey"], c["whenUnsatisfiable"]),
             )
         )
-    if seldom(draw, focus == "preemption"):
+    if seldom(draw):
         spec["priority"] = draw(one(1, 2, -1))
     return spec
 
@@ -371,8 +371,10 @@ def pods(draw: Draw, number: int, focus: str, places: Sequence[str] = ()) -> Pod
         kind = draw(st.sampled_from([*OWNERS]))
         owner = {"apiVersion": OWNERS[kind], "kind": kind, "name": "owner", "controller": True}
         meta["ownerReferences"] = [{**owner, "uid": "owner"}]
-    if focus == "preemption" and not places and seldom(draw):
-        spec["preemptionPolicy"] = "Never"
+    if focus == "preemption":
+        spec["priority"] = draw(one(0, -1, 1) if places else one(2, 1, 0))
+        if not places and seldom(draw):
+            spec["preemptionPolicy"] = "Never"
     return from_object(Pod, {"metadata": meta, "spec": spec, "status": status})
 
 

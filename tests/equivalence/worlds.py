@@ -20,8 +20,8 @@ def worlds(draw: Draw, focus: str, most: int = 5) -> World:
     names = [f"n{number}" for number in range(count)]
     world = World(nodes=[draw(nodes(name, focus)) for name in names], namespaces=draw(namespaces()))
     # Of a node that is gone, pods may be known for a while.
-    places = [*names, *names, *names, "gone"]
-    placed = draw(st.integers(0, 6))
+    places = [*names, *names, *names, *names, "gone"]
+    placed = draw(st.integers(3 if focus == "preemption" else 0, 6))
     waiting = draw(st.integers(1, 3 if focus == "preemption" else 2))
     world.pods = [draw(pods(number, focus, places)) for number in range(placed)]
     world.pods += [draw(pods(placed + number, focus)) for number in range(waiting)]

@@ -43,6 +43,9 @@ SSD: dict[str, Any] = {"affinity": required(expression("disk", "In", "ssd"))}
 NEAR: dict[str, Any] = {"affinity": affinity("podAffinity", near("x"))}
 FAR: dict[str, Any] = {"affinity": affinity("podAntiAffinity", near("x"))}
 SPREAD: dict[str, Any] = {"topologySpreadConstraints": [spread()]}
+HOST_USERS: dict[str, Any] = {"hostNetwork": True, "hostUsers": False}
+DECLARING = node("n")
+DECLARING.status.declaredFeatures = ["UserNamespacesHostNetworkSupport"]
 TAINTED = node("n", taints=["k:NoSchedule"])
 
 
@@ -55,6 +58,11 @@ TAINTED = node("n", taints=["k:NoSchedule"])
         ("NodeUnschedulable", pod(), nodes(node("n"), node("n", {"a": "b"})), False),
         ("NodeUnschedulable", pod(), own(pod(), pod(**TOLERANT)), True),
         ("NodeUnschedulable", pod(), own(pod(), pod(labels=X)), False),
+        ("NodeDeclaredFeatures", pod(**HOST_USERS), nodes(None, node("n")), True),
+        ("NodeDeclaredFeatures", pod(**HOST_USERS), nodes(node("n"), DECLARING), True),
+        ("NodeDeclaredFeatures", pod(**HOST_USERS), nodes(node("n"), node("n", X)), False),
+        ("NodeDeclaredFeatures", pod(), own(pod(**HOST_USERS), pod()), True),
+        ("NodeDeclaredFeatures", pod(), own(pod(), pod(labels=X)), False),
         ("NodeName", pod(nodeName="n"), nodes(None, node("n")), True),
         ("NodeName", pod(nodeName="n"), nodes(None, node("m")), False),
         ("TaintToleration", pod(), nodes(None, node("n")), True),
