@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from navarch.api.objects import encode
@@ -99,7 +99,7 @@ class PodInfo:
     @cached_property
     def labels_key(self) -> Hashable:
         """Equal for pods with equal labels."""
-        return frozenset(self.labels.items())
+        return _the_same(frozenset(self.labels.items()))
 
     @cached_property
     def terms(self) -> tuple[Placement, ...]:
@@ -147,3 +147,9 @@ def is_terminal(pod: Pod) -> bool:
 def tagged(image: str) -> str:
     """An image's name with a tag; nothing stands for the latest."""
     return image if image.rfind(":") > image.rfind("/") else f"{image}:latest"
+
+
+@lru_cache(maxsize=4096)
+def _the_same(key: Hashable) -> Hashable:
+    """Of equal keys the one that came first, so that a thousand pods share it."""
+    return key
