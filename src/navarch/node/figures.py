@@ -40,6 +40,13 @@ device_allocations = Histogram(
     ["resource_name"],
 )
 
+claim_operations = Histogram(
+    "dra_operations_duration_seconds",
+    "Latency histogram in seconds for the duration of handling all ResourceClaims referenced by a "
+    "pod when the pod starts or stops.",
+    ["operation_name", "is_error"],
+)
+
 started_pods = Counter("kubelet_started_pods", "[ALPHA] Cumulative number of pods started")
 started_pods_errors = Counter(
     "kubelet_started_pods_errors", "[ALPHA] Cumulative number of errors when starting pods"

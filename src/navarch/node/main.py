@@ -162,7 +162,6 @@ async def _run_agent(
             tasks.create_task(watch_memory(agent.tell_oom), name="kernel-log")
             tasks.create_task(plugins.run(), name="plugins")
             tasks.create_task(parts.csi.run(), name="csi")
-            tasks.create_task(parts.claims.run(), name="claims for devices")
             if options.enable_server and options.tls_certificate is not None:
                 await _start_server(options, client, parts, runtime, machine, tasks)
             await informers.start()
@@ -171,6 +170,8 @@ async def _run_agent(
             follower = Follower(client, parts.objects, agent.refresh_volumes)
             await pods.wait_synced()
             _follow(pods, agent, follower)
+            # What pods that are gone have used is given back once it is known which are there.
+            tasks.create_task(parts.claims.run(), name="claims for devices")
             tasks.create_task(follower.run(), name="referenced-objects")
             if options.manifest_directory is not None or options.static_pod_url:
                 from .static_pods import StaticPods
@@ -231,10 +232,14 @@ def _assemble(
     def active_pods() -> list[Pod]:
         return agent.active_pods()
 
+    def held_pods() -> list[Pod]:
+        """Those of which something may run still, whatever the API says of them."""
+        return [each.pod for each in agent.workers() if not each.is_cleaned]
+
     devices = DeviceManager(options.root_directory / "device-plugins", clock, active_pods)
     devices.load()
     drivers = DraDrivers(client, options.node_name)
-    claims = DraManager(options.root_directory, client, drivers, active_pods)
+    claims = DraManager(options.root_directory, client, drivers, held_pods)
     claims.load()
     records = PullRecords(options.root_directory)
     sources = credential_sources(options, objects, clock)

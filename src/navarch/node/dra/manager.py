@@ -14,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from navarch.api.errors import ApiError
@@ -37,6 +39,7 @@ from navarch.api.types.resource_v1 import ResourceClaim
 from navarch.client import Client
 
 from ..durable import write_durably
+from ..figures import claim_operations
 from .drivers import DraDriver, DraDrivers, DraProblem
 from .health import Place
 from .records import ClaimRecord, Device, encode, read
@@ -109,7 +112,8 @@ class DraManager:
             return
         async with self._turn:
             try:
-                await self._prepare(pod)
+                with _measured("PrepareResources"):
+                    await self._prepare(pod)
             except (DraProblem, ClaimProblem, OSError) as problem:
                 raise DraProblem(f"prepare dynamic resources: {problem}") from problem
             except ApiError as error:
@@ -210,7 +214,8 @@ class DraManager:
             return
         async with self._turn:
             try:
-                await self._release(uid)
+                with _measured("UnprepareResources"):
+                    await self._release(uid)
             except DraProblem as problem:
                 raise DraProblem(f"unprepare dynamic resources: {problem}") from problem
 
@@ -341,6 +346,17 @@ class DraManager:
                     uids |= record.pods
         if uids:
             self.on_health(uids)
+
+
+@contextmanager
+def _measured(operation: str) -> Iterator[None]:
+    begin, is_error = perf_counter(), True
+    try:
+        yield
+        is_error = False
+    finally:
+        seconds = perf_counter() - begin
+        claim_operations.labels(operation, str(is_error).lower()).observe(seconds)
 
 
 def pod_claims(pod: Pod) -> Iterator[PodResourceClaim]:
