@@ -226,7 +226,7 @@ async def series(scale: Scale, steps: list[Step]) -> list[Row]:
         async with cluster.client() as client:
             for size in scale.sizes:
                 steps.append(await grow(cluster, client, size, scale))
-            rows = memory_rows(cluster, 2500.0 * scale.sizes[-1] / 5000 + 200)
+            rows = memory_rows(cluster, max(300.0, 2500.0 * scale.sizes[-1] / 5000))
             rows += latency_rows(steps[-1])
             rows += await schedule(cluster, client, scale.scheduled)
     return rows
