@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -42,7 +42,10 @@ class ClusterChanged(Exception):
 
 
 async def schedule_with(
-    extenders: Sequence[Extender], cycle: Cycle, profile: Profile
+    extenders: Sequence[Extender],
+    cycle: Cycle,
+    profile: Profile,
+    mark: Callable[[str, bool], None] = lambda point, success: None,
 ) -> Choice | Failure:
     """`schedule` with extenders. Raises ExtenderFailed, ClusterChanged."""
     asked = [each for each in extenders if each.is_interested(cycle.pod)]
@@ -58,12 +61,17 @@ async def schedule_with(
             return chosen(cycle, profile, slot)
     come_upon(cycle, profile)
     filtered += await _filter(asked, cycle, names)
+    mark("Filter", bool(len(cycle.nodes)))
     if not len(cycle.nodes):
         diagnosis = diagnose(cycle, profile, filtered)
-        return await _preempt(asked, cycle, profile, diagnosis)
+        failure = await _preempt(asked, cycle, profile, diagnosis)
+        mark("PostFilter", bool(failure.victims))
+        return failure
     if len(cycle.nodes) == 1:
         return chosen(cycle, profile, int(cycle.nodes[0]))
-    return chosen(cycle, profile, await _best(asked, cycle, profile, names))
+    slot = await _best(asked, cycle, profile, names)
+    mark("Score", True)
+    return chosen(cycle, profile, slot)
 
 
 async def _filter(asked: Sequence[Extender], cycle: Cycle, names: list[str]) -> list[Filtered]:

@@ -23,6 +23,7 @@ from navarch.client.clock import Clock
 
 if TYPE_CHECKING:
     from navarch.scheduler.cluster import Cluster
+    from navarch.scheduler.framework import Profile
     from navarch.scheduler.queue import SchedulingQueue
 
 SCHEDULED, UNSCHEDULABLE, ERROR = "scheduled", "unschedulable", "error"
@@ -139,10 +140,6 @@ class Figures(Collector):
         label = str(attempts) if attempts < MANY_ATTEMPTS else f"{MANY_ATTEMPTS}+"
         self.sli_seconds.observe(seconds, label)
 
-    def preempted(self, victims: int) -> None:
-        self.preemptions += 1
-        self.victims.observe(victims)
-
     def describe(self) -> list[Metric]:
         """Nothing: the registry would refuse a second scheduler's."""
         return []
@@ -216,7 +213,7 @@ class Stopwatch:
 
     __slots__ = ("_clock", "_figures", "_last", "_profile", "began")
 
-    def __init__(self, clock: Clock, figures: Figures, profile: str) -> None:
+    def __init__(self, clock: Clock, figures: Figures, profile: Profile) -> None:
         self._clock, self._figures, self._profile = clock, figures, profile
         self.began = self._last = clock.monotonic()
 
@@ -224,8 +221,10 @@ class Stopwatch:
         """A point is through; the next begins."""
         now = self._clock.monotonic()
         status = "Success" if is_success else "Unschedulable"
-        self._figures.point_seconds.observe(now - self._last, point, status, self._profile)
+        self._figures.point_seconds.observe(now - self._last, point, status, self._profile.name)
         self._last = now
+        if point == "PostFilter" and "DefaultPreemption" in self._profile.post_filters:
+            self._figures.preemptions += 1
 
     def total(self) -> float:
         return self._clock.monotonic() - self.began

@@ -172,11 +172,11 @@ class Scheduler:
             self._waiting.release()
             return
         profile = self._profile(info)
-        watch = Stopwatch(self.context.clock, self.figures, profile.name)
+        watch = Stopwatch(self.context.clock, self.figures, profile)
         self._began[info.uid] = Began(watch.began, *self.queue.history(info.uid))
         try:
             if self.settings.extenders:
-                result = await self._search(info)
+                result = await self._search(info, profile, watch)
                 if self.queue.place_of(info.uid) is not Place.IN_FLIGHT:
                     self._waiting.release()
                     self._began.pop(info.uid, None)
@@ -216,12 +216,12 @@ class Scheduler:
             work = self._prepare(info, result)
         group.create_task(work, name=f"bind {info.key}")
 
-    async def _search(self, info: PodInfo) -> Choice | Failure:
+    async def _search(self, info: PodInfo, profile: Profile, watch: Stopwatch) -> Choice | Failure:
         """The choice of a node with the extenders' say; meanwhile the cluster goes on."""
         while True:
             cycle = Cycle(info, self.cluster, self.objects, self._rng, self.cluster.alive)
             try:
-                return await schedule_with(self.settings.extenders, cycle, self._profile(info))
+                return await schedule_with(self.settings.extenders, cycle, profile, watch.mark)
             except ClusterChanged:
                 continue
 
@@ -329,7 +329,7 @@ class Scheduler:
             seconds = self.context.clock.monotonic() - began.at
             self.figures.attempted(result, self._profile(info).name, seconds)
         if failure.victims:
-            self.figures.preempted(len(failure.victims))
+            self.figures.victims.observe(len(failure.victims))
         try:
             current = self.pod_informer.cache.get(info.key)
             if current is None or current.metadata.uid != info.uid or current.spec.nodeName:

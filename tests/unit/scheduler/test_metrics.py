@@ -65,7 +65,7 @@ async def test_what_is_counted(world: FakeWorld) -> None:
         f'{profile},status="Success"}} 1.0',
         'scheduler_framework_extension_point_duration_seconds_count{extension_point="PostFilter",'
         f'{profile},status="Unschedulable"}} 1.0',
-        "scheduler_preemption_attempts_total 0.0",
+        "scheduler_preemption_attempts_total 1.0",
         'scheduler_cache_size{type="nodes"} 1.0',
     ):
         assert wanted in [_sorted(line) for line in lines], "\n".join(lines)
