@@ -276,6 +276,7 @@ class Allocator:
             return self._try(number, wanted, index, wanted.devices[index], start)
         for place in range(start, len(self._usable)):
             device = self._usable[place][1]
+            self._steps.take()
             if not self._is_free(wanted, device) or not self._selects(wanted, device):
                 continue
             if not capacity.fits(wanted.request.capacity, device.device, self._shared(device)):

@@ -71,8 +71,9 @@ from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.rotation import nodes_wanted
 
 STEPS_A_SECOND = 20_000
-"""A step of the search takes some fifty microseconds. Time is counted in steps, so that what is
-decided does not depend on how fast the machine is."""
+"""Time is counted in steps, so that what is decided does not depend on how fast the machine is. A
+step takes a few microseconds: nobody waits anywhere near the whole time, during which the scheduler
+does nothing else."""
 ALTERNATIVES = 8
 NOT_HERE = "resourceclaim not available on the node"
 NOT_ALL = "cannot allocate all claims"
