@@ -23,6 +23,7 @@ from navarch.scheduler.objects import Objects
 from navarch.scheduler.podinfo import PodInfo
 
 MAX_SCORE = 100
+BIND_SECONDS = 600.0
 
 
 class Code(Enum):
@@ -65,7 +66,7 @@ class VolumePlan:
     """Claims and the volumes, free until now, that they are to get."""
     provisions: tuple[PersistentVolumeClaim, ...] = ()
     """Claims for which a volume is to be made on that node."""
-    seconds: float = 600.0
+    seconds: float = BIND_SECONDS
     """How long all of that may take."""
 
 

@@ -34,8 +34,6 @@ from navarch.scheduler.framework import VolumePlan
 from navarch.scheduler.lookups import InformerObjects
 from navarch.scheduler.podinfo import PodInfo
 
-BIND_SECONDS = 600.0
-
 
 class VolumesFailed(Exception):
     """The claims do not get their volumes on this node."""

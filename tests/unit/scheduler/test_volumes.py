@@ -14,8 +14,8 @@ from navarch.api.objects import copy_object, from_object
 from navarch.api.types.core_v1 import ObjectReference, PersistentVolume, PersistentVolumeClaim
 from navarch.client import FakeClock
 from navarch.scheduler.assumed import Assumed
-from navarch.scheduler.framework import VolumePlan
-from navarch.scheduler.volumes import BIND_SECONDS, VolumeBinder, VolumesFailed
+from navarch.scheduler.framework import BIND_SECONDS, VolumePlan
+from navarch.scheduler.volumes import VolumeBinder, VolumesFailed
 
 from .conftest import node, pod
 from .test_scheduler import FakeInformer
