@@ -45,6 +45,10 @@ class Sizes:
     """How often a node's agent is killed."""
     soak: int = 200
     """Pods that are made and deleted."""
+    replicas: int = 100
+    """Of the Deployment whose controllers are killed."""
+    daemons: int = 40
+    """How often controllers, the scheduler and the proxy are killed."""
     seconds: int = 3600
     """After which no more servers are killed."""
 
@@ -277,6 +281,14 @@ async def soak(directory: Path, sizes: Sizes) -> list[Figure]:
     return [await leaks(sizes.soak, sizes.seed, command(sizes, "soak", "soak"))]
 
 
+async def workloads(directory: Path, sizes: Sizes) -> list[Figure]:
+    """Row 23."""
+    from bench.reliability.workloads import killed_controllers
+
+    repeat = command(sizes, "workloads", "replicas", "daemons")
+    return [await killed_controllers(sizes.replicas, sizes.daemons, sizes.seed, repeat)]
+
+
 ROWS: dict[str, Row] = {
     "kills": kills,
     "events": events,
@@ -288,4 +300,5 @@ ROWS: dict[str, Row] = {
     "syncs": syncs,
     "node": node,
     "soak": soak,
+    "workloads": workloads,
 }

@@ -66,12 +66,15 @@ class Cluster:
         self._run(CONTROL, {"controllers": controllers, "scheduler": scheduler_options(paths)})
 
     def add_nodes(self, count: int) -> None:
-        """In one more process."""
-        first, self.nodes = self.nodes, self.nodes + count
+        """In one process for all nodes, which is started anew: several would each follow all
+        pods."""
+        self.nodes += count
+        for process in self._running.pop(NODES, ()):
+            process.terminate()
+            process.wait()
         options = {
             "kubeconfig": str(self.server.paths.kubeconfig("simulated")),
-            "names": [f"node-{number}" for number in range(first, self.nodes)],
-            "first_number": first,
+            "names": [f"node-{number}" for number in range(self.nodes)],
             "capacity": {"cpu": "64", "memory": "256Gi", "pods": "250"},
             "zones": ["zone-a", "zone-b", "zone-c"],
         }

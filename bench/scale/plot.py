@@ -40,6 +40,9 @@ def draw(steps: Sequence[Step]) -> None:
     memory.set_title("Memory (MB)")
     latency.set_title("p99 while a Deployment is rolled (ms)")
     latency.set_yscale("log")
+    latency.set_ylim(1, 3000)
+    latency.set_yticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
+    latency.axhline(1000, color="#868e96", linestyle=":")
     cores.set_title("Cores in use while it is rolled, and idle")
     for panel in axes:
         panel.set_xscale("log", base=2)
@@ -47,7 +50,7 @@ def draw(steps: Sequence[Step]) -> None:
         panel.minorticks_off()
         panel.set_xlabel("nodes / pods")
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=8, frameon=False)
+        panel.legend(fontsize=8, frameon=False, ncols=2 if panel is latency else 1)
     for panel in (memory, cores):
         panel.set_ylim(bottom=0)
     PICTURE.parent.mkdir(exist_ok=True)
