@@ -11,7 +11,6 @@ from navarch.client.clock import Clock, FakeClock, RealClock
 from navarch.client.config import ClientConfig, ConfigError
 from navarch.client.controller import Controller, ControllerContext
 from navarch.client.events import EventRecorder
-from navarch.client.expectations import Expectations
 from navarch.client.informer import Informer, InformerFactory, Scope
 from navarch.client.leader import LeaderElector, LeadershipLost, LeaseTiming
 from navarch.client.objects import (
@@ -46,7 +45,6 @@ __all__ = [
     "Controller",
     "ControllerContext",
     "EventRecorder",
-    "Expectations",
     "FakeClock",
     "Informer",
     "InformerFactory",

@@ -20,7 +20,7 @@ from navarch.client.clock import Clock, RealClock
 from navarch.client.events import EventRecorder
 from navarch.client.informer import Informer, InformerFactory
 from navarch.client.objects import AnyObject, object_key
-from navarch.client.queue import QueueShutDown, WorkQueue
+from navarch.client.queue import BASE_DELAY, MAX_DELAY, QueueShutDown, WorkQueue
 
 T = TypeVar("T")
 
@@ -59,12 +59,20 @@ class Controller:
 
     name: ClassVar[str] = ""
     workers: ClassVar[int] = 5
+    shortest_delay: ClassVar[float] = BASE_DELAY
+    """After a failure, in seconds; it doubles with each."""
+    longest_delay: ClassVar[float] = MAX_DELAY
 
     def __init__(self, context: ControllerContext) -> None:
         self.context = context
         self.client = context.client
         self.clock = context.clock
-        self.queue = WorkQueue(self.name, clock=context.clock)
+        self.queue = WorkQueue(
+            self.name,
+            clock=context.clock,
+            base_delay=self.shortest_delay,
+            max_delay=self.longest_delay,
+        )
         self.log = logging.getLogger(f"navarch.{self.name}")
         self._informers: list[Informer[Any]] = []
 

@@ -23,12 +23,28 @@ from navarch.client.objects import KubernetesObject, object_key
 TIMEOUT_SECONDS = 300.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Deleted:
+    """What is to disappear, and where; unless it is known to be gone it may also linger, being
+    deleted."""
+
+    informer: Informer[Any]
+    uid: str
+    is_gone: bool
+
+    def is_seen(self, key: str) -> bool:
+        present = self.informer.cache.get(key)
+        if present is None or present.metadata.uid != self.uid:
+            return True
+        return not self.is_gone and bool(present.metadata.deletionTimestamp)
+
+
 @dataclass(slots=True)
 class _Pending:
     since: float
     versions: dict[Informer[Any], int] = field(default_factory=dict)
-    deleted: dict[str, tuple[Informer[Any], str]] = field(default_factory=dict)
-    """By key: where it is to disappear, and the uid it had."""
+    deleted: dict[str, _Deleted] = field(default_factory=dict)
+    """By key."""
 
 
 class Writes:
@@ -44,9 +60,12 @@ class Writes:
         version = int(answer.metadata.resourceVersion or 0)
         versions[informer] = max(version, versions.get(informer, 0))
 
-    def deleted(self, key: str, informer: Informer[Any], obj: KubernetesObject) -> None:
-        """The server took the deletion of this object."""
-        self._of(key).deleted[object_key(obj)] = (informer, obj.metadata.uid)
+    def deleted(
+        self, key: str, informer: Informer[Any], obj: KubernetesObject, is_gone: bool = False
+    ) -> None:
+        """The server took the deletion of this object, or has it no more (`is_gone`)."""
+        deleted = _Deleted(informer, obj.metadata.uid, is_gone)
+        self._of(key).deleted[object_key(obj)] = deleted
 
     def are_pending(self, key: str) -> bool:
         """Whether something had not been seen when last asked for."""
@@ -68,10 +87,8 @@ class Writes:
             # An informer that is about to list again has no version.
             if int(informer.resource_version or 0) < version:
                 return False
-        for name in [*pending.deleted]:
-            informer, uid = pending.deleted[name]
-            present = informer.cache.get(name)
-            if present is not None and _is_still_there(present.metadata, uid):
+        for name, deleted in [*pending.deleted.items()]:
+            if not deleted.is_seen(name):
                 return False
             del pending.deleted[name]
         return True
@@ -84,7 +101,3 @@ class Writes:
         pending = self._pending.setdefault(key, _Pending(0.0))
         pending.since = self._clock.monotonic()
         return pending
-
-
-def _is_still_there(metadata: Any, uid: str) -> bool:
-    return metadata.uid == uid and not metadata.deletionTimestamp

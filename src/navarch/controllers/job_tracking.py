@@ -17,7 +17,14 @@ from navarch.api.times import format_time
 from navarch.api.types.batch_v1 import Job, JobCondition, JobStatus
 from navarch.api.types.core_v1 import Pod
 from navarch.controllers.job_indexes import format_indexes
-from navarch.controllers.job_pods import index_of, is_failed, is_indexed, match_failure, valid_index
+from navarch.controllers.job_pods import (
+    index_of,
+    is_failed,
+    is_indexed,
+    is_tracked,
+    match_failure,
+    valid_index,
+)
 from navarch.controllers.job_view import (
     COMPLETE,
     FAILED,
@@ -52,7 +59,7 @@ def track(view: View, verdict: JobCondition | None) -> Tracking:
     """Take the pods that have ended into the status."""
     status = view.job.status
     result = Tracking()
-    result.holders = {pod.metadata.uid for pod in view.pods if view.awaits_count(pod)}
+    result.holders = {pod.metadata.uid for pod in view.pods if is_tracked(pod)}
     count_released(status, result.holders)
     _take_up(view, verdict, result)
     _write_indexes(view)

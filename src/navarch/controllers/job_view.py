@@ -74,8 +74,6 @@ class View:
 
     job: Job
     pods: Sequence[Pod]
-    released: Collection[str]
-    """Uids of pods whose finalizer was taken off, though the informer may not show it yet."""
     now: datetime
     active: list[Pod] = field(default_factory=list)
     ready: int = 0
@@ -98,21 +96,11 @@ class View:
             uncounted = self.job.status.uncountedTerminatedPods = UncountedTerminatedPods()
         return uncounted
 
-    def awaits_count(self, pod: Pod) -> bool:
-        """Whether the pod holds its finalizer still."""
-        return is_tracked(pod) and pod.metadata.uid not in self.released
 
-
-def observe(
-    job: Job,
-    pods: Sequence[Pod],
-    released: Collection[str],
-    backoff: Backoff,
-    now: datetime,
-) -> View:
+def observe(job: Job, pods: Sequence[Pod], backoff: Backoff, now: datetime) -> View:
     if not job.status.startTime and not is_suspended(job):
         job.status.startTime = format_time(now)
-    view = View(job, pods, released, now)
+    view = View(job, pods, now)
     view.active = [pod for pod in pods if is_active(pod)]
     view.ready = sum(map(is_ready, view.active))
     view.terminating = sum(map(is_terminating, pods))
@@ -134,7 +122,7 @@ def _uncounted(view: View, known: Collection[str], test: Callable[[Pod], bool]) 
     return [
         pod
         for pod in view.pods
-        if view.awaits_count(pod)
+        if is_tracked(pod)
         and pod.metadata.uid not in known
         and (not is_indexed(view.job) or valid_index(pod, view.job) is not None)
         and test(pod)

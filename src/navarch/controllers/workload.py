@@ -1,4 +1,4 @@
-"""What the controllers of ReplicaSets, Deployments, StatefulSets and DaemonSets have in common.
+"""What the controllers of Deployments, ReplicaSets, StatefulSets, DaemonSets and Jobs share.
 
 Each owns dependents: it finds them by an index on who controls them, adopts orphans that its
 selector matches, releases what no longer does, makes and deletes pods in batches, and does nothing
@@ -69,9 +69,11 @@ def controlled(informer: Informer[S], uid: str) -> list[S]:
 
 
 class WorkloadController(Controller, Generic[W]):
-    """Subclasses set `kind`, and call `follow` for what their objects own."""
+    """Subclasses set `kind`, and call `follow` for what their objects own; `finalizers` are put on
+    what is adopted and taken off what is released."""
 
     kind: ClassVar[type[Any]]
+    finalizers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, context: ControllerContext) -> None:
         super().__init__(context)
@@ -182,7 +184,7 @@ class WorkloadController(Controller, Generic[W]):
         async def confirm() -> KubernetesObject:
             return await self.resource.get(meta.name, meta.namespace)
 
-        claimant: Claimant[S] = Claimant(owner, is_member, confirm)
+        claimant: Claimant[S] = Claimant(owner, is_member, confirm, self.finalizers)
         return await claim(informer.resource, claimant, candidates)
 
     async def create_pods(
@@ -221,11 +223,13 @@ class WorkloadController(Controller, Generic[W]):
 
     async def put_status(self, owner: W, status: Any) -> None:
         """Write the status if it is another."""
-        if status == cast("Any", owner).status:
-            return
-        wanted = msgspec.structs.replace(cast("Any", owner), status=status)
+        if status != cast("Any", owner).status:
+            await self.write_status(msgspec.structs.replace(cast("Any", owner), status=status))
+
+    async def write_status(self, wanted: W) -> W:
         written = await self.resource.update_status(wanted)
-        self.writes.wrote(object_key(owner), self.owners, written)
+        self.writes.wrote(object_key(wanted), self.owners, written)
+        return written
 
     def await_availability(self, owner: W, pods: Iterable[Pod], now: datetime) -> None:
         """Come back when the next of the pods that are ready has been so for long enough."""

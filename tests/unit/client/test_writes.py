@@ -54,6 +54,16 @@ def test_a_deletion_is_seen_when_the_object_is_gone_or_going_or_another() -> Non
         assert writes.are_seen("k")
 
 
+def test_what_is_known_to_be_gone_must_not_even_linger() -> None:
+    writes, informer = Writes(FakeClock()), Shown("5")
+    shown: Any = informer
+    informer.cache.put("a/p", pod(deleted="2026-01-01T00:00:00Z"))
+    writes.deleted("k", shown, pod(), is_gone=True)
+    assert not writes.are_seen("k")
+    informer.cache.remove("a/p")
+    assert writes.are_seen("k")
+
+
 async def test_nobody_waits_for_ever_or_for_one_of_the_past() -> None:
     clock = FakeClock()
     writes, shown = Writes(clock), Shown("5")

@@ -101,7 +101,7 @@ def pod(
 
 
 def view(job: Job, *pods: Pod, backoff: Backoff | None = None) -> View:
-    return observe(job, pods, frozenset(), backoff or Backoff(), NOW)
+    return observe(job, pods, backoff or Backoff(), NOW)
 
 
 @given(st.frozensets(st.integers(0, 60)))
