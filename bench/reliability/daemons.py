@@ -69,7 +69,8 @@ class Daemons:
             return controllers_options(self.server.profile, self.paths)
         if component == SCHEDULER:
             return scheduler_options(self.paths)
-        return {"kubeconfig": str(self.paths.kubeconfig("simulated"))}
+        # What their own user may do is granted by `navarch start`.
+        return {"kubeconfig": str(self.paths.kubeconfig("admin"))}
 
     def start(
         self, name: str, component: str, options: Mapping[str, Any] = {}, *, seed: int | None = None
@@ -165,7 +166,7 @@ async def until(
     """Whether it came true in time."""
     try:
         async with asyncio.timeout(seconds):
-            while not await check():
+            while not await check():  # noqa: ASYNC110
                 await asyncio.sleep(pause)
     except TimeoutError:
         return False

@@ -1,4 +1,4 @@
-"""Workloads whose controllers are killed: nothing is created twice, nothing deleted that should stay.
+"""Workloads whose controllers are killed: nothing is created twice, nothing deleted too early.
 
 A Deployment, a StatefulSet and a DaemonSet are rolled out again and again while Jobs run, and the
 controllers' process lives for seconds only; what its watches tell lags, comes twice and mixed up.
