@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -63,6 +63,8 @@ class Client:
         self._exchange_with: Exchange | None = None
         self._slots = asyncio.Semaphore(config.max_in_flight)
         self._resources: dict[type, ResourceClient[Any]] = {}
+        self.fence: Callable[[str], None] | None = None
+        """Asked before each write, by its path; raises if we have no right to act any more."""
 
     async def __aenter__(self) -> Client:
         await self.start()
@@ -132,6 +134,8 @@ class Client:
         while True:
             try:
                 async with self._slots:
+                    if self.fence is not None and method != "GET":
+                        self.fence(path)
                     return await self._request_once(method, path, query, body, content_type)
             except ApiError as error:
                 if error.status == 401 and not reloaded:

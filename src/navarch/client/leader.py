@@ -4,10 +4,11 @@ The leader writes its name and the time into a Lease again and again. A candidat
 the Lease stand still for its whole duration takes it over; the write carries the resourceVersion
 it saw, so of several candidates one wins. How long the Lease stands still is measured with the
 candidate's own monotonic clock, never by comparing wall clocks of two machines. A leader that
-could not renew in time stops its work at once, before anybody else may begin; and since every
-write of ours is guarded by a resourceVersion, what a leader that was frozen and has come back
-still sends is refused as a conflict (client-go's `leaderelection`; the limits of any lease are
-discussed there).
+could not renew in time stops its work at once, before anybody else may begin. One that was frozen
+and comes back finds work that is ready to go on before it finds out: so each of its client's writes
+first looks whether it still leads (`Client.fence`), and what it had sent before it froze is refused
+as a conflict if another has written since: updates carry a resourceVersion, deletions a uid, and a
+pod is bound but once (client-go's `leaderelection`; the limits of any lease are discussed there).
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class LeaderElector:
         self.timing = timing
         self.leader = ""
         """Who leads, as far as we have seen."""
+        self._client = client
         self._leases = client.resource(Lease)
         self._clock: Clock = client.clock
         self._rng = rng or random.Random()
@@ -84,11 +86,19 @@ class LeaderElector:
         while not await self._try_to_lead():
             await self._clock.sleep(self.timing.retry * (1.0 + 0.2 * self._rng.random()))
         log.info("%s leads %s/%s", self.identity, self.namespace, self.name)
+        self._client.fence = self._check
         try:
             await self._lead(work)
         finally:
+            # Who has lost the lease never writes again: what is left of the work included.
             if self.is_leader:
                 await self._release()
+                self._client.fence = None
+
+    def _check(self, path: str) -> None:
+        """Whether a write may be sent now; the Lease itself guards its own."""
+        if not self.is_leader and not path.endswith(f"/{self.namespace}/leases/{self.name}"):
+            raise LeadershipLost(f"{self.identity} no longer leads and may not write {path}")
 
     async def _lead(self, work: Callable[[], Awaitable[None]]) -> None:
         working = asyncio.ensure_future(work())

@@ -29,6 +29,7 @@ from navarch.client import (
     ControllerContext,
     InformerFactory,
     LeaderElector,
+    LeaseTiming,
 )
 from navarch.client.serving import ServingOptions, Told, serving
 
@@ -72,6 +73,11 @@ class ManagerOptions:
     horizontal_pod_autoscaler_tolerance: float = 0.1
     """What is less out of proportion than that is left alone."""
     leader_elect: bool = False
+    leader_elect_lease_duration: str = "15s"
+    """So long others wait for a leader that is not heard of. These three are upstream's flags."""
+    leader_elect_renew_deadline: str = "10s"
+    """A leader that could not renew its lease for so long stops."""
+    leader_elect_retry_period: str = "2s"
     secure_port: int = 0
     """Where they tell of their health and figures (upstream: 10257). 0: nowhere."""
     bind_address: str = "0.0.0.0"
@@ -235,6 +241,11 @@ def selected(options: ManagerOptions) -> list[str]:
 async def run(options: ManagerOptions) -> None:
     """Run the controllers until cancelled."""
     config = ClientConfig.from_kubeconfig(options.kubeconfig)
+    timing = LeaseTiming(
+        parse_duration(options.leader_elect_lease_duration),
+        parse_duration(options.leader_elect_renew_deadline),
+        parse_duration(options.leader_elect_retry_period),
+    )
     async with Client(config.with_user_agent("controllers")) as client:
 
         async def work() -> None:
@@ -253,7 +264,7 @@ async def run(options: ManagerOptions) -> None:
                 await work()
                 return
             identity = f"{platform.node()}_{os.getpid()}"
-            await LeaderElector(client, LEASE, identity).run(work)
+            await LeaderElector(client, LEASE, identity, timing=timing).run(work)
 
 
 async def run_controllers(client: Client, options: ManagerOptions) -> None:

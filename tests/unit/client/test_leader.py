@@ -63,8 +63,8 @@ class Leases:
 
 class Candidate:
     def __init__(self, leases: Leases, identity: str, clock: FakeClock) -> None:
-        client = leases.as_seen_by(identity, clock)
-        self.elector = LeaderElector(client, "l", identity, rng=random.Random(1))
+        self.client = leases.as_seen_by(identity, clock)
+        self.elector = LeaderElector(self.client, "l", identity, rng=random.Random(1))
         self.works = False
         self.task = asyncio.create_task(self.elector.run(self.work))
 
@@ -133,16 +133,25 @@ async def test_a_frozen_leader_knows_it_may_not_act_and_its_late_renewal_fails()
     other = Candidate(leases, "b", clock)
     await clock.advance(60)  # time passes for everybody but the frozen process
     assert other.works
+    fence = frozen.client.fence
+    assert fence is not None
+    fence("/api/v1/nodes/n")  # as long as it is unaware of time passing, it may
     frozen_clock._elapsed += 60  # it thaws: its clock has moved on, its tasks did not run
+    assert frozen.works
     assert not frozen.elector.is_leader
+    with pytest.raises(LeadershipLost, match="may not write /api/v1/nodes/n"):
+        fence("/api/v1/nodes/n")
+    fence("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/l")
     await frozen_clock.advance(0.1)
     assert not frozen.works
     with pytest.raises(LeadershipLost):
         await frozen.task
     assert leases.lease is not None
     assert leases.lease.spec.holderIdentity == "b"
+    assert frozen.client.fence == fence
     assert other.works
     await other.stop()
+    assert other.client.fence is None
 
 
 async def test_wall_clocks_do_not_matter() -> None:
