@@ -1,14 +1,18 @@
 """Schedules of CronJobs: five fields (minute, hour, day of month, month, day of week), the names of
-months and days, steps, ranges, `?` for `*`, and `@hourly` and its kin.
+months and days, steps, ranges, `?` for `*`, `@hourly` and its kin, and `@every 1h30m`.
 
 As in the library upstream uses (robfig/cron), days of month and of week both have to match unless
-both are restricted: then one of them is enough.
+both are restricted: then one of them is enough. What is scheduled in the hour that clocks skip in
+spring does not happen, and in the hour that comes twice in autumn it happens twice.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+
+from navarch.api.times import parse_duration
 
 DESCRIPTORS = {
     "@yearly": "0 0 1 1 *",
@@ -28,6 +32,10 @@ _MONTHS = {"jan": 1, "feb": 2, "mar": 3, "apr": 4, "may": 5, "jun": 6, "jul": 7}
 }
 _DAYS = {"sun": 0, "mon": 1, "tue": 2, "wed": 3, "thu": 4, "fri": 5, "sat": 6}
 _SEARCH_YEARS = 5
+_EVERY = "@every "
+_LONGEST_SECONDS = 2**63 / 1e9
+_MINUTE = timedelta(minutes=1)
+_NUMBER = re.compile(r"\+?[0-9]{1,9}", re.ASCII)
 
 
 class CronError(ValueError):
@@ -54,29 +62,45 @@ class Schedule:
     def next_after(self, moment: datetime, zone: tzinfo = UTC) -> datetime | None:
         """The first scheduled moment after `moment`, in `zone`'s wall time; None if there is none
         within five years (30 February)."""
-        local = moment.astimezone(zone).replace(second=0, microsecond=0) + timedelta(minutes=1)
-        last = local.year + _SEARCH_YEARS
-        while local.year <= last:
+        found = moment.astimezone(UTC).replace(second=0, microsecond=0) + _MINUTE
+        last = found.year + _SEARCH_YEARS
+        # Steps are steps of time, not of the clock on the wall, which is set now and then.
+        while (local := found.astimezone(zone)).year <= last:
             if local.month not in self.months or not self._has_day(local):
-                local = local.replace(hour=0, minute=0) + timedelta(days=1)
+                midnight = datetime(local.year, local.month, local.day, tzinfo=zone)
+                found = (midnight + timedelta(days=1)).astimezone(UTC)
             elif local.hour not in self.hours:
-                local = local.replace(minute=0) + timedelta(hours=1)
+                found += (60 - local.minute) * _MINUTE
             elif local.minute not in self.minutes:
-                local += timedelta(minutes=1)
+                found += _MINUTE
             else:
-                # A wall time that the clock skips in spring does not come: look on behind it.
-                found = local.astimezone(UTC)
-                if found.astimezone(zone).replace(tzinfo=None) == local.replace(tzinfo=None):
-                    return found
-                local += timedelta(minutes=1)
+                return found
         return None
 
+    def earliest(self, last: datetime, floor: datetime) -> datetime:
+        """Where to begin to look for moments after `last` that are no earlier than `floor`."""
+        return max(last, floor)
 
-def parse_schedule(text: str) -> Schedule:
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Moments at the same distance, each told from the one before."""
+
+    delay: timedelta
+
+    def next_after(self, moment: datetime, zone: tzinfo = UTC) -> datetime:
+        return moment.astimezone(UTC).replace(microsecond=0) + self.delay
+
+    def earliest(self, last: datetime, floor: datetime) -> datetime:
+        return last + max(0, (floor - last) // self.delay) * self.delay
+
+
+def parse_schedule(text: str) -> Schedule | Every:
     """Raises `CronError`."""
-    text = text.strip()
     if not text:
         raise CronError("empty spec string")
+    if text.startswith(_EVERY):
+        return _every(text)
     if text.startswith("@"):
         if text not in DESCRIPTORS:
             raise CronError(f"unrecognized descriptor: {text}")
@@ -96,13 +120,30 @@ def parse_schedule(text: str) -> Schedule:
     )
 
 
+def _every(text: str) -> Every:
+    """At least a second, and whole ones."""
+    body = text.removeprefix(_EVERY)
+    try:
+        seconds = parse_duration(body)
+    except ValueError as error:
+        raise CronError(f"failed to parse duration {text}: {error}") from error
+    if abs(seconds) >= _LONGEST_SECONDS:
+        raise CronError(f'failed to parse duration {text}: time: invalid duration "{body}"')
+    return Every(timedelta(seconds=max(1, int(seconds))))
+
+
 def _is_any(field: str) -> bool:
-    return any(part.partition("/")[0] in ("*", "?") for part in field.split(","))
+    """Whether it is unrestricted: of stars with steps not even `*/1` differs from `*`."""
+    for part in field.split(","):
+        bounds, _, step = part.partition("/")
+        if bounds.partition("-")[0] in ("*", "?") and step.lstrip("+0") in ("", "1"):
+            return True
+    return False
 
 
 def _field(text: str, low: int, high: int, names: dict[str, int]) -> frozenset[int]:
     result: set[int] = set()
-    for part in text.split(","):
+    for part in filter(None, text.split(",")):
         result |= _range(part, low, high, names)
     return frozenset(result)
 
@@ -134,7 +175,7 @@ def _range(text: str, low: int, high: int, names: dict[str, int]) -> set[int]:
 def _number(text: str, names: dict[str, int]) -> int:
     if text.lower() in names:
         return names[text.lower()]
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
+    if not _NUMBER.fullmatch(text):
         raise CronError(
             f'failed to parse int from {text}: strconv.Atoi: parsing "{text}": invalid syntax'
         )

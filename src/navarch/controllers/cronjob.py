@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
-from navarch.api.cron import CronError, Schedule, parse_schedule
+from navarch.api.cron import CronError, Every, Schedule, parse_schedule
 from navarch.api.errors import ApiError
 from navarch.api.objects import copy_object
 from navarch.api.times import format_time, parse_time
@@ -28,11 +28,13 @@ from navarch.client import (
     Controller,
     ControllerContext,
     is_controlled_by,
+    object_key,
     owner_reference,
     split_key,
 )
 from navarch.controllers.job_view import is_finished
 from navarch.controllers.pods import controller_key, find_condition, is_namespace_terminating
+from navarch.controllers.workload import controlled, index_by_controller
 
 TIMESTAMP = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 TOO_MANY = 100
@@ -45,7 +47,7 @@ MARGIN = 0.1
 class Timetable:
     """A schedule in its time zone."""
 
-    schedule: Schedule
+    schedule: Schedule | Every
     zone: tzinfo = UTC
 
     def next_after(self, moment: datetime) -> datetime | None:
@@ -62,25 +64,30 @@ class Due:
 
 def latest_due(cron: CronJob, table: Timetable, now: datetime) -> Due:
     """What is due by now. Moments before the starting deadline are not even looked at."""
-    status, spec = cron.status, cron.spec
-    earliest = parse_time(status.lastScheduleTime or cron.metadata.creationTimestamp or "")
+    begin, spec = last_time(cron), cron.spec
     if spec.startingDeadlineSeconds is not None:
-        earliest = max(earliest, now - timedelta(seconds=spec.startingDeadlineSeconds))
-    first = table.next_after(earliest)
+        floor = now - timedelta(seconds=spec.startingDeadlineSeconds)
+        begin = table.schedule.earliest(begin, floor)
+    first = table.next_after(begin)
     if first is None or now < first:
         return Due(None)
     second = table.next_after(first)
     if second is None or now < second:
         return Due(first)
-    missed = int((now - first) / (second - first)) + 1
+    distance = second - first
     # Far behind, perhaps: go back from now, further each time, until a moment is found.
-    window = second - first
-    while now - window > first and not _is_within(table, now - window, now):
-        window *= 2
-    latest, following = first, table.next_after(max(first, now - window))
+    steps, back = (now - first) // distance, 1
+    while steps > back and not _is_within(table, first + (steps - back) * distance, now):
+        back *= 2
+    latest, following = first, table.next_after(first + max(0, steps - back) * distance)
     while following is not None and following <= now:
         latest, following = following, table.next_after(following)
-    return Due(latest, missed)
+    return Due(latest, steps + 1)
+
+
+def last_time(cron: CronJob) -> datetime:
+    """The moment of the last run, or else when the CronJob was made."""
+    return parse_time(cron.status.lastScheduleTime or cron.metadata.creationTimestamp or "")
 
 
 def _is_within(table: Timetable, begin: datetime, end: datetime) -> bool:
@@ -88,8 +95,10 @@ def _is_within(table: Timetable, begin: datetime, end: datetime) -> bool:
     return found is not None and found <= end
 
 
-def wait_for_next(table: Timetable, now: datetime) -> float | None:
-    upcoming = table.next_after(now)
+def wait_for_next(cron: CronJob, table: Timetable, now: datetime) -> float | None:
+    """Seconds to the next moment, which that of the last one may determine (`@every`)."""
+    begin = table.schedule.earliest(last_time(cron), now)
+    upcoming = table.next_after(begin)
     return None if upcoming is None else (upcoming - now).total_seconds() + MARGIN
 
 
@@ -198,15 +207,24 @@ class CronJobController(Controller):
         self.crons = context.informers.informer(CronJob)
         self.jobs = context.informers.informer(Job)
         self.recorder = context.recorder("cronjob-controller")
-        self.watch(self.crons)
+        index_by_controller(self.jobs)
+        self.depends_on(self.crons)
+        self.crons.add_handler(lambda cron: self.queue.add(object_key(cron)), self._changed)
         self.watch(self.jobs, lambda job: controller_key(job, "CronJob"))
+
+    def _changed(self, old: CronJob, new: CronJob) -> None:
+        """A new schedule counts from now on: nothing was missed in it."""
+        key, wait = object_key(new), 0.0
+        if (old.spec.schedule, old.spec.timeZone) != (new.spec.schedule, new.spec.timeZone):
+            table = self._timetable(Round(new, ()))
+            wait = (table and wait_for_next(new, table, self.clock.now())) or 0.0
+        self.queue.add_after(key, wait)
 
     async def reconcile(self, key: str) -> None:
         cached = self.crons.cache.get(key)
         if cached is None:
             return
-        present = self.jobs.cache.list(cached.metadata.namespace)
-        jobs = [job for job in present if is_controlled_by(job, cached)]
+        jobs = controlled(self.jobs, cached.metadata.uid)
         round_ = Round(copy_object(cached), jobs)
         if round_.has_strangers():
             # More likely the cache has not seen yet that we have made them.
@@ -239,7 +257,12 @@ class CronJobController(Controller):
         table = self._timetable(round_)
         if table is None or cron.spec.suspend:
             return None
-        wait = wait_for_next(table, now)
+        wait = wait_for_next(cron, table, now)
+        if wait is None:
+            text = "time difference between two schedules is less than 1 second"
+            message = f"invalid schedule: {cron.spec.schedule} : {text}"
+            round_.tell("Warning", "InvalidSchedule", message)
+            return None
         due = latest_due(cron, table, now)
         if due.missed > TOO_MANY:
             text = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import datetime, timedelta
@@ -224,3 +225,25 @@ async def test_the_api_of_cron_jobs(client: Client) -> None:
     await make(client)
     await resource.delete_collection("default")
     assert not (await resource.list()).items
+
+
+async def test_a_new_schedule_has_missed_nothing(client: Client, clock: MovedClock) -> None:
+    async with running(client, "cronjob"):
+        await make(client, suspend=True)
+        clock.ahead += timedelta(minutes=10)
+        body = {"spec": {"schedule": "@every 1h", "suspend": False}}
+        await client.resource(CronJob).patch(NAME, "default", body)
+        body = {"spec": {"schedule": "*/2 * * * *"}}
+        await client.resource(CronJob).patch(NAME, "default", body)
+        await asyncio.sleep(0.3)
+        assert not await jobs(client)
+        await a_minute_passes(client, clock)
+        await until_active(client, 1)
+
+
+async def test_a_schedule_without_moments_is_told(client: Client) -> None:
+    async with running(client, "cronjob"):
+        await make(client)
+        body = {"spec": {"schedule": "0 0 31 2 *"}}
+        await client.resource(CronJob).patch(NAME, "default", body)
+        await until_looked(client, "InvalidSchedule")

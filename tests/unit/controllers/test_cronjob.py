@@ -85,9 +85,31 @@ def test_time_zones_count() -> None:
 
 
 def test_when_to_look_again() -> None:
+    made, later = cron(NOON), NOON + timedelta(seconds=30)
     table = Timetable(parse_schedule("*/10 * * * *"))
-    assert wait_for_next(table, NOON + timedelta(seconds=30)) == pytest.approx(570.1)
-    assert wait_for_next(Timetable(parse_schedule("0 0 30 2 *")), NOON) is None
+    assert wait_for_next(made, table, later) == pytest.approx(570.1)
+    assert wait_for_next(made, Timetable(parse_schedule("0 0 30 2 *")), NOON) is None
+
+
+@pytest.mark.parametrize(
+    ("behind", "deadline", "due", "missed", "wait"),
+    [
+        pytest.param(hours(0.9), None, None, 0, hours(0.1), id="none yet"),
+        pytest.param(hours(1), None, hours(0), 0, hours(1), id="one"),
+        pytest.param(hours(7.25), None, hours(0.25), 7, hours(0.75), id="the latest of several"),
+        pytest.param(hours(7.25), 1000, hours(0.25), 0, hours(0.75), id="within the deadline"),
+        pytest.param(hours(7.25), 800, None, 0, hours(0.75), id="past the deadline"),
+    ],
+)
+def test_at_the_same_distance(
+    behind: timedelta, deadline: int | None, due: timedelta | None, missed: int, wait: timedelta
+) -> None:
+    table = Timetable(parse_schedule("@every 1h"))
+    made = cron(NOON - behind, deadline)
+    found = latest_due(made, table, NOON)
+    assert found.at == (None if due is None else NOON - due)
+    assert found.missed == missed
+    assert wait_for_next(made, table, NOON) == pytest.approx(wait.total_seconds() + 0.1)
 
 
 def job(name: str, kind: str = "", start: int = 0, uid: str = "") -> Job:
