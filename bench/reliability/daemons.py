@@ -59,6 +59,7 @@ class Daemons:
         self.paths = self.server.paths
         kubeconfig.write_component_files(self.server.profile, self.paths)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._commands: dict[str, list[str]] = {}
         self.kills = 0
 
     def client(self) -> Client:
@@ -80,14 +81,15 @@ class Daemons:
         config = self._directory / f"{name}.json"
         components = {component: {**self.options(component), **options}}
         config.write_text(json.dumps({"components": components, "log_level": "WARNING"}))
-        module = (
-            ["navarch.cluster.daemon"] if seed is None else ["bench.reliability.late", f"{seed}"]
-        )
+        late = ["bench.reliability.late", f"{seed}"]
+        module = ["navarch.cluster.daemon"] if seed is None else late
+        self._commands[name] = [sys.executable, "-m", *module, str(config)]
+        self.start_again(name)
+
+    def start_again(self, name: str) -> None:
         with (self._directory / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
-                [sys.executable, "-m", *module, str(config)],
-                stderr=log,
-                env={**os.environ, **DAEMON_ENVIRONMENT},
+                self._commands[name], stderr=log, env={**os.environ, **DAEMON_ENVIRONMENT}
             )
 
     def own_credentials(self, name: str, user: str) -> tuple[str, str]:

@@ -49,6 +49,10 @@ class Sizes:
     """Of the Deployment whose controllers are killed."""
     daemons: int = 40
     """How often controllers, the scheduler and the proxy are killed."""
+    pauses: int = 10
+    """How often leaders are frozen."""
+    lease: int = 15
+    """Seconds after which another may lead."""
     seconds: int = 3600
     """After which no more servers are killed."""
 
@@ -289,6 +293,15 @@ async def workloads(directory: Path, sizes: Sizes) -> list[Figure]:
     return [await killed_controllers(sizes.replicas, sizes.daemons, sizes.seed, repeat)]
 
 
+async def leaders(directory: Path, sizes: Sizes) -> list[Figure]:
+    """Row 27."""
+    from bench.reliability.leaders import Timing, frozen_leaders
+
+    repeat = command(sizes, "leaders", "pauses", "lease")
+    timing = Timing(sizes.lease, sizes.lease * 2 // 3, max(1, sizes.lease // 7))
+    return [await frozen_leaders(sizes.pauses, timing, sizes.seed, repeat)]
+
+
 ROWS: dict[str, Row] = {
     "kills": kills,
     "events": events,
@@ -301,4 +314,5 @@ ROWS: dict[str, Row] = {
     "node": node,
     "soak": soak,
     "workloads": workloads,
+    "leaders": leaders,
 }
