@@ -163,6 +163,10 @@ class Informer(Generic[T]):
                 log.exception("informer %s: an answer cannot be read", self)
                 await self._clock.sleep(delay)
 
+    async def read(self) -> None:
+        """Take in the present state once, without following it. Raises ApiError."""
+        await self._relist()
+
     async def _relist(self) -> None:
         metrics.informer_relists.labels(str(self.resource.path)).inc()
         scope = self.scope
@@ -354,6 +358,24 @@ class InformerFactory:
                 task = asyncio.create_task(informer.run(), name=f"informer {informer}")
                 task.add_done_callback(self._task_ended)
                 self._tasks[informer] = task
+
+    async def read(self) -> dict[ResourcePath, ApiError]:
+        """Take in the present state of everything once, without following it: for those who only
+        look. Tells what could not be read, and why."""
+        informers = [*self._informers.values()]
+        results = await asyncio.gather(*(each.read() for each in informers), return_exceptions=True)
+        failed: dict[ResourcePath, ApiError] = {}
+        for informer, result in zip(informers, results, strict=True):
+            if isinstance(result, ApiError):
+                failed[informer.resource.path] = result
+            elif result is not None:
+                raise result
+        return failed
+
+    @property
+    def synced(self) -> bool:
+        """Whether every started informer holds a complete state."""
+        return all(informer.synced for informer in self._tasks)
 
     async def wait_synced(self) -> None:
         """Wait until every started informer holds a complete state. Raises what one of them

@@ -51,6 +51,8 @@ class Told:
     """What `/configz` calls its configuration."""
     config: Callable[[], Any] = dict
     checks: Mapping[str, Check] = field(default_factory=dict)
+    ready: Mapping[str, Check] = field(default_factory=dict)
+    """Checks of `/readyz` only: what a new start would not mend."""
 
 
 @asynccontextmanager
@@ -96,9 +98,9 @@ class _Server:
     async def answer(self, request: web.Request) -> web.Response:
         from aiohttp import web
 
-        first, _, rest = request.match_info["path"].partition("/")
-        if first in HEALTH:
-            answer = self._healthy(request, first, rest)
+        path, _, name = request.match_info["path"].partition("/")
+        if path in HEALTH:
+            answer = self._healthy(request, path, name)
             return web.Response(status=answer.status, text=answer.text)
         try:
             await self._authorize(request)
@@ -118,12 +120,11 @@ class _Server:
         return web.Response(status=404, text="404 page not found\n")
 
     def _healthy(self, request: web.Request, path: str, name: str) -> HealthAnswer:
+        checks = self._checks | self._told.ready if path == "readyz" else self._checks
         if name:
-            return self._health.one(path, name, self._checks)
+            return self._health.one(path, name, checks)
         excluded = request.query.getall("exclude", [])
-        return self._health.summary(
-            path, self._checks, excluded, verbose="verbose" in request.query
-        )
+        return self._health.summary(path, checks, excluded, verbose="verbose" in request.query)
 
     async def _authorize(self, request: web.Request) -> None:
         """Raises ApiError 401 or 403."""

@@ -27,7 +27,7 @@ from navarch.cluster.profile import Paths, Profile, home, write_file, write_json
 from navarch.cluster.supervisor import Description, Spec
 
 NODE_LEVEL, CONTROL_LEVEL, RUNTIME_LEVEL, API_LEVEL = 4, 3, 2, 1
-KUBELET_PORT = 10250
+KUBELET_PORT, CONTROLLERS_PORT, SCHEDULER_PORT = 10250, 10257, 10259
 KUBELET_ROOT = "/var/lib/kubelet"
 
 DAEMON_ENVIRONMENT = {
@@ -97,6 +97,17 @@ def controllers_options(profile: Profile, paths: Paths) -> Options:
         "cluster_signing_cert_file": str(paths.pki / "ca.crt"),
         "service_account_private_key_file": str(paths.pki / "sa.key"),
         "cluster_signing_key_file": str(paths.pki / "ca.key"),
+    }
+
+
+def serving_options(profile: Profile, paths: Paths, port: int) -> Options:
+    """Where a component tells of its health and figures."""
+    return {
+        "secure_port": port,
+        "bind_address": profile.control_address,
+        "tls_cert_file": str(paths.pki / "control-plane.crt"),
+        "tls_private_key_file": str(paths.pki / "control-plane.key"),
+        "client_ca_file": str(paths.pki / "ca.crt"),
     }
 
 
@@ -214,8 +225,10 @@ def describe(profile: Profile, paths: Paths) -> Description:
         _daemon(
             "controllers",
             {
-                "controllers": controllers_options(profile, paths),
-                "scheduler": scheduler_options(paths),
+                "controllers": controllers_options(profile, paths)
+                | serving_options(profile, paths, CONTROLLERS_PORT),
+                "scheduler": scheduler_options(paths)
+                | serving_options(profile, paths, SCHEDULER_PORT),
                 "guardian": guardian,
             },
             paths,

@@ -71,6 +71,13 @@ def requests(profile: Profile) -> list[Request]:
             ),
             addresses=("127.0.0.1", profile.host_address, profile.kubernetes_service_address),
         ),
+        Request(
+            "pki/control-plane",
+            "navarch-control-plane",
+            server=True,
+            names=("localhost",),
+            addresses=(profile.control_address,),
+        ),
         Request("pki/kubelet-client", KUBELET_CLIENT),
         Request("pki/front-proxy-client", FRONT_PROXY_CLIENT, authority=FRONT_PROXY_AUTHORITY),
         Request("pki/admin", "kubernetes-admin", ("system:masters",)),

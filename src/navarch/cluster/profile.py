@@ -70,6 +70,15 @@ class Profile:
         return str(ipaddress.ip_network(self.subnet)[1])
 
     @property
+    def control_address(self) -> str:
+        """Where controllers and scheduler tell of themselves. With real nodes pods reach it, as
+        those that gather figures must; without, it is as much this cluster's own as the API port
+        that it is made of."""
+        if self.nodes:
+            return self.host_address
+        return f"127.{self.api_port >> 8}.{self.api_port & 255}.1"
+
+    @property
     def dns_address(self) -> str:
         return str(ipaddress.ip_network(self.service_cidr)[10])
 

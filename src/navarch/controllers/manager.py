@@ -247,9 +247,10 @@ async def run(options: ManagerOptions) -> None:
         parse_duration(options.leader_elect_retry_period),
     )
     async with Client(config.with_user_agent("controllers")) as client:
+        informers = InformerFactory(client)
 
         async def work() -> None:
-            await run_controllers(client, options)
+            await run_with(informers, options)
 
         place = ServingOptions(
             options.secure_port,
@@ -258,7 +259,11 @@ async def run(options: ManagerOptions) -> None:
             options.tls_private_key_file,
             options.client_ca_file,
         )
-        told = Told("kubecontrollermanager.config.k8s.io", lambda: asdict(options))
+        told = Told(
+            "kubecontrollermanager.config.k8s.io",
+            lambda: asdict(options),
+            ready={"informer-sync": lambda: informers.synced},
+        )
         async with serving(client, place, told):
             if not options.leader_elect:
                 await work()
@@ -268,8 +273,13 @@ async def run(options: ManagerOptions) -> None:
 
 
 async def run_controllers(client: Client, options: ManagerOptions) -> None:
+    """Run the chosen controllers with a client that is there already."""
+    await run_with(InformerFactory(client), options)
+
+
+async def run_with(informers: InformerFactory, options: ManagerOptions) -> None:
     """Make the chosen controllers and run them until cancelled, or until one of them fails."""
-    context = ControllerContext(client, InformerFactory(client), client.clock)
+    context = ControllerContext(informers.client, informers, informers.client.clock)
     try:
         # All are made before anything starts: indexes and handlers belong to an empty cache.
         made = [CONTROLLERS[name].make(context, options) for name in selected(options)]

@@ -64,9 +64,10 @@ async def run(options: SchedulerOptions) -> None:
     kubeconfig = options.kubeconfig or configuration.clientConnection.kubeconfig
     config = ClientConfig.from_kubeconfig(kubeconfig)
     async with Client(config.with_user_agent("scheduler")) as client:
+        informers = InformerFactory(client)
 
         async def work() -> None:
-            await run_scheduler(client, settings, options.random_seed)
+            await run_with(informers, settings, options.random_seed)
 
         place = ServingOptions(
             options.secure_port,
@@ -75,7 +76,11 @@ async def run(options: SchedulerOptions) -> None:
             options.tls_private_key_file,
             options.client_ca_file,
         )
-        told = Told("kubescheduler.config.k8s.io", lambda: shown(configuration))
+        told = Told(
+            "kubescheduler.config.k8s.io",
+            lambda: shown(configuration),
+            ready={"informer-sync": lambda: informers.synced},
+        )
         async with serving(client, place, told):
             await lead(client, configuration.leaderElection, work)
 
@@ -172,11 +177,16 @@ NOTHING = {
 
 async def run_scheduler(client: Client, settings: Settings, seed: int | None = None) -> None:
     """Schedule with a client that is there already."""
+    await run_with(InformerFactory(client), settings, seed)
+
+
+async def run_with(informers: InformerFactory, settings: Settings, seed: int | None) -> None:
+    """Schedule with informers that have not been started."""
     from prometheus_client import REGISTRY
 
     from navarch.scheduler.scheduler import Scheduler
 
-    context = ControllerContext(client, InformerFactory(client), client.clock)
+    context = ControllerContext(informers.client, informers, informers.client.clock)
     try:
         scheduler = Scheduler(context, settings, random.Random(seed))
         await context.informers.start()

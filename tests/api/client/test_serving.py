@@ -38,7 +38,9 @@ async def ask(admin: tuple[Client, Client], tmp_path: Path) -> AsyncIterator[Ask
     certificates(tmp_path, "127.0.0.1")
     file = str(tmp_path / "127.0.0.1.pem")
     options = ServingOptions(-1, "127.0.0.1", file, file)
-    told = Told("x.config", lambda: {"parallelism": 16}, {"informers": lambda: False})
+    told = Told(
+        "x.config", lambda: {"parallelism": 16}, {"disk": lambda: False}, {"sync": lambda: False}
+    )
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     async with (
@@ -66,8 +68,12 @@ async def token_of(admin: Client, name: str) -> str:
 
 async def test_health_is_for_everybody(ask: Ask) -> None:
     status, text = await ask("/healthz")
-    assert status == 500 and "[-]informers failed: reason withheld" in text
-    assert await ask("/readyz?exclude=informers") == (200, "ok")
+    assert status == 500 and "[-]disk failed: reason withheld" in text
+    assert await ask("/livez?exclude=disk") == (200, "ok")
+    status, text = await ask("/readyz?exclude=disk")
+    assert status == 500 and "[-]sync failed: reason withheld" in text
+    assert (await ask("/readyz/sync"))[0] == 500
+    assert (await ask("/livez/sync"))[0] == 404
     assert (await ask("/livez/ping"))[0] == 200
 
 
