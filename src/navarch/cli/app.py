@@ -16,6 +16,7 @@ from navarch.cli.nodes import app as node_app
 from navarch.cli.options import Output, ProfileOption, existing, profile_name
 from navarch.cli.output import Steps, fail, printable
 from navarch.cli.profiles import app as profile_app
+from navarch.cli.why.command import why
 
 app = typer.Typer(
     name="navarch",
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.add_typer(image_app, name="image")
 app.add_typer(profile_app, name="profile")
 app.add_typer(node_app, name="node")
+app.command()(why)
 
 NO_SUCH_PROFILE = 85
 """minikube's exit code for a profile that does not exist."""
