@@ -23,11 +23,7 @@ from typing import Any
 from bench.server import Server
 from navarch.client import Client
 from navarch.cluster import kubeconfig, policies
-from navarch.cluster.composition import (
-    DAEMON_ENVIRONMENT,
-    controllers_options,
-    scheduler_options,
-)
+from navarch.cluster.composition import DAEMON_ENVIRONMENT, controllers_options
 from navarch.cluster.pki import Request, issue
 from navarch.cluster.profile import Paths
 
@@ -66,10 +62,11 @@ class Daemons:
         return Client(self.server.client)
 
     def options(self, component: str) -> dict[str, Any]:
+        # Several of a kind run at once here, so none listens at a port.
         if component == CONTROLLERS:
-            return controllers_options(self.server.profile, self.paths)
+            return {**controllers_options(self.server.profile, self.paths), "secure_port": 0}
         if component == SCHEDULER:
-            return scheduler_options(self.paths)
+            return {"kubeconfig": str(self.paths.kubeconfig("scheduler"))}
         # What their own user may do is granted by `navarch start`.
         return {"kubeconfig": str(self.paths.kubeconfig("admin"))}
 

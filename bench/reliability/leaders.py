@@ -56,7 +56,7 @@ class Timing:
             "leaderElection": election,
         }
         file.write_text(json.dumps(configuration))
-        return {"config": str(file), "leader_elect": None}
+        return {"config": str(file)}
 
 
 @dataclass
@@ -181,14 +181,14 @@ async def frozen_leaders(pauses: int, timing: Timing, seed: int, repeat: str) ->
     lingering = 0
     with daemons(audit=True) as found:
         found.start("nodes", NODES, {"names": ["node-0", "node-1"]})
-        async with found.client() as client:
+        async with found.client() as client, asyncio.TaskGroup() as group:
             pairs = [
                 Pair(found, client, each, timing.options(each, found.paths.root))
                 for each in (CONTROLLERS, SCHEDULER)
             ]
             for each in pairs:
                 each.start()
-            busy = asyncio.create_task(keep_busy(client, chance))
+            busy = group.create_task(keep_busy(client, chance))
             for _ in range(pauses):
                 frozen = await asyncio.gather(*(each.freeze() for each in pairs))
                 for name, has_ended in frozen:

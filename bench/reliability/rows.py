@@ -293,6 +293,22 @@ async def workloads(directory: Path, sizes: Sizes) -> list[Figure]:
     return [await killed_controllers(sizes.replicas, sizes.daemons, sizes.seed, repeat)]
 
 
+async def bindings(directory: Path, sizes: Sizes) -> list[Figure]:
+    """Row 24, as far as schedulers go."""
+    from bench.reliability.bindings import killed_schedulers
+
+    repeat = command(sizes, "bindings", "daemons")
+    return [await killed_schedulers(sizes.daemons, sizes.seed, repeat)]
+
+
+async def owners(directory: Path, sizes: Sizes) -> list[Figure]:
+    """Row 28."""
+    from bench.reliability.owners import killed_collector
+
+    repeat = command(sizes, "owners", "daemons")
+    return [await killed_collector(sizes.daemons, sizes.seed, repeat)]
+
+
 async def leaders(directory: Path, sizes: Sizes) -> list[Figure]:
     """Row 27."""
     from bench.reliability.leaders import Timing, frozen_leaders
@@ -314,5 +330,7 @@ ROWS: dict[str, Row] = {
     "node": node,
     "soak": soak,
     "workloads": workloads,
+    "bindings": bindings,
     "leaders": leaders,
+    "owners": owners,
 }

@@ -189,7 +189,9 @@ class Judge:
                 self.fault("out of order", f"{name} before db-{ordinal}")
 
     def _of_daemon_set(self, pod: Object, siblings: list[Object], is_new: bool) -> None:
-        if is_new and max(Counter(map(_node_of, siblings)).values()) > 1:
+        # One that is deleted and has ended makes room before it is gone.
+        there = [p for p in siblings if is_active(p) or not has_ended(p)]
+        if is_new and max(Counter(map(_node_of, there)).values()) > 1:
             self.fault("daemons above one a node", pod["metadata"]["name"])
 
     def _of_job(self, pod: Object, siblings: list[Object], is_new: bool) -> None:
