@@ -61,7 +61,7 @@ def _compare_fields(old: Any, new: Any, kind: Fields, result: Comparison) -> Non
             result.removed[f"f:{name}"] = kind.of(name).added(old[name])
         elif name not in old:
             result.added[f"f:{name}"] = kind.of(name).added(new[name])
-        elif old[name] != new[name]:
+        elif old[name] is not new[name] and old[name] != new[name]:
             _descend(f"f:{name}", old[name], new[name], kind.of(name), result)
 
 

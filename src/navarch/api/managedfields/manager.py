@@ -291,6 +291,8 @@ def _yield_fields(managers: Managers, changes: Comparison, taken: Node) -> Manag
 
 def _cap(managers: Managers) -> None:
     """Merge the oldest updaters of each version into one, when there are too many."""
+    if len(managers) <= MAX_UPDATE_MANAGERS:
+        return
     updaters = sorted(
         (entry for entry in managers.values() if not entry.is_applied),
         key=lambda each: (each.time, json.dumps(each.identity)),

@@ -95,7 +95,7 @@ def keep_all_but_status(obj: Object, old: Object) -> None:
     for key in old:
         # Mostly nobody tried to change it, and comparing costs less than copying.
         if key not in _ENVELOPE and not (
-            key in obj and encode_json(obj[key]) == encode_json(old[key])
+            key in obj and (obj[key] is old[key] or encode_json(obj[key]) == encode_json(old[key]))
         ):
             obj[key] = copy_json(old[key])
 

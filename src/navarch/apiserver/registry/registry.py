@@ -53,6 +53,7 @@ from navarch.apiserver.registry.chain import Chain
 from navarch.apiserver.registry.context import WriteContext
 from navarch.apiserver.registry.fields import book_create, book_update, restore_fields
 from navarch.apiserver.registry.resource import Catalog, Resource
+from navarch.apiserver.registry.status_patch import beside, default_unshared
 from navarch.store.contract import CasFailed, Store, StoreError, StoreFull
 
 Object = dict[str, Any]
@@ -274,9 +275,12 @@ class Registry:
         strategy = resource.strategy
         view = await resource.view(entry)
         old = resource.decode(view)
-        obj = transform(resource.decode(view))
-        metadata, old_metadata = obj["metadata"], old["metadata"]
         is_patch = context.info.verb == "patch"
+        shares = (
+            is_patch and subresource == "status" and not (context.is_apply or resource.is_custom)
+        )
+        obj = transform(beside(old) if shares else resource.decode(view))
+        metadata, old_metadata = obj["metadata"], old["metadata"]
         # The uid in a patch is a change of the uid, which its validation refuses.
         uid = old_metadata.get("uid") if is_patch else metadata.get("uid")
         pinned = self._check_identity(resource, metadata, (uid, old_metadata.get("uid")), entry)
@@ -289,7 +293,10 @@ class Registry:
             meta.carry_over(obj["metadata"], old_metadata)
             for text in meta.dedup_owner_references(obj["metadata"]):
                 context.warn(text)
-            resource.shape.default(obj)
+            if shares:
+                default_unshared(resource, obj, old)
+            else:
+                resource.shape.default(obj)
             strategy.defaults(obj)
             strategy.prepare_update(obj, old, subresource)
 

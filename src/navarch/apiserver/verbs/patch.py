@@ -166,7 +166,10 @@ def checked_result(
     validation = FieldValidation(options.field_validation)
     untouched = {} if resource.is_custom else _untouched(result, current)
     changed = {key: value for key, value in result.items() if key not in untouched}
+    fields = None if resource.is_custom else _untouched_fields(changed, current)
     obj = accept(resource.shape.normalise(changed, validation), context)
+    if fields is not None:
+        obj["metadata"]["managedFields"] = fields
     if untouched:
         order = dict.fromkeys((*result, *obj))
         whole = {**obj, **untouched}
@@ -185,6 +188,17 @@ def _untouched(result: Object, current: Object) -> Object:
         for key, value in result.items()
         if key not in ENVELOPE and type(value) is dict and current.get(key) is value
     }
+
+
+def _untouched_fields(changed: Object, current: Object) -> Any:
+    """Take out the managed fields where a patch has left them alone: they are the larger part of
+    the metadata that it names."""
+    metadata = changed.get("metadata")
+    fields = current["metadata"].get("managedFields")
+    if type(metadata) is not dict or fields is None or metadata.get("managedFields") is not fields:
+        return None
+    changed["metadata"] = {key: metadata[key] for key in metadata if key != "managedFields"}
+    return fields
 
 
 async def apply(
