@@ -4,17 +4,21 @@ The names of a marker are checked against the list of the official suite, so tha
 wrong fails at once. With `--conformance-results FILE` the outcome of each marked test is written
 down for `tools/conformance.py`, which makes `docs/conformance.md` of it; with `--collect-only` as
 well, which tests would run.
+
+Whatever a test does, it fails if an object in an informer's cache was changed meanwhile.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.caches import CacheGuard
 
 # How long it takes to think of an example says nothing on a machine that does other work.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -42,6 +46,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if unknown:
                 raise pytest.UsageError(f"{item.nodeid}: no conformance test is named {unknown}")
             item.user_properties.append(("conformance", list(marker.args)))
+
+
+@pytest.fixture(scope="session")
+def cache_guard() -> Iterator[CacheGuard]:
+    guard = CacheGuard()
+    yield guard
+    guard.stop()
+
+
+@pytest.fixture(autouse=True)
+def caches_stay_unchanged(cache_guard: CacheGuard) -> Iterator[None]:
+    yield
+    changed = cache_guard.changed()
+    assert not changed, "\n".join(changed)
 
 
 class Outcomes:
