@@ -1,0 +1,98 @@
+"""Running a script, and finding the shortest one that still goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .converged import problems
+from .steps import Step
+from .virtual import run_virtually
+from .wire import Request
+from .world import NODES, USER, World, running_world
+
+QUIET_SECONDS = 700.0
+"""So long without a write is rest: longer than the deadlines and the waits that there are."""
+PATIENCE_SECONDS = 7200.0
+IDLE_SECONDS = 900.0
+IDLE_READS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a script."""
+
+    problems: tuple[str, ...]
+    requests: int
+    seconds: float
+    """Virtual ones."""
+
+
+def run(script: Sequence[Step], seed: int) -> Outcome:
+    """Take the steps in a new world, wait for rest, and look."""
+    logging.getLogger("navarch").setLevel(logging.CRITICAL)
+    return run_virtually(_run(script, seed), seed)
+
+
+async def _run(script: Sequence[Step], seed: int) -> Outcome:
+    async with running_world(seed) as world:
+        for step in script:
+            await step.take(world)
+        found = await _settle(world)
+        found += problems(world)
+        found += await _idle(world)
+        found += world.failures
+        return Outcome(tuple(dict.fromkeys(found)), len(world.wire.requests), world.now)
+
+
+def is_work(request: Request) -> bool:
+    """Whether it is a write that says something new: heartbeats and Events apart."""
+    if not request.is_write or request.who == USER or "/events" in request.path:
+        return False
+    is_beat = "/leases/" in request.path or request.path.startswith("/api/v1/nodes/")
+    return not (is_beat and request.who == NODES)
+
+
+async def _settle(world: World) -> list[str]:
+    """Wait until nothing has been written for long."""
+    began = world.now
+    while True:
+        last = next((each.at for each in reversed(world.wire.requests) if is_work(each)), 0.0)
+        last = max(last, began)
+        if world.now - last >= QUIET_SECONDS:
+            return []
+        if world.now - began >= PATIENCE_SECONDS:
+            recent = [each for each in world.wire.requests if is_work(each)][-6:]
+            return [f"no rest: {each.method} {each.path}" for each in recent]
+        await asyncio.sleep(last + QUIET_SECONDS - world.now + 0.001)
+
+
+async def _idle(world: World) -> list[str]:
+    """Whoever has nothing to do does nothing."""
+    before = len(world.wire.requests)
+    await asyncio.sleep(IDLE_SECONDS)
+    new = world.wire.requests[before:]
+    found = [f"a write at rest: {each.method} {each.path}" for each in new if is_work(each)]
+    reads = [each for each in new if not each.is_write and each.who != USER]
+    if len(reads) > IDLE_READS:
+        found.append(f"{len(reads)} reads at rest, such as {reads[-1].path}")
+    return found
+
+
+def shrink(script: Sequence[Step], seed: int, patience: int = 200) -> list[Step]:
+    """The shortest script found that goes wrong in any way: parts are left out, ever smaller."""
+    best = [*script]
+    size = len(best) // 2
+    while size and patience:
+        start = 0
+        while start < len(best) and patience:
+            patience -= 1
+            shorter = best[:start] + best[start + size :]
+            if run(shorter, seed).problems:
+                best = shorter
+            else:
+                start += size
+        size //= 2
+    return best
