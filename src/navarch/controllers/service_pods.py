@@ -10,14 +10,9 @@ from navarch.api.selectors import label_selector_from_map
 from navarch.api.types.core_v1 import Container, ObjectReference, Pod, Service, ServicePort
 from navarch.client import Cache, Controller, ControllerContext, Informer
 from navarch.client.objects import KubernetesObject, object_key
-from navarch.controllers.pods import is_ready, is_terminal
+from navarch.controllers.pods import gathering_seconds, is_ready, is_terminal
 
 W = TypeVar("W", bound=KubernetesObject)
-
-PACE_SECONDS = 0.0002
-"""For each pod behind a Service, how long events are gathered: to look at five thousand pods anew
-for each that has become ready would be quadratic."""
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 
 
 class ServiceController(Controller):
@@ -43,11 +38,11 @@ class ServiceController(Controller):
         """Those keys that are to be queued at once; the others come after a pause."""
         at_once = []
         for key in keys:
-            pause = min(self._sizes.get(key, 0) * PACE_SECONDS, LONGEST_PAUSE)
-            if pause < SHORTEST_PAUSE:
-                at_once.append(key)
-            else:
+            pause = gathering_seconds(self._sizes.get(key, 0))
+            if pause:
                 self.queue.add_after(key, pause)
+            else:
+                at_once.append(key)
         return at_once
 
     def backends(self, key: str, service: Service) -> list[Backend]:

@@ -14,7 +14,7 @@ from navarch.api.types.core_v1 import PersistentVolumeClaim, Pod
 from navarch.client import ControllerContext, object_key, slow_start
 from navarch.controllers import statefulset_plan as plan
 from navarch.controllers.history import History, RevisionedController, surplus, template_of
-from navarch.controllers.pods import is_namespace_terminating
+from navarch.controllers.pods import PACE_SECONDS, is_namespace_terminating
 
 
 def version_of(revision: ControllerRevision) -> plan.Version:
@@ -27,6 +27,8 @@ class StatefulSetController(RevisionedController[StatefulSet]):
     name = "statefulset"
     kind = StatefulSet
     hash_label = "controller.kubernetes.io/hash"
+    pace = PACE_SECONDS / 5
+    """Most sets go pod by pod, so that every event counts and gathering would only delay."""
 
     def __init__(self, context: ControllerContext) -> None:
         super().__init__(context)
@@ -104,8 +106,12 @@ class StatefulSetController(RevisionedController[StatefulSet]):
             await self._update(owner, pod)
         for change in actions.own:
             await self._own(owner, change)
-        for pod in (*actions.delete, *actions.replace):
-            await self._delete(owner, pod)
+        unwanted = [*actions.delete, *actions.replace]
+        _, failure = await slow_start(
+            len(unwanted), lambda index: self._delete(owner, unwanted[index])
+        )
+        if failure is not None:
+            raise failure
 
     def _tell(self, owner: StatefulSet, verb: str, what: str, error: ApiError | None) -> None:
         """An event about a pod (`Pod x`) or a claim of the set."""
@@ -138,14 +144,15 @@ class StatefulSetController(RevisionedController[StatefulSet]):
         """Make the claims that the pod lacks. The reasons why it cannot have them all."""
         number = plan.ordinal(owner, pod.metadata.name) or 0
         problems = []
-        for _, wanted in plan.claims_of(owner, number):
-            name = wanted.metadata.name
-            present = self.claims.cache.get(object_key(wanted))
+        for template in owner.spec.volumeClaimTemplates:
+            name = plan.claim_name(owner, template, number)
+            present = self.claims.cache.get(f"{owner.metadata.namespace}/{name}")
             if present is not None:
                 if present.metadata.deletionTimestamp:
                     text = f"pvc {name} is being deleted"
                     problems.append(ApiError(409, "Conflict", text))
                 continue
+            wanted = plan.new_claim(owner, template, number)
             wanted.metadata.ownerReferences += plan.claim_owners(owner, pod, number)
             what = f"Claim {name} {{}}Pod {pod.metadata.name}"
             try:

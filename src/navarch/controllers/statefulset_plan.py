@@ -61,15 +61,15 @@ def revision_of(pod: Pod) -> str:
     return pod.metadata.labels.get(HASH, "")
 
 
-def claims_of(owner: StatefulSet, number: int) -> Iterator[tuple[str, PersistentVolumeClaim]]:
-    """The claims of the pod with that number, by the name of the volume."""
-    labels = owner.spec.selector.matchLabels if owner.spec.selector is not None else {}
-    for template in owner.spec.volumeClaimTemplates:
-        claim = copy_object(template)
-        claim.metadata.name = claim_name(owner, template, number)
-        claim.metadata.namespace = owner.metadata.namespace
-        claim.metadata.labels |= labels
-        yield template.metadata.name, claim
+def new_claim(
+    owner: StatefulSet, template: PersistentVolumeClaim, number: int
+) -> PersistentVolumeClaim:
+    """A claim of the pod with that number."""
+    claim = copy_object(template)
+    claim.metadata.name = claim_name(owner, template, number)
+    claim.metadata.namespace = owner.metadata.namespace
+    claim.metadata.labels |= owner.spec.selector.matchLabels if owner.spec.selector else {}
+    return claim
 
 
 def claim_name(owner: StatefulSet, template: PersistentVolumeClaim, number: int) -> str:

@@ -2,9 +2,8 @@
 
 Each owns dependents: it finds them by an index on who controls them, adopts orphans that its
 selector matches, releases what no longer does, makes and deletes pods in batches, and does nothing
-while the caches lag behind what it wrote. Events about dependents wake their owner, and a pass
-costs time in proportion to their number; so the more there are, the longer their events are
-gathered before the next pass, and a workload takes the same share of time at any size.
+while the caches lag behind what it wrote. Events about dependents wake their owner; the more there
+are, the longer their events are gathered before the next pass.
 
 Source: upstream's `pkg/controller/controller_{utils,ref_manager}.go`.
 """
@@ -35,7 +34,9 @@ from navarch.client import (
     slow_start,
 )
 from navarch.controllers.pods import (
+    PACE_SECONDS,
     PodControl,
+    gathering_seconds,
     is_namespace_terminating,
     is_ready,
     seconds_until_available,
@@ -45,9 +46,6 @@ W = TypeVar("W", bound=KubernetesObject)
 S = TypeVar("S", bound=KubernetesObject)
 
 BY_CONTROLLER = "controller"
-PACE_SECONDS = 0.0002
-"""For each dependent, how long their events are gathered."""
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 LAG_SECONDS = 1.0
 """After this long caches that lagged behind are looked at again, should no event say that they have
 caught up."""
@@ -73,6 +71,7 @@ class WorkloadController(Controller, Generic[W]):
     what is adopted and taken off what is released."""
 
     kind: ClassVar[type[Any]]
+    pace: ClassVar[float] = PACE_SECONDS
     finalizers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, context: ControllerContext) -> None:
@@ -141,11 +140,9 @@ class WorkloadController(Controller, Generic[W]):
 
     def enqueue_paced(self, key: str) -> None:
         """Queue the key, at once if it waits for writes of its own to be shown."""
-        pause = min(LONGEST_PAUSE, self._sizes.get(key, 0) * PACE_SECONDS)
-        if pause < SHORTEST_PAUSE or self.writes.are_pending(key):
-            self.queue.add(key)
-        else:
-            self.queue.add_after(key, pause)
+        is_awaited = self.writes.are_pending(key)
+        pause = 0.0 if is_awaited else gathering_seconds(self._sizes.get(key, 0), self.pace)
+        self.queue.add_after(key, pause)
 
     def _adopters(self, orphan: KubernetesObject) -> list[str]:
         meta = orphan.metadata

@@ -17,7 +17,7 @@ from navarch.api.types.core_v1 import (
 )
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import Client, PatchType, controller_of
-from navarch.controllers.workload import PACE_SECONDS
+from navarch.controllers.pods import PACE_SECONDS
 
 from .conftest import Kubelet, eventually, pod, running, selector, template
 

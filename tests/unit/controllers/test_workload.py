@@ -9,8 +9,8 @@ from navarch.api.types.core_v1 import Pod
 from navarch.api.types.meta_v1 import LabelSelector, ObjectMeta, OwnerReference
 from navarch.client import Client, ClientConfig, ControllerContext, FakeClock, InformerFactory
 from navarch.client.objects import WatchEvent
+from navarch.controllers.pods import LONGEST_PAUSE, PACE_SECONDS
 from navarch.controllers.replicaset import ReplicaSetController
-from navarch.controllers.workload import LONGEST_PAUSE, PACE_SECONDS
 
 LABELS = {"app": "web"}
 
