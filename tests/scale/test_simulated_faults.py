@@ -15,7 +15,14 @@ from tests.scale.test_simulated import pod, ready, running, watched
 from navarch.api.errors import ApiError
 from navarch.api.types.apps_v1 import ReplicaSet, ReplicaSetSpec
 from navarch.api.types.batch_v1 import Job, JobSpec
-from navarch.api.types.core_v1 import Container, Node, Pod, PodTemplateSpec, Toleration
+from navarch.api.types.core_v1 import (
+    Container,
+    Event,
+    Node,
+    Pod,
+    PodTemplateSpec,
+    Toleration,
+)
 from navarch.api.types.meta_v1 import LabelSelector, ObjectMeta
 from navarch.client import Client
 from navarch.controllers.manager import ManagerOptions, run_controllers
@@ -32,7 +39,11 @@ LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 @asynccontextmanager
 async def cluster(client: Client, **options: Any) -> AsyncIterator[None]:
     manager = ManagerOptions(
-        "", CONTROLLERS, cluster_cidr="10.244.0.0/16", node_monitor_grace_seconds=2.0
+        "",
+        CONTROLLERS,
+        cluster_cidr="10.244.0.0/16",
+        node_monitor_grace_seconds=2.0,
+        node_eviction_rate=10.0,
     )
     async with running(
         run_controllers(client, manager),
@@ -163,9 +174,49 @@ async def test_a_zone_dies(client: Client) -> None:
         assert not {p.spec.nodeName for p in pods.values()} & {*zone}
 
 
+def taints_of(node: Node) -> set[tuple[str, str]]:
+    return {(taint.key, taint.effect) for taint in node.spec.taints}
+
+
+async def test_nothing_is_evicted_while_no_node_is_heard_of(client: Client) -> None:
+    """More likely nobody can be heard than all have died."""
+    names = [f"sim-{number}" for number in range(4)]
+    async with cluster(client, nodes=4, zones=("a", "b")):
+        await nodes_are(
+            client, lambda nodes: len(nodes) == 4 and all(not n.spec.taints for n in nodes.values())
+        )
+        await annotate(client, names, fault="hung")
+        lost = {(LOST[1], "NoSchedule")}
+        await nodes_are(
+            client,
+            lambda nodes: len(nodes) == 4 and all(taints_of(n) == lost for n in nodes.values()),
+        )
+        await annotate(client, names[:1], fault=None)
+
+        def is_back(nodes: dict[str, Node]) -> bool:
+            return (
+                len(nodes) == 4
+                and not nodes[names[0]].spec.taints
+                and all(taints_of(nodes[n]) == {*lost, (LOST[1], "NoExecute")} for n in names[1:])
+            )
+
+        await nodes_are(client, is_back)
+        wanted = {
+            ("RegisteredNode", "Node sim-1 event: Registered Node sim-1 in Controller"),
+            ("NodeNotReady", "Node sim-1 status is now: NodeNotReady"),
+        }
+        async with asyncio.timeout(30):
+            async for event in client.resource(Event).watch("default"):
+                wanted.discard((event.object.reason, event.object.message))
+                if not wanted:
+                    break
+
+
 async def test_conditions_on_demand(client: Client) -> None:
-    async with cluster(client, nodes=1):
-        await nodes_are(client, lambda nodes: status_of(nodes.get("sim-0", Node())) == "True")
+    async with cluster(client, nodes=2):
+        await nodes_are(
+            client, lambda nodes: len(nodes) == 2 and {*map(status_of, nodes.values())} == {"True"}
+        )
         await annotate(client, ["sim-0"], conditions="MemoryPressure,Ready=False")
         found = await nodes_are(client, lambda nodes: len(nodes["sim-0"].spec.taints) == 3)
         assert status_of(found["sim-0"], "MemoryPressure") == "True"

@@ -348,6 +348,7 @@ class DisruptionController(Controller):
             return
         condition = {
             "type": "DisruptionTarget",
+            "observedGeneration": pod.metadata.generation,
             "status": "False",
             "lastTransitionTime": format_time(self.clock.now()),
             "reason": None,

@@ -60,6 +60,14 @@ class ManagerOptions:
     """The longest life of a certificate that it signs."""
     node_monitor_grace_seconds: float = 50.0
     """A node that is not heard of for so long counts as unreachable."""
+    node_eviction_rate: float = 0.1
+    """So many nodes of a zone are given up per second. These four are upstream's flags."""
+    secondary_node_eviction_rate: float = 0.01
+    """The same in a large zone of which much is not ready; in a small one nothing is given up."""
+    unhealthy_zone_threshold: float = 0.55
+    """The share of nodes that are not ready from which on that is so."""
+    large_cluster_size_threshold: int = 50
+    """A zone with more nodes than this is large."""
     terminated_pod_threshold: int = 12500
     """So many finished pods are kept; the oldest above that are collected. 0 keeps them all."""
     horizontal_pod_autoscaler_sync_period: str = "15s"
@@ -121,6 +129,18 @@ def _autoscaling(options: ManagerOptions) -> Mapping[str, Any]:
     return {"options": AutoscalerOptions(**seconds)}
 
 
+def _node_lifecycle(options: ManagerOptions) -> Mapping[str, Any]:
+    from navarch.controllers.node_zones import Rates
+
+    rates = Rates(
+        options.node_eviction_rate,
+        options.secondary_node_eviction_rate,
+        options.unhealthy_zone_threshold,
+        options.large_cluster_size_threshold,
+    )
+    return {"grace_seconds": options.node_monitor_grace_seconds, "rates": rates}
+
+
 CONTROLLERS: Mapping[str, Registered] = {
     "replicaset": Registered("replicaset", "ReplicaSetController"),
     "replicationcontroller": Registered("replicaset", "ReplicationControllerController"),
@@ -149,7 +169,7 @@ CONTROLLERS: Mapping[str, Registered] = {
     "nodelifecycle": Registered(
         "node_lifecycle",
         "NodeLifecycleController",
-        lambda options: {"grace_seconds": options.node_monitor_grace_seconds},
+        _node_lifecycle,
     ),
     "taint-eviction": Registered("taint_eviction", "TaintEvictionController"),
     "namespace": Registered("namespace", "NamespaceController"),

@@ -2,9 +2,9 @@
 
 A node says that it lives by renewing its Lease. When the Lease has not been renewed for the grace
 period, the node's conditions become Unknown and its pods are no longer ready; taints say the same
-to the scheduler (NoSchedule) and to the pods (NoExecute, which `taint_eviction` carries out). Time
-is measured from when this controller last saw the Lease change, on its own clock, so that clocks
-of nodes need not agree.
+to the scheduler (NoSchedule) and to the pods (NoExecute, which `taint_eviction` carries out), the
+latter no faster than `node_zones` allows. Time is measured from when this controller last saw the
+Lease change, on its own clock, so that clocks of nodes need not agree.
 
 Source: KEP-589 (node leases), upstream's `pkg/controller/nodelifecycle`.
 """
@@ -12,14 +12,17 @@ Source: KEP-589 (node leases), upstream's `pkg/controller/nodelifecycle`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from navarch.api.errors import ApiError
 from navarch.api.objects import copy_object
 from navarch.api.times import format_time
 from navarch.api.types.coordination_v1 import Lease
 from navarch.api.types.core_v1 import Node, NodeCondition, Pod, Taint
+from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import Controller, ControllerContext
+from navarch.controllers.node_zones import Change, Rates, Zone, Zones, count_zones, zone_of
 from navarch.controllers.pods import find_condition, index_by_node, pods_on
 
 LEASE_NAMESPACE = "kube-node-lease"
@@ -40,6 +43,17 @@ MANAGED_NO_SCHEDULE = frozenset({*CONDITION_TAINTS.values(), UNSCHEDULABLE})
 MANAGED_NO_EXECUTE = frozenset({NOT_READY, UNREACHABLE})
 REPORTED = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 DEFAULT_GRACE_SECONDS = 50.0
+STARTUP_GRACE_SECONDS = 60.0
+"""For a node that has never said how it is."""
+ZONES = "zones:"
+"""The key of the look at all zones."""
+PERIOD_SECONDS = 0.1
+"""Nodes that change at about the same time are looked at together."""
+OLD_LABELS = {
+    "kubernetes.io/os": "beta.kubernetes.io/os",
+    "kubernetes.io/arch": "beta.kubernetes.io/arch",
+}
+"""What a node is called by is repeated in labels that some still look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +64,17 @@ class Heard:
     at: float
 
 
-def wanted_taints(node: Node, now: datetime) -> list[Taint]:
+def wanted_taints(node: Node, now: datetime, is_given_up: bool = True) -> list[Taint]:
     """The node's taints as its conditions and `spec.unschedulable` ask for; those that are not
-    this controller's stay as they are, those that were there keep their time."""
+    this controller's stay as they are, those that were there keep their time. Only a node that is
+    given up chases its pods."""
     statuses = {condition.type: condition.status for condition in node.status.conditions}
     no_schedule = {
         key for (type_, status), key in CONDITION_TAINTS.items() if statuses.get(type_) == status
     }
+    no_execute = no_schedule & MANAGED_NO_EXECUTE if is_given_up else set[str]()
     if "Ready" not in statuses:
         no_schedule.add(NOT_READY)
-    no_execute = no_schedule & MANAGED_NO_EXECUTE
     if node.spec.unschedulable:
         no_schedule.add(UNSCHEDULABLE)
     keep = [taint for taint in node.spec.taints if not _is_managed(taint)]
@@ -71,6 +86,26 @@ def wanted_taints(node: Node, now: datetime) -> list[Taint]:
         known = present.get((key, effect))
         keep.append(known or Taint(key=key, effect=effect, timeAdded=stamp))
     return keep
+
+
+def chases_pods(node: Node) -> bool:
+    """Whether a taint of this controller's is on the node that pods have to tolerate."""
+    return any(t.effect == "NoExecute" and t.key in MANAGED_NO_EXECUTE for t in node.spec.taints)
+
+
+def missing_labels(node: Node) -> dict[str, str]:
+    """The older labels that have another value than the newer ones."""
+    labels = node.metadata.labels
+    return {
+        old: labels[new]
+        for new, old in OLD_LABELS.items()
+        if new in labels and labels.get(old) != labels[new]
+    }
+
+
+def _facts(node: Node) -> tuple[object, ...]:
+    """What the look at all zones depends on."""
+    return _ready_status(node), chases_pods(node), zone_of(node), node.metadata.uid
 
 
 def _is_managed(taint: Taint) -> bool:
@@ -118,10 +153,19 @@ class NodeLifecycleController(Controller):
     name = "node-lifecycle"
 
     def __init__(
-        self, context: ControllerContext, grace_seconds: float = DEFAULT_GRACE_SECONDS
+        self,
+        context: ControllerContext,
+        grace_seconds: float = DEFAULT_GRACE_SECONDS,
+        rates: Rates | None = None,
     ) -> None:
         super().__init__(context)
         self.grace_seconds = grace_seconds
+        self.zones = Zones(rates or Rates())
+        self._waiting: dict[str, Zone] = {}
+        """The nodes that are to be given up, in their order."""
+        self._given_up: set[str] = set()
+        self._known: dict[str, str] = {}
+        """The uids of the nodes, by name."""
         self.recorder = context.recorder("node-controller")
         self.nodes = context.informers.informer(Node)
         # All of them, though the nodes' are in one namespace: the garbage collector follows all
@@ -131,9 +175,17 @@ class NodeLifecycleController(Controller):
         index_by_node(self.pods)
         self._heard: dict[str, Heard] = {}
         self.watch(self.nodes)
+        self.nodes.add_handler(self._look_at_zones, self._node_changed, self._look_at_zones)
         self.depends_on(self.leases)
         self.depends_on(self.pods)
         self.leases.add_handler(self._lease_seen, lambda _, lease: self._lease_seen(lease))
+
+    def _look_at_zones(self, node: Node) -> None:
+        self.queue.add_after(ZONES, PERIOD_SECONDS)
+
+    def _node_changed(self, old: Node, new: Node) -> None:
+        if _facts(old) != _facts(new):
+            self._look_at_zones(new)
 
     def _lease_seen(self, lease: Lease) -> None:
         """A renewal needs no work unless the node was given up; the timer looks again."""
@@ -160,27 +212,83 @@ class NodeLifecycleController(Controller):
         return now - heard.at
 
     async def reconcile(self, key: str) -> None:
+        if key == ZONES:
+            self._judge_zones()
+            return
         node = self.nodes.cache.get(key)
+        self._welcome(key, node)
         if node is None:
-            self._heard.pop(key, None)
             return
         silence = self._silence(node)
-        lost = silence > self.grace_seconds
+        grace = self.grace_seconds if _ready_status(node) else self._startup_grace
+        lost = silence > grace
         if lost and _ready_status(node) != "Unknown":
             changed = copy_object(node)
             changed.status.conditions = lost_conditions(node.status.conditions, self.clock.now())
             node = await self.client.resource(Node).update_status(changed)
             text = f"Node {key} status is now: NodeNotReady"
             self.recorder.event(node, "Normal", "NodeNotReady", text)
-        taints = wanted_taints(node, self.clock.now())
-        if _by_identity(taints) != _by_identity(node.spec.taints):
+        is_given_up = not self.zones.is_lost and (chases_pods(node) or key in self._given_up)
+        taints = wanted_taints(node, self.clock.now(), is_given_up)
+        labels = missing_labels(node)
+        if labels or _by_identity(taints) != _by_identity(node.spec.taints):
             changed = copy_object(node)
             changed.spec.taints = taints
+            changed.metadata.labels.update(labels)
             node = await self.client.resource(Node).update(changed)
-        if _ready_status(node) in ("False", "Unknown"):
+        if _ready_status(node) == "Unknown":
             await self._mark_pods(key)
         if not lost:
-            self.queue.add_after(key, self.grace_seconds - silence + 1.0)
+            self.queue.add_after(key, grace - silence + 1.0)
+
+    @property
+    def _startup_grace(self) -> float:
+        return self.grace_seconds + STARTUP_GRACE_SECONDS - DEFAULT_GRACE_SECONDS
+
+    def _welcome(self, name: str, node: Node | None) -> None:
+        """Tell of nodes that come and go."""
+        if node is not None:
+            if name in self._known:
+                return
+            self._known[name] = node.metadata.uid
+            reason, what = "RegisteredNode", f"Registered Node {name} in"
+        else:
+            self._heard.pop(name, None)
+            node = Node(metadata=ObjectMeta(name=name, uid=self._known.pop(name, "")))
+            reason, what = "RemovingNode", f"Removing Node {name} from"
+        self.recorder.event(node, "Normal", reason, f"Node {name} event: {what} Controller")
+
+    def _judge_zones(self) -> None:
+        """Give up, as far as their zones allow, nodes that are not ready."""
+        nodes = self.nodes.cache.list()
+        statuses = [(node, _ready_status(node)) for node in nodes]
+        failed = {
+            node.metadata.name: zone_of(node)
+            for node, status in statuses
+            if status in ("False", "Unknown")
+        }
+        chasing = {node.metadata.name for node in nodes if chases_pods(node)}
+        now = self.clock.monotonic()
+        counts = count_zones((node, status == "True") for node, status in statuses)
+        change = self.zones.observe(counts, now)
+        self._given_up &= failed.keys()
+        if change is Change.LOST:
+            self.log.info("no node is ready: nothing is evicted until one is")
+            self._given_up.clear()
+            self.enqueue(chasing)
+        elif change is Change.FOUND:
+            # The others were not heard of because nobody listened: their time begins anew.
+            self._heard = {name: replace(each, at=now) for name, each in self._heard.items()}
+        left = failed.keys() - chasing - self._given_up
+        order = [*self._waiting, *(name for name in failed if name not in self._waiting)]
+        self._waiting = {name: failed[name] for name in order if name in left}
+        for name in self.zones.grant(self._waiting.items(), now):
+            del self._waiting[name]
+            self._given_up.add(name)
+            self.enqueue(name)
+        wait = self.zones.wait(set(self._waiting.values()), now)
+        if wait is not None:
+            self.queue.add_after(ZONES, max(wait, PERIOD_SECONDS))
 
     async def _mark_pods(self, node: str) -> None:
         for pod in pods_to_mark(pods_on(self.pods, node)):
@@ -189,9 +297,14 @@ class NodeLifecycleController(Controller):
             if ready is None:
                 continue
             ready.status = "False"
-            ready.reason = "NodeNotReady"
             ready.lastTransitionTime = format_time(self.clock.now())
-            await self.client.resource(Pod).update_status(changed)
+            try:
+                await self.client.resource(Pod).update_status(changed)
+            except ApiError as error:
+                if not error.is_not_found:
+                    raise
+            else:
+                self.recorder.event(pod, "Warning", "NodeNotReady", "Node is not ready")
 
 
 def _ready_status(node: Node) -> str:

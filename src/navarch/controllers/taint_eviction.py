@@ -1,10 +1,11 @@
 """The taint eviction controller: pods leave nodes with NoExecute taints they do not tolerate.
 
-A pod without a matching toleration is deleted at once; one whose tolerations are limited in time is
-deleted when the shortest of them runs out. The time begins when the controller sees pod and taint
-together, whenever the taint was added: a pod that came later to such a node has its time as well,
-and taints that people add do not say when. A taint that is taken away in time cancels it. What is
-due is remembered by this process alone, so the times of a new one begin anew.
+A pod without a matching toleration is deleted at once, also one that has ended; one whose
+tolerations are limited in time is deleted when the shortest of them runs out. The time begins when
+the controller sees pod and taint together, whenever the taint was added: a pod that came later to
+such a node has its time as well, and taints that people add do not say when. A taint that is taken
+away in time cancels it. What is due is remembered by this process alone, so the times of a new one
+begin anew.
 
 Source: KEP-166 (taint based evictions), upstream's `pkg/controller/tainteviction`.
 """
@@ -20,7 +21,7 @@ from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Node, Pod, Taint, Toleration
 from navarch.client import Client, Controller, ControllerContext, PatchType
 from navarch.client.objects import object_key
-from navarch.controllers.pods import index_by_node, is_active, pods_on
+from navarch.controllers.pods import index_by_node, pods_on
 
 
 def seconds_to_live(tolerations: Sequence[Toleration], taints: Sequence[Taint]) -> float | None:
@@ -80,7 +81,7 @@ class TaintEvictionController(Controller):
 
     async def reconcile(self, key: str) -> None:
         pod = self.pods.cache.get(key)
-        if pod is None or not pod.spec.nodeName or not is_active(pod):
+        if pod is None or not pod.spec.nodeName or pod.metadata.deletionTimestamp:
             self._evictions.pop(key, None)
             return
         left = seconds_to_live(pod.spec.tolerations, self._tainted.get(pod.spec.nodeName, []))
@@ -113,6 +114,7 @@ async def evict(client: Client, pod: Pod, reason: str, message: str) -> None:
     meta = pod.metadata
     condition = {
         "type": "DisruptionTarget",
+        "observedGeneration": meta.generation,
         "status": "True",
         "reason": reason,
         "message": message,

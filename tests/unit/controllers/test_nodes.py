@@ -49,7 +49,7 @@ def node(unschedulable: bool = False, taints: list[Taint] | None = None, **statu
             {(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")},
             id="silent",
         ),
-        pytest.param(node(), {(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")}, id="new"),
+        pytest.param(node(), {(NOT_READY, "NoSchedule")}, id="new"),
         pytest.param(
             node(Ready="True", MemoryPressure="True"),
             {("node.kubernetes.io/memory-pressure", "NoSchedule")},
