@@ -53,6 +53,10 @@ class Sizes:
     """How often leaders are frozen."""
     lease: int = 15
     """Seconds after which another may lead."""
+    away: int = 600
+    """Seconds without a control plane."""
+    tolerance: int = 300
+    """Seconds for which pods put up with a node that is lost."""
     seconds: int = 3600
     """After which no more servers are killed."""
 
@@ -309,6 +313,21 @@ async def owners(directory: Path, sizes: Sizes) -> list[Figure]:
     return [await killed_collector(sizes.daemons, sizes.seed, repeat)]
 
 
+async def away(directory: Path, sizes: Sizes) -> list[Figure]:
+    """Row 25, and row 24 as far as the proxy goes; as root."""
+    from bench.reliability.away import alone
+
+    repeat = command(sizes, "away", "daemons", "away")
+    return await alone(sizes.daemons, sizes.away, sizes.seed, repeat)
+
+
+async def lost(directory: Path, sizes: Sizes) -> list[Figure]:
+    """Row 26, as root."""
+    from bench.reliability.away import lost_node
+
+    return [await lost_node(sizes.tolerance, sizes.seed, command(sizes, "lost", "tolerance"))]
+
+
 async def leaders(directory: Path, sizes: Sizes) -> list[Figure]:
     """Row 27."""
     from bench.reliability.leaders import Timing, frozen_leaders
@@ -331,6 +350,8 @@ ROWS: dict[str, Row] = {
     "soak": soak,
     "workloads": workloads,
     "bindings": bindings,
+    "away": away,
+    "lost": lost,
     "leaders": leaders,
     "owners": owners,
 }

@@ -1,0 +1,243 @@
+"""An application on a real node while the rest of the cluster is away, as root.
+
+Its traffic (see `traffic.py`) is made in the network of a pod, so it goes through the proxy's rules
+in the kernel and through the node's name server. First the proxy is killed over and over, then the
+whole control plane is frozen, then killed, so that the node is alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.cluster import PROFILE, SLEEP, navarch, spec
+from bench.node import Bench
+from bench.reliability import traffic
+from bench.reliability.daemons import until
+from bench.reliability.figure import Figure
+from bench.reliability.lost import Loss, figure_of, lose
+from bench.reliability.node import (
+    agent_pid,
+    all_pods,
+    are_ready,
+    first_processes,
+    node,
+)
+from bench.reliability.node import until as pods_until
+from navarch.api.errors import ApiError
+from navarch.api.objects import to_object
+from navarch.api.types.core_v1 import Node, Pod, Service, ServicePort, ServiceSpec
+from navarch.api.types.discovery_v1 import EndpointSlice
+from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.client.client import Client
+
+APP = "nc -ll -p 7 -e cat & mkdir /www; echo hello > /www/index.html; exec httpd -f -p 80 -h /www"
+COPIES = 2
+NAME = "web.default.svc.cluster.local"
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A Service with two pods behind it, and the process of a third pod that uses it."""
+
+    address: str
+    nameserver: str
+    user: int
+
+
+async def deploy(bench: Bench) -> App:
+    client = bench.client
+    for number in range(COPIES):
+        meta = ObjectMeta(name=f"web-{number}", namespace="default", labels={"app": "web"})
+        template = spec(["sh", "-c", APP])
+        await client.resource(Pod).create(Pod(metadata=meta, spec=template))
+    meta = ObjectMeta(name="user", namespace="default")
+    await client.resource(Pod).create(Pod(metadata=meta, spec=spec(SLEEP)))
+    ports = [ServicePort(name="web", port=80), ServicePort(name="echo", port=7)]
+    service = await client.resource(Service).create(
+        Service(
+            metadata=ObjectMeta(name="web", namespace="default"),
+            spec=ServiceSpec(selector={"app": "web"}, ports=ports),
+        )
+    )
+    await pods_until(client, partial(are_ready, COPIES + 1))
+
+    async def is_known() -> bool:
+        slices = (await client.resource(EndpointSlice).list("default")).items
+        return sum(len(s.endpoints) for s in slices if s.metadata.name.startswith("web")) == COPIES
+
+    assert await until(is_known)
+    (user,) = first_processes().values()
+    app = App(service.spec.clusterIP, nameserver_of(user), user)
+    await asyncio.sleep(2)  # the proxy gathers changes for a second
+    return app
+
+
+def nameserver_of(pid: int) -> str:
+    words = Path(f"/proc/{pid}/root/etc/resolv.conf").read_text().split()
+    return words[words.index("nameserver") + 1]
+
+
+@asynccontextmanager
+async def using(app: App, *options: str) -> AsyncIterator[dict[str, Any]]:
+    """Traffic meanwhile; afterwards what came of it."""
+    found: dict[str, Any] = {}
+    inside = ["nsenter", f"--net=/proc/{app.user}/ns/net", sys.executable, traffic.__file__]
+    process = await asyncio.create_subprocess_exec(
+        *inside, app.address, *options, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        yield found
+    finally:
+        process.terminate()
+        output, _ = await process.communicate()
+        found.update(json.loads(output))
+
+
+async def kill_proxy(bench: Bench, app: App, kills: int, seed: int, repeat: str) -> Figure:
+    """The agent's process is kubelet, proxy and name server in one. Requests are by address: the
+    name server is away for a moment, too."""
+    chance, back = random.Random(seed), list[float]()
+    clock = asyncio.get_running_loop().time
+    async with using(app, "--rate", "50", "--held", "20") as found:
+        await asyncio.sleep(1)
+        pid = await agent_pid(bench)
+        for _ in range(kills):
+            os.kill(pid, signal.SIGKILL)
+            began = clock()
+            pid = await agent_pid(bench, pid)
+            back.append(clock() - began)
+            await asyncio.sleep(chance.uniform(0.5, 5.0))
+        await asyncio.sleep(1)
+    counts = found["counts"]
+    figure = Figure("24", "connections outlive a killed proxy", seed, repeat)
+    figure.counts = {
+        "kills": kills,
+        "held connections": counts.get("held", 0),
+        "echoes": counts.get("echoes", 0),
+        "new connections": counts["requests"],
+        "slowest second": found["slowest"],
+        "slowest process to come back": max(back),
+    }
+    figure.faults = {
+        "drops": counts.get("drops", 0),
+        "failed requests": counts.get("failed requests", 0),
+    }
+    figure.notes = found["notes"]
+    return figure
+
+
+async def leave_alone(bench: Bench, app: App, seconds: float, seed: int, repeat: str) -> Figure:
+    """Half of the time API server, controllers and scheduler are frozen, half of it dead."""
+    before = {pod.metadata.uid: restarts(pod) for pod in await all_pods(bench.client)}
+    supervisor, *plane = (
+        bench.pid(name) for name in ("supervisor.json", "apiserver.json", "controllers.json")
+    )
+    options = ["--name", NAME, "--nameserver", app.nameserver, "--rate", "100", "--held", "20"]
+    clock = asyncio.get_running_loop().time
+    try:
+        # Nobody starts again what will be dead.
+        os.kill(supervisor, signal.SIGSTOP)
+        async with using(app, *options) as found:
+            for pid in plane:
+                os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(seconds / 2)
+            for pid in plane:
+                os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(seconds / 2)
+            os.kill(supervisor, signal.SIGCONT)
+            began = clock()
+            is_back = await until(partial(is_well, bench.client))
+            back = clock() - began
+            await asyncio.sleep(2)
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    after = {pod.metadata.uid: restarts(pod) for pod in await all_pods(bench.client)}
+    counts = found["counts"]
+    figure = Figure("25", "the node goes on alone", seed, repeat)
+    figure.counts = {
+        "seconds without a control plane": seconds,
+        "requests": counts["requests"],
+        "requests a second": counts["requests"] / found["seconds"],
+        "slowest second": found["slowest"],
+        "echoes of held connections": counts.get("echoes", 0),
+        "seconds until all was back": back,
+    }
+    figure.faults = {
+        "failed requests": counts.get("failed requests", 0),
+        "drops": counts.get("drops", 0),
+        "pods or containers changed": int(before != after),
+        "not back": int(not is_back),
+    }
+    figure.notes = found["notes"]
+    return figure
+
+
+def restarts(pod: Pod) -> int:
+    return sum(status.restartCount for status in pod.status.containerStatuses)
+
+
+async def is_well(client: Client) -> bool:
+    """The API answers, and the node is Ready by a heartbeat of its own."""
+    try:
+        nodes = (await client.resource(Node).list()).items
+    except ApiError:
+        return False
+    return all(
+        any(c.type == "Ready" and c.status == "True" for c in node.status.conditions)
+        and not node.spec.taints
+        for node in nodes
+    )
+
+
+async def alone(kills: int, seconds: float, seed: int, repeat: str) -> list[Figure]:
+    async with node() as bench:
+        app = await deploy(bench)
+        killed = await kill_proxy(bench, app, kills, seed, repeat)
+        await until(partial(is_well, bench.client))
+        return [killed, await leave_alone(bench, app, seconds, seed, repeat)]
+
+
+TWIN = ("sleep", "1000042")
+
+
+def processes() -> int:
+    """Of the pod that there may be but one of, on any node."""
+    found = 0
+    for entry in Path("/proc").iterdir():
+        try:
+            found += (entry / "cmdline").read_bytes() == "\0".join((*TWIN, "")).encode()
+        except OSError:
+            continue
+    return found
+
+
+async def lost_node(tolerance: int, seed: int, repeat: str) -> Figure:
+    """Two real nodes, of which the second one's agent is stopped."""
+    async with node() as bench:
+        await asyncio.to_thread(navarch, "start", "--nodes", "2")
+        await asyncio.to_thread(navarch, "image", "load", str(bench.home / "bench.tar"))
+        names = {each.metadata.name for each in (await bench.client.resource(Node).list()).items}
+        (victim,) = names - {PROFILE}
+        agent = bench.pid(f"node-{victim}.json")
+        template = spec(TWIN)
+        loss = Loss(
+            bench.client,
+            victim,
+            lambda: os.kill(agent, signal.SIGSTOP),
+            lambda: os.kill(agent, signal.SIGCONT),
+            tolerance,
+            to_object(template),
+            processes,
+        )
+        return figure_of(await lose(loss), tolerance, seed, repeat)

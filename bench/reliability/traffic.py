@@ -1,0 +1,130 @@
+"""An application's traffic, made in a pod's network: `python bench/reliability/traffic.py ADDRESS
+[--name NAME --nameserver ADDRESS] [--rate N] [--held N]`; ends with SIGTERM and then prints, as
+JSON, what failed. Needs nothing but Python's own library.
+
+Each request asks the name server first if there is a name, as an application does that keeps no
+addresses, opens a connection of its own to the Service and reads a page. Held connections are
+opened once and echo a line ten times a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import signal
+import socket
+import struct
+import time
+from collections import Counter
+
+SECONDS = 5.0
+WEB, ECHO, DNS = 80, 7, 53
+PULSE = 0.1
+
+
+def question(name: str, number: int) -> bytes:
+    """A query for addresses (RFC 1035, section 4)."""
+    labels = b"".join(bytes([len(each)]) + each.encode() for each in name.split("."))
+    return (
+        struct.pack("!6H", number, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", 1, 1)
+    )
+
+
+def answer(reply: bytes) -> str:
+    """The address in a reply: a Service has one, at its very end. Raises ValueError."""
+    _, flags, _, answers, _, _ = struct.unpack("!6H", reply[:12])
+    if flags & 15 or answers != 1:
+        raise ValueError(f"the name server answers {flags & 15} with {answers} addresses")
+    return socket.inet_ntoa(reply[-4:])
+
+
+async def resolve(name: str, nameserver: str) -> str:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.setblocking(False)
+        asking.connect((nameserver, DNS))
+        await loop.sock_sendall(asking, question(name, random.randrange(1 << 16)))
+        return answer(await loop.sock_recv(asking, 512))
+
+
+class Traffic:
+    """What was asked, and what failed, by kind."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.counts: Counter[str] = Counter()
+        self.notes: list[str] = []
+        self.slowest = 0.0
+
+    async def request(self) -> None:
+        options, began = self.options, time.monotonic()
+        try:
+            async with asyncio.timeout(SECONDS):
+                address = options.address
+                if options.name:
+                    address = await resolve(options.name, options.nameserver)
+                reader, writer = await asyncio.open_connection(address, WEB)
+                try:
+                    writer.write(b"GET / HTTP/1.0\r\n\r\n")
+                    reply = await reader.read()
+                finally:
+                    writer.close()
+                if b" 200 " not in reply.split(b"\r\n")[0]:
+                    raise ValueError(f"the server says {reply[:40]!r}")
+        except (OSError, ValueError) as error:
+            self.note("failed requests", error)
+        self.counts["requests"] += 1
+        self.slowest = max(self.slowest, time.monotonic() - began)
+
+    async def hold(self) -> None:
+        reader, writer = await asyncio.open_connection(self.options.address, ECHO)
+        self.counts["held"] += 1
+        try:
+            while True:
+                async with asyncio.timeout(SECONDS):
+                    line = b"%d\n" % self.counts["echoes"]
+                    writer.write(line)
+                    if await reader.readline() != line:
+                        raise ConnectionResetError("another echo")
+                self.counts["echoes"] += 1
+                await asyncio.sleep(PULSE)
+        except OSError as error:
+            self.note("drops", error)
+        finally:
+            writer.close()
+
+    def note(self, what: str, error: Exception) -> None:
+        self.counts[what] += 1
+        self.notes.append(f"{time.strftime('%X')} {what}: {type(error).__name__} {error}")
+
+    async def run(self) -> None:
+        ended = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+        holding = [asyncio.create_task(self.hold()) for _ in range(self.options.held)]
+        requests: set[asyncio.Task[None]] = set()
+        began, started = time.monotonic(), 0
+        while not ended.is_set():
+            started += 1
+            requests.add(task := asyncio.create_task(self.request()))
+            task.add_done_callback(requests.discard)
+            wait = began + started / self.options.rate - time.monotonic()
+            await asyncio.sleep(max(0.0, wait))
+        await asyncio.gather(*requests)
+        for each in holding:
+            each.cancel()
+        await asyncio.gather(*holding, return_exceptions=True)
+        seconds = time.monotonic() - began
+        told = {"counts": self.counts, "slowest": self.slowest, "seconds": seconds}
+        print(json.dumps({**told, "notes": self.notes[:20]}))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("address")
+    parser.add_argument("--name", default="")
+    parser.add_argument("--nameserver", default="")
+    parser.add_argument("--rate", type=float, default=100.0)
+    parser.add_argument("--held", type=int, default=0)
+    asyncio.run(Traffic(parser.parse_args()).run())
