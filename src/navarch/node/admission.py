@@ -18,6 +18,9 @@ from .resources import NodeResources, pod_requests
 from .security_context import requires_apparmor
 from .sysctls import forbidden
 
+AFFINITY, TAINT = "NodeAffinity", "TaintToleration"
+"""Reasons, named like the scheduler's plug-ins that judge the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -95,6 +98,13 @@ def problems(pod: Pod, load: Load, node: NodeView) -> list[Refusal]:
             None, (_check_selectors(pod, node), _check_ports(pod, load), _check_taints(pod, node))
         ),
     ]
+
+
+def rests_on_object(refusal: Refusal) -> bool:
+    """Whether somebody may have changed the node's object so that the pod is welcome by now."""
+    if isinstance(refusal, Lacking):
+        return refusal.resource not in ("pods", "cpu", "memory", "ephemeral-storage")
+    return refusal.reason in (AFFINITY, TAINT)
 
 
 def _check_os(pod: Pod) -> Refusal | None:
@@ -186,7 +196,7 @@ def _check_selectors(pod: Pod, node: NodeView) -> Refusal | None:
     if may_be_on(pod.spec, node.name, node.labels):
         return None
     return Refusal(
-        "NodeAffinity",
+        AFFINITY,
         "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
     )
 
@@ -200,7 +210,7 @@ def _check_taints(pod: Pod, node: NodeView) -> Refusal | None:
             tolerates(toleration, taint) for toleration in pod.spec.tolerations
         ):
             return Refusal(
-                "TaintToleration",
+                TAINT,
                 "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate",
             )
     return None

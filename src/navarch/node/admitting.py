@@ -1,20 +1,23 @@
 """Takes pods in, or refuses them: what `admission` decides, and what follows from it.
 
-Most pods are taken at once. One whose devices a plug-in has to hand out, or that other pods have to
-make room for, waits before it starts (`PodWorker.before_start`), without keeping others waiting.
+Most pods are taken at once. One whose devices a plug-in has to hand out, that other pods have to
+make room for, or that seems to be on the wrong node, waits before it starts
+(`PodWorker.before_start`), without keeping others waiting.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
+from navarch.api.errors import ApiError
 from navarch.api.quantity import parse_quantity
 from navarch.api.types.core_v1 import Node, Pod
 from navarch.api.validation.resources import is_extended
 
 from . import preemption
-from .admission import Lacking, NodeView, Refusal, load_of, problems
+from .admission import Lacking, NodeView, Refusal, load_of, problems, rests_on_object
 from .evicting import EvictionManager
 from .figures import admission_rejections, preemptions
 from .podspec import is_critical, pod_key
@@ -44,39 +47,55 @@ class Admitter:
 
     def admit(self, worker: PodWorker) -> None:
         """Decides about a pod that is new to the node."""
-        pod = worker.pod
-        others = [each for each in self._workers() if each is not worker and _takes_room(each)]
-        refusal, victims = self._decide(pod, others)
+        refusal, victims = self._decide(worker)
+        if refusal is None:
+            if victims or self._awaits_devices(worker.pod):
+                worker.before_start = partial(self._make_ready, worker, victims)
+        elif rests_on_object(refusal):
+            worker.before_start = partial(self._decide_again, worker)
+        else:
+            self.refuse(worker, refusal)
+
+    async def _decide_again(self, worker: PodWorker) -> None:
+        """Decides by the node's object as it is now.
+
+        The scheduler watches nodes and may send a pod for a label, a device or the end of a taint
+        that is newer than what is known here.
+        """
+        try:
+            name = self._services.options.node_name
+            self.node = await self._services.objects.node(name) or self.node
+        except ApiError as error:
+            log.warning("%s is judged by an old node: %s", pod_key(worker.pod), error)
+        refusal, victims = self._decide(worker)
         if refusal is not None:
             self.refuse(worker, refusal)
-            return
-        self._prepare(worker, victims)
+        else:
+            await self._make_ready(worker, victims)
 
-    def _prepare(self, worker: PodWorker, victims: Sequence[PodWorker]) -> None:
-        """Has the pod wait for its victims to go and for its devices."""
+    def _awaits_devices(self, pod: Pod) -> bool:
         devices = self._services.devices
-        concerned = devices is not None and devices.concerns(worker.pod)
-        if not victims and not concerned:
-            return
+        return devices is not None and devices.concerns(pod)
 
-        async def wait() -> None:
-            while not all(each.is_cleaned for each in victims):
-                await self._services.clock.sleep(ROOM_LOOK_SECONDS)
-            if devices is not None and concerned:
-                refusal = await devices.admit(worker.pod)
-                if refusal is not None:
-                    self.refuse(worker, refusal)
-
-        worker.before_start = wait
+    async def _make_ready(self, worker: PodWorker, victims: Sequence[PodWorker]) -> None:
+        """Has the pod wait for its victims to go and for its devices."""
+        while not all(each.is_cleaned for each in victims):
+            await self._services.clock.sleep(ROOM_LOOK_SECONDS)
+        devices = self._services.devices
+        if devices is not None and devices.concerns(worker.pod):
+            refusal = await devices.admit(worker.pod)
+            if refusal is not None:
+                self.refuse(worker, refusal)
 
     def refuse(self, worker: PodWorker, refusal: Refusal) -> None:
         admission_rejections.labels(refusal.reason).inc()
         self._services.events.pod(worker.pod, "Warning", refusal.reason, refusal.message)
         worker.refuse(refusal.reason, refusal.message)
 
-    def _decide(
-        self, pod: Pod, others: Sequence[PodWorker]
-    ) -> tuple[Refusal | None, Sequence[PodWorker]]:
+    def _decide(self, worker: PodWorker) -> tuple[Refusal | None, Sequence[PodWorker]]:
+        """Why the pod is refused, or else who has to make room for it."""
+        pod = worker.pod
+        others = [each for each in self._workers() if each is not worker and _takes_room(each)]
         refusal = self._evictions.admit(pod) or self._shutdown.admit()
         if refusal is not None:
             return refusal, ()

@@ -16,6 +16,7 @@ from navarch.api.objects import Object, decode
 from navarch.api.types.authentication_v1 import TokenRequest
 from navarch.api.types.core_v1 import (
     ConfigMap,
+    Node,
     PersistentVolume,
     PersistentVolumeClaim,
     Secret,
@@ -63,6 +64,8 @@ class Objects(Protocol):
     ) -> PersistentVolumeClaim: ...
 
     async def runtime_class(self, name: str) -> RuntimeClass | None: ...
+
+    async def node(self, name: str) -> Node | None: ...
 
     async def token(self, namespace: str, account: str, request: TokenRequest) -> TokenRequest: ...
 
@@ -120,6 +123,9 @@ class ApiObjects:
 
     async def runtime_class(self, name: str) -> RuntimeClass | None:
         return await self._get(RuntimeClass, "", name)
+
+    async def node(self, name: str) -> Node | None:
+        return await self._get(Node, "", name)
 
     async def service_account(self, namespace: str, name: str) -> ServiceAccount | None:
         return await self._get(ServiceAccount, namespace, name)

@@ -18,6 +18,7 @@ from navarch.api.schema.facts import schema_for
 from navarch.api.types.authentication_v1 import TokenRequest
 from navarch.api.types.core_v1 import (
     ConfigMap,
+    Node,
     PersistentVolume,
     PersistentVolumeClaim,
     Pod,
@@ -77,6 +78,7 @@ class FakeObjects:
     config_maps: dict[str, ConfigMap] = field(default_factory=dict)
     secrets: dict[str, Secret] = field(default_factory=dict)
     runtime_classes: dict[str, RuntimeClass] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
 
     def add_config_map(self, name: str, **data: str) -> None:
         self.config_maps[name] = ConfigMap(metadata=ObjectMeta(name=name), data=data)
@@ -109,6 +111,9 @@ class FakeObjects:
 
     async def runtime_class(self, name: str) -> RuntimeClass | None:
         return self.runtime_classes.get(name)
+
+    async def node(self, name: str) -> Node | None:
+        return self.nodes.get(name)
 
     async def token(self, namespace: str, account: str, request: TokenRequest) -> TokenRequest:
         request.status.token = f"token of {account}"

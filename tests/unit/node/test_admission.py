@@ -10,7 +10,8 @@ import pytest
 from tests.unit.node.builders import make_pod
 from tests.unit.node.fakes import stage
 
-from navarch.api.types.core_v1 import Pod, Taint
+from navarch.api.types.core_v1 import Node, NodeSpec, Pod, Taint
+from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.node.admission import Lacking, NodeView, admit, load_of, problems
 from navarch.node.podspec import CONFIG_SOURCE
 from navarch.node.preemption import NoVictims, victims
@@ -196,3 +197,29 @@ async def test_the_older_pod_is_taken_first(tmp_path: Path) -> None:
             "OutOfcpu: Node didn't have enough resource: cpu, requested: 3000, used: 3000, "
             "capacity: 4000"
         ) in node.events.told
+
+
+@pytest.mark.parametrize(
+    ("known", "current", "fate"),
+    [
+        pytest.param({}, {"zone": "a"}, "Running", id="labelled a moment ago"),
+        pytest.param({"zone": "b"}, {"zone": "b"}, "Failed NodeAffinity", id="elsewhere"),
+        pytest.param({"taint": "x"}, {"zone": "a"}, "Running", id="a taint that is gone"),
+        pytest.param({}, {"taint": "x", "zone": "a"}, "Failed TaintToleration", id="a new taint"),
+        pytest.param({}, None, "Failed NodeAffinity", id="no object to be had"),
+    ],
+)
+async def test_nobody_is_refused_for_what_the_node_was_like(
+    tmp_path: Path, known: dict[str, str], current: dict[str, str] | None, fate: str
+) -> None:
+    def node_object(labels: dict[str, str]) -> Node:
+        taints = [Taint(key=labels["taint"], effect="NoExecute")] if "taint" in labels else []
+        return Node(metadata=ObjectMeta(name="node-1", labels=labels), spec=NodeSpec(taints=taints))
+
+    async with stage(tmp_path) as node:
+        node.agent.node = node_object(known)
+        if current is not None:
+            node.objects.nodes["node-1"] = node_object(current)
+        await node.create(make_pod({"name": "main"}, nodeSelector={"zone": "a"}))
+        status = node.status()
+        assert f"{status.phase} {status.reason}".strip() == fate
