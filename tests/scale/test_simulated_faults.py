@@ -139,6 +139,33 @@ async def test_a_dead_node_loses_its_pods_and_comes_back(client: Client) -> None
         assert found["stays"].status.containerStatuses[0].restartCount == 1
 
 
+async def test_a_node_has_died_also_for_a_process_that_did_not_see_it_return(
+    client: Client,
+) -> None:
+    async with cluster(client, nodes=1):
+        await client.resource(Pod).create(pod("p"))
+        await watched(client, lambda pods: "p" in pods and ready(pods["p"]))
+        await annotate(client, ["sim-0"], fault="dead")
+        dead = await nodes_are(
+            client, lambda nodes: nodes["sim-0"].status.nodeInfo.bootID != "sim-0"
+        )
+    await annotate(client, ["sim-0"], fault=None)
+    for _ in range(2):  # It is not forgotten by yet another one, nor counted again.
+        async with cluster(client, nodes=1):
+            found = await watched(
+                client, lambda pods: pods["p"].status.containerStatuses[0].restartCount > 0
+            )
+            back = await nodes_are(
+                client,
+                lambda nodes: (
+                    nodes["sim-0"].status.nodeInfo.bootID != dead["sim-0"].status.nodeInfo.bootID
+                ),
+            )
+            await watched(client, lambda pods: ready(pods["p"]))
+        assert found["p"].status.containerStatuses[0].restartCount == 1
+        assert back["sim-0"].status.nodeInfo.bootID != "sim-0"
+
+
 async def test_a_hung_node_goes_on_as_if_nothing_had_been(client: Client) -> None:
     async with cluster(client, nodes=1):
         await client.resource(Pod).create(pod("p"))
@@ -333,6 +360,22 @@ async def test_another_process_takes_over(client: Client) -> None:
             assert {n.metadata.name: n.status.addresses for n in await _nodes(client)} == addresses
     assert after["stays"].status == before["stays"].status
     assert after["new"].status.podIP != after["stays"].status.podIP
+
+
+async def test_a_node_keeps_its_address_when_others_before_it_are_gone(client: Client) -> None:
+    manager = ManagerOptions("", ("nodelifecycle", "nodeipam"), cluster_cidr="10.244.0.0/16")
+    async with running(run_controllers(client, manager), run_scheduler(client, Settings(), 1)):
+        async with running(run_nodes(client, SimulatedOptions("", names=("a", "b")))):
+            await nodes_are(client, lambda nodes: len(nodes) == 2)
+        await client.resource(Node).delete("a")
+        async with running(run_nodes(client, SimulatedOptions("", names=("b", "c")))):
+            nodes = await nodes_are(client, lambda nodes: {"b", "c"} <= {*nodes})
+            addresses = {name: nodes[name].status.addresses[0].address for name in ("b", "c")}
+            for number in range(4):
+                await client.resource(Pod).create(pod(f"p{number}"))
+            pods = await watched(client, all_ready(4))
+    assert len({*addresses.values()}) == 2
+    assert {(p.spec.nodeName, p.status.hostIP) for p in pods.values()} == {*addresses.items()}
 
 
 async def _nodes(client: Client) -> list[Node]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 
 from navarch.api.times import format_time
@@ -55,6 +55,23 @@ HEALTHY = {
     "PIDPressure": "False",
     "Ready": "True",
 }
+
+
+def boot_id(name: str, booted: datetime | None) -> str:
+    """A node that has come back from the dead bears the moment."""
+    return name if booted is None else f"{name}-{int(booted.timestamp())}"
+
+
+def boot_id_of_the_dead(name: str) -> str:
+    """What a dead node bears, so that it is known to have died also by a process that was not there
+    then."""
+    return f"{name}-off"
+
+
+def booted_at(node: Node) -> datetime | None:
+    """When the node came back from the dead, by what it bears."""
+    since = node.status.nodeInfo.bootID.removeprefix(f"{node.metadata.name}-")
+    return datetime.fromtimestamp(int(since), UTC) if since.isdecimal() else None
 
 
 def fault_of(node: Node) -> Fault | None:

@@ -28,7 +28,15 @@ from navarch.client import ControllerContext, PatchType, owner_reference
 from . import slim
 from .addresses import Addresses, NodeAddresses
 from .config import parse_taint
-from .faults import Fault, conditions, fault_of, reports_rightly
+from .faults import (
+    Fault,
+    boot_id,
+    boot_id_of_the_dead,
+    booted_at,
+    conditions,
+    fault_of,
+    reports_rightly,
+)
 from .options import Member, SimulatedOptions, heartbeat_seconds
 from .timetable import PREFIX
 
@@ -130,8 +138,16 @@ class SimulatedNodes:
         self._first_seen.setdefault(name, self._clock.monotonic())
         self._gone.discard(name)
         fault, before = fault_of(node), self._faults.pop(name, None)
+        if name not in self._booted:
+            # What is known from before this process, or of a node that hung after it had died.
+            if node.status.nodeInfo.bootID == boot_id_of_the_dead(name):
+                before = Fault.DEAD
+            elif (since := booted_at(node)) is not None:
+                self._booted[name] = since
         if fault is not None:
             self._faults[name] = fault
+            if fault is Fault.DEAD:
+                self._booted.pop(name, None)
             if fault is not before:
                 log.info("%s is %s", name, fault.value)
         elif before is not None:
@@ -140,7 +156,7 @@ class SimulatedNodes:
                 self._booted[name] = self._clock.now()
             self._repairs.put_nowait(name)
             self.on_return(name)
-        if fault is None and not reports_rightly(node):
+        if not self._is_right(node):
             self._repairs.put_nowait(name)
 
     def _deleted(self, node: Node) -> None:
@@ -149,6 +165,15 @@ class SimulatedNodes:
             self._gone.add(name)
             for known in (self._ranges, self._first_seen, self._faults, self._booted):
                 known.pop(name, None)
+
+    def _is_right(self, node: Node) -> bool:
+        """Whether the Node says of itself what it should: of a dead one, only that it is."""
+        name, known = node.metadata.name, node.status.nodeInfo.bootID
+        fault = self.fault(name)
+        if fault is Fault.DEAD:
+            return known == boot_id_of_the_dead(name)
+        is_same_boot = known == boot_id(name, self.booted(name))
+        return fault is not None or (is_same_boot and reports_rightly(node))
 
     async def _register(self, name: str, gate: asyncio.Semaphore) -> None:
         """Make the Node and its Lease, or take over those that are there."""
@@ -187,7 +212,7 @@ class SimulatedNodes:
         if name in self._faults:
             return
         described = self._described(name).status
-        if not reports_rightly(node) or node.status.capacity != described.capacity:
+        if not self._is_right(node) or node.status.capacity != described.capacity:
             await self._report(name)
         await self._renew(name)
 
@@ -196,7 +221,9 @@ class SimulatedNodes:
         described = self._described(name)
         status = described.status
         status.conditions = conditions(self._objects.get(name, described), self._clock.now())
-        patch = {"status": to_object(status)}
+        await self._patch_status(name, {"status": to_object(status)})
+
+    async def _patch_status(self, name: str, patch: Object) -> None:
         await self._nodes.patch(
             name, "", patch, subresource="status", patch_type=PatchType.STRATEGIC
         )
@@ -215,7 +242,6 @@ class SimulatedNodes:
             labels["topology.kubernetes.io/region"] = group.region
         if zone := group.zone(member.number):
             labels["topology.kubernetes.io/zone"] = zone
-        booted = self.booted(name)
         annotations = dict(group.annotations)
         if self._options.owner:
             annotations[OWNER] = self._options.owner
@@ -235,7 +261,7 @@ class SimulatedNodes:
                 nodeInfo=NodeSystemInfo(
                     machineID=name,
                     systemUUID=name,
-                    bootID=name if booted is None else f"{name}-{booted.timestamp():.0f}",
+                    bootID=boot_id(name, self.booted(name)),
                     kernelVersion="simulated",
                     osImage="simulated",
                     containerRuntimeVersion="simulated://1",
@@ -254,10 +280,13 @@ class SimulatedNodes:
         while True:
             name = await self._repairs.get()
             node = self._objects.get(name)
-            if node is None or name in self._faults:
+            if node is None or self._is_right(node):
                 continue
             try:
-                if not reports_rightly(node):
+                if self.fault(name) is Fault.DEAD:
+                    patch = {"status": {"nodeInfo": {"bootID": boot_id_of_the_dead(name)}}}
+                    await self._patch_status(name, patch)
+                else:
                     await self._report(name)
                     await self._renew(name)
             except ApiError as error:
@@ -296,10 +325,7 @@ class SimulatedNodes:
         node = self._objects.get(name)
         if node is not None:
             told = [to_object(each) for each in conditions(node, self._clock.now())]
-            patch = {"status": {"conditions": told}}
-            await self._nodes.patch(
-                name, "", patch, subresource="status", patch_type=PatchType.STRATEGIC
-            )
+            await self._patch_status(name, {"status": {"conditions": told}})
 
     async def _renew(self, name: str) -> None:
         patch: Object = {"spec": {"renewTime": format_micro_time(self._clock.now())}}

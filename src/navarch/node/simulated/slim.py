@@ -151,7 +151,7 @@ def node(node: Node) -> Node:
     _copy(node.metadata, meta, ("name", "uid", "resourceVersion", "labels", "annotations"))
     status.conditions, status.capacity = node.status.conditions, node.status.capacity
     status.allocatable, status.nodeInfo = node.status.allocatable, node.status.nodeInfo
-    status.images = node.status.images[:1]
+    status.images, status.addresses = node.status.images[:1], node.status.addresses
     return Node(metadata=meta, spec=node.spec, status=status)
 
 
