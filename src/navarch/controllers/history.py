@@ -47,8 +47,24 @@ class History:
 
 
 def snapshot(template: PodTemplateSpec) -> Any:
-    """A patch that makes an object have this template again."""
-    return {"spec": {"template": {**to_object(template), "$patch": "replace"}}}
+    """A patch that makes an object have this template again.
+
+    It is to the byte what upstream's controllers write: clients of theirs tell by the bytes which
+    revision a template is of, and keys in order and the objects that are never left out count.
+    """
+    plain = to_object(template)
+    spec = plain.setdefault("spec", {})
+    plain.setdefault("metadata", {})
+    for containers in ("initContainers", "containers"):
+        for container in spec.get(containers, ()):
+            container.setdefault("resources", {})
+    for volume in spec.get("volumes", ()):
+        claim = (volume.get("ephemeral") or {}).get("volumeClaimTemplate")
+        if claim is not None:
+            claim.setdefault("metadata", {})
+            claim.setdefault("spec", {}).setdefault("resources", {})
+    patch = {"spec": {"template": {**plain, "$patch": "replace"}}}
+    return msgspec.json.decode(msgspec.json.encode(patch, order="sorted"))
 
 
 def template_of(revision: ControllerRevision) -> PodTemplateSpec:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
+from navarch.api.objects import from_object
 from navarch.api.types.apps_v1 import (
     ControllerRevision,
     DaemonSet,
@@ -326,3 +328,23 @@ def test_a_revision_that_only_lacks_defaults_is_the_same() -> None:
     assert sort_out([old], snapshot(template))[0] is None
     old.data = {"something": "else"}
     assert sort_out([old], snapshot(template))[0] is None
+
+
+def test_a_revision_is_written_to_the_byte_as_upstream_would() -> None:
+    template = from_object(
+        PodTemplateSpec,
+        {
+            "spec": {
+                "volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}],
+                "initContainers": [{"name": "first", "env": [{"value": "2", "name": "B"}]}],
+                "containers": [{"name": "c", "image": "i", "args": ["z", "a"]}],
+            }
+        },
+    )
+    assert msgspec.json.encode(snapshot(template)).decode() == (
+        '{"spec":{"template":{"$patch":"replace","metadata":{},"spec":{'
+        '"containers":[{"args":["z","a"],"image":"i","name":"c","resources":{}}],'
+        '"initContainers":[{"env":[{"name":"B","value":"2"}],"name":"first","resources":{}}],'
+        '"volumes":[{"ephemeral":{"volumeClaimTemplate":{"metadata":{},"spec":{"resources":{}}}},'
+        '"name":"v"}]}}}}'
+    )
