@@ -173,7 +173,9 @@ def _instead(cluster: Cluster, key: str, nodes: Mask) -> str:
         return ""
     column = cluster.label(key)
     numbers = np.unique(column.column[nodes])
-    values = [column.values[n] for n in numbers.tolist() if n >= 0][:GROUPS]
+    values = [column.values[n] for n in numbers.tolist() if n >= 0]
+    if len(values) > GROUPS:
+        return f" (has {len(values)} other values)"
     return f" (has {'|'.join(values)})" if values else " (has no such label)"
 
 
@@ -247,7 +249,7 @@ def _spread(cycle: Cycle, reason: str, nodes: Mask) -> list[Detail]:
             counts: Numbers = counts,
             rule: str = rule,
         ) -> str:
-            return f"{each}={values[number]} has {int(counts[number])} matching pods, {rule}"
+            return f"{each}={values[number]} has {int(counts[number])} such pod(s), {rule}"
 
         remedy = "room in the domains with the fewest pods, a larger maxSkew, or ScheduleAnyway"
         if mine.any():

@@ -39,7 +39,10 @@ def owner_report(owner: Owner, chain: tuple[Owner, ...], facts: Facts, pods: int
             found = Verdict(found.state, begin)
     else:
         of = f" (the worst of {counted(pods, 'pod')})" if pods > 1 else ""
-        found = Verdict(found.state, f"{begin}. {found.text}{of}", found.remedies)
+        remedies = (*owners.remedies_of(standing.complaint), *found.remedies)
+        found = Verdict(
+            found.state, f"{begin}. {found.text[0].upper()}{found.text[1:]}{of}", remedies
+        )
     return Report(f"{owner.kind.lower()}/{owner.name}", found, _sections(facts), _data(facts))
 
 

@@ -101,15 +101,12 @@ def _is_over(facts: Facts, part: Part) -> bool:
 
 def _image(facts: Facts, part: Part, message: str) -> Trouble:
     failed = [
-        each
+        each.message
         for each in facts.happenings
         if each.reason == "Failed" and each.part in (part.spec.name, "")
-        if "pull" in each.message and "ImagePullBackOff" not in each.message
+        if each.message.startswith("Failed to pull image")
     ]
-    said = failed[-1].message if failed else message
-    # Of several events with one reason the message that says most was the first.
-    details = [e.message for e in facts.events if "Failed to pull image" in e.message]
-    said = details[-1] if details else said
+    said = failed[-1] if failed else message
     cause, remedy = shortened(said), "see the events below"
     for pattern, plain, advice in CAUSES:
         if re.search(pattern, said, re.IGNORECASE):

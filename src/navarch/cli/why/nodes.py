@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from navarch.api.types.core_v1 import Node
 from navarch.cli.why.facts import Facts, condition
 from navarch.cli.why.report import Line, Tone
-from navarch.cli.why.words import ago, counted, shortened, since
+from navarch.cli.why.words import Happening, ago, counted, shortened, since
 
 EVENTS_TOLD = 8
 PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
@@ -46,9 +46,17 @@ def _further(node: Node) -> str:
     return f", {', '.join(texts)}" if texts else ""
 
 
+def _is_told(each: Happening, scheduled: str) -> bool:
+    """Whether it says nothing that is not said elsewhere."""
+    if each.reason == "FailedScheduling":
+        return each.message == scheduled
+    return each.reason == "Failed" and each.message.startswith(("Error: ErrImage", "Error: Image"))
+
+
 def event_lines(facts: Facts) -> Iterator[Line]:
     """In the order of time; what repeats itself is told once."""
-    found = facts.happenings
+    told = condition(facts.pod, "PodScheduled")
+    found = [each for each in facts.happenings if not _is_told(each, told[2] if told else "")]
     if len(found) > EVENTS_TOLD:
         yield Line(f"… {counted(len(found) - EVENTS_TOLD, 'earlier kind')} of events", Tone.FAINT)
     for each in found[-EVENTS_TOLD:]:

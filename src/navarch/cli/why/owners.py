@@ -17,8 +17,13 @@ CREATION_FAILED = ("FailedCreate", "ReplicaSetCreateError", "FailedUpdate")
 class Standing(NamedTuple):
     """How an owner is."""
 
-    text: str
+    state: str
     is_bad: bool = False
+    complaint: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"{self.state}; {self.complaint}" if self.complaint else self.state
 
 
 def _conditions(obj: Object) -> dict[str, Object]:
@@ -40,7 +45,7 @@ def _deployment(obj: Object, now: datetime) -> Standing:
         text += ", paused"
     failure = conditions.get("ReplicaFailure", {})
     if failure.get("status") == "True":
-        return Standing(f"{text}; pods cannot be made: {_said(failure)}", True)
+        return Standing(text, True, f"pods cannot be made: {_said(failure)}")
     progress = conditions.get("Progressing", {})
     if progress.get("status") == "False":
         return Standing(
@@ -56,7 +61,7 @@ def _replicas(obj: Object, now: datetime) -> Standing:
     text = f"{there} of {wanted} there, {ready} ready"
     failure = _conditions(obj).get("ReplicaFailure", {})
     if failure.get("status") == "True":
-        return Standing(f"{text}; pods cannot be made: {_said(failure)}", True)
+        return Standing(text, True, f"pods cannot be made: {_said(failure)}")
     return Standing(text, ready < wanted)
 
 
@@ -158,29 +163,29 @@ def standing(kind: str, obj: Object, now: datetime) -> Standing:
     found = STANDINGS.get(kind, _other)(obj, now)
     deleted = obj["metadata"].get("deletionTimestamp")
     if deleted:
-        return Standing(f"{found.text}; being deleted {ago(deleted, now)}", True)
+        return Standing(f"{found.text}; being deleted, asked {ago(deleted, now)}", True)
     return found
 
 
 def lines_of(owners: tuple[Owner, ...], now: datetime) -> Iterator[Line]:
     """The outermost owner first, each a step further in."""
+    told: set[str] = set()
     for depth, owner in enumerate(owners):
         name = f"{owner.kind} {owner.name}"
         if owner.object is None:
             yield Line(f"{name}: is gone; what it owned is to be deleted", Tone.BAD, depth)
             continue
         found = standing(owner.kind, owner.object, now)
-        yield Line(f"{name}: {found.text}", Tone.BAD if found.is_bad else Tone.PLAIN, depth)
+        # A Deployment says what its ReplicaSet says.
+        text = found.state if found.complaint in told else found.text
+        told.add(found.complaint)
+        yield Line(f"{name}: {text}", Tone.BAD if found.is_bad else Tone.PLAIN, depth)
         warning = [each for each in condensed(owner.events) if each.is_warning][-1:]
         for each in warning:
-            if _is_new(each.message, found.text):
+            if not (found.complaint and each.reason in CREATION_FAILED):
                 when = ago(each.last.isoformat(), now)
                 times = f" ({counted(each.count, 'time')}, last {when})"
                 yield Line(f"{each.reason}: {shortened(each.message)}{times}", Tone.BAD, depth + 1)
-
-
-def _is_new(message: str, told: str) -> bool:
-    return shortened(message) not in told
 
 
 def why_no_pods(owners: tuple[Owner, ...], now: datetime) -> Verdict:
@@ -199,7 +204,7 @@ def why_no_pods(owners: tuple[Owner, ...], now: datetime) -> Verdict:
         if reason := _creation_failure(each):
             return Verdict(
                 State.BROKEN, f"{subject} has no pods: they cannot be made: {reason}",
-                _remedies(reason),
+                remedies_of(reason),
             )  # fmt: skip
     obj = owner.object or {}
     spec, status = obj.get("spec", {}), obj.get("status", {})
@@ -243,7 +248,7 @@ def _creation_failure(owner: Owner) -> str:
     return shortened(failed.message, 300) if failed is not None else ""
 
 
-def _remedies(reason: str) -> tuple[str, ...]:
+def remedies_of(reason: str) -> tuple[str, ...]:
     if "exceeded quota" in reason:
         return ("raise the quota (kubectl describe resourcequota), ask for less, or end others",)
     if "must specify" in reason and "quota" in reason:

@@ -6,20 +6,24 @@ from collections.abc import Iterator
 
 from navarch.cli.why.facts import Facts, condition
 from navarch.cli.why.report import Line, Tone
-from navarch.cli.why.words import ago, counted, listed, shortened
+from navarch.cli.why.words import ago, counted, listed, moment, shortened
 from navarch.scheduler.explanation import Explanation, RuledOut
 
 RULES_TOLD = 8
 NODES_TOLD = 3
+EVENTS_KEPT = 3300
+"""Seconds for which an event is surely there still; API servers keep them for an hour."""
+
+
+def cause(rule: RuledOut) -> str:
+    """`cpu short by 1.5: …`."""
+    if rule.detail and rule.reason.startswith("Insufficient "):
+        return f"{rule.reason[13:]} {rule.detail}"
+    return rule.detail or rule.reason
 
 
 def about(rule: RuledOut) -> str:
-    """`3 nodes: Insufficient cpu, short by 1.5`."""
-    if not rule.detail:
-        return f"{counted(rule.nodes, 'node')}: {rule.reason}"
-    if rule.reason.startswith("Insufficient "):
-        return f"{counted(rule.nodes, 'node')}: {rule.reason[13:]} {rule.detail}"
-    return f"{counted(rule.nodes, 'node')}: {rule.detail}"
+    return f"{counted(rule.nodes, 'node')}: {cause(rule)}"
 
 
 def lines_of(facts: Facts) -> tuple[Line, ...]:
@@ -38,7 +42,8 @@ def _pending(facts: Facts) -> Iterator[Line]:
     if not facts.knows_scheduler:
         yield Line(f"schedulerName {pod.spec.schedulerName} is no scheduler known here", Tone.BAD)
     if told is not None and told[2]:
-        yield Line(f"the scheduler said {ago(told[3], facts.now)}: {shortened(told[2], 400)}")
+        when = " ".join(["the scheduler said", *filter(None, [ago(told[3], facts.now)])])
+        yield Line(f"{when}: {shortened(told[2], 400)}")
     if found is None:
         if facts.unexplained:
             yield Line(facts.unexplained, Tone.FAINT)
@@ -64,7 +69,8 @@ def _rules(found: Explanation, most: int = RULES_TOLD) -> Iterator[Line]:
         yield Line(f"{about(rule)}{where} ({rule.plugin})")
     if len(rules) > most:
         left = sum(each.nodes for each in rules[most:])
-        yield Line(f"and {counted(len(rules) - most, 'further reason')} on {left} nodes")
+        further = counted(len(rules) - most, "further reason")
+        yield Line(f"and {further} on {counted(left, 'node')}")
 
 
 def _preemption(facts: Facts, found: Explanation) -> Iterator[Line]:
@@ -91,6 +97,8 @@ def _placed(facts: Facts) -> Iterator[Line]:
     pod, found = facts.pod, facts.explanation
     node = pod.spec.nodeName
     told = condition(pod, "PodScheduled")
+    made = moment(pod.metadata.creationTimestamp)
+    has_events = made is not None and (facts.now - made).total_seconds() < EVENTS_KEPT
     chosen = next((each for each in facts.happenings if each.reason == "Scheduled"), None)
     kinds = {each.kind for each in facts.owners}
     if pod.metadata.annotations.get("kubernetes.io/config.mirror"):
@@ -99,8 +107,8 @@ def _placed(facts: Facts) -> Iterator[Line]:
         how = "its DaemonSet wants one pod there"
     elif chosen is not None or pod.status.nominatedNodeName:
         how = f"chosen by {pod.spec.schedulerName or 'default-scheduler'}"
-    elif told is None:
-        how = "the node was named by hand (spec.nodeName), no scheduler was asked"
+    elif has_events:
+        how = "the node was named by whoever made the pod (spec.nodeName), no scheduler was asked"
     else:
         how = "chosen by the scheduler, or named by whoever made the pod"
     yield Line(f"on {node} {ago(told[3], facts.now) if told else ''}: {how}")

@@ -116,7 +116,7 @@ class Reader:
                 lines.append(f"Perhaps {typed.plural.removesuffix('s')}/{name} is meant")
         past = await self._events_named(name)
         lines += [f"Last told of it: {each.reason}: {each.message}" for each in past[-2:]]
-        return "\n".join(lines)
+        return "\n".join(lines) or f"See: kubectl get {path.plural} -A"
 
     async def _exists(self, path: ResourcePath, name: str) -> bool:
         return await self._allowed(self._get(path, name), "") is not None

@@ -121,6 +121,8 @@ def _ended(facts: Facts) -> Verdict | None:
         if end is not None and end.exitCode:
             code = "OOMKilled" if end.reason == "OOMKilled" else exit_code(end.exitCode)
             text = f"{part.title} ended with exit code {end.exitCode} ({code})"
+            if end.message.strip():
+                text += f": {shortened(end.message)}"
             again = f"; restartPolicy {facts.pod.spec.restartPolicy}, so it is not started again"
             return Verdict(State.BROKEN, f"{name} has failed: {text}{again}")
     return Verdict(State.BROKEN, f"{name} has failed, and nobody says why")
@@ -173,10 +175,10 @@ def _unscheduled(facts: Facts) -> Verdict | None:
     reasons = "; ".join(placement.about(rule) for rule in rules[:2])
     more = f"; and {counted(len(rules) - 2, 'further reason')}" if len(rules) > 2 else ""
     remedies = tuple(dict.fromkeys(rule.remedy for rule in rules if rule.remedy))[:2]
-    whole = counted(found.nodes, "node")
-    text = f"none of {whole} can take it ({reasons}{more})"
-    if found.nodes == 1:
-        text = f"the only node cannot take it ({reasons}{more})"
+    if len(rules) == 1:
+        reasons = placement.cause(rules[0])
+    who = f"none of {found.nodes} nodes can" if found.nodes > 1 else "the only node cannot"
+    text = f"{who} take it: {reasons}{more}"
     return Verdict(State.PENDING, begin + text, remedies)
 
 

@@ -127,8 +127,8 @@ def condensed(events: Iterable[Event]) -> list[Happening]:
 
 
 def _kind_of(event: Event) -> str:
-    """Which probe is unhealthy makes a difference."""
-    return event.message.partition(" ")[0] if event.reason == "Unhealthy" else ""
+    """Which probe is unhealthy makes a difference, and what of several things has failed."""
+    return event.message.partition(" ")[0] if event.reason in ("Unhealthy", "Failed") else ""
 
 
 def _happening(event: Event, part: str) -> Happening:
@@ -147,6 +147,13 @@ def latest(happenings: Iterable[Happening], *reasons: str, part: str = "") -> Ha
     return found[-1] if found else None
 
 
+POD_HANDLE = re.compile(r"(?: in pod | pod=)\S+_\S+\([0-9a-f-]{36}\)")
+"""A kubelet's name for a pod: whoever asks about the pod knows it."""
+
+
 def shortened(text: str, limit: int = 200) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    """One line. Of a long one the middle goes: errors end with what really happened."""
+    text = POD_HANDLE.sub("", " ".join(text.split()))
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 3]} … {text[-(limit - limit // 3 - 3) :]}"
