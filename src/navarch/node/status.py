@@ -267,7 +267,8 @@ class _ContainerStatuses:
         return ContainerStateTerminated(
             exitCode=code,
             reason=reason,
-            message=self._inputs.messages.get(record.id, record.message),
+            # What the runtime says comes before what the container left itself.
+            message=": ".join(filter(None, (record.message, self._inputs.messages.get(record.id)))),
             # One that could not be started began at the epoch, as upstream shows it.
             startedAt=_time(record.started_at, zero=record.state is RuntimeState.EXITED),
             finishedAt=_time(record.finished_at),

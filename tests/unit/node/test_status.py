@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -134,6 +135,15 @@ def test_a_crashed_container_waits() -> None:
     ended = shown.lastState.terminated
     assert ended is not None
     assert (ended.exitCode, ended.reason, ended.message) == (2, "Error", "alas")
+
+
+def test_what_the_runtime_says_of_an_end_comes_first() -> None:
+    pod = make_pod()
+    failed = replace(record(pod, exit_code=128), reason="StartError", message="no such file")
+    for left, told in (("", "no such file"), ("alas", "no such file: alas")):
+        status = compute_status(pod, state(failed), inputs(messages={"main-0": left}))
+        ended = status.containerStatuses[0].state.terminated
+        assert ended is not None and ended.message == told
 
 
 def test_the_instance_before_is_the_last_state() -> None:
