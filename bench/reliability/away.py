@@ -230,14 +230,13 @@ async def lost_node(tolerance: int, seed: int, repeat: str) -> Figure:
         names = {each.metadata.name for each in (await bench.client.resource(Node).list()).items}
         (victim,) = names - {PROFILE}
         agent = bench.pid(f"node-{victim}.json")
-        template = spec(TWIN)
         loss = Loss(
             bench.client,
             victim,
             lambda: os.kill(agent, signal.SIGSTOP),
             lambda: os.kill(agent, signal.SIGCONT),
             tolerance,
-            to_object(template),
+            lambda name: to_object(spec(TWIN if name == "db" else SLEEP)),
             processes,
         )
         return figure_of(await lose(loss), tolerance, seed, repeat)

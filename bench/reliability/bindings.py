@@ -59,7 +59,6 @@ async def has_account(client: Client) -> bool:
 async def create(client: Client, chance: random.Random) -> None:
     """Pods, a batch at a time, until cancelled."""
     number = 0
-    await until(partial(has_account, client))
     while True:
         for _ in range(BATCH):
             pod: Object = template("load")
@@ -100,6 +99,7 @@ async def killed_schedulers(kills: int, seed: int, repeat: str) -> Figure:
                 pods = (await client.resource(Pod).list(NAMESPACE)).items
                 return all(pod.status.phase in ("Running", "Failed") for pod in pods)
 
+            assert await until(partial(has_account, client))
             following = group.create_task(places.follow(client))
             creating = group.create_task(create(client, chance))
             await asyncio.gather(kill("scheduler-a"), kill("scheduler-b"))

@@ -24,6 +24,8 @@ from navarch.client import Client
 
 LEASES = {CONTROLLERS: "kube-controller-manager", SCHEDULER: "kube-scheduler"}
 USERS = {name: f"system:{lease}" for name, lease in LEASES.items()}
+ENOUGH = 5
+"""So many writes of a leader show that it acts."""
 CREDENTIAL = "authentication.kubernetes.io/credential-id"
 
 
@@ -116,10 +118,10 @@ class Pair:
             raise
         return lease.spec.holderIdentity or ""
 
-    async def freeze(self, other_than: str = "") -> tuple[str, bool]:
+    async def freeze(self) -> tuple[str, bool]:
         """Freezes the leader until the other has taken over, then lets it go on; its name, and
         whether it ended of itself."""
-        assert await until(partial(self._leads, other_than)), "nobody leads"
+        assert await until(partial(self._acts, self.judged().led)), "nobody leads"
         leading, holder = await self.leader(), await self.holder()
         clock = asyncio.get_running_loop().time
         began = clock()
@@ -130,7 +132,7 @@ class Pair:
 
         assert await until(is_replaced), "nobody took over"
         self.seconds.append(clock() - began)
-        await asyncio.sleep(1)  # the other one acts
+        await until(partial(self._acts, self.judged().led))
         self.found.resume(leading)
 
         async def has_ended() -> bool:
@@ -138,8 +140,8 @@ class Pair:
 
         return leading, await until(has_ended, 20)
 
-    async def _leads(self, other_than: str) -> bool:
-        return await self.leader() not in ("", other_than) and await self.holder() != ""
+    async def _acts(self, before: int) -> bool:
+        return self.judged().led >= before + ENOUGH and await self.holder() != ""
 
     def judged(self) -> Writes:
         """All writes, in the order in which they were answered."""

@@ -31,8 +31,8 @@ class Loss:
     pause: Callable[[], None]
     resume: Callable[[], None]
     tolerance: int
-    spec: Object
-    """Of all pods."""
+    spec: Callable[[str], Object]
+    """Of the pods of a workload."""
     running: Callable[[], int] = lambda: 0
     """How many processes of the StatefulSet's one pod there are."""
 
@@ -46,7 +46,7 @@ class Found:
 
 
 def workload(name: str, loss: Loss, **more: Any) -> Object:
-    spec = dict(loss.spec)
+    spec = loss.spec(name)
     if loss.tolerance != 300 and name != "log":
         spec["tolerations"] = [
             {
@@ -218,7 +218,7 @@ async def lost_simulated_node(grace: float, tolerance: int) -> Found:
                 lambda: found.pause("nodes-1"),
                 lambda: found.resume("nodes-1"),
                 tolerance,
-                {"containers": [{"name": "c", "image": "none"}]},
+                lambda name: {"containers": [{"name": name, "image": "none"}]},
             )
             return await lose(loss)
 

@@ -191,7 +191,7 @@ class Judge:
     def _of_daemon_set(self, pod: Object, siblings: list[Object], is_new: bool) -> None:
         # One that is deleted and has ended makes room before it is gone.
         there = [p for p in siblings if is_active(p) or not has_ended(p)]
-        if is_new and max(Counter(map(_node_of, there)).values()) > 1:
+        if is_new and max(Counter(map(_node_of, there)).values(), default=0) > 1:
             self.fault("daemons above one a node", pod["metadata"]["name"])
 
     def _of_job(self, pod: Object, siblings: list[Object], is_new: bool) -> None:
