@@ -19,7 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.convergence", description=__doc__)
     parser.add_argument("--examples", type=int, default=100, help="histories to try")
     parser.add_argument("--seed", type=int, default=0, help="of the first")
-    parser.add_argument("--length", type=int, default=40, help="steps of each")
+    parser.add_argument("--length", type=int, default=60, help="steps of each")
     parser.add_argument("--whole", action="store_true", help="do not look for shorter scripts")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":

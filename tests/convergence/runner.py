@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .converged import problems
+from .safety import Safety
 from .steps import Step
 from .virtual import run_virtually
 from .wire import Request
@@ -18,6 +20,10 @@ QUIET_SECONDS = 700.0
 PATIENCE_SECONDS = 7200.0
 IDLE_SECONDS = 900.0
 IDLE_READS = 60
+IDLE_REFUSALS = 10
+"""What a quota refuses is asked for again, ever less often."""
+HOT = 100
+"""So often nobody has reason to write the same thing in one history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +44,24 @@ def run(script: Sequence[Step], seed: int) -> Outcome:
 
 async def _run(script: Sequence[Step], seed: int) -> Outcome:
     async with running_world(seed) as world:
+        safety = Safety(world)
         for step in script:
             await step.take(world)
         found = await _settle(world)
         found += problems(world)
         found += await _idle(world)
+        found += _hot(world)
+        found += safety.broken
         found += world.failures
         return Outcome(tuple(dict.fromkeys(found)), len(world.wire.requests), world.now)
 
 
 def is_work(request: Request) -> bool:
-    """Whether it is a write that says something new: heartbeats and Events apart."""
+    """Whether it is a write that was not refused: heartbeats and Events apart."""
+    return _is_asked(request) and request.status < 300
+
+
+def _is_asked(request: Request) -> bool:
     if not request.is_write or request.who == USER or "/events" in request.path:
         return False
     is_beat = "/leases/" in request.path or request.path.startswith("/api/v1/nodes/")
@@ -74,11 +87,24 @@ async def _idle(world: World) -> list[str]:
     before = len(world.wire.requests)
     await asyncio.sleep(IDLE_SECONDS)
     new = world.wire.requests[before:]
-    found = [f"a write at rest: {each.method} {each.path}" for each in new if is_work(each)]
+    asked = [each for each in new if _is_asked(each)]
+    if sum(each.status >= 300 for each in asked) <= IDLE_REFUSALS:
+        asked = [each for each in asked if each.status < 300]
+    found = [f"a write at rest: {each.method} {each.path}" for each in asked]
     reads = [each for each in new if not each.is_write and each.who != USER]
     if len(reads) > IDLE_READS:
         found.append(f"{len(reads)} reads at rest, such as {reads[-1].path}")
     return found
+
+
+def _hot(world: World) -> list[str]:
+    """Writes that go round and round."""
+    asked = ((each.who, each.method, each.path) for each in world.wire.requests if _is_asked(each))
+    return [
+        f"{count} times {who} asked for {method} {path}"
+        for (who, method, path), count in Counter(asked).items()
+        if count > HOT and not path.endswith(("/pods", "/jobs"))
+    ]
 
 
 def shrink(script: Sequence[Step], seed: int, patience: int = 200) -> list[Step]:

@@ -516,14 +516,23 @@ def _fault_step(rng: random.Random) -> tuple[str, tuple[Any, ...]]:
         return "cut", ()
     if chance < 0.72:
         return "forget", ()
-    failures, cuts = rng.choice((0.0, 0.02, 0.1)), rng.choice((0.0, 0.0, 0.02))
-    return "weather", (failures, cuts, rng.choice((0.0, 0.5, 4.0)), rng.choice((0.0, 0.5)))
+    return "weather", _weather(rng)
 
 
-def draw(seed: int, length: int = 40) -> list[Step]:
+def _weather(rng: random.Random) -> tuple[float, ...]:
+    return (
+        rng.choice((0.0, 0.02, 0.1, 0.25)),
+        rng.choice((0.0, 0.0, 0.02, 0.1)),
+        rng.choice((0.0, 0.5, 4.0)),
+        rng.choice((0.0, 0.5)),
+    )
+
+
+def draw(seed: int, length: int = 60) -> list[Step]:
     """A script. It begins with something to work on and ends with the faults mended."""
     rng = random.Random(seed)
     steps = [Step("namespace_made", (name,)) for name in NAMESPACES]
+    steps.append(Step("weather", _weather(rng)))
     for _ in range(length):
         action, arguments = rng.choices(
             (
@@ -535,6 +544,6 @@ def draw(seed: int, length: int = 40) -> list[Step]:
             ),
             (50, 15, 15, 10, 10),
         )[0](rng)
-        wait = rng.choice((0.0, 0.0, 0.05, 0.5, 2.0, 6.0, 20.0, 60.0))
+        wait = rng.choice((0.0, 0.0, 0.05, 0.5, 2.0, 6.0, 15.0, 40.0))
         steps.append(Step(action, arguments, wait))
     return [*steps, Step("heal")]

@@ -147,7 +147,7 @@ class Weather:
         self.failures = self.cuts = self.lag = self.repeats = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """What a component asked for."""
 
@@ -155,6 +155,8 @@ class Request:
     who: str
     method: str
     path: str
+    status: int = 0
+    """What was answered, if anything was."""
 
     @property
     def is_write(self) -> bool:
@@ -214,7 +216,8 @@ class WireClient(Client):
         if self.died.is_set():
             raise ApiConnectionError("the process is dead")
         weather = self._wire.weather
-        self._wire.requests.append(Request(self.clock.monotonic(), self.who, method, path))
+        request = Request(self.clock.monotonic(), self.who, method, path)
+        self._wire.requests.append(request)
         fault = self._fault(method)
         if fault == "before" or self._is_last(before=True):
             raise ApiConnectionError("the connection broke before the request")
@@ -228,6 +231,7 @@ class WireClient(Client):
                 answer = await reader.body(headers)
             except ConnectionResetError as error:
                 raise ApiConnectionError(str(error)) from error
+        request.status = status
         if fault == "after" or self._is_last(before=False):
             raise ApiConnectionError("the connection broke after the request")
         await asyncio.sleep(weather.latency * weather.rng.random())

@@ -40,6 +40,7 @@ _NODE_OPTIONS = SimulatedOptions(
     kubeconfig="",
     names=NODE_NAMES,
     zones=("a", "b"),
+    heartbeat_seconds=20.0,
     timetable={"start": "0.1s-2s", "ready": "0s-3s", "stop": "0s-4s"},
     capacity={"cpu": "4", "memory": "8Gi", "ephemeral-storage": "100Gi", "pods": "30"},
 )

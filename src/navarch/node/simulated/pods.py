@@ -238,7 +238,11 @@ class SimulatedPods(Controller):
     async def _write(self, key: str, pod: Pod, write: Write, now: datetime) -> None:
         meta = pod.metadata
         metadata: dict[str, object] = {"uid": meta.uid, **self._usage(pod)}
-        patch = {"metadata": metadata, "status": to_object(write.status)}
+        status = to_object(write.status)
+        # The patch merges conditions: what it does not name would stay as it was.
+        unsaid = dict.fromkeys(("reason", "message"))
+        status["conditions"] = [unsaid | each for each in status.get("conditions", ())]
+        patch = {"metadata": metadata, "status": status}
         answer = await self._resource.patch(
             meta.name,
             meta.namespace,
