@@ -120,7 +120,7 @@ class _Server:
         return web.Response(status=404, text="404 page not found\n")
 
     def _healthy(self, request: web.Request, path: str, name: str) -> HealthAnswer:
-        checks = self._checks | self._told.ready if path == "readyz" else self._checks
+        checks = self._checks | dict(self._told.ready) if path == "readyz" else self._checks
         if name:
             return self._health.one(path, name, checks)
         excluded = request.query.getall("exclude", [])

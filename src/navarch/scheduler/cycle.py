@@ -92,6 +92,7 @@ def schedule(
 def feasible(cycle: Cycle, profile: Profile) -> list[Filtered] | Failure:
     """Leaves the feasible nodes in the cycle, and tells what became of the others."""
     cluster = cycle.cluster
+    cycle.percentage = profile.percentage
     if not cluster.count:
         # Whatever the first node is like, what decides is whether the pod fits there.
         return Failure(NO_NODES, frozenset([NodeResourcesFit.name]), nominated="")

@@ -90,6 +90,8 @@ class Cycle:
     skipped: set[str] = field(default_factory=set)
     """Filters that have nothing to say of the pod, and are not asked any more when only pods of
     one node change. As upstream's: what those pods are like does not count then."""
+    percentage: int = 0
+    """How many nodes in a hundred are enough to score; 0 goes by the number of nodes."""
     slot: int = -1
     """The only slot that is asked about, if it is one."""
     coming: Collection[PodInfo] = ()

@@ -62,11 +62,12 @@ class Rotation:
             if not self._zones[zone]:
                 del self._zones[zone]
 
-    def order(self) -> Slots:
-        """All slots, in the order of the next round."""
-        count = len(self._zone_of)
-        first = self.start % count if count else 0
-        return self._round()[first : first + count]
+    def order(self, among: NDArray[np.bool_] | None = None) -> Slots:
+        """All slots, or those of them that come into question, in the order of the next round."""
+        slots = self._round()[: len(self._zone_of)]
+        if among is not None:
+            slots = slots[among[slots]]
+        return np.roll(slots, -(self.start % len(slots))) if len(slots) else slots
 
     def next_feasible(
         self, feasible: NDArray[np.bool_], among: NDArray[np.bool_] | None, percentage: int = 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,11 +22,13 @@ from navarch.api.resource_claims import ClaimProblem
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Binding, Node, ObjectReference, Pod
 from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.api.types.resource_v1 import ResourceClaim
 from navarch.client import (
     Client,
     ControllerContext,
     EventRecorder,
     Informer,
+    object_key,
 )
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster
@@ -239,20 +242,26 @@ class Scheduler:
             return info.uid in self._assumed
 
         problem, plugin = "", "VolumeBinding"
+        written: list[ResourceClaim] = []
         self._preparing.add(info.uid)
         try:
             if volumes is not None:
                 await self.volumes.bind(info, volumes, current, is_wanted)
             if claims is not None:
                 plugin = "DynamicResources"
-                await self.claims.bind(info, claims, node, is_wanted)
+                written = await self.claims.bind(info, claims, node, is_wanted)
         except (ApiError, VolumesFailed, ClaimProblem) as error:
             problem = f'running PreBind plugin "{plugin}": {error}'
         finally:
             self._preparing.discard(info.uid)
         await self._waiting.acquire()
         if not problem:
-            await self._bind(info, node)
+
+            async def undo() -> None:
+                if claims is not None:
+                    await self.claims.unreserve(info, claims, written)
+
+            await self._bind(info, node, undo)
             return
         if volumes is not None:
             self.volumes.forget(volumes)
@@ -261,7 +270,10 @@ class Scheduler:
         self._forget(info)
         await self._fail(info, Failure(problem, nominated=""), "SchedulerError")
 
-    async def _bind(self, info: PodInfo, node: str) -> None:
+    async def _bind(
+        self, info: PodInfo, node: str, undo: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """`undo` takes back what was prepared, before anybody can try the pod again."""
         binding = Binding(
             metadata=ObjectMeta(name=info.name, namespace=info.namespace, uid=info.uid),
             target=ObjectReference(kind="Node", name=node),
@@ -279,6 +291,8 @@ class Scheduler:
                 node,
                 error,
             )
+            if undo is not None:
+                await undo()
             self._forget(info)
             await self._fail_bound(info, error)
         else:
@@ -341,11 +355,20 @@ class Scheduler:
             self._event(info, "Warning", failure.message)
             await self._write(current, failure, reason)
             if failure.release is not None:
-                await self.claims.release(failure.release)
+                await self._release(info, failure.release)
             if failure.victims:
                 await self._make_room(info, failure)
         finally:
             self._waiting.release()
+
+    async def _release(self, info: PodInfo, claim: ResourceClaim) -> None:
+        """A claim that has changed meanwhile is looked at anew, and so it is after other errors."""
+        try:
+            await self.claims.release(claim)
+        except ApiError as error:
+            if not (error.is_not_found or error.is_conflict):
+                log.warning("%s: %s not given back: %s", info.key, object_key(claim), error)
+            self.queue.retry(info.uid)
 
     def _event(self, info: PodInfo, kind: str, message: str) -> None:
         if len(message) > NOTE_LIMIT:

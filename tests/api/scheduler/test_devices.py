@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
+from navarch.api.errors import ApiError
 from navarch.api.objects import from_object
 from navarch.api.resource_claims import EXTENDED_CLAIM, FINALIZER
 from navarch.api.types.core_v1 import ContainerExtendedResourceRequest, Pod, PodResourceClaim
@@ -16,9 +19,10 @@ from navarch.api.types.resource_v1 import (
     ResourceClaimTemplate,
     ResourceSlice,
 )
-from navarch.client import Client, InformerFactory
+from navarch.client import Client, InformerFactory, ResourceClient
 from navarch.client.controller import ControllerContext
 from navarch.controllers.resource_claim import ResourceClaimController
+from navarch.scheduler.dra.binding import ClaimBinder
 
 from .test_binding import add_node, client, node, pod, scheduling, when
 
@@ -147,7 +151,55 @@ async def test_a_shared_claim_holds_its_pods_together(client: Client) -> None:
         assert {each.name for each in found.status.reservedFor} == {"a", "b", "c"}
 
 
-async def test_a_claim_in_the_wrong_place_gives_its_device_back(client: Client) -> None:
+async def test_a_pod_that_cannot_be_bound_gives_its_claim_back(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is tried again, so that another pod may use the claim meanwhile."""
+    bind = ResourceClient.post_subresource
+    refused: list[str] = []
+
+    async def post(self: Any, name: str, *rest: Any) -> bytes:
+        if name == "a" and not refused:
+            refused.append(name)
+            raise ApiError(500, "InternalError", "not now")
+        return await bind(self, name, *rest)
+
+    monkeypatch.setattr(ResourceClient, "post_subresource", post)
+    await add_node(client, node("n1"))
+    await client.resource(DeviceClass).create(device_class())
+    await client.resource(ResourceSlice).create(gpus("n1", {"name": "gpu-0"}))
+    made = await client.resource(ResourceClaim).create(claim("mine"))
+    async with working(client):
+        await client.resource(Pod).create(user("a", claim="mine"))
+        bound = await when(client, "a", lambda p: bool(p.spec.nodeName))
+        users: list[list[str]] = []
+        async with asyncio.timeout(10):
+            version = made.metadata.resourceVersion
+            watch = client.resource(ResourceClaim).watch("default", resource_version=version)
+            async for event in watch:
+                now = [each.uid for each in event.object.status.reservedFor]
+                if event.object.status.allocation and users[-1:] != [now]:
+                    users.append(now)
+                if len(users) == 3:
+                    break
+        uid = bound.metadata.uid
+        assert users == [[uid], [], [uid]]
+
+
+@pytest.mark.parametrize("refused", [0, 409, 500])
+async def test_a_claim_in_the_wrong_place_gives_its_device_back(
+    client: Client, refused: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when that does not work at the first attempt."""
+    give_back = ClaimBinder.release
+    refusals = [ApiError(refused, "Refused", "not now")] if refused else []
+
+    async def release(self: ClaimBinder, claim: ResourceClaim) -> None:
+        if refusals:
+            raise refusals.pop()
+        await give_back(self, claim)
+
+    monkeypatch.setattr(ClaimBinder, "release", release)
     pods, claims = client.resource(Pod), client.resource(ResourceClaim)
     for name in ("n1", "n2"):
         await add_node(client, node(name))

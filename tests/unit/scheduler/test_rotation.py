@@ -81,6 +81,10 @@ def test_a_pod_that_names_its_nodes() -> None:
     made = rotation(*[""] * 250)
     among = np.zeros(250, np.bool_)
     among[[3, 70]] = True
+    made.start = 1
+    assert made.order(among).tolist() == [70, 3]
+    assert made.order()[:2].tolist() == [1, 2]
+    made.start = 0
     assert made.next_feasible(np.ones(250, np.bool_), among).tolist() == [3, 70]
     assert made.start == 2
     assert made.next_feasible(~among, among).tolist() == []

@@ -72,9 +72,9 @@ class ClaimBinder:
 
     async def bind(
         self, info: PodInfo, plan: ClaimPlan, node: str, is_wanted: Callable[[], bool]
-    ) -> None:
-        """Return when every claim has its devices and they are ready. Raises ClaimProblem, or
-        ApiError from a write; then nothing of it holds."""
+    ) -> list[ResourceClaim]:
+        """Return the claims when all have their devices and these are ready. Raises ClaimProblem,
+        or ApiError from a write; then nothing of it holds."""
         written: list[ResourceClaim] = []
         try:
             for planned in plan.claims:
@@ -86,8 +86,9 @@ class ClaimBinder:
                 recorder.event(info.pod, "Normal", "BindingConditionsPending", text)
                 await self._wait(info, written, plan.seconds, is_wanted)
         except BaseException:
-            await asyncio.shield(self._unreserve(info, plan, written))
+            await asyncio.shield(self.unreserve(info, plan, written))
             raise
+        return written
 
     async def _bind(self, info: PodInfo, plan: ClaimPlan, planned: PlannedClaim) -> ResourceClaim:
         flight = self._flights.pop(id(planned), "")
@@ -189,9 +190,8 @@ class ClaimBinder:
                 known = self._devices.claims.get(object_key(planned.claim))
                 self._devices.release(flight, known)
 
-    async def _unreserve(
-        self, info: PodInfo, plan: ClaimPlan, written: list[ResourceClaim]
-    ) -> None:
+    async def unreserve(self, info: PodInfo, plan: ClaimPlan, written: list[ResourceClaim]) -> None:
+        """The pod uses none of these claims. They keep their devices."""
         self.forget(plan)
         for planned, claim in zip(plan.claims, written, strict=False):
             try:
@@ -212,7 +212,8 @@ class ClaimBinder:
                 log.warning("%s: not taken back for %s: %s", object_key(claim), info.key, error)
 
     async def release(self, claim: ResourceClaim) -> None:
-        """Give back the devices of a claim; one for extended resources is of no further use."""
+        """Give back the devices of a claim; one for extended resources is of no further use.
+        Raises ApiError."""
         if claim.metadata.annotations.get(EXTENDED_CLAIM) == "true":
             await self._delete(claim)
             return

@@ -32,6 +32,7 @@ from navarch.api.types.resource_v1 import (
 from navarch.api.validation.resources import is_extended as is_vendors
 from navarch.client import object_key
 from navarch.scheduler.dra.allocator import InUse
+from navarch.scheduler.dra.answers import Answers, KnownAnswers
 from navarch.scheduler.dra.pools import Pool, SliceView, gather
 
 Results = Sequence[DeviceRequestAllocationResult]
@@ -62,6 +63,7 @@ class Devices:
         self._in_pool: dict[tuple[str, str], dict[str, SliceView]] = {}
         self._views: dict[str, SliceView] = {}
         self._pools: dict[str, tuple[Node, list[Pool]]] = {}
+        self._answers = KnownAnswers()
 
     # Claims.
 
@@ -126,6 +128,8 @@ class Devices:
         if result.adminAccess:
             return
         device = device_id(result)
+        for view in self._in_pool.get(device[:2], {}).values():
+            self._answers.forget_node(view.slice.spec.nodeName or "")
         if result.shareID is None:
             self._exclusive[device] += sign
             if not self._exclusive[device]:
@@ -160,6 +164,7 @@ class Devices:
 
     def _name_resources(self) -> None:
         """Of several classes with one resource the newest counts."""
+        self._answers.clear()
         named = sorted(self.classes.values(), key=lambda each: each.metadata.name, reverse=True)
         self._resources = {
             each.spec.extendedResourceName: each.metadata.name
@@ -186,6 +191,7 @@ class Devices:
 
     def remove_slice(self, slice_: ResourceSlice) -> None:
         self._pools.clear()
+        self._answers.clear()
         name = slice_.metadata.name
         view = self._views.pop(name, None)
         if view is None:
@@ -210,6 +216,11 @@ class Devices:
     def is_alone(self, node: str) -> bool:
         """Whether a node has devices that others do not reach."""
         return node in self._on_node
+
+    def answers(self, claims: Sequence[ResourceClaim]) -> Answers:
+        """What is known of nodes for claims of this content, to be read and added to. Devices that
+        are common to nodes leave nothing to keep."""
+        return {} if self._common else self._answers.to(claims)
 
     def pools(self, node: Node) -> list[Pool]:
         name = node.metadata.name

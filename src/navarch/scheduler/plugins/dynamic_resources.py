@@ -180,9 +180,10 @@ class DynamicResources(Plugin):
             return None
         rejected: dict[str, Mask] = {}
         search = _Search(cycle, state, self._steps, self._binding_seconds)
-        wanted = nodes_wanted(cycle.cluster.count) + 1
+        order = cycle.cluster.rotation.order(cycle.among)
+        wanted = nodes_wanted(len(order), cycle.percentage) + 1
         found = 0
-        for slot in _slots(cycle):
+        for slot in order[cycle.feasible[order]].tolist():
             reason = NOT_ASKED if found >= wanted else search.judge(slot)
             if reason:
                 if reason not in rejected:
@@ -308,6 +309,12 @@ class _Search:
             claim for claim in self._allocated if is_hopeless(claim, now, binding_seconds)
         ]
         self._known: dict[object, _Solution | str] = {}
+        self._answers = (
+            self._devices.answers(self._to_allocate)
+            if self._to_allocate and state.extended is None
+            else None
+        )
+        """What earlier searches have found for the same claims."""
 
     def judge(self, slot: int) -> str:
         """Why the node cannot take the pod; empty if it can. Raises PluginFailed."""
@@ -357,15 +364,25 @@ class _Search:
 
     def _solve(self, node: Node, extended: Extended) -> _Solution | str:
         name = node.metadata.name
+        is_alone = self._devices.is_alone(name)
+        if self._answers is not None and name in self._answers:
+            taken = self._answers[name]
+            return NOT_ALL if taken is None else _Solution(taken)
         pools = self._devices.pools(node) if self._devices.has_any(name) else []
         key: object = name
-        if not self._devices.is_alone(name):
+        if not is_alone:
             seen = tuple(id(device) for pool in pools for device in pool.devices)
             states = tuple((pool.id, pool.is_incomplete, pool.is_invalid) for pool in pools)
             key = (seen, states, tuple((r.name, r.exactly) and r.name for r in extended.requests))
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = self._search(node, pools, extended)
+            if (
+                self._answers is not None
+                and is_alone
+                and (known == NOT_ALL or isinstance(known, _Solution))
+            ):
+                self._answers[name] = known.taken if isinstance(known, _Solution) else None
         return known
 
     def _search(self, node: Node, pools: Sequence[Pool], extended: Extended) -> _Solution | str:
@@ -419,14 +436,6 @@ def is_ready(claim: ResourceClaim) -> bool:
         if not all(name in true for name in result.bindingConditions):
             return False
     return claim.status.allocation is not None
-
-
-def _slots(cycle: Cycle) -> list[int]:
-    """The slots in question, those first that are come upon first."""
-    if cycle.among is not None:
-        return [int(slot) for slot in np.flatnonzero(cycle.feasible)]
-    order = cycle.cluster.rotation.order()
-    return [int(slot) for slot in order[cycle.feasible[order]]]
 
 
 def _score(state: _State, slot: int) -> int:

@@ -6,12 +6,19 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.unit.scheduler.conftest import FakeObjects, cluster_of, node
 from tests.unit.scheduler.dra.test_allocator import claim, device, exactly, slice_, world
 
 from navarch.api.objects import from_object
 from navarch.api.types.core_v1 import Pod
-from navarch.api.types.resource_v1 import DeviceClass, ResourceClaim
+from navarch.api.types.resource_v1 import (
+    AllocationResult,
+    DeviceClass,
+    ResourceClaim,
+    ResourceSlice,
+)
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cycle import Choice, Failure, schedule
 from navarch.scheduler.dra.devices import Devices
@@ -55,6 +62,63 @@ def test_the_node_with_the_device_is_chosen() -> None:
     (planned,) = found.claims.claims
     assert planned.allocation is not None
     assert [each.device for each in planned.allocation.devices.results] == ["a"]
+
+
+def gpus(on: str, count: int) -> ResourceSlice:
+    pool = {"name": on}
+    return slice_(f"of-{on}", *(device(f"d{n}") for n in range(count)), pool=pool, nodeName=on)
+
+
+def nodes_with_devices(devices: Devices, name: str, asked: int) -> tuple[str, object]:
+    """What is found for a claim: the node and the devices, or why not."""
+    devices.set_claim(claim(exactly(count=asked), name=name))
+    found = tried(using(name), devices, "n1", "n2", "n3")
+    if isinstance(found, Failure):
+        return found.message, None
+    assert found.claims is not None
+    return found.node, found.claims.claims[0].allocation
+
+
+STEP = st.one_of(
+    st.tuples(st.just("take"), st.sampled_from(["a", "b"]), st.integers(1, 2)),
+    st.tuples(st.just("return"), st.sampled_from(["a", "b"]), st.just(0)),
+    st.tuples(st.just("slice"), st.sampled_from(["n1", "n2", "n3"]), st.integers(0, 3)),
+    st.tuples(st.just("class"), st.sampled_from(["true", "false"]), st.just(0)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(STEP, max_size=12), st.integers(1, 2))
+def test_what_is_kept_of_searches_is_what_they_would_find(
+    steps: list[tuple[str, str, int]], asked: int
+) -> None:
+    """The same questions to one that remembers, and to one that has just begun."""
+    kept, slices = world(gpus("n1", 1)), {"n1": gpus("n1", 1)}
+    for kind, name, number in steps:
+        match kind:
+            case "take":
+                found = nodes_with_devices(kept, name, number)[1]
+                if isinstance(found, AllocationResult):
+                    kept.reserve(name, found.devices.results)
+            case "return":
+                kept.release(name, None)
+            case "slice":
+                slices[name] = gpus(name, number)
+                kept.set_slice(slices[name])
+            case "class":
+                kept.set_class(class_for(name))
+        fresh = world(*slices.values())
+        fresh.set_class(kept.classes["gpu"])
+        for uid, results in kept.in_flight.items():
+            fresh.reserve(uid, results)
+        for _ in range(2):
+            expected = nodes_with_devices(fresh, "new", asked)
+            assert nodes_with_devices(kept, "new", asked) == expected
+
+
+def class_for(select: str) -> DeviceClass:
+    spec = {"selectors": [{"cel": {"expression": select}}]}
+    return from_object(DeviceClass, {"metadata": {"name": "gpu"}, "spec": spec})
 
 
 @pytest.mark.parametrize(
