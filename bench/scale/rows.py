@@ -78,7 +78,7 @@ async def schedule(cluster: Cluster, client: Client, count: int) -> list[Row]:
     began = time.perf_counter()
     created = await load.create_pods(cluster, namespace, count, {})
     await until(
-        cluster, lambda: load.none_left(client, path, "spec.nodeName="), WORK_SECONDS, pause=0.1
+        cluster, lambda: load.none_left(client, path, "spec.nodeName="), WORK_SECONDS, pause=0.25
     )
     bound = time.perf_counter() - began
     await until(

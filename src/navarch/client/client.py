@@ -62,6 +62,8 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
         self._exchange_with: Exchange | None = None
         self._slots = asyncio.Semaphore(config.max_in_flight)
+        self.under_way = 0
+        """Requests that wait for their answer, watches aside."""
         self._resources: dict[type, ResourceClient[Any]] = {}
         self.fence: Callable[[str], None] | None = None
         """Asked before each write, by its path; raises if we have no right to act any more."""

@@ -32,8 +32,10 @@ from navarch.client.ratelimit import Backoff, TokenBucket
 
 log = logging.getLogger(__name__)
 
-QUEUE_LIMIT = 1000
+QUEUE_LIMIT = 10_000
 AT_ONCE = 8
+BUSY = 24
+"""With so many other requests under way events give way: they are written one by one."""
 MAX_TRIES = 12
 MESSAGE_LIMIT = 4096
 AGGREGATE_AFTER = 10
@@ -169,6 +171,7 @@ class EventRecorder:
     something to write does the rest. `close` waits a little for it."""
 
     def __init__(self, client: Client, component: str, host: str = "") -> None:
+        self._client = client
         self._resource = client.resource(Event)
         self._clock: Clock = client.clock
         self._component = component
@@ -225,7 +228,8 @@ class EventRecorder:
     async def _drain(self) -> None:
         while self._waiting:
             batch: dict[str, Write] = {}
-            while self._waiting and len(batch) < AT_ONCE:
+            at_once = 1 if self._client.under_way >= BUSY else AT_ONCE
+            while self._waiting and len(batch) < at_once:
                 write = self._correlator.correlate(self._waiting.popleft())
                 if write is None:
                     self._drop("rationed")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -19,6 +20,11 @@ from navarch.client.clock import Clock
 
 IDLE_SECONDS = 15.0
 """A connection that was idle for longer is not used again: the server may be about to close it."""
+PLENTY = 48
+"""So many connections serve a thousand short requests a second."""
+PATIENCE_SECONDS = 0.1
+"""Where there are plenty, so long one waits for a connection that somebody is done with: a
+handshake costs both sides more than several requests, and in a flood it comes at the worst time."""
 HEAD_LIMIT = 64 * 1024
 NO_BODY = (204, 304)
 
@@ -172,7 +178,9 @@ class Exchange:
         self._connect = connect
         """Opens a socket to (host, port)."""
         self._idle: list[_Connection] = []
+        self._waiting: deque[asyncio.Future[_Connection | None]] = deque()
         self._all: set[_Connection] = set()
+        self._opening = 0
         self._tls: ssl.SSLContext | None = None
 
     def close(self) -> None:
@@ -201,11 +209,35 @@ class Exchange:
             connection.close()
             raise
         if connection.is_reusable and tls is self._tls:
-            connection.idle_since = self._clock.monotonic()
-            self._idle.append(connection)
+            self._release(connection)
         else:
             connection.close()
         return answer
+
+    def _release(self, connection: _Connection) -> None:
+        """To whoever has waited for longest, or to those to come."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        connection.idle_since = self._clock.monotonic()
+        self._idle.append(connection)
+
+    async def _next_released(self) -> _Connection | None:
+        """The next connection that somebody is done with; None when that takes too long."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[_Connection | None] = loop.create_future()
+        self._waiting.append(waiter)
+        timer = loop.call_later(PATIENCE_SECONDS, _give_up, waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled() and (connection := waiter.result()) is not None:
+                self._release(connection)
+            raise
+        finally:
+            timer.cancel()
 
     async def _ready(self, tls: ssl.SSLContext | None) -> _Connection:
         """The connection used last, or a new one. New credentials are for new connections."""
@@ -220,12 +252,25 @@ class Exchange:
             if connection.is_reusable and connection.idle_since >= oldest:
                 return connection
             connection.close()
-        sock = await self._connect(self._host, self._port)
-        _, made = await asyncio.get_running_loop().create_connection(
-            lambda: _Connection(self._all.discard),
-            sock=sock,
-            ssl=tls,
-            server_hostname=self._server_name if tls is not None else None,
-        )
+        if len(self._all) + self._opening >= PLENTY:
+            released = await self._next_released()
+            if released is not None and released.is_reusable:
+                return released
+        self._opening += 1
+        try:
+            sock = await self._connect(self._host, self._port)
+            _, made = await asyncio.get_running_loop().create_connection(
+                lambda: _Connection(self._all.discard),
+                sock=sock,
+                ssl=tls,
+                server_hostname=self._server_name if tls is not None else None,
+            )
+        finally:
+            self._opening -= 1
         self._all.add(made)
         return made
+
+
+def _give_up(waiter: asyncio.Future[_Connection | None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -11,7 +11,7 @@ from navarch.api.errors import ApiError
 from navarch.client import Client, ClientConfig
 from navarch.client.client import ApiConnectionError
 from navarch.client.clock import FakeClock
-from navarch.client.exchange import HEAD_LIMIT, IDLE_SECONDS
+from navarch.client.exchange import HEAD_LIMIT, IDLE_SECONDS, PLENTY
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 CHUNKS = (
@@ -204,3 +204,28 @@ async def test_many_at_once(raw: RawServer, client: Client) -> None:
     raw.answers = [OK] * 10
     await asyncio.gather(*(post(client) for _ in range(10)))
     assert raw.connections == used
+
+
+async def test_in_a_flood_connections_are_handed_on(raw: RawServer, client: Client) -> None:
+    number = 3 * PLENTY
+    raw.answers = [OK] * number
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(post(client, f"/{each}")) for each in range(number)]
+    assert [task.result() for task in tasks] == [b"{}"] * number
+    # Those that came first each made one before there were plenty.
+    assert raw.connections == PLENTY
+
+
+async def test_nobody_waits_for_ever_for_a_connection(raw: RawServer, client: Client) -> None:
+    raw.answers = [OK] * (PLENTY + 2)
+    raw.gate.clear()
+    slow = [asyncio.create_task(post(client)) for _ in range(PLENTY)]
+    for _ in slow:
+        await raw.arrivals.get()
+    late, given_up = (asyncio.create_task(post(client)) for _ in range(2))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await raw.arrivals.get()  # over a connection of its own
+    raw.gate.set()
+    assert await asyncio.gather(*slow, late) == [b"{}"] * (PLENTY + 1)
+    assert raw.connections == PLENTY + 1

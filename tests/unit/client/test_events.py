@@ -14,6 +14,8 @@ from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client.client import ApiConnectionError, Client
 from navarch.client.clock import FakeClock
 from navarch.client.events import (
+    AT_ONCE,
+    BUSY,
     QUEUE_LIMIT,
     Correlator,
     EventRecorder,
@@ -125,9 +127,9 @@ class Server:
         return {event.message: event.count for event in self.stored.values()}
 
 
-def make_recorder(clock: FakeClock) -> tuple[EventRecorder, Server]:
+def make_recorder(clock: FakeClock, under_way: int = 0) -> tuple[EventRecorder, Server]:
     server = Server()
-    client = SimpleNamespace(clock=clock, resource=lambda kind: server)
+    client = SimpleNamespace(clock=clock, resource=lambda kind: server, under_way=under_way)
     return EventRecorder(cast("Client", client), "kubelet", "n1"), server
 
 
@@ -144,6 +146,20 @@ async def test_events_are_written_and_repetitions_patched() -> None:
     await recorder.flush()
     assert sorted(event.count for event in server.stored.values()) == [1, 1, 3]
     await recorder.close()
+
+
+@pytest.mark.parametrize(("under_way", "at_once"), [(BUSY - 1, AT_ONCE), (BUSY, 1)])
+async def test_events_give_way_to_what_else_is_written(under_way: int, at_once: int) -> None:
+    recorder, server = make_recorder(FakeClock(), under_way)
+    server.gate.clear()
+    for number in range(3 * AT_ONCE):
+        recorder.event(POD, "Normal", f"Reason{number}", "x")
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(server.calls) == at_once
+    server.gate.set()
+    await recorder.flush()
+    assert len(server.stored) == 3 * AT_ONCE
 
 
 async def test_an_expired_event_is_made_again() -> None:
