@@ -111,7 +111,8 @@ def _placed(facts: Facts) -> Iterator[Line]:
         how = "the node was named by whoever made the pod (spec.nodeName), no scheduler was asked"
     else:
         how = "chosen by the scheduler, or named by whoever made the pod"
-    yield Line(f"on {node} {ago(told[3], facts.now) if told else ''}: {how}")
+    when = ago(told[3], facts.now) if told else ""
+    yield Line(f"{' '.join(filter(None, ('on', node, when)))}: {how}")
     if found is None:
         if facts.unexplained:
             yield Line(facts.unexplained, Tone.FAINT)
