@@ -107,12 +107,13 @@ class Registered:
     arguments: Arguments = lambda options: {}
     is_needed: Callable[[ManagerOptions], bool] = lambda options: True
 
-    def make(self, context: ControllerContext, options: ManagerOptions) -> Controller:
+    def load(self) -> type[Controller]:
         module = importlib.import_module(f"navarch.controllers.{self.module}")
-        controller: Controller = getattr(module, self.class_name)(
-            context, **self.arguments(options)
-        )
-        return controller
+        found: type[Controller] = getattr(module, self.class_name)
+        return found
+
+    def make(self, context: ControllerContext, options: ManagerOptions) -> Controller:
+        return self.load()(context, **self.arguments(options))
 
 
 def _autoscaling(options: ManagerOptions) -> Mapping[str, Any]:
@@ -288,6 +289,9 @@ async def run(options: ManagerOptions) -> None:
             if not options.leader_elect:
                 await work()
                 return
+            # A leader that is busy with imports does not renew its lease.
+            for name in selected(options):
+                CONTROLLERS[name].load()
             identity = f"{platform.node()}_{os.getpid()}"
             await LeaderElector(client, LEASE, identity, timing=timing).run(work)
 
