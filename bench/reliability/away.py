@@ -30,7 +30,7 @@ from bench.reliability.node import (
     agent_pid,
     all_pods,
     are_ready,
-    first_processes,
+    look,
     node,
 )
 from bench.reliability.node import until as pods_until
@@ -77,7 +77,7 @@ async def deploy(bench: Bench) -> App:
         return sum(len(s.endpoints) for s in slices if s.metadata.name.startswith("web")) == COPIES
 
     assert await until(is_known)
-    (user,) = first_processes().values()
+    user = (await look(client))["user"].pid
     app = App(service.spec.clusterIP, nameserver_of(user), user)
     await asyncio.sleep(2)  # the proxy gathers changes for a second
     return app
