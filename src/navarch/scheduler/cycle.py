@@ -66,6 +66,18 @@ def schedule(
 ) -> Choice | Failure:
     """The best node, or why there is none. `mark` is told when a point is through, and how."""
     cycle = Cycle(pod, cluster, objects, rng, cluster.alive)
+    found = attempt(cycle, profile, mark)
+    if not isinstance(found, Diagnosis):
+        return found
+    failure = found.with_preemption(lambda: preempt(cycle, profile, found.resolvable))
+    mark("PostFilter", bool(failure.victims))
+    return failure
+
+
+def attempt(
+    cycle: Cycle, profile: Profile, mark: Callable[[str, bool], None]
+) -> Choice | Failure | Diagnosis:
+    """As far as it goes without other pods making room."""
     filtered = feasible(cycle, profile)
     if isinstance(filtered, Failure):
         return filtered
@@ -74,12 +86,7 @@ def schedule(
         come_upon(cycle, profile)
         if not len(cycle.nodes):
             mark("Filter", False)
-            diagnosis = diagnose(cycle, profile, filtered)
-            failure = diagnosis.with_preemption(
-                lambda: preempt(cycle, profile, diagnosis.resolvable)
-            )
-            mark("PostFilter", bool(failure.victims))
-            return failure
+            return diagnose(cycle, profile, filtered)
         mark("Filter", True)
         if len(cycle.nodes) > 1:
             slot = best(cycle, totals(cycle, profile))
@@ -99,10 +106,15 @@ def feasible(cycle: Cycle, profile: Profile) -> list[Filtered] | Failure:
     try:
         return filter_nodes(cycle, profile)
     except PodRejected as rejection:
-        message = available(cluster.count, ", ".join(rejection.reasons))
-        if DynamicResources.name in profile.post_filters:
-            message = f"{message} {NO_STATE}"
-        return Failure(message, frozenset([rejection.plugin]))
+        return rejected(cluster, profile, rejection)
+
+
+def rejected(cluster: Cluster, profile: Profile, rejection: PodRejected) -> Failure:
+    """The failure of a pod that no node could take, whatever it were like."""
+    message = available(cluster.count, ", ".join(rejection.reasons))
+    if DynamicResources.name in profile.post_filters:
+        message = f"{message} {NO_STATE}"
+    return Failure(message, frozenset([rejection.plugin]))
 
 
 def nominated(cycle: Cycle) -> int | None:

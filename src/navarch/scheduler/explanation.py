@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from navarch.api.types.core_v1 import Pod
 from navarch.scheduler.cluster import Cluster, Mask
-from navarch.scheduler.cycle import diagnose
+from navarch.scheduler.cycle import diagnose, rejected
 from navarch.scheduler.explain import NO_NODES
 from navarch.scheduler.explanation_details import Detail, details_of
 from navarch.scheduler.filtering import Filtered, filter_nodes
@@ -104,10 +104,11 @@ def explain(pod: Pod, cluster: Cluster, objects: Objects, profile: Profile) -> E
         diagnosis = diagnose(cycle, profile, filtered)
         failure = diagnosis.with_preemption(lambda: preempt(cycle, profile, diagnosis.resolvable))
     except PodRejected as rejection:
-        text = ", ".join(rejection.reasons)
-        message = f"0/{cluster.count} nodes are available: {text}."
         return Explanation(
-            cluster.count, message=message, rejected_by=rejection.plugin, rejection=text
+            cluster.count,
+            message=rejected(cluster, profile, rejection).message,
+            rejected_by=rejection.plugin,
+            rejection=", ".join(rejection.reasons),
         )
     except PluginFailed as error:
         return Explanation(cluster.count, message=str(error), rejection=str(error))

@@ -171,7 +171,9 @@ def _unscheduled(facts: Facts) -> Verdict | None:
     if waits_for := pod.status.nominatedNodeName:
         text = f"room is being made for it on {waits_for}, pods there are being ended"
         return Verdict(State.PENDING, begin + text)
-    rules = sorted(found.ruled_out, key=lambda each: -each.nodes)
+    # Nodes that only a late rule stops came nearest to taking the pod: what stops them counts.
+    order = list(dict.fromkeys(rule.plugin for rule in found.ruled_out))
+    rules = sorted(found.ruled_out, key=lambda each: (-order.index(each.plugin), -each.nodes))
     reasons = "; ".join(placement.about(rule) for rule in rules[:2])
     more = f"; and {counted(len(rules) - 2, 'further reason')}" if len(rules) > 2 else ""
     remedies = tuple(dict.fromkeys(rule.remedy for rule in rules if rule.remedy))[:2]

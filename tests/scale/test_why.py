@@ -1,0 +1,155 @@
+"""`navarch why` of a cluster with simulated nodes: what keeps pods from a node, read through the API."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from tests.scale.test_simulated import AllowEverything, Nobody, running
+
+from navarch.api.objects import from_object
+from navarch.api.types.core_v1 import Namespace, Node, Pod
+from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.apiserver.options import ServerOptions
+from navarch.apiserver.security import Security
+from navarch.apiserver.server import Server
+from navarch.cli.why.reading import NotThereError, Question, Reader
+from navarch.cli.why.report import Report, State
+from navarch.cli.why.targets import UnknownTypeError, target_of
+from navarch.client import Client, ClientConfig
+from navarch.controllers.manager import ManagerOptions, run_controllers
+from navarch.node.simulated import SimulatedOptions, run_nodes
+from navarch.scheduler.main import run_scheduler
+from navarch.scheduler.profiles import default_profile
+from navarch.scheduler.scheduler import Settings
+from navarch.store.memory import open_memory_store
+
+PROFILES = {"default-scheduler": default_profile()}
+NODES = """
+apiVersion: navarch.dev/v1alpha1
+kind: SimulatedNodes
+nodes:
+- {name: small, count: 4, capacity: {cpu: 4, memory: 8Gi}, zones: [a, b]}
+- {name: gpu, count: 2, capacity: {cpu: 8, memory: 8Gi}, taints: ["dedicated=gpu:NoSchedule"]}
+"""
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    server = Server(
+        ServerOptions(port=0), open_memory_store(), Security(Nobody(), AllowEverything())
+    )
+    await server.start()
+    try:
+        async with Client(ClientConfig(server.url)) as client:
+            await client.resource(Namespace).create(Namespace(metadata=ObjectMeta(name="shop")))
+            yield client
+    finally:
+        await server.stop()
+
+
+async def asked(client: Client, *words: str, namespace: str = "shop") -> Report:
+    question = Question(target_of([*words]), namespace, profiles=PROFILES)
+    return await Reader(client, question).report()
+
+
+def pod(name: str, *, requests: dict[str, str] | None = None, **spec: Any) -> Pod:
+    container = {"name": "c", "image": "i", "resources": {"requests": requests or {}}}
+    meta = {"name": name, "namespace": "shop", "labels": {"app": name}}
+    return from_object(Pod, {"metadata": meta, "spec": {"containers": [container], **spec}})
+
+
+async def settled(client: Client, name: str) -> Pod:
+    """The pod once the scheduler has spoken."""
+    async with asyncio.timeout(30):
+        async for event in client.resource(Pod).watch(
+            "shop", field_selector=f"metadata.name={name}"
+        ):
+            conditions = {each.type: each for each in event.object.status.conditions}
+            told = conditions.get("PodScheduled")
+            phase = event.object.status.phase
+            if told is not None and (told.status == "False" or phase == "Running"):
+                return event.object
+    raise AssertionError("the watch ended")
+
+
+async def test_what_keeps_pods_from_nodes(client: Client, tmp_path: Any) -> None:
+    file = tmp_path / "nodes.yaml"
+    file.write_text(NODES)
+    async with running(
+        run_controllers(client, ManagerOptions("", ("nodelifecycle",))),
+        run_scheduler(client, Settings(), 1),
+        run_nodes(client, SimulatedOptions("", config=str(file))),
+    ):
+        async with asyncio.timeout(30):
+            there = set()
+            async for event in client.resource(Node).watch():
+                there.add(event.object.metadata.name)
+                if len(there) == 6:
+                    break
+        spread = {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone",
+                  "whenUnsatisfiable": "DoNotSchedule", "minDomains": 3,
+                  "labelSelector": {"matchExpressions": [
+                      {"key": "app", "operator": "In", "values": ["fine", "spread"]}]}}  # fmt: skip
+        pods = {
+            "fine": pod("fine", nodeSelector={"topology.kubernetes.io/zone": "a"}),
+            "cpu": pod("cpu", requests={"cpu": "20"}),
+            "label": pod("label", nodeSelector={"disk": "ssd"}),
+            "gated": pod("gated", schedulingGates=[{"name": "example.com/ok"}]),
+            "claim": pod("claim", volumes=[
+                {"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]),
+            "spread": pod("spread", topologySpreadConstraints=[spread],
+                          nodeSelector={"topology.kubernetes.io/zone": "a"}),
+            "special": pod("special", schedulerName="special"),
+        }  # fmt: skip
+        expected = {
+            "fine": "runs on small-",
+            "cpu": "none of 6 nodes can take it: 4 nodes: cpu asks 20, more than these have in "
+            "all (at most 4, small-0); 2 nodes: taint dedicated=gpu:NoSchedule",
+            "label": "4 nodes: wants disk=ssd (has no such label); 2 nodes: taint dedicated=gpu",
+            "gated": "it waits at 1 scheduling gate (example.com/ok)",
+            "claim": "its claim data does not exist",
+            "spread": "topology.kubernetes.io/zone=a has 1 such pod(s), the fewest is 0 "
+            "(only 1 of minDomains 3 exist), maxSkew 1",
+            "special": "it asks for scheduler special, and no such scheduler answers",
+        }
+        for name, each in pods.items():
+            await client.resource(Pod).create(each)
+            if name != "special":
+                await settled(client, name)
+        for name, text in expected.items():
+            report = await asked(client, name)
+            assert text in report.verdict.text, name
+            own = await client.resource(Pod).get(name, "shop")
+            told = next((c for c in own.status.conditions if c.type == "PodScheduled"), None)
+            if told is not None and told.reason == "Unschedulable":
+                # The scheduler itself and the explanation count the same nodes.
+                assert report.data["placement"]["message"] == told.message
+        with pytest.raises(NotThereError) as caught:
+            await asked(client, "fine", namespace="default")
+        assert "namespace shop" in caught.value.advice
+        with pytest.raises(UnknownTypeError):
+            await asked(client, "nothing/x")
+
+
+async def test_it_takes_a_moment_with_thousands_of_nodes(client: Client) -> None:
+    nodes, pods = client.resource(Node), client.resource(Pod)
+
+    def node(number: int) -> Node:
+        return from_object(Node, {
+            "metadata": {"name": f"n{number}"},
+            "spec": {"taints": [{"key": "k", "effect": "NoSchedule"}] if number % 2 else []},
+            "status": {"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "110"}}})  # fmt: skip
+
+    await asyncio.gather(*(nodes.create(node(number)) for number in range(2000)))
+    await pods.create(pod("big", requests={"cpu": "3"}))
+    began = time.monotonic()
+    report = await asked(client, "big")
+    seconds = time.monotonic() - began
+    assert report.verdict.state is State.PENDING
+    assert "none of 2000 nodes can take it: 1000 nodes: " in report.verdict.text
+    assert len(report.text(100, colour=False).splitlines()) < 40
+    assert seconds < 20  # under one on a quiet machine, the server's part included
