@@ -29,6 +29,14 @@ from navarch.api.types.discovery_v1 import (
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import ControllerContext, owner_reference
 from navarch.client.objects import object_key
+from navarch.controllers.endpointslice_topology import (
+    ZONE_LABEL,
+    is_topology_aware,
+    node_facts,
+    ratios,
+    serve_zones,
+)
+from navarch.controllers.pods import index_by_node, pods_on
 from navarch.controllers.service_pods import (
     Backend,
     Port,
@@ -36,6 +44,7 @@ from navarch.controllers.service_pods import (
     address_of,
     is_headless,
     ports_of,
+    services_of,
 )
 
 MAX_ENDPOINTS = 100
@@ -45,7 +54,6 @@ SERVICE_LABEL = "kubernetes.io/service-name"
 MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "endpointslice-controller.k8s.io"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
-ZONE_LABEL = "topology.kubernetes.io/zone"
 NEAR_ZONE = ("PreferClose", "PreferSameZone")
 
 Group = tuple[str, tuple[Port, ...]]
@@ -87,7 +95,7 @@ def _port(port: EndpointPort) -> Port:
 def _endpoint(backend: Backend, address: str, service: Service, zones: dict[str, str]) -> Endpoint:
     node = backend.pod.spec.nodeName
     zone = zones.get(node, "")
-    preference = service.spec.trafficDistribution or ""
+    preference = "" if is_topology_aware(service) else service.spec.trafficDistribution
     hints = None
     if backend.ready and zone and preference in NEAR_ZONE:
         hints = EndpointHints(forZones=[ForZone(name=zone)])
@@ -231,8 +239,19 @@ class Unseen:
     until: float
 
 
+@dataclass(slots=True)
+class Hints:
+    """Hints that are given by the zones' processors, and what was told of them last."""
+
+    zones: dict[str, float] | None = None
+    """Each zone's share; None before anybody looked."""
+    told: dict[tuple[str, str], str] = field(default_factory=dict)
+    """By Service and address family: why there are none, empty while there are."""
+
+
 class EndpointSliceController(ServiceController):
-    """Watches: Services; pods by the Services that select them; its own slices; nodes' zones."""
+    """Watches: Services; pods by the Services that select them; its own slices; nodes, by the
+    Services of their pods and those whose hints depend on zones."""
 
     name = "endpointslice"
 
@@ -241,7 +260,24 @@ class EndpointSliceController(ServiceController):
         super().__init__(context, self.slices, _service_key)
         self.nodes = context.informers.informer(Node)
         self._unseen: dict[str, dict[str, Unseen]] = {}
+        self._hints = Hints()
+        self.recorder = context.recorder("endpoint-slice-controller")
+        index_by_node(self.pods)
         self.depends_on(self.nodes)
+        self.nodes.add_handler(self._node_came_or_went, self._node_changed, self._node_came_or_went)
+
+    def _node_came_or_went(self, node: Node) -> None:
+        for pod in pods_on(self.pods, node.metadata.name):
+            self.enqueue(self._gather(services_of(pod, self.services.cache)))
+        self._zones_changed()
+
+    def _node_changed(self, old: Node, new: Node) -> None:
+        if node_facts(old) != node_facts(new):
+            self._zones_changed()
+
+    def _zones_changed(self) -> None:
+        self._hints.zones = None
+        self.enqueue({key for key, _ in self._hints.told})
 
     def _awaits_own_writes(self, key: str) -> bool:
         """Whether slices written in an earlier pass are not in the cache yet: to plan without them
@@ -273,6 +309,8 @@ class EndpointSliceController(ServiceController):
         ]
         if service is None or service.metadata.deletionTimestamp:
             self._sizes.pop(key, None)
+            for family in ("IPv4", "IPv6"):
+                self._hints.told.pop((key, family), None)
             await self._apply(key, Plan(delete=existing if service is None else []))
             return
         if service.spec.type == "ExternalName" or not service.spec.selector:
@@ -283,15 +321,50 @@ class EndpointSliceController(ServiceController):
             if any(r.uid == service.metadata.uid for r in slice_.metadata.ownerReferences)
         ]
         backends = self.backends(key, service)
-        nodes = map(self.nodes.cache.get, {each.pod.spec.nodeName for each in backends})
-        zones = {
-            node.metadata.name: node.metadata.labels.get(ZONE_LABEL, "")
-            for node in nodes
-            if node is not None
+        nodes = {
+            name: node
+            for name in {each.pod.spec.nodeName for each in backends}
+            if (node := self.nodes.cache.get(name)) is not None
         }
-        decided = plan(service, desired(service, backends, zones), owned)
+        if not service.spec.publishNotReadyAddresses:
+            # Whose node is gone cannot be reached, though it takes a while until it is collected.
+            backends = [each for each in backends if each.pod.spec.nodeName in nodes]
+        zones = {name: node.metadata.labels.get(ZONE_LABEL, "") for name, node in nodes.items()}
+        wanted = desired(service, backends, zones)
+        self._give_hints(key, service, wanted, owned)
+        decided = plan(service, wanted, owned)
         decided.delete += [slice_ for slice_ in existing if slice_ not in owned]
         await self._apply(key, decided)
+
+    def _give_hints(
+        self,
+        key: str,
+        service: Service,
+        wanted: dict[Group, dict[str, Endpoint]],
+        owned: Sequence[EndpointSlice],
+    ) -> None:
+        """Let endpoints serve zones as the Service's annotation asks for, and tell of changes."""
+        for family in {family for family, _ in wanted}:
+            if not is_topology_aware(service):
+                if self._hints.told.pop((key, family), None) == "":
+                    self._tell(service, family, "Topology Aware Hints has been disabled")
+                continue
+            if self._hints.zones is None:
+                self._hints.zones = ratios(self.nodes.cache.list())
+            groups = [members for group, members in wanted.items() if group[0] == family]
+            endpoints = {address: each for group in groups for address, each in group.items()}
+            present = [slice_ for slice_ in owned if slice_.addressType == family]
+            reason = serve_zones(endpoints, present, self._hints.zones)
+            if self._hints.told.get((key, family)) != reason:
+                self._hints.told[(key, family)] = reason
+                self._tell(service, family, reason)
+
+    def _tell(self, service: Service, family: str, reason: str) -> None:
+        """Of hints that there are from now on, or why there are none."""
+        type_, what = ("Warning", "Disabled") if reason else ("Normal", "Enabled")
+        text = reason or "Topology Aware Hints has been enabled"
+        message = f"{text}, addressType: {family}"
+        self.recorder.event(service, type_, f"TopologyAwareHints{what}", message)
 
     async def _apply(self, key: str, decided: Plan) -> None:
         resource = self.client.resource(EndpointSlice)
