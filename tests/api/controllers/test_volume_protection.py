@@ -109,6 +109,11 @@ async def test_a_volume_goes_unless_it_is_bound(client: Client) -> None:
         )
         for each in (free, bound):
             await volumes.create(each)
+
+        async def are_protected() -> bool:
+            return all(each.metadata.finalizers for each in (await volumes.list()).items)
+
+        await eventually(are_protected, "the finalizers")
         status = {"status": {"phase": "Bound"}}
         await volumes.patch("bound", "", status, subresource="status")
         for each in (bound, free):
