@@ -222,6 +222,14 @@ def processes() -> int:
     return found
 
 
+def long_lived(name: str) -> dict[str, Any]:
+    """Pods that are not gone before their node has said so: with no grace at all they would be."""
+    template = spec(TWIN if name == "db" else SLEEP)
+    template.terminationGracePeriodSeconds = 1
+    found: dict[str, Any] = to_object(template)
+    return found
+
+
 async def lost_node(tolerance: int, seed: int, repeat: str) -> Figure:
     """Two real nodes, of which the second one's agent is stopped."""
     async with node() as bench:
@@ -236,7 +244,7 @@ async def lost_node(tolerance: int, seed: int, repeat: str) -> Figure:
             lambda: os.kill(agent, signal.SIGSTOP),
             lambda: os.kill(agent, signal.SIGCONT),
             tolerance,
-            lambda name: to_object(spec(TWIN if name == "db" else SLEEP)),
+            long_lived,
             processes,
         )
         return figure_of(await lose(loss), tolerance, seed, repeat)

@@ -15,6 +15,7 @@ from functools import partial
 
 from bench.reliability.daemons import (
     CONTROLLERS,
+    NEEDED,
     NODES,
     SCHEDULER,
     Daemons,
@@ -85,7 +86,7 @@ async def killed_schedulers(kills: int, seed: int, repeat: str) -> Figure:
     with daemons(audit=True) as found:
         names = [f"node-{number}" for number in range(SIM_NODES)]
         found.start("nodes", NODES, {"names": names, "capacity": {"cpu": "64", "pods": "5000"}})
-        found.start("controllers", CONTROLLERS)
+        found.start("controllers", CONTROLLERS, {"controllers": NEEDED})
 
         async def kill(name: str) -> None:
             def start() -> None:

@@ -38,6 +38,8 @@ POLICY = {
         {"level": "Metadata"},
     ],
 }
+NEEDED = ("serviceaccount", "nodeipam", "nodelifecycle", "deployment", "replicaset")
+"""Controllers without which there would be no pods. The fewer, the sooner they act after a kill."""
 PATIENCE = 120.0
 
 

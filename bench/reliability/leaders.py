@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from bench.reliability.daemons import CONTROLLERS, NODES, SCHEDULER, Daemons, daemons, until
+from bench.reliability.daemons import (
+    CONTROLLERS,
+    NEEDED,
+    NODES,
+    SCHEDULER,
+    Daemons,
+    daemons,
+    until,
+)
 from bench.reliability.figure import Figure
 from bench.reliability.workloads import NAMESPACE, template
 from navarch.api.errors import ApiError
@@ -40,6 +48,7 @@ class Timing:
     def options(self, component: str, directory: Any) -> dict[str, Any]:
         if component == CONTROLLERS:
             return {
+                "controllers": NEEDED,
                 "leader_elect": True,
                 "leader_elect_lease_duration": f"{self.duration}s",
                 "leader_elect_renew_deadline": f"{self.renew}s",

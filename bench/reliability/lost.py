@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.reliability.daemons import CONTROLLERS, NODES, SCHEDULER, daemons, until
+from bench.reliability.daemons import CONTROLLERS, NEEDED, NODES, SCHEDULER, daemons, until
 from bench.reliability.figure import Figure
 from bench.reliability.workloads import NAMESPACE, Object, has_ended, is_active, is_ready
 from navarch.client import Client
@@ -201,7 +201,9 @@ async def lost_simulated_node(grace: float, tolerance: int) -> Found:
                 "heartbeat_seconds": 0.5,
             }
             found.start(f"nodes-{number}", NODES, options)
-        found.start("controllers", CONTROLLERS, {"node_monitor_grace_seconds": grace})
+        names = (*NEEDED, "statefulset", "daemonset", "taint-eviction")
+        options = {"controllers": names, "node_monitor_grace_seconds": grace}
+        found.start("controllers", CONTROLLERS, options)
         found.start("scheduler", SCHEDULER)
         async with found.client() as client:
 

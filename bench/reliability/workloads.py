@@ -23,6 +23,7 @@ from typing import Any
 
 from bench.reliability.daemons import (
     CONTROLLERS,
+    NEEDED,
     NODES,
     SCHEDULER,
     Daemons,
@@ -34,6 +35,7 @@ from bench.reliability.figure import Figure
 from navarch.client import Client
 
 NAMESPACE = "default"
+TRIED = (*NEEDED, "statefulset", "daemonset", "job", "garbagecollector")
 SURGE = 0.25
 ORDINALS, SIM_NODES, PARALLELISM = 6, 8, 5
 Object = dict[str, Any]
@@ -311,7 +313,8 @@ async def run(found: Daemons, replicas: int, kills: int, seed: int) -> tuple[Sto
     found.start("scheduler", SCHEDULER)
 
     def start() -> None:
-        found.start("controllers", CONTROLLERS, seed=chance.randrange(1 << 30))
+        options = {"controllers": TRIED}
+        found.start("controllers", CONTROLLERS, options, seed=chance.randrange(1 << 30))
 
     async with found.client() as client:
         story = Story(client, chance, replicas)
