@@ -1,4 +1,4 @@
-"""`navarch why` of a cluster with simulated nodes: what keeps pods from a node, read through the API."""
+"""`navarch why` of pods on simulated nodes: what keeps them from a node, read through the API."""
 
 from __future__ import annotations
 
