@@ -85,6 +85,8 @@ class Cache:
         names = stored.field_names
         self._index = names.index(index_field) if index_field in names else -1
         self.index_field = index_field
+        self._indexed: dict[str, set[Entry]] = {}
+        """By the value of that field, where there is one."""
 
     # ---- reading
 
@@ -141,12 +143,17 @@ class Cache:
         found = self._watchers
         return len(found.get(("all", ""), ())) + len(found.get(("namespace", namespace), ()))
 
-    def snapshot(self, selection: Selection) -> list[Entry]:
-        """The entries that a selection may cover, before its predicate is asked. Entries never
-        change, so whoever asks may take all the time it needs and still sees one revision."""
-        if selection.name:
+    def snapshot(self, selection: Selection, after: str = "") -> list[Entry]:
+        """The entries that a selection may cover, before its predicate is asked, those with a path
+        above `after`. Entries never change, so whoever asks may take all the time it needs and
+        still sees one revision."""
+        if selection.name and not after:
             return self._named(selection)
-        return list(self.scan(selection.namespace))
+        if selection.indexed and self._index >= 0:
+            found = self._indexed.get(selection.indexed, ())
+            inside = (each for each in found if selection.namespace in ("", each.namespace))
+            return sorted((each for each in inside if each.path > after), key=lambda e: e.path)
+        return list(self.scan(selection.namespace, after))
 
     def revision_in(self, namespace: str) -> int:
         """Of the newest change in a namespace ("" for all); 0 when nothing is there."""
@@ -189,7 +196,10 @@ class Cache:
             self.count += 1
         else:
             self.size -= old.tail_size
+            self._unindex(old)
         bucket.entries[entry.name] = entry
+        if self._index >= 0 and (value := entry.facts.fields[self._index]):
+            self._indexed.setdefault(value, set()).add(entry)
         bucket.revision = entry.revision
         self.size += entry.tail_size
         return old
@@ -207,7 +217,15 @@ class Cache:
             bucket.revision = revision
         self.count -= 1
         self.size -= old.tail_size
+        self._unindex(old)
         return old
+
+    def _unindex(self, entry: Entry) -> None:
+        if self._index >= 0 and (value := entry.facts.fields[self._index]):
+            alike = self._indexed[value]
+            alike.discard(entry)
+            if not alike:
+                del self._indexed[value]
 
     def record(self, change: Change) -> None:
         """Keep a change for late watchers and tell everybody who listens."""
@@ -251,6 +269,7 @@ class Cache:
             watcher.close()
         self._watchers.clear()
         self._namespaces.clear()
+        self._indexed.clear()
         self._namespace_order = None
         self.pages.clear()
         self.history.clear()

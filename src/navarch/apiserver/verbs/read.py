@@ -281,7 +281,7 @@ async def _page(
     if selection.name and not start:
         return Page(cache.snapshot(selection), revision)
     # What is taken down now belongs to one revision, however long it takes to look at all of it.
-    entries = list(cache.scan(selection.namespace, start))
+    entries = cache.snapshot(selection, start)
     found = await chosen(entries, selection, limit)
     if limit and len(found) > limit:
         return Page(found[:limit], revision, found[limit - 1].path, 1)

@@ -66,6 +66,28 @@ def test_objects_come_in_the_order_of_their_keys() -> None:
     assert [each.path for each in story.cache.scan("c")] == []
 
 
+def test_pods_of_a_node_are_found_without_a_look_at_the_others() -> None:
+    story = Story()
+    for path in ("b/x", "a-b/x", "a/z", "a/b", "c/moved", "c/gone"):
+        story.put(path, node="n1")
+    story.put("a/other", node="n2")
+    story.put("a/waits")
+    story.put("c/moved", node="n2")
+    story.put("a/z", "again", "n1")
+    story.remove("c/gone")
+
+    def found(namespace: str = "", after: str = "") -> list[str]:
+        selection = Selection(namespace, indexed="n1")
+        return [each.path for each in story.cache.snapshot(selection, after)]
+
+    assert found() == ["a-b/x", "a/b", "a/z", "b/x"]
+    assert found("a") == ["a/b", "a/z"]
+    assert found(after="a/b") == ["a/z", "b/x"]
+    assert story.cache.snapshot(Selection("a", indexed="n1"))[1].facts.labels == {"app": "again"}
+    story.cache.reset()
+    assert found() == []
+
+
 async def test_an_object_that_stops_matching_is_deleted_for_the_watcher() -> None:
     story = Story()
     watcher = story.watch(labelled("red"))
