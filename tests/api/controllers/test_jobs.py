@@ -190,7 +190,7 @@ async def test_restarts_in_place_count(client: Client) -> None:
 
 async def test_a_deadline_ends_the_job(client: Client) -> None:
     async with running(client, "job"), Kubelet(client):
-        await make(client, completions=1, activeDeadlineSeconds=1)
+        await make(client, completions=1, activeDeadlineSeconds=2)
         await until_running(client, 1)
         job = await until_over(client, "Failed")
         text = "Job was active longer than specified deadline"
@@ -306,6 +306,28 @@ async def test_too_many_failed_indexes(client: Client) -> None:
         assert job.status.failedIndexes == "0"
         assert conditions(job)[-1][1] == "MaxFailedIndexesExceeded"
         assert not await pods_of(client)
+
+
+async def test_an_indexed_job_is_made_smaller(client: Client) -> None:
+    """What succeeded beyond its new end does not count any more."""
+    async with running(client, "job"), Kubelet(client) as kubelet:
+        await make(client, completions=3, parallelism=3, completionMode="Indexed")
+        pods = by_index(await until_running(client, 3))
+        await kubelet.finish(pods[2])
+        await kubelet.finish(pods[0])
+        await until_status(client, completedIndexes="0,2", succeeded=2)
+        await patch(client, completions=2, parallelism=2)
+        await until_status(client, completedIndexes="0", succeeded=1)
+        await kubelet.finish(pods[1])
+        job = await until_over(client, "Complete")
+        assert (job.status.completedIndexes, job.status.succeeded) == ("0,1", 2)
+
+
+async def test_a_job_that_has_nothing_to_do_ends_though_suspended(client: Client) -> None:
+    async with running(client, "job"):
+        await make(client, completions=0, suspend=True)
+        job = await until_over(client, "Complete")
+        assert job.status.startTime is None
 
 
 def on_exit_code(action: str) -> PodFailurePolicy:

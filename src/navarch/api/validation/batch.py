@@ -327,33 +327,38 @@ def validate_job_update(obj: Object, old: Object) -> Errors:
 
 
 def _check_job_template_update(errors: Errors, new: Object, old: Object) -> None:
-    """The template of a suspended Job whose pods are gone may still be scheduled differently."""
+    """The template of a suspended Job whose pods are gone may still be scheduled differently, and
+    ask for other resources."""
     template, before = copy_json(new.get("template")), old["spec"].get("template")
     status = old.get("status") or {}
-    if old["spec"].get("suspend") and not (status.get("active") or status.get("terminating")):
-        for part, fields in (
-            ("spec", ("nodeSelector", "tolerations", "schedulingGates", "affinity")),
-            ("metadata", ("labels", "annotations")),
-        ):
-            target, source = template.setdefault(part, {}), (before or {}).get(part) or {}
-            for field in fields:
-                if field in source:
-                    target[field] = source[field]
-                else:
-                    target.pop(field, None)
-        if not template["metadata"] and "metadata" not in (before or {}):
+    is_at_rest = not status.get("startTime") or _is_true(status, "Suspended")
+    if old["spec"].get("suspend") and is_at_rest and not status.get("active"):
+        known = before or {}
+        spec = template.setdefault("spec", {})
+        _take(spec, known.get("spec"), "nodeSelector", "tolerations", "schedulingGates")
+        _take(template.setdefault("metadata", {}), known.get("metadata"), "labels", "annotations")
+        if not template["metadata"] and "metadata" not in known:
             del template["metadata"]
+        affinity = spec.setdefault("affinity", {})
+        _take(affinity, (known.get("spec") or {}).get("affinity"), "nodeAffinity")
+        if not affinity and not (known.get("spec") or {}).get("affinity"):
+            _take(spec, known.get("spec"), "affinity")
         for kind in ("containers", "initContainers"):
-            containers = template["spec"].get(kind) or []
-            known = {each.get("name"): each for each in before["spec"].get(kind) or ()}
-            for container in containers:
-                source = known.get(container.get("name"))
-                if source is not None:
-                    container["resources"] = source.get("resources", {})
-                    if "resources" not in source:
-                        del container["resources"]
+            sources = {each.get("name"): each for each in before["spec"].get(kind) or ()}
+            for container in spec.get(kind) or []:
+                if container.get("name") in sources:
+                    _take(container, sources[container["name"]], "resources")
     if template != before:
         errors.append(invalid("spec.template", new.get("template"), "field is immutable"))
+
+
+def _take(target: Object, source: Object | None, *fields: str) -> None:
+    """Make fields what they are in the source, which may lack them."""
+    for field in fields:
+        if source and field in source:
+            target[field] = source[field]
+        else:
+            target.pop(field, None)
 
 
 def _is_true(status: Object, kind: str) -> bool:
@@ -364,30 +369,64 @@ def _is_true(status: Object, kind: str) -> bool:
 
 
 def validate_job_status_update(obj: Object, old: Object) -> Errors:
-    errors: Errors = []
-    status, before = obj.get("status") or {}, old.get("status") or {}
-    for field in ("active", "succeeded", "failed", "ready", "terminating"):
-        check_not_negative(errors, f"status.{field}", status.get(field))
-    _check_job_conditions(errors, obj, status, before)
-    _check_job_indexes(errors, obj["spec"], status)
+    """What was wrong before is not held against a change of something else: the controller mends
+    it, which may take more than one step."""
+    spec, status, before = obj["spec"], obj.get("status") or {}, old.get("status") or {}
+    known = _job_status_errors(spec, before)
+    errors = [error for error in _job_status_errors(spec, status) if error not in known]
+    for kind in ("Failed", "Complete", "FailureTarget"):
+        if _is_true(before, kind) and not _is_true(status, kind):
+            detail = f"cannot disable the terminal {kind}=True condition"
+            errors.append(invalid_state("status.conditions", detail))
+    if _is_true(before, "SuccessCriteriaMet") and not _is_true(status, "SuccessCriteriaMet"):
+        detail = "cannot disable the SuccessCriteriaMet=True condition"
+        errors.append(invalid_state("status.conditions", detail))
+    is_elastic = spec.get("completionMode") == "Indexed" and (
+        spec.get("completions") == spec.get("parallelism")
+    )
     for field in ("failed", "succeeded"):
+        if field == "succeeded" and is_elastic:
+            continue  # a Job that is made smaller may lose indexes that had succeeded
         if (status.get(field) or 0) < (before.get(field) or 0):
             detail = f"cannot decrease the {field} counter"
             errors.append(invalid(f"status.{field}", status.get(field) or 0, detail))
     if before.get("completionTime") and status.get("completionTime"):
         new = status["completionTime"]
         check_immutable(errors, "status.completionTime", new, before["completionTime"])
-    started, known = status.get("startTime"), before.get("startTime")
-    if known and started != known and not obj["spec"].get("suspend"):
+    started, since = status.get("startTime"), before.get("startTime")
+    is_resuming = _is_true(before, "Suspended") and any(
+        each.get("type") == "Suspended" and each.get("status") == "False"
+        for each in status.get("conditions") or ()
+    )
+    if since and started != since and not spec.get("suspend") and not is_resuming:
         detail = "field is immutable for unsuspended job once set"
         errors.append(invalid("status.startTime", started, detail))
+    return errors
+
+
+def _job_status_errors(spec: Object, status: Object) -> Errors:
+    """What is wrong with a status by itself."""
+    errors: Errors = []
+    for field in ("active", "succeeded", "failed", "ready", "terminating"):
+        check_not_negative(errors, f"status.{field}", status.get(field))
+    uncounted, seen = status.get("uncountedTerminatedPods") or {}, set[str]()
+    for field in ("succeeded", "failed"):
+        for number, uid in enumerate(uncounted.get(field) or ()):
+            here = f"status.uncountedTerminatedPods.{field}[{number}]"
+            if not uid:
+                errors.append(invalid(here, uid, "must not be empty"))
+            elif uid in seen:
+                errors.append(duplicate(here, uid))
+            seen.add(uid)
+    _check_job_conditions(errors, spec, status)
+    _check_job_indexes(errors, spec, status)
     ready, active = status.get("ready"), status.get("active") or 0
     if ready is not None and ready > active:
         errors.append(invalid("status.ready", ready, "cannot set more ready pods than active"))
     return errors
 
 
-def _check_job_conditions(errors: Errors, obj: Object, status: Object, before: Object) -> None:
+def _check_job_conditions(errors: Errors, spec: Object, status: Object) -> None:
     here = "status.conditions"
     complete, failed = _is_true(status, "Complete"), _is_true(status, "Failed")
     target, success = _is_true(status, "FailureTarget"), _is_true(status, "SuccessCriteriaMet")
@@ -404,13 +443,6 @@ def _check_job_conditions(errors: Errors, obj: Object, status: Object, before: O
     ):
         if both:
             errors.append(invalid_state(here, f"cannot set {what}"))
-    for kind in ("Complete", "Failed"):
-        if _is_true(before, kind) and not _is_true(status, kind):
-            detail = f"cannot disable the terminal {kind}=True condition"
-            errors.append(invalid_state(here, detail))
-    if _is_true(before, "SuccessCriteriaMet") and not success:
-        detail = "cannot disable the SuccessCriteriaMet=True condition"
-        errors.append(invalid_state(here, detail))
     finished, ended = complete or failed, status.get("completionTime")
     if ended and not complete:
         detail = "cannot set completionTime when there is no Complete=True condition"
@@ -427,7 +459,8 @@ def _check_job_conditions(errors: Errors, obj: Object, status: Object, before: O
         if status.get(field):
             detail = f"{field}>0 is invalid for finished job"
             errors.append(invalid(f"status.{field}", status[field], detail))
-    if not status.get("startTime"):
+    never_began = spec.get("suspend") and spec.get("completions") == 0
+    if not status.get("startTime") and not never_began:
         errors.append(required("status.startTime", "startTime is required for finished job"))
     uncounted = status.get("uncountedTerminatedPods") or {}
     if uncounted.get("failed") or uncounted.get("succeeded"):
