@@ -34,6 +34,8 @@ from navarch.scheduler.victims import Candidate
 
 log = logging.getLogger(__name__)
 
+_Found = list[Candidate] | NoPreemption
+
 NO_CANDIDATE = "no candidate node for preemption"
 
 
@@ -64,9 +66,7 @@ async def schedule_with(
     mark("Filter", bool(len(cycle.nodes)))
     if not len(cycle.nodes):
         diagnosis = diagnose(cycle, profile, filtered)
-        failure = await _preempt(asked, cycle, profile, diagnosis)
-        mark("PostFilter", bool(failure.victims))
-        return failure
+        return await make_room(asked, cycle, profile, diagnosis, mark)
     if len(cycle.nodes) == 1:
         return chosen(cycle, profile, int(cycle.nodes[0]))
     slot = await _best(asked, cycle, profile, names)
@@ -139,12 +139,37 @@ async def _best(asked: Sequence[Extender], cycle: Cycle, profile: Profile, names
     return best(cycle, total)
 
 
+async def make_room(
+    asked: Sequence[Extender],
+    cycle: Cycle,
+    profile: Profile,
+    diagnosis: Diagnosis,
+    mark: Callable[[str, bool], None],
+) -> Failure:
+    """The failure, with the pods that have to leave. All that is asynchronous here has its turn
+    meanwhile, whether or not there are extenders."""
+    failure = await _preempt(asked, cycle, profile, diagnosis)
+    mark("PostFilter", bool(failure.victims))
+    return failure
+
+
+async def _candidates(cycle: Cycle, profile: Profile, resolvable: Mask) -> _Found:
+    steps = candidates(cycle, profile, resolvable)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: _Found = end.value
+            return found
+        await asyncio.sleep(0)
+
+
 async def _preempt(
     asked: Sequence[Extender], cycle: Cycle, profile: Profile, diagnosis: Diagnosis
 ) -> Failure:
-    found: list[Candidate] | NoPreemption | None = None
+    found: _Found | None = None
     if diagnosis.may_preempt:
-        found = candidates(cycle, profile, diagnosis.resolvable)
+        found = await _candidates(cycle, profile, diagnosis.resolvable)
     if not isinstance(found, list):
         result = found
         return diagnosis.with_preemption(lambda: result or NoPreemption(NO_CANDIDATE))

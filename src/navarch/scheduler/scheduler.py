@@ -32,9 +32,9 @@ from navarch.client import (
 )
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster
-from navarch.scheduler.cycle import Choice, Failure, schedule
+from navarch.scheduler.cycle import Choice, Diagnosis, Failure, attempt
 from navarch.scheduler.dra.binding import ClaimBinder
-from navarch.scheduler.extended import ClusterChanged, schedule_with
+from navarch.scheduler.extended import ClusterChanged, make_room, schedule_with
 from navarch.scheduler.extenders import EXTENDER, Extender, ExtenderFailed
 from navarch.scheduler.framework import Cycle, Plugin, PluginFailed, Profile
 from navarch.scheduler.lookups import InformerObjects
@@ -178,14 +178,11 @@ class Scheduler:
         watch = Stopwatch(self.context.clock, self.figures, profile)
         self._began[info.uid] = Began(watch.began, *self.queue.history(info.uid))
         try:
-            if self.settings.extenders:
-                result = await self._search(info, profile, watch)
-                if self.queue.place_of(info.uid) is not Place.IN_FLIGHT:
-                    self._waiting.release()
-                    self._began.pop(info.uid, None)
-                    return  # deleted, or given a node by somebody else meanwhile
-            else:
-                result = schedule(info, self.cluster, self.objects, profile, self._rng, watch.mark)
+            result = await self._search(info, profile, watch)
+            if self.queue.place_of(info.uid) is not Place.IN_FLIGHT:
+                self._waiting.release()
+                self._began.pop(info.uid, None)
+                return  # deleted, or given a node by somebody else meanwhile
             self.figures.algorithm_seconds.observe(watch.total())
         except (PluginFailed, ExtenderFailed) as error:
             self._nominate(info, "")
@@ -220,11 +217,18 @@ class Scheduler:
         group.create_task(work, name=f"bind {info.key}")
 
     async def _search(self, info: PodInfo, profile: Profile, watch: Stopwatch) -> Choice | Failure:
-        """The choice of a node with the extenders' say; meanwhile the cluster goes on."""
+        """The choice of a node. While extenders are asked or pods are looked for that could make
+        room, the cluster goes on."""
+        extenders = self.settings.extenders
         while True:
             cycle = Cycle(info, self.cluster, self.objects, self._rng, self.cluster.alive)
+            if not extenders:
+                found = attempt(cycle, profile, watch.mark)
+                if not isinstance(found, Diagnosis):
+                    return found
+                return await make_room((), cycle, profile, found, watch.mark)
             try:
-                return await schedule_with(self.settings.extenders, cycle, profile, watch.mark)
+                return await schedule_with(extenders, cycle, profile, watch.mark)
             except ClusterChanged:
                 continue
 

@@ -134,8 +134,7 @@ class DryRun:
         has_sums = fit is not None and fit.is_all_about_room(cycle)
         self._sums = Sums(cycle, fit) if fit is not None and has_sums else None
         self._is_plain = has_sums and len(looking) == 1
-        # A friend that stays may be what lets the pod in at all.
-        self._is_monotone = not cycle.pod.terms_of_kind(Kind.REQUIRED) and not cycle.pod.ports
+        self._friends = [term for _, term in cycle.pod.terms_of_kind(Kind.REQUIRED)]
 
     def victims(self, slot: int) -> Candidate | list[str]:
         """The fewest pods that have to leave this node, or why that would not do."""
@@ -163,12 +162,20 @@ class DryRun:
         is_alone = not cluster.nominations.ahead_of(self._cycle.pod, cluster.names[slot])
         if self._is_plain and is_alone:
             return self._sums.reasons(slot, order) if leaving is None else leaving
-        if leaving is None or not self._is_monotone or not leaving:
+        if leaving is None or not leaving or not self._is_monotone(order):
             return self._judged(slot, order)
         with without(cluster, [each for each in order if each.uid in leaving], slot):
             if not rejections(self._cycle, self._profile, slot):
                 return leaving
         return self._judged(slot, order)
+
+    def _is_monotone(self, pods: Iterable[PodInfo]) -> bool:
+        """Whether the node is no better with more of these pods. A friend that stays may be what
+        lets the pod in at all."""
+        if self._cycle.pod.ports or not self._friends:
+            return not self._cycle.pod.ports
+        namespaces = self._cycle.objects.namespaces
+        return not any(all(t.matches(each, namespaces) for t in self._friends) for each in pods)
 
     def _judged(self, slot: int, order: list[PodInfo]) -> set[str] | list[str]:
         """By the filters, one pod after the other."""

@@ -16,11 +16,11 @@ from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Failure, schedule
 from navarch.scheduler.nominations import Nominations
 from navarch.scheduler.podinfo import PodInfo
-from navarch.scheduler.preemption import disruption
+from navarch.scheduler.preemption import NODES_AT_ONCE, candidates, disruption
 from navarch.scheduler.profiles import default_profile
 from navarch.scheduler.victims import Budgets
 
-from .conftest import ZONE, FakeObjects, choose, cluster_of, node, pod
+from .conftest import ZONE, FakeObjects, choose, cluster_of, cycle_of, node, pod
 from .test_filters import affinity, near, spread
 from .test_safety import some_nodes, some_pods, state
 
@@ -56,6 +56,30 @@ def wanting(cpu: str = "2", priority: int = 10, **spec: Any) -> PodInfo:
 def outcome(found: object) -> tuple[str | None, list[str]]:
     assert isinstance(found, Failure)
     return found.nominated, [each.name for each in found.victims]
+
+
+def test_the_cluster_goes_on_while_room_is_looked_for() -> None:
+    """Between two looks all nodes are replaced: those that have gone are nobody's candidates, and
+    those that came take their places and more."""
+    names = [f"n{number}" for number in range(50)]
+    cluster = cluster_of(
+        [node(name, cpu="2") for name in names], {name: [low(f"on-{name}")] for name in names}
+    )
+    cycle = cycle_of(wanting(), cluster)
+    steps = candidates(cycle, default_profile(), cluster.alive.copy())
+    next(steps)
+    for name in names:
+        cluster.remove_pod(f"on-{name}")
+        cluster.remove_node(name)
+    for number in range(2 * cluster.size):
+        cluster.set_node(node(f"new{number}", cpu="1"))
+        cluster.set_pod(low(f"on-new{number}"), f"new{number}")
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(steps)
+    found = end.value.value
+    assert {each.node for each in found} < {*names}
+    assert len(found) == NODES_AT_ONCE - 1
 
 
 BOTH = {"a": "1"}
