@@ -9,8 +9,9 @@ from typing import Any
 from .world import Object, World
 
 Found = Iterator[str]
-CHECKS: list[Callable[["State"], Found]] = []
+CHECKS: list[Callable[[State], Found]] = []
 TERMINAL = ("Succeeded", "Failed")
+ENDS = ("Complete", "Failed")
 TRACKED = "batch.kubernetes.io/job-tracking"
 
 
@@ -123,7 +124,9 @@ def replica_sets(state: State) -> Found:
         if len(active) > wanted or (len(active) < wanted and not is_limited):
             yield f"{title(each)}: {len(active)} pods, should be {wanted}"
         yield from _observed(each)
-        labelled = sum(has_labels(p, each["spec"]["template"]["metadata"]["labels"]) for p in active)
+        labelled = sum(
+            has_labels(p, each["spec"]["template"]["metadata"]["labels"]) for p in active
+        )
         yield from _differences(
             each,
             {"replicas": len(active), "fullyLabeledReplicas": labelled, **_counts(active)},
@@ -289,9 +292,7 @@ def jobs(state: State) -> Found:
         spec, status = each["spec"], each.get("status", {})
         pods = state.owned(each)
         active = [pod for pod in pods if is_active(pod)]
-        yield from _differences(
-            each, {"active": len(active), "ready": sum(map(is_ready, active))}
-        )
+        yield from _differences(each, {"active": len(active), "ready": sum(map(is_ready, active))})
         uncounted = status.get("uncountedTerminatedPods") or {}
         if any(uncounted.values()):
             yield f"{title(each)}: {uncounted} are not counted"
@@ -317,7 +318,9 @@ def jobs(state: State) -> Found:
 def cron_jobs(state: State) -> Found:
     for each in state.of("cronjobs", "batch"):
         owned = state.owned(each, "jobs", "batch")
-        running = [job for job in owned if not (condition(job, "Complete") or condition(job, "Failed"))]
+        running = [
+            job for job in owned if not (condition(job, "Complete") or condition(job, "Failed"))
+        ]
         told = {one["uid"] for one in each.get("status", {}).get("active", ())}
         if told != {job["metadata"]["uid"] for job in running}:
             yield f"{title(each)}: active is not {[title(job) for job in running]}"

@@ -15,12 +15,12 @@ from .virtual import run_virtually
 from .wire import Request
 from .world import NODES, USER, World, running_world
 
-QUIET_SECONDS = 700.0
+QUIET_SECONDS = 330.0
 """So long without a write is rest: longer than the deadlines and the waits that there are."""
 PATIENCE_SECONDS = 7200.0
-IDLE_SECONDS = 900.0
-IDLE_READS = 60
-IDLE_REFUSALS = 10
+IDLE_SECONDS = 330.0
+IDLE_READS = 30
+IDLE_REFUSALS = 8
 """What a quota refuses is asked for again, ever less often."""
 HOT = 100
 """So often nobody has reason to write the same thing in one history."""

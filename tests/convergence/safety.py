@@ -170,9 +170,7 @@ class Safety:
                 yield from self._alone(pod, states)
 
     def _deployment_pods(self, uid: str) -> list[Known]:
-        sets = [
-            key for key, owner in self._owners.items() if controller_uid(owner.present) == uid
-        ]
+        sets = [key for key, owner in self._owners.items() if controller_uid(owner.present) == uid]
         return [known for key in sets for known in self._own(key)]
 
     def _made_for_deployment(self, pod: Object, replica_set: Object) -> Iterator[str]:
@@ -261,7 +259,7 @@ class Safety:
         if not is_ready(pod):
             return
         asked = self._who_deleted(pod)
-        if asked != CONTROLLERS:
+        if asked != CONTROLLERS or self._is_driven_out(pod):
             self._losses.append((self.world.now, pod))
             if asked == "eviction":
                 yield from self._within_budget(pod)
@@ -284,6 +282,13 @@ class Safety:
                      for when, lost in self._losses)  # fmt: skip
         if left + others < least:
             yield f"{title(states[0])}: {left} available, never fewer than {least}"
+
+    def _is_driven_out(self, pod: Object) -> bool:
+        """Whether its node is gone or tolerates it no longer."""
+        node = self.world.server.core.lookup.get("nodes", "", pod["spec"].get("nodeName", ""))
+        if node is None:
+            return True
+        return any(taint["effect"] == "NoExecute" for taint in node["spec"].get("taints", ()))
 
     def _gone_of(self, deployment: str) -> set[str]:
         """Pods of a deployment that were lost and are not there any more."""
@@ -411,5 +416,3 @@ def _target(pod: Object) -> str:
         for each in term.get("matchFields", ()):
             return str(each["values"][0])
     return str(pod["spec"].get("nodeName", ""))
-
-

@@ -202,6 +202,12 @@ async def own(world: World, namespace: str, name: str, owners: Sequence[tuple[st
     await world.call("POST", path_of("configmaps", namespace), body)
 
 
+async def hold(world: World, resource: str, namespace: str, name: str) -> None:
+    """Keep an object from going away."""
+    body = {"metadata": {"finalizers": ["tests/hold"]}}
+    await world.call("PATCH", path_of(resource, namespace, name), body)
+
+
 async def namespace_made(world: World, name: str) -> None:
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
     await world.call("POST", "/api/v1/namespaces", body)
@@ -287,6 +293,7 @@ ACTIONS: dict[str, Callable[..., Awaitable[None]]] = {
         evict_all,
         orphan,
         own,
+        hold,
         namespace_made,
         namespace_deleted,
         node,
@@ -325,7 +332,7 @@ def _deployment(rng: random.Random, name: str) -> Object:
         "selector": _selector(name),
         "template": template_of(name, _version(rng)),
         "revisionHistoryLimit": rng.randint(0, 3),
-        "progressDeadlineSeconds": rng.choice((30, 600)),
+        "progressDeadlineSeconds": rng.choice((30, 120)),
         "minReadySeconds": rng.choice((0, 0, 3)),
         "strategy": {"type": "Recreate"},
     }
@@ -458,7 +465,9 @@ def _edit(rng: random.Random, resource: str, name: str) -> Object:
 
 
 def _workload_step(rng: random.Random) -> tuple[str, tuple[Any, ...]]:
-    resource = rng.choice((*SCALED, "deployments", "statefulsets", "daemonsets", "jobs", "cronjobs"))
+    resource = rng.choice(
+        (*SCALED, "deployments", "statefulsets", "daemonsets", "jobs", "cronjobs")
+    )
     name = rng.choice(APPS[resource])
     namespace = rng.choice((*NAMESPACES, NAMESPACES[0]))
     chance = rng.random()

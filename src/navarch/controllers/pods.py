@@ -6,6 +6,7 @@ Source: upstream's `pkg/controller/controller_utils.go` and `pkg/api/v1/pod`.
 from __future__ import annotations
 
 import math
+import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from navarch.api.errors import ApiError
+from navarch.api.names import generate_name
 from navarch.api.objects import copy_object
 from navarch.api.times import parse_time
 from navarch.api.types.core_v1 import Pod, PodCondition, PodTemplateSpec
@@ -25,6 +27,8 @@ from navarch.client.owners import controller_of, owner_reference
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 _COST = re.compile(r"0|-?[1-9][0-9]{0,9}")
+UNKNOWN_OUTCOME = (0, 504)
+"""After these (no answer, or one that came too late) a write may have been done or not."""
 PHASE_RANK = {"Pending": 0, "Unknown": 1, "Running": 2}
 PACE_SECONDS = 0.0002
 """For each pod that a pass looks at, how long events are gathered before it: to look at five
@@ -230,12 +234,13 @@ class PodControl:
     def __init__(self, client: Client, recorder: EventRecorder) -> None:
         self._pods = client.resource(Pod)
         self._recorder = recorder
+        self._random = random.Random()
 
     async def create(self, pod: Pod, owner: KubernetesObject) -> Pod:
         """Raises ApiError. A namespace that is going away is no fault of the owner's, so then
         there is no event."""
         try:
-            created = await self._pods.create(pod)
+            created = await self._create_once(pod, owner)
         except ApiError as error:
             if not is_namespace_terminating(error):
                 message = f"Error creating: {error}"
@@ -244,6 +249,28 @@ class PodControl:
         name = created.metadata.name
         self._recorder.event(owner, "Normal", "SuccessfulCreate", f"Created pod: {name}")
         return created
+
+    async def _create_once(self, pod: Pod, owner: KubernetesObject) -> Pod:
+        """Make the pod under a name chosen here, so that it can be asked for again when nobody
+        knows whether it was made: to make another would be one too many."""
+        meta = pod.metadata
+        if not meta.name:
+            meta.name = generate_name(meta.generateName, self._random)
+        try:
+            return await self._pods.create(pod)
+        except ApiError as error:
+            if error.status not in UNKNOWN_OUTCOME:
+                raise
+        try:
+            return await self._pods.create(pod)
+        except ApiError as error:
+            if not error.is_already_exists:
+                raise
+            found = await self._pods.get(meta.name, meta.namespace)
+            reference = controller_of(found)
+            if reference is None or reference.uid != owner.metadata.uid:
+                raise
+            return found
 
     async def delete(self, pod: Pod, owner: KubernetesObject) -> None:
         """Raises ApiError, also (404) when the pod is gone already or was made anew."""
