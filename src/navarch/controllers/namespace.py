@@ -68,6 +68,7 @@ class NamespaceController(Controller):
 
     name = "namespace"
     workers = 10
+    longest_delay = 60.0
 
     def __init__(self, context: ControllerContext) -> None:
         super().__init__(context)

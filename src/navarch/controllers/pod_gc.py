@@ -159,10 +159,12 @@ class PodGarbageCollector(Controller):
                 raise
 
     def _failed(self, pod: Pod, verdict: Verdict) -> dict[str, Any]:
-        status: dict[str, Any] = {"phase": "Failed"}
+        generation = pod.metadata.generation
+        status: dict[str, Any] = {"phase": "Failed", "observedGeneration": generation}
         if verdict is Verdict.NO_NODE:
             condition = {
                 "type": "DisruptionTarget",
+                "observedGeneration": generation,
                 "status": "True",
                 "reason": "DeletionByPodGC",
                 "message": "PodGC: node no longer exists",

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from navarch.api.objects import copy_object
 from navarch.api.times import format_time
 from navarch.api.types.batch_v1 import (
     Job,
@@ -359,6 +360,39 @@ def test_a_pod_is_counted_when_its_finalizer_is_off() -> None:
     count_released(status, set())
     assert (seen.uncounted.succeeded, status.succeeded) == ([], 1)
     assert [p.metadata.uid for p in tracking.release] == ["a", "b"]
+
+
+@given(
+    phases=st.lists(st.sampled_from(["Succeeded", "Failed"]), max_size=12),
+    crashes=st.lists(st.integers(0, 6), max_size=8),
+    vanish=st.booleans(),
+)
+def test_each_pod_is_counted_once_whenever_the_controller_is_killed(
+    phases: list[str], crashes: list[int], vanish: bool
+) -> None:
+    """A crash after so many writes of a pass; pods without finalizer may go at once."""
+    made = job(completions=99, parallelism=99, backoffLimit=99)
+    pods = {str(number): pod(str(number), phase) for number, phase in enumerate(phases)}
+    for writes_left in [*crashes, 99, 99]:
+        seen = view(copy_object(made), *pods.values())
+        tracking = track(seen, None)
+        if writes_left == 0:
+            continue
+        made = copy_object(seen.job)  # the first write
+        for released in tracking.release[: writes_left - 1]:
+            uid = released.metadata.uid
+            pods[uid].metadata.finalizers = []
+            tracking.holders.discard(uid)
+            if vanish:
+                del pods[uid]
+        if writes_left > len(tracking.release) + 1:
+            count_released(seen.job.status, tracking.holders)
+            made = copy_object(seen.job)  # the last one
+        status = made.status
+        assert status.succeeded <= phases.count("Succeeded")
+        assert status.failed <= phases.count("Failed")
+    counted = (made.status.succeeded, made.status.failed)
+    assert counted == (phases.count("Succeeded"), phases.count("Failed"))
 
 
 def test_a_failed_pod_stays_until_its_replacement_knows_its_history() -> None:
