@@ -21,6 +21,7 @@ from navarch.api.types.core_v1 import (
 )
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import ControllerContext
+from navarch.controllers.pods import is_namespace_terminating
 from navarch.controllers.service_pods import (
     Backend,
     Port,
@@ -110,6 +111,7 @@ class EndpointsController(ServiceController):
     def __init__(self, context: ControllerContext) -> None:
         self.endpoints = context.informers.informer(Endpoints)
         super().__init__(context, self.endpoints)
+        self.recorder = context.recorder("endpoint-controller")
 
     async def reconcile(self, key: str) -> None:
         service = self.services.cache.get(key)
@@ -133,7 +135,16 @@ class EndpointsController(ServiceController):
         if service.metadata.deletionTimestamp:
             return
         wanted = desired(service, self.backends(key, service), present)
-        if present is None:
-            await resource.create(wanted)
-        elif wanted != present:
-            await resource.update(wanted)
+        if wanted == present:
+            return
+        write = resource.create if present is None else resource.update
+        try:
+            await write(wanted)
+        except ApiError as error:
+            if is_namespace_terminating(error):
+                return
+            if not error.is_conflict:
+                verb, what = ("Update", "") if present else ("Create", "for service ")
+                text = f"Failed to {verb.lower()} endpoint {what}{key}: {error}"
+                self.recorder.event(wanted, "Warning", f"FailedTo{verb}Endpoint", text)
+            raise

@@ -36,7 +36,7 @@ from navarch.controllers.endpointslice_topology import (
     ratios,
     serve_zones,
 )
-from navarch.controllers.pods import index_by_node, pods_on
+from navarch.controllers.pods import index_by_node, is_namespace_terminating, pods_on
 from navarch.controllers.service_pods import (
     Backend,
     Port,
@@ -334,7 +334,15 @@ class EndpointSliceController(ServiceController):
         self._give_hints(key, service, wanted, owned)
         decided = plan(service, wanted, owned)
         decided.delete += [slice_ for slice_ in existing if slice_ not in owned]
-        await self._apply(key, decided)
+        try:
+            await self._apply(key, decided)
+        except ApiError as error:
+            if is_namespace_terminating(error):
+                return
+            if not error.is_conflict:
+                text = f"Error updating Endpoint Slices for Service {key}: {error}"
+                self.recorder.event(service, "Warning", "FailedToUpdateEndpointSlices", text)
+            raise
 
     def _give_hints(
         self,
