@@ -11,8 +11,9 @@ import pytest
 from tests.scale.test_simulated import AllowEverything, Nobody, running
 
 from navarch.api.objects import from_object
-from navarch.api.types.core_v1 import Namespace, Node, Pod
+from navarch.api.types.core_v1 import Namespace, Node, Pod, PodCondition
 from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.apiserver.contracts import Attributes, Decision
 from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.security import Security
 from navarch.apiserver.server import Server
@@ -133,6 +134,40 @@ async def test_what_keeps_pods_from_nodes(client: Client, tmp_path: Any) -> None
         assert "namespace shop" in caught.value.advice
         with pytest.raises(UnknownTypeError):
             await asked(client, "nothing/x")
+
+
+class OwnNamespaceOnly:
+    """Lets everybody do everything in namespaces, and nothing beyond them."""
+
+    is_strict = False
+
+    def authorize(self, attributes: Attributes) -> tuple[Decision, str]:
+        is_beyond = attributes.info.is_resource and not attributes.info.namespace
+        return (Decision.DENY if self.is_strict and is_beyond else Decision.ALLOW), ""
+
+
+async def test_without_rights_beyond_the_namespace() -> None:
+    rights = OwnNamespaceOnly()
+    server = Server(ServerOptions(port=0), open_memory_store(), Security(Nobody(), rights))
+    await server.start()
+    try:
+        async with Client(ClientConfig(server.url)) as client:
+            await client.resource(Namespace).create(Namespace(metadata=ObjectMeta(name="shop")))
+            created = await client.resource(Pod).create(pod("mine"))
+            message = "0/3 nodes are available: 3 Insufficient cpu."
+            created.status.conditions.append(
+                PodCondition(
+                    type="PodScheduled", status="False", reason="Unschedulable", message=message
+                )
+            )
+            await client.resource(Pod).update_status(created)
+            rights.is_strict = True
+            report = await asked(client, "mine")
+    finally:
+        await server.stop()
+    assert report.verdict.text == f"pod mine is not running: {message}"
+    text = report.text(200, colour=False)
+    assert "the rules cannot be worked out: nodes is forbidden" in text
 
 
 async def test_it_takes_a_moment_with_thousands_of_nodes(client: Client) -> None:

@@ -43,6 +43,8 @@ class RuledOut:
     could_make_room: bool
     """Whether it might help if pods left."""
     remedy: str = ""
+    is_own: bool = False
+    """Whether the pod's own node is one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class Explanation:
 
 def explain(pod: Pod, cluster: Cluster, objects: Objects, profile: Profile) -> Explanation:
     info = PodInfo(pod)
+    own = cluster.slots.get(info.node, -1)
     if info.node:
         cluster.remove_pod(info.uid)
         info = PodInfo(replace(pod, spec=replace(pod.spec, nodeName="")))
@@ -97,10 +100,10 @@ def explain(pod: Pod, cluster: Cluster, objects: Objects, profile: Profile) -> E
             return Explanation(
                 cluster.count,
                 int(np.count_nonzero(feasible)),
-                ruled_out=tuple(_ruled_out(cycle, profile, filtered)),
+                ruled_out=tuple(_ruled_out(cycle, profile, filtered, own)),
                 ranking=_ranking(cycle, profile),
             )
-        ruled_out = tuple(_ruled_out(cycle, profile, filtered))
+        ruled_out = tuple(_ruled_out(cycle, profile, filtered, own))
         diagnosis = diagnose(cycle, profile, filtered)
         failure = diagnosis.with_preemption(lambda: preempt(cycle, profile, diagnosis.resolvable))
     except PodRejected as rejection:
@@ -139,7 +142,9 @@ def _ranking(cycle: Cycle, profile: Profile) -> tuple[Ranked, ...]:
     )
 
 
-def _ruled_out(cycle: Cycle, profile: Profile, filtered: Sequence[Filtered]) -> Iterator[RuledOut]:
+def _ruled_out(
+    cycle: Cycle, profile: Profile, filtered: Sequence[Filtered], own: int
+) -> Iterator[RuledOut]:
     cluster = cycle.cluster
     kept = _kept_for_others(cycle)
     for entry in filtered:
@@ -158,6 +163,7 @@ def _ruled_out(cycle: Cycle, profile: Profile, filtered: Sequence[Filtered]) -> 
                     _examples(cluster, detail.nodes),
                     could,
                     detail.remedy,
+                    own >= 0 and bool(detail.nodes[own]),
                 )
 
 

@@ -237,6 +237,14 @@ def test_a_pod_that_has_a_node_is_no_obstacle_to_itself() -> None:
     assert told(found) == [("NodeResourcesFit", 1, "short by 1: asks 3, most free is 2 of 4 on b")]
 
 
+def test_a_node_that_would_not_do_any_more() -> None:
+    mine = pod("mine", nodeName="n7")
+    nodes = [node(f"n{n}", unschedulable=n != 9) for n in range(10)]
+    found = explained(mine, nodes, {"n7": [mine]})
+    assert found.place_of("n7") == 0
+    assert [rule.is_own for rule in found.ruled_out] == [True]
+
+
 def test_no_nodes() -> None:
     assert explained(pod(), []).message == "no nodes available to schedule pods"
 

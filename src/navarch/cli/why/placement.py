@@ -120,7 +120,7 @@ def _placed(facts: Facts) -> Iterator[Line]:
     place = found.place_of(node)
     if not place:
         reason = found.rejection or next(
-            (about(rule) for rule in found.ruled_out if node in rule.examples), ""
+            (cause(rule) for rule in found.ruled_out if rule.is_own), ""
         )
         yield Line(
             "as things are now the scheduler would not put it there again"
