@@ -10,25 +10,16 @@ from typing import Any
 
 from bench.report import Row
 from bench.scale import load
+from bench.scale.bursts import WORK_SECONDS, deploy, large_deployment, rolled_out, say, schedule
 from bench.scale.cluster import API, CONTROL, NODES, Cluster, listed, started, until
 from bench.scale.probes import NAMESPACE as PROBES
 from bench.scale.probes import Probes, quantile
-from navarch.api.types.apps_v1 import Deployment, DeploymentSpec
-from navarch.api.types.core_v1 import (
-    Container,
-    PodSpec,
-    PodTemplateSpec,
-    Service,
-    ServicePort,
-    ServiceSpec,
-)
-from navarch.api.types.meta_v1 import LabelSelector, ObjectMeta
+from navarch.api.types.apps_v1 import Deployment
 from navarch.client.client import Client
 
 SETTLE_SECONDS = 5.0
 IDLE_SECONDS = 25.0
 """Less than the nodes' grace period: for so long they are silent."""
-WORK_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +30,22 @@ class Scale:
     pods_per_node: int = 30
     base_nodes: int = 200
     base_pods: int = 2000
+    burst_nodes: tuple[int, ...] = (200, 400)
+    """The numbers of nodes that pods are scheduled to and a Deployment is made on."""
     scheduled: int = 1000
     replicas: int = 500
     rolled: int = 200
 
 
-FULL = Scale((625, 1250, 2500, 5000), 30, 1000, 10_000, 10_000, 5000, 1000)
+FULL = Scale(
+    sizes=(625, 1250, 2500, 5000),
+    base_nodes=1000,
+    base_pods=10_000,
+    burst_nodes=(1000, 5000),
+    scheduled=10_000,
+    replicas=5000,
+    rolled=1000,
+)
 
 
 @dataclass(slots=True)
@@ -64,88 +65,6 @@ class Step:
 
     def milliseconds(self, verb: str, share: float) -> float:
         return 1000 * quantile(self.latencies.get(verb, []), share)
-
-
-def say(text: str) -> None:
-    print(f"  {text}", flush=True)
-
-
-async def schedule(cluster: Cluster, client: Client, count: int) -> list[Row]:
-    """Pods created as fast as the server takes them, until the last is bound, and until all run."""
-    namespace = f"schedule-{cluster.nodes}"
-    await load.ensure_namespace(cluster, client, namespace)
-    path = f"/api/v1/namespaces/{namespace}/pods"
-    began = time.perf_counter()
-    created = await load.create_pods(cluster, namespace, count, {})
-    await until(
-        cluster, lambda: load.none_left(client, path, "spec.nodeName="), WORK_SECONDS, pause=0.25
-    )
-    bound = time.perf_counter() - began
-    await until(
-        cluster, lambda: load.none_left(client, path, "status.phase!=Running"), WORK_SECONDS
-    )
-    running = time.perf_counter() - began
-    what = f"{count:,} pods on {cluster.nodes:,} nodes"
-    say(f"{what}: created {created.seconds:.1f} s, bound {bound:.1f} s, running {running:.1f} s")
-    return [
-        Row(f"{what}: created and bound", bound, "s"),
-        Row("  pods created and bound through the API", count / bound, "/s", 1000, 180),
-        Row("  until all run", running, "s"),
-    ]
-
-
-def deployment(name: str, replicas: int) -> Deployment:
-    labels = {"app": name}
-    template = PodTemplateSpec(
-        metadata=ObjectMeta(labels=labels),
-        spec=PodSpec(containers=[Container(name="main", image="registry.example/app:1.0")]),
-    )
-    container = template.spec.containers[0]
-    container.resources.requests = {"cpu": "50m", "memory": "64Mi"}
-    return Deployment(
-        metadata=ObjectMeta(name=name, namespace=name),
-        spec=DeploymentSpec(
-            replicas=replicas, selector=LabelSelector(matchLabels=labels), template=template
-        ),
-    )
-
-
-def is_rolled_out(found: Deployment) -> bool:
-    status, wanted = found.status, found.spec.replicas
-    return (
-        status.observedGeneration >= found.metadata.generation
-        and status.updatedReplicas == status.readyReplicas == status.replicas == wanted
-    )
-
-
-async def rolled_out(client: Client, name: str, version: str) -> None:
-    async with asyncio.timeout(WORK_SECONDS):
-        async for event in client.resource(Deployment).watch(name, resource_version=version):
-            if is_rolled_out(event.object):
-                return
-    raise RuntimeError("the watch ended")
-
-
-async def deploy(cluster: Cluster, client: Client, name: str, replicas: int) -> float:
-    """From create until all replicas are ready; with a Service in front."""
-    await load.ensure_namespace(cluster, client, name)
-    port = ServicePort(port=80)
-    service = Service(
-        metadata=ObjectMeta(name=name, namespace=name),
-        spec=ServiceSpec(selector={"app": name}, ports=[port]),
-    )
-    await client.resource(Service).create(service)
-    began = time.perf_counter()
-    made = await client.resource(Deployment).create(deployment(name, replicas))
-    await rolled_out(client, name, made.metadata.resourceVersion)
-    return time.perf_counter() - began
-
-
-async def large_deployment(cluster: Cluster, client: Client, replicas: int) -> list[Row]:
-    seconds = await deploy(cluster, client, "large", replicas)
-    what = f"Deployment of {replicas:,} on {cluster.nodes:,} nodes, create to all Running"
-    say(f"{what}: {seconds:.1f} s")
-    return [Row(what, seconds, "s", 15 * replicas / 5000)]
 
 
 async def roll(cluster: Cluster, client: Client, step: Step, replicas: int) -> None:
@@ -202,22 +121,30 @@ def memory_rows(cluster: Cluster, budget: float | None = None) -> list[Row]:
 
 
 async def base(scale: Scale, chosen: frozenset[str]) -> list[Row]:
-    """The rows of the middling cluster: idle, scheduling, a large Deployment."""
+    """The rows of a cluster at rest, and of bursts on growing ones."""
     rows: list[Row] = []
     with started() as cluster:
         async with cluster.client() as client:
-            seconds = await load.add_nodes(cluster, client, scale.base_nodes)
-            say(f"{scale.base_nodes:,} nodes after {seconds:.1f} s")
             if "idle" in chosen:
+                await grown(cluster, client, scale.base_nodes)
                 seconds = await load.populate(cluster, client, 0, scale.base_pods)
                 say(f"{scale.base_pods:,} pods after {seconds:.1f} s")
                 rows += await idle(cluster)
                 rows += memory_rows(cluster)
-            if "schedule" in chosen:
-                rows += await schedule(cluster, client, scale.scheduled)
-            if "deployment" in chosen:
-                rows += await large_deployment(cluster, client, scale.replicas)
+            for size in scale.burst_nodes if chosen & {"schedule", "deployment"} else ():
+                await grown(cluster, client, size)
+                if "schedule" in chosen:
+                    rows += await schedule(cluster, client, scale.scheduled)
+                if "deployment" in chosen:
+                    rows += await large_deployment(cluster, client, scale.replicas)
     return rows
+
+
+async def grown(cluster: Cluster, client: Client, size: int) -> None:
+    """As many nodes as that, if there are fewer."""
+    if size > cluster.nodes:
+        seconds = await load.add_nodes(cluster, client, size - cluster.nodes)
+        say(f"{size:,} nodes (+{seconds:.1f} s)")
 
 
 async def series(scale: Scale, steps: list[Step]) -> list[Row]:

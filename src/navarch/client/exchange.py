@@ -20,7 +20,7 @@ from navarch.client.clock import Clock
 
 IDLE_SECONDS = 15.0
 """A connection that was idle for longer is not used again: the server may be about to close it."""
-PLENTY = 48
+PLENTY = 96
 """So many connections serve a thousand short requests a second."""
 PATIENCE_SECONDS = 0.1
 """Where there are plenty, so long one waits for a connection that somebody is done with: a

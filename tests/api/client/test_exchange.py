@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from navarch.api.errors import ApiError
-from navarch.client import Client, ClientConfig
+from navarch.client import Client, ClientConfig, exchange
 from navarch.client.client import ApiConnectionError
 from navarch.client.clock import FakeClock
 from navarch.client.exchange import HEAD_LIMIT, IDLE_SECONDS, PLENTY
@@ -206,7 +206,10 @@ async def test_many_at_once(raw: RawServer, client: Client) -> None:
     assert raw.connections == used
 
 
-async def test_in_a_flood_connections_are_handed_on(raw: RawServer, client: Client) -> None:
+async def test_in_a_flood_connections_are_handed_on(
+    raw: RawServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "PATIENCE_SECONDS", 60.0)
     number = 3 * PLENTY
     raw.answers = [OK] * number
     async with asyncio.TaskGroup() as group:
