@@ -12,10 +12,11 @@ kubelets (`scraper`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from aiohttp.web import StreamResponse
 
 from navarch.api.errors import bad_request, method_not_allowed, not_found
@@ -33,7 +34,7 @@ from navarch.apiserver.http.negotiation import negotiate
 from navarch.apiserver.http.options import list_options
 from navarch.apiserver.http.respond import respond_not_found, respond_object
 from navarch.apiserver.http.transform import transform_unstored
-from navarch.apiserver.http.turns import slices
+from navarch.apiserver.http.turns import off_loop, slices
 from navarch.apiserver.hub.entry import Entry
 from navarch.apiserver.openapi.documents import OpenApi
 from navarch.apiserver.registry.resource import Resource
@@ -55,6 +56,8 @@ from navarch.apiserver.verbs.read import chosen
 from navarch.apiserver.verbs.selection import selection_of
 
 Object = dict[str, Any]
+ROW_BYTES = 200
+"""Of a table, roughly."""
 Found = Mapping[str, Mapping[Key, Usage | None]]
 
 
@@ -115,11 +118,19 @@ class UsageApi:
             view = {**head, **found[0]}
         else:
             found = await self._usages(core, resource, await _selected(call, resource))
-            view = {**head, "kind": kind.list_kind, "metadata": {}, "items": found}
+            view = {**head, "kind": kind.list_kind, "metadata": {}}
         wanted = call.representation
         if wanted.transform:
             rows = [{**head, **each} for each in found]
-            view = transform_unstored(_TABLE, rows, wanted, call.parameter("includeObject"))
+            include = call.parameter("includeObject")
+            size = ROW_BYTES * len(rows)
+            view = await off_loop(size, transform_unstored, _TABLE, rows, wanted, include)
+        elif info.verb != "get":
+            view["items"] = [
+                msgspec.Raw(msgspec.json.encode(each))
+                async for part in slices(found)
+                for each in part
+            ]
         return respond_object(call, view)
 
     async def _one(self, core: Core, call: Call, resource: Resource, kind: Kind) -> list[Object]:
@@ -160,7 +171,7 @@ class UsageApi:
         return result
 
     async def _pods(self, core: Core, entries: Sequence[Entry]) -> list[Object]:
-        running, node_of = _running(core, entries)
+        running, node_of = await _running(core, entries)
         names = {node_of[each] for each in running}
         simulated = {name for name in names if is_simulated(core.lookup.get("nodes", "", name))}
         wanted: dict[str, set[PodName]] = {name: set() for name in names - simulated}
@@ -185,13 +196,14 @@ class UsageApi:
         return result
 
 
-def _running(core: Core, entries: Iterable[Entry]) -> tuple[list[Entry], dict[Entry, str]]:
+async def _running(core: Core, entries: Sequence[Entry]) -> tuple[list[Entry], dict[Entry, str]]:
     """The pods that run, and the node of each."""
     names = core.catalog.get("", "v1", "pods").stored_kind.field_names
     node, phase = names.index("spec.nodeName"), names.index("status.phase")
     node_of = {
         each: each.facts.fields[node]
-        for each in entries
+        async for part in slices(entries, 256)
+        for each in part
         if each.facts.fields[phase] == "Running" and each.facts.fields[node]
     }
     return list(node_of), node_of
@@ -212,7 +224,7 @@ def _by_pod(found: Found) -> dict[tuple[str, str, str], dict[str, Usage | None]]
 async def _add_pods(core: Core, usages: dict[str, Usage]) -> None:
     """Add to simulated nodes what their pods use."""
     resource = core.catalog.get("", "v1", "pods")
-    running, node_of = _running(core, list(resource.cache.scan()))
+    running, node_of = await _running(core, list(resource.cache.scan()))
     mark = PREFIX.encode()
     async for part in slices(running):
         for entry in part:
