@@ -43,7 +43,6 @@ PREPARED = {
     ),
     "score": ("preScore", "PodTopologySpread InterPodAffinity TaintToleration"),
     "reserve": ("preFilter", "VolumeBinding DynamicResources"),
-    "preBind": ("reserve", "VolumeBinding DynamicResources"),
 }
 """Plugins that at one point go by what they have worked out at an earlier one; without it every
 pod's scheduling fails in upstream, so such a profile is refused here."""
@@ -99,8 +98,9 @@ def _make(
         at("preFilter"),
         at("filter"),
         tuple(Scorer(plugin, weights[plugin.name]) for plugin in at("score")),
-        # What is reserved takes effect in PreBind.
-        tuple(each for each in at("reserve") if each.name in points["preBind"]),
+        # What is reserved takes effect in PreBind and is needed there, whether or not it is
+        # turned off by itself: then upstream binds volumes all the same.
+        at("preBind"),
         points["postFilter"],
         preemption,
         percentage if given.percentageOfNodesToScore is None else given.percentageOfNodesToScore,

@@ -54,6 +54,13 @@ def test_the_default_profile() -> None:
     assert profile.post_filters == ("DynamicResources", "DefaultPreemption")
 
 
+def test_what_is_bound_before_a_pod_is_worked_out_for_it() -> None:
+    both = ["VolumeBinding", "DynamicResources"]
+    assert names(made().reserves) == both
+    assert names(made(reserve=off("VolumeBinding")).reserves) == both
+    assert names(made(preBind=off("VolumeBinding")).reserves) == both[1:]
+
+
 def test_a_plugin_is_turned_off_at_one_point_or_at_all() -> None:
     assert "TaintToleration" not in scores(made(score=off("TaintToleration")))
     assert "TaintToleration" in names(made(score=off("TaintToleration")).filters)
