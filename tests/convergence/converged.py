@@ -391,7 +391,8 @@ def budgets(state: State) -> Found:
             if pod["metadata"]["namespace"] == each["metadata"]["namespace"]
             and has_labels(pod, labels)
         ]
-        healthy = sum(is_ready(pod) and is_active(pod) for pod in pods)
+        # As upstream: not the phase counts here, but readiness.
+        healthy = sum(is_ready(pod) and "deletionTimestamp" not in pod["metadata"] for pod in pods)
         yield from _observed(each)
         status = each.get("status", {})
         allowed = max(0, healthy - status.get("desiredHealthy", 0))

@@ -90,7 +90,7 @@ async def _idle(world: World) -> list[str]:
     asked = [each for each in new if _is_asked(each)]
     if sum(each.status >= 300 for each in asked) <= IDLE_REFUSALS:
         asked = [each for each in asked if each.status < 300]
-    found = [f"a write at rest: {each.method} {each.path}" for each in asked]
+    found = [f"a write at rest: {each.method} {each.path} {each.status}" for each in asked]
     reads = [each for each in new if not each.is_write and each.who != USER]
     if len(reads) > IDLE_READS:
         found.append(f"{len(reads)} reads at rest, such as {reads[-1].path}")

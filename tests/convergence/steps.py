@@ -184,7 +184,7 @@ async def orphan(world: World, namespace: str, app: str, number: int) -> None:
 
 async def own(world: World, namespace: str, name: str, owners: Sequence[tuple[str, str]]) -> None:
     """A ConfigMap that belongs to those of the owners that are there."""
-    references = []
+    references: list[Object] = []
     for resource, owner in owners:
         found = await world.call("GET", path_of(resource, namespace, owner))
         if found is not None:

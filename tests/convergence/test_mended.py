@@ -66,6 +66,7 @@ def test_a_pod_is_made_once_though_the_answer_is_lost(
     async def story() -> None:
         async with running_world(1) as world:
             world.wire.weather.lag = 4.0
+            world.wire.weather.slow = "/api/v1/pods"
             # Watches take up a lag when they begin.
             world.kill(CONTROLLERS)
             await asyncio.sleep(20)

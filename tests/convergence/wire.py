@@ -140,6 +140,8 @@ class Weather:
     """Of a watch to break, for each piece that it tells."""
     lag: float = 0.0
     """The longest that a watch may be behind."""
+    slow: str = ""
+    """Watches of this path are behind by all of that, others not at all."""
     repeats: float = 0.0
     """Of a watch that is resumed to tell again what it told last."""
 
@@ -258,7 +260,7 @@ class WireClient(Client):
             return ""
         busy = ApiError(429, "TooManyRequests", "the server is too busy")
         busy.headers["Retry-After"] = "1"
-        faults = [
+        faults: list[ApiError | str] = [
             "before",
             busy,
             ApiError(500, "InternalError", "something is wrong"),
@@ -323,7 +325,10 @@ class WireClient(Client):
                 if status >= 300:
                     answer = await reader.body(headers)
                     raise _error_of(status, answer, "", headers.get("retry-after", ""))
-                yield _Stream(reader, self, headers)
+                lag = weather.lag * weather.rng.random() ** 2
+                if weather.slow:
+                    lag = weather.lag * (path == weather.slow)
+                yield _Stream(reader, self, headers, 0.0 if self._is_spared else lag)
             except ConnectionResetError as error:
                 raise ApiConnectionError(str(error)) from error
 
@@ -331,8 +336,11 @@ class WireClient(Client):
 class _Stream:
     """Looks like aiohttp's response, as far as watches need it."""
 
-    def __init__(self, reader: _Reader, client: WireClient, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, reader: _Reader, client: WireClient, headers: Mapping[str, str], lag: float
+    ) -> None:
         self.content = self
+        self._lag = lag
         self.headers = headers
         self._reader = reader
         self._client = client
@@ -343,7 +351,6 @@ class _Stream:
     async def iter_any(self) -> AsyncGenerator[bytes, None]:
         weather = self._client._wire.weather
         spared = self._client._is_spared
-        lag = 0.0 if spared else weather.lag * weather.rng.random() ** 2
         arrived: asyncio.Queue[tuple[float, bytes | Exception | None]] = asyncio.Queue()
         now = self._client.clock.monotonic
 
@@ -360,7 +367,7 @@ class _Stream:
         try:
             while True:
                 came, chunk = await arrived.get()
-                await asyncio.sleep(max(0.0, came + min(lag, weather.lag) - now()))
+                await asyncio.sleep(max(0.0, came + min(self._lag, weather.lag) - now()))
                 if chunk is None:
                     return
                 if isinstance(chunk, Exception):

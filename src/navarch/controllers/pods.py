@@ -29,6 +29,7 @@ DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 _COST = re.compile(r"0|-?[1-9][0-9]{0,9}")
 UNKNOWN_OUTCOME = (0, 504)
 """After these (no answer, or one that came too late) a write may have been done or not."""
+CREATE_ATTEMPTS = 4
 PHASE_RANK = {"Pending": 0, "Unknown": 1, "Running": 2}
 PACE_SECONDS = 0.0002
 """For each pod that a pass looks at, how long events are gathered before it: to look at five
@@ -256,21 +257,19 @@ class PodControl:
         meta = pod.metadata
         if not meta.name:
             meta.name = generate_name(meta.generateName, self._random)
-        try:
-            return await self._pods.create(pod)
-        except ApiError as error:
-            if error.status not in UNKNOWN_OUTCOME:
-                raise
-        try:
-            return await self._pods.create(pod)
-        except ApiError as error:
-            if not error.is_already_exists:
-                raise
-            found = await self._pods.get(meta.name, meta.namespace)
-            reference = controller_of(found)
-            if reference is None or reference.uid != owner.metadata.uid:
-                raise
-            return found
+        for attempt in range(CREATE_ATTEMPTS):
+            try:
+                return await self._pods.create(pod)
+            except ApiError as error:
+                if attempt and error.is_already_exists:
+                    break
+                if error.status not in UNKNOWN_OUTCOME or attempt + 1 == CREATE_ATTEMPTS:
+                    raise
+        found = await self._pods.get(meta.name, meta.namespace)
+        reference = controller_of(found)
+        if reference is None or reference.uid != owner.metadata.uid:
+            raise ApiError(409, "AlreadyExists", f'pods "{meta.name}" already exists')
+        return found
 
     async def delete(self, pod: Pod, owner: KubernetesObject) -> None:
         """Raises ApiError, also (404) when the pod is gone already or was made anew."""
