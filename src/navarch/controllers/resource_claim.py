@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from msgspec import structs
+from prometheus_client import REGISTRY
 
 from navarch.api.errors import ApiError
 from navarch.api.objects import copy_object, to_object
@@ -49,6 +50,7 @@ from navarch.client import (
     owner_reference,
 )
 from navarch.controllers.pods import is_terminal
+from navarch.controllers.resource_claim_figures import ClaimFigures, creating
 
 BY_CLAIM, BY_TEMPLATE, BY_OWNER = "resource claims", "resource claim templates", "pod"
 FIELD_MANAGER = "ResourceClaimController"
@@ -167,6 +169,14 @@ class ResourceClaimController(Controller):
         for pod in self.pods.cache.by_index(BY_TEMPLATE, object_key(template)):
             self._pod_seen(pod)
 
+    async def run(self) -> None:
+        figures = ClaimFigures(self.claims.cache.list)
+        REGISTRY.register(figures)
+        try:
+            await super().run()
+        finally:
+            REGISTRY.unregister(figures)
+
     async def reconcile(self, key: str) -> None:
         kind, _, key = key.partition(":")
         if kind == "pod":
@@ -216,8 +226,10 @@ class ResourceClaimController(Controller):
             name = claim.resourceClaimTemplateName
             missing = f'resourceclaimtemplate.resource.k8s.io "{name}" not found'
             raise ClaimProblem(f'resource claim template "{name}": {missing}')
+        wanted = claim_for(pod, claim, template)
         try:
-            made = await self.client.resource(ResourceClaim).create(claim_for(pod, claim, template))
+            with creating(wanted):
+                made = await self.client.resource(ResourceClaim).create(wanted)
         except ApiError as error:
             text = f"create ResourceClaim : {error.message}"
             raise ApiError(error.status, error.reason, text) from error

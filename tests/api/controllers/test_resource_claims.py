@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from prometheus_client import REGISTRY
+
 from navarch.api.errors import ApiError
 from navarch.api.resource_claims import FINALIZER, POD_CLAIM, reservation
 from navarch.api.types.core_v1 import Event, Pod, PodResourceClaim
@@ -65,8 +67,14 @@ async def allocate(client: Client, claim: ResourceClaim, *pods: Pod) -> Resource
     return await claims.update_status(claim)
 
 
+def figure(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"resourceclaim_controller_{name}", labels) or 0.0
+
+
 async def test_claim_from_a_template(client: Client) -> None:
     pods, claims = client.resource(Pod), client.resource(ResourceClaim)
+    counted = {"status": "success", "admin_access": "false"}
+    before = figure("creates_total", **counted)
     async with running(client, *CONTROLLERS):
         await make_namespace(client, "ns")
         made = await pods.create(user("web", template="t"))
@@ -97,7 +105,14 @@ async def test_claim_from_a_template(client: Client) -> None:
         assert owner.blockOwnerDeletion is None
         assert claim.spec.devices.requests[0].name == "r"
 
+        assert figure("creates_total", **counted) == before + 1
         await allocate(client, claim, made)
+        kind = {"admin_access": "false", "source": "resource_claim_template"}
+
+        async def is_counted() -> bool:
+            return figure("resource_claims", allocated="true", **kind) == 1
+
+        await eventually(is_counted, "the figure")
         await Kubelet(client).finish(made)
 
         async def is_gone() -> bool:
