@@ -96,12 +96,21 @@ async def using(app: App, *options: str) -> AsyncIterator[dict[str, Any]]:
     process = await asyncio.create_subprocess_exec(
         *inside, app.address, *options, stdout=asyncio.subprocess.PIPE
     )
+    assert process.stdout is not None
     try:
+        await process.stdout.readline()  # it has begun
         yield found
     finally:
         process.terminate()
         output, _ = await process.communicate()
         found.update(json.loads(output))
+
+
+async def is_served(app: App) -> bool:
+    """By name: the name server has come back, too."""
+    async with using(app, "--name", NAME, "--nameserver", app.nameserver, "--rate", "10") as found:
+        await asyncio.sleep(0.5)
+    return "failed requests" not in found["counts"]
 
 
 async def kill_proxy(bench: Bench, app: App, kills: int, seed: int, repeat: str) -> Figure:
@@ -204,7 +213,8 @@ async def alone(kills: int, seconds: float, seed: int, repeat: str) -> list[Figu
     async with node() as bench:
         app = await deploy(bench)
         killed = await kill_proxy(bench, app, kills, seed, repeat)
-        await until(partial(is_well, bench.client))
+        assert await until(partial(is_well, bench.client))
+        assert await until(partial(is_served, app))
         return [killed, await leave_alone(bench, app, seconds, seed, repeat)]
 
 

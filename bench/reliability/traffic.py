@@ -1,6 +1,6 @@
 """An application's traffic, made in a pod's network: `python bench/reliability/traffic.py ADDRESS
-[--name NAME --nameserver ADDRESS] [--rate N] [--held N]`; ends with SIGTERM and then prints, as
-JSON, what failed. Needs nothing but Python's own library.
+[--name NAME --nameserver ADDRESS] [--rate N] [--held N]`; says when it has begun,
+ends with SIGTERM and then prints, as JSON, what failed. Needs nothing but Python's own library.
 
 Each request asks the name server first if there is a name, as an application does that keeps no
 addresses, opens a connection of its own to the Service and reads a page. Held connections are
@@ -102,6 +102,7 @@ class Traffic:
     async def run(self) -> None:
         ended = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+        print("begun", flush=True)
         holding = [asyncio.create_task(self.hold()) for _ in range(self.options.held)]
         requests: set[asyncio.Task[None]] = set()
         began, started = time.monotonic(), 0

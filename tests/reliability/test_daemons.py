@@ -28,8 +28,8 @@ def kept(figure: Figure) -> dict[str, float]:
 
 
 async def test_killed_controllers() -> None:
-    counts = kept(await killed_controllers(20, 3, SEED, ""))
-    assert counts["kills"] == 3
+    counts = kept(await killed_controllers(20, 2, SEED, ""))
+    assert counts["kills"] == 2
     assert counts["rollouts"] > 0
     for kind in ("ReplicaSet", "Job", "StatefulSet", "DaemonSet"):
         assert counts[f"pods by {kind}"] > 0
@@ -46,7 +46,7 @@ async def test_lost_node() -> None:
 
 
 async def test_frozen_leaders() -> None:
-    counts = kept(await frozen_leaders(1, Timing(8, 6, 1), SEED, ""))
+    counts = kept(await frozen_leaders(1, Timing(7, 5, 1), SEED, ""))
     assert counts["leaders frozen"] == 2
     assert counts["writes by leaders"] > 0
 
