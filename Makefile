@@ -35,7 +35,7 @@ format: $(STAMP)  ## Put the code into the project's format
 # alone, and fails for good if it fails again.
 AGAIN := $(BIN)/pytest --last-failed --last-failed-no-failures none
 
-FAST := tests/unit tests/equivalence tests/api tests/store tests/reliability tests/scale tests/clients
+FAST := tests/unit tests/equivalence tests/convergence tests/api tests/store tests/reliability tests/scale tests/clients
 
 test-fast: $(STAMP)  ## The tests that need neither root nor containers
 	$(BIN)/pytest -n 2 $(FAST) || $(AGAIN) $(FAST)
@@ -48,7 +48,7 @@ test: lint test-fast test-cluster  ## Everything
 bench: $(SETUP)  ## Print the figures of the budgets (AGAINST=KUBECONFIG: beside another server's)
 	$(BIN)/python -m bench $(if $(AGAINST),--against $(AGAINST))
 
-reliability: $(STAMP)  ## Try what is promised of the data, with the full numbers (an hour)
+reliability: $(STAMP)  ## Try what is promised of the data, with the full numbers (an hour and a half)
 	$(BIN)/python -m bench.reliability
 
 demo: $(SETUP)  ## A machine-learning model served by a real cluster

@@ -18,6 +18,8 @@ from .world import NODE_NAMES, PROCESSES, Object, World
 NAMESPACES = ("one", "two")
 POLICIES = ("Background", "Foreground", "Orphan")
 PREFIX = "simulated.navarch.dev"
+RELEASED = "released"
+"""The label `app` of a pod that was taken from its owner."""
 BROKEN = 4
 """Every fourth version of a template never becomes ready."""
 
@@ -142,7 +144,7 @@ async def touch_pod(world: World, number: int, how: str) -> None:
         case "force":
             await world.call("DELETE", f"{path}?gracePeriodSeconds=0")
         case "release":
-            await world.call("PATCH", path, {"metadata": {"labels": {"app": "released"}}})
+            await world.call("PATCH", path, {"metadata": {"labels": {"app": RELEASED}}})
         case "fail":
             status = {"status": {"phase": "Failed", "reason": "ByHand"}}
             await world.call("PATCH", f"{path}/status", status)
