@@ -15,6 +15,7 @@ from tests.scale.test_simulated import pod, ready, running, watched
 from navarch.api.errors import ApiError
 from navarch.api.types.apps_v1 import ReplicaSet, ReplicaSetSpec
 from navarch.api.types.batch_v1 import Job, JobSpec
+from navarch.api.types.coordination_v1 import Lease
 from navarch.api.types.core_v1 import (
     Container,
     Event,
@@ -360,6 +361,18 @@ async def test_another_process_takes_over(client: Client) -> None:
             assert {n.metadata.name: n.status.addresses for n in await _nodes(client)} == addresses
     assert after["stays"].status == before["stays"].status
     assert after["new"].status.podIP != after["stays"].status.podIP
+
+
+async def test_a_node_lives_while_others_are_still_made(client: Client) -> None:
+    """One of them never will be: it is called as no node may be."""
+    options = SimulatedOptions("", names=("good", "Bad_Name"), heartbeat_seconds=0.1)
+    seen = set[str]()
+    async with running(run_nodes(client, options)), asyncio.timeout(30):
+        async for event in client.resource(Lease).watch("kube-node-lease"):
+            assert event.object.metadata.name == "good"
+            seen.add(event.object.spec.renewTime or "")
+            if len(seen) == 3:
+                break
 
 
 async def test_a_node_keeps_its_address_when_others_before_it_are_gone(client: Client) -> None:

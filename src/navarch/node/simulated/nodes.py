@@ -83,14 +83,14 @@ class SimulatedNodes:
         self._addresses.give(self._members)
         gate = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as group:
-            for name in self._members:
-                await gate.acquire()
-                group.create_task(self._register(name, gate), name=f"register {name}")
-        async with asyncio.TaskGroup() as group:
+            # Nodes that are there live while others are still made: thousands may take a minute.
             group.create_task(self._repair(), name="repair nodes")
             parts = min(AT_ONCE, max(1, len(self._members)))
             for part in range(parts):
                 group.create_task(self._heartbeats(part, parts), name=f"heartbeats {part}")
+            for name in self._members:
+                await gate.acquire()
+                group.create_task(self._register(name, gate), name=f"register {name}")
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
@@ -309,7 +309,7 @@ class SimulatedNodes:
                 await self._clock.sleep(due - self._clock.monotonic())
                 # What is late is not made up for: that would only make everything later.
                 due = max(due + pause, self._clock.monotonic())
-                if name in self._gone or name in self._faults:
+                if name not in self._objects or name in self._faults:
                     continue
                 try:
                     await self._renew(name)
