@@ -202,8 +202,8 @@ async def lost_simulated_node(grace: float, tolerance: int) -> Found:
             }
             found.start(f"nodes-{number}", NODES, options)
         names = (*NEEDED, "statefulset", "daemonset", "taint-eviction")
-        options = {"controllers": names, "node_monitor_grace_seconds": grace}
-        found.start("controllers", CONTROLLERS, options)
+        told = {"controllers": names, "node_monitor_grace_seconds": grace}
+        found.start("controllers", CONTROLLERS, told)
         found.start("scheduler", SCHEDULER)
         async with found.client() as client:
 
