@@ -1,4 +1,4 @@
-"""How owners are, and why they have no pods; Services without endpoints and claims without volumes."""
+"""How owners are, why they have no pods, Services no endpoints and claims no volumes."""
 
 from __future__ import annotations
 
