@@ -9,7 +9,7 @@ import pytest
 from .runner import run, shrink
 from .steps import Step, draw
 
-SEEDS = range(8)
+SEEDS = range(6)
 RETRIES = 12
 """Runs that may be spent on a shorter script; the command takes its time."""
 
