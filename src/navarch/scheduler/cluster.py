@@ -13,7 +13,7 @@ A pod may be known before its node is; its slot then waits, not alive, until the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -204,6 +204,12 @@ class Cluster:
         if column is None:
             column = self.labels[key] = LabelColumn(self.size)
         return column
+
+    def mask(self, slots: Iterable[int]) -> Mask:
+        """These slots and no others."""
+        mask = np.zeros(self.size, np.bool_)
+        mask[[*slots]] = True
+        return mask
 
     def tally(self, wanted: Wanted, skip_deleting: bool = False) -> Tally:
         """How many such pods each slot has."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -89,15 +89,15 @@ async def _filter(asked: Sequence[Extender], cycle: Cycle, names: list[str]) -> 
             log.info("extender %s is passed over: %s", extender.name, error)
             continue
         _check_same(cycle, names)
-        before = _mask(cycle, cycle.nodes)
+        before = cycle.cluster.mask(cycle.nodes)
         cycle.nodes = np.array([s for s in cycle.nodes if names[s] in said.kept], np.int64)
-        lost = before & ~_mask(cycle, cycle.nodes)
+        lost = before & ~cycle.cluster.mask(cycle.nodes)
         if lost.any():
             verdicts = _verdicts(cycle, lost, said.failed, Code.UNSCHEDULABLE)
             verdicts += _verdicts(cycle, lost, said.unresolvable, Code.UNRESOLVABLE)
             told = {*said.failed, *said.unresolvable}
             silent = [slot for slot in np.flatnonzero(lost).tolist() if names[slot] not in told]
-            verdicts.append(Verdict(_mask(cycle, silent), ""))
+            verdicts.append(Verdict(cycle.cluster.mask(silent), ""))
             found.append(Filtered((EXTENDER,), lost, verdicts))
     return found
 
@@ -108,7 +108,7 @@ def _verdicts(cycle: Cycle, lost: Mask, texts: Mapping[str, str], code: Code) ->
         slot = cycle.cluster.slots.get(name)
         if slot is not None and lost[slot]:
             by_text.setdefault(text, []).append(slot)
-    return [Verdict(_mask(cycle, slots), text, code) for text, slots in by_text.items()]
+    return [Verdict(cycle.cluster.mask(slots), text, code) for text, slots in by_text.items()]
 
 
 async def _best(asked: Sequence[Extender], cycle: Cycle, profile: Profile, names: list[str]) -> int:
@@ -192,9 +192,3 @@ def _check_same(cycle: Cycle, names: list[str]) -> None:
     cluster = cycle.cluster
     if cluster.size != len(names) or any(cluster.names[s] != names[s] for s in cycle.nodes):
         raise ClusterChanged
-
-
-def _mask(cycle: Cycle, slots: Iterable[int]) -> Mask:
-    mask = np.zeros(cycle.cluster.size, np.bool_)
-    mask[[*slots]] = True
-    return mask

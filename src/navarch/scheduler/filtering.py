@@ -11,8 +11,6 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
-
 from navarch.scheduler.cluster import Cluster, Mask
 from navarch.scheduler.framework import Cycle, Profile, Verdict
 from navarch.scheduler.podinfo import PodInfo
@@ -60,7 +58,7 @@ def _keep_free(
         if slot is None or not among[slot]:
             continue
         if found := _beside_nominated(cycle, profile, slot):
-            others = ~_only(cluster, slot)
+            others = ~cluster.mask([slot])
             for entry in filtered:
                 entry.asked = entry.asked & others
             result += found
@@ -132,7 +130,7 @@ def _on_one(
     cycle: Cycle, profile: Profile, slot: int, coming: Collection[PodInfo] = ()
 ) -> list[Filtered]:
     """The first plugin that rejects the node, with its reasons; empty if none does."""
-    only = _only(cycle.cluster, slot)
+    only = cycle.cluster.mask([slot])
     attempt = Cycle(cycle.pod, cycle.cluster, cycle.objects, cycle.rng, only)
     attempt.skipped, attempt.slot = cycle.skipped.copy(), slot
     attempt.coming, attempt.away = coming, cycle.away
@@ -145,9 +143,3 @@ def _on_one(
         if verdicts:
             return [Filtered(entry.plugins, only, verdicts)]
     return []
-
-
-def _only(cluster: Cluster, slot: int) -> Mask:
-    mask = np.zeros(cluster.size, np.bool_)
-    mask[slot] = True
-    return mask

@@ -178,20 +178,20 @@ class DynamicResources(Plugin):
         state: _State | None = cycle.state.get(self.name)
         if state is None:
             return None
-        rejected: dict[str, Mask] = {}
+        rejected: dict[str, list[int]] = {}
         search = _Search(cycle, state, self._steps, self._binding_seconds)
         order = cycle.cluster.rotation.order(cycle.among)
         wanted = nodes_wanted(len(order), cycle.percentage) + 1
-        found = 0
-        for slot in order[cycle.feasible[order]].tolist():
-            reason = NOT_ASKED if found >= wanted else search.judge(slot)
-            if reason:
-                if reason not in rejected:
-                    rejected[reason] = np.zeros(cycle.cluster.size, np.bool_)
-                rejected[reason][slot] = True
+        found, slots = 0, order[cycle.feasible[order]].tolist()
+        for place, slot in enumerate(slots):
+            if found >= wanted:
+                rejected[NOT_ASKED] = slots[place:]
+                break
+            if reason := search.judge(slot):
+                rejected.setdefault(reason, []).append(slot)
             else:
                 found += 1
-        return [Verdict(mask, reason) for reason, mask in rejected.items()]
+        return [Verdict(cycle.cluster.mask(some), reason) for reason, some in rejected.items()]
 
     def score(self, cycle: Cycle) -> Numbers | None:
         state: _State | None = cycle.state.get(self.name)
