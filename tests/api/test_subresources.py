@@ -130,3 +130,65 @@ async def test_a_pod_without_a_budget_is_evicted(api: Api) -> None:
     await running_pod(api, "p")
     (await api.post(f"{PODS}/p/eviction", {"metadata": {"name": "p"}})).ok(201)
     assert (await api.post(f"{PODS}/p/eviction", {"metadata": {"name": "p"}})).status == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        pytest.param(
+            {"metadata": {"name": "q"}},
+            400,
+            "name in URL does not match name in Eviction object",
+            id="another pod",
+        ),
+        pytest.param(
+            {"metadata": {"name": "p", "namespace": "other"}},
+            400,
+            "the namespace of the provided object does not match the namespace sent on the request",
+            id="another namespace",
+        ),
+        pytest.param(
+            {
+                "metadata": {"name": "p"},
+                "deleteOptions": {"ignoreStoreReadErrorWithClusterBreakingPotential": True},
+            },
+            422,
+            'Eviction.policy "p" is invalid: '
+            "deleteOptions.ignoreStoreReadErrorWithClusterBreakingPotential: Invalid value: true: "
+            "can not be set for pod eviction, try after removing the option",
+            id="past the budget",
+        ),
+        pytest.param(
+            {"apiVersion": "policy/v1alpha1", "kind": "Eviction", "metadata": {"name": "p"}},
+            400,
+            'no kind "Eviction" is registered for version "policy/v1alpha1"',
+            id="no such version",
+        ),
+    ],
+)
+async def test_evictions_that_are_refused(
+    api: Api, body: Object, status: int, message: str
+) -> None:
+    await running_pod(api, "p")
+    answer = await api.post(f"{PODS}/p/eviction", body)
+    assert answer.status == status, answer.body
+    assert message in answer.json["message"]
+    assert (await api.get(f"{PODS}/p")).status == 200
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+async def test_old_clients_evict_too(api: Api, version: str) -> None:
+    await running_pod(api, "p")
+    metadata = {"name": "p", "namespace": ""}
+    body = {"apiVersion": f"policy/{version}", "kind": "Eviction", "metadata": metadata}
+    (await api.post(f"{PODS}/p/eviction", body)).ok(201)
+    assert (await api.get(f"{PODS}/p")).status == 404
+
+
+async def test_a_pod_is_bound_in_its_own_namespace_only(api: Api) -> None:
+    (await api.post(PODS, pod("q"))).ok(201)
+    binding = {"metadata": {"name": "q", "namespace": "other"}, "target": {"name": "n2"}}
+    for path in (f"{PODS}/q/binding", "/api/v1/namespaces/default/bindings"):
+        assert (await api.post(path, binding)).status == 400
+    binding["metadata"]["namespace"] = ""
+    (await api.post(f"{PODS}/q/binding", binding)).ok(201)

@@ -45,6 +45,10 @@ class FieldValidation(Enum):
     IGNORE = "Ignore"
 
 
+STILL_TAKEN = {("policy", "v1beta1", "Eviction"): ("policy", "v1", "Eviction")}
+"""What is served no more but taken as a body like its successor, for the sake of old clients."""
+
+
 class HasKind(Protocol):
     """A `Kind` or a `Subresource`: what the body must be."""
 
@@ -139,7 +143,8 @@ def _check_kind(kind: HasKind, value: Object, data: bytes) -> tuple[str, str, st
     if given.count("/") > 1:
         raise unrecognised(kind, data, f"unexpected GroupVersion string: {given}")
     group, version = split_api_version(given) if given else (kind.group, kind.version)
-    if (group, version, name) == (kind.group, kind.version, kind.kind):
+    own = kind.group, kind.version, kind.kind
+    if own in ((group, version, name), STILL_TAKEN.get((group, version, name))):
         return group, version, name
     if not _is_known(group, version, name):
         api_version = f"{group}/{version}" if group else version

@@ -22,6 +22,7 @@ from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.respond import respond_object, success_status
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.subresources.bodies import read_kind
+from navarch.apiserver.verbs.write_body import place
 
 Object = dict[str, Any]
 
@@ -34,11 +35,7 @@ async def bind(core: Core, call: Call, resource: Resource) -> StreamResponse:
     metadata, name = binding["metadata"], call.info.name
     if metadata.get("name") != name:
         raise bad_request("name in URL does not match name in Binding object")
-    if metadata.get("namespace", call.info.namespace) != call.info.namespace:
-        raise bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request"
-        )
-    metadata["namespace"] = call.info.namespace
+    place(call, resource, binding)
     errors = _errors(binding)
     if errors:
         raise invalid_object("Binding", "", name, errors)
@@ -111,6 +108,7 @@ async def legacy_bind(core: Core, call: Call) -> StreamResponse:
         raise method_not_allowed()
     pods = core.catalog.get("", "v1", "pods")
     binding, context = await read_kind(call, BINDING, "CreateOptions")
+    place(call, pods, binding)
     name = binding["metadata"].get("name", "")
     errors = _errors(binding)
     if errors:

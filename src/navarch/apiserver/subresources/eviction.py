@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp.web import StreamResponse
 from msgspec import structs
 
-from navarch.api.errors import ApiError, bad_request, forbidden
+from navarch.api.errors import ApiError, bad_request, forbidden, invalid, invalid_object
 from navarch.api.kinds import Subresource
 from navarch.api.selectors import label_selector_from_object
 from navarch.apiserver.core import Core
@@ -19,6 +19,7 @@ from navarch.apiserver.registry.context import WriteContext
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.subresources.bodies import read_kind
 from navarch.apiserver.verbs.delete import DeleteOptions, Deletion, options_from_body
+from navarch.apiserver.verbs.write_body import place
 
 Object = dict[str, Any]
 
@@ -26,17 +27,19 @@ EVICTION = Subresource("eviction", (), "policy", "v1", "Eviction")
 MAX_DISRUPTED = 2000
 RETRY_SECONDS = 10
 RETRIES = 20
+UNREADABLE = "ignoreStoreReadErrorWithClusterBreakingPotential"
 BLOCKED = "Cannot evict pod as it would violate the pod's disruption budget."
 
 
 async def evict(core: Core, call: Call, resource: Resource) -> StreamResponse:
     eviction, context = await read_kind(call, EVICTION, "CreateOptions")
     namespace, name = call.info.namespace, call.info.name
-    given = eviction["metadata"].get("name")
-    if given != name:
-        raise bad_request(f"name in URL does not match name in Eviction object: {name} != {given}")
-    eviction["metadata"].setdefault("namespace", namespace)
-    options = options_from_body(eviction.get("deleteOptions") or {})
+    place(call, resource, eviction)
+    # Webhooks see it in the one version, whichever of the two it came in.
+    eviction["apiVersion"] = f"{EVICTION.group}/{EVICTION.version}"
+    if eviction["metadata"].get("name") != name:
+        raise bad_request("name in URL does not match name in Eviction object")
+    options = _options_of(eviction)
     # Either the request or the options in its body may ask for a rehearsal.
     options = replace(options, dry_run=options.dry_run or context.dry_run)
     context = structs.replace(context, dry_run=options.dry_run)
@@ -63,6 +66,17 @@ async def evict(core: Core, call: Call, resource: Resource) -> StreamResponse:
         else:
             break
     return respond_object(call, success_status(code=201), 201)
+
+
+def _options_of(eviction: Object) -> DeleteOptions:
+    """How to delete the pod. What lets an object go that cannot even be read would go past the
+    budget. Raises 400, 422."""
+    given = eviction.get("deleteOptions") or {}
+    if given.get(UNREADABLE):
+        why = "can not be set for pod eviction, try after removing the option"
+        errors = [invalid(f"deleteOptions.{UNREADABLE}", True, why)]
+        raise invalid_object("Eviction", "policy", eviction["metadata"]["name"], errors)
+    return options_from_body(given)
 
 
 def _is_leaving(pod: Object) -> bool:
