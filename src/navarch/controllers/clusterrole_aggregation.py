@@ -26,8 +26,12 @@ def aggregated(role: ClusterRole, roles: Iterable[ClusterRole]) -> list[PolicyRu
         chosen = label_selector_from_object(selector)
         for other in ordered:
             is_itself = other.metadata.name == role.metadata.name
-            if not is_itself and chosen.matches(other.metadata.labels):
-                rules += [rule for rule in other.rules if rule not in rules]
+            if is_itself or not chosen.matches(other.metadata.labels):
+                continue
+            for rule in other.rules:
+                # One by one: a role may well say the same thing twice itself.
+                if rule not in rules:
+                    rules.append(rule)
     return rules
 
 

@@ -24,6 +24,7 @@ from navarch.api.types.discovery_v1 import (
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import Controller, ControllerContext, owner_reference
 from navarch.controllers.endpointslice import MANAGED_BY_LABEL, SERVICE_LABEL, Group
+from navarch.controllers.pods import is_namespace_terminating
 from navarch.controllers.service_pods import Port
 
 MANAGER = "endpointslicemirroring-controller.k8s.io"
@@ -67,6 +68,8 @@ def desired(endpoints: Endpoints) -> tuple[dict[Group, dict[str, Endpoint]], int
         for address, ready in _with_readiness(subset):
             try:
                 parsed = ipaddress.ip_address(address.ip)
+                # An IPv4 address in IPv6's clothes is one all the same.
+                parsed = getattr(parsed, "ipv4_mapped", None) or parsed
             except ValueError:
                 wrong += 1
                 continue
@@ -123,6 +126,13 @@ def _content(slice_: EndpointSlice) -> tuple[object, ...]:
     return endpoints, slice_.metadata.labels, slice_.metadata.annotations
 
 
+def _in_place_of(old: EndpointSlice, new: EndpointSlice) -> EndpointSlice:
+    meta = old.metadata
+    new.metadata.name, new.metadata.generateName = meta.name, meta.generateName
+    new.metadata.resourceVersion = meta.resourceVersion
+    return new
+
+
 def _service_key(slice_: EndpointSlice) -> str | None:
     meta = slice_.metadata
     if meta.labels.get(MANAGED_BY_LABEL) != MANAGER:
@@ -156,22 +166,39 @@ class EndpointSliceMirroringController(Controller):
             # The cache may not know yet what was written last: twice the same would be wrong.
             present = await self._present(key)
             self._tell(endpoints, wrong, beyond)
+        await self._write(present, wanted)
+
+    async def _write(
+        self, present: Iterable[EndpointSlice], wanted: dict[Group, EndpointSlice]
+    ) -> None:
+        """Slices that are not wanted are used for others of their family, which their ports alone
+        tell apart: between a deletion and a creation there would be nobody to talk to."""
         slices = self.client.resource(EndpointSlice)
+        spare: list[EndpointSlice] = []
         for slice_ in present:
             new = wanted.pop(_group_of(slice_), None)
-            meta = slice_.metadata
             if new is None:
-                try:
-                    await slices.delete(meta.name, meta.namespace, uid=meta.uid)
-                except ApiError as error:
-                    if not error.is_not_found:
-                        raise
+                spare.append(slice_)
             elif _content(new) != _content(slice_):
-                new.metadata.name, new.metadata.generateName = meta.name, meta.generateName
-                new.metadata.resourceVersion = meta.resourceVersion
-                await slices.update(new)
+                await slices.update(_in_place_of(slice_, new))
         for new in wanted.values():
-            await slices.create(new)
+            old = next((each for each in spare if each.addressType == new.addressType), None)
+            if old is not None:
+                spare.remove(old)
+                await slices.update(_in_place_of(old, new))
+                continue
+            try:
+                await slices.create(new)
+            except ApiError as error:
+                if not is_namespace_terminating(error):
+                    raise
+        for slice_ in spare:
+            meta = slice_.metadata
+            try:
+                await slices.delete(meta.name, meta.namespace, uid=meta.uid)
+            except ApiError as error:
+                if not error.is_not_found:
+                    raise
 
     async def _present(self, key: str) -> list[EndpointSlice]:
         namespace, _, name = key.partition("/")

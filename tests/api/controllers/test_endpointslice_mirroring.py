@@ -17,6 +17,7 @@ from navarch.api.types.core_v1 import (
 from navarch.api.types.discovery_v1 import EndpointSlice
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import Client
+from navarch.controllers.endpointslice_mirroring import desired
 
 from .conftest import eventually, running
 
@@ -98,6 +99,24 @@ async def test_endpoints_are_mirrored_through_their_life(client: Client) -> None
         assert kept[0].metadata.uid in {each.metadata.uid for each in first}
         await resource.delete("own", "default")
         await until(client, "own", {})
+
+
+async def test_new_ports_keep_the_slice(client: Client) -> None:
+    resource = client.resource(Endpoints)
+    async with running(client, "endpointslicemirroring"):
+        await serve(client, "moving", {})
+        made = await resource.create(endpoints("moving", subset([80], ["10.9.0.1"], [])))
+        before = await until(client, "moving", {"IPv4": ([80], [("10.9.0.1", True)])})
+        made.subsets = [subset([81], ["10.9.0.1"], [])]
+        await resource.update(made)
+        after = await until(client, "moving", {"IPv4": ([81], [("10.9.0.1", True)])})
+        assert after[0].metadata.uid == before[0].metadata.uid
+
+
+def test_an_ipv4_address_in_ipv6_form_is_ipv4() -> None:
+    groups, wrong, _ = desired(endpoints("own", subset([80], ["::ffff:10.9.0.1"], [])))
+    (found,) = groups.items()
+    assert (found[0][0], [*found[1]], wrong) == ("IPv4", ["10.9.0.1"], 0)
 
 
 async def test_what_is_not_mirrored(client: Client) -> None:

@@ -74,7 +74,9 @@ async def test_a_role_is_the_sum_of_others(client: Client) -> None:
 
     def part(name: str, verb: str) -> ClusterRole:
         rule = PolicyRule(verbs=[verb], apiGroups=[""], resources=["pods"])
-        return ClusterRole(metadata=ObjectMeta(name=name, labels={"sum": "yes"}), rules=[rule])
+        # Said twice, it counts once.
+        meta = ObjectMeta(name=name, labels={"sum": "yes"})
+        return ClusterRole(metadata=meta, rules=[rule, rule])
 
     async with running(client, "clusterrole-aggregation"):
         await roles.create(part("one", "get"))
