@@ -192,3 +192,30 @@ async def test_a_pod_is_bound_in_its_own_namespace_only(api: Api) -> None:
         assert (await api.post(path, binding)).status == 400
     binding["metadata"]["namespace"] = ""
     (await api.post(f"{PODS}/q/binding", binding)).ok(201)
+
+
+@pytest.mark.parametrize(
+    ("phase", "finalizers", "code"),
+    [
+        pytest.param("Running", [], 429, id="running"),
+        pytest.param("Pending", [], 201, id="not started yet"),
+        pytest.param("Succeeded", [], 201, id="ended well"),
+        pytest.param("Failed", [], 201, id="ended badly"),
+        pytest.param("Running", ["example.com/hold"], 201, id="on its way out"),
+    ],
+)
+async def test_whom_no_budget_guards(
+    api: Api, phase: str, finalizers: list[str], code: int
+) -> None:
+    budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+    spec = {"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}}
+    (await api.post(budgets, {"metadata": {"name": "pdb"}, "spec": spec})).ok(201)
+    await running_pod(api, "p")
+    (await api.patch(f"{PODS}/p", {"metadata": {"finalizers": finalizers}})).ok()
+    (await api.patch(f"{PODS}/p/status", {"status": {"phase": phase}})).ok()
+    if finalizers:
+        (await api.delete(f"{PODS}/p?gracePeriodSeconds=0")).ok()
+    assert (await api.post(f"{PODS}/p/eviction", {"metadata": {"name": "p"}})).status == code
+    left = await api.get(f"{PODS}/p")
+    assert left.status == (200 if code == 429 or finalizers else 404)
+    assert not (await api.get(f"{budgets}/pdb")).ok().get("status", {}).get("disruptedPods")

@@ -292,31 +292,35 @@ class DisruptionController(Controller):
         return sum(scales.values())
 
     async def _scale_of(self, owner: OwnerReference, namespace: str) -> tuple[str, int] | None:
-        """The uid and replicas of the controller that an owner is, or that is above it."""
-        key = f"{namespace}/{owner.name}"
+        """The uid and replicas of the controller that an owner is, or that is above it. What the
+        informers do not know, or not yet, may tell its scale itself."""
         group = owner.apiVersion.rpartition("/")[0]
+        known = self._known_scale(owner, group, namespace)
+        return known or await self._scale_subresource(owner, group, namespace)
+
+    def _known_scale(
+        self, owner: OwnerReference, group: str, namespace: str
+    ) -> tuple[str, int] | None:
+        key = f"{namespace}/{owner.name}"
+        owned: ReplicaSet | ReplicationController | None = None
         if (group, owner.kind) == ("apps", "ReplicaSet"):
             owned = self.sets.cache.get(key)
-            above = controller_of(owned) if owned is not None else None
-            if owned is None or owned.metadata.uid != owner.uid:
-                return None
-            if above is not None and above.kind == "Deployment":
-                deployment = self.deployments.cache.get(f"{namespace}/{above.name}")
-                if deployment is None or deployment.metadata.uid != above.uid:
-                    return None
-                return above.uid, _replicas(deployment.spec.replicas)
+        elif (group, owner.kind) == ("", "ReplicationController"):
+            owned = self.controllers.cache.get(key)
+        if owned is None or owned.metadata.uid != owner.uid:
+            return None
+        above = controller_of(owned)
+        if above is None or above.kind != "Deployment":
             return owner.uid, _replicas(owned.spec.replicas)
-        if (group, owner.kind) == ("", "ReplicationController"):
-            controller = self.controllers.cache.get(key)
-            if controller is None or controller.metadata.uid != owner.uid:
-                return None
-            return owner.uid, _replicas(controller.spec.replicas)
-        return await self._scale_subresource(owner, group, namespace)
+        deployment = self.deployments.cache.get(f"{namespace}/{above.name}")
+        if deployment is None or deployment.metadata.uid != above.uid:
+            return None
+        return above.uid, _replicas(deployment.spec.replicas)
 
     async def _scale_subresource(
         self, owner: OwnerReference, group: str, namespace: str
     ) -> tuple[str, int] | None:
-        """What any other resource says in its subresource `scale`."""
+        """What the owner says in its subresource `scale`."""
         if (group, owner.kind) not in self._discovered.kinds:
             self._discovered = await discover(self.client)
         resource = self._discovered.kinds.get((group, owner.kind))

@@ -11,7 +11,7 @@ from navarch.api.errors import ApiError
 from navarch.api.times import format_time
 from navarch.api.types.apps_v1 import ReplicaSet, ReplicaSetSpec
 from navarch.api.types.core_v1 import Pod
-from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.api.types.meta_v1 import ObjectMeta, OwnerReference
 from navarch.api.types.policy_v1 import (
     PodDisruptionBudget,
     PodDisruptionBudgetSpec,
@@ -55,9 +55,9 @@ async def until(client: Client, name: str = "foo", **fields: int) -> PodDisrupti
     return await eventually(is_told, f"the status {fields}")
 
 
-async def make_set(client: Client, replicas: int = 3) -> None:
+async def make_set(client: Client, replicas: int = 3, *owners: OwnerReference) -> None:
     spec = ReplicaSetSpec(replicas=replicas, selector=selector(LABELS), template=template(LABELS))
-    metadata = ObjectMeta(name="rs", namespace="default")
+    metadata = ObjectMeta(name="rs", namespace="default", ownerReferences=[*owners])
     await client.resource(ReplicaSet).create(ReplicaSet(metadata=metadata, spec=spec))
 
 
@@ -187,6 +187,16 @@ async def test_a_percentage_is_of_what_the_controllers_want(client: Client) -> N
         for each in (await client.resource(Pod).list("default")).items[:8]:
             await kubelet.start(each)
         await until(client, currentHealthy=8, disruptionsAllowed=1)
+
+
+async def test_a_set_whose_deployment_nobody_knows_tells_its_own_scale(client: Client) -> None:
+    owner = OwnerReference(
+        apiVersion="example.com/v1", kind="Deployment", name="d", uid="u", controller=True
+    )
+    async with running(client, *CONTROLLERS), Kubelet(client):
+        await make_set(client, 3, owner)
+        await make_budget(client, maxUnavailable=1)
+        await until(client, expectedPods=3, currentHealthy=3, disruptionsAllowed=1)
 
 
 async def test_custom_controllers_tell_their_scale(client: Client) -> None:
