@@ -32,6 +32,8 @@ FINALIZER_SECONDS = 15.0
 FIRST_LOOK_SECONDS = 0.05
 """The first wait for what remains; each further one is twice as long."""
 
+PODS = ApiResource("", "v1", "pods", "Pod", True, frozenset())
+
 
 def grace_left(pods: Iterable[Pod], deleted_at: datetime, now: datetime) -> float:
     """Seconds for which the pods of a namespace may rightly still be there."""
@@ -43,7 +45,7 @@ def grace_left(pods: Iterable[Pod], deleted_at: datetime, now: datetime) -> floa
 
 
 def judge(
-    resource: str, items: Sequence[PartialObject | Pod], grace: float, namespace: str
+    resource: ApiResource, items: Sequence[PartialObject | Pod], grace: float, namespace: str
 ) -> Leftovers:
     """What objects that remain after their deletion mean."""
     if not items:
@@ -52,13 +54,15 @@ def judge(
     for item in items:
         for name in item.metadata.finalizers:
             finalizers[name] = finalizers.get(name, 0) + 1
-    result = Leftovers({resource: len(items)}, finalizers)
+    group, plural = resource.group, resource.plural
+    result = Leftovers({f"{plural}.{group}": len(items)}, finalizers)
     if grace:
         result.estimate = grace
     elif finalizers:
         result.estimate = FINALIZER_SECONDS
     else:
-        text = f"unexpected items still remain in namespace: {namespace} for {resource}"
+        gvr = f"{group}/{resource.version}, Resource={plural}"
+        text = f"unexpected items still remain in namespace: {namespace} for gvr: {gvr}"
         result.failures.append(ApiError(500, "InternalError", text))
     return result
 
@@ -136,7 +140,7 @@ class NamespaceController(Controller):
                 for resource in discovered.resources
                 if resource.is_namespaced
                 and "delete" in resource.verbs
-                and (resource.group, resource.plural) != ("", "pods")
+                and (resource.group, resource.plural) != (PODS.group, PODS.plural)
             )
         )
         for result in results:
@@ -153,7 +157,7 @@ class NamespaceController(Controller):
                 return Leftovers()
             grace = grace_left(items, deleted_at, self.clock.now())
             await pods.delete_collection(name, propagation="Background")
-            return judge("pods.", (await pods.list(name)).items, grace, name)
+            return judge(PODS, (await pods.list(name)).items, grace, name)
         except ApiError as error:
             return Leftovers(failures=[error])
 
@@ -182,7 +186,7 @@ class NamespaceController(Controller):
         if not can_list:
             return Leftovers()
         remaining = (await client.list(namespace)).items
-        return judge(f"{resource.plural}.{resource.group}", remaining, 0.0, namespace)
+        return judge(resource, remaining, 0.0, namespace)
 
     async def _delete_one(self, client: ResourceClient[PartialObject], item: PartialObject) -> None:
         meta = item.metadata

@@ -10,7 +10,8 @@ from navarch.api.errors import ApiError
 from navarch.api.types.core_v1 import NamespaceCondition, Pod, PodSpec, PodStatus
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import PartialObject
-from navarch.controllers.namespace import FINALIZER_SECONDS, grace_left, judge
+from navarch.controllers.discovery import ApiResource
+from navarch.controllers.namespace import FINALIZER_SECONDS, PODS, grace_left, judge
 from navarch.controllers.namespace_status import FINE, Leftovers, next_conditions
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -38,12 +39,15 @@ def item(*finalizers: str) -> PartialObject:
 
 
 def test_what_remains_is_waited_for_or_a_failure() -> None:
-    assert judge("x.", [], 30, "a") == Leftovers()
-    assert judge("x.", [item()], 30, "a").estimate == 30
-    held = judge("x.", [item("f"), item("f", "g")], 0, "a")
+    jobs = ApiResource("batch", "v1", "jobs", "Job", True, frozenset())
+    assert judge(jobs, [], 30, "a") == Leftovers()
+    assert judge(jobs, [item()], 30, "a").estimate == 30
+    held = judge(jobs, [item("f"), item("f", "g")], 0, "a")
+    assert held.remaining == {"jobs.batch": 2}
     assert (held.estimate, held.finalizers) == (FINALIZER_SECONDS, {"f": 2, "g": 1})
-    (failure,) = judge("x.", [item()], 0, "a").failures
-    assert str(failure) == "unexpected items still remain in namespace: a for x."
+    for resource, gvr in ((jobs, "batch/v1, Resource=jobs"), (PODS, "/v1, Resource=pods")):
+        (failure,) = judge(resource, [item()], 0, "a").failures
+        assert str(failure) == f"unexpected items still remain in namespace: a for gvr: {gvr}"
 
 
 def test_all_conditions_are_there_and_say_what_is_wrong() -> None:
