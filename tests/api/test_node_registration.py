@@ -100,6 +100,59 @@ async def test_a_deleted_node_comes_back(client: Client) -> None:
         await until(client, lambda node: is_ready(node) and node.metadata.uid != first.metadata.uid)
 
 
+async def test_a_ready_node_stays_so_while_its_new_agent_looks_around(client: Client) -> None:
+    """Its CSINode is not yet looked at, for example. What is still wrong after that is told."""
+    async with registered(client):
+        await until(client, is_ready)
+    statuses: list[str] = []
+    found: list[str] = []
+
+    async def follow(version: str) -> None:
+        async for event in client.resource(Node).watch(resource_version=version):
+            ready = condition(event.object, "Ready")
+            statuses.append(ready.status if ready is not None else "")
+
+    page = await client.resource(Node).list()
+    follower = asyncio.create_task(follow(page.resource_version))
+    unsettled = [True]
+    runtime = FakeRuntime()
+    registration = Registration(client, OPTIONS, runtime, runtime, BOOTED, ("10.0.0.2",))
+    registration.is_settled = lambda: not unsettled
+    registration.report = lambda: NodeReport(problems=("not looked at",) if unsettled else ())
+    task = asyncio.create_task(registration.run())
+    try:
+        await asyncio.sleep(4 * registration_module.STARTING_SECONDS)
+        unsettled.clear()
+        await until(client, lambda node: node.status.addresses[0].address == "10.0.0.2")
+        found += statuses
+        registration.report = lambda: NodeReport(problems=("broken",))
+        registration.refresh()
+        await until(client, lambda node: not is_ready(node))
+    finally:
+        for each in (task, follower):
+            each.cancel()
+        await asyncio.gather(task, follower, return_exceptions=True)
+    assert set(found) <= {"True"}
+
+
+async def test_a_node_whose_agent_never_settles_is_told(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration_module, "SETTLING_SECONDS", 0.2)
+    async with registered(client):
+        await until(client, is_ready)
+    runtime = FakeRuntime()
+    registration = Registration(client, OPTIONS, runtime, runtime, BOOTED, ("10.0.0.1",))
+    registration.is_settled = lambda: False
+    registration.report = lambda: NodeReport(problems=("never looked at",))
+    task = asyncio.create_task(registration.run())
+    try:
+        await until(client, lambda node: not is_ready(node))
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_a_runtime_that_is_away(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is restarted, or stuck for a moment, changes nothing. Then the node is not ready."""
     monkeypatch.setattr(registration_module, "RUNTIME_ANSWER_SECONDS", 0.2)

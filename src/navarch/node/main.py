@@ -141,6 +141,7 @@ async def _run_agent(
 
     registration.on_node = on_node
     registration.report = agent.report
+    registration.is_settled = lambda: not parts.csi.drivers.problems
     agent.on_report(registration.refresh)
     parts.csi.drivers.on_change = registration.refresh
     device_server = DeviceServer(

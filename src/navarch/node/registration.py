@@ -47,6 +47,8 @@ RENEWALS = 4
 """How often a Lease is renewed within its duration."""
 JITTER = 0.04
 STARTING_SECONDS = 0.1
+SETTLING_SECONDS = 10.0
+"""For so long at most a node that was ready is not reported on while its new agent looks around."""
 RUNTIME_ANSWER_SECONDS = 10.0
 RUNTIME_DOWN_SECONDS = 30.0
 """As upstream: after so long without an answer the runtime counts as down."""
@@ -86,6 +88,8 @@ class Registration:
         self.on_node: Callable[[Node], None] = lambda node: None
         self.report: Callable[[], NodeReport] = NodeReport
         """What the rest of the agent says of the node."""
+        self.is_settled: Callable[[], bool] = lambda: True
+        """Whether the rest of the agent has found out how the node is since it started."""
 
     async def run(self) -> None:
         """Registers the node, then keeps it alive until cancelled."""
@@ -100,7 +104,14 @@ class Registration:
             await self._clock.sleep(self._options.node_lease_duration_seconds / RENEWALS)
 
     async def _repeat_report(self) -> None:
-        """Reports often until the node is ready for the first time: pods wait for it then."""
+        """Reports often until the node is ready for the first time: pods wait for it then. A node
+        that was ready stays so while its agent is replaced: that nobody has looked yet is no news,
+        but would taint the node, which its pods may not tolerate."""
+        begin = self._clock.monotonic()
+        while self._is_ready and not self.is_settled():
+            if self._clock.monotonic() - begin >= SETTLING_SECONDS:
+                break
+            await self._clock.sleep(STARTING_SECONDS)
         while True:
             await self._until_done(self._report)
             if self._is_ready:
