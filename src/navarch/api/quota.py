@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from navarch.api.pod_resources import (
     Amounts,
@@ -57,6 +57,8 @@ _SERVICE_NAMES = ("services", "services.nodeports", "services.loadbalancers")
 _DEVICE_CLASS = "deviceclass.resource.kubernetes.io/"
 _CLAIMED_DEVICES = ".deviceclass.resource.k8s.io/devices"
 _RESOURCE_CLAIMS = "resourceclaims.resource.k8s.io"
+_CLASSES = "deviceclasses.resource.k8s.io"
+_EXTENDED_CLAIM = "resource.kubernetes.io/extended-resource-claim"
 _MOST_DEVICES = 32
 """What a claim for all devices of a class counts as: no claim can be given more."""
 _SPECIAL = ("pods", "services", "persistentvolumeclaims", _RESOURCE_CLAIMS)
@@ -73,7 +75,16 @@ class ScopeSelector:
     values: tuple[str, ...] = ()
 
 
-def usage(resource: str, obj: Object, now: datetime) -> Amounts:
+class Others(Protocol):
+    """The objects that decide, besides a claim itself, what devices count as: classes of devices,
+    and pods and their claims."""
+
+    def get(self, resource: str, namespace: str, name: str) -> Object | None: ...
+
+    def list(self, resource: str, namespace: str = "") -> Iterable[Object]: ...
+
+
+def usage(resource: str, obj: Object, now: datetime, others: Others | None = None) -> Amounts:
     """What one object of `resource` (`pods`, `deployments.apps`) uses up."""
     counted = {f"count/{resource}": _ONE}
     if resource == "pods":
@@ -83,7 +94,9 @@ def usage(resource: str, obj: Object, now: datetime) -> Amounts:
     if resource == "persistentvolumeclaims":
         return {**counted, **_claim_usage(obj)}
     if resource == _RESOURCE_CLAIMS:
-        return {**counted, **_device_usage(obj)}
+        devices = _device_usage(obj)
+        extended = _extended_usage(devices, obj, now, others) if others is not None else {}
+        return {**counted, **devices, **extended}
     return {**counted, resource: _ONE} if resource in _ALIASED else counted
 
 
@@ -143,12 +156,8 @@ def is_terminating(pod: Object) -> bool:
 
 def _tracks(resource: str, name: str) -> bool:
     if resource == "pods":
-        extended = name.startswith("requests.") and (
-            ("/" in name and "kubernetes.io/" not in name)
-            or name.startswith(f"requests.{_DEVICE_CLASS}")
-        )
         huge = name.startswith(("hugepages-", "requests.hugepages-"))
-        return name in _POD_NAMES or huge or extended
+        return name in _POD_NAMES or huge or _is_extended(name)
     if resource == "services":
         return name in _SERVICE_NAMES
     if resource == "persistentvolumeclaims":
@@ -156,8 +165,17 @@ def _tracks(resource: str, name: str) -> bool:
             tuple(f"{_CLASS_SUFFIX}{claimed}" for claimed in _CLAIM_NAMES)
         )
     if resource == _RESOURCE_CLAIMS:
-        return name.endswith(_CLAIMED_DEVICES)
+        return name.endswith(_CLAIMED_DEVICES) or _is_extended(name)
     return name == resource and resource in _ALIASED
+
+
+def _is_extended(name: str) -> bool:
+    """Whether a quota's name is of an extended resource: of pods, and of claims for the devices
+    that stand behind one."""
+    is_foreign = "/" in name and "kubernetes.io/" not in name
+    return name.startswith(f"requests.{_DEVICE_CLASS}") or (
+        name.startswith("requests.") and is_foreign
+    )
 
 
 def _counts(pod: Object, now: datetime) -> bool:
@@ -243,6 +261,56 @@ def _device_usage(claim: Object) -> Amounts:
             most = largest(most, {name: parse_quantity(str(count))})
         result = add(result, most)
     return result
+
+
+def _extended_usage(devices: Amounts, claim: Object, now: datetime, others: Others) -> Amounts:
+    """The claimed devices by the names of the extended resources they stand behind (KEP-5004):
+    devices are counted alike, whether a pod asks for them by a claim or in its containers. What the
+    pod of such a claim counts as already is left out."""
+    pod = _requesting_pod(claim, others)
+    with_pod = usage("pods", pod, now) if pod is not None else {}
+    names = {
+        each["metadata"]["name"]: (each.get("spec") or {}).get("extendedResourceName")
+        for each in others.list(_CLASSES)
+    }
+    result: Amounts = {}
+    for devices_name, count in devices.items():
+        device_class = devices_name.removesuffix(_CLAIMED_DEVICES)
+        for name in (f"{_DEVICE_CLASS}{device_class}", names.get(device_class)):
+            left = count - with_pod.get(f"requests.{name}", ZERO)
+            if name and left > ZERO:
+                result[f"requests.{name}"] = left
+    return result
+
+
+def _requesting_pod(claim: Object, others: Others) -> Object | None:
+    """The pod for whose containers' extended resources a claim was made, if it is the pod's only
+    such claim: the one that the pod's status names, or else its first."""
+    metadata = claim.get("metadata") or {}
+    owner = _controller(claim)
+    if (metadata.get("annotations") or {}).get(_EXTENDED_CLAIM) != "true" or owner is None:
+        return None
+    if (owner.get("apiVersion"), owner.get("kind")) != ("v1", "Pod"):
+        return None
+    namespace, name = metadata.get("namespace", ""), metadata.get("name", "")
+    pod = others.get("pods", namespace, owner.get("name", ""))
+    if pod is None or pod["metadata"].get("uid") != owner.get("uid"):
+        return None
+    told = (pod.get("status") or {}).get("extendedResourceClaimStatus")
+    if told is not None:
+        return pod if told.get("resourceClaimName") == name else None
+    made = metadata.get("creationTimestamp")
+    for other in others.list(_RESOURCE_CLAIMS, namespace):
+        meta, its_owner = other["metadata"], _controller(other) or {}
+        is_older = not made or (meta.get("creationTimestamp") or "", meta["name"]) < (made, name)
+        if its_owner.get("uid") == owner.get("uid") and meta["name"] != name and is_older:
+            return None
+    return pod
+
+
+def _controller(obj: Object) -> Object | None:
+    owners = (obj.get("metadata") or {}).get("ownerReferences") or ()
+    return next((each for each in owners if each.get("controller")), None)
 
 
 def _storage_of(resources: dict[str, Any] | None) -> Amounts:

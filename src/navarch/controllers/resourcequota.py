@@ -24,8 +24,8 @@ from navarch.api import quota as rules
 from navarch.api.objects import Object, copy_object, to_object
 from navarch.api.pod_resources import Amounts, add, parse_amounts
 from navarch.api.types.core_v1 import ResourceQuota, ResourceQuotaStatus
-from navarch.client import Controller, ControllerContext
-from navarch.controllers.resourcequota_sources import Sources
+from navarch.client import Controller, ControllerContext, Informer
+from navarch.controllers.resourcequota_sources import CLAIMS, CLASSES, Known, Sources
 
 RESYNC_SECONDS = 300.0
 SETTLE_SECONDS = 0.25
@@ -38,14 +38,20 @@ AT_ONCE = 200
 """After so many objects others get their turn."""
 
 
-def tally(quota: Object, resource: str, objects: Iterable[Object], now: datetime) -> Amounts:
+def tally(
+    quota: Object,
+    resource: str,
+    objects: Iterable[Object],
+    now: datetime,
+    others: rules.Others | None = None,
+) -> Amounts:
     """What of the quota's names these objects of one resource use, 0 for what they do not."""
     hard = (quota.get("spec") or {}).get("hard") or {}
     names = rules.matching_names(resource, hard)
     total: Amounts = dict.fromkeys(names, rules.ZERO)
     for obj in objects:
         if rules.in_scope(quota, resource, obj):
-            used = rules.usage(resource, obj, now)
+            used = rules.usage(resource, obj, now, others)
             total = add(total, {name: used[name] for name in names if name in used})
     return total
 
@@ -142,12 +148,20 @@ class ResourceQuotaController(Controller):
             # One is like the other.
             one = tally(limited, resource, [{}], now)
             return {name: value * len(objects) for name, value in one.items()}
+        others = await self._known(informer) if resource == CLAIMS else None
         total = tally(limited, resource, (), now)
         for start in range(0, len(objects), AT_ONCE):
             part = (to_object(obj) for obj in objects[start : start + AT_ONCE])
-            total = add(total, tally(limited, resource, part, now))
+            total = add(total, tally(limited, resource, part, now, others))
             await asyncio.sleep(0)
         return total
+
+    async def _known(self, claims: Informer[Any]) -> Known | None:
+        """What decides on claims; None if the server does not have it."""
+        pods, classes = await self.sources.follow("pods"), await self.sources.follow(CLASSES)
+        if pods is None or classes is None:
+            return None
+        return Known({CLAIMS: claims, "pods": pods, CLASSES: classes})
 
 
 def _key(quota: ResourceQuota) -> str:

@@ -8,12 +8,14 @@ informer is used; what is only counted is kept without its content.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 from navarch.api.errors import ApiError
+from navarch.api.objects import Object, to_object
 from navarch.api.types.core_v1 import PersistentVolumeClaim, Pod, Service
-from navarch.api.types.resource_v1 import ResourceClaim
+from navarch.api.types.resource_v1 import DeviceClass, ResourceClaim
 from navarch.client import ControllerContext, Informer
 from navarch.client.objects import AnyObject, Codec, identify
 from navarch.client.resource import ResourceClient, ResourcePath
@@ -21,13 +23,16 @@ from navarch.controllers.discovery import discover
 from navarch.controllers.garbage_collector_monitors import SlimObject, path_of, untouched
 
 SYNC_SECONDS = 10.0
+CLAIMS, CLASSES = "resourceclaims.resource.k8s.io", "deviceclasses.resource.k8s.io"
 TYPED: Mapping[str, type[Any]] = {
     "pods": Pod,
     "services": Service,
     "persistentvolumeclaims": PersistentVolumeClaim,
-    "resourceclaims.resource.k8s.io": ResourceClaim,
+    CLAIMS: ResourceClaim,
+    CLASSES: DeviceClass,
 }
-"""Resources of which more is counted than how many there are."""
+"""Resources of which more is counted than how many there are, or that decide what others count as.
+"""
 
 
 def relevant(obj: Any) -> object:
@@ -124,3 +129,17 @@ class Sources:
             if (row.plural, row.group) == (plural, group) and row.is_namespaced:
                 return path_of(row) if {"list", "watch"} <= row.verbs else None
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the informers know, as `navarch.api.quota` asks for it."""
+
+    informers: Mapping[str, Informer[Any]]
+
+    def get(self, resource: str, namespace: str, name: str) -> Object | None:
+        found = self.informers[resource].cache.get(f"{namespace}/{name}")
+        return None if found is None else to_object(found)
+
+    def list(self, resource: str, namespace: str = "") -> Iterator[Object]:
+        return map(to_object, self.informers[resource].cache.list(namespace))

@@ -20,7 +20,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         ("pods", ["pods"]),
         ("limits.memory", ["pods"]),
         ("requests.hugepages-2Mi", ["pods"]),
-        ("requests.example.com/dongle", ["pods"]),
+        ("requests.example.com/dongle", ["pods", "resourceclaims.resource.k8s.io"]),
         ("services.nodeports", ["services"]),
         ("requests.storage", ["persistentvolumeclaims"]),
         ("gold.storageclass.storage.k8s.io/requests.storage", ["persistentvolumeclaims"]),
@@ -99,3 +99,63 @@ def test_what_is_urgent(hard: dict[str, str], used: dict[str, str], lacks: bool)
     status = ResourceQuotaStatus(hard=hard, used=used)
     given = ResourceQuota(spec=ResourceQuotaSpec(hard={"cpu": "1"}), status=status)
     assert lacks_usage(given) is lacks
+
+
+POD = {
+    "metadata": {"name": "p", "namespace": "a", "uid": "u"},
+    "spec": {"containers": [{"resources": {"requests": {
+        "example.com/gpu": "1", "deviceclass.resource.kubernetes.io/gpu": "2"}}}]},
+}  # fmt: skip
+EXTENDED = {
+    "requests.example.com/gpu": "9",
+    "requests.deviceclass.resource.kubernetes.io/gpu": "9",
+    "gpu.deviceclass.resource.k8s.io/devices": "9",
+}
+
+
+def devices(name: str, count: int, uid: str = "", made: str = "1") -> dict[str, Any]:
+    """A claim; with a `uid` one that says it is for the extended resources of that pod."""
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid, "controller": True}
+    marked = {
+        "annotations": {"resource.kubernetes.io/extended-resource-claim": "true"},
+        "ownerReferences": [owner],
+    }
+    exactly = {"deviceClassName": "gpu", "count": count}
+    return {
+        "metadata": {"name": name, "namespace": "a", "creationTimestamp": made}
+        | (marked if uid else {}),
+        "spec": {"devices": {"requests": [{"exactly": exactly}]}},
+    }
+
+
+class Store(dict[str, list[dict[str, Any]]]):
+    def get(self, resource: str, namespace: str, name: str) -> Any:  # type: ignore[override]
+        return next((each for each in self[resource] if each["metadata"]["name"] == name), None)
+
+    def list(self, resource: str, namespace: str = "") -> Any:
+        return self[resource]
+
+
+@pytest.mark.parametrize(
+    ("claims", "named", "expected"),
+    [
+        pytest.param([devices("c", 1)], "", "1 1 1", id="a claim"),
+        pytest.param([devices("c", 4, "u")], "", "3 2 4", id="the pod counts with its own"),
+        pytest.param([devices("c", 4, "u")], "c", "3 2 4", id="the pod names it"),
+        pytest.param([devices("c", 4, "u")], "d", "4 4 4", id="the pod names another"),
+        pytest.param([devices("c", 4, "other")], "", "4 4 4", id="of another pod of the name"),
+        pytest.param([devices("c", 1, "u")], "", "0 0 1", id="less than the pod asks for"),
+        pytest.param([devices("c", 4, "u"), devices("b", 4, "u", "2")], "", "7 6 8", id="first"),
+    ],
+)
+def test_devices_count_as_extended_resources(
+    claims: list[dict[str, Any]], named: str, expected: str
+) -> None:
+    status = {"extendedResourceClaimStatus": {"resourceClaimName": named}} if named else {}
+    gpu = {"metadata": {"name": "gpu"}, "spec": {"extendedResourceName": "example.com/gpu"}}
+    kind = "resourceclaims.resource.k8s.io"
+    others = Store(
+        {"pods": [{**POD, "status": status}], kind: claims, "deviceclasses.resource.k8s.io": [gpu]}
+    )
+    found = tally(quota(EXTENDED), kind, claims, NOW, others)
+    assert " ".join(str(found[name]) for name in EXTENDED) == expected

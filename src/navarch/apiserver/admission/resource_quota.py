@@ -69,7 +69,7 @@ class ResourceQuota(Plugin):
     async def _reserve(self, request: AdmissionRequest, quotas: Iterable[Object]) -> None:
         for attempt in range(RETRIES + 1):
             current = [self._newest(quota) for quota in quotas]
-            reservations = plan(request, current, self._now())
+            reservations = plan(request, current, self._now(), self._access.lookup)
             if request.dry_run:
                 return
             lost = [r.quota for r in reservations if not await self._write(r, attempt == RETRIES)]
@@ -110,13 +110,18 @@ class ResourceQuota(Plugin):
         return quota
 
 
-def plan(request: AdmissionRequest, quotas: Iterable[Object], now: datetime) -> list[_Reservation]:
+def plan(
+    request: AdmissionRequest,
+    quotas: Iterable[Object],
+    now: datetime,
+    others: rules.Others | None = None,
+) -> list[_Reservation]:
     """The quotas that the request uses, each with its new use. Raises ApiError 403 when it asks for
     more than is left, or does not say what it asks for."""
     obj, resource = request.obj or {}, _resource(request)
-    needed = rules.usage(resource, obj, now)
+    needed = rules.usage(resource, obj, now, others)
     old = request.old if request.operation == "UPDATE" else None
-    growth = _growth(needed, rules.usage(resource, old, now)) if old is not None else needed
+    growth = _growth(needed, rules.usage(resource, old, now, others)) if old is not None else needed
     result = []
     for quota in quotas:
         status = quota.get("status") or {}
