@@ -54,7 +54,8 @@ def _with_readiness(subset: EndpointSubset) -> Iterable[tuple[EndpointAddress, b
 
 
 def desired(endpoints: Endpoints) -> tuple[dict[Group, dict[str, Endpoint]], int, int]:
-    """The endpoints by group and address, and how many were no addresses or too many."""
+    """The endpoints by group and by what tells them apart, and how many were no addresses or too
+    many. Pods on their node's network share an address and are endpoints of their own."""
     groups: dict[Group, dict[str, Endpoint]] = {}
     wrong = beyond = 0
     for subset in endpoints.subsets:
@@ -78,7 +79,9 @@ def desired(endpoints: Endpoints) -> tuple[dict[Group, dict[str, Endpoint]], int
                 continue
             taken += 1
             group = groups.setdefault((f"IPv{parsed.version}", ports), {})
-            group[str(parsed)] = Endpoint(
+            target = address.targetRef
+            whose = (target.namespace, target.name) if target else ()
+            group[" ".join((str(parsed), address.hostname, *whose))] = Endpoint(
                 addresses=[str(parsed)],
                 conditions=EndpointConditions(ready=ready),
                 hostname=address.hostname or None,

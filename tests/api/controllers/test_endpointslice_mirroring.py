@@ -10,6 +10,7 @@ from navarch.api.types.core_v1 import (
     Endpoints,
     EndpointSubset,
     Event,
+    ObjectReference,
     Service,
     ServicePort,
     ServiceSpec,
@@ -115,8 +116,20 @@ async def test_new_ports_keep_the_slice(client: Client) -> None:
 
 def test_an_ipv4_address_in_ipv6_form_is_ipv4() -> None:
     groups, wrong, _ = desired(endpoints("own", subset([80], ["::ffff:10.9.0.1"], [])))
-    (found,) = groups.items()
-    assert (found[0][0], [*found[1]], wrong) == ("IPv4", ["10.9.0.1"], 0)
+    (((family, _), found),) = groups.items()
+    addresses = [each.addresses for each in found.values()]
+    assert (family, addresses, wrong) == ("IPv4", [["10.9.0.1"]], 0)
+
+
+def test_pods_that_share_an_address_are_told_apart() -> None:
+    one, other = subset([80], ["10.9.0.1"], []), subset([80], [], ["10.9.0.1"])
+    one.addresses[0].targetRef = ObjectReference(kind="Pod", namespace="default", name="one")
+    other.notReadyAddresses[0].targetRef = ObjectReference(
+        kind="Pod", namespace="default", name="other"
+    )
+    groups, _, _ = desired(endpoints("own", one, other))
+    ((_, found),) = groups.items()
+    assert [each.conditions.ready for each in found.values()] == [True, False]
 
 
 async def test_what_is_not_mirrored(client: Client) -> None:
