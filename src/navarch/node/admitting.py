@@ -153,6 +153,7 @@ class Admitter:
 
 
 def _takes_room(worker: PodWorker) -> bool:
-    """Whether the pod has a share of the node: not if it was refused before it had anything."""
+    """Whether the pod has a share of the node: not if it was refused before it had anything, nor if
+    it was deleted by force, for then the scheduler has given its share to the next one."""
     holds = bool(worker.state.ids) or worker.is_moving
-    return worker.active and (holds or not worker.is_rejected)
+    return worker.active and not worker.is_removed and (holds or not worker.is_rejected)

@@ -169,6 +169,11 @@ class PodWorker:
         return self._memory.failure is not None
 
     @property
+    def is_removed(self) -> bool:
+        """Whether the source has the pod no more, though it may still run: deleted by force."""
+        return self._removed
+
+    @property
     def is_cleaned(self) -> bool:
         """Whether nothing of the pod runs and its volumes are gone."""
         return self._memory.cleaned

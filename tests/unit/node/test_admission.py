@@ -223,3 +223,13 @@ async def test_nobody_is_refused_for_what_the_node_was_like(
         await node.create(make_pod({"name": "main"}, nodeSelector={"zone": "a"}))
         status = node.status()
         assert f"{status.phase} {status.reason}".strip() == fate
+
+
+async def test_a_pod_deleted_by_force_makes_room_at_once(tmp_path: Path) -> None:
+    async with stage(tmp_path) as node:
+        await node.create(asking("old", cpu="3"))
+        assert node.status("old").phase == "Running"
+        await node.api.delete("default", "old", node.api.pods["old"].metadata.uid, 0)
+        assert "sandbox default/old#0 ready" in str(node.runtime)
+        await node.create(asking("new", cpu="3"))
+        assert node.status("new").phase == "Running"
