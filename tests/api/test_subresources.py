@@ -8,6 +8,8 @@ import pytest
 from tests.api.conftest import Api
 from tests.api.test_deletion import PODS, bound_pod, pod
 
+from navarch.apiserver.subresources import eviction
+
 Object = dict[str, Any]
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 SETS = "/apis/apps/v1/namespaces/default/replicasets"
@@ -219,3 +221,42 @@ async def test_whom_no_budget_guards(
     left = await api.get(f"{PODS}/p")
     assert left.status == (200 if code == 429 or finalizers else 404)
     assert not (await api.get(f"{budgets}/pdb")).ok().get("status", {}).get("disruptedPods")
+
+
+@pytest.mark.parametrize(
+    ("phase", "insists", "code"),
+    [
+        pytest.param("Pending", False, 201, id="pending, tried again"),
+        pytest.param("Running", False, 429, id="unready, to be asked for again"),
+        pytest.param("Pending", True, 409, id="a version the client insists on"),
+    ],
+)
+async def test_a_pod_that_changes_while_it_is_evicted(
+    api: Api, monkeypatch: pytest.MonkeyPatch, phase: str, insists: bool, code: int
+) -> None:
+    budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+    spec = {
+        "minAvailable": 1,
+        "selector": {"matchLabels": {"a": "b"}},
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }
+    (await api.post(budgets, {"metadata": {"name": "pdb"}, "spec": spec})).ok(201)
+    (await api.post(PODS, {**pod("p"), "metadata": {"name": "p", "labels": {"a": "b"}}})).ok(201)
+    (await api.patch(f"{PODS}/p/status", {"status": {"phase": phase}})).ok()
+    version = (await api.get(f"{PODS}/p")).ok()["metadata"]["resourceVersion"]
+    delete, tries = eviction._delete, 0
+
+    async def interfere(*arguments: Any) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            (await api.patch(f"{PODS}/p", {"metadata": {"labels": {"c": "d"}}})).ok()
+        await delete(*arguments)
+
+    monkeypatch.setattr(eviction, "_delete", interfere)
+    options = {"preconditions": {"resourceVersion": version}} if insists else {}
+    body = {"metadata": {"name": "p"}, "deleteOptions": options}
+    answer = await api.post(f"{PODS}/p/eviction", body)
+    assert answer.status == code, answer.body
+    assert tries == (2 if code == 201 else 1)
+    assert (await api.get(f"{PODS}/p")).status == (404 if code == 201 else 200)
