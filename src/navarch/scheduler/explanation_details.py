@@ -14,6 +14,7 @@ import numpy as np
 from navarch.api.persistent_volumes import claim_class, is_fully_bound, requested
 from navarch.api.types.core_v1 import NodeSelectorRequirement, NodeSelectorTerm
 from navarch.scheduler.cluster import Cluster, Mask, Numbers
+from navarch.scheduler.explanation_devices import missing_devices
 from navarch.scheduler.framework import Cycle, Profile
 from navarch.scheduler.node_selection import has_labels, matches_term, selected
 from navarch.scheduler.plugins import inter_pod_affinity as affinity
@@ -343,6 +344,10 @@ def _volumes(cycle: Cycle, reason: str, nodes: Mask) -> list[Detail]:
     return [Detail(nodes, "; ".join(texts))]
 
 
+def _devices(cycle: Cycle, reason: str, nodes: Mask) -> list[Detail]:
+    return [Detail(*each) for each in missing_devices(cycle, reason, nodes)]
+
+
 TELLERS: dict[str, Callable[[Cycle, str, Mask], list[Detail]]] = {
     "NodeUnschedulable": _unschedulable,
     "NodeResourcesFit": _room,
@@ -355,5 +360,6 @@ TELLERS: dict[str, Callable[[Cycle, str, Mask], list[Detail]]] = {
     "VolumeZone": _volumes,
     "NodeVolumeLimits": _volumes,
     "VolumeRestrictions": _volumes,
+    "DynamicResources": _devices,
 }
 """By the plug-in's name."""

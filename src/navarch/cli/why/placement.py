@@ -81,7 +81,7 @@ def _preemption(facts: Facts, found: Explanation) -> Iterator[Line]:
     if found.victims:
         victims = listed(found.victims[:NODES_TOLD], len(found.victims))
         yield Line(f"preemption would make room on {found.victims_on} by ending {victims}")
-    elif not found.feasible and found.ruled_out:
+    elif not found.feasible and found.ruled_out and not waits_for:
         if pod.spec.preemptionPolicy == "Never":
             yield Line("preemption: the pod may not push others aside (preemptionPolicy Never)")
         elif any(rule.could_make_room for rule in found.ruled_out):
