@@ -80,7 +80,8 @@ def _requests(obj: Object) -> list[Object]:
 def _nest_requests(obj: Object) -> None:
     for request in _requests(obj):
         exact = {key: request.pop(key) for key in list(request) if key not in _REQUEST_FIELDS}
-        if exact:
+        # Values of nothing ask for nothing: Go's clients send an empty class beside alternatives.
+        if any(value is False or value for value in exact.values()):
             request["exactly"] = exact
 
 

@@ -261,6 +261,9 @@ def test_stored_forms() -> None:
     assert claim["spec"]["devices"]["requests"] == [
         {"name": "a", "exactly": {"deviceClassName": "gpu"}}
     ]
+    choice = {"name": "b", "firstAvailable": [{"name": "c", "deviceClassName": "gpu"}]}
+    sent = {"spec": {"devices": {"requests": [{**choice, "deviceClassName": ""}]}}}
+    assert to_stored(CLAIM, canonical(CLAIM, sent))["spec"]["devices"]["requests"] == [choice]
 
 
 def test_all_other_versions_differ_in_name_alone() -> None:
