@@ -263,6 +263,28 @@ async def test_the_lease_is_renewed_four_times_in_its_duration(client: Client) -
         assert (owner.kind, owner.uid) == ("Node", node.metadata.uid)
 
 
+async def test_a_known_node_is_heard_of_before_its_runtime_has_answered(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases, runtime = client.resource(Lease), FakeRuntime()
+    async with registered(client), asyncio.timeout(20):
+        async for event in leases.watch("kube-node-lease"):
+            before = event.object
+            break
+
+    async def silent() -> RuntimeInfo:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(runtime, "info", silent)
+    async with registered(client, runtime=runtime), asyncio.timeout(9):
+        async for event in leases.watch(
+            "kube-node-lease", resource_version=before.metadata.resourceVersion
+        ):
+            assert event.object.spec.renewTime != before.spec.renewTime
+            break
+
+
 async def test_a_node_that_is_not_to_register(client: Client) -> None:
     async with registered(client, register_node=False):
         await asyncio.sleep(0.3)

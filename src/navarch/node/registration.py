@@ -93,6 +93,7 @@ class Registration:
 
     async def run(self) -> None:
         """Registers the node, then keeps it alive until cancelled."""
+        await self._greet()
         await self._until_done(self._register)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(self._renew_lease), name="node-lease")
@@ -232,6 +233,18 @@ class Registration:
         return NodeFacts(
             self._options, self._machine, runtime, self._image_list, self._addresses, self.report()
         )
+
+    async def _greet(self) -> None:
+        """A node that is known is heard of at once, before its runtime has been asked anything: the
+        time of an agent that is killed over and over may suffice for nothing else, and its pods
+        would no longer count as ready though they run."""
+        try:
+            self._lease = await self._client.resource(Lease).get(
+                self._options.node_name, LEASE_NAMESPACE
+            )
+            await self._renew_lease()
+        except ApiError as error:
+            log.info("lease of node %s: %s", self._options.node_name, error)
 
     async def _renew_lease(self) -> None:
         leases = self._client.resource(Lease)
