@@ -11,6 +11,7 @@ import pytest
 from navarch.api.conversion import conversions
 from navarch.api.kinds import KINDS, Kind, kind_by_name
 from navarch.api.schema.decode import FieldValidation, decode_object
+from navarch.api.strategies.control import ResourceClaimStrategy
 
 
 def row(group: str, version: str, name: str) -> Kind:
@@ -263,7 +264,20 @@ def test_stored_forms() -> None:
     ]
     choice = {"name": "b", "firstAvailable": [{"name": "c", "deviceClassName": "gpu"}]}
     sent = {"spec": {"devices": {"requests": [{**choice, "deviceClassName": ""}]}}}
-    assert to_stored(CLAIM, canonical(CLAIM, sent))["spec"]["devices"]["requests"] == [choice]
+    ResourceClaimStrategy().defaults(sent)
+    assert to_stored(CLAIM, canonical(CLAIM, sent))["spec"]["devices"]["requests"] == [
+        {
+            "name": "b",
+            "firstAvailable": [
+                {
+                    "name": "c",
+                    "deviceClassName": "gpu",
+                    "allocationMode": "ExactCount",
+                    "count": 1,
+                }
+            ],
+        }
+    ]
 
 
 def test_all_other_versions_differ_in_name_alone() -> None:

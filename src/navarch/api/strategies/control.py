@@ -167,7 +167,7 @@ class PriorityLevelStrategy(GenericStrategy):
 
 def _default_requests(spec: Object) -> None:
     for request in (spec.get("devices") or {}).get("requests") or ():
-        exactly = request if "deviceClassName" in request else request.get("exactly")
+        exactly = request if request.get("deviceClassName") else request.get("exactly")
         for each in [exactly] if exactly is not None else request.get("firstAvailable") or []:
             if not each.get("allocationMode"):
                 each["allocationMode"] = "ExactCount"
