@@ -265,6 +265,7 @@ def test_stored_forms() -> None:
     choice = {"name": "b", "firstAvailable": [{"name": "c", "deviceClassName": "gpu"}]}
     sent = {"spec": {"devices": {"requests": [{**choice, "deviceClassName": ""}]}}}
     ResourceClaimStrategy().defaults(sent)
+    assert ResourceClaimStrategy().validate(sent) == []
     assert to_stored(CLAIM, canonical(CLAIM, sent))["spec"]["devices"]["requests"] == [
         {
             "name": "b",

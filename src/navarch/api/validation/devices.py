@@ -150,7 +150,7 @@ class _Claim:
         errors = self._errors
         check(errors, f"{path}.name", _name(request), dns1123_label(_name(request)))
         exactly, choices = request.get("exactly"), request.get("firstAvailable") or ()
-        if "deviceClassName" in request:
+        if request.get("deviceClassName"):
             # v1beta1 has the fields of `exactly` in the request itself.
             exactly = request
         if exactly is not None and choices:
