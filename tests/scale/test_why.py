@@ -11,8 +11,10 @@ import pytest
 from tests.scale.test_simulated import AllowEverything, Nobody, running
 
 from navarch.api.objects import from_object
+from navarch.api.types.apps_v1 import Deployment
+from navarch.api.types.autoscaling_v2 import HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec
 from navarch.api.types.core_v1 import Namespace, Node, Pod, PodCondition
-from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.api.types.meta_v1 import ObjectMeta, OwnerReference
 from navarch.apiserver.contracts import Attributes, Decision
 from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.security import Security
@@ -134,6 +136,35 @@ async def test_what_keeps_pods_from_nodes(client: Client, tmp_path: Any) -> None
         assert "namespace shop" in caught.value.advice
         with pytest.raises(UnknownTypeError):
             await asked(client, "nothing/x")
+
+
+async def test_of_an_autoscaler_that_is_told_what_it_scales(client: Client) -> None:
+    scaler = HorizontalPodAutoscaler(
+        metadata=ObjectMeta(name="web", namespace="shop"),
+        spec=from_object(HorizontalPodAutoscalerSpec, {"maxReplicas": 2, "scaleTargetRef": {
+            "apiVersion": "apps/v1", "kind": "Deployment", "name": "front"}}),
+    )  # fmt: skip
+    await client.resource(HorizontalPodAutoscaler).create(scaler)
+    report = await asked(client, "hpa/web")
+    assert "scales nothing: there is no Deployment front" in report.verdict.text
+    body = {
+        "metadata": {"name": "front", "namespace": "shop"},
+        "spec": {"replicas": 0, "selector": {"matchLabels": {"a": "b"}}, "template": {
+            "metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}}},
+    }  # fmt: skip
+    front = await client.resource(Deployment).create(from_object(Deployment, body))
+    report = await asked(client, "hpa/web")
+    assert "Deployment front has no pods: it asks for 0 replicas" in report.verdict.text
+    owner = OwnerReference(
+        apiVersion="apps/v1", kind="Deployment", name="front", uid=front.metadata.uid,
+        controller=True,
+    )  # fmt: skip
+    mine = pod("front-1")
+    mine.metadata.ownerReferences = [owner]
+    await client.resource(Pod).create(mine)
+    report = await asked(client, "hpa/web")
+    assert "Pod front-1 is not running" in report.verdict.text
 
 
 class OwnNamespaceOnly:

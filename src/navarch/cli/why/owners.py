@@ -92,7 +92,10 @@ def _job(obj: Object, now: datetime) -> Standing:
         f" of {completions}" if completions is not None else ""
     )
     text += f", {status.get('active', 0)} active, {status.get('failed', 0)} failed"
-    text += f" (backoffLimit {spec.get('backoffLimit', 6)})"
+    limit = "backoffLimit" if spec.get("backoffLimitPerIndex") is None else "backoffLimitPerIndex"
+    text += f" ({limit} {spec.get(limit, 6)})"
+    if failed := status.get("failedIndexes"):
+        text += f", failed indexes {failed}"
     if spec.get("suspend"):
         return Standing(f"{text}; suspended", True)
     for kind in ("Failed", "FailureTarget"):
@@ -192,6 +195,12 @@ def why_no_pods(owners: tuple[Owner, ...], now: datetime) -> Verdict:
     """Of an owner without pods, with what it owns itself: what is the first reason for that."""
     owner = owners[0]
     subject = f"{owner.kind} {owner.name}"
+    if owner.kind == "HorizontalPodAutoscaler" and len(owners) > 1:
+        target = owners[1]
+        if target.object is None:
+            text = f"{subject} scales nothing: there is no {target.kind} {target.name}"
+            return Verdict(State.BROKEN, text, ("correct its scaleTargetRef",))
+        return why_no_pods(owners[1:], now)
     for each in owners:
         if each.object is None:
             continue

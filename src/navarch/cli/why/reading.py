@@ -311,8 +311,12 @@ class Reader:
         meta = found["metadata"]
         events = tuple(await self._events(meta["uid"]))
         owner = Owner(typed.kind, meta["name"], found, events)
-        pods, between = await self._descendants(meta["uid"])
-        chain = [owner]
+        chain, root = [owner], meta["uid"]
+        if typed.kind == "HorizontalPodAutoscaler":
+            target = await self._scaled(found)
+            chain.append(target)
+            root = target.object["metadata"]["uid"] if target.object is not None else ""
+        pods, between = await self._descendants(root)
         for each in between:
             told = tuple(await self._events(each["metadata"]["uid"]))
             chain.append(Owner(_kind(each), each["metadata"]["name"], each, told))
@@ -321,6 +325,18 @@ class Reader:
             return assembly.empty_report(owner, tuple(chain), facts)
         worst = min(pods, key=lambda pod: (rank(pod), pod.metadata.creationTimestamp or ""))
         return assembly.owner_report(owner, tuple(chain), await self._facts(worst), len(pods))
+
+    async def _scaled(self, autoscaler: Object) -> Owner:
+        """What an autoscaler sets the replicas of: it owns nothing itself."""
+        target = autoscaler["spec"]["scaleTargetRef"]
+        kind, name = target["kind"], target["name"]
+        path = await path_of_kind(self._client, target.get("apiVersion", ""), kind)
+        if path is None:
+            return Owner(kind, name, None)
+        found = await self._allowed(self._get(path, name), path.plural)
+        if found is None:
+            return Owner(kind, name, None)
+        return Owner(kind, name, found, tuple(await self._events(found["metadata"]["uid"])))
 
     async def _descendants(self, uid: str) -> tuple[list[Pod], list[Object]]:
         """The pods below an owner, and the newest of what stands in between."""

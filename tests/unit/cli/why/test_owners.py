@@ -60,6 +60,9 @@ STUCK = condition("Progressing", "False", reason="ProgressDeadlineExceeded", mes
                                             message="too long")]),
          "0 succeeded, 0 active, 0 failed (backoffLimit 6); given up (DeadlineExceeded): too long",
          True),
+        (owner("Job", spec={"completions": 4, "backoffLimit": 2**31 - 1,
+                            "backoffLimitPerIndex": 1}, succeeded=3, failed=2, failedIndexes="2"),
+         "3 succeeded of 4, 0 active, 2 failed (backoffLimitPerIndex 1), failed indexes 2", False),
         (owner("CronJob", spec={"schedule": "0 3 * * *", "timeZone": "Europe/Berlin"},
                lastScheduleTime="2026-03-01T11:00:00Z"),
          'schedule "0 3 * * *" in Europe/Berlin, last run 60 min ago', False),
@@ -117,6 +120,15 @@ def test_why_there_are_no_pods(chain: list[Owner], state: State, text: str) -> N
     found = why_no_pods(tuple(chain), NOW)
     assert found.state is state and text in found.text
     assert found.text.startswith(f"{chain[0].kind} x ")
+
+
+def test_an_autoscaler_is_asked_for_what_it_scales() -> None:
+    scaler = owner("HorizontalPodAutoscaler")
+    found = why_no_pods((scaler, Owner("Deployment", "web", None)), NOW)
+    assert found.state is State.BROKEN
+    assert found.text == "HorizontalPodAutoscaler x scales nothing: there is no Deployment web"
+    found = why_no_pods((scaler, owner("Deployment", spec={"replicas": 0})), NOW)
+    assert found.text == "Deployment x has no pods: it asks for 0 replicas"
 
 
 def service(**spec: Any) -> Service:
