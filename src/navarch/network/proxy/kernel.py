@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -42,15 +43,21 @@ class LinuxKernel:
     """The kernel of the network namespace this process runs in."""
 
     async def apply(self, transaction: str) -> None:
-        process = await asyncio.create_subprocess_exec(
-            "nft",
-            "-f",
-            "-",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        _, errors = await process.communicate(transaction.encode())
+        # All of it is there before nft starts: should we be killed while we write to a pipe, nft
+        # would take the part that it got for the whole, and the table would lack Services.
+        with os.fdopen(os.memfd_create("nft"), "wb") as file:
+            file.write(transaction.encode())
+            file.flush()
+            file.seek(0)
+            process = await asyncio.create_subprocess_exec(
+                "nft",
+                "-f",
+                "-",
+                stdin=file.fileno(),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        _, errors = await process.communicate()
         if process.returncode:
             raise NftError(errors.decode(errors="replace").strip()[:2000])
 
