@@ -315,7 +315,7 @@ def _domain_has(cycle: Cycle, term: Term) -> Mask:
 
 def _volumes(cycle: Cycle, reason: str, nodes: Mask) -> list[Detail]:
     """The claims that the reason is about."""
-    texts = []
+    texts, remedy = [], ""
     for use in cycle.pod.claims:
         claim = cycle.objects.claim(cycle.pod.namespace, use.name)
         if claim is None:
@@ -341,7 +341,9 @@ def _volumes(cycle: Cycle, reason: str, nodes: Mask) -> list[Detail]:
                 texts.append(
                     f"volume {volume.metadata.name} of claim {use.name} is only at {where}"
                 )
-    return [Detail(nodes, "; ".join(texts))]
+                remedy = "make room there; if that node is gone for good, so are the data: "
+                remedy += f"kubectl delete pvc {use.name}, and make the pod anew"
+    return [Detail(nodes, "; ".join(texts), remedy)]
 
 
 def _devices(cycle: Cycle, reason: str, nodes: Mask) -> list[Detail]:

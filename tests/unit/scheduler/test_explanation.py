@@ -224,6 +224,7 @@ def test_a_volume_that_is_elsewhere() -> None:
     user = pod(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}])
     found = explained(user, [node("a", {ZONE: "x"})], objects=objects)
     assert told(found) == [("VolumeBinding", 1, f"volume pv of claim data is only at {ZONE}=y")]
+    assert "kubectl delete pvc data" in found.ruled_out[0].remedy
 
 
 def test_a_pod_that_has_a_node_is_no_obstacle_to_itself() -> None:

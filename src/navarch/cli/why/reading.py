@@ -103,7 +103,11 @@ class Reader:
         """What may be meant, and what was told of a thing that is gone."""
         client = self._client.metadata(path.group, path.version, path.plural)
         there = await self._allowed(client.list(), "")
-        lines = []
+        lines = [
+            f"Perhaps {typed.plural.removesuffix('s')}/{name} is meant"
+            for typed in (BETWEEN if path == POD.path else ())
+            if await self._exists(typed, name)
+        ]
         if there is not None:
             same = [e.metadata.namespace for e in there.items if e.metadata.name == name]
             lines += [f"There is one in namespace {each}: add -n {each}" for each in same[:3]]
@@ -111,9 +115,6 @@ class Reader:
             stem = name.rsplit("-", 1)[0]
             near = [each for each in mine if each.startswith(stem) or name.startswith(each)]
             lines += [f"Did you mean {each}?" for each in sorted(near)[:3]]
-        for typed in () if path != POD.path else BETWEEN:
-            if await self._exists(typed, name):
-                lines.append(f"Perhaps {typed.plural.removesuffix('s')}/{name} is meant")
         past = await self._events_named(name)
         lines += [f"Last told of it: {each.reason}: {each.message}" for each in past[-2:]]
         return "\n".join(lines) or f"See: kubectl get {path.plural} -A"

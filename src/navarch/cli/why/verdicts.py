@@ -173,7 +173,14 @@ def _unscheduled(facts: Facts) -> Verdict | None:
         return Verdict(State.PENDING, begin + text)
     # Nodes that only a late rule stops came nearest to taking the pod: what stops them counts.
     order = list(dict.fromkeys(rule.plugin for rule in found.ruled_out))
-    rules = sorted(found.ruled_out, key=lambda each: (-order.index(each.plugin), -each.nodes))
+    # Of devices those come first that are there and taken, however few nodes have any.
+    rules = sorted(
+        found.ruled_out,
+        key=lambda each: (
+            -order.index(each.plugin),
+            0 if each.plugin == "DynamicResources" else -each.nodes,
+        ),
+    )
     reasons = "; ".join(placement.about(rule) for rule in rules[:2])
     more = f"; and {counted(len(rules) - 2, 'further reason')}" if len(rules) > 2 else ""
     remedies = tuple(dict.fromkeys(rule.remedy for rule in rules if rule.remedy))[:2]

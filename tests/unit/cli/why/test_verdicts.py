@@ -288,6 +288,14 @@ TAINT = rule(1, "node(s) had untolerated taint(s)", "taint k=v:NoSchedule is not
             id="several rules, that of most nodes first",
         ),
         pytest.param(
+            facts(pod_of(nodeName=""), explanation=Explanation(9, ruled_out=(
+                RuledOut("DynamicResources", "", "all taken", 1, ("n1",), False),
+                RuledOut("DynamicResources", "", "no devices", 8, ("n2",), False)))),
+            State.PENDING,
+            "none of 9 nodes can take it: 1 node: all taken; 8 nodes: no devices",
+            id="devices that are there first",
+        ),
+        pytest.param(
             facts(pod_of({"nominatedNodeName": "n1"}, nodeName=""),
                   explanation=Explanation(2, ruled_out=(CPU,))),
             State.PENDING,
