@@ -192,7 +192,9 @@ def _remedies_of_end(part: Part, ended: ContainerStateTerminated | None) -> tupl
     if ended is None:
         return ()
     if ended.reason == "OOMKilled":
-        return ("raise resources.limits.memory, or let the program use less",)
+        limited = "memory" in part.spec.resources.limits
+        what = "raise resources.limits.memory" if limited else "ask for it in requests.memory"
+        return (f"{what}, or let the program use less",)
     if ended.exitCode in (126, 127):
         command = " ".join([*part.spec.command, *part.spec.args]) or "the image's own command"
         return (f"check the command, which is: {shortened(command, 100)}",)

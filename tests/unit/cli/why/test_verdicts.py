@@ -392,6 +392,19 @@ def test_remedies(given: Facts, remedy: str) -> None:
     assert remedy in verdict(given).remedies
 
 
+@pytest.mark.parametrize(
+    ("limits", "remedy"),
+    [({"memory": "64Mi"}, "raise resources.limits.memory"), ({}, "ask for it in requests.memory")],
+)
+def test_a_limit_is_to_be_raised_only_where_there_is_one(
+    limits: dict[str, str], remedy: str
+) -> None:
+    killed = pod_of(
+        crashing("10s", 137, reason="OOMKilled"), container={"resources": {"limits": limits}}
+    )
+    assert verdict(facts(killed)).remedies == (f"{remedy}, or let the program use less",)
+
+
 def test_the_worst_pod_comes_first() -> None:
     fine = {"phase": "Running", "conditions": [{**CONDITION, "status": "True"}]}
     pods = [
