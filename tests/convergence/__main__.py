@@ -6,6 +6,7 @@ Of each that does not end well, the seed and the shortest script that was found 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -26,6 +27,7 @@ def main() -> int:
         # The order of sets is a part of what a seed stands for.
         arguments = [sys.executable, "-m", "tests.convergence", *sys.argv[1:]]
         os.execve(sys.executable, arguments, {**os.environ, "PYTHONHASHSEED": "0"})
+    logging.getLogger("navarch").setLevel(logging.CRITICAL)
     failed = 0
     for seed in range(options.seed, options.seed + options.examples):
         began = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +37,6 @@ class Outcome:
 
 def run(script: Sequence[Step], seed: int) -> Outcome:
     """Take the steps in a new world, wait for rest, and look."""
-    logging.getLogger("navarch").setLevel(logging.CRITICAL)
     return run_virtually(_run(script, seed), seed)
 
 
