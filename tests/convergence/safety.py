@@ -160,6 +160,11 @@ class Safety:
             return
         self._owners[uid].pods_made += 1
         yield from self._within_quota(pod)
+        weather = self.world.wire.weather
+        if weather.failures and weather.lag:
+            # A controller that was not told what became of its request, and is not shown it either,
+            # asks for one pod too many, as upstream's does.
+            return
         match states[0]["kind"]:
             case "ReplicaSet" | "ReplicationController":
                 most = max(state["spec"].get("replicas", 1) for state in states)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import selectors
+import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -93,10 +94,18 @@ def _seeded(seed: int) -> Iterator[None]:
         def __init__(self, x: Any = None) -> None:
             super().__init__(next(seeds) if x is None else x)
 
+    def seeded_uuid() -> uuid.UUID:
+        return uuid.UUID(int=random.getrandbits(128), version=4)
+
     state = random.getstate()
     random.seed(seed)
     try:
-        with patch("random.Random", Seeded), patch("random.SystemRandom", Seeded):
+        with (
+            patch("random.Random", Seeded),
+            patch("random.SystemRandom", Seeded),
+            patch("secrets.choice", random.choice),
+            patch("uuid.uuid4", seeded_uuid),
+        ):
             yield
     finally:
         random.setstate(state)
@@ -107,6 +116,9 @@ def run_virtually(work: Coroutine[Any, Any, T], seed: int) -> T:
     with (
         _seeded(seed),
         patch("navarch.api.times.datetime", _VirtualDatetime),
+        # How long a turn of the processor was decides who comes next: here none takes any time.
+        patch("time.perf_counter", lambda: 0.0),
+        patch("navarch.apiserver.http.turns.perf_counter", lambda: 0.0),
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
         return runner.run(work)
