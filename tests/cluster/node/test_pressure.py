@@ -89,6 +89,8 @@ async def test_devices(cluster: Cluster) -> None:
         await eventually(
             lambda: asyncio.to_thread(lambda: not (directory / "gadget.sock").exists())
         )
+        # What the node said before the restart must not be taken for what it says after it.
+        await node_until(cluster, lambda node: node.status.allocatable.get(RESOURCE) != "2")
     async with device_plugin(directory) as plugin:
         await eventually(lambda: asyncio.to_thread((directory / "kubelet.sock").is_socket))
         await plugin_ready(cluster, plugin)
