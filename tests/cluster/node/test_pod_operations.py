@@ -131,9 +131,13 @@ async def test_pods_come_and_go(cluster: Cluster) -> None:
         "DeadlineExceeded", "Pod was active on the node longer than the specified deadline",
     )  # fmt: skip
     await cluster.wait("failing", lambda each: each.status.phase == "Failed")
-    watching_end = asyncio.create_task(cluster.wait_gone("failing"))
     await cluster.delete("failing")
-    await watching_end
+
+    async def is_gone() -> bool:
+        found = await cluster.client.resource(Pod).list("default")
+        return all(each.metadata.name != "failing" for each in found.items)
+
+    await eventually(is_gone)
 
 
 async def story(cluster: Cluster, selector: str) -> tuple[list[str], Pod]:
