@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from navarch.cli import simulation
+from navarch.cli.addons import app as addon_app
+from navarch.cli.addons import start_change as addon_change
 from navarch.cli.images import app as image_app
 from navarch.cli.nodes import app as node_app
 from navarch.cli.options import Output, ProfileOption, existing, profile_name
@@ -27,6 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(addon_app, name="addons")
 app.add_typer(image_app, name="image")
 app.add_typer(profile_app, name="profile")
 app.add_typer(node_app, name="node")
@@ -73,6 +76,10 @@ def start(
         str | None,
         typer.Option(help="Schedule by this KubeSchedulerConfiguration file; off ends it."),
     ] = None,
+    addons: Annotated[
+        list[str] | None,
+        typer.Option(help="Enable addons, several with commas; see `navarch addons list`."),
+    ] = None,
     keep_context: Annotated[
         bool, typer.Option("--keep-context", help="Leave kubectl's current context as it is.")
     ] = False,
@@ -100,6 +107,7 @@ def start(
         encryption_config=encryption_config,
         kubelet_config=kubelet_config,
         scheduler_config=scheduler_config,
+        addons=addon_change(addons),
     )
     with Steps(quiet=quiet) as steps:
         start_cluster(request, steps)

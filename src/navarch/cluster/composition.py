@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from navarch import __version__
-from navarch.cluster import containerd, pki, policies, simulation
+from navarch.cluster import addons, containerd, pki, policies, simulation
 from navarch.cluster.profile import Paths, Profile, home, write_file, write_json
 from navarch.cluster.supervisor import Description, Spec
 
@@ -90,6 +90,7 @@ route: all those nodes are simulated."""
 def controllers_options(profile: Profile, paths: Paths) -> Options:
     return {
         "kubeconfig": str(paths.kubeconfig("controllers")),
+        "controllers": ["*", *(f"-{name}" for name in addons.unwanted_controllers(paths))],
         "cluster_cidr": profile.pod_cidr
         if profile.nodes or profile.simulated <= ROOM_FOR_NODES
         else UNROUTED_CIDR,
@@ -167,7 +168,13 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "node_name": node,
         "cni_directory": str(directory / "cni"),
     }
-    return {"kubelet": kubelet, "proxy": proxy, "dns": dns, "podnetwork": network}
+    own: dict[str, Options] = {
+        "kubelet": kubelet,
+        "proxy": proxy,
+        "dns": dns,
+        "podnetwork": network,
+    }
+    return own | addons.node_components(profile, paths, node)
 
 
 EVICTION_HARD = {

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from navarch.cluster import containerd, simulation
+from navarch.cluster import addons, containerd, simulation
 from navarch.cluster.api import Api, ApiUnavailableError
 from navarch.cluster.composition import KUBELET_PORT
 from navarch.cluster.namespaces import Pins
@@ -43,7 +43,7 @@ def wait(profile: Profile, paths: Paths, progress: Progress, timeout: float) -> 
         waiting.until("the API server", api.is_ready, "apiserver")
         simulated = frozenset(simulation.names(paths)) if profile.simulated else frozenset()
         _remove_gone_nodes(api, profile, simulated)
-        waiting.until("the cluster's own objects", lambda: _put_own_objects(api, profile))
+        waiting.until("the cluster's own objects", lambda: _put_own_objects(api, profile, paths))
         if profile.nodes or profile.simulated:
             progress.step(f"Waiting for {_count(profile)}")
             process = "node" if profile.nodes else "simulated"
@@ -198,32 +198,15 @@ def _accounts_are_there(api: Api) -> bool:
     return True
 
 
-def _put_own_objects(api: Api, profile: Profile) -> bool:
+def _put_own_objects(api: Api, profile: Profile, paths: Paths) -> bool:
     if profile.nodes:
         for collection, value in (*dns_objects(profile), *access_objects()):
             api.put_in_place(collection, value)
     if profile.simulated:
         for collection, value in simulation.access_objects():
             api.put_in_place(collection, value)
-    api.create_missing("/apis/storage.k8s.io/v1/storageclasses", standard_class())
+    addons.put_objects(api, profile, paths)
     return True
-
-
-def standard_class() -> dict[str, Any]:
-    """The class for claims that name none, by the built-in provisioner. A volume is on one node,
-    so it is made where the pod is that uses it first. Who wants another default unmarks it."""
-    return {
-        "apiVersion": "storage.k8s.io/v1",
-        "kind": "StorageClass",
-        "metadata": {
-            "name": "standard",
-            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
-        },
-        "provisioner": "navarch.dev/local-path",
-        "reclaimPolicy": "Delete",
-        "volumeBindingMode": "WaitForFirstConsumer",
-        "allowVolumeExpansion": True,
-    }
 
 
 def access_objects() -> list[tuple[str, dict[str, Any]]]:

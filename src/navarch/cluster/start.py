@@ -16,13 +16,14 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from navarch.cluster import (
+    addons,
     composition,
     guardian,
     kubeconfig,
@@ -57,6 +58,8 @@ class StartRequest:
     encryption_config: str | None = None
     kubelet_config: str | None = None
     scheduler_config: str | None = None
+    addons: Callable[[addons.Choices], addons.Choices] | None = None
+    """What becomes of the addons."""
 
 
 def start(request: StartRequest, progress: Progress) -> Profile:
@@ -71,6 +74,9 @@ def start(request: StartRequest, progress: Progress) -> Profile:
         wanted = _settle(request, nodes_wanted)
         check_requirements(wanted)
         paths = profile.paths_of(wanted.name)
+        chosen = addons.load(paths)
+        if request.addons is not None:
+            chosen = request.addons(chosen)
         before = profile.load(wanted.name)
         progress.step(
             f"Creating the cluster {wanted.name}"
@@ -89,6 +95,8 @@ def start(request: StartRequest, progress: Progress) -> Profile:
         elif wanted.simulated:
             simulation.adopt(paths, wanted.simulated)
         profile.save(wanted)
+        if request.addons is not None:
+            addons.save(paths, chosen)
         _remove_surplus(before, wanted, paths)
         _prepare(wanted, paths)
         until_wired.close()

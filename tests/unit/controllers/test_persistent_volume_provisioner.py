@@ -11,7 +11,7 @@ from navarch.api.objects import from_object
 from navarch.api.persistent_volumes import LOCAL_PROVISIONER
 from navarch.api.types.core_v1 import Node, PersistentVolume, PersistentVolumeClaim
 from navarch.api.types.storage_v1 import StorageClass
-from navarch.cluster.readiness import standard_class
+from navarch.cluster.addons import standard_class
 from navarch.controllers.persistent_volume_provisioner import (
     Provision,
     Refuse,

@@ -1,0 +1,134 @@
+"""`navarch addons`: what can be switched on and off, with minikube's words."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from navarch.cli.options import Existing, Output, ProfileOption, existing
+from navarch.cli.output import Steps
+from navarch.cli.table import table
+from navarch.cluster.profile import ClusterError
+
+if TYPE_CHECKING:
+    from navarch.cluster.addons import Choices
+
+app = typer.Typer(help="List addons, switch them on and off.", no_args_is_help=True)
+
+Names = Annotated[list[str], typer.Argument(metavar="NAME...")]
+
+
+def start_change(given: Sequence[str] | None) -> Callable[[Choices], Choices] | None:
+    """What `navarch start --addons a,b` makes of the choices."""
+    names = [name.strip() for entry in given or () for name in entry.split(",") if name.strip()]
+    return _switch(names, on=True) if names else None
+
+
+def _switch(names: Sequence[str], *, on: bool) -> Callable[[Choices], Choices]:
+    from navarch.cluster import addons
+
+    for name in names:
+        addons.find(name)
+    return lambda choices: addons.switched(choices, names, on)
+
+
+@app.command("list")
+def list_addons(
+    context: typer.Context,
+    output: Annotated[Output, typer.Option("--output", "-o")] = Output.TABLE,
+    profile: ProfileOption = None,
+) -> None:
+    """List all addons and whether they are enabled."""
+    from navarch.cluster import addons
+
+    there = existing(context, profile)
+    choices = addons.load(there.paths)
+    rows = []
+    for name in sorted(addons.ADDONS):
+        status = "enabled" if addons.is_enabled(choices, name) else "disabled"
+        rows.append((name, status, addons.ADDONS[name].description))
+    if output is Output.JSON:
+        values = {
+            name: {"Profile": there.profile.name, "Status": status} for name, status, _ in rows
+        }
+        print(json.dumps(values))
+        return
+    headings = ("Addon name", "Profile", "Status", "Description")
+    lines = [(name, there.profile.name, status, text) for name, status, text in rows]
+    print(table([dict(zip(headings, line, strict=True)) for line in lines]))
+
+
+@app.command("enable")
+def enable(context: typer.Context, names: Names, profile: ProfileOption = None) -> None:
+    """Switch addons on, at once if the cluster is at work."""
+    change = _switch(names, on=True)
+    _bring_about(existing(context, profile), change, f"enabled: {', '.join(names)}")
+
+
+@app.command("disable")
+def disable(context: typer.Context, names: Names, profile: ProfileOption = None) -> None:
+    """Switch addons off, with everything that they brought."""
+    change = _switch(names, on=False)
+    _bring_about(existing(context, profile), change, f"disabled: {', '.join(names)}")
+
+
+@app.command("configure")
+def configure(
+    context: typer.Context,
+    name: str,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Answers, instead of being asked."),
+    ] = None,
+    profile: ProfileOption = None,
+) -> None:
+    """Set an addon up: asks what it needs to know."""
+    from navarch.cluster import addons
+
+    there = existing(context, profile)
+    questions = addons.find(name).questions
+    if not questions:
+        print(f"* {name} has no available configuration options")
+        return
+    if given:
+        if wrong := [entry for entry in given if "=" not in entry]:
+            raise ClusterError(f"--set {wrong[0]}: not of the form KEY=VALUE")
+        answers = dict(entry.partition("=")[::2] for entry in given)
+    else:
+        answers = {each.key: _ask(each.text) for each in questions if each.is_asked}
+    # What cannot be is said before anything is done.
+    addons.configured(addons.load(there.paths), name, answers)
+    _bring_about(
+        there,
+        lambda choices: addons.configured(choices, name, answers),
+        f"{name} was successfully configured",
+    )
+
+
+def _ask(text: str) -> str:
+    print(f"-- {text}: ", end="", flush=True)
+    line = sys.stdin.readline()
+    if not line:
+        raise ClusterError("there is nobody to answer", "Give the answers with --set KEY=VALUE")
+    return line.strip()
+
+
+def _bring_about(there: Existing, change: Callable[[Choices], Choices], said: str) -> None:
+    """Change the choices, and the cluster with them if it is at work."""
+    from navarch.cluster import addons, processes
+    from navarch.cluster.start import StartRequest, exclusive
+    from navarch.cluster.start import start as start_cluster
+
+    name = there.profile.name
+    with Steps() as steps:
+        if processes.read_pid_file(there.paths.run / "apiserver.pid") is None:
+            with exclusive(name):
+                addons.save(there.paths, change(addons.load(there.paths)))
+            steps.done(f"{said} (from the next start on)")
+            return
+        start_cluster(StartRequest(name, addons=change, switch_context=False), steps)
+        steps.done(said)

@@ -1,0 +1,309 @@
+"""Addons: parts of a cluster that its user switches on and off (`navarch addons`, as minikube's).
+
+An addon is a row of a table: what it is called and does, and what switching it on means. That may
+be components in the nodes' processes, controllers of the controller manager, objects in the API,
+or several of these. What the user chose is a file in the profile's directory, `addons.json`:
+
+    {"enabled": {"ingress": true}, "settings": {"ingress": {...}}, "applied": ["ingress"]}
+
+`composition` reads it for the processes, `readiness` for the objects; so `navarch start` brings a
+cluster to what is chosen, and `navarch addons enable` does nothing but note it and start. Addons
+that are new in a later version come up as they are by default, unless the user chose otherwise.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from navarch.cluster.api import Api, ApiUnavailableError
+from navarch.cluster.profile import ClusterError, Paths, Profile, write_json
+
+Options = dict[str, Any]
+Placed = tuple[str, dict[str, Any]]
+"""An object and the path of the collection that it belongs to."""
+MANAGER = "navarch-addons"
+APPLY = "application/apply-patch+yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the user chose; and what is in the API because of it."""
+
+    enabled: Mapping[str, bool] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    applied: frozenset[str] = frozenset()
+    """Addons whose objects were written: when they are off, their objects have to go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an addon's components are to run, and how it is set."""
+
+    profile: Profile
+    paths: Paths
+    node: str
+    settings: Mapping[str, Any]
+
+    @property
+    def is_first(self) -> bool:
+        return self.node == self.profile.node_names()[0]
+
+    @property
+    def kubeconfig(self) -> str:
+        """The user system:kube-proxy, as which the network's components speak to the API."""
+        return str(self.paths.node(self.node) / "proxy.conf")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One setting, by the key that `--set KEY=VALUE` knows it by."""
+
+    key: str
+    text: str
+    is_asked: bool = True
+    """Otherwise it can only be given with --set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addon:
+    """One row of the table. All but the first two say what switching it on means."""
+
+    name: str
+    description: str
+    default: bool = False
+    is_built_in: bool = False
+    """Part of the cluster, and shown because minikube has an addon for it; it cannot go."""
+    components: Callable[[Place], Mapping[str, Options]] = lambda place: {}
+    """Components of a node's process, by their names in `components.COMPONENTS`."""
+    controllers: tuple[str, ...] = ()
+    """Controllers that run only when the addon is on, by their names in the manager's table."""
+    objects: Callable[[Profile, Mapping[str, Any]], Iterable[Placed]] = lambda profile, settings: ()
+    """Objects that are there, as described, while the addon is on."""
+    once: bool = False
+    """The objects are made when they are missing and then the user's to change."""
+    questions: tuple[Question, ...] = ()
+    """What `navarch addons configure` asks."""
+    settle: Callable[[Mapping[str, str]], Mapping[str, Any]] = lambda answers: answers
+    """Settings from the answers. Raises ValueError for what cannot be."""
+
+
+def load_balancer_range(profile: Profile) -> str:
+    """The upper fifth of the nodes' own subnet: the host reaches it on the bridge without a route.
+    The 200 nodes that a profile may have end below it."""
+    network = ipaddress.ip_network(profile.subnet)
+    return f"{network[-(network.num_addresses // 5)]}-{network[-2]}"
+
+
+def _pools(profile: Profile, settings: Mapping[str, Any]) -> Iterable[Placed]:
+    """The ranges of addresses. None without real nodes, unless asked for: nobody would answer."""
+    ranges = settings.get("ranges") or ([load_balancer_range(profile)] if profile.nodes else [])
+    if not ranges:
+        return
+    lines = ["address-pools:", "- name: default", "  protocol: layer2", "  addresses:"]
+    lines += [f"  - {each}" for each in ranges]
+    name, namespace = "metallb", "kube-system"
+    yield (
+        f"/api/v1/namespaces/{namespace}/configmaps",
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name, "namespace": namespace},
+            "data": {"config": "\n".join(lines) + "\n"},
+        },
+    )
+
+
+def _ranges(answers: Mapping[str, str]) -> Mapping[str, Any]:
+    from navarch.controllers.load_balancer_plan import parse_range
+
+    if answers.get("ranges"):
+        ranges = [each.strip() for each in answers["ranges"].split(",")]
+    else:
+        ranges = [f"{answers.get('start', '')}-{answers.get('end', '')}"]
+    for each in ranges:
+        parse_range(each)
+    return {"ranges": ranges}
+
+
+def standard_class() -> dict[str, Any]:
+    """The class for claims that name none, by the built-in provisioner. A volume is on one node,
+    so it is made where the pod is that uses it first. Who wants another default unmarks it."""
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {
+            "name": "standard",
+            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+        },
+        "provisioner": "navarch.dev/local-path",
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer",
+        "allowVolumeExpansion": True,
+    }
+
+
+ADDONS: Mapping[str, Addon] = {
+    addon.name: addon
+    for addon in (
+        Addon(
+            "default-storageclass",
+            "the StorageClass standard, for claims that name none",
+            default=True,
+            objects=lambda profile, settings: [
+                ("/apis/storage.k8s.io/v1/storageclasses", standard_class())
+            ],
+            once=True,
+        ),
+        Addon(
+            "metallb",
+            "addresses for Services of type LoadBalancer, and answers for them on the link",
+            default=True,
+            objects=_pools,
+            once=True,
+            questions=(
+                Question("start", "Enter Load Balancer Start IP"),
+                Question("end", "Enter Load Balancer End IP"),
+                Question("ranges", "ranges A-B or CIDRs, with commas", is_asked=False),
+            ),
+            settle=_ranges,
+        ),
+        Addon("metrics-server", "figures for kubectl top and autoscalers", is_built_in=True),
+        Addon(
+            "storage-provisioner",
+            "volumes for claims, as directories of a node",
+            default=True,
+            controllers=("local-path-provisioner", "local-path-reclaimer"),
+        ),
+    )
+}
+
+
+def find(name: str) -> Addon:
+    """The addon of this name. Raises ClusterError when there is none."""
+    if (addon := ADDONS.get(name)) is None:
+        raise ClusterError(
+            f"{name} is not an addon",
+            f"There are: {', '.join(sorted(ADDONS))} (navarch addons list)",
+        )
+    return addon
+
+
+def load(paths: Paths) -> Choices:
+    file = paths.root / "addons.json"
+    try:
+        data = json.loads(file.read_bytes())
+        return Choices(data["enabled"], data["settings"], frozenset(data["applied"]))
+    except FileNotFoundError:
+        return Choices()
+    except (ValueError, TypeError, KeyError) as error:
+        raise ClusterError(f"{file} cannot be read: {error}", "Mend it, or delete it") from error
+
+
+def save(paths: Paths, choices: Choices) -> None:
+    values = {
+        "enabled": dict(choices.enabled),
+        "settings": {name: dict(values) for name, values in choices.settings.items()},
+        "applied": sorted(choices.applied),
+    }
+    write_json(paths.root / "addons.json", values)
+
+
+def is_enabled(choices: Choices, name: str) -> bool:
+    addon = ADDONS[name]
+    return addon.is_built_in or choices.enabled.get(name, addon.default)
+
+
+def switched(choices: Choices, names: Iterable[str], on: bool) -> Choices:
+    """The choices with addons on or off. Raises ClusterError for what cannot be."""
+    enabled, applied = dict(choices.enabled), choices.applied
+    for name in names:
+        if find(name).is_built_in and not on:
+            raise ClusterError(f"{name} is part of every cluster and cannot be disabled")
+        enabled[name] = on
+        if not on:  # also what another version has left
+            applied |= {name}
+    return replace(choices, enabled=enabled, applied=applied)
+
+
+def configured(choices: Choices, name: str, answers: Mapping[str, str]) -> Choices:
+    """The choices with an addon set so. Raises ClusterError for answers that cannot be."""
+    addon = find(name)
+    known = [question.key for question in addon.questions]
+    if unknown := [key for key in answers if key not in known]:
+        text = f"It can be set: {', '.join(known)}" if known else "There is nothing to configure."
+        raise ClusterError(f"{name} has no setting {', '.join(unknown)}", text)
+    try:
+        settings = addon.settle(answers)
+    except ValueError as error:
+        raise ClusterError(f"{name}: {error}") from error
+    return replace(
+        choices,
+        settings={**choices.settings, name: settings},
+        applied=choices.applied - {name},
+    )
+
+
+def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Options]:
+    """What the addons that are on add to a node's process."""
+    choices = load(paths)
+    found: dict[str, Options] = {}
+    for name, addon in ADDONS.items():
+        if is_enabled(choices, name):
+            found |= addon.components(Place(profile, paths, node, choices.settings.get(name, {})))
+    return found
+
+
+def unwanted_controllers(paths: Paths) -> list[str]:
+    """Controllers of addons that are off."""
+    choices = load(paths)
+    off = (addon for name, addon in ADDONS.items() if not is_enabled(choices, name))
+    return [controller for addon in off for controller in addon.controllers]
+
+
+def put_objects(api: Api, profile: Profile, paths: Paths) -> None:
+    """Bring the objects of all addons into the API, or out of it. Raises ApiUnavailableError."""
+    choices = load(paths)
+    applied = set(choices.applied)
+    for name, addon in ADDONS.items():
+        placed = [*addon.objects(profile, choices.settings.get(name, {}))]
+        if not placed:
+            continue
+        if is_enabled(choices, name):
+            for collection, value in placed:
+                if addon.once and (name in applied or name not in choices.settings):
+                    api.create_missing(collection, value)
+                elif addon.once:
+                    api.put_in_place(collection, value)
+                else:
+                    _apply(api, collection, value)
+            applied.add(name)
+            _note(paths, applied)
+        elif name in applied:
+            for collection, value in reversed(placed):
+                _delete(api, f"{collection}/{value['metadata']['name']}")
+            applied.discard(name)
+            _note(paths, applied)
+
+
+def _note(paths: Paths, applied: Iterable[str]) -> None:
+    choices = load(paths)
+    if choices.applied != frozenset(applied):
+        save(paths, replace(choices, applied=frozenset(applied)))
+
+
+def _apply(api: Api, collection: str, value: dict[str, Any]) -> None:
+    """Server-side apply: what the user added to an object stays."""
+    path = f"{collection}/{value['metadata']['name']}?fieldManager={MANAGER}&force=true"
+    api.request("PATCH", path, json.dumps(value).encode(), APPLY)
+
+
+def _delete(api: Api, path: str) -> None:
+    try:
+        api.request("DELETE", path)
+    except ApiUnavailableError as error:
+        if error.status != 404:
+            raise
