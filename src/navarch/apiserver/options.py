@@ -96,6 +96,8 @@ class ServerOptions:
     encryption_provider_config: Path | None = None
     """Which resources are encrypted on disk, and how; read again when it changes."""
     service_cidr: str = "10.96.0.0/16"
+    """One range, or one of each family, `10.96.0.0/16,fd00:96::/112`: the first is of the family
+    that Services have by default."""
     node_port_range: tuple[int, int] = (30000, 32767)
     anonymous_auth: bool = True
     disable_admission_plugins: tuple[str, ...] = ()

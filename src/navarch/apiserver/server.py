@@ -37,8 +37,10 @@ from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.registry.resource import Catalog
 from navarch.apiserver.security import Security, build_security, label_last_use
 from navarch.apiserver.services.addresses import AddressAllocator
+from navarch.apiserver.services.holdings import Holdings
 from navarch.apiserver.services.kubernetes import KubernetesService
 from navarch.apiserver.services.ports import PortAllocator
+from navarch.apiserver.services.repair import Repair
 from navarch.apiserver.services.reservation import ServiceAllocator
 from navarch.apiserver.start import bootstrap_access
 from navarch.apiserver.subresources.binding import add_binding
@@ -101,7 +103,6 @@ class Server:
         self._front: FrontServer | None = None
         self._listeners: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._services: ServiceAllocator | None = None
         self.is_started = self.is_stopping = False
         self.health.ready_checks["shutdown"] = lambda: not self.is_stopping
         self.port = options.port
@@ -210,10 +211,7 @@ class Server:
         trust = TrustKeeper(access, options)
         await trust.turn()
         await keep_tracking_since(access, core.registry.now())
-        addresses = AddressAllocator(core.registry, core.lookup, options.service_cidr)
-        self._services = ServiceAllocator(addresses, PortAllocator(*options.node_port_range))
-        core.lookup.subscribe("services", self._services.follow)
-        core.registry.hooks["services"] = self._services.reserve
+        addresses, repair = self._allocation()
         custom = CustomResources(core)
         await custom.start()
         self._tasks.append(asyncio.create_task(custom.run(), name="custom resources"))
@@ -223,6 +221,7 @@ class Server:
             core.registry, core.lookup, addresses, (options.advertised, self.port)
         )
         await own.repair()
+        await repair.turn()
         events = EventExpiry(core)
         events.start()
         for name, seconds, turn in (
@@ -231,6 +230,7 @@ class Server:
             ("compaction", COMPACT_SECONDS, Compaction(core).turn),
             ("event expiry", EVENT_SECONDS, events.turn),
             ("the kubernetes service", REPAIR_SECONDS, own.repair),
+            ("addresses and node ports", REPAIR_SECONDS, repair.turn),
             ("renewal of certificates", RENEWAL_SECONDS, self._renewal().turn),
             ("trust of extension servers", REPAIR_SECONDS, trust.turn),
         ):
@@ -241,6 +241,22 @@ class Server:
             watch = FileWatch([self._sealer.path], self._sealer.reload, "encryption keys were read")
             turns = forever("reading the encryption keys", RENEWAL_SECONDS, watch.turn)
             self._tasks.append(asyncio.create_task(turns, name="encryption keys"))
+
+    def _allocation(self) -> tuple[AddressAllocator, Repair]:
+        """Let Services have addresses and node ports."""
+        core, options = self.core, self.options
+        registry, holdings = core.registry, Holdings()
+        addresses = AddressAllocator(
+            registry, core.lookup, options.service_cidr.split(","), holdings
+        )
+        ports = PortAllocator(
+            core.store, options.node_port_range, holdings, registry.chooser, registry.timestamp
+        )
+        allocator = ServiceAllocator(registry, addresses, ports)
+        core.lookup.subscribe("services", holdings.follow)
+        registry.hooks["services"] = allocator.reserve
+        registry.removed["services"] = allocator.removed
+        return addresses, Repair(registry, core.lookup, addresses, ports, holdings)
 
     def _start_security_turns(self) -> None:
         """What authentication has to do from time to time."""
@@ -309,8 +325,6 @@ class Server:
         self._scraper.stop()
         await self._forwarder.close()
         await self.core.webhooks.close()
-        if self._services is not None:
-            await self._services.close()
         if self.core.auditor is not None:
             await self.core.auditor.backend.close()
         await self.core.hub.stop()

@@ -3,6 +3,8 @@ fields a change of type drops, and the rules."""
 
 from __future__ import annotations
 
+from copy import copy
+
 from navarch.api import names
 from navarch.api.errors import FieldError
 from navarch.api.strategies.base import Object
@@ -82,7 +84,7 @@ class ServiceStrategy(GenericStrategy):
     def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
         super().prepare_update(obj, old, subresource)
         if not subresource:
-            _keep_addresses(obj["spec"], old["spec"])
+            _keep_allocated(obj["spec"], old["spec"])
             _drop_for_type(obj["spec"], old["spec"])
             if obj["spec"].get("type") != "LoadBalancer" and _ingress(obj):
                 obj["status"]["loadBalancer"] = {}
@@ -116,30 +118,40 @@ def _complete_addresses(spec: Object) -> None:
         spec["clusterIPs"] = [spec["clusterIP"]]
 
 
-def _keep_addresses(new: Object, old: Object) -> None:
-    """An update that leaves allocated values out keeps them, as long as the type needs them."""
-    if new.get("type") == "ExternalName":
-        return
-    if old.get("type") == "ExternalName":
-        _complete_addresses(new)
-        return
-    if not new.get("clusterIP") and old.get("clusterIP"):
-        new["clusterIP"] = old["clusterIP"]
-    if not new.get("clusterIPs") and old.get("clusterIPs"):
-        new["clusterIPs"] = list(old["clusterIPs"])
-    if new.get("clusterIP") != old.get("clusterIP") and new.get("clusterIPs") == old.get(
-        "clusterIPs"
-    ):
-        new["clusterIPs"] = [new["clusterIP"]]
-    for key in ("ipFamilies", "ipFamilyPolicy"):
-        if key not in new and key in old:
-            new[key] = list(old[key]) if isinstance(old[key], list) else old[key]
-    if needs_node_ports(new) and needs_node_ports(old):
+def _keep_allocated(new: Object, old: Object) -> None:
+    """An update that leaves allocated values out keeps them, as long as the type needs them: the
+    manifest that a Service was made of can be sent again."""
+    has_address = "ExternalName" not in (new.get("type"), old.get("type"))
+    if has_address:
+        for key in ("clusterIP", "clusterIPs"):
+            if not new.get(key) and old.get(key):
+                new[key] = copy(old[key])
+    _agree(new, old)
+    if _allocates_ports(new) and _allocates_ports(old):
         _keep_node_ports(new, old)
     if needs_health_check_port(new) and needs_health_check_port(old):
         port = old.get("healthCheckNodePort")
         if port and not new.get("healthCheckNodePort"):
             new["healthCheckNodePort"] = port
+
+
+def _agree(new: Object, old: Object) -> None:
+    """The singular and the plural field say the same for clients that know only one of them."""
+    address, before = new.get("clusterIP") or "", old.get("clusterIP") or ""
+    known = old.get("clusterIPs") or []
+    if known and not new.get("clusterIPs") and address == before:
+        new["clusterIPs"] = list(known)
+    if address != before and (new.get("clusterIPs") or []) == known:
+        if address:
+            new["clusterIPs"] = [address]
+        else:
+            new.pop("clusterIPs", None)
+
+
+def _allocates_ports(spec: Object) -> bool:
+    return needs_node_ports(spec) and (
+        spec.get("type") == "NodePort" or spec.get("allocateLoadBalancerNodePorts") is not False
+    )
 
 
 def _keep_node_ports(new: Object, old: Object) -> None:
@@ -164,7 +176,7 @@ def _drop_for_type(new: Object, old: Object) -> None:
     client's wish, and validation answers."""
 
     def same(key: str) -> bool:
-        return bool(new.get(key) == old.get(key))
+        return bool((new.get(key) or None) == (old.get(key) or None))
 
     if new.get("type") == "ExternalName" and old.get("type") != "ExternalName":
         if same("clusterIP") and same("clusterIPs"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from navarch.api.errors import duplicate, forbidden_field, invalid, required
+from navarch.api.errors import duplicate, forbidden_field, invalid, not_supported, required
 from navarch.api.validation.common import (
     PROTOCOLS,
     Errors,
@@ -12,7 +12,6 @@ from navarch.api.validation.common import (
     check_choice,
     check_cidr,
     check_endpoint_address,
-    check_immutable,
     check_label_name,
     check_labels,
     check_optional_choice,
@@ -26,6 +25,7 @@ from navarch.api.validation.common import (
 TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 MAX_AFFINITY_SECONDS = 86400
 SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
+FAMILIES = ("IPv4", "IPv6")
 FAMILY_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 
 
@@ -141,45 +141,51 @@ def _check_addresses(errors: Errors, spec: Object, old: Object) -> None:
     if spec.get("type") == "ExternalName":
         return
     address, addresses = spec.get("clusterIP") or "", spec.get("clusterIPs") or []
+    here = "spec.clusterIPs"
     if address and not addresses:
-        errors.append(required("spec.clusterIPs"))
-    elif addresses and addresses[0] != address:
-        detail = "first value must match `clusterIP`"
-        errors.append(invalid("spec.clusterIPs", addresses, detail))
-    if len(addresses) > 2:
-        detail = "may only hold up to 2 values"
-        errors.append(invalid("spec.clusterIPs", addresses, detail))
-    known = old.get("clusterIPs") or ()
+        errors.append(required(here))
+    elif address and addresses[0] != address:
+        errors.append(invalid(here, addresses, "first value must match `clusterIP`"))
+    elif addresses and not address:
+        detail = "must be empty when `clusterIP` is not specified"
+        errors.append(invalid(here, addresses, detail))
+    _check_families(errors, spec)
+    known, before = old.get("clusterIPs") or (), len(errors)
+    is_headless_too = addresses[:1] == ["None"]
+    if is_headless_too and len(addresses) > 1:
+        errors.append(invalid(here, addresses, "'None' must be the first and only value"))
     for index, each in enumerate(addresses):
-        here = f"spec.clusterIPs[{index}]"
-        if each == "None":
-            if index or len(addresses) > 1:
-                detail = "'None' must be the first and only value"
-                errors.append(invalid(here, each, detail))
-        elif each not in known:
-            check_address(errors, here, each)
-    families = {":" in each for each in addresses if each != "None"}
-    if len(addresses) == 2 and "None" not in addresses and len(families) < 2:
+        if each not in known and not (is_headless_too and not index):
+            check_address(errors, f"{here}[{index}]", each)
+    is_wellformed = len(errors) == before
+    if len(addresses) > 2:
+        errors.append(invalid(here, addresses, "may only hold up to 2 values"))
+    if not is_wellformed:
+        # What follows would speak of families of what is no address.
+        return
+    if len(addresses) > 1 and len({":" in each for each in addresses}) < 2:
         detail = "may specify no more than one IP for each IP family"
-        errors.append(invalid("spec.clusterIPs", addresses, detail))
-    _check_families(errors, spec, addresses)
+        errors.append(invalid(here, addresses, detail))
+    if is_headless_too:
+        return
+    for index, (family, each) in enumerate(
+        zip(spec.get("ipFamilies") or (), addresses, strict=False)
+    ):
+        if family in FAMILIES and (family == "IPv6") is not (":" in each):
+            detail = f"expected an {family} value as indicated by `ipFamilies[{index}]`"
+            errors.append(invalid(f"{here}[{index}]", each, detail))
 
 
-def _check_families(errors: Errors, spec: Object, addresses: list[str]) -> None:
-    families, policy = spec.get("ipFamilies") or [], spec.get("ipFamilyPolicy")
-    check_optional_choice(errors, "spec.ipFamilyPolicy", policy, FAMILY_POLICIES)
-    if len(families) > 2:
-        errors.append(invalid("spec.ipFamilies", families, "may only hold up to 2 values"))
+def _check_families(errors: Errors, spec: Object) -> None:
+    families = spec.get("ipFamilies") or []
     for index, family in enumerate(families):
         here = f"spec.ipFamilies[{index}]"
-        check_optional_choice(errors, here, family, ("IPv4", "IPv6"))
+        if family not in FAMILIES:
+            errors.append(not_supported(here, family, FAMILIES))
         if family in families[:index]:
             errors.append(duplicate(here, family))
-    for index, (family, address) in enumerate(zip(families, addresses, strict=False)):
-        parsed = parse_address(address)
-        if parsed is not None and family in ("IPv4", "IPv6") and parsed.version != int(family[-1]):
-            detail = f"expected an {family} value as indicated by `ipFamilies[{index}]`"
-            errors.append(invalid(f"spec.clusterIPs[{index}]", address, detail))
+    policy = spec.get("ipFamilyPolicy")
+    check_optional_choice(errors, "spec.ipFamilyPolicy", policy, FAMILY_POLICIES)
 
 
 def _check_load_balancer(errors: Errors, obj: Object) -> None:
@@ -244,8 +250,6 @@ def validate_service_update(obj: Object, old: Object) -> Errors:
     errors: Errors = []
     new, before = obj["spec"], old["spec"]
     kinds = (new.get("type"), before.get("type"))
-    if "ExternalName" not in kinds:
-        _check_addresses_update(errors, new, before)
     if kinds == ("LoadBalancer", "LoadBalancer") and new.get("loadBalancerClass") != before.get(
         "loadBalancerClass"
     ):
@@ -261,22 +265,40 @@ def validate_service_update(obj: Object, old: Object) -> Errors:
     return errors + validate_service(obj, old)
 
 
-def _check_addresses_update(errors: Errors, new: Object, before: Object) -> None:
-    addresses, known = new.get("clusterIPs") or [], before.get("clusterIPs") or []
-    for index in range(min(len(known), 2)):
-        current = addresses[index] if len(addresses) > index else None
-        if index and current is None:
-            # The second address may be given back, when the service becomes single-stack.
-            if new.get("ipFamilyPolicy") == "SingleStack":
-                continue
-            detail = f"may not be unset when ipFamilyPolicy is {new.get('ipFamilyPolicy')}"
-            errors.append(invalid("spec.clusterIPs[1]", known[1], detail))
-        elif current != known[index]:
-            detail = "may not change once set"
-            errors.append(invalid(f"spec.clusterIPs[{index}]", addresses, detail))
-    families, old_families = new.get("ipFamilies") or [], before.get("ipFamilies") or []
-    if families and old_families:
-        check_immutable(errors, "spec.ipFamilies[0]", families[0], old_families[0])
+def validate_addresses_update(new: Object, before: Object) -> Errors:
+    """What an update may not do to addresses and families. Asked once the families of the new spec
+    are complete, so apart from the other rules: until then an update may leave them out."""
+    if "ExternalName" in (new.get("type"), before.get("type")):
+        return []
+    errors: Errors = []
+    was, is_now = is_headless(before), is_headless(new)
+    if not (was and is_now):
+        _check_kept(errors, new, before, ("clusterIPs", "clusterIP"))
+    if not (was or is_now):
+        _check_kept(errors, new, before, ("ipFamilies", "ipFamily"))
+    return errors
+
+
+def _check_kept(errors: Errors, new: Object, before: Object, names: tuple[str, str]) -> None:
+    """The first address or family stays for ever; a second one may come, and go when the policy
+    says so."""
+    plural, singular = names
+    values, known = new.get(plural) or [], before.get(plural) or []
+    here, detail = f"spec.{plural}", "may not change once set"
+    if len(values) == len(known):
+        for index, each in enumerate(known):
+            if values[index] != each:
+                place = index if plural == "clusterIPs" else 0
+                errors.append(invalid(f"{here}[{place}]", values, detail))
+        return
+    if not new.get("clusterIPs") and len(values) < len(known):
+        errors.append(invalid(f"{here}[0]", values, f"primary {singular} can not be unset"))
+    if values and known and values[0] != known[0]:
+        # Upstream shows the addresses here also where it is about families.
+        errors.append(invalid(f"{here}[0]", new.get("clusterIPs") or [], detail))
+    if len(values) == 1 < len(known) and new.get("ipFamilyPolicy") != "SingleStack":
+        detail = f"must be set to 'SingleStack' when releasing the secondary {singular}"
+        errors.append(invalid("spec.ipFamilyPolicy", new.get("ipFamilyPolicy"), detail))
 
 
 def validate_service_status(obj: Object) -> Errors:

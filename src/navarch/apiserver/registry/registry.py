@@ -69,8 +69,9 @@ OTHER_NAMESPACE = (
     "the namespace of the provided object does not match the namespace sent on the request"
 )
 
-Settle = Callable[[bool], Awaitable[None]]
-"""Ends a reservation that a hook made for a write: kept (True) or given back (False)."""
+Settle = Callable[[bool | None], Awaitable[None]]
+"""Ends a reservation that a hook made for a write: kept (True), given back (False), or nobody knows
+(None), because the write was broken off."""
 Hook = Callable[[Object, Object | None, WriteContext], Awaitable[Settle | None]]
 Transform = Callable[[Object], Object]
 
@@ -94,6 +95,9 @@ class Registry:
         self.chain = Chain()
         self.hooks: dict[str, Hook] = {}
         """By resource name: called for a valid object of a create or update, may allocate."""
+        self.removed: dict[str, Callable[[Entry, int], Awaitable[None]]] = {}
+        """By resource name: called with an object that is gone and the revision of its removal,
+        before the removal is acknowledged."""
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.chooser = random.SystemRandom()
         self._uid_bits = random.Random(self.chooser.getrandbits(256)).getrandbits
@@ -185,7 +189,7 @@ class Registry:
         obj = await self._mutate(resource, request, prepare)
         self._check(resource, obj, self._create_errors(resource, obj, context))
         settle = await self._reserve(resource, obj, None, context)
-        kept = False
+        kept: bool | None = None
         try:
             await self.chain.validate(request)
             for text in strategy.warnings(obj, None):
@@ -193,6 +197,9 @@ class Registry:
             written = await self._insert(resource, obj, context)
             kept = not context.dry_run
             return written
+        except ApiError:
+            kept = False
+            raise
         finally:
             if settle is not None:
                 await settle(kept)
@@ -317,7 +324,7 @@ class Registry:
         errors = self._update_errors(resource, obj, old, subresource, context)
         self._check(resource, obj, errors)
         settle = await self._reserve(resource, obj, old, context)
-        kept = False
+        kept: bool | None = None
         try:
             await self.chain.validate(request)
             for text in strategy.warnings(obj, old):
@@ -325,7 +332,11 @@ class Registry:
             written = await self._replace(resource, obj, entry, context)
             kept = not context.dry_run
             return written
+        except ApiError:
+            kept = False
+            raise
         except CasFailed:
+            kept = False
             if pinned:
                 raise conflict(
                     resource.kind.plural, resource.kind.group, entry.name, OBJECT_MODIFIED
@@ -469,6 +480,9 @@ class Registry:
         key = resource.stored_kind.key(entry.namespace, entry.name)
         revision = await self._write(self.store.delete(key, expected=entry.revision))
         await self.hub.wait_for(revision)
+        removed = self.removed.get(resource.name)
+        if removed is not None:
+            await removed(entry, revision)
         return revision
 
     async def _write(self, operation: Awaitable[int]) -> int:

@@ -1,20 +1,23 @@
 """Cluster addresses of Services: which are free, and the IPAddress objects that record the others.
 
 An address is taken by creating the IPAddress of its name: the store lets only one of two writers do
-that, so no lock is needed, not even between API servers.
+that, so no lock is needed, not even between API servers. Ranges come from the ServiceCIDR objects
+(KEP-1880); the low end of each is kept for those who choose an address themselves (KEP-3070).
 """
 
 from __future__ import annotations
 
 import ipaddress
-import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from navarch.api.errors import ApiError
 from navarch.apiserver.contracts import Lookup
 from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.security import system_context
+from navarch.apiserver.services.holdings import Holdings, Key, key_of
 from navarch.store.contract import CasFailed
 
 Object = dict[str, Any]
@@ -24,11 +27,21 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 FAMILY_LABEL = "ipaddress.kubernetes.io/ip-family"
 MANAGED_LABEL = "ipaddress.kubernetes.io/managed-by"
 MANAGER = "ipallocator.k8s.io"
-RANDOM_TRIES = 32
+CIDRS = "servicecidrs.networking.k8s.io"
+DEFAULT = "kubernetes"
+"""The ServiceCIDR made of the server's own options."""
 
 
 class AddressError(Exception):
     """Why an address cannot be had."""
+
+
+class RangeFull(AddressError):
+    """There is none left."""
+
+
+TAKEN = "provided IP is already allocated"
+ELSEWHERE = "the provided network does not match the current range"
 
 
 def static_band(size: int) -> int:
@@ -37,117 +50,187 @@ def static_band(size: int) -> int:
     return min(max(16, size // 16), 256) if size > 16 else 0
 
 
-class AddressAllocator:
-    """Takes and gives back cluster addresses."""
+def family_of(address: str) -> str:
+    return "IPv6" if ":" in address else "IPv4"
 
-    def __init__(self, registry: Registry, lookup: Lookup, default_range: str) -> None:
-        self._registry = registry
-        self._lookup = lookup
-        self.default_range: Network = ipaddress.ip_network(default_range)
-        self._resource = registry.catalog.get("networking.k8s.io", "v1", "ipaddresses")
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """One range of addresses. The network's own address is nobody's, nor is the broadcast address
+    of IPv4."""
+
+    network: Network
 
     @property
     def family(self) -> str:
-        return f"IPv{self.default_range.version}"
+        return f"IPv{self.network.version}"
 
-    def ranges(self) -> list[Network]:
-        """The ranges that addresses are given from."""
-        found: list[Network] = []
-        for each in self._lookup.list("servicecidrs.networking.k8s.io"):
-            if each["metadata"].get("deletionTimestamp"):
+    @property
+    def last(self) -> int:
+        """The place of the last address that can be given."""
+        return self.network.num_addresses - (2 if self.network.version == 4 else 1)
+
+    def holds(self, address: Address) -> bool:
+        """Whether the address can be given from here."""
+        if address not in self.network:
+            return False
+        return 1 <= int(address) - int(self.network.network_address) <= self.last
+
+    def candidates(self, chance: Random) -> Iterator[str]:
+        """All addresses: the upper band from a random place on and around, then the lower one."""
+        band = min(static_band(self.network.num_addresses), max(self.last, 0))
+        for first, last in ((band + 1, self.last), (1, band)):
+            if first > last:
                 continue
-            for text in (each.get("spec") or {}).get("cidrs") or ():
-                found.append(ipaddress.ip_network(text))
-        if self.default_range not in found:
-            found.append(self.default_range)
-        return found
+            start = chance.randrange(first, last + 1)
+            for index in range(start, last + 1):
+                yield str(self.network[index])
+            for index in range(first, start):
+                yield str(self.network[index])
+
+
+def is_ready(cidr: Object) -> bool:
+    """Whether addresses may be given from a ServiceCIDR. One without the condition counts as ready:
+    the controller that sets it may be away."""
+    if cidr["metadata"].get("deletionTimestamp"):
+        return False
+    conditions = (cidr.get("status") or {}).get("conditions") or ()
+    return all(each["status"] == "True" for each in conditions if each["type"] == "Ready")
+
+
+class Ranges:
+    """The ranges of all ServiceCIDRs, read anew when one changes."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+        self._usable: list[Range] | None = None
+        self._all: list[Network] = []
+        self.changes = 0
+        lookup.follow(CIDRS, self._changed)
+
+    def _changed(self, namespace: str, name: str, obj: Object | None) -> None:
+        self._usable = None
+        self.changes += 1
+
+    def usable(self) -> list[Range]:
+        """Those that addresses may be given from, the default first."""
+        if self._usable is None:
+            found: dict[Network, bool] = {}
+            cidrs = sorted(
+                self._lookup.list(CIDRS),
+                key=lambda each: (each["metadata"]["name"] != DEFAULT, each["metadata"]["name"]),
+            )
+            for cidr in cidrs:
+                for text in (cidr.get("spec") or {}).get("cidrs") or ():
+                    network = ipaddress.ip_network(text)
+                    found[network] = found.get(network, False) or is_ready(cidr)
+            self._all = list(found)
+            self._usable = [Range(network) for network, ready in found.items() if ready]
+        return self._usable
+
+    def cover(self, address: Address) -> bool:
+        """Whether the address is in any range, be it on its way out."""
+        self.usable()
+        return any(address in network for network in self._all)
+
+
+class AddressAllocator:
+    """Takes and gives back cluster addresses."""
+
+    def __init__(
+        self, registry: Registry, lookup: Lookup, default_ranges: Sequence[str], holdings: Holdings
+    ) -> None:
+        self._registry = registry
+        self._holdings = holdings
+        self.default_ranges = [ipaddress.ip_network(text) for text in default_ranges]
+        self.families = [f"IPv{network.version}" for network in self.default_ranges]
+        """Those that the cluster is configured for, the default first."""
+        self.resource = registry.catalog.get("networking.k8s.io", "v1", "ipaddresses")
+        self.ranges = Ranges(lookup)
 
     def is_taken(self, address: str) -> bool:
-        return self._lookup.get("ipaddresses.networking.k8s.io", "", address) is not None
+        """An address that a Service holds is taken even when somebody deleted its record."""
+        if address in self._holdings.addresses:
+            return True
+        return self.resource.cache.get("", address) is not None
 
-    async def take(self, text: str, service: Object, dry_run: bool) -> None:
-        """Take a certain address. Raises AddressError."""
-        try:
-            address = ipaddress.ip_address(text)
-        except ValueError:
-            raise AddressError(f"failed to parse service IP {text!r}") from None
-        homes = [each for each in self.ranges() if address in each]
-        if not homes or all(_is_edge(address, each) for each in homes):
-            known = ", ".join(str(each) for each in self.ranges())
+    async def take(self, text: str, service: Object, dry_run: bool) -> tuple[str, int]:
+        """Take a certain address: its canonical form and the revision of its record. Raises
+        AddressError."""
+        address = ipaddress.ip_address(text)
+        homes = [each for each in self.ranges.usable() if address in each.network]
+        if not homes:
+            raise AddressError(ELSEWHERE)
+        if not any(each.holds(address) for each in homes):
             raise AddressError(
-                f"the provided IP ({text}) is not in the valid range. The range of valid IPs is "
-                f"{known}"
+                f"the provided IP ({address}) is not in the valid range. The range of valid IPs is "
+                f"{homes[0].network}"
             )
-        if self.is_taken(str(address)):
-            raise AddressError("provided IP is already allocated")
-        if not dry_run and not await self._record(address, service):
-            raise AddressError("provided IP is already allocated")
+        name = str(address)
+        if self.is_taken(name):
+            raise AddressError(TAKEN)
+        revision = 0 if dry_run else await self.record(name, service)
+        if revision is None:
+            raise AddressError(TAKEN)
+        return name, revision
 
-    async def take_any(self, service: Object, dry_run: bool) -> str:
-        """Take a free address, from the upper band first. Raises AddressError when none is left."""
-        for network in self.ranges():
-            for address in self._candidates(network):
-                if self.is_taken(str(address)):
+    async def take_any(self, family: str, service: Object, dry_run: bool) -> tuple[str, int]:
+        """Take a free address of a family, from upper bands first. Raises RangeFull."""
+        for each in self.ranges.usable():
+            if each.family != family:
+                continue
+            for name in each.candidates(self._registry.chooser):
+                if self.is_taken(name):
                     continue
-                if dry_run or await self._record(address, service):
-                    return str(address)
-        raise AddressError("range is full")
+                revision = 0 if dry_run else await self.record(name, service)
+                if revision is not None:
+                    return name, revision
+        raise RangeFull("range is full")
 
-    def _candidates(self, network: Network) -> Iterator[Address]:
-        """A few random addresses of the upper band, then all in order, the lower band last."""
-        last = network.num_addresses - (2 if network.version == 4 else 1)
-        band = static_band(network.num_addresses)
-        first = band + 1 if last > band else 1
-        for _ in range(RANDOM_TRIES):
-            yield network[random.randint(first, max(first, last))]
-        for index in range(first, last + 1):
-            yield network[index]
-        for index in range(1, first):
-            yield network[index]
-
-    async def record(self, address: str, service: Object) -> bool:
-        """Record an address that a Service holds already."""
-        return await self._record(ipaddress.ip_address(address), service)
-
-    async def _record(self, address: Address, service: Object) -> bool:
-        """Create the address's object; False when somebody else was first."""
-        metadata = service["metadata"]
-        obj: Object = {
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "IPAddress",
-            "metadata": {
-                "name": str(address),
-                "labels": {FAMILY_LABEL: f"IPv{address.version}", MANAGED_LABEL: MANAGER},
-            },
-            "spec": {
-                "parentRef": {
-                    "group": "",
-                    "resource": "services",
-                    "namespace": metadata["namespace"],
-                    "name": metadata["name"],
-                }
-            },
-        }
-        context = system_context(self._resource, obj, "create")
+    async def record(self, address: str, service: Object) -> int | None:
+        """Create the address's object: its revision, or None when somebody else was first."""
+        obj = ip_address_of(address, service)
+        context = system_context(self.resource, obj, "create")
         try:
-            await self._registry.create(self._resource, obj, context)
+            written = await self._registry.create(self.resource, obj, context)
         except ApiError as error:
             if error.is_already_exists:
-                return False
+                return None
             raise
-        return True
+        return int(written.obj["metadata"]["resourceVersion"])
 
-    async def release(self, address: str) -> None:
-        """Give an address back."""
-        entry = self._resource.cache.get("", address)
-        while entry is not None:
+    async def release(self, address: str, whose: Key | None, before: int) -> None:
+        """Remove the record of an address, if it is that of the Service (None: anybody's) and was
+        made before a revision: what came later is somebody else's by right."""
+        entry = self.resource.cache.get("", address)
+        while entry is not None and entry.create_revision < before:
+            if whose is not None:
+                parent = entry.decode(self.resource.stored_kind)["spec"].get("parentRef") or {}
+                if (parent.get("namespace", ""), parent.get("name", "")) != whose:
+                    return
             try:
-                await self._registry.remove(self._resource, entry)
+                await self._registry.remove(self.resource, entry)
             except CasFailed as lost:
                 await self._registry.catch_up(lost)
-            entry = self._resource.cache.get("", address)
+            entry = self.resource.cache.get("", address)
 
 
-def _is_edge(address: Address, network: Network) -> bool:
-    """The network's own address and, for IPv4, its broadcast address are nobody's."""
-    return address == network[0] or (network.version == 4 and address == network[-1])
+def ip_address_of(address: str, service: Object) -> Object:
+    """The object that records an address of a Service."""
+    namespace, name = key_of(service)
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "IPAddress",
+        "metadata": {
+            "name": address,
+            "labels": {FAMILY_LABEL: family_of(address), MANAGED_LABEL: MANAGER},
+        },
+        "spec": {
+            "parentRef": {
+                "group": "",
+                "resource": "services",
+                "namespace": namespace,
+                "name": name,
+            }
+        },
+    }

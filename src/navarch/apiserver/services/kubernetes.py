@@ -5,7 +5,7 @@ Endpoints, its EndpointSlice, and the default ServiceCIDR. Made at start and kep
 from __future__ import annotations
 
 import ipaddress
-from datetime import timedelta
+import logging
 from typing import Any
 
 from navarch.api.errors import ApiError
@@ -13,10 +13,12 @@ from navarch.api.patch.common import copy_json
 from navarch.apiserver.contracts import Lookup
 from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.security import system_context
-from navarch.apiserver.services.addresses import MANAGER, AddressAllocator
-from navarch.apiserver.services.reservation import cluster_addresses
+from navarch.apiserver.services.addresses import CIDRS, AddressAllocator
+from navarch.apiserver.services.repair import parent_of
 
 Object = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 NAME = "kubernetes"
 SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
@@ -44,18 +46,17 @@ class KubernetesService:
         self._lookup = lookup
         self._addresses = addresses
         self._address, self._port = where
+        self._has_told = False
 
     async def repair(self) -> None:
-        """Make what is missing and mend what differs; then addresses that lost their Service."""
-        await self._ensure("servicecidrs.networking.k8s.io", self._range(), ("spec",))
-        await self._set_range_ready()
+        """Make what is missing and mend what differs."""
+        await self._ensure_range()
         await self._ensure("services", self._service(), ("spec.ports", "spec.type"))
         if not ipaddress.ip_address(self._address).is_loopback:
             # A server that only this machine can reach has no endpoint to offer to pods.
             await self._ensure("endpoints", self._endpoints(), ("subsets", "metadata.labels"))
             fields = ("endpoints", "ports", "metadata.labels")
             await self._ensure("endpointslices.discovery.k8s.io", self._slice(), fields)
-        await self._repair_addresses()
 
     # ---- the objects
 
@@ -64,7 +65,7 @@ class KubernetesService:
             "apiVersion": "networking.k8s.io/v1",
             "kind": "ServiceCIDR",
             "metadata": {"name": NAME},
-            "spec": {"cidrs": [str(self._addresses.default_range)]},
+            "spec": {"cidrs": [str(each) for each in self._addresses.default_ranges]},
         }
 
     def _service(self) -> Object:
@@ -74,7 +75,8 @@ class KubernetesService:
             "metadata": _metadata({"component": "apiserver", "provider": NAME}),
             "spec": {
                 "type": "ClusterIP",
-                "clusterIP": str(self._addresses.default_range[1]),
+                "clusterIP": str(self._addresses.default_ranges[0][1]),
+                "ipFamilyPolicy": "SingleStack",
                 "ports": [
                     {"name": "https", "protocol": "TCP", "port": 443, "targetPort": self._port}
                 ],
@@ -124,18 +126,49 @@ class KubernetesService:
                 context = system_context(resource, wanted, "update")
                 await self._registry.update(resource, key, mend, context)
         except ApiError as error:
-            if not (error.is_already_exists or error.is_conflict or error.is_not_found):
-                raise
+            if error.is_already_exists or error.is_conflict or error.is_not_found:
+                return
+            if found is None and error.reason == "Invalid" and self._is_under_way():
+                return
+            raise
+
+    def _is_under_way(self) -> bool:
+        """Whether another API server makes the Service, or one died at it: its first address is
+        taken, for it. Then a later turn finds the Service, or the address free again."""
+        first = str(self._addresses.default_ranges[0][1])
+        record = self._lookup.get("ipaddresses.networking.k8s.io", "", first)
+        return parent_of(record) == ("default", NAME)
+
+    async def _ensure_range(self) -> None:
+        """The ranges in the options are the default ServiceCIDR, and once it is there it stays as
+        it is, for addresses out of it are in use; only a second family can join."""
+        wanted = self._range()
+        found = self._lookup.get(CIDRS, "", NAME)
+        if found is None:
+            await self._ensure(CIDRS, wanted, ())
+        else:
+            now, then = wanted["spec"]["cidrs"], found["spec"]["cidrs"]
+            if len(now) == 2 and now[:1] == then:
+                await self._ensure(CIDRS, wanted, ("spec",))
+            elif now != then:
+                if not self._has_told:
+                    self._has_told = True
+                    log.warning(
+                        "the default ServiceCIDR %s does not match the options %s", then, now
+                    )
+                return
+        await self._set_range_ready()
 
     async def _set_range_ready(self) -> None:
-        name = "servicecidrs.networking.k8s.io"
-        found = self._lookup.get(name, "", NAME)
-        resource = self._registry.catalog.by_name(name)
-        if found is None or resource is None or found["metadata"].get("deletionTimestamp"):
+        found = self._lookup.get(CIDRS, "", NAME)
+        if found is None or found["metadata"].get("deletionTimestamp"):
             return
         conditions = (found.get("status") or {}).get("conditions") or ()
-        if any(each["type"] == "Ready" and each["status"] == "True" for each in conditions):
+        if any(each["type"] == "Ready" and each["status"] != "Unknown" for each in conditions):
+            # Whoever said that it is not ready had his reasons.
             return
+        resource = self._registry.catalog.by_name(CIDRS)
+        assert resource is not None
         now = self._registry.timestamp()
 
         def set_ready(obj: Object) -> None:
@@ -152,28 +185,6 @@ class KubernetesService:
             }
 
         await self._registry.modify(resource, ("", NAME), set_ready)
-
-    async def _repair_addresses(self) -> None:
-        """Addresses without a Service are released, Services without a record get one."""
-        held: dict[str, Object] = {}
-        for service in self._lookup.list("services"):
-            held |= dict.fromkeys(cluster_addresses(service), service)
-        for obj in list(self._lookup.list("ipaddresses.networking.k8s.io")):
-            labels = obj["metadata"].get("labels") or {}
-            if labels.get("ipaddress.kubernetes.io/managed-by") != MANAGER:
-                continue
-            name = obj["metadata"]["name"]
-            if name not in held and self._is_old(obj):
-                await self._addresses.release(name)
-        for address, service in held.items():
-            if not self._addresses.is_taken(address):
-                await self._addresses.record(address, service)
-
-    def _is_old(self, obj: Object) -> bool:
-        """The write that took the address may still be under way in its first minute."""
-        created = obj["metadata"].get("creationTimestamp", "")
-        limit = self._registry.now() - timedelta(seconds=60)
-        return bool(created < limit.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
 def _at(obj: Any, path: str) -> Any:

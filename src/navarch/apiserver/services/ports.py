@@ -1,15 +1,24 @@
-"""Node ports: which numbers of the range are in use, by the Services there are and by writes that
-are under way."""
+"""Node ports: one key in the store per number that is taken.
+
+Writing the key only if it is absent is what makes sure that no number is given twice, by whatever
+API server; the value says for whom, which only people read. Upstream keeps one bitmap for the whole
+range (`/registry/ranges/servicenodeports`): with keys of their own, creations do not wait for each
+other. The low end is kept for those who choose a number themselves (KEP-3668).
+"""
 
 from __future__ import annotations
 
-import random
-from collections import Counter
+import json
+from collections.abc import Callable, Iterator
+from random import Random
 from typing import Any
+
+from navarch.apiserver.services.holdings import Holdings, Key
+from navarch.store.contract import CasFailed, KeyValue, Store
 
 Object = dict[str, Any]
 
-RANDOM_TRIES = 32
+PREFIX = "/registry/ranges/servicenodeports/"
 
 
 class PortError(Exception):
@@ -21,56 +30,99 @@ def static_band(size: int) -> int:
     return min(max(16, size // 32), 128) if size > 16 else 0
 
 
-def node_ports(service: Object | None) -> set[int]:
-    """The numbers a Service holds."""
-    spec = (service or {}).get("spec") or {}
-    found = {each.get("nodePort") or 0 for each in spec.get("ports") or ()}
-    found.add(spec.get("healthCheckNodePort") or 0)
-    found.discard(0)
-    return found
-
-
 class PortAllocator:
-    """Hands out node ports. `follow` is told of every change of a Service."""
+    """Takes and gives back node ports."""
 
-    def __init__(self, first: int, last: int) -> None:
-        self.first = first
-        self.last = last
-        self._held: Counter[int] = Counter()
-        self._pending: set[int] = set()
+    def __init__(
+        self,
+        store: Store,
+        limits: tuple[int, int],
+        holdings: Holdings,
+        chance: Random,
+        timestamp: Callable[[], str],
+    ) -> None:
+        """`limits` are the first and the last number."""
+        self._store = store
+        self.first, self.last = limits
+        self._holdings = holdings
+        self._chance = chance
+        self._timestamp = timestamp
+        self._asked: set[int] = set()
+        """Numbers whose writes are under way here."""
 
-    def follow(self, old: Object | None, new: Object | None) -> None:
-        self._held.subtract(node_ports(old))
-        self._held.update(node_ports(new))
+    def is_valid(self, number: int) -> bool:
+        return self.first <= number <= self.last
 
     def _is_free(self, number: int) -> bool:
-        return self._held[number] <= 0 and number not in self._pending
+        return number not in self._holdings.ports and number not in self._asked
 
-    def take(self, number: int) -> None:
-        """Take a certain port. Raises PortError."""
-        if not self.first <= number <= self.last:
+    async def take(self, number: int, whose: Key, dry_run: bool) -> tuple[int, int]:
+        """Take a certain port: its number and the revision of its record. Raises PortError."""
+        if not self.is_valid(number):
             raise PortError(
                 "provided port is not in the valid range. The range of valid ports is "
                 f"{self.first}-{self.last}"
             )
-        if not self._is_free(number):
-            raise PortError("provided port is already allocated")
-        self._pending.add(number)
+        if self._is_free(number):
+            revision = 0 if dry_run else await self.record(number, whose)
+            if revision is not None:
+                return number, revision
+        raise PortError("provided port is already allocated")
 
-    def take_any(self) -> int:
-        """Take a free port, from the upper band first. Raises PortError."""
-        start = self.first + static_band(self.last - self.first + 1)
-        for _ in range(RANDOM_TRIES):
-            number: int = random.randint(start, self.last)
+    async def take_any(self, whose: Key, dry_run: bool) -> tuple[int, int]:
+        """Take a free port, from the upper band first. Raises PortError when none is left."""
+        for number in self._candidates():
             if self._is_free(number):
-                self._pending.add(number)
-                return number
-        for number in (*range(start, self.last + 1), *range(self.first, start)):
-            if self._is_free(number):
-                self._pending.add(number)
-                return number
+                revision = 0 if dry_run else await self.record(number, whose)
+                if revision is not None:
+                    return number, revision
         raise PortError("range is full")
 
-    def settle(self, numbers: set[int]) -> None:
-        """A write is over: whether its ports are in use shows in the Services now."""
-        self._pending -= numbers
+    def _candidates(self) -> Iterator[int]:
+        middle = self.first + static_band(self.last - self.first + 1)
+        for first, last in ((middle, self.last), (self.first, middle - 1)):
+            if first <= last:
+                start = self._chance.randrange(first, last + 1)
+                yield from range(start, last + 1)
+                yield from range(first, start)
+
+    async def record(self, number: int, whose: Key) -> int | None:
+        """Write down that a port is taken: the revision, or None when somebody else was first."""
+        namespace, name = whose
+        value = {"namespace": namespace, "name": name, "time": self._timestamp()}
+        self._asked.add(number)
+        try:
+            return await self._store.put(
+                f"{PREFIX}{number}", json.dumps(value).encode(), expected=0
+            )
+        except CasFailed:
+            return None
+        finally:
+            self._asked.discard(number)
+
+    async def release(self, number: int, before: int) -> None:
+        """Remove the record of a port that was made before a revision."""
+        key = f"{PREFIX}{number}"
+        found = await self._store.get(key)
+        if found is not None and found.create_revision < before:
+            try:
+                await self._store.delete(key, expected=found.mod_revision)
+            except CasFailed:
+                return  # Somebody else has released it.
+
+    async def records(self) -> dict[int, KeyValue]:
+        """All ports that are written down as taken."""
+        found = await self._store.range(PREFIX)
+        return {
+            int(each.key[len(PREFIX) :]): each
+            for each in found.items
+            if each.key[len(PREFIX) :].isdigit()
+        }
+
+    async def is_recorded(self, number: int) -> bool:
+        return await self._store.get(f"{PREFIX}{number}") is not None
+
+
+def time_of(record: KeyValue) -> str:
+    """When a port was taken."""
+    return str(json.loads(record.value).get("time", ""))

@@ -1,214 +1,283 @@
-"""What a write of a Service reserves: families, a cluster address, node ports.
+"""What a write of a Service reserves: families, cluster addresses, node ports.
 
 The registry calls `reserve` once the object is valid, so that nothing is allocated for a write that
 is refused anyway; what it returns is called with the outcome, and gives back what the write did not
-keep or no longer needs.
+keep or no longer needs. Records are written before the Service that they are for and removed after
+it, so that whenever a server dies some record may be too many, which the repair finds, but never
+one too few.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from navarch.api.errors import FieldError, internal_error, invalid, invalid_object
+from navarch.api.errors import ApiError, internal_error, invalid, invalid_object
+from navarch.api.validation.service import validate_addresses_update
+from navarch.apiserver.hub.entry import Entry
 from navarch.apiserver.registry.context import WriteContext
-from navarch.apiserver.registry.registry import Settle
-from navarch.apiserver.services.addresses import AddressAllocator, AddressError
-from navarch.apiserver.services.ports import PortAllocator, PortError, node_ports
+from navarch.apiserver.registry.registry import Registry, Settle
+from navarch.apiserver.services.addresses import AddressAllocator, AddressError, RangeFull
+from navarch.apiserver.services.families import init_families, is_headless, is_unchanged_preference
+from navarch.apiserver.services.holdings import (
+    canonical,
+    cluster_addresses,
+    key_of,
+    needs_health_check,
+    needs_node_ports,
+    node_ports,
+)
+from navarch.apiserver.services.ports import PortAllocator, PortError
+from navarch.store.contract import CasFailed, StoreError
 
 Object = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
-
-def cluster_addresses(service: Object | None) -> list[str]:
-    """The addresses a Service holds."""
-    spec = (service or {}).get("spec") or {}
-    if spec.get("type") == "ExternalName":
-        return []
-    return [each for each in spec.get("clusterIPs") or () if each and each != "None"]
+HEALTH_CHECK = "spec.healthCheckNodePort"
 
 
-def is_headless(spec: Object) -> bool:
-    return spec.get("clusterIP") == "None"
+@dataclass(slots=True)
+class Taken:
+    """What was taken for a write: names and numbers with the revisions of their records."""
+
+    addresses: dict[str, int] = field(default_factory=dict)
+    ports: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class PortWish:
+    """A node port that a write needs. Without a number any will do."""
+
+    path: str
+    number: int
+    targets: list[Object]
+    """The Service's ports that get it."""
+
+
+def wishes_of(spec: Object, old: Object | None) -> list[PortWish]:
+    """The node ports to take for a write; `old` is the whole Service before it."""
+    wishes: list[PortWish] = []
+    if needs_node_ports(spec):
+        if old is None:
+            _new_ports(wishes, spec)
+        else:
+            _more_ports(wishes, spec, node_ports(old))
+    if needs_health_check(spec) and not needs_health_check((old or {}).get("spec") or {}):
+        wishes.append(PortWish(HEALTH_CHECK, spec.get("healthCheckNodePort") or 0, []))
+    return wishes
+
+
+def _gets_all(spec: Object) -> bool:
+    return bool(
+        spec.get("type") == "NodePort" or spec.get("allocateLoadBalancerNodePorts") is not False
+    )
+
+
+def _new_ports(wishes: list[PortWish], spec: Object) -> None:
+    """In a new Service the same port over TCP and UDP shares one number."""
+    ports = spec.get("ports") or ()
+    by_port: dict[int, PortWish] = {}
+    for index, port in enumerate(ports):
+        number, plain = port.get("nodePort") or 0, port.get("port") or 0
+        if not number and not _gets_all(spec):
+            continue
+        path = f"spec.ports[{index}].nodePort"
+        shared = by_port.get(plain)
+        if shared is None:
+            alike = (each.get("nodePort") or 0 for each in ports if each.get("port") == plain)
+            wish = PortWish(path, next(filter(None, alike), 0), [port])
+            by_port[plain] = wish
+            wishes.append(wish)
+        elif not number:
+            shared.targets.append(port)
+        elif number != shared.number:
+            wishes.append(PortWish(path, number, [port]))
+
+
+def _more_ports(wishes: list[PortWish], spec: Object, held: set[int]) -> None:
+    asked: set[int] = set()
+    for index, port in enumerate(spec.get("ports") or ()):
+        number = port.get("nodePort") or 0
+        if number in held or number in asked or not (number or _gets_all(spec)):
+            continue
+        if number:
+            asked.add(number)
+        wishes.append(PortWish(f"spec.ports[{index}].nodePort", number, [port]))
 
 
 class ServiceAllocator:
     """The reservations of all Services."""
 
-    def __init__(self, addresses: AddressAllocator, ports: PortAllocator) -> None:
+    def __init__(
+        self, registry: Registry, addresses: AddressAllocator, ports: PortAllocator
+    ) -> None:
+        self._registry = registry
         self.addresses = addresses
         self.ports = ports
-        self._releases: set[asyncio.Task[None]] = set()
 
     async def reserve(
         self, obj: Object, old: Object | None, context: WriteContext
     ) -> Settle | None:
         spec = obj.get("spec") or {}
-        if old is not None and spec == old.get("spec"):
+        before = old.get("spec") or {} if old is not None else None
+        if spec == before:
             return None
-        errors = set_families(spec, old, self.addresses.family)
+        errors = init_families(spec, before, self.addresses.families)
+        if not errors and before is not None:
+            errors = validate_addresses_update(spec, before)
         if errors:
             raise invalid_object("Service", "", obj["metadata"].get("name", ""), errors)
-        taken: list[str] = []
-        numbers: set[int] = set()
+        taken = Taken()
         try:
-            # Ports first: they are kept in memory, an address is written down.
-            self._reserve_ports(obj, old, numbers)
-            await self._reserve_addresses(obj, old, taken, context.dry_run)
+            await _all(
+                self._take_addresses(obj, before, taken, context.dry_run),
+                self._take_ports(obj, old, taken, context.dry_run),
+            )
         except BaseException:
-            await self._give_back(taken, numbers, context.dry_run)
+            await self._give_back(obj, taken)
             raise
-        dropped = set(cluster_addresses(old)) - set(cluster_addresses(obj))
+        if context.dry_run:
+            return None
 
-        async def settle(is_kept: bool) -> None:
-            await self._give_back([] if is_kept else taken, numbers, context.dry_run)
+        async def settle(is_kept: bool | None) -> None:
             if is_kept:
-                for address in dropped:
-                    await self.addresses.release(address)
+                revision = int(obj["metadata"]["resourceVersion"])
+                addresses = set(cluster_addresses(old)) - set(cluster_addresses(obj))
+                await self._release(obj, addresses, node_ports(old) - node_ports(obj), revision)
+            elif is_kept is not None:
+                await self._give_back(obj, taken)
 
         return settle
 
-    async def _give_back(self, taken: list[str], numbers: set[int], dry_run: bool) -> None:
-        self.ports.settle(numbers)
-        if not dry_run:
-            for address in taken:
-                await self.addresses.release(address)
+    # ---- taking
 
-    async def _reserve_addresses(
-        self, obj: Object, old: Object | None, taken: list[str], dry_run: bool
+    async def _take_addresses(
+        self, obj: Object, before: Object | None, taken: Taken, dry_run: bool
     ) -> None:
         spec = obj["spec"]
         if spec.get("type") == "ExternalName" or is_headless(spec):
             return
-        held = set(cluster_addresses(old))
-        wanted = [each for each in spec.get("clusterIPs") or () if each]
-        try:
-            if not wanted:
-                address = await self.addresses.take_any(obj, dry_run)
-                taken.append(address)
-                spec["clusterIP"], spec["clusterIPs"] = address, [address]
-                return
-            for address in wanted:
-                if address not in held:
-                    await self.addresses.take(address, obj, dry_run)
-                    taken.append(address)
-        except AddressError as error:
-            name = obj["metadata"].get("name", "")
-            if not wanted:
-                raise internal_error(
-                    f'failed to allocate a serviceIP for Service "{name}": {error}'
-                ) from None
-            text = f"failed to allocate IP {', '.join(wanted)}: {error}"
-            raise invalid_object(
-                "Service", "", name, [invalid("spec.clusterIPs", wanted, text)]
-            ) from None
-
-    def _reserve_ports(self, obj: Object, old: Object | None, numbers: set[int]) -> None:
-        spec = obj["spec"]
-        kind = spec.get("type")
-        if kind not in ("NodePort", "LoadBalancer"):
+        if is_unchanged_preference(spec, before):
             return
-        held = node_ports(old)
-        wants_all = kind == "NodePort" or spec.get("allocateLoadBalancerNodePorts") is not False
-        by_port: dict[int, int] = {}
-        for index, port in enumerate(spec.get("ports") or ()):
-            number = port.get("nodePort") or 0
-            if not number and not wants_all:
+        families = spec["ipFamilies"]
+        wanted = list(spec.get("clusterIPs") or ())
+        wanted += [""] * (len(families) - len(wanted))
+        held = set(cluster_addresses({"spec": before}))
+        for index, family in enumerate(families):
+            text = wanted[index]
+            if text and canonical(text) in held:
                 continue
-            # The same port over TCP and UDP shares one number.
-            number = number or by_port.get(port.get("port"), 0)
-            if not number:
-                number = self._any_port(numbers)
-            elif number not in held and number not in numbers:
-                self._certain_port(obj, f"spec.ports[{index}].nodePort", number)
-                numbers.add(number)
-            port["nodePort"] = by_port[port.get("port")] = number
-        if kind == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local":
-            number = spec.get("healthCheckNodePort") or 0
-            if not number:
-                spec["healthCheckNodePort"] = self._any_port(numbers)
-            elif number not in held and number not in numbers:
-                self._certain_port(obj, "spec.healthCheckNodePort", number)
-                numbers.add(number)
+            try:
+                if text:
+                    name, revision = await self.addresses.take(text, obj, dry_run)
+                else:
+                    name, revision = await self.addresses.take_any(family, obj, dry_run)
+            except AddressError as error:
+                raise _refusal(obj, wanted, text, error) from None
+            if not dry_run:
+                taken.addresses[name] = revision
+            wanted[index] = text or name
+        spec["clusterIP"], spec["clusterIPs"] = wanted[0], wanted
 
-    def _any_port(self, numbers: set[int]) -> int:
-        try:
-            number = self.ports.take_any()
-        except PortError as error:
-            raise internal_error(f"failed to allocate a nodePort: {error}") from None
-        numbers.add(number)
-        return number
+    async def _take_ports(
+        self, obj: Object, old: Object | None, taken: Taken, dry_run: bool
+    ) -> None:
+        spec = obj["spec"]
+        wishes = wishes_of(spec, old)
+        if not wishes:
+            return
+        # Numbers that were chosen first: any other must not be in their way.
+        for has_number in (True, False):
+            chosen = [each for each in wishes if bool(each.number) is has_number]
+            await _all(*(self._take_port(obj, each, taken, dry_run) for each in chosen))
+        for wish in wishes:
+            for port in wish.targets:
+                port["nodePort"] = wish.number
+            if wish.path == HEALTH_CHECK:
+                spec["healthCheckNodePort"] = wish.number
 
-    def _certain_port(self, obj: Object, path: str, number: int) -> None:
+    async def _take_port(self, obj: Object, wish: PortWish, taken: Taken, dry_run: bool) -> None:
+        is_health, asked = wish.path == HEALTH_CHECK, wish.number
+        key = key_of(obj)
         try:
-            self.ports.take(number)
+            if asked:
+                wish.number, revision = await self.ports.take(asked, key, dry_run)
+            else:
+                wish.number, revision = await self.ports.take_any(key, dry_run)
         except PortError as error:
+            if is_health:
+                how = (
+                    f"requested HealthCheck NodePort {asked}"
+                    if asked
+                    else "a HealthCheck NodePort 0"
+                )
+                raise internal_error(f"failed to allocate {how}: {error}") from None
+            if not asked:
+                raise internal_error(f"failed to allocate a nodePort: {error}") from None
             name = obj["metadata"].get("name", "")
-            raise invalid_object("Service", "", name, [invalid(path, number, str(error))]) from None
+            raise invalid_object(
+                "Service", "", name, [invalid(wish.path, asked, str(error))]
+            ) from None
+        except StoreError as error:
+            raise internal_error("the store has failed") from error
+        if not dry_run:
+            taken.ports[wish.number] = revision
 
-    def follow(self, old: Object | None, new: Object | None) -> None:
-        """A Service changed; a deleted one gives its addresses back."""
-        self.ports.follow(old, new)
-        if old is not None and new is None:
-            addresses = cluster_addresses(old)
-            if addresses:
-                task = asyncio.create_task(self._release(addresses), name="release addresses")
-                self._releases.add(task)
-                task.add_done_callback(self._releases.discard)
+    # ---- giving back
 
-    async def _release(self, addresses: list[str]) -> None:
-        try:
-            for address in addresses:
-                await self.addresses.release(address)
-        except Exception:
-            # The next repair finds an address without a Service and releases it then.
-            log.exception("addresses %s could not be released", addresses)
+    async def _give_back(self, obj: Object, taken: Taken) -> None:
+        """Undo what was taken for a write that did not come about."""
+        key = key_of(obj)
+        await _quietly(
+            *(self.addresses.release(each, key, at + 1) for each, at in taken.addresses.items()),
+            *(self.ports.release(each, at + 1) for each, at in taken.ports.items()),
+        )
 
-    async def close(self) -> None:
-        """Wait for releases that are under way."""
-        await asyncio.gather(*self._releases, return_exceptions=True)
+    async def _release(
+        self, service: Object, addresses: set[str], ports: set[int], before: int
+    ) -> None:
+        key = key_of(service)
+        await _quietly(
+            *(self.addresses.release(each, key, before) for each in addresses),
+            *(self.ports.release(each, before) for each in ports),
+        )
+
+    async def removed(self, entry: Entry, revision: int) -> None:
+        """A Service is gone: before its deletion is acknowledged, give back what it held. Its
+        Endpoints go with it, so that a new Service of the name does not start with them."""
+        service = self._registry.catalog.get("", "v1", "services")
+        obj = entry.decode(service.stored_kind)
+        await self._release(obj, set(cluster_addresses(obj)), node_ports(obj), revision)
+        endpoints = self._registry.catalog.get("", "v1", "endpoints")
+        left = endpoints.cache.get(entry.namespace, entry.name)
+        if left is not None and left.create_revision < revision:
+            try:
+                await self._registry.remove(endpoints, left)
+            except (CasFailed, ApiError):
+                return  # Their controller removes them as well.
 
 
-def set_families(spec: Object, old: Object | None, default: str) -> list[FieldError]:
-    """ipFamilies and ipFamilyPolicy of a cluster with one family."""
-    if spec.get("type") == "ExternalName":
-        return []
-    before = (old or {}).get("spec") or {}
-    is_free = is_headless(spec) and not spec.get("selector")
-    if not spec.get("ipFamilyPolicy"):
-        single = "RequireDualStack" if is_free else "SingleStack"
-        spec["ipFamilyPolicy"] = before.get("ipFamilyPolicy") or single
-    policy = spec["ipFamilyPolicy"]
-    errors: list[FieldError] = []
-    families = list(spec.get("ipFamilies") or ())
-    for index, address in enumerate(spec.get("clusterIPs") or ()):
-        if address == "None" or index < len(families):
-            break
-        try:
-            family = f"IPv{ipaddress.ip_address(address).version}"
-        except ValueError:
-            return []
-        if family != default:
-            text = f"{family} is not configured on this cluster"
-            errors.append(invalid(f"spec.clusterIPs[{index}]", spec["clusterIPs"], text))
-        families.append(family)
-    if errors:
-        return errors
-    families = families or [default]
-    if is_free:
-        if len(families) < 2 and policy != "SingleStack":
-            families.append("IPv6" if families[0] == "IPv4" else "IPv4")
-    else:
-        if policy == "RequireDualStack":
-            text = "this cluster is not configured for dual-stack services"
-            errors.append(invalid("spec.ipFamilyPolicy", policy, text))
-        errors += [
-            invalid(f"spec.ipFamilies[{index}]", family, "not configured on this cluster")
-            for index, family in enumerate(families)
-            if family != default
-        ]
-    spec["ipFamilies"] = families
-    return errors
+async def _all(*steps: Awaitable[None]) -> None:
+    """Run steps side by side until all have ended; the first failure is raised then."""
+    for result in await asyncio.gather(*steps, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def _quietly(*steps: Awaitable[None]) -> None:
+    """Run steps that clean up after a write. What fails is left to the repair."""
+    for result in await asyncio.gather(*steps, return_exceptions=True):
+        if isinstance(result, Exception):
+            log.error("an address or node port could not be released", exc_info=result)
+
+
+def _refusal(obj: Object, wanted: Sequence[str], text: str, error: AddressError) -> ApiError:
+    name = obj["metadata"].get("name", "")
+    if isinstance(error, RangeFull):
+        return internal_error(f'failed to allocate a serviceIP for Service "{name}": {error}')
+    detail = f"failed to allocate IP {text}: {error}"
+    return invalid_object("Service", "", name, [invalid("spec.clusterIPs", wanted, detail)])
