@@ -53,7 +53,7 @@ COMPONENTS = {
         "navarch.cluster.guardian", "GuardianOptions", "the watch over the supervisor"
     ),
     "podnetwork": Component(
-        "navarch.cluster.podnetwork", "PodNetworkOptions", "a node's pod network and its routes"
+        "navarch.network.pods.main", "PodNetworkOptions", "a node's pod network and its routes"
     ),
 }
 

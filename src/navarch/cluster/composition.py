@@ -18,11 +18,12 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from navarch import __version__
-from navarch.cluster import addons, containerd, pki, policies, simulation
+from navarch.cluster import addons, containerd, namespaces, pki, policies, simulation
 from navarch.cluster.profile import Paths, Profile, home, write_file, write_json
 from navarch.cluster.supervisor import Description, Spec
 
@@ -43,13 +44,10 @@ Options = dict[str, Any]
 
 
 def apiserver_options(profile: Profile, paths: Paths) -> Options:
-    addresses = ["127.0.0.1"]
-    if profile.nodes:
-        addresses.append(profile.host_address)
     return {
         **_policy_options(paths),
         "data_dir": str(paths.store),
-        "bind_addresses": addresses,
+        "bind_addresses": listen_addresses(profile),
         "port": profile.api_port,
         "advertise_address": profile.host_address,
         "tls_cert": str(paths.pki / "apiserver.crt"),
@@ -66,8 +64,21 @@ def apiserver_options(profile: Profile, paths: Paths) -> Options:
         "requestheader_allowed_names": [pki.FRONT_PROXY_CLIENT],
         "proxy_client_cert_file": str(paths.pki / "front-proxy-client.crt"),
         "proxy_client_key_file": str(paths.pki / "front-proxy-client.key"),
-        "service_cidr": profile.service_cidr,
+        "service_cidr": ",".join(profile.service_cidrs),
     }
+
+
+def listen_addresses(profile: Profile) -> list[str]:
+    """Where the API server listens. One that listens everywhere does so on these, too."""
+    own = ["127.0.0.1", *(profile.host_addresses if profile.nodes else ())]
+    every = {"0.0.0.0": 4, "::": 6}
+    covered = {every[each] for each in profile.listen_addresses if each in every}
+    found = [*own, *profile.listen_addresses]
+    return list(
+        dict.fromkeys(
+            each for each in found if each in every or ip_address(each).version not in covered
+        )
+    )
 
 
 def _policy_options(paths: Paths) -> Options:
@@ -91,7 +102,7 @@ def controllers_options(profile: Profile, paths: Paths) -> Options:
     return {
         "kubeconfig": str(paths.kubeconfig("controllers")),
         "controllers": ["*", *(f"-{name}" for name in addons.unwanted_controllers(paths))],
-        "cluster_cidr": profile.pod_cidr
+        "cluster_cidr": ",".join(profile.pod_cidrs)
         if profile.nodes or profile.simulated <= ROOM_FOR_NODES
         else UNROUTED_CIDR,
         "root_ca": str(paths.pki / "ca.crt"),
@@ -129,17 +140,17 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
     """Everything that shares a node's process."""
     directory = paths.node(node)
     pki = directory / "pki"
-    address = profile.node_address(node)
+    addresses = profile.node_addresses(node)
     kubelet = {
         "kubeconfig": str(directory / "kubelet.conf"),
         "node_name": node,
-        "node_ip": address,
+        "node_ip": ",".join(addresses),
         "runtime_endpoint": containerd.ADDRESS,
         "root_directory": KUBELET_ROOT,
         "pod_logs_directory": str(directory / "pod-logs"),
         # The machine's own logs are not this node's.
         "node_logs_directory": str(directory / "pod-logs"),
-        "cluster_dns": [profile.dns_address],
+        "cluster_dns": list(profile.dns_addresses),
         "cluster_domain": profile.cluster_domain,
         "cgroup_root": profile.node_cgroup(node),
         "max_pods": profile.max_pods,
@@ -148,7 +159,7 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         # Nobody else tells a node in namespaces of its end.
         "shutdown_on_terminate": True,
         "port": KUBELET_PORT,
-        "listen_address": address,
+        "listen_address": addresses[0],
         "tls_certificate": str(pki / "kubelet-serving.crt"),
         "tls_key": str(pki / "kubelet-serving.key"),
         "client_ca": str(pki / "ca.crt"),
@@ -158,15 +169,23 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
     proxy = {
         "kubeconfig": user,
         "node_name": node,
-        "node_ips": [address],
-        "service_cidrs": [profile.service_cidr],
-        "pod_cidr": profile.pod_cidr,
+        "node_ips": list(addresses),
+        "service_cidrs": list(profile.service_cidrs),
+        "pod_cidr": profile.pod_cidrs[0],
     }
-    dns = {"kubeconfig": user, "addresses": [address], "domain": profile.cluster_domain}
+    dns = {"kubeconfig": user, "addresses": list(addresses), "domain": profile.cluster_domain}
     network = {
         "kubeconfig": user,
+        "node_kubeconfig": str(directory / "kubelet.conf"),
         "node_name": node,
+        "node_ips": list(addresses),
+        "interface": "eth0",
+        "cluster_cidrs": list(profile.pod_cidrs),
+        "mode": profile.pod_network,
+        "write_config": not profile.cni,
+        "bandwidth": containerd.has_plugin("bandwidth"),
         "cni_directory": str(directory / "cni"),
+        "sandboxes": str(containerd.sandboxes(directory)),
     }
     own: dict[str, Options] = {
         "kubelet": kubelet,
@@ -249,7 +268,7 @@ def describe(profile: Profile, paths: Paths) -> Description:
             "owner": profile.name,
         }
         specs.append(_daemon("simulated", {"simulated": options}, paths, NODE_LEVEL))
-    for node in profile.node_names():
+    for node in profile.running_nodes():
         specs.append(_containerd(profile, paths, node))
         components = node_components(profile, paths, node)
         spec = _daemon(f"node-{node}", components, paths, NODE_LEVEL, node)
@@ -277,8 +296,12 @@ def _daemon(
     directory = paths.node(node) if node else paths.run
     file = directory / f"{name}.json"
     # Drivers and plug-ins for nodes are made for this path, wherever a cluster keeps its state.
-    shown = {KUBELET_ROOT: str(directory / "kubelet")} if node else {}
-    write_json(file, {"components": components, "shown": shown})
+    shown = {
+        KUBELET_ROOT: str(directory / "kubelet"),
+        namespaces.CNI_CONFIG: str(directory / "cni"),
+        namespaces.CNI_PROGRAMS: str(directory / "cni-bin"),
+    }
+    write_json(file, {"components": components, "shown": shown if node else {}})
     return Spec(
         name=name,
         argv=[sys.executable, "-P", "-m", "navarch.cluster.daemon", str(file)],

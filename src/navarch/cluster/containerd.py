@@ -112,7 +112,7 @@ def settings(directory: Path, pause_image: str) -> RuntimeSettings:
     return RuntimeSettings(
         root=root,
         cni_conf=conf,
-        cni_bin=cni_directory(),
+        cni_bin=str(plugins(directory / "cni-bin")),
         pause_image=pause_image,
         snapshotter="overlayfs" if overlay_works(root) else "native",
         restrict_oom_score=not has_capability(CAP_SYS_RESOURCE),
@@ -125,6 +125,28 @@ def cni_directory() -> str:
         if Path(directory, "host-local").is_file():
             return directory
     raise ClusterError("the CNI plug-ins are not installed", "Run: navarch setup")
+
+
+def has_plugin(name: str) -> bool:
+    """Whether a CNI plug-in is installed."""
+    return Path(cni_directory(), name).is_file()
+
+
+def plugins(directory: Path) -> Path:
+    """A node's own directory of CNI plug-ins: those of the machine, and what the user's network
+    plug-in puts beside them."""
+    directory.mkdir(mode=0o755, exist_ok=True)
+    for program in Path(cni_directory()).iterdir():
+        link = directory / program.name
+        if not link.exists():
+            link.unlink(missing_ok=True)
+            link.symlink_to(program)
+    return directory
+
+
+def sandboxes(directory: Path) -> Path:
+    """Where the runtime has a directory for each pod sandbox that it knows."""
+    return directory / "containerd" / "io.containerd.grpc.v1.cri" / "sandboxes"
 
 
 def has_capability(number: int) -> bool:
@@ -255,26 +277,3 @@ def _drop_leases(pins: Pins, since: datetime) -> None:
         lease, created, *_ = line.split()
         if datetime.fromisoformat(created) >= since:
             ctr(pins, ["leases", "rm", "--sync", lease])
-
-
-def cni_config(pod_cidr: str) -> str:
-    """The pod network of a node: a bridge, addresses from the node's own range, host ports.
-
-    Packets to the world are masqueraded by the node's own table, not by the bridge plug-in."""
-    network = {
-        "cniVersion": "1.0.0",
-        "name": "navarch",
-        "plugins": [
-            {
-                "type": "bridge",
-                "bridge": "cni0",
-                "isGateway": True,
-                "isDefaultGateway": True,
-                "hairpinMode": True,
-                "ipMasq": False,
-                "ipam": {"type": "host-local", "ranges": [[{"subnet": pod_cidr}]]},
-            },
-            {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True},
-        ],
-    }
-    return json.dumps(network, indent=2) + "\n"

@@ -9,7 +9,8 @@ In the mount namespace the node sees the host's file system, with these differen
 * `/run` is the node's own: container runtime state, sockets and pinned pod namespaces live at
   their usual paths without touching the host's. It vanishes with the node, as at a reboot.
 * So does `/var/lib/cni`, where the network plug-ins note addresses that are taken.
-* `/var/lib/kubelet` is the node's own, kept with the state of the cluster.
+* `/var/lib/kubelet`, `/etc/cni/net.d` and `/opt/cni/bin` are the node's own, kept with the state of
+  the cluster.
 * `/etc/resolv.conf` names servers that can be reached from the node (never the host's loopback).
 * Of the state of all clusters it sees its own directory only: neither the control plane's keys
   and database nor other nodes.
@@ -34,6 +35,8 @@ from pathlib import Path
 from navarch.cluster import kernel
 
 CNI_STATE = Path("/var/lib/cni")
+CNI_CONFIG, CNI_PROGRAMS = "/etc/cni/net.d", "/opt/cni/bin"
+"""Where those who bring another network plug-in put their files. Each node has its own."""
 
 KINDS = {"net": kernel.CLONE_NEWNET, "uts": kernel.CLONE_NEWUTS, "mnt": kernel.CLONE_NEWNS}
 """In the order in which a process enters them: the mount namespace last, since the pins are
@@ -252,8 +255,9 @@ def release_directory(directory: Path) -> None:
     over if nothing else has ever used it."""
     while str(directory) in mount_points():
         kernel.umount(directory, kernel.MNT_DETACH)
-    with contextlib.suppress(OSError):
-        CNI_STATE.rmdir()
+    for place in (CNI_STATE, Path(CNI_PROGRAMS), Path(CNI_PROGRAMS).parent):
+        with contextlib.suppress(OSError):
+            place.rmdir()
 
 
 def identities(pins: Pins) -> dict[str, int]:

@@ -13,8 +13,8 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from navarch.cluster.profile import ClusterError, write_json
 from navarch.cluster.topology import SYSCTLS, NodeWiring, Route, Wiring
 
 _BRIDGE = re.compile(r"navarch\d+")
+IFA_F_NODAD = 0x02
 
 
 def apply(wiring: Wiring, pins: Path, record: Path) -> None:
@@ -58,7 +59,7 @@ def remove(wiring: Wiring, record: Path) -> None:
             name = link.get_attr("IFLA_IFNAME") or ""
             if name.startswith(f"{wiring.bridge}n"):
                 _ignore_missing(lambda found=link: netlink.link("del", index=found["index"]))
-    load_rules(f"add table ip {wiring.table}\ndelete table ip {wiring.table}\n")
+    load_rules("".join(f"add table {each}\ndelete table {each}\n" for each in wiring.tables))
     if not any(_BRIDGE.fullmatch(name) for _, name in socket.if_nameindex()):
         _restore_forwarding(record)
 
@@ -69,24 +70,6 @@ def _is_ours(netlink: Any, wiring: Wiring) -> bool:
     return not found or (
         netlink.get_links(found[0])[0].get_attr("IFLA_IFALIAS") in (wiring.owner, None)
     )
-
-
-def change_routes(
-    interface: str, wanted: Iterable[tuple[str, str]], unwanted: Iterable[tuple[str, str]]
-) -> None:
-    """Routes (destination, gateway) through an interface of this namespace. A gateway that is on
-    no network of the interface is passed over: such a node has no pods that can be reached."""
-    with IPRoute() as netlink:
-        index = netlink.link_lookup(ifname=interface)[0]
-        for destination, gateway in unwanted:
-            with suppress(NetlinkError):
-                netlink.route("del", dst=destination, gateway=gateway, oif=index)
-        for destination, gateway in wanted:
-            try:
-                netlink.route("replace", dst=destination, gateway=gateway, oif=index)
-            except NetlinkError as error:
-                if error.code != errno.ENETUNREACH:
-                    raise
 
 
 def load_rules(rules: str) -> None:
@@ -135,7 +118,8 @@ def _bridge(netlink: Any, wiring: Wiring) -> int:
             f"the bridge {wiring.bridge} and its addresses belong to another cluster: {owner}",
             "Stop that one first, or delete this one and start it anew in another range.",
         )
-    _address(netlink, index, wiring.address, wiring.prefix_length)
+    for address in wiring.addresses:
+        _address(netlink, index, address)
     netlink.link("set", index=index, state="up")
     return index
 
@@ -210,20 +194,32 @@ def _furnish(node: NodeWiring) -> None:
         loopback = netlink.link_lookup(ifname="lo")[0]
         netlink.link("set", index=loopback, state="up")
         interface = netlink.link_lookup(ifname="eth0")[0]
-        _address(netlink, interface, node.address, node.prefix_length)
+        for address in node.addresses:
+            _address(netlink, interface, address)
         netlink.link("set", index=interface, state="up")
         for route in node.routes:
             _route(netlink, route)
     load_rules(node.rules)
 
 
-def _address(netlink: Any, index: int, address: str, prefix_length: int) -> None:
+def _address(netlink: Any, index: int, text: str) -> None:
+    address, length = text.split("/")
     there = {
         (message.get_attr("IFA_ADDRESS"), message["prefixlen"])
-        for message in netlink.get_addr(family=socket.AF_INET, index=index)
+        for message in netlink.get_addr(index=index)
     }
-    if (address, prefix_length) not in there:
-        netlink.addr("add", index=index, address=address, prefixlen=prefix_length)
+    if (address, int(length)) in there:
+        return
+    # Nobody else can have an address of our own ranges: it is good at once.
+    flags = {"flags": IFA_F_NODAD} if ":" in address else {}
+    try:
+        netlink.addr("add", index=index, address=address, prefixlen=int(length), **flags)
+    except NetlinkError as error:
+        if ":" not in address or error.code not in (errno.EACCES, errno.EPERM):
+            raise
+        raise ClusterError(
+            "the kernel takes no IPv6 addresses", "Switch IPv6 on, or use --ip-family ipv4."
+        ) from error
 
 
 def _route(netlink: Any, route: Route) -> None:

@@ -38,6 +38,8 @@ KUBELET_CLIENT = "kube-apiserver-kubelet-client"
 FRONT_PROXY_CLIENT = "front-proxy-client"
 """The API server as extension API servers know it."""
 CLOCK_SKEW = timedelta(minutes=5)
+EVERYWHERE = ("0.0.0.0", "::")
+"""Addresses to listen on that are no addresses to connect to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,19 @@ def requests(profile: Profile) -> list[Request]:
                 "kubernetes.default",
                 "kubernetes.default.svc",
                 f"kubernetes.default.svc.{profile.cluster_domain}",
+                *(each for each in profile.server_names if not is_address(each)),
             ),
-            addresses=("127.0.0.1", profile.host_address, profile.kubernetes_service_address),
+            addresses=tuple(
+                dict.fromkeys(
+                    (
+                        "127.0.0.1",
+                        *profile.host_addresses,
+                        *profile.kubernetes_service_addresses,
+                        *(each for each in profile.listen_addresses if each not in EVERYWHERE),
+                        *(each for each in profile.server_names if is_address(each)),
+                    )
+                )
+            ),
         ),
         Request(
             "pki/control-plane",
@@ -88,7 +101,6 @@ def requests(profile: Profile) -> list[Request]:
         found.append(Request("pki/simulated", simulation.USER, (simulation.GROUP,)))
     for node in profile.node_names():
         directory = f"nodes/{node}/pki"
-        address = profile.node_address(node)
         found += [
             Request(
                 f"{directory}/kubelet-serving",
@@ -96,12 +108,20 @@ def requests(profile: Profile) -> list[Request]:
                 ("system:nodes",),
                 server=True,
                 names=(node,),
-                addresses=(address,),
+                addresses=profile.node_addresses(node),
             ),
             Request(f"{directory}/kubelet", f"system:node:{node}", ("system:nodes",)),
             Request(f"{directory}/proxy", "system:kube-proxy"),
         ]
     return found
+
+
+def is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_good(request: Request, index: Mapping[str, object], root: Path, now: datetime) -> bool:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import itertools
 import json
 import os
 import re
@@ -49,11 +50,16 @@ class ClusterError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What was decided when the cluster was made. Immutable but for the numbers of nodes."""
+    """What was decided when the cluster was made. Immutable but for its nodes and where the API
+    server listens."""
 
     name: str
     slot: int = 0
     nodes: int = 1
+    removed: tuple[int, ...] = ()
+    """Numbers of nodes that were deleted from among the others; they are not given again."""
+    stopped: tuple[str, ...] = ()
+    """Nodes that are switched off."""
     simulated: int = 0
     api_port: int = FIRST_API_PORT
     bridge: str = "navarch0"
@@ -63,11 +69,45 @@ class Profile:
     cluster_domain: str = "cluster.local"
     pause_image: str = "navarch.local/pause:1"
     max_pods: int = 110
+    families: tuple[str, ...] = ("ipv4",)
+    """The families of the addresses of nodes, pods and Services, the more important one first."""
+    subnet6: str = "fd4e:6176:0:1::/64"
+    service_cidr6: str = "fd4e:6176:0:2::/112"
+    pod_cidr6: str = "fd4e:6176:0:100::/56"
+    listen_addresses: tuple[str, ...] = ()
+    """Where the API server listens beside loopback and the bridge, for other machines."""
+    server_names: tuple[str, ...] = ()
+    """Further names and addresses its certificate is made out to."""
+    pod_network: str = "auto"
+    """How packets get from node to node: wrapped where there is a router in between (auto), always
+    (vxlan) or never (routes)."""
+    cni: str = ""
+    """Who makes pods' networks: empty for this project, `false` for whatever the user installs, or
+    the name of the file of theirs."""
+
+    def _by_family(self, four: str, six: str) -> tuple[str, ...]:
+        return tuple(four if family == "ipv4" else six for family in self.families)
+
+    @property
+    def subnets(self) -> tuple[str, ...]:
+        return self._by_family(self.subnet, self.subnet6)
+
+    @property
+    def service_cidrs(self) -> tuple[str, ...]:
+        return self._by_family(self.service_cidr, self.service_cidr6)
+
+    @property
+    def pod_cidrs(self) -> tuple[str, ...]:
+        return self._by_family(self.pod_cidr, self.pod_cidr6)
+
+    @property
+    def host_addresses(self) -> tuple[str, ...]:
+        """The bridge's own addresses: how nodes and pods reach the API server."""
+        return tuple(_nth(subnet, 1) for subnet in self.subnets)
 
     @property
     def host_address(self) -> str:
-        """The bridge's own address: how nodes and pods reach the API server."""
-        return str(ipaddress.ip_network(self.subnet)[1])
+        return self.host_addresses[0]
 
     @property
     def control_address(self) -> str:
@@ -79,12 +119,20 @@ class Profile:
         return f"127.{self.api_port >> 8}.{self.api_port & 255}.1"
 
     @property
+    def dns_addresses(self) -> tuple[str, ...]:
+        return tuple(_nth(cidr, 10) for cidr in self.service_cidrs)
+
+    @property
     def dns_address(self) -> str:
-        return str(ipaddress.ip_network(self.service_cidr)[10])
+        return self.dns_addresses[0]
+
+    @property
+    def kubernetes_service_addresses(self) -> tuple[str, ...]:
+        return tuple(_nth(cidr, 1) for cidr in self.service_cidrs)
 
     @property
     def kubernetes_service_address(self) -> str:
-        return str(ipaddress.ip_network(self.service_cidr)[1])
+        return self.kubernetes_service_addresses[0]
 
     @property
     def server(self) -> str:
@@ -94,17 +142,34 @@ class Profile:
     @property
     def node_server(self) -> str:
         """The API server as nodes reach it."""
-        return f"https://{self.host_address}:{self.api_port}"
+        host = f"[{self.host_address}]" if ":" in self.host_address else self.host_address
+        return f"https://{host}:{self.api_port}"
+
+    def node_numbers(self) -> tuple[int, ...]:
+        """Which nodes there are. Each keeps its number for life, and so its name and addresses."""
+        there = (number for number in itertools.count(1) if number not in self.removed)
+        return tuple(itertools.islice(there, self.nodes))
+
+    def node_name(self, number: int) -> str:
+        """The first bears the profile's name, the others add -m02, -m03 (minikube)."""
+        return self.name if number == 1 else f"{self.name}-m{number:02d}"
 
     def node_names(self) -> tuple[str, ...]:
-        """Real nodes: the first bears the profile's name, the others add -m02, -m03 (minikube)."""
-        return tuple(
-            self.name if number == 1 else f"{self.name}-m{number:02d}"
-            for number in range(1, self.nodes + 1)
-        )
+        """Real nodes, also those that are switched off."""
+        return tuple(self.node_name(number) for number in self.node_numbers())
+
+    def running_nodes(self) -> tuple[str, ...]:
+        return tuple(name for name in self.node_names() if name not in self.stopped)
+
+    def node_number(self, node: str) -> int:
+        return self.node_numbers()[self.node_names().index(node)]
+
+    def node_addresses(self, node: str) -> tuple[str, ...]:
+        number = self.node_number(node)
+        return tuple(_nth(subnet, 1 + number) for subnet in self.subnets)
 
     def node_address(self, node: str) -> str:
-        return str(ipaddress.ip_network(self.subnet)[2 + self.node_names().index(node)])
+        return self.node_addresses(node)[0]
 
     @property
     def cgroup(self) -> str:
@@ -116,6 +181,10 @@ class Profile:
 
     def node_cgroup(self, node: str) -> str:
         return f"{self.cgroup}/{node}"
+
+
+def _nth(network: str, number: int) -> str:
+    return str(ipaddress.ip_network(network)[number])
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +296,9 @@ def load(name: str) -> Profile | None:
     try:
         data = json.loads(path.read_bytes())
         known = {field.name for field in fields(Profile)}
-        return Profile(**{key: value for key, value in data.items() if key in known})
+        values: dict[str, Any] = {key: value for key, value in data.items() if key in known}
+        lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+        return Profile(**values | lists)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
@@ -296,6 +367,10 @@ def slot_ranges(slot: int) -> dict[str, Any]:
         "subnet": f"192.168.{49 + slot}.0/24",
         "service_cidr": f"10.{96 + slot}.0.0/16" if slot < 48 else f"10.{slot - 48}.0.0/16",
         "pod_cidr": f"10.{244 - slot}.0.0/16",
+        # Unique local addresses (RFC 4193) that only this machine's clusters see.
+        "subnet6": f"fd4e:6176:{slot:x}:1::/64",
+        "service_cidr6": f"fd4e:6176:{slot:x}:2::/112",
+        "pod_cidr6": f"fd4e:6176:{slot:x}:100::/56",
     }
 
 
@@ -305,7 +380,7 @@ def allocate(name: str, taken: Collection[Profile], use: HostUse) -> Profile:
     for other in taken:
         busy += [
             ipaddress.ip_network(network)
-            for network in (other.subnet, other.service_cidr, other.pod_cidr)
+            for network in (*other.subnets, *other.service_cidrs, *other.pod_cidrs)
         ]
     bridges = {other.bridge for other in taken} | set(use.links)
     for slot in range(SLOTS):
@@ -371,4 +446,81 @@ def resized(profile: Profile, nodes: int | None, simulated: int | None) -> Profi
         raise ClusterError("--nodes is a number from 0 to 200")
     if not 0 <= changed.simulated <= 20_000:
         raise ClusterError("--simulated is a number from 0 to 20000")
+    numbers = changed.node_numbers()
+    return replace(
+        changed,
+        removed=tuple(each for each in changed.removed if numbers and each < numbers[-1]),
+        stopped=tuple(each for each in changed.stopped if each in changed.node_names()),
+    )
+
+
+def without(profile: Profile, gone: Collection[str]) -> Profile:
+    """The profile without these real nodes. The others keep their numbers."""
+    numbers = {profile.node_number(name) for name in gone}
+    changed = replace(
+        profile, nodes=profile.nodes - len(numbers), removed=(*profile.removed, *sorted(numbers))
+    )
+    return resized(changed, None, None)
+
+
+FAMILIES = {
+    "ipv4": ("ipv4",),
+    "ipv6": ("ipv6",),
+    "dual": ("ipv4", "ipv6"),
+}
+"""What `--ip-family` takes."""
+
+
+def with_families(profile: Profile, family: str, services: str, pods: str) -> Profile:
+    """A new profile with addresses of these families, and the user's ranges where given: one, or
+    one of each family with a comma between, of which the first says what comes first."""
+    if family and family not in FAMILIES:
+        raise ClusterError(f"--ip-family is one of {', '.join(FAMILIES)}, not {family!r}")
+    chosen = FAMILIES.get(family, ())
+    values: dict[str, Any] = {}
+    for flag, key, text in (
+        ("--service-cluster-ip-range", "service_cidr", services),
+        ("--pod-cidr", "pod_cidr", pods),
+    ):
+        if not text:
+            continue
+        found = [_range(flag, part) for part in text.split(",")]
+        given = tuple(f"ipv{each.version}" for each in found)
+        if len(set(given)) != len(given):
+            raise ClusterError(f"{flag}: at most one range of each family")
+        if chosen and set(chosen) != set(given):
+            raise ClusterError(
+                f"{flag} has ranges of {' and '.join(given)}, but the cluster is to have "
+                f"{' and '.join(chosen)}"
+            )
+        chosen = given if set(given) != set(chosen) or not family else chosen
+        values |= {key if each.version == 4 else f"{key}6": str(each) for each in found}
+    changed = replace(profile, families=chosen or profile.families, **values)
+    _check_ranges(changed)
     return changed
+
+
+def _range(flag: str, text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text.strip())
+    except ValueError as error:
+        raise ClusterError(f"{flag}: {error}", "Write a range such as 10.96.0.0/16.") from None
+
+
+def _check_ranges(profile: Profile) -> None:
+    """Raises ClusterError for ranges that are too large, too small or overlap each other."""
+    for cidr in profile.service_cidrs:
+        network = ipaddress.ip_network(cidr)
+        if not 4 <= network.max_prefixlen - network.prefixlen <= 20:
+            raise ClusterError(f"{cidr}: a range of Services has from 16 to 2^20 addresses")
+    for cidr in profile.pod_cidrs:
+        network = ipaddress.ip_network(cidr)
+        if not 4 <= network.prefixlen <= (24 if network.version == 4 else 64):
+            raise ClusterError(f"{cidr}: a range for pods has room for a /24 (IPv6: /64) per node")
+    all_ranges = [
+        ipaddress.ip_network(each)
+        for each in (*profile.subnets, *profile.service_cidrs, *profile.pod_cidrs)
+    ]
+    for number, one in enumerate(all_ranges):
+        if _overlap([one], all_ranges[number + 1 :]):
+            raise ClusterError(f"{one} overlaps another range of the cluster")

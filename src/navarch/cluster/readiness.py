@@ -39,7 +39,9 @@ def wait(profile: Profile, paths: Paths, progress: Progress, timeout: float) -> 
     api = Api(profile, paths)
     waiting = Waiting(paths, time.monotonic() + timeout)
     with ThreadPoolExecutor(max(1, profile.nodes), "pause-image") as pool:
-        images = [pool.submit(_pause_image, profile, paths, node) for node in profile.node_names()]
+        images = [
+            pool.submit(_pause_image, profile, paths, node) for node in profile.running_nodes()
+        ]
         waiting.until("the API server", api.is_ready, "apiserver")
         simulated = frozenset(simulation.names(paths)) if profile.simulated else frozenset()
         _remove_gone_nodes(api, profile, simulated)
@@ -48,7 +50,7 @@ def wait(profile: Profile, paths: Paths, progress: Progress, timeout: float) -> 
             progress.step(f"Waiting for {_count(profile)}")
             process = "node" if profile.nodes else "simulated"
             waiting.until("the nodes", lambda: _nodes_are_ready(api, profile, simulated), process)
-        if profile.nodes:
+        if profile.node_names()[0:1] == profile.running_nodes()[0:1] != ():
             _mark_control_plane(api, profile)
         waiting.until("the service accounts", lambda: _accounts_are_there(api), "controllers")
         if profile.nodes:
@@ -129,7 +131,7 @@ def _nodes_are_ready(api: Api, profile: Profile, simulated: frozenset[str]) -> b
     nodes = api.get("/api/v1/nodes")["items"]
     ready = {node["metadata"]["name"] for node in nodes if _is_ready(node)}
     ready |= {node["metadata"]["name"] for node in nodes if simulation.is_disturbed(node)}
-    wanted = set(profile.node_names())
+    wanted = set(profile.running_nodes())
     return (
         wanted | simulated <= ready
         # A condition may be from an earlier life; an open port is not.

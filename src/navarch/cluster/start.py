@@ -191,19 +191,22 @@ def machine_lock() -> Iterator[None]:
 
 
 def _remove_surplus(before: Profile | None, wanted: Profile, paths: Paths) -> None:
-    """Take down real nodes the cluster no longer has. Their directories stay until deletion, as
-    a machine's disk does."""
-    gone = set(before.node_names() if before else ()) - set(wanted.node_names())
-    if not gone or before is None:
+    """Take down real nodes that are to run no longer. A node that is only switched off keeps its
+    directory, as a machine keeps its disk."""
+    if before is None:
         return
-    _supervise(wanted, paths)
-    wiring = topology.plan(before)
-    for node in wiring.nodes:
-        if node.node in gone:
-            pins = Pins(paths.pins, node.node)
-            processes.end(namespaces.processes_inside(pins), 10.0)
-            teardown.clear_node(before, paths, node.node)
-            processes.remove_cgroup(before.node_cgroup(node.node))
+    off = [name for name in before.running_nodes() if name not in wanted.running_nodes()]
+    if off:
+        _supervise(wanted, paths)
+    for node in off:
+        processes.drain_cgroup(before.node_cgroup(node), grace=2.0)
+        processes.end(namespaces.processes_inside(Pins(paths.pins, node)), 10.0)
+        teardown.clear_node(before, paths, node)
+        processes.remove_cgroup(before.node_cgroup(node))
+    for node in set(before.node_names()) - set(wanted.node_names()):
+        shutil.rmtree(paths.node(node), ignore_errors=True)
+        for file in paths.logs.glob(f"*-{node}.log*"):
+            file.unlink(missing_ok=True)
 
 
 def _prepare(wanted: Profile, paths: Paths) -> None:
@@ -213,7 +216,7 @@ def _prepare(wanted: Profile, paths: Paths) -> None:
     with ThreadPoolExecutor(2) as pool:
         namespaces_made = pool.submit(_make_namespaces, wanted, paths)
         credentials = pool.submit(_make_credentials, wanted, paths)
-        if wanted.nodes:
+        if wanted.running_nodes():
             from navarch.cluster import netns  # costs a while, which others use
 
             namespaces_made.result()
@@ -229,7 +232,7 @@ def _make_credentials(wanted: Profile, paths: Paths) -> None:
 
 
 def _make_namespaces(wanted: Profile, paths: Paths) -> None:
-    missing = [node for node in wanted.node_names() if not Pins(paths.pins, node).are_alive()]
+    missing = [node for node in wanted.running_nodes() if not Pins(paths.pins, node).are_alive()]
     if not missing:
         return
     resolver = namespaces.host_resolver()

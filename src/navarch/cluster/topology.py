@@ -18,11 +18,14 @@ how nodes speak to each other.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from navarch.cluster.profile import Profile, paths_of
 
 NODE_TABLE = "navarch_node"
+TUNNEL = "navarch-vxlan"
+"""The device that wraps packets for pods of nodes on other links (`network.pods.kernel`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,11 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class NodeWiring:
-    """One node's interface and routes."""
+    """One node's interface and routes. Addresses bear their prefix length."""
 
     node: str
     host_interface: str
-    address: str
-    prefix_length: int
+    addresses: tuple[str, ...]
     routes: tuple[Route, ...]
     rules: str
 
@@ -57,10 +59,10 @@ class Wiring:
     """The whole cluster's."""
 
     bridge: str
-    address: str
-    prefix_length: int
+    addresses: tuple[str, ...]
     routes: tuple[Route, ...]
-    table: str
+    tables: tuple[str, ...]
+    """The host's tables, each with its family."""
     rules: str
     nodes: tuple[NodeWiring, ...]
     owner: str = ""
@@ -68,111 +70,160 @@ class Wiring:
 
     def describe(self) -> str:
         """The plan as text, for tests and `navarch start -v`."""
-        lines = [f"bridge {self.bridge} {self.address}/{self.prefix_length}"]
+        lines = [f"bridge {self.bridge} {' '.join(self.addresses)}"]
         lines += [f"host route {route}" for route in self.routes]
         for node in self.nodes:
             lines.append(
-                f"node {node.node}: {node.host_interface} -> eth0 "
-                f"{node.address}/{node.prefix_length}"
+                f"node {node.node}: {node.host_interface} -> eth0 {' '.join(node.addresses)}"
             )
             lines += [f"node {node.node}: route {route}" for route in node.routes]
         return "\n".join(lines) + "\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What one family of addresses is called by nftables."""
+
+    family: str
+    any: str
+    unreachable: str
+    refused: str
+
+
+WORDS = {
+    4: Words("ip", "0.0.0.0/0", "icmp net-unreachable", "icmp port-unreachable"),
+    6: Words("ip6", "::/0", "icmpv6 no-route", "icmpv6 port-unreachable"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """A cluster's ranges of one family. `subnet` is the nodes', empty where they have none in
+    common."""
+
+    services: str
+    pods: str
+    subnet: str = ""
+
+    @property
+    def words(self) -> Words:
+        return WORDS[ipaddress.ip_network(self.services).version]
+
+
+def ranges(profile: Profile) -> tuple[Ranges, ...]:
+    found = zip(profile.service_cidrs, profile.pod_cidrs, profile.subnets, strict=True)
+    return tuple(Ranges(*each) for each in found)
+
+
 def plan(profile: Profile) -> Wiring:
     """How this profile is wired."""
-    subnet = ipaddress.ip_network(profile.subnet)
-    names = profile.node_names()
-    first = profile.node_address(names[0])
     # One node answers for the cluster's ranges: it has every Service, and hands on what belongs
     # to pods of the others.
-    routes = tuple(
-        Route(destination, first, profile.bridge)
-        for destination in (profile.service_cidr, profile.pod_cidr)
-    )
+    names = profile.node_names()
+    first = next(iter(profile.running_nodes()), names[0])
+    families = ranges(profile)
     return Wiring(
         bridge=profile.bridge,
-        address=profile.host_address,
-        prefix_length=subnet.prefixlen,
-        routes=routes,
-        table=host_table(profile),
+        addresses=_with_lengths(profile.host_addresses, profile.subnets),
+        routes=tuple(
+            Route(destination, address, profile.bridge)
+            for each, address in zip(families, profile.node_addresses(first), strict=True)
+            for destination in (each.services, each.pods)
+        ),
+        tables=tuple(f"{each.words.family} {profile.bridge}" for each in families),
         rules=host_rules(profile),
-        nodes=tuple(_node(profile, number, name) for number, name in enumerate(names)),
+        nodes=tuple(_node(profile, name) for name in profile.running_nodes()),
         owner=str(paths_of(profile.name).root),
     )
 
 
-def _node(profile: Profile, number: int, name: str) -> NodeWiring:
-    subnet = ipaddress.ip_network(profile.subnet)
+def _with_lengths(addresses: Iterable[str], networks: Iterable[str]) -> tuple[str, ...]:
+    return tuple(
+        f"{address}/{network.partition('/')[2]}"
+        for address, network in zip(addresses, networks, strict=True)
+    )
+
+
+def _node(profile: Profile, name: str) -> NodeWiring:
+    routes = []
+    for each, host in zip(ranges(profile), profile.host_addresses, strict=True):
+        routes += [Route(each.words.any, host, "eth0"), Route(each.pods)]
     return NodeWiring(
         node=name,
-        host_interface=f"{profile.bridge}n{number + 1}",
-        address=profile.node_address(name),
-        prefix_length=subnet.prefixlen,
-        routes=(
-            Route("0.0.0.0/0", profile.host_address, "eth0"),
-            Route(profile.pod_cidr),
-        ),
+        host_interface=f"{profile.bridge}n{profile.node_number(name)}",
+        addresses=_with_lengths(profile.node_addresses(name), profile.subnets),
+        routes=tuple(routes),
         rules=node_rules(profile),
     )
 
 
-def host_table(profile: Profile) -> str:
-    return profile.bridge
-
-
 def host_rules(profile: Profile) -> str:
-    """The host's table: the nodes' way out, and no way out for the cluster's own addresses.
+    """The host's table: the nodes' way out, and no way out for the cluster's own addresses. One
+    table for each family, written so that loading it twice is loading it once."""
+    return "".join(_host_rules(profile.bridge, each) for each in ranges(profile))
 
-    Written so that loading it twice is loading it once."""
-    inside = f"{{ {profile.service_cidr}, {profile.pod_cidr} }}"
-    name = host_table(profile)
+
+def _host_rules(bridge: str, ranges: Ranges) -> str:
+    ip, refusal = ranges.words.family, ranges.words.unreachable
+    inside = f"{{ {ranges.services}, {ranges.pods} }}"
     return f"""\
-add table ip {name}
-delete table ip {name}
-table ip {name} {{
+add table {ip} {bridge}
+delete table {ip} {bridge}
+table {ip} {bridge} {{
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
-		oifname != "{profile.bridge}" ip daddr {inside} reject with icmp net-unreachable
-		oifname != "{profile.bridge}" ip saddr {inside} drop
+		oifname != "{bridge}" {ip} daddr {inside} reject with {refusal}
+		oifname != "{bridge}" {ip} saddr {inside} drop
 	}}
 	chain output {{
 		type filter hook output priority filter; policy accept;
-		oifname != {{ "lo", "{profile.bridge}" }} ip daddr {inside} reject with icmp net-unreachable
+		oifname != {{ "lo", "{bridge}" }} {ip} daddr {inside} reject with {refusal}
 	}}
 	chain postrouting {{
 		type nat hook postrouting priority srcnat; policy accept;
-		ip saddr {profile.subnet} oifname != "{profile.bridge}" masquerade
+		{ip} saddr {ranges.subnet} oifname != "{bridge}" masquerade
 	}}
 }}
 """
 
 
-def node_rules(profile: Profile) -> str:
+def node_rules(profile: Profile, interface: str = "eth0") -> str:
     """A node's guard. Service addresses are translated before these hooks, so what still bears
-    one is for nobody; pods leave the cluster under their node's address. Host ports on the loopback
-    address make the kernel route such packets between interfaces, so that a pod could reach what
-    listens there for the node alone (CVE-2020-8558): that is refused."""
-    cluster = f"{{ {profile.subnet}, {profile.pod_cidr}, {profile.service_cidr} }}"
-    return f"""\
-add table ip {NODE_TABLE}
-delete table ip {NODE_TABLE}
-table ip {NODE_TABLE} {{
-	chain input {{
+    one is for nobody; pods leave the cluster under their node's address, and what is no pod goes
+    through the tunnel under the tunnel's, which the other end can answer to. Host ports on the
+    loopback address make the kernel route such packets between interfaces, so that a pod could
+    reach what listens there for the node alone (CVE-2020-8558): that is refused. (Of IPv6's
+    loopback address the kernel itself sees to that.)"""
+    return "".join(_node_rules(each, interface) for each in ranges(profile))
+
+
+def _node_rules(ranges: Ranges, interface: str) -> str:
+    ip, refusal = ranges.words.family, ranges.words.refused
+    cluster = ", ".join(filter(None, (ranges.subnet, ranges.pods, ranges.services)))
+    out = f'oifname "{interface}"'
+    guard = """\
+	chain input {
 		type filter hook input priority filter; policy accept;
 		iifname != "lo" ip daddr 127.0.0.0/8 ct status & dnat == 0 ct state new drop
-	}}
+	}
+"""
+    return f"""\
+add table {ip} {NODE_TABLE}
+delete table {ip} {NODE_TABLE}
+table {ip} {NODE_TABLE} {{
+{guard if ip == "ip" else ""}\
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
-		ip daddr {profile.service_cidr} reject with icmp port-unreachable
+		{ip} daddr {ranges.services} reject with {refusal}
 	}}
 	chain output {{
 		type filter hook output priority filter; policy accept;
-		oifname "eth0" ip daddr {profile.service_cidr} reject with icmp port-unreachable
+		{out} {ip} daddr {ranges.services} reject with {refusal}
 	}}
 	chain postrouting {{
 		type nat hook postrouting priority srcnat; policy accept;
-		ip saddr {profile.pod_cidr} ip daddr != {cluster} oifname "eth0" masquerade
+		{ip} saddr {ranges.pods} {ip} daddr != {{ {cluster} }} {out} masquerade
+		{ip} saddr != {ranges.pods} oifname "{TUNNEL}" masquerade
 	}}
 }}
 """
@@ -184,8 +235,15 @@ SYSCTLS = {
     "net/ipv4/conf/default/rp_filter": "0",
     "net/ipv4/conf/all/send_redirects": "0",
     "net/ipv4/conf/default/send_redirects": "0",
+    "net/ipv6/conf/all/disable_ipv6": "0",
+    "net/ipv6/conf/default/disable_ipv6": "0",
+    "net/ipv6/conf/all/forwarding": "1",
     "net/ipv6/conf/default/accept_ra": "0",
+    "net/ipv6/conf/default/accept_dad": "0",
+    "net/ipv6/conf/all/accept_dad": "0",
 }
 """A node's kernel settings, below /proc/sys and inside its network namespace only. The reverse
 path filter is off because with several nodes the host reaches pods by way of the first one while
-they answer directly; packets still cannot come from outside, since the host refuses them."""
+they answer directly; packets still cannot come from outside, since the host refuses them. Nobody
+looks for duplicates of IPv6 addresses, which are given out here: until that was done they could not
+be used."""

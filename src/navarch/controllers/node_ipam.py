@@ -1,4 +1,5 @@
-"""Node IPAM: each node gets a range of pod addresses, `spec.podCIDR`, out of the cluster's.
+"""Node IPAM: each node gets a range of pod addresses of each family out of the cluster's,
+`spec.podCIDRs`.
 
 A range belongs to its node until the node is deleted; then it may be given again. The ranges in use
 are read off the nodes themselves, so nothing is kept that could be lost.
@@ -8,6 +9,7 @@ Source: upstream's `pkg/controller/nodeipam` (RangeAllocator).
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 
 from navarch.api.types.core_v1 import Node
 from navarch.client import Controller, ControllerContext
@@ -22,6 +24,7 @@ class Ranges:
         self._prefix = max(mask_size, self._cluster.prefixlen)
         self._step = 1 << (self._cluster.max_prefixlen - self._prefix)
         self._count = self._cluster.num_addresses // self._step
+        self.version = self._cluster.version
         self._of: dict[str, range] = {}
         self._users: dict[int, int] = {}
         self._lowest = 0
@@ -55,6 +58,18 @@ class Ranges:
         return f"{self._cluster.network_address + self._lowest * self._step}/{self._prefix}"
 
 
+def ranges_of(cluster_cidrs: str, mask_size: int, mask_size_ipv6: int) -> tuple[Ranges, ...]:
+    """The ranges of a list with commas: at most one of each family. Raises ValueError."""
+    parts = [part.strip() for part in cluster_cidrs.split(",")]
+    found = tuple(
+        Ranges(part, mask_size if ipaddress.ip_network(part).version == 4 else mask_size_ipv6)
+        for part in parts
+    )
+    if len({each.version for each in found}) != len(found):
+        raise ValueError(f"{cluster_cidrs}: at most one range of each family")
+    return found
+
+
 class NodeIpamController(Controller):
     """Watches: nodes. A range is chosen and taken in one go, so that two workers never pick the
     same."""
@@ -62,9 +77,15 @@ class NodeIpamController(Controller):
     name = "node-ipam"
     workers = 8
 
-    def __init__(self, context: ControllerContext, cluster_cidr: str, mask_size: int = 24) -> None:
+    def __init__(
+        self,
+        context: ControllerContext,
+        cluster_cidr: str,
+        mask_size: int = 24,
+        mask_size_ipv6: int = 64,
+    ) -> None:
         super().__init__(context)
-        self.ranges = Ranges(cluster_cidr, mask_size)
+        self.ranges = ranges_of(cluster_cidr, mask_size, mask_size_ipv6)
         self.recorder = context.recorder("cidrAllocator")
         self.nodes = context.informers.informer(Node)
         self._given: set[str] = set()
@@ -73,13 +94,25 @@ class NodeIpamController(Controller):
         self.watch(self.nodes)
 
     def _seen(self, node: Node) -> None:
-        if node.spec.podCIDR:
+        cidrs = node.spec.podCIDRs or [node.spec.podCIDR]
+        if cidrs[0]:
             self._given.discard(node.metadata.name)
-            self.ranges.take(node.metadata.name, node.spec.podCIDR)
+            self._take(node.metadata.name, cidrs)
+
+    def _take(self, owner: str, cidrs: Iterable[str]) -> None:
+        for cidr in cidrs:
+            version = ipaddress.ip_network(cidr).version
+            for each in self.ranges:
+                if each.version == version:
+                    each.take(owner, cidr)
+
+    def _release(self, owner: str) -> None:
+        for each in self.ranges:
+            each.release(owner)
 
     def _gone(self, node: Node) -> None:
         self._given.discard(node.metadata.name)
-        self.ranges.release(node.metadata.name)
+        self._release(node.metadata.name)
 
     async def reconcile(self, key: str) -> None:
         node = self.nodes.cache.get(key)
@@ -87,21 +120,22 @@ class NodeIpamController(Controller):
             return
         if key in self._given:
             return
-        cidr = self.ranges.free()
-        if cidr is None:
+        free = [each.free() for each in self.ranges]
+        cidrs = [cidr for cidr in free if cidr is not None]
+        if len(cidrs) < len(free):
             text = f"Node {key} status is now: CIDRNotAvailable"
             self.recorder.event(node, "Normal", "CIDRNotAvailable", text)
             return
-        self.ranges.take(key, cidr)
+        self._take(key, cidrs)
         self._given.add(key)
         try:
             body = {
                 "metadata": {"uid": node.metadata.uid},
-                "spec": {"podCIDR": cidr, "podCIDRs": [cidr]},
+                "spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs},
             }
             await self.client.resource(Node).patch(key, "", body)
         except BaseException:
             if key in self._given:
                 self._given.discard(key)
-                self.ranges.release(key)
+                self._release(key)
             raise

@@ -12,13 +12,10 @@ from typing import Any
 
 import pytest
 
-from navarch.api.types.core_v1 import Node, NodeAddress, NodeSpec, NodeStatus
-from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.cluster import building, components, composition, containerd, doctor, images, status
 from navarch.cluster import logs as cluster_logs
 from navarch.cluster.doctor import Level
 from navarch.cluster.namespaces import usable_resolver
-from navarch.cluster.podnetwork import PodNetwork, plan
 from navarch.cluster.profile import ClusterError, Paths, Profile
 from navarch.cluster.setup import Package
 from navarch.cluster.status import MachineStatus
@@ -147,37 +144,6 @@ def test_what_a_killed_build_has_left_is_removed(tmp_path: Path) -> None:
 )
 def test_resolvers_a_node_can_use(texts: list[str], usable: str) -> None:
     assert usable_resolver(texts) == usable
-
-
-def node(name: str, pod_cidr: str, address: str = "") -> Node:
-    addresses = [NodeAddress(type="InternalIP", address=address)] if address else []
-    return Node(
-        metadata=ObjectMeta(name=name),
-        spec=NodeSpec(podCIDR=pod_cidr),
-        status=NodeStatus(addresses=addresses),
-    )
-
-
-@pytest.mark.parametrize(
-    ("nodes", "expected"),
-    [
-        pytest.param([], PodNetwork(), id="nothing yet"),
-        pytest.param([node("a", "")], PodNetwork(), id="no range yet"),
-        pytest.param([node("a", "10.244.0.0/24")], PodNetwork("10.244.0.0/24"), id="alone"),
-        pytest.param(
-            [
-                node("a", "10.244.0.0/24", "192.168.49.2"),
-                node("b", "10.244.1.0/24", "192.168.49.3"),
-                node("c", "10.244.2.0/24"),
-                node("d", "fd00::/64", "192.168.49.5"),
-            ],
-            PodNetwork("10.244.0.0/24", frozenset({("10.244.1.0/24", "192.168.49.3")})),
-            id="among others",
-        ),
-    ],
-)
-def test_pod_network(nodes: list[Node], expected: PodNetwork) -> None:
-    assert plan("a", nodes) == expected
 
 
 GOOD = MachineStatus("dev", "Running", "Running", "Running", "Configured")

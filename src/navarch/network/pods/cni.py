@@ -1,0 +1,108 @@
+"""A node's CNI configuration, and the addresses that lost containers have left behind.
+
+The configuration is a chain: a bridge with an address from the node's own ranges, bandwidth limits
+by a pod's annotations, host ports. Whoever wants another plug-in puts its file beside this one: the
+runtime takes the first by name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CONFIG_NAME = "10-navarch.conflist"
+NETWORK = "navarch"
+ADDRESSES = Path("/var/lib/cni/networks", NETWORK)
+"""Where the `host-local` plug-in notes which address is whose: a file per address, with the
+container's id in its first line."""
+YOUNGEST = 120.0
+"""A younger note may be of a container that is just being made, in seconds."""
+
+
+def config(cidrs: Iterable[str], mtu: int = 0, *, bandwidth: bool = True) -> str:
+    """The pod network of a node. One address of each range: of two families, a pod has both.
+
+    Packets to the world are masqueraded by the node's own table, not by the bridge plug-in. The
+    limits come before the host ports, whose plug-in takes over what it finds."""
+    plugins: list[dict[str, Any]] = [
+        {
+            "type": "bridge",
+            "bridge": "cni0",
+            "isGateway": True,
+            "isDefaultGateway": True,
+            "hairpinMode": True,
+            "ipMasq": False,
+            **({"mtu": mtu} if mtu else {}),
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": each}] for each in cidrs]},
+        },
+    ]
+    if bandwidth:
+        plugins.append({"type": "bandwidth", "capabilities": {"bandwidth": True}})
+    plugins.append({"type": "portmap", "capabilities": {"portMappings": True}, "snat": True})
+    network = {"cniVersion": "1.0.0", "name": NETWORK, "plugins": plugins}
+    return json.dumps(network, indent=2) + "\n"
+
+
+def write(directory: Path, content: str) -> bool:
+    """Put the configuration into place, if it differs. Returns whether it did."""
+    path = directory / CONFIG_NAME
+    encoded = content.encode()
+    if path.is_file() and path.read_bytes() == encoded:
+        return False
+    # The runtime loads the directory anew when a file in it is written or renamed, but not when
+    # one is moved in. So the file is written elsewhere, whole, and renamed once inside.
+    beside = directory.parent / CONFIG_NAME
+    beside.write_bytes(encoded)
+    beside.chmod(0o644)
+    beside.replace(path.with_suffix(".new")).replace(path)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """That an address is taken."""
+
+    name: str
+    container: str
+    age: float
+
+
+def stale(notes: Iterable[Note], containers: Iterable[str]) -> list[str]:
+    """The notes of containers that are no more. One without an id is what a crash has left while it
+    was written: nobody's, like the others."""
+    alive = set(containers)
+    return [note.name for note in notes if note.container not in alive and note.age > YOUNGEST]
+
+
+def clean(sandboxes: Path, now: float, directory: Path = ADDRESSES) -> list[str]:
+    """Give back addresses of sandboxes that the runtime no longer knows, whose deletion was lost.
+    Returns them. `sandboxes` has a directory for each one that the runtime knows."""
+    if not directory.is_dir() or not sandboxes.is_dir():
+        return []
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        # The plug-in holds it while it chooses; it does so for moments.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        found = stale(_notes(directory, now), [entry.name for entry in sandboxes.iterdir()])
+        for name in found:
+            (directory / name).unlink(missing_ok=True)
+        return found
+    finally:
+        os.close(descriptor)
+
+
+def _notes(directory: Path, now: float) -> list[Note]:
+    return [
+        Note(
+            entry.name,
+            (entry.read_text(errors="replace").split() or [""])[0],
+            now - entry.stat().st_mtime,
+        )
+        for entry in directory.iterdir()
+        if entry.name != "lock" and not entry.name.startswith("last_reserved_ip")
+    ]
