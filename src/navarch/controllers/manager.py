@@ -46,9 +46,11 @@ class ManagerOptions:
     controllers: tuple[str, ...] = ("*",)
     """Names of controllers, `*` for all, `-name` for none of that name."""
     cluster_cidr: str = ""
-    """Addresses for pods, of which each node gets a part. Empty: nodes get theirs elsewhere."""
+    """Addresses for pods, of which each node gets a part; of two families with a comma between.
+    Empty: nodes get theirs elsewhere."""
     node_cidr_mask_size: int = 24
     """The size of a node's part, as a prefix length."""
+    node_cidr_mask_size_ipv6: int = 64
     root_ca: str = ""
     """A file with the certificates by which pods trust the API server. Empty: not published."""
     service_account_private_key_file: str = ""
@@ -164,6 +166,7 @@ CONTROLLERS: Mapping[str, Registered] = {
         lambda options: {
             "cluster_cidr": options.cluster_cidr,
             "mask_size": options.node_cidr_mask_size,
+            "mask_size_ipv6": options.node_cidr_mask_size_ipv6,
         },
         lambda options: bool(options.cluster_cidr),
     ),
@@ -211,6 +214,7 @@ CONTROLLERS: Mapping[str, Registered] = {
     "bootstrapsigner": Registered("bootstrap_tokens", "BootstrapSigner"),
     "tokencleaner": Registered("bootstrap_tokens", "TokenCleaner"),
     "ttl": Registered("ttl", "TtlController"),
+    "load-balancer": Registered("load_balancer", "LoadBalancerController"),
     "servicecidr": Registered("servicecidr", "ServiceCidrController"),
     "storage-version-migrator": Registered(
         "storage_version_migration", "StorageVersionMigrationController"
