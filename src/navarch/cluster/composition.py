@@ -173,7 +173,13 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "service_cidrs": list(profile.service_cidrs),
         "pod_cidr": profile.pod_cidrs[0],
     }
-    dns = {"kubeconfig": user, "addresses": list(addresses), "domain": profile.cluster_domain}
+    dns = {
+        "kubeconfig": user,
+        "addresses": list(addresses),
+        "domain": profile.cluster_domain,
+        "clients": [*profile.subnets, *profile.pod_cidrs, *profile.service_cidrs],
+        "node_name": node,
+    }
     network = {
         "kubeconfig": user,
         "node_kubeconfig": str(directory / "kubelet.conf"),

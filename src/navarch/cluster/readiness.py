@@ -20,9 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from navarch.cluster import addons, containerd, simulation
+from navarch.cluster import addons, containerd, network_plugin, simulation
 from navarch.cluster.api import Api, ApiUnavailableError
 from navarch.cluster.composition import KUBELET_PORT
+from navarch.cluster.name_server import configuration, dns_objects
 from navarch.cluster.namespaces import Pins
 from navarch.cluster.pki import KUBELET_CLIENT
 from navarch.cluster.profile import ClusterError, Paths, Profile
@@ -132,6 +133,9 @@ def _nodes_are_ready(api: Api, profile: Profile, simulated: frozenset[str]) -> b
     ready = {node["metadata"]["name"] for node in nodes if _is_ready(node)}
     ready |= {node["metadata"]["name"] for node in nodes if simulation.is_disturbed(node)}
     wanted = set(profile.running_nodes())
+    if profile.cni == network_plugin.NOBODY:
+        # They become ready when the user has installed a network plug-in.
+        return wanted <= {node["metadata"]["name"] for node in nodes} and simulated <= ready
     return (
         wanted | simulated <= ready
         # A condition may be from an earlier life; an open port is not.
@@ -204,6 +208,7 @@ def _put_own_objects(api: Api, profile: Profile, paths: Paths) -> bool:
     if profile.nodes:
         for collection, value in (*dns_objects(profile), *access_objects()):
             api.put_in_place(collection, value)
+        api.create_missing(*configuration(profile))
     if profile.simulated:
         for collection, value in simulation.access_objects():
             api.put_in_place(collection, value)
@@ -222,58 +227,6 @@ def access_objects() -> list[tuple[str, dict[str, Any]]]:
         "subjects": [{"apiGroup": group, "kind": "User", "name": KUBELET_CLIENT}],
     }
     return [(f"/apis/{group}/v1/clusterrolebindings", binding)]
-
-
-def dns_objects(profile: Profile) -> list[tuple[str, dict[str, Any]]]:
-    """The Service under which every node's own name server is known, as collections and contents.
-    Its endpoints are the nodes themselves, and a pod always asks its own node."""
-    name, namespace = "kube-dns", "kube-system"
-    labels = {
-        "k8s-app": name,
-        "kubernetes.io/cluster-service": "true",
-        "kubernetes.io/name": "CoreDNS",
-    }
-    ports = [("dns", "UDP"), ("dns-tcp", "TCP")]
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": namespace, "labels": labels},
-        "spec": {
-            "type": "ClusterIP",
-            "clusterIP": profile.dns_address,
-            "internalTrafficPolicy": "Local",
-            "ports": [
-                {"name": port, "port": 53, "protocol": protocol, "targetPort": 53}
-                for port, protocol in ports
-            ],
-        },
-    }
-    endpoints = {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": f"{name}-nodes",
-            "namespace": namespace,
-            "labels": {
-                "kubernetes.io/service-name": name,
-                "endpointslice.kubernetes.io/managed-by": "navarch",
-            },
-        },
-        "addressType": "IPv4",
-        "ports": [{"name": port, "port": 53, "protocol": protocol} for port, protocol in ports],
-        "endpoints": [
-            {
-                "addresses": [profile.node_address(node)],
-                "nodeName": node,
-                "conditions": {"ready": True, "serving": True, "terminating": False},
-            }
-            for node in profile.node_names()
-        ],
-    }
-    return [
-        (f"/api/v1/namespaces/{namespace}/services", service),
-        (f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices", endpoints),
-    ]
 
 
 def resolves(server: str, name: str, timeout: float = 0.2) -> bool:

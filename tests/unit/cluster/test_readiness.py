@@ -12,6 +12,7 @@ import pytest
 
 from navarch.cluster import readiness
 from navarch.cluster.api import ApiUnavailableError
+from navarch.cluster.name_server import dns_objects
 from navarch.cluster.profile import ClusterError, Paths, Profile
 from navarch.cluster.readiness import Waiting, dns_question, is_answer
 
@@ -105,7 +106,7 @@ def test_the_tail_of_a_long_log(tmp_path: Path) -> None:
 
 
 def test_every_node_answers_for_names() -> None:
-    service, endpoints = (value for _, value in readiness.dns_objects(Profile("dev", nodes=2)))
+    service, endpoints, *_ = (value for _, value in dns_objects(Profile("dev", nodes=2)))
     assert service["spec"]["clusterIP"] == "10.96.0.10"
     assert [entry["addresses"] for entry in endpoints["endpoints"]] == [
         ["192.168.49.2"],
