@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from navarch.cli import simulation
+from navarch.cli import network, simulation
 from navarch.cli.addons import app as addon_app
 from navarch.cli.addons import start_change as addon_change
 from navarch.cli.images import app as image_app
@@ -80,6 +80,14 @@ def start(
         list[str] | None,
         typer.Option(help="Enable addons, several with commas; see `navarch addons list`."),
     ] = None,
+    ip_family: network.IpFamily = "",
+    service_range: network.ServiceRange = "",
+    pod_range: network.PodRange = "",
+    pod_network: network.PodNetwork = None,
+    cni: network.Cni = None,
+    listen_address: network.Listen = None,
+    apiserver_ips: network.ServerAddresses = None,
+    apiserver_names: network.ServerNames = None,
     keep_context: Annotated[
         bool, typer.Option("--keep-context", help="Leave kubectl's current context as it is.")
     ] = False,
@@ -96,9 +104,16 @@ def start(
 
     name = profile_name(context, profile)
     flags = simulation.Flags(simulated_name, capacity, labels, taints, zones, region, timetable)
+    wires = network.Flags(
+        *(ip_family, service_range, pod_range, pod_network),
+        *(listen_address, apiserver_ips, apiserver_names),
+    )
     request = StartRequest(
         name=name,
         nodes=nodes,
+        settings=wires.settings,
+        creation=wires.creation,
+        cni=cni,
         simulation=simulation.start_change(simulated, simulated_config, flags),
         switch_context=not keep_context,
         wait=wait,

@@ -31,6 +31,7 @@ def list_nodes(
     there = existing(context, profile)
     found = there.profile
     nodes = [(name, found.node_address(name)) for name in found.node_names()]
+    nodes += sorted(_joined(there).items())
     groups = simulation.load(there.paths).fleet.nodes if found.simulated else ()
     if output is Output.JSON:
         listed = [{"Name": name, "IP": address, "Simulated": False} for name, address in nodes]
@@ -78,25 +79,119 @@ def add(
 def delete(
     context: typer.Context,
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    force: Annotated[bool, typer.Option("--force", help="Do not empty the nodes first.")] = False,
     profile: ProfileOption = None,
 ) -> None:
-    """Delete nodes: simulated ones, or the last real one."""
+    """Delete nodes: what runs on real ones moves to others first."""
+    from navarch.cluster import profile as profiles
     from navarch.cluster import simulation
     from navarch.cluster.start import StartRequest
 
     there = running(context, profile)
     real = there.profile.node_names()
-    chosen = [name for name in names if name in real]
-    if not chosen:
-        request = StartRequest(there.profile.name, simulation=simulation.without(names))
-    elif chosen == names and chosen == [*real][-len(chosen) :] and len(chosen) < len(real):
-        request = StartRequest(there.profile.name, nodes=len(real) - len(chosen))
-    else:
+    chosen = [name for name in dict.fromkeys(names) if name in real]
+    others = [name for name in names if name not in real]
+    joined = [name for name in others if name in _joined(there)]
+    simulated = [name for name in others if name not in joined]
+    if chosen and len(chosen) == len(real):
         raise ClusterError(
-            f"of the real nodes only the last can be deleted: {real[-1]}",
-            "The whole cluster goes with: navarch delete. Simulated nodes go by themselves.",
+            f"{real[-1]} is the last real node", "The whole cluster goes with: navarch delete"
         )
-    _bring_about(there, request, "Deleted.", wait=True)
+    _empty(there, chosen + joined, force=force)
+    if simulated:
+        request = StartRequest(there.profile.name, simulation=simulation.without(simulated))
+        _bring_about(there, request, "Deleted.", wait=True)
+    if chosen:
+        request = StartRequest(
+            there.profile.name, settings=lambda found: profiles.without(found, chosen)
+        )
+        _bring_about(there, request, "Deleted.", wait=True)
+    for name in joined:
+        print(f"Deleted {name}. On its machine, run: navarch leave")
+
+
+def _empty(there: Existing, names: list[str], *, force: bool) -> None:
+    """Drain nodes, and delete their objects."""
+    from navarch.cluster import drain
+    from navarch.cluster.api import Api, ApiUnavailableError
+
+    api = Api(there.profile, there.paths)
+    try:
+        for name in names:
+            if not force and name not in there.profile.stopped:
+                with Steps() as steps:
+                    steps.step(f"Moving the pods of {name} to other nodes")
+                    drain.drain(api, name)
+            drain.forget(api, name)
+    except ApiUnavailableError as error:
+        raise ClusterError(str(error), "To delete the node all the same, add --force") from error
+    finally:
+        api.close()
+
+
+def _joined(there: Existing) -> dict[str, str]:
+    """Nodes that are on other machines, with their addresses."""
+    from navarch.cluster import simulation
+    from navarch.cluster.api import Api, ApiUnavailableError
+
+    known = set(there.profile.node_names())
+    if there.profile.simulated:
+        known |= set(simulation.names(there.paths))
+    api = Api(there.profile, there.paths, timeout=2.0)
+    try:
+        nodes = api.get("/api/v1/nodes")["items"]
+    except ApiUnavailableError:
+        return {}
+    finally:
+        api.close()
+    return {
+        node["metadata"]["name"]: next(
+            (
+                each["address"]
+                for each in node["status"].get("addresses") or []
+                if each["type"] == "InternalIP"
+            ),
+            "",
+        )
+        for node in nodes
+        if node["metadata"]["name"] not in known
+    }
+
+
+@app.command("stop")
+def stop(
+    context: typer.Context,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    profile: ProfileOption = None,
+) -> None:
+    """Switch real nodes off; their disks stay."""
+    _switch(context, names, profile, on=False)
+
+
+@app.command("start")
+def start(
+    context: typer.Context,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    profile: ProfileOption = None,
+) -> None:
+    """Switch real nodes on again."""
+    _switch(context, names, profile, on=True)
+
+
+def _switch(context: typer.Context, names: list[str], profile: str | None, *, on: bool) -> None:
+    from navarch.cluster import profile as profiles
+    from navarch.cluster.start import StartRequest
+
+    there = running(context, profile)
+    for name in names:
+        if name not in there.profile.node_names():
+            raise ClusterError(
+                f'The node "{name}" does not exist.', "Real nodes: navarch node list"
+            )
+    request = StartRequest(
+        there.profile.name, settings=lambda found: profiles.switched(found, names, on=on)
+    )
+    _bring_about(there, request, "Running." if on else "Stopped.", wait=True)
 
 
 def running(context: typer.Context, profile: str | None) -> Existing:

@@ -109,6 +109,10 @@ def _bridge(netlink: Any, wiring: Wiring) -> int:
         # Without a spanning tree and its delay: the first packet passes at once.
         netlink.link("add", ifname=wiring.bridge, kind="bridge", br_stp_state=0)
         found = netlink.link_lookup(ifname=wiring.bridge)
+        # Its MAC address is its own. Otherwise it were that of some port and changed with nodes
+        # that come and go, which would cut off those that stay until they ask again.
+        own = netlink.get_links(found[0])[0].get_attr("IFLA_ADDRESS")
+        netlink.link("set", index=found[0], address=own)
     index = int(found[0])
     owner = netlink.get_links(index)[0].get_attr("IFLA_IFALIAS")
     if owner is None:

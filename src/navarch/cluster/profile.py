@@ -463,6 +463,12 @@ def without(profile: Profile, gone: Collection[str]) -> Profile:
     return resized(changed, None, None)
 
 
+def switched(profile: Profile, names: Collection[str], *, on: bool) -> Profile:
+    """The profile with nodes that run or do not run."""
+    others = tuple(each for each in profile.stopped if each not in names)
+    return replace(profile, stopped=others if on else (*others, *sorted(names)))
+
+
 FAMILIES = {
     "ipv4": ("ipv4",),
     "ipv6": ("ipv6",),

@@ -19,7 +19,7 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from navarch.cluster import (
@@ -28,6 +28,7 @@ from navarch.cluster import (
     guardian,
     kubeconfig,
     namespaces,
+    network_plugin,
     pki,
     policies,
     processes,
@@ -48,6 +49,10 @@ class StartRequest:
 
     name: str
     nodes: int | None = None
+    settings: Callable[[Profile], Profile] = lambda found: found
+    """What else of the profile becomes different."""
+    creation: Callable[[Profile], Profile] = lambda found: found
+    """What of a new profile is not as usual."""
     simulation: simulation.Change | None = None
     """What becomes of the simulated nodes."""
     switch_context: bool = True
@@ -60,6 +65,8 @@ class StartRequest:
     scheduler_config: str | None = None
     addons: Callable[[addons.Choices], addons.Choices] | None = None
     """What becomes of the addons."""
+    cni: str | None = None
+    """Who makes the pods' network: `bridge`, `false` or a file."""
 
 
 def start(request: StartRequest, progress: Progress) -> Profile:
@@ -105,6 +112,8 @@ def start(request: StartRequest, progress: Progress) -> Profile:
         files = kubeconfig.user_files()
         changed = kubeconfig.merge(wanted, paths, files, switch=request.switch_context)
         _remember_kubeconfig(paths, changed)
+        if wanted.cni:
+            network_plugin.install(wanted, paths, progress, request.timeout)
         if request.wait:
             readiness.wait(wanted, paths, progress, request.timeout)
         return wanted
@@ -116,10 +125,17 @@ def _settle(request: StartRequest, simulated: simulation.Simulation | None) -> P
     existing = profile.load(request.name)
     nodes, count = request.nodes, simulated.fleet.count if simulated is not None else None
     if existing is None:
-        existing = profile.allocate(request.name, others, profile.host_use())
+        existing = request.creation(profile.allocate(request.name, others, profile.host_use()))
         if nodes is None:
             nodes = 0 if count else 1
-    found = profile.resized(existing, nodes, count)
+    elif (other := request.creation(existing)) != existing:
+        now, asked = asdict(existing), asdict(other)
+        changed = [name for name in now if now[name] != asked[name]]
+        raise ClusterError(
+            f"the cluster {request.name} was made with other addresses ({', '.join(changed)})",
+            "They stay for a cluster's life. Delete it, or choose another profile: -p NAME",
+        )
+    found = profile.resized(request.settings(existing), nodes, count)
     paths = profile.paths_of(found.name)
     if processes.read_pid_file(paths.run / "apiserver.pid"):
         return found
@@ -213,6 +229,7 @@ def _prepare(wanted: Profile, paths: Paths) -> None:
     """Certificates and configuration beside namespaces and wires: neither needs the other."""
     for node in wanted.node_names():
         paths.node(node).mkdir(mode=0o700, exist_ok=True)
+        network_plugin.place(wanted, paths, node)
     with ThreadPoolExecutor(2) as pool:
         namespaces_made = pool.submit(_make_namespaces, wanted, paths)
         credentials = pool.submit(_make_credentials, wanted, paths)

@@ -209,8 +209,16 @@ class Kernel:
             ):
                 with suppress(FileNotFoundError):
                     Path("/proc/sys", setting).write_text("0")
-        # The daemon of a distribution may have given it another MAC address meanwhile.
-        self._netlink.link("set", index=index, address=self._mac, mtu=mtu, state="up")
+        # The daemon of a distribution may have given it another MAC address meanwhile. Only what
+        # differs is set: a MAC address that is set makes the kernel forget all neighbours.
+        link = self._netlink.get_links(index)[0]
+        names = {"address": "IFLA_ADDRESS", "mtu": "IFLA_MTU"}
+        wrong = {
+            name: value
+            for name, value in (("address", self._mac), ("mtu", mtu))
+            if link.get_attr(names[name]) != value
+        }
+        self._netlink.link("set", index=index, state="up", **wrong)
         wanted = {tunnel_address(each) for each in cidrs}
         there = {
             message.get_attr("IFA_ADDRESS"): message["prefixlen"]

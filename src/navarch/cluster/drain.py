@@ -1,0 +1,75 @@
+"""Empties a node before it goes, as `kubectl drain` does.
+
+The node takes no more pods, and those on it are evicted, which asks their disruption budgets. A
+budget that does not let a pod go is waited for a while; then the pod is deleted, since the node
+goes in any case. Pods of DaemonSets and mirrors of static pods stay: they would come back at once.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from navarch.cluster.api import Api, ApiUnavailableError
+
+PATIENCE = 20.0
+"""For budgets, in seconds."""
+ENDING = 40.0
+"""For pods to end, in seconds."""
+INTERVAL = 0.2
+MIRROR = "kubernetes.io/config.mirror"
+
+
+def leaves(pod: dict[str, Any]) -> bool:
+    """Whether a pod leaves a node that is emptied."""
+    metadata = pod["metadata"]
+    owners = metadata.get("ownerReferences") or []
+    is_daemon = any(each["kind"] == "DaemonSet" and each.get("controller") for each in owners)
+    return not is_daemon and MIRROR not in (metadata.get("annotations") or {})
+
+
+def drain(api: Api, node: str) -> None:
+    """Empty a node as far as its pods end in time. A node that is not there is empty."""
+    try:
+        api.merge(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": True}})
+    except ApiUnavailableError as error:
+        if error.status == 404:
+            return
+        raise
+    force_at = time.monotonic() + PATIENCE
+    give_up_at = time.monotonic() + ENDING
+    while time.monotonic() < give_up_at:
+        listed = api.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{node}")["items"]
+        pods = [pod for pod in listed if leaves(pod)]
+        if not pods:
+            return
+        for pod in pods:
+            if not pod["metadata"].get("deletionTimestamp"):
+                _send_away(api, pod, by_force=time.monotonic() > force_at)
+        time.sleep(INTERVAL)
+
+
+def _send_away(api: Api, pod: dict[str, Any], *, by_force: bool) -> None:
+    metadata = pod["metadata"]
+    path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+    try:
+        if by_force:
+            api.request("DELETE", path)
+            return
+        named = {"name": metadata["name"], "namespace": metadata["namespace"]}
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": named}
+        api.request("POST", f"{path}/eviction", json.dumps(eviction).encode())
+    except ApiUnavailableError as error:
+        # 404: it has ended; 409: it is about to; 429: a budget says not yet.
+        if error.status not in (404, 409, 429):
+            raise
+
+
+def forget(api: Api, node: str) -> None:
+    """Delete the Node object."""
+    try:
+        api.request("DELETE", f"/api/v1/nodes/{node}")
+    except ApiUnavailableError as error:
+        if error.status != 404:
+            raise
