@@ -171,7 +171,7 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "node_name": node,
         "node_ips": list(addresses),
         "service_cidrs": list(profile.service_cidrs),
-        "pod_cidr": profile.pod_cidrs[0],
+        "pod_cidrs": list(profile.pod_cidrs),
     }
     dns = {
         "kubeconfig": user,

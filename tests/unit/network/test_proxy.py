@@ -1,6 +1,7 @@
 """The service proxy's decisions, as text: which endpoints, which rules, which commands."""
 
 import re
+from collections.abc import Sequence
 
 import pytest
 
@@ -24,12 +25,12 @@ from navarch.api.types.discovery_v1 import (
 )
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client.clock import FakeClock
-from navarch.network.proxy.kernel import Flow, NftError
-from navarch.network.proxy.model import Place, endpoints_of, ports_of, select
+from navarch.network.proxy.kernel import Flow, MemoryKernel, NftError
+from navarch.network.proxy.model import Place, ServiceHealth, endpoints_of, ports_of, select
 from navarch.network.proxy.proxier import Proxier
-from navarch.network.proxy.rules import Addresses
+from navarch.network.proxy.rules import Network
 
-ADDRESSES = Addresses(("192.168.49.2",), ("10.96.0.0/16",), "10.244.0.0/16")
+NETWORK = Network(("192.168.49.2",), ("10.96.0.0/16",), ("10.244.0.0/16",))
 HERE, THERE = "n1", "n2"
 
 
@@ -137,28 +138,25 @@ def test_services_that_are_not_proxied(unproxied: Service) -> None:
     assert ports_of(unproxied, "ip") == []
 
 
-class Notebook:
+class Notebook(MemoryKernel):
     """A kernel that writes down what it is told; the next transactions fail where `failures`."""
 
     def __init__(self) -> None:
-        self.transactions: list[str] = []
-        self.flows: list[Flow] = []
+        super().__init__()
+        self.transactions: list[Sequence[str]] = []
         self.failures = 0
 
-    async def apply(self, transaction: str) -> None:
+    async def apply(self, commands: Sequence[str]) -> None:
         if self.failures:
             self.failures -= 1
             raise NftError("no")
-        self.transactions.append(transaction)
+        await super().apply(commands)
+        self.transactions.append(commands)
 
-    async def delete_udp_flows(self, is_stale: object) -> int:
-        before = len(self.flows)
-        self.flows = [flow for flow in self.flows if not is_stale(flow)]  # type: ignore[operator]
-        return before - len(self.flows)
-
-    def last(self) -> list[str]:
-        """The last transaction, without the hashes in names."""
-        text = re.sub(r"-[A-Z2-7]{8}-", "-X-", self.transactions[-1])
+    def last(self, count: int = 1) -> list[str]:
+        """The last transactions, without the hashes in names."""
+        text = "\n".join(line for said in self.transactions[-count:] for line in said)
+        text = re.sub(r"-[A-Z2-7]{8}-", "-X-", text)
         return text.replace(" ip kube-proxy", "").splitlines()
 
 
@@ -169,7 +167,7 @@ def kernel() -> Notebook:
 
 @pytest.fixture
 def proxier(kernel: Notebook) -> Proxier:
-    return Proxier("ip", ADDRESSES, Place(HERE), kernel, FakeClock())
+    return Proxier("ip", NETWORK, Place(HERE), kernel, FakeClock())
 
 
 async def test_a_changed_service_touches_only_its_own_elements(
@@ -179,14 +177,13 @@ async def test_a_changed_service_touches_only_its_own_elements(
         address = f"10.96.0.{number + 1}"
         proxier.put_service(service(f"s{number}", clusterIP=address, clusterIPs=[address]))
     await proxier.sync()
-    assert len(kernel.last()) > 50
+    assert len(kernel.last(2)) > 50
     proxier.put_slice(slice_of(endpoint("10.244.0.1"), name="s1"))
     await proxier.sync()
     assert kernel.last() == [
         "add chain service-X-shop/s1/tcp/http",
         "flush chain service-X-shop/s1/tcp/http",
-        "add rule service-X-shop/s1/tcp/http meta l4proto tcp dnat ip addr . port to "
-        "numgen random mod 1 map { 0 : 10.244.0.1 . 8080 }",
+        "add rule service-X-shop/s1/tcp/http meta l4proto tcp dnat to 10.244.0.1:8080",
         "delete element no-endpoint-services { 10.96.0.2 . tcp . 80 }",
         "add element hairpin-connections { 10.244.0.1 . 10.244.0.1 . tcp . 8080 }",
         "add element service-ips { 10.96.0.2 . tcp . 80 : goto service-X-shop/s1/tcp/http }",
@@ -223,15 +220,16 @@ async def test_local_policies(proxier: Proxier, kernel: Notebook) -> None:
     assert f"add element service-nodeports {{ tcp . 30080 : {external} }}" in text
     assert "add element no-endpoint-nodeports { tcp . 30080 : drop }" in text
     assert "add element no-endpoint-services { 192.0.2.9 . tcp . 80 : drop }" in text
-    firewall = "add rule firewall-X-shop/web/tcp/http ip saddr != { 198.51.100.0/24 } drop"
-    assert firewall in text
-    assert proxier.health_states()[30999].local_endpoints == 0
+    firewall = "add rule firewall-X-shop/web/tcp/http "
+    rules = [line.removeprefix(firewall) for line in text if line.startswith(firewall)]
+    assert rules == ["ip saddr 198.51.100.0/24 return", "drop"]
+    assert proxier.health_states()[("shop", "web")] == ServiceHealth("shop", "web", 30999, 0)
     proxier.put_slice(slice_of(endpoint("10.244.1.1", THERE), endpoint("10.244.0.1")))
     await proxier.sync()
     assert "delete element no-endpoint-nodeports { tcp . 30080 }" in kernel.last()
     rule = "add rule external-X-shop/web/tcp/http goto local-X-shop/web/tcp/http"
     assert rule in kernel.last()
-    assert proxier.health_states()[30999].local_endpoints == 1
+    assert proxier.health_states()[("shop", "web")].local_endpoints == 1
 
 
 async def test_affinity_keeps_a_client_with_its_endpoint(
@@ -249,17 +247,17 @@ async def test_affinity_keeps_a_client_with_its_endpoint(
     assert sum(line.startswith("delete set") for line in kernel.last()) == 2
 
 
-async def test_after_a_refusal_the_table_is_made_anew(proxier: Proxier, kernel: Notebook) -> None:
+async def test_after_a_refusal_all_is_laid_again(proxier: Proxier, kernel: Notebook) -> None:
     proxier.put_service(service())
     await proxier.sync()
     kernel.failures = 1
     proxier.put_slice(slice_of(endpoint("10.244.0.1")))
     with pytest.raises(NftError):
         await proxier.sync()
-    proxier._table.is_known = False
+    kernel.transactions.clear()
     await proxier.sync()
-    assert kernel.last()[:2] == ["add table", "delete table"]
-    assert any("service-ips { 10.96.0.20" in line for line in kernel.last())
+    assert any("add chain nat-prerouting" in line for line in kernel.last(3))
+    assert any("service-ips { 10.96.0.20" in line for line in kernel.last(3))
 
 
 async def test_udp_flows_of_gone_endpoints_are_forgotten(

@@ -7,6 +7,9 @@ traffic policies.
 
 from __future__ import annotations
 
+import functools
+import ipaddress
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -37,6 +40,8 @@ class ServicePort:
     """How one port of a Service is reached, for one address family."""
 
     key: PortKey
+    created: str
+    """When the Service was made: of two that claim the same address and port the older has it."""
     cluster_ip: str
     port: int
     node_port: int
@@ -52,6 +57,16 @@ class ServicePort:
     @property
     def is_external(self) -> bool:
         return bool(self.node_port or self.external_ips or self.load_balancer_ips)
+
+    @property
+    def uses_cluster(self) -> bool:
+        """Whether some traffic goes to the endpoints of the whole cluster. The external Local
+        policy does not end that: clients on the node itself are outside it."""
+        return self.is_external or not self.internal_local
+
+    @property
+    def uses_local(self) -> bool:
+        return self.internal_local or (self.external_local and self.is_external)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -76,6 +91,16 @@ class Place:
     zone: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceHealth:
+    """What a health-check node port tells: how many ready endpoints of a Service are here."""
+
+    namespace: str
+    name: str
+    port: int
+    local_endpoints: int
+
+
 def is_proxied(service: Service) -> bool:
     """Whether this proxy serves the Service at all."""
     spec = service.spec
@@ -94,7 +119,8 @@ def ports_of(service: Service, family: str) -> list[ServicePort]:
     colon = family == "ip6"
 
     def mine(addresses: Iterable[str]) -> tuple[str, ...]:
-        return tuple(a.strip() for a in addresses if (":" in a) == colon)
+        found = (canonical_address(a) for a in addresses if (":" in a) == colon)
+        return tuple(dict.fromkeys(a for a in found if a))
 
     cluster_ips = mine(spec.clusterIPs or [spec.clusterIP])
     if not cluster_ips:
@@ -106,8 +132,11 @@ def ports_of(service: Service, family: str) -> list[ServicePort]:
         affinity = (client.timeoutSeconds if client is not None else None) or (
             DEFAULT_AFFINITY_SECONDS
         )
-    balancer = service.status.loadBalancer.ingress if spec.type == "LoadBalancer" else []
-    ranges = mine(spec.loadBalancerSourceRanges)
+    ranges = [n for n in map(_network, spec.loadBalancerSourceRanges) if n is not None]
+    ranges = [n for n in ranges if (n.version == 6) == colon]
+    if any(n.prefixlen == 0 for n in ranges):
+        ranges = []
+    needs_check = spec.type == "LoadBalancer" and spec.externalTrafficPolicy == "Local"
     return [
         ServicePort(
             key=PortKey(
@@ -116,23 +145,46 @@ def ports_of(service: Service, family: str) -> list[ServicePort]:
                 port.name,
                 (port.protocol or "TCP").lower(),
             ),
+            created=service.metadata.creationTimestamp or "",
             cluster_ip=cluster_ips[0],
             port=port.port,
-            node_port=port.nodePort if spec.type in ("NodePort", "LoadBalancer") else 0,
+            node_port=port.nodePort,
             external_ips=mine(spec.externalIPs),
             load_balancer_ips=mine(
                 ingress.ip
-                for ingress in balancer
+                for ingress in service.status.loadBalancer.ingress
                 if ingress.ip and (ingress.ipMode or "VIP") == "VIP"
             ),
-            source_ranges=() if {"0.0.0.0/0", "::/0"} & set(ranges) else ranges,
+            source_ranges=tuple(dict.fromkeys(map(str, ranges))),
             internal_local=spec.internalTrafficPolicy == "Local",
             external_local=spec.externalTrafficPolicy == "Local",
             affinity_seconds=affinity,
-            health_check_node_port=spec.healthCheckNodePort,
+            health_check_node_port=spec.healthCheckNodePort if needs_check else 0,
         )
         for port in spec.ports
     ]
+
+
+@functools.lru_cache(4096)
+def canonical_address(address: str) -> str:
+    """An address as the kernel writes it; "" if it is none. Old objects may spell IPv4 with leading
+    zeros, which mean nothing there."""
+    address = address.strip()
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    if family == socket.AF_INET:
+        address = ".".join(part.lstrip("0") or "0" for part in address.split("."))
+    try:
+        return socket.inet_ntop(family, socket.inet_pton(family, address))
+    except OSError:
+        return ""
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    address, slash, length = text.strip().partition("/")
+    try:
+        return ipaddress.ip_network(f"{canonical_address(address)}{slash}{length}", strict=False)
+    except ValueError:
+        return None
 
 
 def endpoints_of(slices: Iterable[EndpointSlice], family: str) -> Mapping[PortKey, list[Endpoint]]:
@@ -162,12 +214,13 @@ def endpoints_of(slices: Iterable[EndpointSlice], family: str) -> Mapping[PortKe
 
 def _endpoints(slice_: EndpointSlice, port: int) -> Iterable[Endpoint]:
     for endpoint in slice_.endpoints:
-        if not endpoint.addresses:
+        address = canonical_address(endpoint.addresses[0]) if endpoint.addresses else ""
+        if not address:
             continue
         conditions = endpoint.conditions
         hints = endpoint.hints
         yield Endpoint(
-            address=endpoint.addresses[0],
+            address=address,
             port=port,
             ready=conditions.ready is not False,
             serving=conditions.serving is not False,
@@ -213,5 +266,5 @@ class Backends:
 def select(endpoints: Sequence[Endpoint], place: Place) -> Backends:
     """The endpoints that a port may use from here."""
     everywhere = usable(endpoints)
-    here = usable(e for e in endpoints if e.node == place.node)
+    here = usable(e for e in endpoints if e.node and e.node == place.node)
     return Backends(tuple(nearest(everywhere, place)), tuple(here), bool(everywhere))

@@ -1,122 +1,190 @@
-"""The table as it should be against the table as it is: the nft commands between them. No I/O.
+"""The table as it should be against the table as it is: the commands between them. No I/O.
 
 Chains and sets come before what points to them, and go after it. A chain that nothing points to any
 more is emptied at once and deleted in a later transaction: before Linux 6.2 the kernel frees the
 reference of a deleted map element late, and a refused deletion would undo the whole transaction.
+
+All of it can be laid again over what is there (`begin`, then `change` for every port, then
+`finish`): each transaction leaves whole Services, and what is right already stays in place, so that
+traffic goes on and clients stay with their endpoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 
+from navarch.network.nftables.listing import Listing
 from navarch.network.proxy.model import PortKey
-from navarch.network.proxy.rules import TABLE, Addresses, Element, PortRules, fixed
+from navarch.network.proxy.rules import (
+    BASE_CHAINS,
+    CONTENTS,
+    FIXED_CHAINS,
+    NODE_PORT_SET,
+    PRIMARY,
+    TABLE,
+    Element,
+    Network,
+    PortRules,
+    fixed,
+)
+
+NOTHING = PortRules()
 
 
-@dataclass(slots=True)
 class Table:
-    """The mirror of one family's table. `desired` are all ports; each call of `commands` gives the
-    transaction that leads there, and `committed` is told when the kernel took it."""
+    """The mirror of one family's table. Every method's commands are one transaction, which the
+    kernel has to take before the next is asked for; if it refuses, begin anew."""
 
-    family: str
-    addresses: Addresses
-    _ports: dict[PortKey, PortRules] = field(default_factory=dict)
-    _owners: dict[Element, dict[PortKey, str]] = field(default_factory=dict)
-    _stale_chains: list[str] = field(default_factory=list)
-    is_known: bool = False
-    """Whether the kernel's table is what the mirror says; False at start and after a failure."""
-
-    def replace(self, ports: Mapping[PortKey, PortRules]) -> str:
-        """The transaction that makes the whole table anew."""
-        self._ports = {}
-        self._owners = {}
-        self._stale_chains = []
+    def __init__(self, family: str, network: Network) -> None:
+        self.family = family
+        self.network = network
         self.is_known = False
-        lines = fixed(self.family, self.addresses)
-        lines += self._changes(ports)
-        return "\n".join(lines) + "\n"
+        """Whether the kernel's table is what the mirror says; False at start and after a failure.
+        Whoever applies the commands keeps it."""
+        self._ports: dict[PortKey, PortRules] = {}
+        self._claims: dict[Element, tuple[PortKey, ...]] = {}
+        self._present: dict[Element, str] = {}
+        """What the kernel's maps and sets hold."""
+        self._leftovers: Listing | None = None
+        """What was there before us, until `finish` has removed what nobody wants."""
+        self._stale: dict[str, float] = {}
+        """Emptied chains, and since when."""
 
-    def change(self, ports: Mapping[PortKey, PortRules | None]) -> str:
-        """The transaction for the ports that changed (None: gone); empty where nothing differs."""
-        lines = self._changes(ports)
-        return "\n".join(lines) + "\n" if lines else ""
+    def begin(self, existing: Listing) -> list[str]:
+        """All that no Service changes."""
+        self._ports, self._claims, self._stale = {}, {}, {}
+        self._present = dict(existing.elements)
+        self._leftovers = existing
+        expected = dict.fromkeys(FIXED_CHAINS, "") | BASE_CHAINS
+        wrong = [
+            f"delete chain {self.family} {TABLE} {name}"
+            for name, hook in existing.chains.items()
+            if hook != expected.get(name, hook)
+        ]
+        # Type, hook and priority of a chain cannot be changed.
+        emptied = [line.replace("delete", "flush", 1) for line in wrong]
+        return [*emptied, *wrong, *fixed(self.family, self.network)]
 
-    def sweep(self) -> str:
-        """The transaction that deletes the chains left over by earlier ones."""
-        stale, self._stale_chains = self._stale_chains, []
-        used = {chain for rules in self._ports.values() for chain in rules.chains}
-        lines = [f"delete chain {self.family} {TABLE} {name}" for name in stale if name not in used]
-        return "\n".join(lines) + "\n" if lines else ""
-
-    @property
-    def has_leftovers(self) -> bool:
-        return bool(self._stale_chains)
-
-    def _changes(self, ports: Mapping[PortKey, PortRules | None]) -> list[str]:
+    def remake(self) -> list[str]:
+        """As `begin` where what is there stands in the way: everything goes first. The commands of
+        all ports have to follow in the same transaction."""
         table = f"{self.family} {TABLE}"
-        addr = "ipv4_addr" if self.family == "ip" else "ipv6_addr"
+        return [f"add table {table}", f"delete table {table}", *self.begin(Listing())]
+
+    def refix(self, network: Network) -> list[str]:
+        """Another network for the parts that no Service changes."""
+        self.network = network
+        return fixed(self.family, network)
+
+    def change(self, ports: Mapping[PortKey, PortRules | None], now: float) -> list[str]:
+        """The ports that changed (None: gone); empty where nothing differs."""
+        table = f"{self.family} {TABLE}"
         create: list[str] = []
         fill: list[str] = []
         empty: list[str] = []
-        drop_sets: list[str] = []
-        touched: dict[Element, str | None] = {}
+        drop: list[str] = []
+        touched: dict[Element, None] = {}
         for key, new in ports.items():
-            old = self._ports.get(key, PortRules())
-            wanted = new if new is not None else PortRules()
-            for name, seconds in wanted.sets.items():
-                if name not in old.sets:
-                    flags = f"flags dynamic,timeout ; timeout {seconds}s ; size 65535 ;"
-                    create.append(f"add set {table} {name} {{ type {addr} ; {flags} }}")
+            old, wanted = self._ports.get(key, NOTHING), new or NOTHING
+            create += self._new_sets(old, wanted)
             for name, rules in wanted.chains.items():
                 if old.chains.get(name) == rules:
                     continue
                 create.append(f"add chain {table} {name}")
                 fill.append(f"flush chain {table} {name}")
                 fill += [f"add rule {table} {name} {rule}" for rule in rules]
+                self._stale.pop(name, None)
             for name in old.chains.keys() - wanted.chains.keys():
                 empty.append(f"flush chain {table} {name}")
-                self._stale_chains.append(name)
-            drop_sets += [
-                f"delete set {table} {name}" for name in old.sets.keys() - wanted.sets.keys()
-            ]
-            for element in old.elements.keys() | wanted.elements.keys():
-                touched.setdefault(element, self._value(element))
-                self._own(element, key, wanted.elements.get(element))
+                self._stale[name] = now
+            drop += [f"delete set {table} {s}" for s in old.sets.keys() - wanted.sets.keys()]
+            touched |= dict.fromkeys(old.elements) | dict.fromkeys(wanted.elements)
+            self._claim(key, old.elements.keys() - wanted.elements.keys(), wanted.elements)
             if new is None:
                 self._ports.pop(key, None)
             else:
                 self._ports[key] = new
-        removed, added = self._element_changes(table, touched)
-        return [*create, *fill, *removed, *added, *empty, *drop_sets]
+        return [*create, *fill, *self._element_changes(touched), *empty, *drop]
+
+    def finish(self, now: float) -> list[str]:
+        """After all ports: what was there before and nobody wants."""
+        before, self._leftovers = self._leftovers or Listing(), None
+        table = f"{self.family} {TABLE}"
+        lines = self._element_changes(self._present.keys() - self._claims.keys())
+        chains = {*BASE_CHAINS, *FIXED_CHAINS}
+        sets = set(CONTENTS)
+        if PRIMARY in self.network.node_port_addresses:
+            sets.add(NODE_PORT_SET)
+        for rules in self._ports.values():
+            chains |= rules.chains.keys()
+            sets |= rules.sets.keys()
+        for name in sorted(before.chains.keys() - chains):
+            lines.append(f"flush chain {table} {name}")
+            self._stale[name] = now
+        return [*lines, *(f"delete set {table} {name}" for name in sorted(before.sets - sets))]
+
+    def sweep(self, before: float) -> list[str]:
+        """Delete the chains that were emptied until then."""
+        old = [name for name, since in self._stale.items() if since <= before]
+        for name in old:
+            del self._stale[name]
+        return [f"delete chain {self.family} {TABLE} {name}" for name in old]
+
+    @property
+    def oldest_leftover(self) -> float | None:
+        """Since when the first of the emptied chains waits for its deletion."""
+        return min(self._stale.values(), default=None)
+
+    def _new_sets(self, old: PortRules, wanted: PortRules) -> list[str]:
+        addr = "ipv4_addr" if self.family == "ip" else "ipv6_addr"
+        return [
+            f"add set {self.family} {TABLE} {name} {{ type {addr} ; flags dynamic,timeout ; "
+            f"timeout {seconds}s ; size 65535 ; }}"
+            for name, seconds in wanted.sets.items()
+            if name not in old.sets
+        ]
+
+    def _claim(self, key: PortKey, left: Iterable[Element], taken: Iterable[Element]) -> None:
+        for element in left:
+            others = tuple(k for k in self._claims.get(element, ()) if k != key)
+            if others:
+                self._claims[element] = others
+            else:
+                self._claims.pop(element, None)
+        alone = (key,)
+        for element in taken:
+            owners = self._claims.setdefault(element, alone)
+            if key not in owners:
+                self._claims[element] = (*owners, key)
 
     def _value(self, element: Element) -> str | None:
-        """What the table holds for an element: where two Services claim it, the first by name."""
-        owners = self._owners.get(element)
-        return owners[min(owners)] if owners else None
-
-    def _own(self, element: Element, key: PortKey, value: str | None) -> None:
-        owners = self._owners.setdefault(element, {})
-        if value is None:
-            owners.pop(key, None)
-        else:
-            owners[key] = value
+        """What an element should be: where several Services claim it, the oldest has it."""
+        owners = self._claims.get(element)
         if not owners:
-            del self._owners[element]
+            return None
+        first = (
+            owners[0]
+            if len(owners) == 1
+            else min(owners, key=lambda key: (self._ports[key].created, key))
+        )
+        return self._ports[first].elements[element]
 
-    def _element_changes(
-        self, table: str, touched: Mapping[Element, str | None]
-    ) -> tuple[list[str], list[str]]:
-        removed: list[str] = []
-        added: list[str] = []
-        for element, before in sorted(touched.items(), key=lambda item: item[0]):
-            after = self._value(element)
+    def _element_changes(self, touched: Iterable[Element]) -> list[str]:
+        removed: dict[str, list[str]] = {}
+        added: dict[str, list[str]] = {}
+        for element in sorted(touched):
+            before, after = self._present.get(element), self._value(element)
             if before == after:
                 continue
             name, key = element
             if before is not None:
-                removed.append(f"delete element {table} {name} {{ {key} }}")
+                removed.setdefault(name, []).append(key)
+                del self._present[element]
             if after is not None:
-                value = f" : {after}" if after else ""
-                added.append(f"add element {table} {name} {{ {key}{value} }}")
-        return removed, added
+                added.setdefault(name, []).append(f"{key} : {after}" if after else key)
+                self._present[element] = after
+        table = f"{self.family} {TABLE}"
+        return [
+            *(f"delete element {table} {n} {{ {', '.join(k)} }}" for n, k in removed.items()),
+            *(f"add element {table} {n} {{ {', '.join(k)} }}" for n, k in added.items()),
+        ]
