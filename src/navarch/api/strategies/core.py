@@ -150,7 +150,12 @@ class EndpointsStrategy(GenericStrategy):
         return endpoints_rules.validate_endpoints(obj)
 
     def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        if obj.get("subsets") == old.get("subsets"):
+            return []  # They were right once.
         return endpoints_rules.validate_endpoints(obj)
+
+    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+        return endpoints_rules.endpoints_warnings(obj)
 
 
 class EventStrategy(GenericStrategy):

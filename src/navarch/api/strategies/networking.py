@@ -22,8 +22,11 @@ class IngressStrategy(GenericStrategy):
         return validation.validate_ingress(obj)
 
     def warnings(self, obj: Object, old: Object | None) -> list[str]:
+        if old is not None:
+            changed = obj.get("status") != old.get("status")
+            return validation.ingress_status_warnings(obj) if changed else []
         key = "kubernetes.io/ingress.class"
-        if old is None and key in (obj["metadata"].get("annotations") or {}):
+        if key in (obj["metadata"].get("annotations") or {}):
             return [
                 f"annotation \"{key}\" is deprecated, please use 'spec.ingressClassName' instead"
             ]
@@ -52,7 +55,12 @@ class NetworkPolicyStrategy(GenericStrategy):
         return validation.validate_network_policy(obj)
 
     def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        if obj.get("spec") == old.get("spec"):
+            return []  # It was right once.
         return validation.validate_network_policy(obj)
+
+    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+        return validation.policy_warnings(obj)
 
 
 class EndpointSliceStrategy(GenericStrategy):
@@ -61,11 +69,27 @@ class EndpointSliceStrategy(GenericStrategy):
     def desired_state(self, obj: Object) -> Object:
         return {**super().desired_state(obj), "labels": obj["metadata"].get("labels") or {}}
 
+    def prepare_create(self, obj: Object) -> None:
+        super().prepare_create(obj)
+        for endpoint in obj.get("endpoints") or ():
+            # Left from before v1, where it can only be carried on.
+            endpoint.pop("deprecatedTopology", None)
+
+    def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
+        super().prepare_update(obj, old, subresource)
+        known = [each.get("deprecatedTopology") for each in old.get("endpoints") or ()]
+        for endpoint in obj.get("endpoints") or ():
+            if endpoint.get("deprecatedTopology") not in known:
+                endpoint.pop("deprecatedTopology", None)
+
     def validate(self, obj: Object) -> list[FieldError]:
         return endpoints_rules.validate_slice(obj)
 
     def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
         return endpoints_rules.validate_slice_update(obj, old)
+
+    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+        return endpoints_rules.slice_warnings(obj, old)
 
 
 class ServiceCIDRStrategy(GenericStrategy):

@@ -10,6 +10,9 @@ from navarch.api.errors import FieldError
 from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy
 from navarch.api.validation import service as validation
+from navarch.api.validation.common import address_warnings, cidr_warnings
+from navarch.api.validation.networking import ingress_status_warnings
+from navarch.api.validation.service import TOPOLOGY_HINTS, TOPOLOGY_MODE
 
 DEFAULT_AFFINITY_SECONDS = 10800
 
@@ -53,9 +56,15 @@ class ServiceStrategy(GenericStrategy):
     def warnings(self, obj: Object, old: Object | None) -> list[str]:
         """Fields that are set and do nothing, or not for long any more."""
         spec = obj["spec"]
+        if old is not None and spec == old["spec"] and obj.get("status") != old.get("status"):
+            return ingress_status_warnings(obj)
         is_headless, kind = spec.get("clusterIP") == "None", spec.get("type")
         has_external_ips = bool(spec.get("externalIPs"))
-        texts = []
+        texts = _address_warnings(spec, is_headless)
+        if TOPOLOGY_HINTS in (obj["metadata"].get("annotations") or {}):
+            texts.append(
+                f"annotation {TOPOLOGY_HINTS} is deprecated, please use {TOPOLOGY_MODE} instead"
+            )
         if is_headless:
             if spec.get("loadBalancerIP"):
                 texts.append("spec.loadBalancerIP is ignored for headless services")
@@ -97,7 +106,7 @@ class ServiceStrategy(GenericStrategy):
 
     def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
         if subresource:
-            return validation.validate_service_status(obj)
+            return validation.validate_service_status(obj, old)
         return validation.validate_service_update(obj, old)
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
@@ -106,6 +115,20 @@ class ServiceStrategy(GenericStrategy):
             "spec.clusterIP": spec.get("clusterIP") or "",
             "spec.type": spec.get("type") or "",
         }
+
+
+def _address_warnings(spec: Object, is_headless: bool) -> list[str]:
+    texts: list[str] = []
+    for field in ("clusterIPs", "externalIPs"):
+        if field == "clusterIPs" and (is_headless or spec.get("type") == "ExternalName"):
+            continue
+        for index, address in enumerate(spec.get(field) or ()):
+            texts += address_warnings(f"spec.{field}[{index}]", address)
+    if spec.get("loadBalancerIP"):
+        texts += address_warnings("spec.loadBalancerIP", spec["loadBalancerIP"])
+    for index, text in enumerate(spec.get("loadBalancerSourceRanges") or ()):
+        texts += cidr_warnings(f"spec.loadBalancerSourceRanges[{index}]", text.strip())
+    return texts
 
 
 def _ingress(obj: Object) -> list[Object]:

@@ -7,6 +7,7 @@ no lists of its own.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -112,28 +113,98 @@ def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | 
         return None
 
 
+_BAD_ADDRESS = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+_BAD_CIDR = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+_OCTET_ZEROS = re.compile(r"(?<![0-9a-fA-F])0+(?=[0-9])")
+
+
+def sloppy_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address as old parsers read it: leading zeros in the parts of IPv4 mean nothing."""
+    return parse_address(_OCTET_ZEROS.sub("", text) if "." in text else text)
+
+
+def is_mapped(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether this is an IPv4 address in IPv6's clothes."""
+    return address.version == 6 and address.ipv4_mapped is not None
+
+
+def address_problem(text: str) -> str:
+    """What is wrong with an IP address as older fields take it; leading zeros, which tools read
+    differently, are refused for new values (KEP-4858)."""
+    address = parse_address(text or "")
+    if address is None:
+        return "must not have leading 0s" if sloppy_address(text or "") else _BAD_ADDRESS
+    return "must not be an IPv4-mapped IPv6 address" if is_mapped(address) else ""
+
+
+def cidr_problem(text: str) -> str:
+    """What is wrong with a range of addresses."""
+    address, slash, length = (text or "").partition("/")
+    parsed = sloppy_address(address) if slash else None
+    if parsed is None or not (length.isascii() and length.isdigit()):
+        return _BAD_CIDR
+    if int(length) > parsed.max_prefixlen:
+        return _BAD_CIDR
+    if parse_address(address) is None or (length != "0" and length.startswith("0")):
+        return "must not have leading 0s in IP or prefix length"
+    if is_mapped(parsed):
+        return "must not have an IPv4-mapped IPv6 address"
+    if ipaddress.ip_network(text, strict=False).network_address != parsed:
+        return "must not have bits set beyond the prefix length"
+    return ""
+
+
 def check_address(errors: Errors, path: str, text: str) -> None:
-    """An IP address as older fields take it; leading zeros, which tools read differently, are
-    refused for new values."""
-    if parse_address(text or "") is None:
-        errors.append(
-            invalid(path, text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
-        )
+    problem = address_problem(text)
+    if problem:
+        errors.append(invalid(path, text, problem))
 
 
 def check_cidr(errors: Errors, path: str, text: str) -> None:
-    address, slash, length = (text or "").partition("/")
-    parsed = parse_address(address) if slash else None
-    most = 0 if parsed is None else parsed.max_prefixlen
-    if parsed is None or not (length.isascii() and length.isdigit() and int(length) <= most):
-        errors.append(
-            invalid(path, text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
+    problem = cidr_problem(text)
+    if problem:
+        errors.append(invalid(path, text, problem))
+
+
+def canonical_problem(text: str, *, is_range: bool = False) -> str:
+    """What is wrong with an address or range of a newer field, which takes one form alone."""
+    problem = cidr_problem(text) if is_range else address_problem(text)
+    if not problem:
+        canonical = str(ipaddress.ip_network(text) if is_range else ipaddress.ip_address(text))
+        if canonical != text:
+            return f'must be in canonical form ("{canonical}")'
+    return problem
+
+
+def address_warnings(path: str, text: str) -> list[str]:
+    """What to tell about an address that is valid in an older field, but not as it should be."""
+    address = parse_address(text)
+    if address is None or is_mapped(address):
+        known = sloppy_address(text)
+        known = known if known is None else getattr(known, "ipv4_mapped", None) or known
+        return [f'{path}: non-standard IP address "{text}" is invalid: use "{known}"'] * (
+            known is not None
         )
+    if str(address) != text:
+        told = f'IPv6 address "{text}" should be in RFC 5952 canonical format ("{address}")'
+        return [f"{path}: {told}"]
+    return []
+
+
+def cidr_warnings(path: str, text: str) -> list[str]:
+    """The same for a range. What the rules refuse today may be stored since before."""
+    if cidr_problem(text):
+        return []
+    canonical = str(ipaddress.ip_network(text))
+    if canonical == text:
+        return []
+    told = f'IPv6 CIDR value "{text}" should be in RFC 5952 canonical format ("{canonical}")'
+    return [f"{path}: {told}"]
 
 
 def check_endpoint_address(errors: Errors, path: str, text: str) -> None:
     """An address traffic may be sent to: not the node's own and not a link's."""
-    address = parse_address(text or "")
+    address = sloppy_address(text or "")
     if address is None:
         errors.append(invalid(path, text, "must be a valid IP address"))
     elif address.is_unspecified:

@@ -9,6 +9,9 @@ from navarch.api.validation.common import (
     PROTOCOLS,
     Errors,
     Object,
+    address_problem,
+    address_warnings,
+    canonical_problem,
     check,
     check_address,
     check_choice,
@@ -19,7 +22,7 @@ from navarch.api.validation.common import (
     check_port,
     dns1123_label,
     dns1123_subdomain,
-    parse_address,
+    label_value,
 )
 
 ADDRESS_TYPES = ("FQDN", "IPv4", "IPv6")
@@ -46,15 +49,13 @@ def validate_endpoints(obj: Object) -> Errors:
 
 def _check_address(errors: Errors, path: str, address: Object) -> None:
     text = address.get("ip") or ""
-    before = len(errors)
     check_address(errors, f"{path}.ip", text)
     if address.get("hostname"):
         check(errors, f"{path}.hostname", address["hostname"], dns1123_label(address["hostname"]))
     if address.get("nodeName") is not None:
         problems = dns1123_subdomain(address["nodeName"])
         check(errors, f"{path}.nodeName", address["nodeName"], problems)
-    if len(errors) == before:
-        check_endpoint_address(errors, f"{path}.ip", text)
+    check_endpoint_address(errors, f"{path}.ip", text)
 
 
 def _check_port(errors: Errors, path: str, port: Object, needs_name: bool) -> None:
@@ -104,41 +105,77 @@ def _check_endpoint(errors: Errors, path: str, endpoint: Object, kind: str) -> N
         errors.append(required(f"{path}.addresses", "must contain at least 1 address"))
     elif len(addresses) > MAX_ADDRESSES:
         errors.append(too_many(f"{path}.addresses", len(addresses), MAX_ADDRESSES))
-    for index, address in enumerate(addresses):
-        here = f"{path}.addresses[{index}]"
-        if kind == "FQDN":
-            check(errors, here, address, dns1123_subdomain(address))
-            continue
-        parsed = parse_address(address)
-        if parsed is None or f"IPv{parsed.version}" != kind:
-            detail = f"must be a valid {kind} address" if kind else "must be a valid IP address"
-            errors.append(invalid(here, address, detail))
-        else:
-            check_endpoint_address(errors, here, address)
+    if kind == "FQDN":
+        for index, address in enumerate(addresses):
+            check(errors, f"{path}.addresses[{index}]", address, dns1123_subdomain(address))
+    elif kind in ADDRESS_TYPES:
+        for index, address in enumerate(addresses):
+            _check_ip(errors, f"{path}.addresses", index, (address, kind))
     for field, rule in (("nodeName", dns1123_subdomain), ("hostname", dns1123_label)):
         if endpoint.get(field) is not None:
             check(errors, f"{path}.{field}", endpoint[field], rule(endpoint[field]))
     topology = endpoint.get("deprecatedTopology")
     if topology:
         check_labels(errors, f"{path}.deprecatedTopology", topology)
-    hints = endpoint.get("hints") or {}
-    for field in ("forZones", "forNodes"):
+    _check_hints(errors, f"{path}.hints", endpoint.get("hints") or {})
+
+
+def _check_ip(errors: Errors, path: str, index: int, value: tuple[str, str]) -> None:
+    """IPv4 addresses are taken in their older forms too, IPv6 ones in one form alone."""
+    address, kind = value
+    here = f"{path}[{index}]"
+    problem = canonical_problem(address) if kind == "IPv6" else address_problem(address)
+    if problem:
+        errors.append(invalid(here, address, problem))
+        return
+    if (":" in address) is (kind == "IPv4"):
+        errors.append(invalid(path, address, f"must be an {kind} address"))
+    check_endpoint_address(errors, here, address)
+
+
+def _check_hints(errors: Errors, path: str, hints: Object) -> None:
+    for field, rule in (("forZones", label_value), ("forNodes", dns1123_subdomain)):
         items = hints.get(field) or ()
         if len(items) > MAX_HINTS:
-            errors.append(too_many(f"{path}.hints.{field}", len(items), MAX_HINTS))
+            errors.append(too_many(f"{path}.{field}", len(items), MAX_HINTS))
+            return
         seen: set[str] = set()
         for index, hint in enumerate(items):
-            here, name = f"{path}.hints.{field}[{index}].name", hint.get("name") or ""
+            here, name = f"{path}.{field}[{index}].name", hint.get("name") or ""
             if name in seen:
                 errors.append(duplicate(here, name))
             seen.add(name)
-            if field == "forZones":
-                check_label_name(errors, here, name)
-            else:
-                check(errors, here, name, dns1123_subdomain(name))
+            check(errors, here, name, rule(name))
 
 
 def validate_slice_update(obj: Object, old: Object) -> Errors:
     errors = validate_slice(obj)
+    if errors and obj.get("endpoints") == old.get("endpoints"):
+        # They were right once.
+        errors = [each for each in errors if not each.field.startswith("endpoints")]
     check_immutable(errors, "addressType", obj.get("addressType"), old.get("addressType"))
     return errors
+
+
+def slice_warnings(obj: Object, old: Object | None) -> list[str]:
+    kind = obj.get("addressType")
+    if kind == "FQDN":
+        return ["spec.addressType: FQDN endpoints are deprecated"] if old is None else []
+    return [
+        told
+        for index, endpoint in enumerate(obj.get("endpoints") or ())
+        for place, address in enumerate(endpoint.get("addresses") or ())
+        for told in address_warnings(f"endpoints[{index}].addresses[{place}]", address)
+    ]
+
+
+def endpoints_warnings(obj: Object) -> list[str]:
+    return [
+        told
+        for index, subset in enumerate(obj.get("subsets") or ())
+        for field in ("addresses", "notReadyAddresses")
+        for place, address in enumerate(subset.get(field) or ())
+        for told in address_warnings(
+            f"subsets[{index}].{field}[{place}].ip", address.get("ip") or ""
+        )
+    ]

@@ -11,6 +11,8 @@ from navarch.api.validation.common import (
     PROTOCOLS,
     Errors,
     Object,
+    address_warnings,
+    canonical_problem,
     check,
     check_address,
     check_cidr,
@@ -19,6 +21,7 @@ from navarch.api.validation.common import (
     check_name,
     check_optional_choice,
     check_port,
+    cidr_warnings,
     dns1123_label,
     dns1123_subdomain,
     parse_address,
@@ -36,7 +39,7 @@ def validate_ingress_create(obj: Object) -> Errors:
     named = (obj.get("spec") or {}).get("ingressClassName")
     if annotation is not None and named is not None and annotation != named:
         detail = "must match `ingressClassName` when both are specified"
-        here = f"metadata.annotations[{CLASS_ANNOTATION}]"
+        here = f"annotations.{CLASS_ANNOTATION}"
         errors.append(invalid(here, annotation, detail))
     return errors + validate_ingress(obj)
 
@@ -108,9 +111,7 @@ def _check_backend(errors: Errors, path: str, backend: Object) -> None:
     if resource is not None and service is not None:
         errors.append(invalid(path, "", "cannot set both resource and service backends"))
     elif resource is not None:
-        for field in ("kind", "name"):
-            if not resource.get(field):
-                errors.append(required(f"{path}.resource.{field}"))
+        _check_reference(errors, f"{path}.resource", resource)
     elif service is None:
         errors.append(invalid(path, "", "resource or service backend is required"))
     else:
@@ -125,6 +126,15 @@ def _check_backend(errors: Errors, path: str, backend: Object) -> None:
             check_port(errors, f"{path}.service.port.number", port["number"])
         else:
             errors.append(required(path, "port name or number is required"))
+
+
+def _check_reference(errors: Errors, path: str, reference: Object) -> None:
+    """An object of whatever kind, by name."""
+    if reference.get("apiGroup") is not None:
+        group = reference["apiGroup"]
+        check(errors, f"{path}.apiGroup", group, dns1123_subdomain(group))
+    for field in ("kind", "name"):
+        check_name(errors, f"{path}.{field}", reference.get(field), names.path_segment_name)
 
 
 def validate_ingress_status(obj: Object) -> Errors:
@@ -149,15 +159,11 @@ def validate_ingress_class(obj: Object) -> Errors:
     controller, parameters = spec.get("controller") or "", spec.get("parameters")
     if len(controller) > 250:
         errors.append(too_long("spec.controller", 250))
-    check(errors, "spec.controller", controller, names.domain_prefixed_path(controller))
+    check_name(errors, "spec.controller", controller, names.domain_prefixed_path)
     if parameters is None:
         return errors
     here = "spec.parameters"
-    if parameters.get("apiGroup") is not None:
-        group = parameters["apiGroup"]
-        check(errors, f"{here}.apiGroup", group, dns1123_subdomain(group))
-    for field in ("kind", "name"):
-        check_name(errors, f"{here}.{field}", parameters.get(field), names.path_segment_name)
+    _check_reference(errors, here, parameters)
     scope, namespace = parameters.get("scope"), parameters.get("namespace")
     if scope is None:
         errors.append(required(f"{here}.scope"))
@@ -269,14 +275,11 @@ def validate_service_cidr(obj: Object) -> Errors:
     if not ranges:
         errors.append(required(here, "at least one CIDR required"))
     if len(ranges) > 2:
-        errors.append(invalid(here, obj.get("spec"), "may only hold up to 2 values"))
+        errors.append(invalid(here, {"CIDRs": ranges}, "may only hold up to 2 values"))
     for index, each in enumerate(ranges):
-        before = len(errors)
-        check_cidr(errors, f"{here}[{index}]", each)
-        if len(errors) == before and str(ipaddress.ip_network(each, strict=False)) != each:
-            canonical = ipaddress.ip_network(each, strict=False)
-            detail = f'must be in canonical form ("{canonical}")'
-            errors.append(invalid(f"{here}[{index}]", each, detail))
+        problem = canonical_problem(each, is_range=True)
+        if problem:
+            errors.append(invalid(f"{here}[{index}]", each, problem))
     if len(ranges) == 2 and len({":" in each for each in ranges}) < 2:
         detail = (
             "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and "
@@ -305,12 +308,8 @@ def validate_service_cidr_update(obj: Object, old: Object) -> Errors:
 
 def validate_address_name(name: str) -> list[str]:
     """An IPAddress is named by its address, in the one canonical form."""
-    parsed = parse_address(name)
-    if parsed is None:
-        return ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
-    if str(parsed) != name:
-        return [f'must be in canonical form ("{parsed}")']
-    return []
+    problem = canonical_problem(name)
+    return [problem] if problem else []
 
 
 def validate_ip_address(obj: Object) -> Errors:
@@ -332,5 +331,36 @@ def validate_ip_address(obj: Object) -> Errors:
 def validate_ip_address_update(obj: Object, old: Object) -> Errors:
     errors = validate_ip_address(obj)
     new = (obj.get("spec") or {}).get("parentRef")
-    check_immutable(errors, "spec.parentRef", new, (old.get("spec") or {}).get("parentRef"))
+    if new != (old.get("spec") or {}).get("parentRef"):
+        fields = ("group", "resource", "namespace", "name")
+        shown = {each.capitalize(): (new or {}).get(each, "") for each in fields}
+        errors.append(invalid("spec.parentRef", shown if new else None, IMMUTABLE))
     return errors
+
+
+def policy_warnings(obj: Object) -> list[str]:
+    """Of the ranges in a NetworkPolicy."""
+    spec = obj.get("spec") or {}
+    warnings: list[str] = []
+    for direction, peers in (("ingress", "from"), ("egress", "to")):
+        for index, rule in enumerate(spec.get(direction) or ()):
+            for position, peer in enumerate(rule.get(peers) or ()):
+                block = peer.get("ipBlock")
+                if not block:
+                    continue
+                here = f"spec.{direction}[{index}].{peers}[{position}].ipBlock"
+                warnings += cidr_warnings(f"{here}.cidr", block.get("cidr") or "")
+                for place, each in enumerate(block.get("except") or ()):
+                    warnings += cidr_warnings(f"{here}.except[{place}]", each)
+    return warnings
+
+
+def ingress_status_warnings(obj: Object) -> list[str]:
+    """Of the addresses that a load balancer has, of an Ingress or a Service."""
+    ingress = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    return [
+        told
+        for index, each in enumerate(ingress)
+        if each.get("ip")
+        for told in address_warnings(f"status.loadBalancer.ingress[{index}]", each["ip"])
+    ]

@@ -22,6 +22,8 @@ from navarch.api.validation.common import (
     parse_address,
 )
 
+TOPOLOGY_MODE = "service.kubernetes.io/topology-mode"
+TOPOLOGY_HINTS = "service.kubernetes.io/topology-aware-hints"
 TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 MAX_AFFINITY_SECONDS = 86400
 SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
@@ -33,6 +35,11 @@ def validate_service(obj: Object, old: Object | None = None) -> Errors:
     errors: Errors = []
     spec = obj["spec"]
     kind, headless = spec.get("type") or "", is_headless(spec)
+    annotations = obj["metadata"].get("annotations") or {}
+    mode = annotations.get(TOPOLOGY_MODE)
+    if mode is not None and annotations.get(TOPOLOGY_HINTS, mode) != mode:
+        detail = f"must match annotations[{TOPOLOGY_HINTS}] when both are specified"
+        errors.append(invalid(f"metadata.annotations[{TOPOLOGY_MODE}]", mode, detail))
     if not spec.get("ports") and not headless and kind != "ExternalName":
         errors.append(required("spec.ports"))
     if headless and kind in ("LoadBalancer", "NodePort"):
@@ -53,7 +60,7 @@ def validate_service(obj: Object, old: Object | None = None) -> Errors:
         if len(errors) == before:
             check_endpoint_address(errors, here, address)
     check_choice(errors, "spec.type", kind, TYPES)
-    _check_load_balancer(errors, obj)
+    _check_load_balancer(errors, obj, ((old or {}).get("spec") or {}))
     _check_traffic(errors, spec)
     return errors
 
@@ -110,7 +117,8 @@ def _check_ports(errors: Errors, spec: Object) -> None:
                 errors.append(duplicate(f"{here}.nodePort", node_port))
             node_ports.add((protocol, node_port))
         if (protocol, number) in numbers:
-            errors.append(duplicate(here, {"protocol": protocol, "port": number}))
+            shown = {"Name": "", "Protocol": protocol, "AppProtocol": None, "Port": number}
+            errors.append(duplicate(here, shown | {"TargetPort": 0, "NodePort": 0}))
         numbers.add((protocol, number))
 
 
@@ -188,7 +196,7 @@ def _check_families(errors: Errors, spec: Object) -> None:
     check_optional_choice(errors, "spec.ipFamilyPolicy", policy, FAMILY_POLICIES)
 
 
-def _check_load_balancer(errors: Errors, obj: Object) -> None:
+def _check_load_balancer(errors: Errors, obj: Object, old: Object) -> None:
     spec = obj["spec"]
     is_balancer, only = spec.get("type") == "LoadBalancer", "may only be used when `type` is "
     detail = f"{only}'LoadBalancer'"
@@ -198,8 +206,10 @@ def _check_load_balancer(errors: Errors, obj: Object) -> None:
         here = "spec.LoadBalancerSourceRanges"
         if not is_balancer:
             errors.append(forbidden_field(here, detail))
+        known = old.get("loadBalancerSourceRanges") or ()
         for index, value in enumerate(ranges):
-            check_cidr(errors, f"{here}[{index}]", value.strip())
+            if value not in known:
+                check_cidr(errors, f"{here}[{index}]", value.strip())
     elif text is not None:
         here = f"metadata.annotations[{SOURCE_RANGES}]"
         if not is_balancer:
@@ -301,9 +311,13 @@ def _check_kept(errors: Errors, new: Object, before: Object, names: tuple[str, s
         errors.append(invalid("spec.ipFamilyPolicy", new.get("ipFamilyPolicy"), detail))
 
 
-def validate_service_status(obj: Object) -> Errors:
+def validate_service_status(obj: Object, old: Object) -> Errors:
     errors: Errors = []
-    ingress = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    ingress, before = (
+        ((each.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+        for each in (obj, old)
+    )
+    known = {each.get("ip") for each in before}
     here = "status.loadBalancer.ingress"
     if obj["spec"].get("type") != "LoadBalancer" and ingress:
         detail = "may only be used when `spec.type` is 'LoadBalancer'"
@@ -312,7 +326,8 @@ def validate_service_status(obj: Object) -> Errors:
     for index, each in enumerate(ingress):
         address, mode, hostname = each.get("ip"), each.get("ipMode"), each.get("hostname")
         if address:
-            check_address(errors, f"{here}[{index}].ip", address)
+            if address not in known:
+                check_address(errors, f"{here}[{index}].ip", address)
             if mode is None:
                 detail = "must be specified when `ip` is set"
                 errors.append(required(f"{here}[{index}].ipMode", detail))

@@ -123,6 +123,9 @@ class ServiceAllocator:
         self, obj: Object, old: Object | None, context: WriteContext
     ) -> Settle | None:
         spec = obj.get("spec") or {}
+        if spec.get("type") == "ExternalName":
+            # It was checked, but says nothing.
+            spec.pop("internalTrafficPolicy", None)
         before = old.get("spec") or {} if old is not None else None
         if spec == before:
             return None

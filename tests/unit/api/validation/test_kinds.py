@@ -103,7 +103,7 @@ def job(**spec: Any) -> Object:
         (
             "services",
             service(ports=[{"port": 1, "name": "a"}, {"port": 1, "name": "b"}]),
-            'spec.ports[1]: Duplicate value: {"protocol":"TCP","port":1}',
+            'spec.ports[1]: Duplicate value: {"Name":"","Protocol":"TCP","AppProtocol":null,',
         ),
         (
             "services",
@@ -123,7 +123,7 @@ def job(**spec: Any) -> Object:
         (
             "services",
             service(clusterIP="010.0.0.1"),
-            'spec.clusterIPs[0]: Invalid value: "010.0.0.1": must be a valid IP address',
+            'spec.clusterIPs[0]: Invalid value: "010.0.0.1": must not have leading 0s',
         ),
         (
             "services",

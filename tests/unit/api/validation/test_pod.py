@@ -266,7 +266,7 @@ LONG = "a" * 64
         ),
         pytest.param(
             {"hostAliases": [{"ip": "010.0.0.1"}]},
-            'spec.hostAliases[0].ip: Invalid value: "010.0.0.1": must be a valid IP address',
+            'spec.hostAliases[0].ip: Invalid value: "010.0.0.1": must not have leading 0s',
             id="host alias",
         ),
         pytest.param(
