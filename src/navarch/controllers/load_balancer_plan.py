@@ -232,9 +232,12 @@ class Books:
 
     def hold(self, demand: Demand, addresses: Sequence[Address]) -> Holding:
         """Note that a Service has these addresses, and no others. Raises Refusal if it may not."""
-        pool = self._check(demand, addresses)
+        return self.occupy(demand, addresses, self._check(demand, addresses).name)
+
+    def occupy(self, demand: Demand, addresses: Sequence[Address], pool: str = "") -> Holding:
+        """The same for what is so already, whether it may be or not."""
         self.release(demand.key)
-        holding = Holding(tuple(addresses), pool.name, demand)
+        holding = Holding(tuple(addresses), pool, demand)
         self.held[demand.key] = holding
         for address in addresses:
             self._users.setdefault(address, set()).add(demand.key)
@@ -382,7 +385,8 @@ def decide(
         return Decision(clears=True, clears_status=ours)
     current = addresses_of(service)
     if not ours and service.status.loadBalancer.ingress and not books.pool_of(current):
-        return Decision()  # from elsewhere: another provider, or somebody's own hand
+        # From elsewhere: another provider, or somebody's own hand.
+        return Decision(clears=True)
     try:
         demand = demand_of(service, namespace_labels)
     except Refusal as refusal:
@@ -395,8 +399,8 @@ def decide(
     known = books.held.get(demand.key)
     if known is not None:
         try:
-            books.hold(demand, known.addresses)
-            return Decision(given=known, events=(_assigned(known.addresses),))
+            given = books.hold(demand, known.addresses)
+            return Decision(given=given, events=(_assigned(given.addresses),))
         except Refusal:
             books.release(demand.key)
     try:
@@ -443,16 +447,19 @@ def _other_family(books: Books, demand: Demand, holding: Holding) -> Holding | N
 def adopt(
     books: Books, services: Iterable[Service], labels: Mapping[str, Mapping[str, str]]
 ) -> None:
-    """Note what Services have, before anything is given. Who came first keeps what two have."""
-    for service in sorted(
-        services, key=lambda each: (each.metadata.creationTimestamp or "", each.metadata.uid)
-    ):
+    """Note what Services show, before anything is given. Whether they may keep it is asked when
+    their turn comes; until it is taken from them, nobody else gets it."""
+    for service in services:
+        key = f"{service.metadata.namespace}/{service.metadata.name}"
         current = addresses_of(service)
-        if is_wanted(service) and current and (is_ours(service) or books.pool_of(current)):
-            try:
-                books.hold(demand_of(service, labels.get(service.metadata.namespace)), current)
-            except Refusal:
-                continue
+        shows = is_ours(service) or (is_wanted(service) and books.pool_of(current) is not None)
+        if not current or not shows or key in books.held:
+            continue
+        try:
+            demand = demand_of(service, labels.get(service.metadata.namespace))
+        except Refusal:
+            demand = Demand(key)
+        books.occupy(demand, current)
 
 
 class _AllocationConfig(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
