@@ -103,7 +103,6 @@ def _seeded(seed: int) -> Iterator[None]:
         with (
             patch("random.Random", Seeded),
             patch("random.SystemRandom", Seeded),
-            patch("secrets.choice", random.choice),
             patch("uuid.uuid4", seeded_uuid),
         ):
             yield

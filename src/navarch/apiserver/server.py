@@ -299,6 +299,7 @@ class Server:
 
     async def _sweep(self) -> None:
         self.app.expire()
+        self.core.hub.forget_lent()
         if self._front is not None:
             self._front.check_progress()
 

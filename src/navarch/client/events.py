@@ -35,7 +35,9 @@ log = logging.getLogger(__name__)
 QUEUE_LIMIT = 10_000
 AT_ONCE = 8
 BUSY = 24
-"""With so many other requests under way events give way: they are written one by one."""
+BUSY_SECONDS = 0.02
+"""With so many other requests under way events give way: they are written one by one, and no more
+than 50 a second, which is what upstream's clients allow themselves at any time."""
 MAX_TRIES = 12
 MESSAGE_LIMIT = 4096
 AGGREGATE_AFTER = 10
@@ -228,7 +230,10 @@ class EventRecorder:
     async def _drain(self) -> None:
         while self._waiting:
             batch: dict[str, Write] = {}
-            at_once = 1 if self._client.under_way >= BUSY else AT_ONCE
+            is_busy = self._client.under_way >= BUSY
+            if is_busy:
+                await self._clock.sleep(BUSY_SECONDS)
+            at_once = 1 if is_busy else AT_ONCE
             while self._waiting and len(batch) < at_once:
                 write = self._correlator.correlate(self._waiting.popleft())
                 if write is None:
@@ -243,7 +248,7 @@ class EventRecorder:
                     group.create_task(self._write(write), name=f"event {name}")
 
     async def _write(self, write: Write) -> None:
-        backoff = Backoff(0.5, 10.0, rng=random.Random())
+        backoff: Backoff | None = None
         for _ in range(MAX_TRIES):
             try:
                 await self._write_once(write)
@@ -254,6 +259,7 @@ class EventRecorder:
                     log.debug("event %s: %s", write.event.metadata.name, error)
                     self._drop(error.reason or str(error.status))
                     return
+                backoff = backoff or Backoff(0.5, 10.0, rng=random.Random())
                 await self._clock.sleep(backoff.next())
         self._drop("no answer")
 

@@ -22,9 +22,13 @@ from navarch.api.types.core_v1 import Container, ContainerStatus, Pod, PodSpec, 
 
 LIMIT = 20_000
 """So many different parts are remembered at most."""
+SPECS = 2048
+"""And so many specs: a burst of pods is bound and started before this many more have come."""
 
 _encode = msgspec.json.Encoder().encode
 _intern = sys.intern
+_specs: dict[str, PodSpec] = {}
+"""The last specs by the pod's uid: a pod that changes nearly always keeps its spec."""
 _parts: dict[tuple[str, type, bytes], Any] = {}
 """By field, type and encoded form: what is written alike need not be of one type."""
 _NO_ITEMS: list[Any] = []
@@ -63,9 +67,35 @@ def share_parts(pod: Pod) -> None:
     """Let a freshly decoded pod share what other pods have as well."""
     if len(_parts) > LIMIT:
         _parts.clear()
-    spec, status = pod.spec, pod.status
+    status = pod.status
     pod.metadata.namespace = _intern(pod.metadata.namespace)
     _share(pod.metadata, METADATA)
+    _share_spec(pod)
+    _intern_texts(status, STATUS_TEXTS)
+    _share_empty(status)
+    for condition in status.conditions:
+        _intern_texts(condition, CONDITION_TEXTS)
+    for each in (*status.containerStatuses, *status.initContainerStatuses):
+        _share(each, ("lastState", "resources", "volumeMounts"))
+        _intern_texts(each, ("name", "image", "imageID"))
+        _share_empty(each)
+
+
+def _share_spec(pod: Pod) -> None:
+    """As the pod had it before, its node aside, or in parts."""
+    spec, uid = pod.spec, pod.metadata.uid
+    before = _specs.pop(uid, None)
+    if before is not None:
+        node, spec.nodeName = spec.nodeName, before.nodeName
+        if spec == before:
+            if node != before.nodeName:
+                before = msgspec.structs.replace(before, nodeName=_intern(node))
+            pod.spec = _specs[uid] = before
+            return
+        spec.nodeName = node
+    if len(_specs) >= SPECS:
+        del _specs[next(iter(_specs))]
+    _specs[uid] = spec
     _share(spec, SPEC)
     _share_plain(spec)
     for container in (*spec.containers, *spec.initContainers):
@@ -77,14 +107,6 @@ def share_parts(pod: Pod) -> None:
     for volume in spec.volumes:
         volume.name = _intern(volume.name)
         _share(volume, ("projected",))
-    _intern_texts(status, STATUS_TEXTS)
-    _share_empty(status)
-    for condition in status.conditions:
-        _intern_texts(condition, CONDITION_TEXTS)
-    for each in (*status.containerStatuses, *status.initContainerStatuses):
-        _share(each, ("lastState", "resources", "volumeMounts"))
-        _intern_texts(each, ("name", "image", "imageID"))
-        _share_empty(each)
 
 
 def _share(obj: Any, names: Iterable[str]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
+
+from propcache.api import cached_property
 
 from navarch.api.objects import encode
 from navarch.api.persistent_volumes import claim_name

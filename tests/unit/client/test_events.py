@@ -16,6 +16,7 @@ from navarch.client.clock import FakeClock
 from navarch.client.events import (
     AT_ONCE,
     BUSY,
+    BUSY_SECONDS,
     QUEUE_LIMIT,
     Correlator,
     EventRecorder,
@@ -150,15 +151,17 @@ async def test_events_are_written_and_repetitions_patched() -> None:
 
 @pytest.mark.parametrize(("under_way", "at_once"), [(BUSY - 1, AT_ONCE), (BUSY, 1)])
 async def test_events_give_way_to_what_else_is_written(under_way: int, at_once: int) -> None:
-    recorder, server = make_recorder(FakeClock(), under_way)
+    clock = FakeClock()
+    recorder, server = make_recorder(clock, under_way)
     server.gate.clear()
     for number in range(3 * AT_ONCE):
         recorder.event(POD, "Normal", f"Reason{number}", "x")
-    for _ in range(100):
-        await asyncio.sleep(0)
+    await clock.advance(BUSY_SECONDS)
     assert len(server.calls) == at_once
     server.gate.set()
-    await recorder.flush()
+    await clock.advance(BUSY_SECONDS * 2 * AT_ONCE)
+    assert (len(server.stored) == 3 * AT_ONCE) is (under_way < BUSY)
+    await clock.advance(BUSY_SECONDS * AT_ONCE)
     assert len(server.stored) == 3 * AT_ONCE
 
 

@@ -63,6 +63,22 @@ def test_a_copy_shares_nothing() -> None:
     assert second == decoded("b")
 
 
+def test_a_pod_that_changes_keeps_its_spec() -> None:
+    def state(node: str, image: str) -> Pod:
+        obj = pod_object("c")
+        obj["metadata"]["uid"] = "c"
+        obj["spec"]["nodeName"] = node
+        obj["spec"]["containers"][0]["image"] = image
+        return Codec(Pod).decode(msgspec.json.encode(obj))
+
+    states = [("", "i:1"), ("n1", "i:1"), ("n1", "i:1"), ("n1", "i:2")]
+    waiting, bound, running, other = [drop_managed_fields(state(*each)) for each in states]
+    assert [waiting, bound, running, other] == [state(*each) for each in states]
+    assert running.spec is bound.spec
+    assert bound.spec.containers is waiting.spec.containers
+    assert other.spec.volumes[0].name is bound.spec.volumes[0].name
+
+
 @pytest.fixture
 def decoder() -> Decoder[Pod]:
     return Decoder(Codec(Pod), drop_managed_fields)

@@ -8,8 +8,9 @@ controller makes it: a pod that needs it waits for that.
 from __future__ import annotations
 
 import asyncio
-import secrets
+import random
 
+from navarch.api.names import random_suffix
 from navarch.apiserver.admission.base import (
     MIRROR_ANNOTATION,
     AdmissionAccess,
@@ -24,7 +25,6 @@ VOLUME_PREFIX = "kube-api-access-"
 MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 WAIT_SECONDS = 1.5
 _ENFORCE = "kubernetes.io/enforce-mountable-secrets"
-_SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 
 
 class ServiceAccount(Plugin):
@@ -35,6 +35,7 @@ class ServiceAccount(Plugin):
 
     def __init__(self, access: AdmissionAccess) -> None:
         self._access = access
+        self._chance = random.Random()
         self._awaited: dict[tuple[str, str], asyncio.Event] = {}
         access.lookup.subscribe("serviceaccounts", self._account_changed)
 
@@ -49,7 +50,7 @@ class ServiceAccount(Plugin):
         spec["serviceAccountName"] = spec["serviceAccount"] = name
         account = await self._account(request, name)
         if _mounts_token(account, spec):
-            _mount_token(spec)
+            _mount_token(spec, self._chance)
         if not spec.get("imagePullSecrets") and account.get("imagePullSecrets"):
             spec["imagePullSecrets"] = [
                 {"name": secret.get("name", "")} for secret in account["imagePullSecrets"]
@@ -109,10 +110,9 @@ def _mounts_token(account: Object, spec: Object) -> bool:
     return True
 
 
-def _mount_token(spec: Object) -> None:
+def _mount_token(spec: Object, chance: random.Random) -> None:
     present = [v["name"] for v in spec.get("volumes") or () if v["name"].startswith(VOLUME_PREFIX)]
-    suffix = "".join(secrets.choice(_SUFFIX_LETTERS) for _ in range(5))
-    volume = present[0] if present else VOLUME_PREFIX + suffix
+    volume = present[0] if present else VOLUME_PREFIX + random_suffix(chance)
     mounted = False
     for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
         mounts = container.get("volumeMounts") or []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from navarch.api.errors import ApiError, unauthorized
@@ -28,7 +28,6 @@ from navarch.apiserver.options import ServerOptions
 
 __all__ = ["Authentication", "build_authenticator"]
 
-PeerUser = Callable[[Mapping[str, str], PeerCertificate], UserInfo | None]
 _WEBSOCKET_TOKEN = "base64url.bearer.authorization.k8s.io."
 
 
@@ -52,14 +51,12 @@ class Authentication:
         another that is good, but without that it is an error, and not nobody."""
         failure: ApiError | None = None
         if peer is not None:
-            for user_of in self._peer_users():
-                try:
-                    user = user_of(headers, peer)
-                except ApiError as error:
-                    failure = failure or error
-                else:
-                    if user is not None:
-                        return with_standing(user)
+            try:
+                user = self._peer_user(headers, peer)
+                if user is not None:
+                    return with_standing(user)
+            except ApiError as error:
+                failure = error
         token = bearer_token(headers)
         if token is not None:
             try:
@@ -77,10 +74,25 @@ class Authentication:
         if self.certificates.authorities is not None:
             self.certificates.authorities.reload()
 
-    def _peer_users(self) -> Iterator[PeerUser]:
-        if self.front_proxies is not None:
-            yield self.front_proxies.user
-        yield lambda _, peer: self.certificates.user(peer)
+    def _peer_user(self, headers: Mapping[str, str], peer: PeerCertificate) -> UserInfo | None:
+        """The user that the peer speaks for as a front proxy, or is by its certificate. Raises
+        ApiError 401 when it is neither."""
+        proxies, failure, is_proxy = self.front_proxies, None, True
+        if proxies is not None:
+            is_proxy = proxies.authorities.vouch_for(peer)
+            try:
+                user = proxies.user(headers, peer) if is_proxy else None
+                if user is not None:
+                    return user
+            except ApiError as error:
+                failure = error
+        try:
+            user = self.certificates.user(peer)
+        except ApiError as error:
+            raise failure or error from None
+        if user is None and (failure or not is_proxy):
+            raise failure or unauthorized()
+        return user
 
 
 def bearer_token(headers: Mapping[str, str]) -> str | None:

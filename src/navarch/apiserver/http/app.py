@@ -261,7 +261,7 @@ class App:
         authorizer = self.core.secured.authorizer
         attributes = self._attributes(call)
         headers = call.request.headers
-        if any(name[:12].lower() == "impersonate-" for name in headers):
+        if any(name[0] in "iI" and name[:12].lower() == "impersonate-" for name in headers):
             wanted = impersonate(headers.items(), attributes, authorizer)
             if wanted is not None:
                 call.user = wanted

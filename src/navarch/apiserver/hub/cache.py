@@ -228,7 +228,8 @@ class Cache:
                 del self._indexed[value]
 
     def record(self, change: Change) -> None:
-        """Keep a change for late watchers and tell everybody who listens."""
+        """Keep a change for late watchers and tell everybody who listens: they all read one decoded
+        copy, which the hub drops afterwards."""
         self.revision = change.revision
         self.history.append(change)
         self._history_bytes += change.size
@@ -240,10 +241,6 @@ class Cache:
         if self._listeners:
             for listener in self._listeners:
                 listener(change.old, change.new)
-            # They all read one decoded copy, which is not kept beyond this turn.
-            for entry in (change.old, change.new):
-                if entry is not None:
-                    entry.forget()
 
     def prepend(self, changes: Sequence[Change], after: int) -> None:
         """Lengthen the history by all changes between a revision and `oldest`."""

@@ -108,6 +108,7 @@ class Entry:
     __slots__ = (
         "_bytes",
         "_decoded",
+        "_is_lent",
         "_start",
         "create_revision",
         "facts",
@@ -134,6 +135,7 @@ class Entry:
         self.facts = facts
         self.create_revision, self.revision = revisions
         self._decoded: Object | None = None
+        self._is_lent = False
 
     @property
     def api_version(self) -> bytes:
@@ -192,10 +194,17 @@ class Entry:
     def lend(self, obj: Object) -> None:
         """The writer's own object serves as the decoded copy."""
         self._decoded = obj
+        self._is_lent = True
+
+    def borrow(self) -> Object | None:
+        """The object that its writer left here, if it still is; never to be changed, for others
+        may look at it as well."""
+        return self._decoded if self._is_lent else None
 
     def forget(self) -> None:
         """Drop the decoded copy; it comes back on demand."""
         self._decoded = None
+        self._is_lent = False
 
 
 def encode_stored(obj: Object, stored: StoredKind) -> bytes:

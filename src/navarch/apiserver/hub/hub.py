@@ -12,12 +12,13 @@ import heapq
 import itertools
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from navarch.apiserver.hub.cache import Cache
 from navarch.apiserver.hub.change import Change
-from navarch.apiserver.hub.entry import Facts, Object, StoredKind, entry_of
+from navarch.apiserver.hub.entry import Entry, Facts, Object, StoredKind, entry_of
 from navarch.store.contract import (
     Event,
     KeyValue,
@@ -32,17 +33,22 @@ REGISTRY = "/registry/"
 PAGE = 2000
 MAX_HINTS = 4096
 MAX_RECALLED = 20_000
+MAX_LENT = 1024
+"""Objects that stay decoded for a moment after they were written: a pod is bound and gets its
+status within a second of its creation, and each of these writes begins with what is there."""
 
 log = logging.getLogger(__name__)
 
 
 class Hint(NamedTuple):
     """What a writer knows of the value it puts: its facts and, when it is of the stored version,
-    the object itself."""
+    the object itself. `stays`: it is likely to be written again at once, and nobody changes what
+    the writer has made."""
 
     value: bytes
     facts: Facts
     obj: Object | None
+    stays: bool = False
 
 
 class Hub:
@@ -55,6 +61,9 @@ class Hub:
         """Every change up to here is in the caches."""
         self._caches: dict[str, Cache] = {}
         self._hints: dict[str, Hint] = {}
+        self._lent: deque[Entry] = deque()
+        self._lent_before = 0
+        """How many of them were there when it was last looked at."""
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._pump: asyncio.Task[None] | None = None
@@ -209,17 +218,28 @@ class Hub:
             old = cache.remove(namespace, name, revision)
             if old is not None:
                 cache.record(Change(revision, old, None, now))
+                old.forget()
             return
         hint = self._hints.pop(key, None)
+        stays = False
         if hint is not None and hint.value == current.value:
             entry = entry_of(current, cache.stored, hint.facts)
             if hint.obj is not None:
                 hint.obj["metadata"]["resourceVersion"] = str(revision)
                 entry.lend(hint.obj)
+                stays = hint.stays
         else:
             entry = entry_of(current, cache.stored, None)
-        cache.record(Change(revision, cache.put(entry), entry, now))
-        entry.forget()
+        old = cache.put(entry)
+        cache.record(Change(revision, old, entry, now))
+        if old is not None:
+            old.forget()
+        if stays:
+            self._lent.append(entry)
+            while len(self._lent) > MAX_LENT:
+                self._lent.popleft().forget()
+        else:
+            entry.forget()
 
     async def recall(self, cache: Cache, after: int) -> None:
         """Read into a cache's history what happened since a revision that only the store still
@@ -269,6 +289,12 @@ class Hub:
         future = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiters, (revision, next(self._order), future))
         await future
+
+    def forget_lent(self) -> None:
+        """Called every second or so: let go of what writers left a while ago."""
+        for _ in range(min(self._lent_before, len(self._lent))):
+            self._lent.popleft().forget()
+        self._lent_before = len(self._lent)
 
     def tick(self) -> None:
         """Once in a while: trim what is kept for speed, and send bookmarks."""

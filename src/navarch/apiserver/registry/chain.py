@@ -13,6 +13,9 @@ from navarch.apiserver.contracts import AdmissionPlugin, AdmissionRequest
 MAX_KNOWN = 4096
 """Custom resources come and go; the table is begun anew when it has grown to this."""
 
+Phase = list[tuple[AdmissionPlugin, bool]]
+"""Plug-ins, and whether each is to be asked every time if it handles the request."""
+
 
 class Chain:
     """The plug-ins by phase. Those that decide for each request are asked each time."""
@@ -20,11 +23,9 @@ class Chain:
     def __init__(self, plugins: Sequence[AdmissionPlugin] = ()) -> None:
         self._mutating = [each for each in plugins if getattr(each, "admits", True)]
         self._validating = [each for each in plugins if getattr(each, "validates", True)]
-        self._known: dict[tuple[str, ...], tuple[list[AdmissionPlugin], list[AdmissionPlugin]]] = {}
+        self._known: dict[tuple[str, ...], tuple[Phase, Phase]] = {}
 
-    def _phases(
-        self, request: AdmissionRequest
-    ) -> tuple[list[AdmissionPlugin], list[AdmissionPlugin]]:
+    def _phases(self, request: AdmissionRequest) -> tuple[Phase, Phase]:
         info = request.info
         key = (request.operation, info.group, info.resource, info.subresource)
         phases = self._known.get(key)
@@ -32,8 +33,8 @@ class Chain:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
             phases = self._known[key] = (
-                [each for each in self._mutating if not _never_handles(each, request)],
-                [each for each in self._validating if not _never_handles(each, request)],
+                _concerned(self._mutating, request),
+                _concerned(self._validating, request),
             )
         return phases
 
@@ -42,8 +43,8 @@ class Chain:
         Returns whether any may have changed it."""
         may_differ = False
         while True:
-            for plugin in self._phases(request)[0]:
-                if plugin.handles(request):
+            for plugin, asks in self._phases(request)[0]:
+                if not asks or plugin.handles(request):
                     await plugin.admit(request)
                     may_differ |= getattr(plugin, "mutates", True)
             if not request.is_rewritten or request.is_second_round:
@@ -51,11 +52,12 @@ class Chain:
             request.is_second_round = True
 
     async def validate(self, request: AdmissionRequest) -> None:
-        for plugin in self._phases(request)[1]:
-            if plugin.handles(request):
+        for plugin, asks in self._phases(request)[1]:
+            if not asks or plugin.handles(request):
                 await plugin.validate(request)
 
 
-def _never_handles(plugin: AdmissionPlugin, request: AdmissionRequest) -> bool:
-    """Whether the plug-in, by what its class says, leaves all requests of this sort alone."""
-    return getattr(plugin, "is_static", False) and not plugin.handles(request)
+def _concerned(plugins: Sequence[AdmissionPlugin], request: AdmissionRequest) -> Phase:
+    """Those that do not, by what their classes say, leave all requests of this sort alone."""
+    found = ((each, not getattr(each, "is_static", False)) for each in plugins)
+    return [(each, asks) for each, asks in found if asks or each.handles(request)]

@@ -99,16 +99,15 @@ class Registry:
         """By resource name: called with an object that is gone and the revision of its removal,
         before the removal is acknowledged."""
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
-        self.chooser = random.SystemRandom()
-        self._uid_bits = random.Random(self.chooser.getrandbits(256)).getrandbits
+        # Uids and generated names tell objects apart and protect nothing, so they need no bits
+        # from the system one by one, each of which is a call into the kernel.
+        self.chooser = random.Random(random.SystemRandom().getrandbits(256))
         self._second = (datetime.min.replace(tzinfo=UTC), "")
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By key: held by the one of those who lost a race that tries again."""
 
     def _new_uid(self) -> str:
-        """A random UUID. Uids tell objects apart and protect nothing, so they need no bits from the
-        system one by one."""
-        return names.as_uuid(self._uid_bits(128))
+        return names.as_uuid(self.chooser.getrandbits(128))
 
     def timestamp(self) -> str:
         """Now, as objects show it; written out once a second."""
@@ -280,12 +279,12 @@ class Registry:
         subresource: str,
     ) -> Written:
         strategy = resource.strategy
-        view = await resource.view(entry)
-        old = resource.decode(view)
         is_patch = context.info.verb == "patch"
         shares = (
             is_patch and subresource == "status" and not (context.is_apply or resource.is_custom)
         )
+        view = await resource.view(entry)
+        old = (resource.borrow(entry) if shares else None) or resource.decode(view)
         obj = transform(beside(old) if shares else resource.decode(view))
         metadata, old_metadata = obj["metadata"], old["metadata"]
         # The uid in a patch is a change of the uid, which its validation refuses.
@@ -418,12 +417,18 @@ class Registry:
         key: tuple[str, str],
         change: Callable[[Object], None],
         dry_run: bool = False,
+        copied: Transform | None = None,
     ) -> Object:
         """Change an object in place, past strategy and admission: for subresources with rules of
-        their own. `change` is called again when another write came first. Raises 404, 409."""
+        their own. `change` is called again when another write came first. `copied` makes a copy as
+        deep as `change` reaches, for an object that need not be decoded. Raises 404, 409."""
 
         async def attempt(entry: Entry) -> Object:
-            obj = resource.decode(await resource.view(entry))
+            known = resource.borrow(entry) if copied is not None else None
+            if known is None or copied is None:
+                obj = resource.decode(await resource.view(entry))
+            else:
+                obj = copied(known)
             change(obj)
             return obj if dry_run else (await self._put(resource, obj, entry.revision)).obj
 
@@ -457,7 +462,7 @@ class Registry:
         value, stored_obj = encoded or await self._encode(resource, obj)
         facts = facts_of(stored, stored_obj)
         lent = obj if resource.kind is resource.stored else None
-        self.hub.hint(key, Hint(value, facts, lent))
+        self.hub.hint(key, Hint(value, facts, lent, resource.has_status))
         revision = await self._write(self.store.put(key, value, expected=expected))
         await self.hub.wait_for(revision)
         metadata["resourceVersion"] = str(revision)

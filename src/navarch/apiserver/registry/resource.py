@@ -67,6 +67,8 @@ class Resource:
     """Of a custom resource in a deprecated version: what every request to it is warned of."""
     _field_type: FieldType | None = None
     head: bytes = field(init=False)
+    has_status: bool = field(init=False)
+    """Its objects are written by one after the other: with a status after the rest."""
     item_head: bytes = field(init=False)
     """The bytes of a list item before its tail: items of built-in lists carry no kind."""
 
@@ -77,6 +79,7 @@ class Resource:
 
     def __post_init__(self) -> None:
         self.head = object_head(self.kind.api_version, self.kind.kind)
+        self.has_status = self.kind.subresource("status") is not None
         self.item_head = self.head if self.is_custom else b"{"
 
     @property
@@ -136,6 +139,11 @@ class Resource:
     def decode(self, entry: Entry) -> Object:
         """A private copy of an entry in this version."""
         return self.from_stored(entry.decode(self.stored_kind))
+
+    def borrow(self, entry: Entry) -> Object | None:
+        """An entry that was written a moment ago as its writer left it, never to be changed; None
+        when it is to be decoded."""
+        return entry.borrow() if self.kind is self.stored else None
 
     def tail(self, entry: Entry) -> bytes:
         """The tail of an entry in this version."""

@@ -16,6 +16,7 @@ from navarch.api.errors import (
     required,
 )
 from navarch.api.kinds import Subresource
+from navarch.api.patch.common import copy_json
 from navarch.apiserver.core import Core
 from navarch.apiserver.http.app import App
 from navarch.apiserver.http.call import Call
@@ -47,7 +48,8 @@ async def bind(core: Core, call: Call, resource: Resource) -> StreamResponse:
         _check_preconditions(pod, metadata, name)
         assign_node(pod, binding, now)
 
-    await core.registry.modify(resource, (call.info.namespace, name), assign, context.dry_run)
+    key = (call.info.namespace, name)
+    await core.registry.modify(resource, key, assign, context.dry_run, copied=_copied)
     return respond_object(call, success_status(code=201), 201)
 
 
@@ -69,6 +71,12 @@ def _check_preconditions(pod: Object, wanted: Object, name: str) -> None:
                 f"in object meta: {pod['metadata'].get(field)}"
             )
             raise conflict("pods", "", name, why)
+
+
+def _copied(pod: Object) -> Object:
+    """A copy of a pod as deep as `assign_node` reaches."""
+    status = copy_json(pod.get("status") or {})
+    return {**pod, "metadata": {**pod["metadata"]}, "spec": {**pod["spec"]}, "status": status}
 
 
 def assign_node(pod: Object, binding: Object, now: str) -> None:
@@ -121,6 +129,7 @@ async def legacy_bind(core: Core, call: Call) -> StreamResponse:
         (call.info.namespace, name),
         lambda pod: assign_node(pod, binding, now),
         context.dry_run,
+        copied=_copied,
     )
     return respond_object(call, success_status(code=201), 201)
 
