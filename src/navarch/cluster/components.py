@@ -46,11 +46,17 @@ COMPONENTS = {
     "kubelet": Component("navarch.node.main", "NodeOptions", "the agent of one node"),
     "proxy": Component("navarch.network.proxy.main", "ProxyOptions", "the Service proxy of a node"),
     "dns": Component("navarch.network.dns.main", "DnsOptions", "the cluster's name server"),
+    "ingress": Component(
+        "navarch.network.ingress.main", "IngressOptions", "the ingress controller with its nginx"
+    ),
     "simulated": Component(
         "navarch.node.simulated", "SimulatedOptions", "nodes without containers, for tests of scale"
     ),
     "guardian": Component(
         "navarch.cluster.guardian", "GuardianOptions", "the watch over the supervisor"
+    ),
+    "certificates": Component(
+        "navarch.node.certificates", "CertificatesOptions", "the renewal of a node's certificates"
     ),
     "podnetwork": Component(
         "navarch.network.pods.main", "PodNetworkOptions", "a node's pod network and its routes"

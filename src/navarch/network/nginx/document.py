@@ -51,6 +51,11 @@ def _policies_of(route: Route) -> Iterator[Policy]:
             yield backend.policy
 
 
+def checks_clients(plane: DataPlane) -> bool:
+    """Whether any host asks for client certificates."""
+    return any(host.client_ca for hosts in plane.tables.values() for host in hosts)
+
+
 def document(plane: DataPlane) -> bytes:
     """What is posted to nginx, without endpoints and certificates."""
     return encode(
@@ -70,7 +75,8 @@ def document(plane: DataPlane) -> bytes:
 
 def _host(host: Host) -> dict[str, Any]:
     bare = msgspec.structs.replace(host, routes=())
-    return _pruned(msgspec.to_builtins(bare)) | {"routes": [_route(each) for each in host.routes]}
+    encoded: dict[str, Any] = _pruned(msgspec.to_builtins(bare))
+    return encoded | {"routes": [_route(each) for each in host.routes]}
 
 
 def _route(route: Route) -> dict[str, Any]:

@@ -25,13 +25,13 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     """Compared by content."""
 
 
-class Variable(Value):
+class Variable(Value, frozen=True):
     """The value of an nginx variable, in a template."""
 
     v: str
 
 
-class Capture(Value):
+class Capture(Value, frozen=True):
     """What a group of the path's regular expression matched, in a template. `c` counts from 1."""
 
     c: int
@@ -50,7 +50,7 @@ class PathKind(StrEnum):
     REGEX = "regex"
 
 
-class Condition(Value):
+class Condition(Value, frozen=True):
     """A header or query parameter that a request must have."""
 
     name: str
@@ -58,7 +58,7 @@ class Condition(Value):
     regex: bool = False
 
 
-class Match(Value):
+class Match(Value, frozen=True):
     """Which requests a route takes. All conditions must hold."""
 
     path: str = "/"
@@ -68,7 +68,7 @@ class Match(Value):
     queries: tuple[Condition, ...] = ()
 
 
-class HeaderChange(Value):
+class HeaderChange(Value, frozen=True):
     """What is done to headers: first removed, then set, then added."""
 
     remove: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ class HeaderChange(Value):
     add: Mapping[str, str] = {}
 
 
-class Rewrite(Value):
+class Rewrite(Value, frozen=True):
     """What the backend sees instead of the request's host and path. `target` is a whole path (with
     perhaps a query); `prefix` replaces the part that the route's path matched. `prefixed` tells
     that there is one, as the empty one is a value."""
@@ -87,7 +87,7 @@ class Rewrite(Value):
     prefixed: bool = False
 
 
-class Redirect(Value):
+class Redirect(Value, frozen=True):
     """An answer that sends the client elsewhere: to `location`, or to the request's own address
     with the parts that are given here in place of its own."""
 
@@ -125,7 +125,7 @@ class NextUpstream(StrEnum):
     OFF = "off"
 
 
-class Policy(Value):
+class Policy(Value, frozen=True):
     """What nginx wants in its configuration file: each distinct policy becomes a location there,
     and a new one is what takes a reload. Sizes are in bytes, 0 being nginx's default or no limit.
 
@@ -157,7 +157,7 @@ class Policy(Value):
     client_certificate: str = ""
 
 
-class Timeouts(Value):
+class Timeouts(Value, frozen=True):
     """In seconds."""
 
     connect: float = 5.0
@@ -165,7 +165,7 @@ class Timeouts(Value):
     read: float = 60.0
 
 
-class Backend(Value):
+class Backend(Value, frozen=True):
     """One of the places a route sends requests to, with its share of them. Where `status` is given
     the share is answered with it: a backend that does not exist."""
 
@@ -184,7 +184,7 @@ class Backend(Value):
     """Namespace, object, service and port, for the log and the metrics."""
 
 
-class Canary(Value):
+class Canary(Value, frozen=True):
     """A backend that takes some of a route's requests: those that say so by a header or a cookie,
     else a share of `weight` in `total`."""
 
@@ -197,7 +197,7 @@ class Canary(Value):
     total: int = 100
 
 
-class Affinity(Value):
+class Affinity(Value, frozen=True):
     """A cookie that keeps a client with its endpoint."""
 
     cookie: str
@@ -210,7 +210,7 @@ class Affinity(Value):
     change_on_failure: bool = False
 
 
-class Limits(Value):
+class Limits(Value, frozen=True):
     """How much one client may ask. `rate` is per minute."""
 
     key: str
@@ -221,7 +221,7 @@ class Limits(Value):
     exempt: tuple[str, ...] = ()
 
 
-class Cors(Value):
+class Cors(Value, frozen=True):
     """Answers for scripts from other origins (Fetch standard). An origin may have a wildcard as
     its host's first label."""
 
@@ -233,14 +233,14 @@ class Cors(Value):
     max_age: int = 1728000
 
 
-class BasicAuth(Value):
+class BasicAuth(Value, frozen=True):
     """Passwords are in a file of `DataPlane.files`, named by its digest."""
 
     file: str
     realm: str = "Authentication Required"
 
 
-class ExternalAuth(Value):
+class ExternalAuth(Value, frozen=True):
     """Another server is asked about each request: 2xx lets it pass."""
 
     url: Template
@@ -253,7 +253,7 @@ class ExternalAuth(Value):
     always_sets_cookie: bool = False
 
 
-class Mirror(Value):
+class Mirror(Value, frozen=True):
     """A copy of requests goes there; its answers are thrown away. Numerator over denominator is
     the share of requests."""
 
@@ -264,7 +264,7 @@ class Mirror(Value):
     denominator: int = 100
 
 
-class Route(Value):
+class Route(Value, frozen=True):
     """What happens to a request. The first thing that is given here and applies is done:
     `https_redirect`, a CORS preflight's answer, `redirect`, `status`; else a backend answers."""
 
@@ -301,7 +301,7 @@ class Route(Value):
     unlogged: bool = False
 
 
-class Host(Value):
+class Host(Value, frozen=True):
     """A name with its routes in order of precedence. "" is for requests to hosts that have no
     entry; `*.example.com` matches one more label, or any number of them if `deep`."""
 
@@ -316,7 +316,7 @@ class Host(Value):
     passes_client_certificate: bool = False
 
 
-class Listener(Value):
+class Listener(Value, frozen=True):
     """A port of the node. `public_port` is what clients see, if another (behind a Service)."""
 
     port: int
@@ -329,14 +329,14 @@ class Listener(Value):
     """A request for another host than the handshake was for is answered with 421."""
 
 
-class Certificate(Value):
+class Certificate(Value, frozen=True):
     """A certificate chain and its key, PEM."""
 
     chain: str
     key: str
 
 
-class DataPlane(Value):
+class DataPlane(Value, frozen=True):
     """Everything one nginx serves."""
 
     listeners: tuple[Listener, ...] = ()

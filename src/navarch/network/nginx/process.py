@@ -34,6 +34,7 @@ import msgspec
 from navarch.client.clock import Clock, timeout
 from navarch.network.nginx import selfsigned
 from navarch.network.nginx.document import (
+    checks_clients,
     digest,
     document,
     encode,
@@ -73,6 +74,7 @@ class Nginx:
         self._generation = ""
         self._session: aiohttp.ClientSession | None = None
         self._pid = 0
+        self._known_certificates: set[str] = set()
         self.reloads = 0
         self.failed_reloads = 0
 
@@ -81,6 +83,8 @@ class Nginx:
     async def start(self, plane: DataPlane) -> None:
         """Have nginx run and serve `plane`: the one that runs already, or a new one."""
         self._prepare()
+        if self._session is not None:
+            await self._session.close()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(self.settings.control_socket), force_close=True),
             timeout=aiohttp.ClientTimeout(total=RELOAD_SECONDS),
@@ -91,14 +95,17 @@ class Nginx:
             await self.apply(plane)
             return
         self._policies = policies(plane)
-        self._write_files(plane)
-        text, generation = render(self.settings, plane.listeners, self._policies)
+        self._write_files(plane, self._policies)
+        text, generation = render(
+            self.settings, plane.listeners, self._policies, not checks_clients(plane)
+        )
         self._save(plane)
         await self._test(text)
         await self._launch()
         await self._wait_for(generation)
         self._generation = generation
         self._served, self._document = plane, document(plane)
+        self._known_certificates = set(plane.certificates)
 
     async def run(self) -> None:
         """Start nginx again whenever it ends, with growing pauses; returns never."""
@@ -142,7 +149,7 @@ class Nginx:
         if it cannot be; then what was served before is served on."""
         needed = policies(plane)
         await self._add_certificates(plane)
-        self._write_files(plane)
+        self._write_files(plane, needed)
         changes = endpoint_changes(self._served.upstreams, plane.upstreams)
         new = {name: text for name, text in changes.items() if text}
         if new:
@@ -176,7 +183,7 @@ class Nginx:
         unused = self._policies.keys() - needed.keys()
         keeps = len(unused) <= POLICIES_KEPT
         wanted = {**self._policies, **needed} if keeps else dict(needed)
-        text, generation = render(self.settings, plane.listeners, wanted)
+        text, generation = render(self.settings, plane.listeners, wanted, not checks_clients(plane))
         if generation == self._generation:
             return
         if generation != (await self.status()).get("generation"):
@@ -205,35 +212,35 @@ class Nginx:
     # -- certificates and files ---------------------------------------------------------------
 
     async def _add_certificates(self, plane: DataPlane) -> None:
-        new = plane.certificates.keys() - self._served.certificates.keys()
+        new = plane.certificates.keys() - self._known_certificates
         if new:
             pairs = {name: plane.certificates[name] for name in new}
             await self._post("certificates", encode(pairs))
+            self._known_certificates |= new
 
     async def _forget(self, plane: DataPlane) -> None:
         """What the old document alone needed."""
-        known = self._known_certificates
-        gone = known - plane.certificates.keys()
+        gone = self._known_certificates - plane.certificates.keys()
         if gone:
             await self._post("certificates", encode({name: {} for name in gone}))
         self._known_certificates = set(plane.certificates)
-        for file in (self.settings.shared / "files").iterdir():
-            if file.name not in plane.files and not self._is_configured(file.name):
-                file.unlink(missing_ok=True)
+        configured = _configured_files(self._policies)
+        for directory in self._file_directories:
+            for file in directory.iterdir():
+                if file.name not in plane.files and file.name not in configured:
+                    file.unlink(missing_ok=True)
 
-    _known_certificates: set[str] = set()
-
-    def _is_configured(self, name: str) -> bool:
-        return any(
-            name in (policy.trusted, policy.client_certificate)
-            for policy in self._policies.values()
-        )
+    @property
+    def _file_directories(self) -> tuple[Path, Path]:
+        """For what the master reads with its configuration, and for what workers read."""
+        return self.settings.directory / "files", self.settings.shared / "files"
 
     def _prepare(self) -> None:
         """Directories: the private one is root's alone, workers may pass through the shared one."""
         user = pwd.getpwnam(self.settings.user)
         for directory, mode in (
             (self.settings.directory, 0o700),
+            (self.settings.directory / "files", 0o700),
             (self.settings.shared, 0o711),
             (self.settings.shared / "files", 0o750),
             (self.settings.shared / "temporary", 0o711),
@@ -246,14 +253,20 @@ class Nginx:
             self._write("default.crt", pair.chain.encode())
             self._write("default.key", pair.key.encode())
 
-    def _write_files(self, plane: DataPlane) -> None:
+    def _write_files(self, plane: DataPlane, needed: Mapping[str, Policy]) -> None:
+        """Keys and authorities for the master alone, password files for workers."""
         group = pwd.getpwnam(self.settings.user).pw_gid
+        names = {
+            name for each in needed.values() for name in (each.trusted, each.client_certificate)
+        }
+        private, shared = self._file_directories
         for name, text in plane.files.items():
-            file = self.settings.shared / "files" / name
             if name != digest(text):
                 raise NginxError(f"{name} is not the name of that file")
-            if not file.exists():
-                _write_atomically(file, text.encode(), 0o640, group)
+            if name in names and not (private / name).exists():
+                _write_atomically(private / name, text.encode(), 0o600)
+            elif name not in names and not (shared / name).exists():
+                _write_atomically(shared / name, text.encode(), 0o640, group)
 
     def _save(self, plane: DataPlane) -> None:
         """What a new nginx begins with."""
@@ -321,6 +334,8 @@ class Nginx:
         try:
             async with timeout(self._clock, RELOAD_SECONDS):
                 while True:
+                    if not _is_alive(self._pid):
+                        raise NginxError("nginx has ended; its messages are in the log")
                     with contextlib.suppress(NginxError):
                         if (await self.status()).get("generation") == generation:
                             return
@@ -334,10 +349,10 @@ class Nginx:
         except ProcessLookupError:
             return
         loop = asyncio.get_running_loop()
-        ended = loop.create_future()
-        loop.add_reader(descriptor, lambda: ended.done() or ended.set_result(None))
+        ended = asyncio.Event()
+        loop.add_reader(descriptor, ended.set)
         try:
-            await ended
+            await ended.wait()
         finally:
             loop.remove_reader(descriptor)
             os.close(descriptor)
@@ -366,6 +381,17 @@ class Nginx:
                 return answer
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise NginxError(f"{action}: {error}") from error
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _configured_files(policies: Mapping[str, Policy]) -> set[str]:
+    return {name for each in policies.values() for name in (each.trusted, each.client_certificate)}
 
 
 def _write_atomically(file: Path, data: bytes, mode: int, group: int = 0) -> None:

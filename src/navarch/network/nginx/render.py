@@ -68,23 +68,10 @@ class Settings:
         return self.directory / "nginx.pid"
 
 
-VARIABLES = [
-    "ctx",
-    "host",
-    "tls_name",
-    "namespace",
-    "object",
-    "service",
-    "port",
-    "prefix",
-    "realm",
-    "passwords",
-    "auth_url",
-    "auth_method",
-    "auth_redirect",
-    "mirror",
-    "mirror_host",
-]
+VARIABLES = (
+    *("ctx", "host", "tls_name", "namespace", "object", "service", "port", "prefix", "realm"),
+    *("passwords", "auth_url", "auth_method", "auth_redirect", "mirror", "mirror_host"),
+)
 
 BACKEND_HEADERS = {
     "Host": "$navarch_host",
@@ -129,7 +116,7 @@ http {{
         navarch_route = require "navarch.route"
         navarch_balance = require "navarch.balance"
         navarch_respond = require "navarch.respond"
-        navarch_control.init({{ generation = "{generation}", directory = "{directory}" }})
+        navarch_control.init({{ generation = "{{generation}}", directory = "{directory}" }})
     }}
     init_worker_by_lua_block {{ navarch_control.init_worker() }}
     types {{ }}
@@ -157,7 +144,7 @@ http {{
     ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
 ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
 ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305;
-    ssl_session_cache shared:navarch:10m;
+    ssl_session_cache {sessions};
     ssl_session_timeout 10m;
     ssl_session_tickets off;
     ssl_buffer_size 4k;
@@ -269,12 +256,18 @@ UPSTREAM = """\
 
 
 def render(
-    settings: Settings, listeners: Iterable[Listener], policies: Mapping[str, Policy]
+    settings: Settings,
+    listeners: Iterable[Listener],
+    policies: Mapping[str, Policy],
+    resumes: bool = True,
 ) -> tuple[str, str]:
-    """The configuration and its generation, by which one finds out that it is in force."""
+    """The configuration and its generation, by which one finds out that it is in force. Without
+    `resumes` every TLS connection begins with a full handshake: one that is resumed brings along
+    a client certificate that was checked for whatever host it began with."""
     listeners = sorted(listeners, key=lambda each: each.port)
     generation = "0" * 16
-    text = _render(settings, listeners, policies, generation)
+    text = _render(settings, listeners, policies, "shared:navarch:10m" if resumes else "off")
+    text = text.replace("{generation}", generation, 1)
     real = hashlib.sha256(text.encode() + _lua_digest()).hexdigest()[:16]
     return text.replace(f'generation = "{generation}"', f'generation = "{real}"', 1), real
 
@@ -288,7 +281,7 @@ def _lua_digest() -> bytes:
 
 
 def _render(
-    settings: Settings, listeners: list[Listener], policies: Mapping[str, Policy], generation: str
+    settings: Settings, listeners: list[Listener], policies: Mapping[str, Policy], sessions: str
 ) -> str:
     directory = settings.directory
     mirrors = max((policy.mirrors for policy in policies.values()), default=0)
@@ -302,7 +295,7 @@ def _render(
         modules=_path(settings.modules),
         connections=_number(settings.connections),
         package_path=quoted(f"{LUA}/?.lua;/usr/share/lua/5.1/?.lua;;"),
-        generation=generation,
+        sessions=sessions,
         directory=_path(directory),
         temporary=_path(settings.shared / "temporary"),
         ports="\n".join(
@@ -412,7 +405,7 @@ def _access(policy: Policy, settings: Settings) -> list[str]:
 
 
 def _backend_tls(policy: Policy, settings: Settings, prefix: str) -> list[str]:
-    files = settings.shared / "files"
+    files = settings.directory / "files"
     lines = []
     if policy.trusted:
         lines.append(f"{prefix}_ssl_trusted_certificate {_path(files / _digest(policy.trusted))};")

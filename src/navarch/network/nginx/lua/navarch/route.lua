@@ -303,8 +303,12 @@ function M.route()
   end
   local host = state.find_host(listener.table, name)
   if not host then return nobody(404) end
-  if host.client_ca and not host.client_optional and var.ssl_client_verify ~= "SUCCESS" then
-    return nobody(400)
+  if host.client_ca and listener.tls then
+    -- The handshake must have been for this host: only then was its authority asked.
+    if state.find_host(listener.table, lower(var.ssl_server_name or "")) ~= host then
+      return nobody(421)
+    end
+    if not host.client_optional and var.ssl_client_verify ~= "SUCCESS" then return nobody(400) end
   end
   local uri = var.uri
   local route = find_route(host, uri)
@@ -312,7 +316,8 @@ function M.route()
   local ctx = { route = route, listener = listener, host_entry = host }
   ngx.ctx = ctx
   if route.unlogged then var.navarch_log = "0" end
-  if host.client_ca then
+  if host.client_ca and not listener.tls and not route.https_redirect then return nobody(403) end
+  if host.client_ca and listener.tls then
     if host.client_name and not re_find(var.ssl_client_s_dn or "", host.client_name, "jo") then
       return nobody(403)
     end
