@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from navarch.network.dns.corefile import CacheRules
-from navarch.network.dns.wire import NOERROR, NXDOMAIN, OPT, SERVFAIL, SOA, Reply
+from navarch.network.dns.wire import NOERROR, NXDOMAIN, OPT, SERVFAIL, SOA, Reply, labels_of
+from navarch.network.dns.zone import in_domain, split_zone
 
 Question = tuple[bytes, int, bool, bool]
 """Name in lower case, type, and whether signatures (DO) and unchecked data (CD) were wanted."""
@@ -53,16 +54,22 @@ class AnswerCache:
         kept = Kept(capped(reply, seconds), now, now + seconds)
         self.success.pop(question, None)
         self.denial.pop(question, None)
-        store, room = (
-            (self.denial, self.rules.denial)
+        sort, store, room = (
+            ("denial", self.denial, self.rules.denial)
             if denied or code == SERVFAIL
-            else (self.success, self.rules.success)
+            else ("success", self.success, self.rules.success)
         )
-        if seconds > 0 and room > 0:
+        if seconds > 0 and room > 0 and not self._is_disabled(sort, question[0]):
             while len(store) >= room:
                 store.pop(next(iter(store)))
             store[question] = kept
         return kept
+
+    def _is_disabled(self, sort: str, name: bytes) -> bool:
+        return any(
+            sort == each and in_domain(labels_of(name), split_zone(zone))
+            for each, zone in self.rules.disabled
+        )
 
 
 def lifetime(reply: Reply, rules: CacheRules) -> int:

@@ -67,6 +67,8 @@ class CacheRules:
     min_ttl: int = 5
     denial_min_ttl: int = 5
     servfail_ttl: int = 5
+    disabled: tuple[tuple[str, str], ...] = ()
+    """`success` or `denial`, and the zone of which no such answers are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,8 +363,12 @@ def _cache(block: Block, directive: Directive) -> Block:
     for each in directive.inner:
         if each.name in _CACHE_FIELDS and 1 <= len(each.arguments) <= 3:
             numbers = [_number(each, word) for word in each.arguments]
-            named = dict(zip(_CACHE_FIELDS[each.name], numbers, strict=False))
+            named: dict[str, Any] = dict(zip(_CACHE_FIELDS[each.name], numbers, strict=False))
             rules = replace(rules, **named)
+        elif each.name == "disable" and each.arguments[:1] in (("success",), ("denial",)):
+            zones = _zones(each.arguments[1:]) or ("",)
+            more = tuple((each.arguments[0], zone) for zone in zones)
+            rules = replace(rules, disabled=(*rules.disabled, *more))
         elif each.name == "servfail" and len(each.arguments) == 1:
             text = each.arguments[0]
             seconds = 0.0 if text == "0" else _duration(each, text)
@@ -488,7 +494,9 @@ def _rewrite(block: Block, directive: Directive) -> Block:
     elif kind == "exact":
         old, new = old.lower().strip("."), new.lower().strip(".")
     else:
-        old, new = old.lower().rstrip("."), new.lower().rstrip(".")
+        old, new = old.lower(), new.lower()
+        if kind == "suffix":
+            old, new = old.rstrip("."), new.rstrip(".")
     rule = NameRewrite(kind, old, new, stop)
     return replace(block, rewrites=(*block.rewrites, rule))
 
