@@ -299,6 +299,7 @@ class Events:
         self._registry = registry
         self._resource = registry.catalog.get("events.k8s.io", "v1", "events")
         self._told: dict[tuple[str, str, str], datetime] = {}
+        self._count = 0
 
     async def tell(self, about: Object, kind: str, finding: Finding) -> None:
         now, metadata = self._registry.now(), about["metadata"]
@@ -308,6 +309,7 @@ class Events:
             return
         self._told[what] = now
         log.warning("%s: %s", finding.reason, finding.note)
+        self._count += 1
         controller, action = self.KINDS[kind]
         regarding = {"apiVersion": about["apiVersion"], "kind": about["kind"]}
         for key in ("namespace", "name", "uid", "resourceVersion"):
@@ -317,7 +319,7 @@ class Events:
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             "metadata": {
-                "name": f"{metadata['name']}.{int(now.timestamp() * 1e9):x}",
+                "name": f"{metadata['name']}.{int(now.timestamp() * 1e9) + self._count:x}",
                 "namespace": metadata.get("namespace") or "default",
             },
             "eventTime": format_micro_time(now),
