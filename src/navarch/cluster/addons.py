@@ -91,16 +91,26 @@ class Addon:
     """Settings from the answers. Raises ValueError for what cannot be."""
 
 
-def load_balancer_range(profile: Profile) -> str:
-    """The upper fifth of the nodes' own subnet: the host reaches it on the bridge without a route.
-    The 200 nodes that a profile may have end below it."""
-    network = ipaddress.ip_network(profile.subnet)
-    return f"{network[-(network.num_addresses // 5)]}-{network[-2]}"
+def load_balancer_ranges(profile: Profile) -> list[str]:
+    """A part of the nodes' own subnets, which the host reaches on the bridge without a route: the
+    upper fifth for IPv4, below which the 200 nodes that a profile may have end."""
+    found = []
+    for text in profile.subnets:
+        network = ipaddress.ip_network(text)
+        if network.version == 4:
+            found.append(f"{network[-(network.num_addresses // 5)]}-{network[-2]}")
+        else:
+            found.append(f"{network[0x10000]}-{network[0x1FFFF]}")
+    return found
+
+
+def _announcer(place: Place) -> Mapping[str, Options]:
+    return {"announce": {"kubeconfig": place.kubeconfig, "node_name": place.node}}
 
 
 def _pools(profile: Profile, settings: Mapping[str, Any]) -> Iterable[Placed]:
     """The ranges of addresses. None without real nodes, unless asked for: nobody would answer."""
-    ranges = settings.get("ranges") or ([load_balancer_range(profile)] if profile.nodes else [])
+    ranges = settings.get("ranges") or (load_balancer_ranges(profile) if profile.nodes else [])
     if not ranges:
         return
     lines = ["address-pools:", "- name: default", "  protocol: layer2", "  addresses:"]
@@ -162,6 +172,7 @@ ADDONS: Mapping[str, Addon] = {
             "metallb",
             "addresses for Services of type LoadBalancer, and answers for them on the link",
             default=True,
+            components=_announcer,
             objects=_pools,
             once=True,
             questions=(

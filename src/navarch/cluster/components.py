@@ -45,6 +45,11 @@ COMPONENTS = {
     "scheduler": Component("navarch.scheduler.main", "SchedulerOptions", "the scheduler"),
     "kubelet": Component("navarch.node.main", "NodeOptions", "the agent of one node"),
     "proxy": Component("navarch.network.proxy.main", "ProxyOptions", "the Service proxy of a node"),
+    "announce": Component(
+        "navarch.network.announce.main",
+        "AnnounceOptions",
+        "the announcer of LoadBalancer addresses of a node",
+    ),
     "dns": Component("navarch.network.dns.main", "DnsOptions", "the cluster's name server"),
     "ingress": Component(
         "navarch.network.ingress.main", "IngressOptions", "the ingress controller with its nginx"

@@ -194,7 +194,11 @@ def node_rules(profile: Profile, interface: str = "eth0") -> str:
     loopback address make the kernel route such packets between interfaces, so that a pod could
     reach what listens there for the node alone (CVE-2020-8558): that is refused. (Of IPv6's
     loopback address the kernel itself sees to that.)"""
-    return "".join(_node_rules(each, interface) for each in ranges(profile))
+    return rules_for(ranges(profile), interface)
+
+
+def rules_for(families: Iterable[Ranges], interface: str) -> str:
+    return "".join(_node_rules(each, interface) for each in families)
 
 
 def _node_rules(ranges: Ranges, interface: str) -> str:
@@ -215,7 +219,7 @@ table {ip} {NODE_TABLE} {{
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
 		{ip} daddr {ranges.services} reject with {refusal}
-	}}
+{_returned(ranges, interface)}	}}
 	chain output {{
 		type filter hook output priority filter; policy accept;
 		{out} {ip} daddr {ranges.services} reject with {refusal}
@@ -227,6 +231,16 @@ table {ip} {NODE_TABLE} {{
 	}}
 }}
 """
+
+
+def _returned(ranges: Ranges, interface: str) -> str:
+    """What came to this node for an address of a load balancer, and to none of its ports, would go
+    back to where it came from: it is refused, as by any host."""
+    if not ranges.subnet:
+        return ""
+    ip, refusal = ranges.words.family, ranges.words.refused
+    ways = f'iifname "{interface}" oifname "{interface}"'
+    return f"\t\t{ways} {ip} daddr {ranges.subnet} ct status & dnat == 0 reject with {refusal}\n"
 
 
 SYSCTLS = {

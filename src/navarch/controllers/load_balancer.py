@@ -14,19 +14,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from navarch.api.load_balancers import POOL_ANNOTATION, PREFIXES, is_ours
 from navarch.api.types.core_v1 import ConfigMap, Namespace, Service
 from navarch.client import Controller, ControllerContext, object_key
 from navarch.controllers.load_balancer_plan import (
     FINALIZER,
-    POOL_ANNOTATION,
-    PREFIXES,
     Books,
     Decision,
     Holding,
     Pool,
     adopt,
     decide,
-    is_ours,
     is_wanted,
     parse_pools,
 )

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
+from navarch.api.load_balancers import annotation, is_ours
 from navarch.api.selectors import LabelSelector, label_selector_from_object
 from navarch.api.types.core_v1 import Service
 from navarch.api.types.meta_v1 import LabelSelector as SelectorObject
@@ -27,9 +28,6 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 OWN_CLASS = "navarch.dev/load-balancer"
 FINALIZER = "service.kubernetes.io/load-balancer-cleanup"
-PREFIXES = ("metallb.io/", "metallb.universe.tf/")
-"""MetalLB's annotations, and as they were called earlier."""
-POOL_ANNOTATION = "metallb.io/ip-allocated-from-pool"
 
 
 class Refusal(Exception):
@@ -133,21 +131,10 @@ class Demand:
         return len(versions) == len(self.families) or (not self.needs_all and bool(versions))
 
 
-def annotation(service: Service, name: str) -> str:
-    annotations = service.metadata.annotations
-    return next((annotations[p + name] for p in PREFIXES if annotations.get(p + name)), "")
-
-
 def is_wanted(service: Service) -> bool:
     """Whether the Service is to have an address, of ours."""
     spec = service.spec
     return spec.type == "LoadBalancer" and spec.loadBalancerClass in (None, "", OWN_CLASS)
-
-
-def is_ours(service: Service) -> bool:
-    """Whether what is in its status is from here. Other providers do not write this annotation,
-    and neither do people who set a status by hand."""
-    return bool(annotation(service, "ip-allocated-from-pool"))
 
 
 def addresses_of(service: Service) -> tuple[Address, ...]:

@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from navarch.api.load_balancers import POOL_ANNOTATION
 from navarch.api.objects import copy_object
 from navarch.api.types.core_v1 import (
     LoadBalancerIngress,
@@ -25,7 +26,6 @@ from navarch.controllers.load_balancer import patch_of
 from navarch.controllers.load_balancer_plan import (
     FINALIZER,
     OWN_CLASS,
-    POOL_ANNOTATION,
     Books,
     Decision,
     Pool,

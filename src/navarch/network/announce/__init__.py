@@ -1,0 +1,1 @@
+"""Announces LoadBalancer addresses on the link: who answers for which, and how it is said."""
