@@ -11,6 +11,7 @@ import sys
 STEPS = (
     ("The store", ("bench/store.py",)),
     ("The API server", ("-m", "bench.server")),
+    ("Cluster DNS", ("-m", "bench.dns")),
     ("A cluster with one real node", ("-m", "bench.cluster")),
     ("The node's agent", ("-m", "bench.node")),
     ("Simulated nodes by the hundred", ("-m", "bench.scale")),
