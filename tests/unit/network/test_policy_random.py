@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tests.unit.network.policy_model import World
 
@@ -193,14 +193,27 @@ def fresh(world: World, name: str) -> Node:
     return node
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(changes, min_size=4, max_size=30))
-def test_rules_allow_what_the_words_of_the_api_allow(history: list[Any]) -> None:
+populations = st.tuples(
+    *[st.tuples(st.just("namespace"), st.just(each), labels) for each in NAMESPACES],
+    *[
+        st.tuples(st.just("pod"), st.just(each), labels, places)
+        for each in itertools.product(NAMESPACES[:2], NAMES)
+    ],
+    *[
+        st.tuples(st.just("policy"), st.just(each), specs)
+        for each in itertools.product(NAMESPACES[:2], NAMES[:2])
+    ],
+)
+
+
+@settings(max_examples=200, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(populations, st.lists(changes, max_size=12))
+def test_rules_allow_what_the_words_of_the_api_allow(
+    population: tuple[Any, ...], history: list[Any]
+) -> None:
     world = World()
     nodes = [Node(name) for name in NODES]
-    for namespace in NAMESPACES[:2]:
-        apply(("namespace", namespace, {}), world, nodes)
-    for change in history:
+    for change in (*population, ("flush",), *history):
         apply(change, world, nodes)
     for node in nodes:
         node.flush()
@@ -216,4 +229,4 @@ def test_rules_allow_what_the_words_of_the_api_allow(history: list[Any]) -> None
             packet = Connection(source, target, protocol.lower(), port)
             said = all(judge.allows(packet) for judge in judges)
             meant = world.allows(source, target, protocol, port)
-            assert said == meant, (source, target, protocol, port, world)
+            assert said == meant, (packet, world)

@@ -22,7 +22,7 @@ DUMP_INTERRUPTED = 0x10
 NESTED = 0x8000
 ERROR, DONE = 2, 3
 BATCH_BEGIN, BATCH_END = 0x10, 0x11
-FAMILIES = {"ip": int(socket.AF_INET), "ip6": int(socket.AF_INET6)}
+FAMILIES = {"inet": 1, "ip": int(socket.AF_INET), "ip6": int(socket.AF_INET6)}
 
 _ATTRIBUTE = struct.Struct("=HH")
 _HEADER = struct.Struct("=IHHIIBBH")

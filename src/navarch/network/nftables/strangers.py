@@ -34,7 +34,7 @@ class Strangers:
         self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
 
     def start(self) -> None:
-        asyncio.get_running_loop().add_reader(self._socket, self._read)
+        asyncio.get_running_loop().add_reader(self._socket, self.read)
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._socket)
@@ -54,7 +54,7 @@ class Strangers:
         filter_ = struct.pack("HL", len(program), code.buffer_info()[0])
         self._socket.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, filter_)
 
-    def _read(self) -> None:
+    def read(self) -> None:
         changed: set[str] = set()
         while True:
             try:

@@ -26,23 +26,21 @@ class Table:
         failure."""
         self._stale: dict[str, None] = {}
 
-    def replace(self, parts: Mapping[PartKey, Fragment | None]) -> str:
+    def replace(self, parts: Mapping[PartKey, Fragment | None]) -> list[str]:
         """The transaction that makes the whole table anew."""
         self.parts = {}
         self._stale = {}
         self.is_known = False
-        return "\n".join([*fixed(), *self._changes(parts)]) + "\n"
+        return [*fixed(), *self._changes(parts)]
 
-    def change(self, parts: Mapping[PartKey, Fragment | None]) -> str:
+    def change(self, parts: Mapping[PartKey, Fragment | None]) -> list[str]:
         """The transaction for the fragments that changed; empty where nothing differs."""
-        lines = self._changes(parts)
-        return "\n".join(lines) + "\n" if lines else ""
+        return self._changes(parts)
 
-    def sweep(self) -> str:
+    def sweep(self) -> list[str]:
         """The transaction that deletes the chains left over by earlier ones."""
         stale, self._stale = self._stale, {}
-        lines = [f"delete chain {TABLE} {name}" for name in stale]
-        return "\n".join(lines) + "\n" if lines else ""
+        return [f"delete chain {TABLE} {name}" for name in stale]
 
     @property
     def has_leftovers(self) -> bool:

@@ -15,6 +15,7 @@ from navarch.network.policy.model import family_of
 from navarch.network.policy.rules import (
     ARRIVING,
     EGRESS,
+    FAMILIES,
     INGRESS,
     ISOLATED,
     MAPS,
@@ -41,6 +42,10 @@ class Verdicts:
     def __init__(self, table: Table) -> None:
         self._chains = table.chains
         self._elements: Mapping[str, Mapping[str, str]] = table.elements
+
+    @property
+    def isolate_any(self) -> bool:
+        return any(self._set(ISOLATED, family) for family in FAMILIES)
 
     def concerns(self, address: str) -> bool:
         """Whether any policy isolates the pod of this address, on this node."""
