@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+from tests.tasks import running
 
 from bench.scale.cluster import Listed
 from bench.scale.load import pod_body
@@ -45,16 +46,10 @@ class Probes:
         version = msgspec.json.decode(page)["metadata"]["resourceVersion"]
         loops = [self._follow(version), self._list_all(), self._list_namespace()]
         loops += [self._objects() for _ in range(AT_ONCE)]
-        tasks = [asyncio.create_task(each) for each in loops]
         try:
-            yield
-            for task in tasks:
-                if task.done():
-                    task.result()
+            async with running(*loops):
+                yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await self._client.request("DELETE", PODS, body=NOW)
 
     async def _timed(self, verb: str, method: str, path: str, **more: Any) -> bytes:

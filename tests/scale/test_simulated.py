@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from tests.tasks import running
 
 from navarch.api.types.core_v1 import Container, Node, Pod, PodSpec
 from navarch.api.types.meta_v1 import ObjectMeta
@@ -51,21 +52,6 @@ async def client() -> AsyncIterator[Client]:
             yield client
     finally:
         await server.stop()
-
-
-@asynccontextmanager
-async def running(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """These components at work; what ends by itself fails the test."""
-    tasks = [asyncio.create_task(part) for part in parts]
-    try:
-        yield
-        for task in tasks:
-            if task.done():
-                task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager

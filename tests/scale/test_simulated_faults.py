@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from tests.scale.test_simulated import client as client
-from tests.scale.test_simulated import pod, ready, running, watched
+from tests.scale.test_simulated import pod, ready, watched
+from tests.tasks import running
 
 from navarch.api.errors import ApiError
 from navarch.api.types.apps_v1 import ReplicaSet, ReplicaSetSpec

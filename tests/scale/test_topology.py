@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.scale.test_simulated import client as client
-from tests.scale.test_simulated import pod, running
+from tests.scale.test_simulated import pod
+from tests.tasks import running
 
 from navarch.api.types.core_v1 import Event, Node, Pod, Service, ServicePort, ServiceSpec
 from navarch.api.types.discovery_v1 import EndpointSlice

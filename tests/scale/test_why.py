@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.scale.test_simulated import AllowEverything, Nobody, running
+from tests.scale.test_simulated import AllowEverything, Nobody
+from tests.tasks import running
 
 from navarch.api.objects import from_object
 from navarch.api.types.apps_v1 import Deployment

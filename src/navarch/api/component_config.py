@@ -90,7 +90,7 @@ def _structs(hint: Any) -> list[type]:
 
 def _decode(kind: type, value: Any) -> Any:
     if kind is not Duration:
-        raise NotImplementedError(kind)
+        raise TypeError(f"{kind.__name__} is no type of a component's configuration")
     if not isinstance(value, str):
         raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
     return Duration(parse_duration(value))

@@ -6,7 +6,7 @@ docs/simulated-nodes.md).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
@@ -29,44 +29,45 @@ SelectorOption = Annotated[
 AllOption = Annotated[bool, typer.Option("--all", help="All simulated nodes.")]
 
 
-@app.command("kill")
-def kill(
-    context: typer.Context,
-    names: Names = None,
-    zone: ZoneOption = "",
-    selector: SelectorOption = "",
-    every: AllOption = False,
-    profile: ProfileOption = None,
-) -> None:
-    """Cut the power: heartbeats end, and what runs there is lost when the node comes back."""
-    _annotate(context, profile, _Chosen(names, zone, selector, every), {"fault": "dead"}, "killed")
+Settings = dict[str, str | None]
 
 
-@app.command("hang")
-def hang(
-    context: typer.Context,
-    names: Names = None,
-    zone: ZoneOption = "",
-    selector: SelectorOption = "",
-    every: AllOption = False,
-    profile: ProfileOption = None,
-) -> None:
-    """Cut the node off: heartbeats end, and containers run on unseen."""
-    _annotate(context, profile, _Chosen(names, zone, selector, every), {"fault": "hung"}, "hung")
+def _command(settings: Settings, done: str) -> Callable[..., None]:
+    def command(
+        context: typer.Context,
+        names: Names = None,
+        zone: ZoneOption = "",
+        selector: SelectorOption = "",
+        every: AllOption = False,
+        profile: ProfileOption = None,
+    ) -> None:
+        _annotate(context, profile, _Chosen(names, zone, selector, every), settings, done)
+
+    return command
 
 
-@app.command("restore")
-def restore(
-    context: typer.Context,
-    names: Names = None,
-    zone: ZoneOption = "",
-    selector: SelectorOption = "",
-    every: AllOption = False,
-    profile: ProfileOption = None,
-) -> None:
-    """Mend everything: faults and conditions."""
-    mended: dict[str, str | None] = {"fault": None, "conditions": None}
-    _annotate(context, profile, _Chosen(names, zone, selector, every), mended, "restored")
+FAULTS: tuple[tuple[str, str, Settings, str], ...] = (
+    (
+        "kill",
+        "Cut the power: heartbeats end, and what runs there is lost when the node comes back.",
+        {"fault": "dead"},
+        "killed",
+    ),
+    (
+        "hang",
+        "Cut the node off: heartbeats end, and containers run on unseen.",
+        {"fault": "hung"},
+        "hung",
+    ),
+    (
+        "restore",
+        "Mend everything: faults and conditions.",
+        {"fault": None, "conditions": None},
+        "restored",
+    ),
+)
+for _name, _help, _settings, _done in FAULTS:
+    app.command(_name, help=_help)(_command(_settings, _done))
 
 
 @app.command("condition")

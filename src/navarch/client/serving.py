@@ -13,7 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from navarch.api.errors import ApiError
 from navarch.api.health import Check, HealthAnswer, HealthChecks
@@ -31,6 +31,21 @@ if TYPE_CHECKING:
 HEALTH = ("healthz", "livez", "readyz")
 
 
+class Secured(Protocol):
+    """The options of a component that has a port of its own, by the names of upstream's flags."""
+
+    @property
+    def secure_port(self) -> int: ...
+    @property
+    def bind_address(self) -> str: ...
+    @property
+    def tls_cert_file(self) -> str: ...
+    @property
+    def tls_private_key_file(self) -> str: ...
+    @property
+    def client_ca_file(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ServingOptions:
     """Where to listen, and with which certificate."""
@@ -41,6 +56,16 @@ class ServingOptions:
     certificate: str = ""
     key: str = ""
     client_ca: str = ""
+
+    @classmethod
+    def of(cls, options: Secured) -> ServingOptions:
+        return cls(
+            options.secure_port,
+            options.bind_address,
+            options.tls_cert_file,
+            options.tls_private_key_file,
+            options.client_ca_file,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -277,19 +277,12 @@ async def run(options: ManagerOptions) -> None:
         async def work() -> None:
             await run_with(informers, options)
 
-        place = ServingOptions(
-            options.secure_port,
-            options.bind_address,
-            options.tls_cert_file,
-            options.tls_private_key_file,
-            options.client_ca_file,
-        )
         told = Told(
             "kubecontrollermanager.config.k8s.io",
             lambda: asdict(options),
             ready={"informer-sync": lambda: informers.synced},
         )
-        async with serving(client, place, told):
+        async with serving(client, ServingOptions.of(options), told):
             if not options.leader_elect:
                 await work()
                 return

@@ -69,19 +69,12 @@ async def run(options: SchedulerOptions) -> None:
         async def work() -> None:
             await run_with(informers, settings, options.random_seed)
 
-        place = ServingOptions(
-            options.secure_port,
-            options.bind_address,
-            options.tls_cert_file,
-            options.tls_private_key_file,
-            options.client_ca_file,
-        )
         told = Told(
             "kubescheduler.config.k8s.io",
             lambda: shown(configuration),
             ready={"informer-sync": lambda: informers.synced},
         )
-        async with serving(client, place, told):
+        async with serving(client, ServingOptions.of(options), told):
             await lead(client, configuration.leaderElection, work)
 
 

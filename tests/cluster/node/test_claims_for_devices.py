@@ -3,7 +3,6 @@ protocol, the controller of claims, the scheduler, the node agent and a real run
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from tests.cluster.node.conftest import NODE, Cluster, eventually, pod, shell
 from tests.cluster.node.test_pod_life import FOREVER, is_ready
 from tests.dra_driver import DRIVER, DraDriver
+from tests.tasks import running
 
 from navarch.api.objects import from_object
 from navarch.api.types.core_v1 import Pod
@@ -35,19 +35,10 @@ pytestmark = pytest.mark.cluster
 @asynccontextmanager
 async def control_plane(cluster: Cluster) -> AsyncIterator[None]:
     options = ManagerOptions(kubeconfig="", controllers=("resourceclaim-controller",))
-    tasks = [
-        asyncio.create_task(run_controllers(cluster.client, options)),
-        asyncio.create_task(run_scheduler(cluster.client, Settings())),
-    ]
-    try:
+    async with running(
+        run_controllers(cluster.client, options), run_scheduler(cluster.client, Settings())
+    ):
         yield
-        for task in tasks:
-            if task.done():
-                task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager

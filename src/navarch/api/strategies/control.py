@@ -8,8 +8,8 @@ from navarch.api.patch.common import copy_json
 from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy
 from navarch.api.validation import control as validation
+from navarch.api.validation import device_slices, migration
 from navarch.api.validation import devices as device_rules
-from navarch.api.validation import migration
 
 
 class PodDisruptionBudgetStrategy(GenericStrategy):
@@ -226,10 +226,10 @@ class ResourceSliceStrategy(GenericStrategy):
                     taint["timeAdded"] = self.timestamp()
 
     def validate(self, obj: Object) -> list[FieldError]:
-        return device_rules.validate_slice(obj)
+        return device_slices.validate_slice(obj)
 
     def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return device_rules.validate_slice_update(obj, old)
+        return device_slices.validate_slice_update(obj, old)
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         spec = obj.get("spec") or {}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from navarch.api.validation import device_slices
 from navarch.api.validation import devices as rules
 
 Object = dict[str, Any]
@@ -192,7 +193,7 @@ def slice_(*devices: Object, **spec: Any) -> Object:
     ],
 )  # fmt: skip
 def test_slices(obj: Object, expected: list[str]) -> None:
-    assert [str(each) for each in rules.validate_slice(obj)] == expected
+    assert [str(each) for each in device_slices.validate_slice(obj)] == expected
 
 
 def test_devices_that_a_claim_has_no_more_are_not_reported() -> None:

@@ -1,0 +1,94 @@
+"""What claims for devices and the slices that offer devices have in common: lists with limits,
+names of pools and of what is said about devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from navarch.api import names
+from navarch.api.errors import duplicate, invalid, required, too_long, too_many
+from navarch.api.validation.common import Errors, Object, check, dns1123_subdomain, qualified_name
+from navarch.api.validation.volumes import check_driver_name
+
+MAX_IDENTIFIER = 32
+MAX_CONDITIONS = 4
+EFFECTS = ("NoExecute", "NoSchedule", "None")
+
+
+def each_item(
+    errors: Errors, path: str, items: Sequence[Any] | None, limit: int
+) -> Iterator[tuple[str, Any]]:
+    """The items with their paths; none if there are too many."""
+    items = items or ()
+    if limit >= 0 and len(items) > limit:
+        errors.append(too_many(path, len(items), limit))
+        return
+    for index, item in enumerate(items):
+        yield f"{path}[{index}]", item
+
+
+def check_unique(
+    errors: Errors, path: str, items: Sequence[Any], key: Callable[[Any], Any]
+) -> None:
+    seen: set[Any] = set()
+    for index, item in enumerate(items):
+        if (found := key(item)) in seen:
+            errors.append(duplicate(f"{path}[{index}]", found))
+        seen.add(found)
+
+
+def name_of(item: Object) -> str:
+    return item.get("name") or ""
+
+
+def check_pool(errors: Errors, path: str, name: str) -> None:
+    if not name:
+        errors.append(required(path))
+        return
+    if len(name) > 253:
+        errors.append(too_long(path, 253))
+    for part in name.split("/"):
+        check(errors, path, part, dns1123_subdomain(part))
+
+
+def check_qualified(errors: Errors, path: str, name: str) -> None:
+    domain, slash, identifier = name.partition("/")
+    if not slash:
+        domain, identifier = "", name
+    elif not domain:
+        errors.append(invalid(path, "", "the domain must not be empty"))
+    else:
+        check_driver_name(errors, path, domain)
+    if slash and not identifier:
+        errors.append(invalid(path, "", "the name must not be empty"))
+        return
+    if len(identifier) > MAX_IDENTIFIER:
+        errors.append(too_long(path, MAX_IDENTIFIER))
+    check(errors, path, identifier, names.c_identifier(identifier))
+
+
+def check_full_name(errors: Errors, path: str, name: str) -> None:
+    check_qualified(errors, path, name)
+    if "/" not in name:
+        detail = "a fully qualified name must be a domain and a name separated by a slash"
+        errors.append(invalid(path, name, detail))
+
+
+def check_binding_conditions(errors: Errors, path: str, device: Object) -> None:
+    conditions = device.get("bindingConditions") or ()
+    failures = device.get("bindingFailureConditions") or ()
+    for field, found in (("bindingConditions", conditions), ("bindingFailureConditions", failures)):
+        for here, name in each_item(errors, f"{path}.{field}", found, MAX_CONDITIONS):
+            check(errors, here, name, qualified_name(name))
+        check_unique(errors, f"{path}.{field}", found, lambda name: name)
+    for index, name in enumerate(failures):
+        if name in conditions:
+            detail = "bindingFailureConditions must not overlap with bindingConditions"
+            errors.append(invalid(f"{path}.bindingFailureConditions[{index}]", name, detail))
+    if failures and not conditions:
+        detail = "bindingConditions are required to use bindingFailureConditions"
+        errors.append(invalid(f"{path}.bindingConditions", conditions or None, detail))
+    elif conditions and not failures:
+        detail = "bindingFailureConditions are required to use bindingConditions"
+        errors.append(invalid(f"{path}.bindingFailureConditions", failures or None, detail))
