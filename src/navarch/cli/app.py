@@ -18,6 +18,7 @@ from navarch.cli.nodes import app as node_app
 from navarch.cli.options import Output, ProfileOption, existing, profile_name
 from navarch.cli.output import Steps, fail, printable
 from navarch.cli.profiles import app as profile_app
+from navarch.cli.services import service, tunnel
 from navarch.cli.why.command import why
 
 app = typer.Typer(
@@ -33,6 +34,8 @@ app.add_typer(addon_app, name="addons")
 app.add_typer(image_app, name="image")
 app.add_typer(profile_app, name="profile")
 app.add_typer(node_app, name="node")
+app.command()(service)
+app.command()(tunnel)
 app.command()(why)
 
 NO_SUCH_PROFILE = 85

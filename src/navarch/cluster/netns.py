@@ -13,8 +13,8 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,21 @@ def _is_ours(netlink: Any, wiring: Wiring) -> bool:
     return not found or (
         netlink.get_links(found[0])[0].get_attr("IFLA_IFALIAS") in (wiring.owner, None)
     )
+
+
+def lead_to_bridge(bridge: str, wanted: Iterable[str], unwanted: Iterable[str]) -> None:
+    """Routes of the host to single addresses beyond its bridge, where somebody answers for them."""
+    with IPRoute() as netlink:
+        index = next(iter(netlink.link_lookup(ifname=bridge)), None)
+        for address in unwanted if index is not None else ():
+            with suppress(NetlinkError):
+                netlink.route("del", dst=_single(address), oif=index)
+        for address in wanted:
+            netlink.route("replace", dst=_single(address), oif=index, scope="link")
+
+
+def _single(address: str) -> str:
+    return f"{address}/{128 if ':' in address else 32}"
 
 
 def load_rules(rules: str) -> None:
