@@ -39,7 +39,15 @@ from .images.collector import ImageCollector
 from .images.lookup import pull_secrets
 from .images.puller import FoundImage, ImageProblem, ImagePuller
 from .messages import prepare_termination_log, termination_log_path
-from .netfiles import DnsSettings, host_network_hosts_file, hosts_file, pod_dns
+from .netfiles import (
+    DnsSettings,
+    FormedDns,
+    host_network_hosts_file,
+    hosts_file,
+    pod_dns,
+    resolv_conf_problem,
+    without_resolv_conf,
+)
 from .objects import Objects
 from .plan import StartContainer, Waiting
 from .podspec import ContainerKind, ContainerSpec, pod_domain, pod_hostname
@@ -129,6 +137,7 @@ class Starter:
     def __init__(self, services: NodeServices) -> None:
         self._services = services
         self._options = services.options
+        self._checked_resolv_conf = False
 
     async def sandbox(self, pod: Pod, attempt: int) -> str:
         """Makes the pod's sandbox; raises `RuntimeFailure`, `ConfigProblem` or `DraProblem`."""
@@ -137,6 +146,7 @@ class Starter:
         handler = await self._runtime_handler(pod)
         users = await self._user_namespace(pod, handler)
         config = self.sandbox_config(pod, attempt, users)
+        self._tell_of_dns(pod)
         os.makedirs(config.log_directory, exist_ok=True)
         await asyncio.to_thread(self._services.cgroups.ensure_pod, pod)
         started_pods.inc()
@@ -174,12 +184,35 @@ class Starter:
         except UserNamespaceProblem as problem:
             raise ConfigProblem(str(problem)) from problem
 
+    def _dns(self, pod: Pod) -> FormedDns:
+        options = self._options
+        if options.resolv_conf == Path():  # configured to be none
+            node = without_resolv_conf(self._services.host_ips)
+        else:
+            node = DnsSettings.parse(_read(options.resolv_conf))
+        return pod_dns(pod, node, options.cluster_dns, options.cluster_domain)
+
+    def _tell_of_dns(self, pod: Pod) -> None:
+        events, options = self._services.events, self._options
+        if not self._checked_resolv_conf:
+            self._checked_resolv_conf = True
+            path = options.resolv_conf
+            own = DnsSettings() if path == Path() else DnsSettings.parse(_read(path))
+            if problem := resolv_conf_problem(own, str(path), options.cluster_domain):
+                events.node("Warning", "CheckLimitsForResolvConf", problem)
+        for warning in self._dns(pod).warnings:
+            message = warning.message
+            if warning.of_node:
+                events.node("Warning", warning.reason, message)
+                meta = pod.metadata
+                message = f'pod: "{meta.name}_{meta.namespace}({meta.uid})". {message}'
+            events.pod(pod, "Warning", warning.reason, message)
+
     def sandbox_config(
         self, pod: Pod, attempt: int, users: pb.UserNamespace | None = None
     ) -> pb.PodSandboxConfig:
         options = self._options
-        node_dns = DnsSettings.parse(_read(options.resolv_conf))
-        dns = pod_dns(pod, node_dns, options.cluster_dns, options.cluster_domain)
+        dns = self._dns(pod).settings
         cgroup = self._services.cgroups.pod_path(pod)
         place = SandboxPlace(options.pod_logs_directory, cgroup, users, self._services.node.policy)
         config = sandbox_config(pod, attempt, dns, place)

@@ -8,7 +8,14 @@ import pytest
 from tests.unit.node.builders import make_pod
 
 from navarch.api.types.core_v1 import HostAlias
-from navarch.node.netfiles import DnsSettings, host_network_hosts_file, hosts_file, pod_dns
+from navarch.node.netfiles import (
+    DnsSettings,
+    host_network_hosts_file,
+    hosts_file,
+    pod_dns,
+    resolv_conf_problem,
+    without_resolv_conf,
+)
 from navarch.node.podspec import pod_domain, pod_hostname
 
 NODE = DnsSettings(("10.0.0.9",), ("corp.test",), ("timeout:1",))
@@ -17,8 +24,10 @@ CLUSTER = DnsSettings(("10.96.0.10",), SUFFIXES, ("ndots:5",))
 
 
 def test_resolv_conf_is_read() -> None:
-    text = "# a comment\nnameserver 10.0.0.9\nsearch a.test.\nsearch b.test c.\noptions x y:1\n"
-    assert DnsSettings.parse(text) == DnsSettings(("10.0.0.9",), ("b.test", "c"), ("x", "y:1"))
+    text = "# a comment\nnameserver 10.0.0.9\nsearch a.test.\nsearch b.test c. .\noptions x y:1\n"
+    text += "nameserver 10.0.0.8\noptions y:2\n"
+    servers, options = ("10.0.0.9", "10.0.0.8"), ("x", "y:2")
+    assert DnsSettings.parse(text) == DnsSettings(servers, ("b.test", "c"), options)
 
 
 @pytest.mark.parametrize(
@@ -38,15 +47,72 @@ def test_resolv_conf_is_read() -> None:
             {"dnsConfig": {
                 "nameservers": ["10.96.0.10", "1.1.1.1", "2.2.2.2", "3.3.3.3"],
                 "searches": ["corp.test", "x"],
-                "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
+                "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"},
+                            {"name": "rotate", "value": ""}],
             }},
             DnsSettings(("10.96.0.10", "1.1.1.1", "2.2.2.2"), (*SUFFIXES, "x"),
-                        ("ndots:2", "edns0")), id="merged and cut",
+                        ("ndots:2", "edns0", "rotate")), id="merged and cut",
         ),
     ],
 )  # fmt: skip
 def test_pod_dns(spec: dict[str, Any], expected: DnsSettings) -> None:
-    assert pod_dns(make_pod(**spec), NODE, ("10.96.0.10",), "cluster.local") == expected
+    formed = pod_dns(make_pod(**spec), NODE, ("10.96.0.10",), "cluster.local")
+    assert formed.settings == expected
+    cut = "nameservers" in spec.get("dnsConfig", {}) and len(expected.servers) == 3
+    assert [each.message for each in formed.warnings] == [
+        "Nameserver limits were exceeded, some nameservers have been omitted, the applied "
+        "nameserver line is: 10.96.0.10 1.1.1.1 2.2.2.2"
+    ] * cut
+
+
+def test_no_cluster_dns_falls_back_and_tells() -> None:
+    formed = pod_dns(make_pod(), NODE, (), "cluster.local")
+    assert formed.settings == NODE
+    (warning,) = formed.warnings
+    assert (warning.reason, warning.of_node) == ("MissingClusterDNS", True)
+    assert pod_dns(make_pod(dnsPolicy="Default"), NODE, (), "cluster.local").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("searches", "kept"),
+    [
+        pytest.param([f"d{i}.test" for i in range(33)], 32, id="many"),
+        pytest.param(["a" * 254, "b.test"], 1, id="one too long"),
+        pytest.param(["a" * 250] * 1 + [c * 250 for c in "bcdefghi"], 8, id="all too long"),
+    ],
+)
+def test_searches_are_cut(searches: list[str], kept: int) -> None:
+    config = {"nameservers": ["1.1.1.1"], "searches": searches}
+    formed = pod_dns(make_pod(dnsPolicy="None", dnsConfig=config), NODE, (), "")
+    assert len(formed.settings.searches) == kept
+    (warning,) = formed.warnings
+    assert warning.reason == "DNSConfigForming"
+    assert warning.message == (
+        "Search Line limits were exceeded, some search paths have been omitted, the applied search "
+        "line is: " + " ".join(formed.settings.searches)
+    )
+
+
+def test_a_node_without_resolv_conf() -> None:
+    node = without_resolv_conf(["192.168.49.2", "fd00::2"])
+    assert node == DnsSettings(("127.0.0.1", "::1"), (".",))
+    cluster = pod_dns(make_pod(), node, ("10.96.0.10",), "cluster.local").settings
+    assert cluster.searches == SUFFIXES[:3]
+
+
+@pytest.mark.parametrize(
+    ("searches", "problem"),
+    [
+        (["a.test"], ""),
+        ([f"d{i}" for i in range(30)], "consisting of more than 29 domains"),
+        (["a" * 254], "a search path which length is more than allowed 253 chars"),
+        ([c * 250 for c in "abcdefghi"], "search line which length is more than allowed 2048"),
+    ],
+)
+def test_limits_of_the_nodes_own_file(searches: list[str], problem: str) -> None:
+    found = resolv_conf_problem(DnsSettings((), tuple(searches)), "/etc/resolv.conf", "c.local")
+    assert problem in found
+    assert bool(found) == bool(problem)
 
 
 def test_hosts_file() -> None:
