@@ -162,8 +162,8 @@ def resolv_conf_problem(settings: DnsSettings, path: str, domain: str) -> str:
     CheckLimitsForResolvConf)."""
     most = MAXIMUM_SEARCHES - (3 if domain else 0)
     if len(settings.searches) > most:
-        return f"Resolv.conf file '{path}' contains search line consisting of more than {most} "
-            "domains!"
+        what = f"contains search line consisting of more than {most} domains!"
+        return f"Resolv.conf file '{path}' {what}"
     if any(len(search) > MAXIMUM_DOMAIN for search in settings.searches):
         return (
             f'Resolv.conf file "{path}" contains a search path which length is more than allowed '
