@@ -20,8 +20,8 @@ from navarch.api.types.core_v1 import (
     Service,
 )
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.client import ControllerContext
-from navarch.controllers.pods import is_namespace_terminating
+from navarch.client import ControllerContext, Writes
+from navarch.controllers.pods import PACE_SECONDS, is_namespace_terminating
 from navarch.controllers.service_pods import (
     Backend,
     Port,
@@ -107,18 +107,25 @@ class EndpointsController(ServiceController):
     """Watches: Services; pods by the Services that select them; Endpoints by their name."""
 
     name = "endpoint"
+    pace = 5 * PACE_SECONDS
+    """All addresses are in one object, so each change writes them all; and who cares for speed
+    follows EndpointSlices."""
 
     def __init__(self, context: ControllerContext) -> None:
         self.endpoints = context.informers.informer(Endpoints)
         super().__init__(context, self.endpoints)
+        self.writes = Writes(self.clock)
         self.recorder = context.recorder("endpoint-controller")
 
     async def reconcile(self, key: str) -> None:
+        if not self.writes.are_seen(key):
+            return  # the event of what was written queues the key again
         service = self.services.cache.get(key)
         present = self.endpoints.cache.get(key)
         resource = self.client.resource(Endpoints)
         if service is None:
             self._sizes.pop(key, None)
+            self.writes.forget(key)
             managed = present is not None and (
                 present.metadata.labels.get(MANAGED_BY_LABEL) == MANAGER
             )
@@ -139,7 +146,7 @@ class EndpointsController(ServiceController):
             return
         write = resource.create if present is None else resource.update
         try:
-            await write(wanted)
+            self.writes.wrote(key, self.endpoints, await write(wanted))
         except ApiError as error:
             if is_namespace_terminating(error):
                 return

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 from navarch.api.selectors import label_selector_from_map
 from navarch.api.types.core_v1 import Container, ObjectReference, Pod, Service, ServicePort
 from navarch.client import Cache, Controller, ControllerContext, Informer
 from navarch.client.objects import KubernetesObject, object_key
-from navarch.controllers.pods import gathering_seconds, is_ready, is_terminal
+from navarch.controllers.pods import PACE_SECONDS, gathering_seconds, is_ready, is_terminal
 
 W = TypeVar("W", bound=KubernetesObject)
 
@@ -18,6 +18,8 @@ W = TypeVar("W", bound=KubernetesObject)
 class ServiceController(Controller):
     """What both controllers have in common: they watch Services, the pods that these select, and
     what they write themselves, which `results` names the Service of."""
+
+    pace: ClassVar[float] = PACE_SECONDS
 
     def __init__(
         self,
@@ -38,7 +40,7 @@ class ServiceController(Controller):
         """Those keys that are to be queued at once; the others come after a pause."""
         at_once = []
         for key in keys:
-            pause = gathering_seconds(self._sizes.get(key, 0))
+            pause = gathering_seconds(self._sizes.get(key, 0), self.pace)
             if pause:
                 self.queue.add_after(key, pause)
             else:

@@ -1,10 +1,14 @@
 """Endpoints and EndpointSlices of a Service, from its pods."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
 from navarch.api.types.core_v1 import (
     Container,
     ContainerPort,
+    Endpoints,
     Pod,
     PodCondition,
     PodIP,
@@ -175,5 +179,32 @@ async def test_events_of_a_large_service_are_gathered() -> None:
     for number in range(1000):
         handler.on_update(pod(number), pod(number))
     assert len(controller.queue) == 0
-    await clock.advance(0.3)
+    await clock.advance(0.9)
+    assert len(controller.queue) == 0
+    await clock.advance(0.2)
     assert len(controller.queue) == 1
+
+
+async def test_endpoints_are_not_written_again_before_the_last_write_is_seen() -> None:
+    clock = FakeClock()
+    client = Client(ClientConfig("http://nobody.example"), clock=clock)
+    controller = EndpointsController(ControllerContext(client, InformerFactory(client), clock))
+    written: list[Endpoints] = []
+
+    async def write(wanted: Endpoints) -> Endpoints:
+        wanted.metadata.resourceVersion = str(5 + len(written))
+        written.append(wanted)
+        return wanted
+
+    resource = SimpleNamespace(create=write, update=write)
+    controller.client = cast("Client", SimpleNamespace(resource=lambda kind: resource))
+    controller.services.cache.put("d/web", service())
+    await controller.reconcile("d/web")
+    controller.pods.cache.put("d/p1", pod(1))
+    await controller.reconcile("d/web")
+    assert len(written) == 1
+    controller.endpoints.cache.put("d/web", written[0])
+    controller.endpoints.resource_version = "5"
+    await controller.reconcile("d/web")
+    assert len(written) == 2
+    assert [each.ip for each in written[1].subsets[0].addresses] == ["10.0.0.1"]
