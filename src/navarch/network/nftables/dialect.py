@@ -192,6 +192,9 @@ class _Batch:
             self._message(kind, family, where, some, flags=flags)
 
     def _add_rule(self, family: str, rest: str) -> None:
+        if family == "inet":
+            # There every address would need a test of the packet's family before it.
+            raise DialectError("rules of an inet table")
         table, chain, statements = rest.split(" ", 2)
         if "{" not in statements:
             expressions = rule_bytes(family, statements)

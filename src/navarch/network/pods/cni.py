@@ -1,8 +1,12 @@
 """A node's CNI configuration, and the addresses that lost containers have left behind.
 
-The configuration is a chain: a bridge with an address from the node's own ranges, bandwidth limits
-by a pod's annotations, host ports. Whoever wants another plug-in puts its file beside this one: the
-runtime takes the first by name.
+The configuration is a chain: a link from each pod to its node with an address from the node's own
+ranges, bandwidth limits by a pod's annotations, host ports. Whoever wants another plug-in puts its
+file beside this one: the runtime takes the first by name.
+
+Pods of a node share no bridge. What one sends to another is routed, so that it passes the rules for
+Services and policies in any kernel: bridged frames pass them only where the module br_netfilter is
+loaded, which a container's user often cannot do. Nor can a pod answer for another's address.
 """
 
 from __future__ import annotations
@@ -27,18 +31,20 @@ YOUNGEST = 120.0
 def config(cidrs: Iterable[str], mtu: int = 0, *, bandwidth: bool = True) -> str:
     """The pod network of a node. One address of each range: of two families, a pod has both.
 
-    Packets to the world are masqueraded by the node's own table, not by the bridge plug-in. The
+    Packets to the world are masqueraded by the node's own table, not by the plug-in. The
     limits come before the host ports, whose plug-in takes over what it finds."""
+    ranges = list(cidrs)
+    everywhere = ["::/0" if ":" in each else "0.0.0.0/0" for each in ranges]
     plugins: list[dict[str, Any]] = [
         {
-            "type": "bridge",
-            "bridge": "cni0",
-            "isGateway": True,
-            "isDefaultGateway": True,
-            "hairpinMode": True,
+            "type": "ptp",
             "ipMasq": False,
             **({"mtu": mtu} if mtu else {}),
-            "ipam": {"type": "host-local", "ranges": [[{"subnet": each}] for each in cidrs]},
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": each}] for each in ranges],
+                "routes": [{"dst": each} for each in everywhere],
+            },
         },
     ]
     if bandwidth:

@@ -14,12 +14,12 @@ from navarch.network.pods.cni import Note
 
 def test_a_chain_of_plug_ins() -> None:
     config = json.loads(cni.config(["10.244.1.0/24", "fd00:1::/64"], 1450))
-    assert [each["type"] for each in config["plugins"]] == ["bridge", "bandwidth", "portmap"]
+    assert [each["type"] for each in config["plugins"]] == ["ptp", "bandwidth", "portmap"]
     bridge = config["plugins"][0]
     assert bridge["mtu"] == 1450
     assert bridge["ipam"]["ranges"] == [[{"subnet": "10.244.1.0/24"}], [{"subnet": "fd00:1::/64"}]]
     alone = json.loads(cni.config(["10.244.1.0/24"], bandwidth=False))
-    assert [each["type"] for each in alone["plugins"]] == ["bridge", "portmap"]
+    assert [each["type"] for each in alone["plugins"]] == ["ptp", "portmap"]
     assert "mtu" not in alone["plugins"][0]
 
 

@@ -1,0 +1,208 @@
+"""A node for tests of NetworkPolicies: network namespaces, pods wired by the cluster's own plug-in,
+and everybody asking everybody. No containers, and no API."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar, cast
+
+from tests.cluster.node.environment import enter_network, run
+
+from navarch.api.types.core_v1 import Container, ContainerPort, Pod, PodIP, PodSpec, PodStatus
+from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.cluster.containerd import cni_directory
+from navarch.network.pods.cni import config
+
+T = TypeVar("T")
+NODE, OUTSIDE = "192.0.2.1", "192.0.2.2"
+KINDS = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
+PATIENCE = 0.35
+"""Seconds after which a silent packet counts as dropped. Answers take a thousandth of it."""
+
+
+def inside(namespace: str, work: Callable[[], T]) -> T:
+    """Do something in a network namespace, from a thread that has no other use."""
+    results: list[T] = []
+
+    def enter() -> None:
+        enter_network(f"/run/netns/{namespace}")
+        results.append(work())
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def make_pod(
+    namespace: str, name: str, address: str, node: str = "here", labels: Mapping[str, str] = {}
+) -> Pod:
+    ports = [
+        ContainerPort(name=f"serve-{port}-{protocol.lower()}", containerPort=port,
+                      protocol=protocol)
+        for port in (80, 81)
+        for protocol in ("TCP", "UDP")
+    ]  # fmt: skip
+    return Pod(
+        metadata=ObjectMeta(name=name, namespace=namespace, uid=f"{namespace}/{name}",
+                            labels={"pod": name, **labels}),
+        spec=PodSpec(nodeName=node, containers=[Container(name="main", ports=ports)]),
+        status=PodStatus(phase="Running", podIP=address, podIPs=[PodIP(ip=address)]),
+    )  # fmt: skip
+
+
+class Answering(asyncio.DatagramProtocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.transport.sendto(data, addr)
+
+
+class Ground:
+    """The node's namespace, one beyond it, and the pods."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.prefix = f"navpol-{uuid.uuid4().hex[:6]}"
+        self.node, self.outside = f"{self.prefix}-node", f"{self.prefix}-out"
+        self.places: dict[str, str] = {}
+        """The namespace in which an address is."""
+        self.servers: list[asyncio.AbstractServer | asyncio.DatagramTransport] = []
+
+    def build(self) -> None:
+        for name in (self.node, self.outside):
+            run("ip", "netns", "add", name)
+            run("ip", "-n", name, "link", "set", "lo", "up")
+        run("ip", "-n", self.node, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0",
+            "netns", self.outside)  # fmt: skip
+        for name, address in ((self.node, NODE), (self.outside, OUTSIDE)):
+            run("ip", "-n", name, "address", "add", f"{address}/24", "dev", "eth0")
+            run("ip", "-n", name, "link", "set", "eth0", "up")
+        run("ip", "-n", self.outside, "route", "add", "10.1.0.0/24", "via", NODE)
+        run("ip", "-n", self.node, "route", "add", "10.1.1.0/24", "via", OUTSIDE)
+        inside(self.node, lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("1"))
+        self.places |= {OUTSIDE: self.outside, NODE: self.node}
+
+    def demolish(self) -> None:
+        for server in self.servers:
+            server.close()
+        listed = run("ip", "netns", "list").split()
+        for name in listed:
+            if name.startswith(self.prefix):
+                run("ip", "netns", "del", name)
+
+    def plug(self, number: int) -> str:
+        """Wire a new pod as the runtime would; its address."""
+        name = f"{self.prefix}-{number}"
+        run("ip", "netns", "add", name)
+        run("ip", "-n", name, "link", "set", "lo", "up")
+        conflist = json.loads(config(["10.1.0.0/24"]))
+        plugin = conflist["plugins"][0] | {"name": "test", "cniVersion": "1.0.0"}
+        plugin["ipam"]["dataDir"] = str(self.directory / "ipam")
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.node, f"{cni_directory()}/{plugin['type']}"],
+            input=json.dumps(plugin), capture_output=True, text=True, check=False,
+            env={**os.environ, "CNI_COMMAND": "ADD", "CNI_CONTAINERID": name, "CNI_IFNAME": "eth0",
+                 "CNI_NETNS": f"/run/netns/{name}", "CNI_PATH": cni_directory()},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        address = str(json.loads(done.stdout)["ips"][0]["address"]).partition("/")[0]
+        self.places[address] = name
+        return address
+
+    def add_remote(self, address: str) -> None:
+        """An address on another node."""
+        run("ip", "-n", self.outside, "address", "add", f"{address}/32", "dev", "lo")
+        self.places[address] = self.outside
+
+    def socket(self, address: str, kind: socket.SocketKind, port: int = 0) -> socket.socket:
+        """A socket of whoever has the address."""
+
+        def make() -> socket.socket:
+            made = socket.socket(socket.AF_INET, kind)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.setblocking(False)
+            made.bind((address, port))
+            return made
+
+        return inside(self.places[address], make)
+
+    async def serve(self, address: str, *ports: int) -> None:
+        """Answer at an address, by TCP and UDP."""
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                while data := await reader.read(100):
+                    writer.write(data)
+            except ConnectionError:
+                pass
+            finally:
+                writer.close()
+
+        loop = asyncio.get_running_loop()
+        for port in ports:
+            listening = self.socket(address, socket.SOCK_STREAM, port)
+            self.servers.append(await asyncio.start_server(answer, sock=listening))
+            bound = self.socket(address, socket.SOCK_DGRAM, port)
+            transport, _ = await loop.create_datagram_endpoint(Answering, sock=bound)
+            self.servers.append(transport)
+
+    async def reaches(self, source: str, target: str, protocol: str, port: int) -> bool:
+        """Whether an answer comes."""
+        return await _ask(self.socket(source, KINDS[protocol]), target, port)
+
+    async def table(
+        self, addresses: list[str], ports: tuple[tuple[str, int], ...]
+    ) -> dict[tuple[str, str, str, int], bool]:
+        """Who reaches whom, on which ports: all asked at once."""
+        cells = [
+            (source, target, protocol, port)
+            for source, target in itertools.product(addresses, repeat=2)
+            for protocol, port in ports
+        ]
+        # To enter a namespace takes time, in which nobody listens: all that is done before.
+        sockets = [self.socket(source, KINDS[protocol]) for source, _, protocol, _ in cells]
+        answers = await asyncio.gather(
+            *(_ask(asking, cell[1], cell[3]) for asking, cell in zip(sockets, cells, strict=True))
+        )
+        return dict(zip(cells, answers, strict=True))
+
+
+async def _ask(asking: socket.socket, target: str, port: int) -> bool:
+    loop = asyncio.get_running_loop()
+    with asking:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await loop.sock_connect(asking, (target, port))
+                await loop.sock_sendall(asking, b"?")
+                return bool(await loop.sock_recv(asking, 1))
+        except (TimeoutError, OSError):
+            return False
+
+
+@contextmanager
+def ground() -> Iterator[Ground]:
+    """The calling thread is in the node's network until the end."""
+    with tempfile.TemporaryDirectory() as directory:
+        made = Ground(Path(directory))
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        try:
+            made.build()
+            enter_network(f"/run/netns/{made.node}")
+            yield made
+        finally:
+            enter_network(f"/proc/self/fd/{before}")
+            os.close(before)
+            made.demolish()
