@@ -14,6 +14,7 @@ from navarch.cli import network, simulation
 from navarch.cli.addons import app as addon_app
 from navarch.cli.addons import start_change as addon_change
 from navarch.cli.images import app as image_app
+from navarch.cli.join import join, leave, token_app
 from navarch.cli.nodes import app as node_app
 from navarch.cli.options import Output, ProfileOption, existing, profile_name
 from navarch.cli.output import Steps, fail, printable
@@ -34,6 +35,9 @@ app.add_typer(addon_app, name="addons")
 app.add_typer(image_app, name="image")
 app.add_typer(profile_app, name="profile")
 app.add_typer(node_app, name="node")
+app.add_typer(token_app, name="token")
+app.command()(join)
+app.command()(leave)
 app.command()(service)
 app.command()(tunnel)
 app.command()(why)

@@ -141,6 +141,8 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
     directory = paths.node(node)
     pki = directory / "pki"
     addresses = profile.node_addresses(node)
+    # A node that has joined renews its certificates itself, and keeps each with its key.
+    suffixes = (".pem", ".pem") if profile.joined else (".crt", ".key")
     kubelet = {
         "kubeconfig": str(directory / "kubelet.conf"),
         "node_name": node,
@@ -150,7 +152,7 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "pod_logs_directory": str(directory / "pod-logs"),
         # The machine's own logs are not this node's.
         "node_logs_directory": str(directory / "pod-logs"),
-        "cluster_dns": list(profile.dns_addresses),
+        "cluster_dns": list(addresses if profile.joined else profile.dns_addresses),
         "cluster_domain": profile.cluster_domain,
         "cgroup_root": profile.node_cgroup(node),
         "max_pods": profile.max_pods,
@@ -160,10 +162,12 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "shutdown_on_terminate": True,
         "port": KUBELET_PORT,
         "listen_address": addresses[0],
-        "tls_certificate": str(pki / "kubelet-serving.crt"),
-        "tls_key": str(pki / "kubelet-serving.key"),
+        "tls_certificate": str(pki / f"kubelet-serving{suffixes[0]}"),
+        "tls_key": str(pki / f"kubelet-serving{suffixes[1]}"),
         "client_ca": str(pki / "ca.crt"),
     }
+    if profile.joined:
+        kubelet |= {"rotate_certificates": True, "server_tls_bootstrap": True}
     kubelet |= _kubelet_config(policies.kubelet_config(paths), directory, kubelet)
     user = str(directory / "proxy.conf")
     proxy = {
@@ -185,7 +189,7 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "node_kubeconfig": str(directory / "kubelet.conf"),
         "node_name": node,
         "node_ips": list(addresses),
-        "interface": "eth0",
+        "interface": "" if profile.joined else "eth0",
         "cluster_cidrs": list(profile.pod_cidrs),
         "mode": profile.pod_network,
         "write_config": not profile.cni,
@@ -199,6 +203,11 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "dns": dns,
         "podnetwork": network,
     }
+    if profile.joined:
+        own["certificates"] = {
+            "kubeconfig": str(directory / "kubelet.conf"),
+            "proxy_kubeconfig": user,
+        }
     return own | addons.node_components(profile, paths, node)
 
 
@@ -243,11 +252,31 @@ def _kubelet_config(file: Path, directory: Path, options: Options) -> Options:
 
 def describe(profile: Profile, paths: Paths) -> Description:
     """Write the option files and say what shall run."""
+    specs = [] if profile.joined else _control_plane(profile, paths)
+    if profile.simulated:
+        options = {
+            "kubeconfig": str(paths.kubeconfig("simulated")),
+            "config": str(simulation.file_of(paths)),
+            "owner": profile.name,
+        }
+        specs.append(_daemon("simulated", {"simulated": options}, paths, NODE_LEVEL))
+    for node in profile.running_nodes():
+        specs.append(_containerd(profile, paths, node))
+        components = node_components(profile, paths, node)
+        spec = _daemon(f"node-{node}", components, paths, NODE_LEVEL, node)
+        specs.append(replace(spec, grace=spec.grace + _shutdown_seconds(profile, paths)))
+    renew = [sys.executable, "-P", "-m", "navarch.cluster.renew", profile.name]
+    if profile.joined:
+        renew = []
+    return Description(str(paths.run), str(paths.pins), specs, renew)
+
+
+def _control_plane(profile: Profile, paths: Paths) -> list[Spec]:
     guardian: Options = {
         "description": str(paths.run / "supervisor.json"),
         "log": str(paths.logs / "supervisor.log"),
     }
-    specs = [
+    return [
         _daemon(
             "apiserver",
             {"apiserver": apiserver_options(profile, paths), "guardian": guardian},
@@ -267,20 +296,6 @@ def describe(profile: Profile, paths: Paths) -> Description:
             CONTROL_LEVEL,
         ),
     ]
-    if profile.simulated:
-        options = {
-            "kubeconfig": str(paths.kubeconfig("simulated")),
-            "config": str(simulation.file_of(paths)),
-            "owner": profile.name,
-        }
-        specs.append(_daemon("simulated", {"simulated": options}, paths, NODE_LEVEL))
-    for node in profile.running_nodes():
-        specs.append(_containerd(profile, paths, node))
-        components = node_components(profile, paths, node)
-        spec = _daemon(f"node-{node}", components, paths, NODE_LEVEL, node)
-        specs.append(replace(spec, grace=spec.grace + _shutdown_seconds(profile, paths)))
-    renew = [sys.executable, "-P", "-m", "navarch.cluster.renew", profile.name]
-    return Description(str(paths.run), str(paths.pins), specs, renew)
 
 
 def _shutdown_seconds(profile: Profile, paths: Paths) -> float:

@@ -48,10 +48,15 @@ def component_files(profile: Profile, paths: Paths) -> dict[Path, Config]:
 
 
 def _by_path(server: str, authority: Path, pair: Path) -> Config:
+    return by_files(server, str(authority), f"{pair}.crt", f"{pair}.key")
+
+
+def by_files(server: str, authority: str, certificate: str, key: str) -> Config:
+    """A component's kubeconfig that names the files of its credentials."""
     return _config(
         "navarch",
-        {"server": server, "certificate-authority": str(authority)},
-        {"client-certificate": f"{pair}.crt", "client-key": f"{pair}.key"},
+        {"server": server, "certificate-authority": authority},
+        {"client-certificate": certificate, "client-key": key},
     )
 
 
@@ -94,10 +99,15 @@ def _encoded(file: Path) -> str:
 def write_component_files(profile: Profile, paths: Paths) -> None:
     """Bring every component's kubeconfig up to date. Only what differs is written."""
     for path, config in component_files(profile, paths).items():
-        content = _dump(config)
-        if not path.is_file() or path.read_bytes() != content:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_file(path, content)
+        write(path, config)
+
+
+def write(path: Path, config: Config) -> None:
+    """Bring a file of ours to this content."""
+    content = _dump(config)
+    if not path.is_file() or path.read_bytes() != content:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_file(path, content)
 
 
 def published_authority(paths: Paths, node: str) -> None:

@@ -55,7 +55,12 @@ class Pins:
 
     def are_alive(self) -> bool:
         """Whether all of them are there; after a reboot the files are left, but empty."""
-        return all(is_namespace(self.file(kind)) for kind in KINDS)
+        return all(is_namespace(self.file(kind)) for kind in self.kinds())
+
+    def kinds(self) -> list[str]:
+        """Those it has. A node that is a whole machine, one that has joined a cluster elsewhere,
+        shares the machine's network and has no file for one of its own."""
+        return [kind for kind in KINDS if kind != "net" or self.file(kind).exists()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ class NodeView:
     """The directory of all clusters."""
     shown: Path
     """The one below it that is the node's own."""
+    own_network: bool = True
 
 
 def is_namespace(path: Path) -> bool:
@@ -89,6 +95,7 @@ def create_elsewhere(nodes: Sequence[tuple[Pins, NodeView]]) -> None:
             "resolv_conf": view.resolv_conf,
             "hidden": str(view.hidden),
             "shown": str(view.shown),
+            "own_network": view.own_network,
         }
         for pins, view in nodes
     ]
@@ -107,7 +114,11 @@ def create_elsewhere(nodes: Sequence[tuple[Pins, NodeView]]) -> None:
 def main() -> None:
     for entry in json.load(sys.stdin):
         view = NodeView(
-            entry["hostname"], entry["resolv_conf"], Path(entry["hidden"]), Path(entry["shown"])
+            entry["hostname"],
+            entry["resolv_conf"],
+            Path(entry["hidden"]),
+            Path(entry["shown"]),
+            entry["own_network"],
         )
         create(Pins(Path(entry["directory"]), entry["node"]), view)
 
@@ -134,6 +145,8 @@ def create(pins: Pins, view: NodeView) -> None:
         if message != b"ok":
             raise OSError(f"node {pins.node}: {message.decode(errors='replace') or 'killed'}")
         for kind in KINDS:
+            if kind == "net" and not view.own_network:
+                continue
             target = pins.file(kind)
             target.touch(mode=0o600)
             kernel.mount(f"/proc/{child}/ns/{kind}", target, flags=kernel.MS_BIND)
@@ -153,7 +166,8 @@ def _furnish_and_wait(
         for descriptor in unused:
             os.close(descriptor)
         try:
-            kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWUTS)
+            network = kernel.CLONE_NEWNET if view.own_network else 0
+            kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS | network)
             _furnish(view)
             message = b"ok"
         except OSError as error:
@@ -231,7 +245,9 @@ def show_at(directory: Path, place: Path) -> None:
 
 def enter(pins: Pins) -> None:
     """Move this process into the node. It must have one thread only, or the kernel refuses."""
-    descriptors = {kind: os.open(pins.file(kind), os.O_RDONLY | os.O_CLOEXEC) for kind in KINDS}
+    descriptors = {
+        kind: os.open(pins.file(kind), os.O_RDONLY | os.O_CLOEXEC) for kind in pins.kinds()
+    }
     try:
         for kind, descriptor in descriptors.items():
             kernel.setns(descriptor, KINDS[kind])

@@ -13,7 +13,7 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def apply(wiring: Wiring, pins: Path, record: Path) -> None:
             _attach(netlink, bridge, node, Pins(pins, node.node))
         for route in wiring.routes:
             _route(netlink, route)
-        _forward(wiring.bridge, _uplinks(netlink), record)
+        _forward(wiring.bridge, _uplinks(netlink, wiring.listen), record)
     load_rules(wiring.rules)
     for node in wiring.nodes:
         with inside_network(Pins(pins, node.node)):
@@ -78,7 +78,7 @@ def lead_to_bridge(bridge: str, wanted: Iterable[str], unwanted: Iterable[str]) 
         index = next(iter(netlink.link_lookup(ifname=bridge)), None)
         for address in unwanted if index is not None else ():
             with suppress(NetlinkError):
-                netlink.route("del", dst=_single(address), oif=index)
+                netlink.route("del", dst=_single(address), oif=index, scope="link")
         for address in wanted:
             netlink.route("replace", dst=_single(address), oif=index, scope="link")
 
@@ -143,9 +143,14 @@ def _bridge(netlink: Any, wiring: Wiring) -> int:
     return index
 
 
-def _uplinks(netlink: Any) -> list[str]:
-    """The interfaces that lead out of this machine."""
+def _uplinks(netlink: Any, listen: Collection[str]) -> list[str]:
+    """The interfaces that lead out of this machine, and those by which other machines come in."""
     indices = {
+        message["index"]
+        for message in netlink.get_addr(family=socket.AF_INET)
+        if message.get_attr("IFA_ADDRESS") in listen
+    }
+    indices |= {
         index
         for route in netlink.get_default_routes(family=socket.AF_INET)
         if (index := route.get_attr("RTA_OIF")) is not None

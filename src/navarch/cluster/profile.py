@@ -84,6 +84,10 @@ class Profile:
     cni: str = ""
     """Who makes pods' networks: empty for this project, `false` for whatever the user installs, or
     the name of the file of theirs."""
+    joined: str = ""
+    """HOST:PORT of the API server, where this machine has joined a cluster that runs elsewhere."""
+    joined_node: str = ""
+    joined_addresses: tuple[str, ...] = ()
 
     def _by_family(self, four: str, six: str) -> tuple[str, ...]:
         return tuple(four if family == "ipv4" else six for family in self.families)
@@ -137,11 +141,15 @@ class Profile:
     @property
     def server(self) -> str:
         """The API server as this machine's user reaches it."""
+        if self.joined:
+            return f"https://{self.joined}"
         return f"https://127.0.0.1:{self.api_port}"
 
     @property
     def node_server(self) -> str:
         """The API server as nodes reach it."""
+        if self.joined:
+            return f"https://{self.joined}"
         host = f"[{self.host_address}]" if ":" in self.host_address else self.host_address
         return f"https://{host}:{self.api_port}"
 
@@ -155,7 +163,9 @@ class Profile:
         return self.name if number == 1 else f"{self.name}-m{number:02d}"
 
     def node_names(self) -> tuple[str, ...]:
-        """Real nodes, also those that are switched off."""
+        """Real nodes of this machine, also those that are switched off."""
+        if self.joined:
+            return (self.joined_node,)
         return tuple(self.node_name(number) for number in self.node_numbers())
 
     def running_nodes(self) -> tuple[str, ...]:
@@ -165,6 +175,8 @@ class Profile:
         return self.node_numbers()[self.node_names().index(node)]
 
     def node_addresses(self, node: str) -> tuple[str, ...]:
+        if self.joined:
+            return self.joined_addresses
         number = self.node_number(node)
         return tuple(_nth(subnet, 1 + number) for subnet in self.subnets)
 

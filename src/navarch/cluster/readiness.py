@@ -41,7 +41,7 @@ def wait(profile: Profile, paths: Paths, progress: Progress, timeout: float) -> 
     waiting = Waiting(paths, time.monotonic() + timeout)
     with ThreadPoolExecutor(max(1, profile.nodes), "pause-image") as pool:
         images = [
-            pool.submit(_pause_image, profile, paths, node) for node in profile.running_nodes()
+            pool.submit(bring_pause_image, profile, paths, node) for node in profile.running_nodes()
         ]
         waiting.until("the API server", api.is_ready, "apiserver")
         simulated = frozenset(simulation.names(paths)) if profile.simulated else frozenset()
@@ -257,7 +257,7 @@ def is_answer(question: bytes, answer: bytes) -> bool:
     return bool(flags & 0x8000) and not flags & 0x000F and records > 0
 
 
-def _pause_image(profile: Profile, paths: Paths, node: str) -> None:
+def bring_pause_image(profile: Profile, paths: Paths, node: str) -> None:
     """Bring the pause image into a node as soon as its runtime answers, unless it is there."""
     from navarch.node.images.pause import PAUSE_IMAGE, build_pause_image
 

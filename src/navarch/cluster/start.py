@@ -71,6 +71,13 @@ class StartRequest:
 
 def start(request: StartRequest, progress: Progress) -> Profile:
     """Start or mend the cluster; returns its profile."""
+    existing = profile.load(request.name)
+    if existing is not None and existing.joined:
+        from navarch.cluster import joining
+
+        with exclusive(request.name):
+            joining.bring_up(existing, progress, request.timeout, wait=request.wait)
+        return existing
     with exclusive(request.name), ExitStack() as until_wired:
         if profile.load(request.name) is None:
             # Addresses are chosen by what is there; so nobody else may choose until ours are, too.
@@ -101,6 +108,8 @@ def start(request: StartRequest, progress: Progress) -> Profile:
             simulation.save(paths, nodes_wanted)
         elif wanted.simulated:
             simulation.adopt(paths, wanted.simulated)
+        if request.cni is not None:
+            wanted = network_plugin.adopt(wanted, paths, request.cni)
         profile.save(wanted)
         if request.addons is not None:
             addons.save(paths, chosen)
@@ -108,7 +117,7 @@ def start(request: StartRequest, progress: Progress) -> Profile:
         _prepare(wanted, paths)
         until_wired.close()
         progress.step("Starting the control plane" + (" and the nodes" if wanted.nodes else ""))
-        _supervise(wanted, paths)
+        supervise(wanted, paths)
         files = kubeconfig.user_files()
         changed = kubeconfig.merge(wanted, paths, files, switch=request.switch_context)
         _remember_kubeconfig(paths, changed)
@@ -154,6 +163,11 @@ def check_requirements(wanted: Profile) -> None:
             "Run: sudo navarch start. Without root: navarch start --nodes 0 (API only) or "
             "navarch start --simulated 3 (nodes without containers).",
         )
+    check_tools()
+
+
+def check_tools() -> None:
+    """What every real node needs. Raises ClusterError."""
     tools = ("containerd", "runc", "nft", "ctr", "containerd-shim-runc-v2")
     missing = [tool for tool in tools if shutil.which(tool) is None]
     if missing:
@@ -213,7 +227,7 @@ def _remove_surplus(before: Profile | None, wanted: Profile, paths: Paths) -> No
         return
     off = [name for name in before.running_nodes() if name not in wanted.running_nodes()]
     if off:
-        _supervise(wanted, paths)
+        supervise(wanted, paths)
     for node in off:
         processes.drain_cgroup(before.node_cgroup(node), grace=2.0)
         processes.end(namespaces.processes_inside(Pins(paths.pins, node)), 10.0)
@@ -231,7 +245,7 @@ def _prepare(wanted: Profile, paths: Paths) -> None:
         paths.node(node).mkdir(mode=0o700, exist_ok=True)
         network_plugin.place(wanted, paths, node)
     with ThreadPoolExecutor(2) as pool:
-        namespaces_made = pool.submit(_make_namespaces, wanted, paths)
+        namespaces_made = pool.submit(make_namespaces, wanted, paths)
         credentials = pool.submit(_make_credentials, wanted, paths)
         if wanted.running_nodes():
             from navarch.cluster import netns  # costs a while, which others use
@@ -248,7 +262,7 @@ def _make_credentials(wanted: Profile, paths: Paths) -> None:
     kubeconfig.write_component_files(wanted, paths)
 
 
-def _make_namespaces(wanted: Profile, paths: Paths) -> None:
+def make_namespaces(wanted: Profile, paths: Paths) -> None:
     missing = [node for node in wanted.running_nodes() if not Pins(paths.pins, node).are_alive()]
     if not missing:
         return
@@ -256,7 +270,9 @@ def _make_namespaces(wanted: Profile, paths: Paths) -> None:
     nodes = []
     for node in missing:
         teardown.clear_node(wanted, paths, node)
-        view = NodeView(node, resolver, profile.home(), paths.node(node))
+        view = NodeView(
+            node, resolver, profile.home(), paths.node(node), own_network=not wanted.joined
+        )
         nodes.append((Pins(paths.pins, node), view))
     try:
         namespaces.create_elsewhere(nodes)
@@ -266,7 +282,7 @@ def _make_namespaces(wanted: Profile, paths: Paths) -> None:
         ) from error
 
 
-def _supervise(wanted: Profile, paths: Paths) -> None:
+def supervise(wanted: Profile, paths: Paths) -> None:
     """Tell the supervisor what shall run, or start one."""
     file = paths.run / "supervisor.json"
     profile.write_file(file, composition.describe(wanted, paths).encode())

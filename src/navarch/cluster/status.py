@@ -64,8 +64,8 @@ class MachineStatus:
 def status(profile: Profile, paths: Paths) -> list[MachineStatus]:
     """The control plane first, then the other nodes."""
     names = profile.node_names()
-    machines = [_control_plane(profile, paths)]
-    for node in names[1:]:
+    machines = [] if profile.joined else [_control_plane(profile, paths)]
+    for node in names[len(machines) :]:
         host = _node_host(paths, node)
         kubelet = _kubelet(paths, node) if host == RUNNING else STOPPED
         machines.append(MachineStatus(node, host, kubelet, IRRELEVANT, IRRELEVANT, worker=True))

@@ -65,7 +65,11 @@ def clear_nodes(profile: Profile, paths: Paths) -> None:
         namespaces.destroy(pins)
     namespaces.release_directory(paths.pins)
     processes.remove_cgroup(profile.cgroup)
-    if profile.nodes:
+    if profile.joined:
+        from navarch.cluster.joined_network import remove
+
+        remove(profile, paths)
+    elif profile.nodes:
         from navarch.cluster import netns, topology
 
         netns.remove(topology.plan(profile), forwarding_record())

@@ -65,6 +65,8 @@ class Wiring:
     """The host's tables, each with its family."""
     rules: str
     nodes: tuple[NodeWiring, ...]
+    listen: tuple[str, ...] = ()
+    """Addresses of the host that other machines know it by."""
     owner: str = ""
     """Written on the bridge: clusters kept in several homes share the names of links."""
 
@@ -133,6 +135,7 @@ def plan(profile: Profile) -> Wiring:
         tables=tuple(f"{each.words.family} {profile.bridge}" for each in families),
         rules=host_rules(profile),
         nodes=tuple(_node(profile, name) for name in profile.running_nodes()),
+        listen=profile.listen_addresses,
         owner=str(paths_of(profile.name).root),
     )
 

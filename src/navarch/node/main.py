@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from navarch.api.quantity import parse_quantity
 from navarch.api.types.core_v1 import Node, Pod, Service
@@ -18,6 +19,7 @@ from navarch.client.informer import Informer, InformerFactory
 
 from .agent import NodeAgent
 from .backend import NodeBackend
+from .certificates import Rotation, Wanted, node_client, node_serving
 from .cgroups import Cgroups
 from .cri.client import CriRuntime
 from .cri.snapshots import ContainerdSnapshots
@@ -156,6 +158,8 @@ async def _run_agent(
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(registration.run(), name="registration")
+            if renewed := _own_certificates(options, addresses):
+                tasks.create_task(Rotation(client, renewed).run(), name="certificates")
             await parts.records.load(await runtime.images())
             await agent.prepare()
             started.append(agent)
@@ -188,6 +192,22 @@ async def _run_agent(
         await parts.probes.close()
         await parts.recorder.close()
         await informers.stop()
+
+
+def _own_certificates(options: NodeOptions, addresses: Sequence[str]) -> list[Wanted]:
+    """Those that the agent renews itself. What is written into a kubeconfig cannot be replaced."""
+    found: list[Wanted] = []
+    if options.rotate_certificates:
+        config = ClientConfig.from_kubeconfig(str(options.kubeconfig))
+        certificate, key = config.certificate.path, config.key.path
+        if certificate and key:
+            found.append(node_client(options.node_name, Path(certificate), Path(key)))
+        else:
+            log.warning("%s names no file to renew: rotateCertificates", options.kubeconfig)
+    if options.server_tls_bootstrap and options.tls_certificate and options.tls_key:
+        files = (options.tls_certificate, options.tls_key)
+        found.append(node_serving(options.node_name, addresses, *files))
+    return found
 
 
 @dataclass(frozen=True)

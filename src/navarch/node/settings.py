@@ -66,6 +66,10 @@ class NodeOptions:
     tls_min_version: str = ""
     tls_cipher_suites: tuple[str, ...] = ()
     client_ca: Path | None = None
+    rotate_certificates: bool = False
+    """Whether the client certificate is renewed before it ends, by asking the cluster for one."""
+    server_tls_bootstrap: bool = False
+    """The same for the certificate that is served."""
     anonymous_auth: bool = False
     authentication_token_webhook: bool = True
     authentication_token_webhook_cache_ttl: float = 120.0

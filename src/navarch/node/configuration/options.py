@@ -45,6 +45,7 @@ NAMES_OF_FIELDS = {
     "registerWithTaints": "taints",
     "containerRuntimeEndpoint": "runtime_endpoint",
     "reservedSystemCPUs": "reserved_system_cpus",
+    "serverTLSBootstrap": "server_tls_bootstrap",
 }
 """Options that do not simply bear the field's name in snake case."""
 
@@ -71,10 +72,6 @@ _REASONS = {
     "only so many requests are under way at once": ("kubeAPIQPS", "kubeAPIBurst"),
     "the agent opens as many files as the process may that started it": ("maxOpenFiles",),
     "pods have always cgroups by their class": ("cgroupsPerQOS",),
-    "who made the cluster renews its certificates, which are read anew": (
-        "rotateCertificates",
-        "serverTLSBootstrap",
-    ),
     "OpenSSL chooses the curves": ("tlsCurvePreferences",),
     "the agent speaks JSON": ("contentType",),
     "it comes from the Node object": ("podCIDR",),

@@ -1,0 +1,124 @@
+"""The network of a machine that has joined a cluster: its own, and what the cluster needs on it.
+
+The machine keeps its interfaces, addresses and routes. It gets the guard that every node has, an
+unreachable route for pods' addresses that are nobody's, and a route by way of the API server to
+nodes that live in namespaces there, where the machine would not find them otherwise. Leaving takes
+all of it away again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from navarch.cluster import joining, netns, topology
+from navarch.cluster.profile import Paths, Profile, write_json
+from navarch.cluster.topology import NODE_TABLE, Route
+
+FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+OWN_LINKS = (topology.TUNNEL, "cni0")
+OWN_TABLES = (NODE_TABLE, "kube-proxy")
+
+
+def routes(profile: Profile, server: str) -> Iterator[Route]:
+    """What the machine's routing table needs; `server` is the API server's address."""
+    address = ipaddress.ip_address(server)
+    for each in topology.ranges(profile):
+        yield Route(each.pods)
+    for subnet in profile.subnets:
+        network = ipaddress.ip_network(subnet)
+        if network.version == address.version and address not in network:
+            yield Route(subnet, server)
+
+
+def rules(profile: Profile, interface: str) -> str:
+    """The guard of a node whose addresses are not of the subnet of the others: these see its pods
+    under its own address, as the rest of the world does."""
+    families = [replace(each, subnet="") for each in topology.ranges(profile)]
+    return topology.rules_for(families, interface)
+
+
+def apply(profile: Profile, paths: Paths) -> None:
+    from pyroute2 import IPRoute
+
+    _forward(profile, paths)
+    with IPRoute() as netlink:
+        for route in routes(profile, _server_address(profile)):
+            via = {"gateway": route.gateway} if route.gateway else {"type": "unreachable"}
+            netlink.route("replace", dst=route.destination, **via)
+    netns.load_rules(rules(profile, joining.uplink(profile.joined_addresses)))
+
+
+def remove(profile: Profile, paths: Paths) -> None:
+    """Take off the machine what `apply` and the node's processes have put there."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    def quietly(action: Any, *arguments: Any, **values: Any) -> None:
+        with suppress(NetlinkError):  # it is gone already
+            action(*arguments, **values)
+
+    with IPRoute() as netlink:
+        for name in OWN_LINKS:
+            for index in netlink.link_lookup(ifname=name):
+                quietly(netlink.link, "del", index=index)
+        for route in routes(profile, _server_address(profile)):
+            via = {"gateway": route.gateway} if route.gateway else {"type": "unreachable"}
+            quietly(netlink.route, "del", dst=route.destination, **via)
+    for family in ("ip", "ip6"):
+        netns.load_rules(
+            "".join(
+                f"add table {family} {name}\ndelete table {family} {name}\n" for name in OWN_TABLES
+            )
+        )
+    _remove_host_ports()
+    record = _record(paths)
+    if record.is_file():
+        for name in json.loads(record.read_bytes()):
+            Path("/proc/sys", name).write_text("0")
+        record.unlink()
+
+
+def _remove_host_ports() -> None:
+    """The rules of the plug-in for host ports, which only tells of them pod by pod: `CNI-DN-...`
+    chains, and the one that leads to them."""
+    listed = subprocess.run(
+        ["nft", "-j", "list", "chains"], capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        return
+    chains = [each["chain"] for each in json.loads(listed.stdout)["nftables"] if "chain" in each]
+    for chain in chains:
+        if chain["name"].startswith("CNI-") and chain["table"] == "nat":
+            place = f"{chain['family']} {chain['table']} {chain['name']}"
+            subprocess.run(["nft", "flush", "chain", *place.split()], check=False)
+
+
+def _server_address(profile: Profile) -> str:
+    import socket
+
+    host, port = joining.parse_server(profile.joined)
+    return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
+
+
+def _forward(profile: Profile, paths: Paths) -> None:
+    """Let packets pass between pods and the link, and note that it was not so before."""
+    record = _record(paths)
+    changed = json.loads(record.read_bytes()) if record.is_file() else []
+    for cidr in profile.pod_cidrs:
+        name = FORWARDING[ipaddress.ip_network(cidr).version]
+        setting = Path("/proc/sys", name)
+        if setting.read_text().strip() == "0":
+            if name not in changed:
+                write_json(record, [*changed, name])
+            setting.write_text("1")
+
+
+def _record(paths: Paths) -> Path:
+    return paths.root / "forwarding.json"
