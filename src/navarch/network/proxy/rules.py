@@ -76,6 +76,8 @@ class PortRules:
     """Everything that one Service port has in the table."""
 
     created: str = ""
+    cluster_at: str = ""
+    """The key that is its own for certain: ClusterIP, protocol and port."""
     chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
     sets: dict[str, int] = field(default_factory=dict)
     """Affinity sets and their timeout in seconds."""
@@ -224,7 +226,7 @@ class _Writer:
         self.backends = backends
         self.family = family
         self.network = network
-        self.rules = PortRules(port.created)
+        self.rules = PortRules(port.created, self._at(port.cluster_ip))
         self.cluster = chain_name("service", port.key)
         self.local = chain_name("local", port.key)
 
@@ -252,7 +254,7 @@ class _Writer:
         return f"{address} . {self.port.key.protocol} . {self.port.port}"
 
     def _internal(self) -> None:
-        at = self._at(self.port.cluster_ip)
+        at = self.rules.cluster_at
         internal_local = self.port.internal_local
         if self.backends.local if internal_local else self.backends.cluster:
             target = self.local if internal_local else self.cluster

@@ -19,7 +19,9 @@ from navarch.network.proxy.rules import (
     BASE_CHAINS,
     CONTENTS,
     FIXED_CHAINS,
+    MAPS,
     NODE_PORT_SET,
+    PORT_MAPS,
     PRIMARY,
     TABLE,
     Element,
@@ -29,6 +31,19 @@ from navarch.network.proxy.rules import (
 )
 
 NOTHING = PortRules()
+_SIBLINGS = dict.fromkeys(MAPS, MAPS) | dict.fromkeys(PORT_MAPS, PORT_MAPS)
+Place = tuple[str, str]
+"""What a Service port claims: the first of the maps (or the set) where a key may be, and the key.
+One port has the key in all of them, or somebody without endpoints would lose it to another."""
+
+
+def _place(element: Element) -> Place:
+    name, key = element
+    return (_SIBLINGS[name][0] if name in _SIBLINGS else name, key)
+
+
+def _elements(places: Iterable[Place]) -> list[Element]:
+    return sorted((name, key) for first, key in places for name in _SIBLINGS.get(first, (first,)))
 
 
 class Table:
@@ -42,7 +57,7 @@ class Table:
         """Whether the kernel's table is what the mirror says; False at start and after a failure.
         Whoever applies the commands keeps it."""
         self._ports: dict[PortKey, PortRules] = {}
-        self._claims: dict[Element, tuple[PortKey, ...]] = {}
+        self._claims: dict[Place, tuple[PortKey, ...]] = {}
         self._present: dict[Element, str] = {}
         """What the kernel's maps and sets hold."""
         self._leftovers: Listing | None = None
@@ -83,7 +98,7 @@ class Table:
         fill: list[str] = []
         empty: list[str] = []
         drop: list[str] = []
-        touched: dict[Element, None] = {}
+        touched: set[Place] = set()
         for key, new in ports.items():
             old, wanted = self._ports.get(key, NOTHING), new or NOTHING
             create += self._new_sets(old, wanted)
@@ -98,19 +113,20 @@ class Table:
                 empty.append(f"flush chain {table} {name}")
                 self._stale[name] = now
             drop += [f"delete set {table} {s}" for s in old.sets.keys() - wanted.sets.keys()]
-            touched |= dict.fromkeys(old.elements) | dict.fromkeys(wanted.elements)
-            self._claim(key, old.elements.keys() - wanted.elements.keys(), wanted.elements)
+            left, taken = set(map(_place, old.elements)), set(map(_place, wanted.elements))
+            touched |= left | taken
+            self._claim(key, left - taken, taken)
             if new is None:
                 self._ports.pop(key, None)
             else:
                 self._ports[key] = new
-        return [*create, *fill, *self._element_changes(touched), *empty, *drop]
+        return [*create, *fill, *self._element_changes(_elements(touched)), *empty, *drop]
 
     def finish(self, now: float) -> list[str]:
         """After all ports: what was there before and nobody wants."""
         before, self._leftovers = self._leftovers or Listing(), None
         table = f"{self.family} {TABLE}"
-        lines = self._element_changes(self._present.keys() - self._claims.keys())
+        lines = self._element_changes(sorted(self._present))
         chains = {*BASE_CHAINS, *FIXED_CHAINS}
         sets = set(CONTENTS)
         if PRIMARY in self.network.node_port_addresses:
@@ -144,35 +160,38 @@ class Table:
             if name not in old.sets
         ]
 
-    def _claim(self, key: PortKey, left: Iterable[Element], taken: Iterable[Element]) -> None:
-        for element in left:
-            others = tuple(k for k in self._claims.get(element, ()) if k != key)
+    def _claim(self, key: PortKey, left: Iterable[Place], taken: Iterable[Place]) -> None:
+        for place in left:
+            others = tuple(k for k in self._claims.get(place, ()) if k != key)
             if others:
-                self._claims[element] = others
+                self._claims[place] = others
             else:
-                self._claims.pop(element, None)
+                self._claims.pop(place, None)
         alone = (key,)
-        for element in taken:
-            owners = self._claims.setdefault(element, alone)
+        for place in taken:
+            owners = self._claims.setdefault(place, alone)
             if key not in owners:
-                self._claims[element] = (*owners, key)
+                self._claims[place] = (*owners, key)
 
     def _value(self, element: Element) -> str | None:
-        """What an element should be: where several Services claim it, the oldest has it."""
-        owners = self._claims.get(element)
+        """What an element should be. Where several Services claim its key, the one whose ClusterIP
+        it is has it (nobody takes another's address by `externalIPs`), else the oldest."""
+        owners = self._claims.get(_place(element))
         if not owners:
             return None
-        first = (
-            owners[0]
-            if len(owners) == 1
-            else min(owners, key=lambda key: (self._ports[key].created, key))
+        ranked = (
+            owners if len(owners) == 1 else sorted(owners, key=lambda k: self._rank(k, element))
         )
-        return self._ports[first].elements[element]
+        return self._ports[ranked[0]].elements.get(element)
+
+    def _rank(self, key: PortKey, element: Element) -> tuple[bool, str, PortKey]:
+        rules = self._ports[key]
+        return (rules.cluster_at != element[1], rules.created, key)
 
     def _element_changes(self, touched: Iterable[Element]) -> list[str]:
         removed: dict[str, list[str]] = {}
         added: dict[str, list[str]] = {}
-        for element in sorted(touched):
+        for element in touched:
             before, after = self._present.get(element), self._value(element)
             if before == after:
                 continue
