@@ -8,7 +8,7 @@ that, so no lock is needed, not even between API servers. Ranges come from the S
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -147,6 +147,8 @@ class AddressAllocator:
         """Those that the cluster is configured for, the default first."""
         self.resource = registry.catalog.get("networking.k8s.io", "v1", "ipaddresses")
         self.ranges = Ranges(lookup)
+        self.making: set[str] = set()
+        """Addresses whose records are being written here, for a Service that comes next."""
 
     def is_taken(self, address: str) -> bool:
         """An address that a Service holds is taken even when somebody deleted its record."""
@@ -185,13 +187,20 @@ class AddressAllocator:
         """Create the address's object: its revision, or None when somebody else was first."""
         obj = ip_address_of(address, service)
         context = system_context(self.resource, obj, "create")
+        self.making.add(address)
         try:
             written = await self._registry.create(self.resource, obj, context)
         except ApiError as error:
             if error.is_already_exists:
                 return None
             raise
+        finally:
+            self.making.discard(address)
         return int(written.obj["metadata"]["resourceVersion"])
+
+    def doubt(self, addresses: Iterable[str]) -> None:
+        """Have the repair look at addresses whose Service may never come."""
+        self._holdings.changed.update(addresses)
 
     async def release(self, address: str, whose: Key | None, before: int) -> None:
         """Remove the record of an address, if it is that of the Service (None: anybody's) and was

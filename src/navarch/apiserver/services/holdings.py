@@ -8,7 +8,8 @@ with.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, TypeVar
 
 Object = dict[str, Any]
@@ -38,6 +39,7 @@ def cluster_addresses(service: Object | None) -> list[str]:
     return [canonical(each) for each in spec.get("clusterIPs") or () if each and each != "None"]
 
 
+@lru_cache(1024)
 def canonical(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
@@ -65,6 +67,7 @@ class Holdings:
         self.ports: dict[int, set[Key]] = {}
         self.changed: set[str] = set()
         """Addresses to compare with their records; emptied by the repair."""
+        self.is_recorded: Callable[[str], bool] = lambda address: False
 
     def follow(self, old: Object | None, new: Object | None) -> None:
         service = new or old
@@ -72,7 +75,11 @@ class Holdings:
         key = key_of(service)
         before, after = cluster_addresses(old), cluster_addresses(new)
         if before != after:
-            self.changed.update(before, after)
+            self.changed.update(before)
+            # The usual case, a Service that comes after its record, needs no second look.
+            self.changed.update(
+                each for each in after if each in self.addresses or not self.is_recorded(each)
+            )
             _exchange(self.addresses, key, before, after)
         ports_before, ports_after = node_ports(old), node_ports(new)
         if ports_before != ports_after:

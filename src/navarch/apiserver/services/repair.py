@@ -198,12 +198,14 @@ class Repair:
         self._ports_seen: datetime | None = None
         cache = addresses.resource.cache
         holdings.changed.update(entry.name for entry in cache.scan())
+        holdings.is_recorded = lambda address: cache.get("", address) is not None
         cache.add_listener(self._record_changed)
 
     def _record_changed(self, old: Entry | None, new: Entry | None) -> None:
         entry = new or old
         assert entry is not None
-        self._holdings.changed.add(entry.name)
+        if new is None or new.name not in self._addresses.making:
+            self._holdings.changed.add(entry.name)
 
     async def turn(self) -> None:
         """One look at what has changed since the last."""

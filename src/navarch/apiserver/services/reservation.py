@@ -136,10 +136,11 @@ class ServiceAllocator:
             raise invalid_object("Service", "", obj["metadata"].get("name", ""), errors)
         taken = Taken()
         try:
-            await _all(
-                self._take_addresses(obj, before, taken, context.dry_run),
-                self._take_ports(obj, old, taken, context.dry_run),
-            )
+            steps = [self._take_addresses(obj, before, taken, context.dry_run)]
+            wishes = wishes_of(spec, old)
+            if wishes:
+                steps.append(self._take_ports(obj, wishes, taken, context.dry_run))
+            await _all(*steps)
         except BaseException:
             await self._give_back(obj, taken)
             raise
@@ -147,12 +148,14 @@ class ServiceAllocator:
             return None
 
         async def settle(is_kept: bool | None) -> None:
-            if is_kept:
+            if is_kept and old is not None:
                 revision = int(obj["metadata"]["resourceVersion"])
                 addresses = set(cluster_addresses(old)) - set(cluster_addresses(obj))
                 await self._release(obj, addresses, node_ports(old) - node_ports(obj), revision)
-            elif is_kept is not None:
+            elif is_kept is False:
                 await self._give_back(obj, taken)
+            elif is_kept is None:
+                self.addresses.doubt(taken.addresses)
 
         return settle
 
@@ -187,12 +190,8 @@ class ServiceAllocator:
         spec["clusterIP"], spec["clusterIPs"] = wanted[0], wanted
 
     async def _take_ports(
-        self, obj: Object, old: Object | None, taken: Taken, dry_run: bool
+        self, obj: Object, wishes: list[PortWish], taken: Taken, dry_run: bool
     ) -> None:
-        spec = obj["spec"]
-        wishes = wishes_of(spec, old)
-        if not wishes:
-            return
         # Numbers that were chosen first: any other must not be in their way.
         for has_number in (True, False):
             chosen = [each for each in wishes if bool(each.number) is has_number]
@@ -201,7 +200,7 @@ class ServiceAllocator:
             for port in wish.targets:
                 port["nodePort"] = wish.number
             if wish.path == HEALTH_CHECK:
-                spec["healthCheckNodePort"] = wish.number
+                obj["spec"]["healthCheckNodePort"] = wish.number
 
     async def _take_port(self, obj: Object, wish: PortWish, taken: Taken, dry_run: bool) -> None:
         is_health, asked = wish.path == HEALTH_CHECK, wish.number
@@ -234,6 +233,7 @@ class ServiceAllocator:
 
     async def _give_back(self, obj: Object, taken: Taken) -> None:
         """Undo what was taken for a write that did not come about."""
+        self.addresses.doubt(taken.addresses)
         key = key_of(obj)
         await _quietly(
             *(self.addresses.release(each, key, at + 1) for each, at in taken.addresses.items()),
@@ -266,6 +266,9 @@ class ServiceAllocator:
 
 async def _all(*steps: Awaitable[None]) -> None:
     """Run steps side by side until all have ended; the first failure is raised then."""
+    if len(steps) == 1:
+        await steps[0]
+        return
     for result in await asyncio.gather(*steps, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result

@@ -20,7 +20,7 @@ from navarch.apiserver.registry.context import WriteContext
 from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.registry.resource import Catalog
 from navarch.apiserver.security import system_context
-from navarch.apiserver.services.addresses import AddressAllocator
+from navarch.apiserver.services.addresses import AddressAllocator, ip_address_of
 from navarch.apiserver.services.holdings import Holdings
 from navarch.apiserver.services.kubernetes import KubernetesService
 from navarch.apiserver.services.ports import PortAllocator
@@ -189,6 +189,12 @@ class Machine:
     async def forget(self, address: str) -> None:
         """Delete an IPAddress, as anybody may who is allowed to."""
         await self.registry.remove(self.addresses, self.registry.get(self.addresses, "", address))
+
+    async def write_record(self, address: str, owner: Object) -> None:
+        """Make an IPAddress by hand, as the allocator makes it."""
+        obj = ip_address_of(address, owner)
+        context = system_context(self.addresses, obj, "create")
+        await self.registry.create(self.addresses, obj, context)
 
     async def add_range(self, name: str, *ranges: str) -> None:
         obj: Object = {"metadata": {"name": name}, "spec": {"cidrs": list(ranges)}}

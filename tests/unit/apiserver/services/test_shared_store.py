@@ -121,9 +121,7 @@ async def test_a_late_release_leaves_the_next_holder_alone() -> None:
 async def test_a_second_server_starts_while_the_first_makes_the_servers_own_service() -> None:
     async with machines(1) as (first,):
         await first.delete("kubernetes")
-        record = service("kubernetes")
-        addresses = first.repair._addresses
-        assert await addresses.record("10.0.0.1", record) is not None
+        await first.write_record("10.0.0.1", service("kubernetes"))
         second = Machine(first.store, first.clock, RANGES, LIMITS)
         await second.start()
         assert "kubernetes" not in second.stored()
@@ -220,10 +218,9 @@ async def test_what_strangers_did_is_mended_and_told() -> None:
         # Even before it is mended, the address is not given away.
         with pytest.raises(ApiError, match="already allocated"):
             await machine.create(service("thief", clusterIP="10.0.0.5"))
-        addresses = machine.repair._addresses
         await machine.forget("10.0.0.6")
-        assert await addresses.record("10.0.0.6", service("nobody")) is not None
-        assert await addresses.record("10.0.0.9", service("a")) is not None
+        await machine.write_record("10.0.0.6", service("nobody"))
+        await machine.write_record("10.0.0.9", service("a"))
         number = machine.stored()["c"]["spec"]["ports"][0]["nodePort"]
         await machine.ports.release(number, 1 << 60)
         await machine.ports.record(30001, ("default", "nobody"))
