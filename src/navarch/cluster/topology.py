@@ -192,11 +192,12 @@ table {ip} {bridge} {{
 
 def node_rules(profile: Profile, interface: str = "eth0") -> str:
     """A node's guard. Service addresses are translated before these hooks, so what still bears
-    one is for nobody; pods leave the cluster under their node's address, and what is no pod goes
-    through the tunnel under the tunnel's, which the other end can answer to. Host ports on the
-    loopback address make the kernel route such packets between interfaces, so that a pod could
-    reach what listens there for the node alone (CVE-2020-8558): that is refused. (Of IPv6's
-    loopback address the kernel itself sees to that.)"""
+    one is for nobody: it is refused, before the proxy, which would let callers wait in vain. Pods
+    leave the cluster under their node's address, and what is no pod goes through the tunnel under
+    the tunnel's, which the other end can answer to. Host ports on the loopback address make the
+    kernel route such packets between interfaces, so that a pod could reach what listens there for
+    the node alone (CVE-2020-8558): that is refused. (Of IPv6's loopback address the kernel itself
+    sees to that.)"""
     return rules_for(ranges(profile), interface)
 
 
@@ -220,11 +221,11 @@ delete table {ip} {NODE_TABLE}
 table {ip} {NODE_TABLE} {{
 {guard if ip == "ip" else ""}\
 	chain forward {{
-		type filter hook forward priority filter; policy accept;
+		type filter hook forward priority filter - 5; policy accept;
 		{ip} daddr {ranges.services} reject with {refusal}
 {_returned(ranges, interface)}	}}
 	chain output {{
-		type filter hook output priority filter; policy accept;
+		type filter hook output priority filter - 5; policy accept;
 		{out} {ip} daddr {ranges.services} reject with {refusal}
 	}}
 	chain postrouting {{
