@@ -14,6 +14,7 @@ STEPS = (
     ("Cluster DNS", ("-m", "bench.dns")),
     ("A cluster with one real node", ("-m", "bench.cluster")),
     ("The node's agent", ("-m", "bench.node")),
+    ("The Service proxy", ("-m", "bench.proxy")),
     ("Simulated nodes by the hundred", ("-m", "bench.scale")),
 )
 
