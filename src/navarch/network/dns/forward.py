@@ -255,11 +255,13 @@ class LoopProbe:
 
     forwarder: Forwarder
     seen: Callable[[], None] = lambda: None
+    is_sent: bool = False
     labels: tuple[str, str] = field(
         default_factory=lambda: (str(secrets.randbits(62)), str(secrets.randbits(62)))
     )
 
     async def run(self) -> None:
+        self.is_sent = True
         name = wire.encode_name(".".join((*self.labels, self.forwarder.rules.zone)))
         with contextlib.suppress(NoAnswer, TooMany):
             await self.forwarder.ask((name, wire.HINFO, False, False))

@@ -44,6 +44,8 @@ COREFILE_MAP, KUBE_DNS_MAP = "coredns", "kube-dns"
 HOLD_SECONDS = 2.0
 """How long questions are held, unanswered, while the zone is being read: askers wait for 5 seconds,
 and what is read by then is answered as if nothing had been. Later ones are told SERVFAIL."""
+CONFIGURATION_SECONDS = 0.3
+"""How long the configuration is waited for when the zone is there already."""
 RELOAD_SECONDS = 5.0
 """How often the resolvers' file is looked at: a laptop changes networks."""
 SYSTEMD_RESOLV_CONF = "/run/systemd/resolve/resolv.conf"
@@ -205,6 +207,7 @@ class _Component:
         collector = Collector(self.responder.figures, self.gather)
         self.telling = Telling(options.addresses[0], collector, self.missing)
         self._pods: Informer[Pod] | None = None
+        self._wrong = ""
 
     # Following the API ---------------------------------------------------------------------------
 
@@ -281,13 +284,12 @@ class _Component:
         try:
             corefile = configuration.read()
         except CorefileError as error:
-            log.error("the Corefile is not taken up: %s", error)
-            for map_ in configuration.maps.values():
-                message = f"the last good configuration stays in force: {error}"
-                self.recorder.event(map_, "Warning", "InvalidCorefile", message)
-            if configuration.corefile.blocks:
-                return
-            corefile = parse_corefile(default_corefile(configuration.options.domain))
+            self._tell_wrong(str(error))
+            corefile = configuration.corefile
+            if not corefile.blocks:
+                corefile = parse_corefile(default_corefile(configuration.options.domain))
+        else:
+            self._wrong = ""
         upstreams = configuration.read_upstreams()
         if corefile == configuration.corefile and upstreams == configuration.upstreams:
             return
@@ -301,6 +303,16 @@ class _Component:
         log.info(
             "configured: %s", ", ".join(zone or "." for b in corefile.blocks for zone in b.zones)
         )
+
+    def _tell_wrong(self, error: str) -> None:
+        """Once for each mistake: the maps are looked at again and again."""
+        if error == self._wrong:
+            return
+        self._wrong = error
+        log.error("the Corefile is not taken up: %s", error)
+        for map_ in self.configuration.maps.values():
+            message = f"the last good configuration stays in force: {error}"
+            self.recorder.event(map_, "Warning", "InvalidCorefile", message)
 
     async def _close(self, paths: Sequence[ServedPath]) -> None:
         for path in paths:
@@ -328,6 +340,7 @@ class _Component:
                 on_update=replace_pod,
                 on_delete=lambda pod: set_pod(pod, False),
             )
+            zone.pods_synced = lambda: self._pods is not None and self._pods.synced
             await self.informers.start()
         elif not wanted and self._pods is not None:
             await self.informers.stop_informer(self._pods)
@@ -344,14 +357,11 @@ class _Component:
 
     async def probe_loops(self) -> None:
         """Ask each resolver once whether it asks us in turn."""
-        probed: set[int] = set()
         while True:
             for path in self.responder.paths:
-                if path.probe is None or id(path.probe) in probed:
-                    continue
-                probed = {id(each.probe) for each in self.responder.paths}
-                path.probe.seen = self._loop_seen
-                await path.probe.run()
+                if path.probe is not None and not path.probe.is_sent:
+                    path.probe.seen = self._loop_seen
+                    await path.probe.run()
             await self.clock.sleep(RELOAD_SECONDS)
 
     def _loop_seen(self) -> None:
@@ -412,7 +422,9 @@ async def run(options: DnsOptions) -> None:
                 known = group.create_task(component.wait_configured(), name="dns configuration")
                 group.create_task(component.wait_namespaces(), name="dns namespaces")
                 group.create_task(component.informers.join(), name="dns informers")
-                await asyncio.wait([ready, known], timeout=HOLD_SECONDS)
+                await asyncio.wait([ready], timeout=HOLD_SECONDS)
+                # In a new cluster it may be long until it may be read, and it says the same.
+                await asyncio.wait([known], timeout=CONFIGURATION_SECONDS)
                 await component.configure()
                 await component.server.serve()
                 log.info("answering for %s on %s", options.domain, ", ".join(options.addresses))

@@ -9,6 +9,7 @@ it away again when they change.
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -116,6 +117,7 @@ class Responder:
         self.paths: list[Path] = []
         self._corefile = Corefile()
         self._tagged: dict[Tag, set[bytes]] = {}
+        self._random = random.Random()
         zone.changed = ingresses.changed = self.forget
 
     # Configuration -------------------------------------------------------------------------------
@@ -268,50 +270,28 @@ class Responder:
         reply = found.reply
         assert reply is not None
         limit = wire.MAX_MESSAGE if via.tcp else query.limit
-        payload = wire.render(query, reply, limit, age)
+        path = self._path(query.labels)
+        keeps = not via.tcp and query.is_plain and found.is_final
+        keeps = keeps and path is not None and not path.block.log
+        starts = _starts(reply) if path and path.block.shuffle else [0]
+        if not keeps:
+            starts = [self._random.choice(starts)]
+        payloads = tuple(wire.render(query, _turned(reply, start), limit, age) for start in starts)
+        payload = payloads[0]
         kind = Kind(
             via.name, via.family, query.type, reply.flags & 15, found.plugin,
             len(packet), len(payload) + 2,
         )  # fmt: skip
         self.figures.answered(kind)
-        path = self._path(query.labels)
-        if via.tcp or not query.is_plain or not found.is_final or not path or path.block.log:
+        if not keeps:
             return query.id + payload
         now = self.clock.monotonic()
         if until is not FOREVER:
             until = min(until, now + 1.0)
         if until > now:
-            payloads = (payload, *self._other_orders(query, reply, limit, age))
             tags = tuple(dict.fromkeys(found.tags))
             self._keep(packet, Rendered(payloads, until, kind, tags))
         return query.id + payload
-
-    def _other_orders(self, query: Query, reply: Reply, limit: int, age: int) -> list[bytes]:
-        """The same with the addresses in other orders, so that clients that take the first one
-        spread over all (CoreDNS' loadbalance). Aliases stay in front."""
-        answers = list(reply.answers)
-        count = len(answers)
-        if count < 2 or any(each.type not in (wire.A, wire.AAAA) for each in answers):
-            return []
-        starts = (
-            range(1, count)
-            if count <= VARIANTS
-            else (count * turn // VARIANTS for turn in range(1, VARIANTS))
-        )
-        return [
-            wire.render(
-                query,
-                Reply(
-                    reply.flags,
-                    [*answers[start:], *answers[:start]],
-                    reply.authority,
-                    reply.additional,
-                ),
-                limit,
-                age,
-            )
-            for start in starts
-        ]
 
     def _fail(self, query: Query, packet: bytes, via: Via, code: int, plugin: str = "") -> bytes:
         answer = wire.failure(query, code)
@@ -408,6 +388,23 @@ _OTHERS = Answer(Outcome.NOT_OURS)
 
 def _renamed(record: Record, old: bytes, new: bytes) -> Record:
     return replace(record, name=new) if record.name.lower() == old else record
+
+
+def _starts(reply: Reply) -> Sequence[int]:
+    """With which address an answer may begin: clients that take the first one are to spread over
+    all (CoreDNS' loadbalance). Behind an alias nothing is moved."""
+    count = len(reply.answers)
+    if count < 2 or any(each.type not in (wire.A, wire.AAAA) for each in reply.answers):
+        return [0]
+    turns = min(count, VARIANTS)
+    return [count * turn // turns for turn in range(turns)]
+
+
+def _turned(reply: Reply, start: int) -> Reply:
+    if not start:
+        return reply
+    answers = [*reply.answers[start:], *reply.answers[:start]]
+    return Reply(reply.flags, answers, reply.authority, reply.additional)
 
 
 def _refusal(query: Query) -> int | None:

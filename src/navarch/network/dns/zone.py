@@ -203,6 +203,8 @@ class Zone:
     synced: bool = True
     """Whether all Services and slices are known. Before that nothing may be denied: clients keep
     denials."""
+    pods_synced: Callable[[], bool] = lambda: True
+    """Whether all pods are known, where their names are verified."""
     namespaces_synced: bool = False
     """Until then a namespace is one that has Services."""
     _labels: tuple[str, ...] = ()
@@ -373,6 +375,8 @@ class Zone:
         if address is not None and self.pod_names is PodNames.VERIFIED:
             tag = ("pod", namespace, address)
             if (namespace, address) not in self._pods:
+                if not self.pods_synced():
+                    return _UNKNOWN
                 address = None
         if address is None:
             return _no_name(tag)
