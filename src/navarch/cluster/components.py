@@ -50,6 +50,9 @@ COMPONENTS = {
         "AnnounceOptions",
         "the announcer of LoadBalancer addresses of a node",
     ),
+    "policy": Component(
+        "navarch.network.policy.main", "PolicyOptions", "the network policies of a node"
+    ),
     "dns": Component("navarch.network.dns.main", "DnsOptions", "the cluster's name server"),
     "ingress": Component(
         "navarch.network.ingress.main", "IngressOptions", "the ingress controller with its nginx"

@@ -4,7 +4,7 @@
     controllers                  controllers and scheduler
     simulated                    simulated nodes, if asked for
     containerd-<node>            a node's container runtime
-    node-<node>                  a node's kubelet, proxy, name server and pod network
+    node-<node>                  a node's kubelet, proxy, policies, name server and pod network
 
 Each Python process reads its options from a JSON file. What a process is started from goes into a
 digest (options, program, version, certificates), so that `navarch start` replaces exactly the
@@ -26,10 +26,12 @@ from navarch import __version__
 from navarch.cluster import addons, containerd, namespaces, pki, policies, simulation
 from navarch.cluster.profile import Paths, Profile, home, write_file, write_json
 from navarch.cluster.supervisor import Description, Spec
+from navarch.network.policy import SOCKET_NAME
 
 NODE_LEVEL, CONTROL_LEVEL, RUNTIME_LEVEL, API_LEVEL = 4, 3, 2, 1
 KUBELET_PORT, CONTROLLERS_PORT, SCHEDULER_PORT = 10250, 10257, 10259
 KUBELET_ROOT = "/var/lib/kubelet"
+POLICY_DIRECTORY = "/run/navarch/policy"
 
 DAEMON_ENVIRONMENT = {
     # Few threads allocate here: one arena, and freed memory goes back to the kernel early.
@@ -203,6 +205,15 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "dns": dns,
         "podnetwork": network,
     }
+    if not profile.cni:
+        # Whoever brings a network of his own has it enforce policies as well.
+        own["policy"] = {
+            "kubeconfig": user,
+            "node_name": node,
+            "dns_addresses": list(addresses),
+            "directory": POLICY_DIRECTORY,
+        }
+        kubelet["policy_socket"] = f"{POLICY_DIRECTORY}/{SOCKET_NAME}"
     if profile.joined:
         own["certificates"] = {
             "kubeconfig": str(directory / "kubelet.conf"),

@@ -23,7 +23,7 @@ from navarch.cluster.topology import NODE_TABLE, Route
 
 FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 OWN_LINKS = (topology.TUNNEL, "cni0")
-OWN_TABLES = (NODE_TABLE, "kube-proxy")
+OWN_TABLES = (NODE_TABLE, "kube-proxy", "navarch-policy")
 
 
 def routes(profile: Profile, server: str) -> Iterator[Route]:
@@ -71,7 +71,7 @@ def remove(profile: Profile, paths: Paths) -> None:
         for route in routes(profile, _server_address(profile)):
             via = {"gateway": route.gateway} if route.gateway else {"type": "unreachable"}
             quietly(netlink.route, "del", dst=route.destination, **via)
-    for family in ("ip", "ip6"):
+    for family in ("ip", "ip6", "inet"):
         netns.load_rules(
             "".join(
                 f"add table {family} {name}\ndelete table {family} {name}\n" for name in OWN_TABLES

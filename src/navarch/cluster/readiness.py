@@ -23,7 +23,7 @@ from typing import Any
 from navarch.cluster import addons, containerd, network_plugin, simulation
 from navarch.cluster.api import Api, ApiUnavailableError
 from navarch.cluster.composition import KUBELET_PORT
-from navarch.cluster.name_server import configuration, dns_objects
+from navarch.cluster.name_server import USER, configuration, dns_objects
 from navarch.cluster.namespaces import Pins
 from navarch.cluster.pki import KUBELET_CLIENT
 from navarch.cluster.profile import ClusterError, Paths, Profile
@@ -217,7 +217,8 @@ def _put_own_objects(api: Api, profile: Profile, paths: Paths) -> bool:
 
 
 def access_objects() -> list[tuple[str, dict[str, Any]]]:
-    """The right of the API server to do what it asks of kubelets, which check it there."""
+    """The right of the API server to do what it asks of kubelets, which check it there, and that of
+    the enforcement of network policies to see what they are about."""
     group = "rbac.authorization.k8s.io"
     binding = {
         "apiVersion": f"{group}/v1",
@@ -226,7 +227,33 @@ def access_objects() -> list[tuple[str, dict[str, Any]]]:
         "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "system:kubelet-api-admin"},
         "subjects": [{"apiGroup": group, "kind": "User", "name": KUBELET_CLIENT}],
     }
-    return [(f"/apis/{group}/v1/clusterrolebindings", binding)]
+    policies = {"apiGroup": group, "kind": "ClusterRole", "name": "navarch:network-policy"}
+    watch = ["list", "watch"]
+    reads = {
+        "apiVersion": f"{group}/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": policies["name"]},
+        "rules": [
+            {"apiGroups": [""], "resources": ["pods", "namespaces"], "verbs": watch},
+            {
+                "apiGroups": ["networking.k8s.io"],
+                "resources": ["networkpolicies"],
+                "verbs": watch,
+            },
+        ],
+    }
+    enforcement = {
+        "apiVersion": f"{group}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": policies["name"]},
+        "roleRef": policies,
+        "subjects": [{"apiGroup": group, "kind": "User", "name": USER}],
+    }
+    return [
+        (f"/apis/{group}/v1/clusterrolebindings", binding),
+        (f"/apis/{group}/v1/clusterroles", reads),
+        (f"/apis/{group}/v1/clusterrolebindings", enforcement),
+    ]
 
 
 def resolves(server: str, name: str, timeout: float = 0.2) -> bool:

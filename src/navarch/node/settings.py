@@ -94,6 +94,8 @@ class NodeOptions:
     static_pod_url_header: dict[str, tuple[str, ...]] = field(default_factory=dict)
     file_check_frequency: float = 20.0
     http_check_frequency: float = 20.0
+    policy_socket: Path | None = None
+    """Where pods are announced to the enforcement of network policies, and waited for."""
     cluster_dns: tuple[str, ...] = ()
     cluster_domain: str = "cluster.local"
     resolv_conf: Path = Path("/etc/resolv.conf")

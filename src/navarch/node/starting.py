@@ -14,6 +14,7 @@ from navarch.api.resource_claims import ClaimProblem
 from navarch.api.types.core_v1 import Container, Pod, Service
 from navarch.client.clock import Clock
 
+from .announcing import Announcer, NotAnnounced
 from .cgroups import Cgroups
 from .cri import runtime_pb2 as pb
 from .cri.runtime import Runtime
@@ -137,6 +138,7 @@ class Starter:
     def __init__(self, services: NodeServices) -> None:
         self._services = services
         self._options = services.options
+        self._announcer = Announcer(services.options.policy_socket, services.clock)
         self._checked_resolv_conf = False
 
     async def sandbox(self, pod: Pod, attempt: int) -> str:
@@ -257,6 +259,10 @@ class Starter:
             raise self._failed(pod, spec, "CreateContainerConfigError", str(problem)) from problem
         except ApiError as error:
             raise self._failed(pod, spec, "CreateContainerConfigError", error.message) from error
+        try:
+            await self._announcer.announce(pod, place.sandbox)
+        except NotAnnounced as problem:
+            raise self._failed(pod, spec, "CreateContainerError", str(problem)) from problem
         runtime = self._services.runtime
         try:
             container_id = await runtime.create_container(

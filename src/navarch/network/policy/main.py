@@ -17,6 +17,7 @@ from navarch.client.client import Client
 from navarch.client.clock import RealClock
 from navarch.client.config import ClientConfig
 from navarch.client.informer import InformerFactory
+from navarch.network.policy import SOCKET_NAME
 from navarch.network.policy.claims import Book, serve
 from navarch.network.policy.enforcer import Enforcer
 from navarch.network.policy.kernel import LinuxKernel
@@ -67,7 +68,7 @@ async def run(options: PolicyOptions) -> None:
                     group.create_task(enforcer.run(), name="network policies")
                     group.create_task(informers.join(), name="policy informers")
                     if options.directory is not None:
-                        socket = options.directory / "policy.sock"
+                        socket = options.directory / SOCKET_NAME
                         group.create_task(serve(socket, enforcer.admit), name="announced pods")
             finally:
                 await informers.stop()

@@ -146,7 +146,7 @@ class Service:
 
 def dns_service(addresses: Iterable[str]) -> Service:
     """Every node's name server. Policies speak of it as of the pods it runs in elsewhere."""
-    ports = (("udp", "dns", 53), ("tcp", "dns-tcp", 53))
+    ports = (("udp", "dns", 53), ("tcp", "dns-tcp", 53), ("tcp", "metrics", 9153))
     return Service({"k8s-app": "kube-dns"}, "kube-system", tuple(addresses), ports)
 
 
