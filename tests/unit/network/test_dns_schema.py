@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import dns.flags
 import dns.rcode
 import dns.rdatatype
@@ -14,8 +16,10 @@ from tests.unit.network.dns_builders import (
     responder,
     service,
     shop,
+    slice_of,
 )
 
+from navarch.network.dns.default import DEFAULT_COREFILE
 from navarch.network.dns.responder import Via, Waiting
 from navarch.network.dns.zone import PodNames, Zone
 
@@ -170,3 +174,72 @@ def test_names_of_pods_by_their_setting() -> None:
     assert ask(target, name).rcode() == NXDOMAIN
     target.zone.pod_names = PodNames.DISABLED
     assert ask(target, "10-244-0-6.shop.pod.cluster.local").rcode() == NXDOMAIN
+
+
+def test_an_external_name_becomes_a_cluster_ip() -> None:
+    target = responder()
+    name = f"out.shop.{BASE}"
+    assert data(ask(target, name, "CNAME")) == ["foo.example.com."]
+    target.zone.put_service(service("out", type="ExternalName", externalName="bar.example.com"))
+    assert data(ask(target, name, "CNAME")) == ["bar.example.com."]
+    target.zone.put_service(service("out", "10.96.0.40"))
+    assert data(ask(target, name)) == ["10.96.0.40"]
+
+
+def test_kept_answers_follow_every_change() -> None:
+    """Each step's answers are kept, and the next change must take just those away."""
+    target = responder()
+    zone = target.zone
+    new = f"new.shop.{BASE}"
+
+    def put(*addresses: str) -> Callable[[], None]:
+        return lambda: zone.put_service(service("new", *addresses))
+
+    def endpoint(ready: bool) -> Callable[[], None]:
+        return lambda: zone.put_slice(slice_of("new", ("10.244.1.1", "a", ready)))
+
+    def nothing() -> None:
+        """The answer to another question about the same state."""
+
+    steps: list[tuple[Callable[[], None], str, str, list[str]]] = [
+        (nothing, new, "A", []),
+        (put("10.96.0.50"), new, "A", ["10.96.0.50"]),
+        (nothing, "50.0.96.10.in-addr.arpa", "PTR", [f"{new}."]),
+        (put("10.96.0.51"), new, "A", ["10.96.0.51"]),
+        (nothing, "51.0.96.10.in-addr.arpa", "PTR", [f"{new}."]),
+        (put("None"), new, "A", []),
+        (endpoint(True), f"a.{new}", "A", ["10.244.1.1"]),
+        (nothing, new, "A", ["10.244.1.1"]),
+        (endpoint(False), new, "A", []),
+        (nothing, f"a.{new}", "A", []),
+        (lambda: zone.remove_service("shop", "new"), new, "A", []),
+    ]
+    for turn, (change, name, type_, expected) in enumerate(steps):
+        change()
+        for _ in range(2):
+            assert data(ask(target, name, type_, id=7)) == expected, (turn, name)
+    kept = len(target.quick)
+    assert kept > 1
+    zone.put_service(service("unrelated", "10.96.0.60"))
+    assert len(target.quick) == kept
+
+
+def test_addresses_come_in_turns() -> None:
+    target = responder()
+    packet = query(f"db.shop.{BASE}").to_wire()
+    target.begin(packet, Via())
+    payloads = target.quick[packet[2:]].payloads
+    assert len(set(payloads)) == 2
+    tcp = Via(tcp=True)
+    wanted = {packet[:2] + payload for payload in payloads}
+    assert {target.begin(packet, tcp) for _ in range(64)} == wanted
+    fixed = responder(corefile=DEFAULT_COREFILE.replace("    loadbalance\n", ""))
+    fixed.begin(packet, Via())
+    assert len(fixed.quick[packet[2:]].payloads) == 1
+
+
+def test_pods_are_not_denied_before_all_are_known() -> None:
+    target = responder()
+    target.zone.pod_names = PodNames.VERIFIED
+    target.zone.pods_synced = lambda: False
+    assert ask(target, "10-244-0-5.shop.pod.cluster.local").rcode() == SERVFAIL
