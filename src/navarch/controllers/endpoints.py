@@ -28,6 +28,7 @@ from navarch.controllers.service_pods import (
     ServiceController,
     address_of,
     is_headless,
+    mark_trigger,
     ports_of,
 )
 
@@ -125,6 +126,7 @@ class EndpointsController(ServiceController):
         resource = self.client.resource(Endpoints)
         if service is None:
             self._sizes.pop(key, None)
+            self.triggers.forget(key)
             self.writes.forget(key)
             managed = present is not None and (
                 present.metadata.labels.get(MANAGED_BY_LABEL) == MANAGER
@@ -141,9 +143,12 @@ class EndpointsController(ServiceController):
             return
         if service.metadata.deletionTimestamp:
             return
-        wanted = desired(service, self.backends(key, service), present)
+        backends = self.backends(key, service)
+        wanted = desired(service, backends, present)
+        triggered = self.triggers.since(key, service, backends)
         if wanted == present:
             return
+        mark_trigger(wanted.metadata, triggered)
         write = resource.create if present is None else resource.update
         try:
             self.writes.wrote(key, self.endpoints, await write(wanted))

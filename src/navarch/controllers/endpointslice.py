@@ -43,6 +43,7 @@ from navarch.controllers.service_pods import (
     ServiceController,
     address_of,
     is_headless,
+    mark_trigger,
     ports_of,
     services_of,
 )
@@ -82,9 +83,11 @@ def desired(
             if address and (ports or not service.spec.ports):
                 endpoint = _endpoint(backend, address, service, zones)
                 groups.setdefault((family, ports), {})[address] = endpoint
-    if not groups:
-        # A Service nobody stands behind has an empty slice, so that readers see it was looked at.
-        groups[(families[0], ())] = {}
+    for family in families:
+        if all(group[0] != family for group in groups):
+            # A Service nobody stands behind has an empty slice of each family, so that readers see
+            # it was looked at.
+            groups[(family, ())] = {}
     return groups
 
 
@@ -309,6 +312,7 @@ class EndpointSliceController(ServiceController):
         ]
         if service is None or service.metadata.deletionTimestamp:
             self._sizes.pop(key, None)
+            self.triggers.forget(key)
             for family in ("IPv4", "IPv6"):
                 self._hints.told.pop((key, family), None)
             await self._apply(key, Plan(delete=existing if service is None else []))
@@ -334,6 +338,9 @@ class EndpointSliceController(ServiceController):
         self._give_hints(key, service, wanted, owned)
         decided = plan(service, wanted, owned)
         decided.delete += [slice_ for slice_ in existing if slice_ not in owned]
+        triggered = self.triggers.since(key, service, backends)
+        for slice_ in (*decided.create, *decided.update):
+            mark_trigger(slice_.metadata, triggered)
         try:
             await self._apply(key, decided)
         except ApiError as error:

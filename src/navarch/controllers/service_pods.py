@@ -8,11 +8,59 @@ from typing import ClassVar, NamedTuple, TypeVar
 
 from navarch.api.selectors import label_selector_from_map
 from navarch.api.types.core_v1 import Container, ObjectReference, Pod, Service, ServicePort
+from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import Cache, Controller, ControllerContext, Informer
 from navarch.client.objects import KubernetesObject, object_key
-from navarch.controllers.pods import PACE_SECONDS, gathering_seconds, is_ready, is_terminal
+from navarch.controllers.pods import (
+    PACE_SECONDS,
+    gathering_seconds,
+    is_ready,
+    is_terminal,
+    ready_condition,
+)
 
 W = TypeVar("W", bound=KubernetesObject)
+
+
+TRIGGER_ANNOTATION = "endpoints.kubernetes.io/last-change-trigger-time"
+
+
+class Triggers:
+    """When that happened which endpoints are written for, so that those who read them can tell how
+    long it took until traffic follows. The oldest of several changes counts; a change without a
+    time of its own, such as the deletion of a pod, has none.
+    Source: upstream's `staging/src/k8s.io/endpointslice/util/trigger_time_tracker.go`."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, dict[str, str]] = {}
+        """By Service: when the readiness of each pod had changed, by the pod's name."""
+
+    def since(self, key: str, service: Service, backends: Iterable[Backend]) -> str:
+        """The time of the oldest change since this was asked last, or nothing."""
+        before = self._seen.get(key)
+        now = self._seen[key] = {}
+        changed: list[str] = []
+        for backend in backends:
+            condition = ready_condition(backend.pod)
+            if condition is not None and condition.lastTransitionTime:
+                name, at = backend.pod.metadata.name, condition.lastTransitionTime
+                now[name] = at
+                if before is not None and at > before.get(name, ""):
+                    changed.append(at)
+        if before is None:
+            return service.metadata.creationTimestamp or ""
+        return min(changed, default="")
+
+    def forget(self, key: str) -> None:
+        self._seen.pop(key, None)
+
+
+def mark_trigger(meta: ObjectMeta, at: str) -> None:
+    """Write the time of the change into an object that is written anyway."""
+    if at:
+        meta.annotations[TRIGGER_ANNOTATION] = at
+    else:
+        meta.annotations.pop(TRIGGER_ANNOTATION, None)
 
 
 class ServiceController(Controller):
@@ -32,6 +80,7 @@ class ServiceController(Controller):
         self.pods = context.informers.informer(Pod)
         self._sizes: dict[str, int] = {}
         """How many pods stood behind each Service when it was last looked at."""
+        self.triggers = Triggers()
         self.watch(self.services)
         self.watch(self.pods, lambda pod: self._gather(services_of(pod, self.services.cache)))
         self.watch(written, lambda each: self._gather(filter(None, [results(each)])))

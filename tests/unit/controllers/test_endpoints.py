@@ -25,7 +25,7 @@ from navarch.client.informer import Handler
 from navarch.controllers.endpoints import CAPACITY, OVER_CAPACITY, EndpointsController
 from navarch.controllers.endpoints import desired as desired_endpoints
 from navarch.controllers.endpointslice import MAX_ENDPOINTS, desired, plan
-from navarch.controllers.service_pods import backends_of
+from navarch.controllers.service_pods import Triggers, backends_of
 
 
 def pod(number: int, ready: bool = True, port: int = 8080, **meta: object) -> Pod:
@@ -208,3 +208,37 @@ async def test_endpoints_are_not_written_again_before_the_last_write_is_seen() -
     await controller.reconcile("d/web")
     assert len(written) == 2
     assert [each.ip for each in written[1].subsets[0].addresses] == ["10.0.0.1"]
+
+
+def test_a_service_of_two_families_has_slices_of_both() -> None:
+    of = service(ipFamilies=["IPv6", "IPv4"])
+    assert sorted(s.addressType for s in slices(of, [], [])) == ["IPv4", "IPv6"]
+    both, four = pod(1), pod(2)
+    both.status.podIPs.append(PodIP(ip="fd00::1"))
+    found = {s.addressType: addresses([s]) for s in slices(of, [both, four], [])}
+    assert found == {"IPv4": {"10.0.0.1", "10.0.0.2"}, "IPv6": {"fd00::1"}}
+    (only,) = desired_endpoints(of, backends_of(of, [both, four]), None).subsets
+    assert [each.ip for each in only.addresses] == ["fd00::1"]
+    single = service(ipFamilies=["IPv4"])
+    left = slices(single, [both], slices(of, [both], []))
+    assert [s.addressType for s in left] == ["IPv4"]
+
+
+def test_the_oldest_change_triggers() -> None:
+    def at(number: int, second: int, ready: bool = True) -> Pod:
+        found = pod(number, ready)
+        found.status.conditions[0].lastTransitionTime = f"2026-01-01T00:00:{second:02}Z"
+        return found
+
+    triggers, of = Triggers(), service()
+    of.metadata.creationTimestamp = "2025-01-01T00:00:00Z"
+
+    def since(*pods: Pod) -> str:
+        return triggers.since("d/web", of, backends_of(of, pods))
+
+    assert since(at(1, 1)) == "2025-01-01T00:00:00Z", "before, nobody looked"
+    assert since(at(1, 1)) == ""
+    assert since(at(1, 5), at(2, 3), at(3, 4, False)).endswith("00:00:03Z")
+    assert since(at(1, 5), at(2, 3)) == "", "a pod that is gone has no time"
+    triggers.forget("d/web")
+    assert since(at(1, 9)) == "2025-01-01T00:00:00Z"
