@@ -38,10 +38,10 @@ import asyncio, ipaddress, sys
 from navarch.client.clock import RealClock
 from navarch.network.announce.announcer import Announcer, Identity
 from navarch.network.announce.election import Claim, Nodes, View
-from navarch.network.announce.wire import LinuxWire, default_interface
+from navarch.network.announce.wire import LinuxWire, facing
 
-async def main(name, names, *addresses):
-    wire = LinuxWire(default_interface())
+async def main(address, name, names, *addresses):
+    wire = LinuxWire(facing([address]))
     announcer = Announcer(Identity(name, b"12345678"), wire, RealClock(), lambda claim: None)
     claims = [Claim(ipaddress.ip_address(each), is_served=True) for each in addresses]
     nodes = Nodes(frozenset(names.split(",")))
@@ -106,13 +106,13 @@ class Ground:
         for address in (f"192.0.2.{number}/24", f"2001:db8::{number}/64"):
             self.ip("addr", "add", address, "dev", "eth0", *self._no_dad(address), where=there)
         self.ip("link", "set", "eth0", "up", where=there)
-        self.ip("route", "add", "default", "via", "192.0.2.1", where=there)
         link = json.loads(self.ip("-j", "link", "show", "eth0", where=there))
         self.macs[name] = link[0]["address"]
 
     def start(self, name: str) -> None:
         where = f"{self._prefix}-{name}"
-        words = [sys.executable, "-c", NODE, name, ",".join(NAMES), *FOUR, SIX]
+        own = f"192.0.2.{2 + NAMES.index(name)}"
+        words = [sys.executable, "-c", NODE, own, name, ",".join(NAMES), *FOUR, SIX]
         self.nodes[name] = subprocess.Popen(["ip", "netns", "exec", where, *words])
         self._stack.callback(self._end, self.nodes[name])
 

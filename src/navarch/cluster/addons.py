@@ -105,7 +105,12 @@ def load_balancer_ranges(profile: Profile) -> list[str]:
 
 
 def _announcer(place: Place) -> Mapping[str, Options]:
-    return {"announce": {"kubeconfig": place.kubeconfig, "node_name": place.node}}
+    options = {
+        "kubeconfig": place.kubeconfig,
+        "node_name": place.node,
+        "node_ips": list(place.profile.node_addresses(place.node)),
+    }
+    return {"announce": options}
 
 
 def _pools(profile: Profile, settings: Mapping[str, Any]) -> Iterable[Placed]:

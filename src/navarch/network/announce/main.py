@@ -14,7 +14,7 @@ from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import Client, ClientConfig, EventRecorder, Informer, InformerFactory, RealClock
 from navarch.network.announce.announcer import Announcer, Identity
 from navarch.network.announce.election import SERVICE_LABEL, Claim, View, claims_of, nodes_of
-from navarch.network.announce.wire import LinuxWire, default_interface
+from navarch.network.announce.wire import LinuxWire, facing
 
 log = logging.getLogger("navarch.network.announce")
 
@@ -24,10 +24,12 @@ GATHER_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class AnnounceOptions:
-    """`interface` is the link that faces the others; empty: where the default route goes."""
+    """`interface` is the link that faces the others; empty: the one with an address of
+    `node_ips`, else where the default route goes."""
 
     kubeconfig: str
     node_name: str
+    node_ips: tuple[str, ...] = ()
     interface: str = ""
 
 
@@ -56,9 +58,9 @@ def _service_of(each: EndpointSlice) -> list[str]:
 async def run(options: AnnounceOptions) -> None:
     """Answer for the addresses that are this node's until cancelled."""
     config = ClientConfig.from_kubeconfig(options.kubeconfig)
-    interface = options.interface or default_interface()
+    interface = options.interface or facing(options.node_ips)
     if not interface:
-        raise RuntimeError("no interface to announce on: there is no default route")
+        raise RuntimeError("no interface to announce on")
     # Clusters on one link are told apart by their authority.
     identity = Identity(options.node_name, hashlib.sha256(config.ca.read()).digest()[:8])
     async with Client(config) as client:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import fcntl
+import ipaddress
 import logging
 import socket
 import struct
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +30,7 @@ log = logging.getLogger("navarch.network.announce")
 
 PACKET_OUTGOING = 4
 SO_ATTACH_FILTER = 26
+SIOCGIFADDR = 0x8915
 AT_ONCE = 64
 """Frames taken in one turn: a flood leaves others theirs."""
 SOLICITATIONS = (
@@ -60,17 +64,42 @@ class Wire(Protocol):
     def close(self) -> None: ...
 
 
-def default_interface() -> str:
-    """The interface that faces the others: the way to everywhere else. Empty when there is none."""
-    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+def facing(addresses: Iterable[str]) -> str:
+    """The interface that bears one of these addresses, by which other nodes know this one; where
+    none does, the one by which the rest of the world is reached. Empty when there is neither."""
+    wanted = {ipaddress.ip_address(address).packed for address in addresses}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("16s16s", name.encode(), b"")
+            with suppress(OSError):
+                answer = fcntl.ioctl(any_socket, SIOCGIFADDR, request)
+                if answer[20:24] in wanted:
+                    return name
+    for line in _lines("/proc/net/if_inet6"):
+        address, *_, name = line.split()
+        if bytes.fromhex(address) in wanted:
+            return name
+    return _default_interface()
+
+
+def _default_interface() -> str:
+    for line in _lines("/proc/net/route")[1:]:
         name, destination, _, flags, *_ = line.split()
         if destination == "00000000" and int(flags, 16) & 1:
             return name
-    for line in Path("/proc/net/ipv6_route").read_text().splitlines():
+    for line in _lines("/proc/net/ipv6_route"):
         fields = line.split()
         if fields[0] == "0" * 32 and fields[1] == "00" and fields[-1] != "lo":
             return fields[-1]
     return ""
+
+
+def _lines(file: str) -> list[str]:
+    """Of a file that is not there when the kernel has no such family: none."""
+    try:
+        return Path(file).read_text().splitlines()
+    except FileNotFoundError:
+        return []
 
 
 class LinuxWire:
