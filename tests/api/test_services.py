@@ -114,3 +114,69 @@ async def test_the_servers_own_endpoints() -> None:
         assert own["metadata"]["labels"]["kubernetes.io/service-name"] == "kubernetes"
         assert [each["addresses"] for each in own["endpoints"]] == [["192.0.2.7"]]
         assert own["ports"] == [port]
+
+
+DUAL = ServerOptions(port=0, service_cidr="10.96.0.0/16,fd00:96::/112")
+
+
+async def test_two_families() -> None:
+    async with running_server(options=DUAL) as server, aiohttp.ClientSession() as session:
+        api = Api(server, session)
+        own = (await api.get(f"{PATH}/kubernetes")).ok()["spec"]
+        assert (own["ipFamilyPolicy"], own["clusterIPs"]) == ("SingleStack", ["10.96.0.1"])
+        ranges = (await api.get("/apis/networking.k8s.io/v1/servicecidrs/kubernetes")).ok()
+        assert ranges["spec"]["cidrs"] == ["10.96.0.0/16", "fd00:96::/112"]
+        made = (await api.post(PATH, service("a", ipFamilyPolicy="PreferDualStack"))).ok(201)
+        four, six = made["spec"]["clusterIPs"]
+        assert four.startswith("10.96.") and six.startswith("fd00:96::")
+        assert made["spec"]["ipFamilies"] == ["IPv4", "IPv6"]
+        assert {four, six} <= await addresses(api)
+        records = (await api.get(f"{ADDRESSES}/{six}")).ok()
+        labels = {"ip-family": "IPv6", "managed-by": "ipallocator.k8s.io"}
+        prefixed = {f"ipaddress.kubernetes.io/{key}": value for key, value in labels.items()}
+        assert records["metadata"]["labels"] == prefixed
+        single = {"spec": {"ipFamilyPolicy": "SingleStack"}}
+        less = (await api.patch(f"{PATH}/a", single)).ok()["spec"]
+        assert less["clusterIPs"] == [four]
+        assert six not in await addresses(api)
+        more = {"spec": {"ipFamilyPolicy": "RequireDualStack", "clusterIPs": [four, six]}}
+        assert (await api.patch(f"{PATH}/a", more)).ok()["spec"]["clusterIPs"] == [four, six]
+        gone = await api.patch(f"{PATH}/a", {"spec": {"clusterIPs": [four]}})
+        assert gone.status == 422
+        assert "must be 'SingleStack' to release the secondary cluster IP" in gone.json["message"]
+        other = await api.patch(f"{PATH}/a", {"spec": {"clusterIPs": [four, "fd00:96::77"]}})
+        assert "may not change once set" in other.json["message"]
+
+
+async def test_an_address_is_free_when_the_deletion_is_answered(api: Api) -> None:
+    ports = [{"port": 80, "nodePort": 30080}]
+    chosen = service("a", type="NodePort", ports=ports, clusterIP="10.96.7.7")
+    endpoints = {"metadata": {"name": "a"}, "subsets": [{"addresses": [{"ip": "10.0.0.1"}]}]}
+    for _ in range(3):
+        (await api.post(PATH, chosen)).ok(201)
+        (await api.post("/api/v1/namespaces/default/endpoints", endpoints)).ok(201)
+        (await api.delete(f"{PATH}/a")).ok()
+
+
+async def test_an_external_name_takes_nothing(api: Api) -> None:
+    ports = [{"port": 80, "nodePort": 30090}]
+    spec = {"type": "ExternalName", "externalName": "a.example.com", "ports": ports}
+    made = (await api.post(PATH, service("a", **spec, internalTrafficPolicy="Local"))).ok(201)
+    assert "internalTrafficPolicy" not in made["spec"]
+    (await api.post(PATH, service("b", type="NodePort", ports=ports))).ok(201)
+    taken = await api.patch(f"{PATH}/a", {"spec": {"type": "NodePort", "externalName": None}})
+    assert "provided port is already allocated" in taken.json["message"]
+
+
+async def test_health_check_ports(api: Api) -> None:
+    local = {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
+    made = (await api.post(PATH, service("a", **local))).ok(201)["spec"]
+    port = made["healthCheckNodePort"]
+    taken = await api.post(PATH, service("b", **local, healthCheckNodePort=port))
+    assert taken.status == 500
+    assert f"failed to allocate requested HealthCheck NodePort {port}" in taken.json["message"]
+    changed = await api.patch(f"{PATH}/a", {"spec": {"healthCheckNodePort": 31999}})
+    assert "spec.healthCheckNodePort: Forbidden: field is immutable" in changed.json["message"]
+    plain = {"spec": {"externalTrafficPolicy": "Cluster"}}
+    assert "healthCheckNodePort" not in (await api.patch(f"{PATH}/a", plain)).ok()["spec"]
+    (await api.post(PATH, service("b", **local, healthCheckNodePort=port))).ok(201)
