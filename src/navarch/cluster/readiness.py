@@ -31,6 +31,8 @@ from navarch.cluster.progress import Progress
 
 INTERVAL = 0.03
 TOO_MANY_FAILURES = 4
+A, AAAA = 1, 28
+"""Types of DNS records."""
 
 Check = Callable[[], bool]
 
@@ -257,9 +259,11 @@ def access_objects() -> list[tuple[str, dict[str, Any]]]:
 
 
 def resolves(server: str, name: str, timeout: float = 0.2) -> bool:
-    """Whether a name server knows an address for `name`: one question by hand (RFC 1035)."""
-    question = dns_question(secrets.randbits(16), name)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+    """Whether a name server knows an address of its own family for `name`: one question by hand
+    (RFC 1035)."""
+    six = ":" in server
+    question = dns_question(secrets.randbits(16), name, AAAA if six else A)
+    with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM) as asker:
         asker.settimeout(timeout)
         try:
             asker.connect((server, 53))
@@ -270,10 +274,10 @@ def resolves(server: str, name: str, timeout: float = 0.2) -> bool:
     return is_answer(question, answer)
 
 
-def dns_question(identity: int, name: str) -> bytes:
+def dns_question(identity: int, name: str, kind: int = A) -> bytes:
     labels = b"".join(bytes([len(label)]) + label for label in name.encode().split(b"."))
     header = struct.pack("!6H", identity, 0x0100, 1, 0, 0, 0)
-    return header + labels + b"\0" + struct.pack("!2H", 1, 1)
+    return header + labels + b"\0" + struct.pack("!2H", kind, 1)
 
 
 def is_answer(question: bytes, answer: bytes) -> bool:
