@@ -42,8 +42,9 @@ MIN_INTERVAL = 0.05
 """Seconds between two runs: a burst of changes costs a few of them, not hundreds."""
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 SWEEP_SECONDS = 1.0
-REPAIR_DELAY, REPAIR_INTERVAL = 0.2, 3.0
-"""A stranger's change is mended that soon, and one who does not stop costs us no more than that."""
+REPAIR_DELAY, REPAIR_INTERVAL = 0.2, 1.0
+"""A stranger's change is mended that soon; one who does not stop gets us to rest as long as the
+work took, and at least that long."""
 FULL_INTERVAL = 3600.0
 STALE_SECONDS = 60.0
 SERVICES_AT_ONCE = 100
@@ -87,7 +88,8 @@ class Proxier:
         self._oldest_change: float | None = None
         self._started = clock.now()
         self._full_due = 0.0
-        self._repaired = -REPAIR_INTERVAL
+        self._rested = 0.0
+        """Before this no stranger's change is looked at."""
         self._is_blocked = False
 
     def put_service(self, service: Service) -> None:
@@ -149,9 +151,8 @@ class Proxier:
     def distrust(self) -> None:
         """Somebody else has changed the table."""
         log.warning("somebody else has changed the %s rules, they are laid anew", self._name)
-        since = self.clock.monotonic() - self._repaired
-        wait = max(REPAIR_DELAY, REPAIR_INTERVAL - since)
-        self._full_due = min(self._full_due, self.clock.monotonic() + wait)
+        soon = max(self.clock.monotonic() + REPAIR_DELAY, self._rested)
+        self._full_due = min(self._full_due, soon)
         self._wake.set()
 
     def _is_mine(self, slice_: EndpointSlice) -> bool:
@@ -250,25 +251,27 @@ class Proxier:
         """The whole table, over the one that is there; where that stands in the way (a stranger
         made a map of ours with other keys), instead of it and in one transaction."""
         self._table.is_known = False
-        self._repaired = self.clock.monotonic()
-        self._full_due = self._repaired + FULL_INTERVAL
+        begin = self.clock.monotonic()
+        self._full_due = begin + FULL_INTERVAL
         every = self._services.keys() | self._ports.keys() | set(changed)
         self._table.network = self._network
         if self._is_blocked:
             commands = self._table.remake()
             for keys in _some(every):
-                commands += self._table.change(self._plan(keys), self._repaired)
+                commands += self._table.change(self._plan(keys), begin)
                 await asyncio.sleep(0)
-            await self._apply(commands + self._table.finish(self._repaired))
+            await self._apply(commands + self._table.finish(begin))
         else:
             existing = await self.kernel.read(self.family)
             self._is_blocked = True
             await self._apply(self._table.begin(existing))
             for keys in _some(every):
-                await self._apply(self._table.change(self._plan(keys), self._repaired))
+                await self._apply(self._table.change(self._plan(keys), begin))
             await self._apply(self._table.finish(self.clock.monotonic()))
         self._is_blocked = False
         self._table.is_known = True
+        now = self.clock.monotonic()
+        self._rested = now + max(REPAIR_INTERVAL, now - begin)
 
     async def _sweep(self, now: float) -> None:
         """Delete chains that are emptied for long enough."""
