@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from navarch.cli import main as cli
+from navarch.cli.options import Existing
 from navarch.cluster import tunnel
 from navarch.cluster.api import Api, ApiUnavailableError
 from navarch.cluster.exposure import ExposedPort, exposed
@@ -86,11 +87,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[Cluster]
     save(Profile("dev"))
     found = Cluster()
     monkeypatch.setattr(Api, "get", lambda self, path: found.get(path))
-    monkeypatch.setattr(
-        commands,
-        "running",
-        lambda context, name: commands.Existing(Profile("dev"), paths_of("dev")),
-    )
+    there = Existing(Profile("dev"), paths_of("dev"))
+    monkeypatch.setattr("navarch.cli.services.running", lambda context, name: there)
     yield found
 
 
