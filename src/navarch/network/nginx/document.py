@@ -60,6 +60,7 @@ def document(plane: DataPlane) -> bytes:
     """What is posted to nginx, without endpoints and certificates."""
     return encode(
         {
+            "policies": sorted(policies(plane)),
             "listeners": {
                 str(listener.port): _pruned(msgspec.to_builtins(listener))
                 | {"public_port": listener.public_port or listener.port}

@@ -24,7 +24,8 @@ import logging
 import os
 import pwd
 import signal
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from navarch.network.nginx.document import (
     endpoint_changes,
     policies,
 )
-from navarch.network.nginx.model import DataPlane, Policy
+from navarch.network.nginx.model import DataPlane, Listener, Policy, Value
 from navarch.network.nginx.render import Settings, render
 
 log = logging.getLogger("navarch.network.nginx")
@@ -59,6 +60,13 @@ LOG_LIMIT = 16 << 20
 
 class NginxError(RuntimeError):
     """nginx could not be started, or did not accept what it was given."""
+
+
+class Configured(Value, frozen=True):
+    """What the configuration file in force was made from."""
+
+    listeners: tuple[Listener, ...]
+    policies: Mapping[str, Policy]
 
 
 class Nginx:
@@ -92,6 +100,7 @@ class Nginx:
         self._pid = self._running()
         if self._pid:
             log.info("nginx runs already (process %d)", self._pid)
+            self._remember()
             await self.apply(plane)
             return
         self._policies = policies(plane)
@@ -100,6 +109,7 @@ class Nginx:
             self.settings, plane.listeners, self._policies, not checks_clients(plane)
         )
         self._save(plane)
+        self._check_ports(plane.listeners)
         await self._test(text)
         await self._launch()
         await self._wait_for(generation)
@@ -187,16 +197,19 @@ class Nginx:
         if generation == self._generation:
             return
         if generation != (await self.status()).get("generation"):
-            await self._reload(text, generation)
+            await self._reload(plane, text, generation)
         self._policies, self._generation = wanted, generation
 
-    async def _reload(self, text: str, generation: str) -> None:
+    async def _reload(self, plane: DataPlane, text: str, generation: str) -> None:
         try:
+            self._check_ports(plane.listeners)
             await self._test(text)
             await self._post("draining", str(DRAIN_SECONDS + RELOAD_SECONDS).encode())
             await self._clock.sleep(DRAIN_SECONDS)
+            old = _workers(self._pid)
             os.kill(self._pid, signal.SIGHUP)
             await self._wait_for(generation)
+            await self._wait_until_shutting_down(old)
         except (NginxError, ProcessLookupError) as error:
             self.failed_reloads += 1
             raise NginxError(f"the configuration was not taken: {error}") from error
@@ -205,6 +218,20 @@ class Nginx:
                 await self._post("draining", b"0")
         self.reloads += 1
         log.info("nginx serves generation %s", generation)
+
+    def _check_ports(self, listeners: Iterable[Listener]) -> None:
+        """nginx finds out that a port is taken when it is too late to say so."""
+        served = {each.port for each in self._served.listeners}
+        for listener in listeners:
+            for address in self.settings.addresses if listener.port not in served else ():
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
+                with socket.socket(family, socket.SOCK_STREAM) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    try:
+                        probe.bind((address, listener.port))
+                    except OSError as error:
+                        problem = f"{address} port {listener.port}: {error.strerror}"
+                        raise NginxError(problem) from error
 
     async def status(self) -> dict[str, Any]:
         return await self._request("GET", "status", b"")
@@ -268,8 +295,25 @@ class Nginx:
             elif name not in names and not (shared / name).exists():
                 _write_atomically(shared / name, text.encode(), 0o640, group)
 
+    def _remember(self) -> None:
+        """What the nginx that runs was told by another controller."""
+        directory = self.settings.directory
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            data = (directory / "configured.json").read_bytes()
+            configured = msgspec.json.decode(data, type=Configured)
+            self._policies = dict(configured.policies)
+            endpoints = json.loads((directory / "endpoints.json").read_bytes())
+            self._served = DataPlane(
+                listeners=configured.listeners,
+                upstreams={name: tuple(text.split(",")) for name, text in endpoints.items()},
+            )
+
     def _save(self, plane: DataPlane) -> None:
-        """What a new nginx begins with."""
+        """What a new nginx, or another controller, begins with."""
+        self._write(
+            "configured.json",
+            encode(Configured(listeners=plane.listeners, policies=self._policies)),
+        )
         self._write("certificates.json", encode(plane.certificates))
         self._write("endpoints.json", encode(endpoint_changes({}, plane.upstreams)))
         self._write("document.json", document(plane))
@@ -343,6 +387,17 @@ class Nginx:
         except TimeoutError as error:
             raise NginxError(f"generation {generation} does not answer") from error
 
+    async def _wait_until_shutting_down(self, workers: Iterable[int]) -> None:
+        """The master lets old workers accept for a tenth of a second beside the new ones. Until
+        they have stopped, requests could still be answered by the old document."""
+        try:
+            async with timeout(self._clock, RELOAD_SECONDS):
+                for pid in workers:
+                    while _accepts(pid):
+                        await self._clock.sleep(POLL_SECONDS)
+        except TimeoutError as error:
+            raise NginxError("old workers do not stop accepting") from error
+
     async def _until_ended(self) -> None:
         try:
             descriptor = os.pidfd_open(self._pid)
@@ -383,9 +438,29 @@ class Nginx:
             raise NginxError(f"{action}: {error}") from error
 
 
+def _workers(master: int) -> list[int]:
+    try:
+        return [int(each) for each in _proc(master, f"task/{master}/children").split()]
+    except OSError:
+        return []
+
+
+def _accepts(pid: int) -> bool:
+    """Whether a worker has not been told to shut down: its title says so."""
+    try:
+        title = _proc(pid, "cmdline")
+    except OSError:
+        return False
+    return "worker process" in title and "shutting down" not in title
+
+
+def _proc(pid: int, name: str) -> str:
+    return Path(f"/proc/{pid}/{name}").read_text()
+
+
 def _is_alive(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return _proc(pid, "stat").rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 

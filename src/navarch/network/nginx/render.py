@@ -5,6 +5,9 @@ paths that Navarch itself chose. `quoted` is the only way for a text into it. Us
 the document that Lua interprets (`document.py`); the tests compare the structure of rendered
 configurations of hostile Ingresses with the harmless one's.
 
+Variables are set in `location /`, which each request enters once: in the server's own rewrite phase
+every subrequest would set them anew, and it shares them with its request.
+
 The order of things that the Lua code relies on: a request enters `location /`, whose rewrite phase
 decides and jumps to the location of a policy; there sources, passwords and the authentication
 server are checked in the access phase, and a balancer gives the endpoint.
@@ -70,7 +73,7 @@ class Settings:
 
 VARIABLES = (
     *("ctx", "host", "tls_name", "namespace", "object", "service", "port", "prefix", "realm"),
-    *("passwords", "auth_url", "auth_method", "auth_redirect", "mirror", "mirror_host"),
+    *("passwords", "auth_url", "auth_method", "auth_redirect", "mirror", "mirror_host", "quiet"),
 )
 
 BACKEND_HEADERS = {
@@ -116,7 +119,11 @@ http {{
         navarch_route = require "navarch.route"
         navarch_balance = require "navarch.balance"
         navarch_respond = require "navarch.respond"
-        navarch_control.init({{ generation = "{{generation}}", directory = "{directory}" }})
+        navarch_control.init({{
+            generation = "{{generation}}",
+            directory = "{directory}",
+            policies = {{ {policies} }},
+        }})
     }}
     init_worker_by_lua_block {{ navarch_control.init_worker() }}
     types {{ }}
@@ -133,6 +140,7 @@ http {{
     http2_max_concurrent_streams 128;
     reset_timedout_connection on;
     variables_hash_max_size 2048;
+    uninitialized_variable_warn off;
     proxy_headers_hash_max_size 512;
     proxy_headers_hash_bucket_size 128;
     client_body_temp_path {temporary}/body;
@@ -152,6 +160,10 @@ ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305;
         default upgrade;
         '' '';
     }}
+    map $navarch_quiet $navarch_log {{
+        default 1;
+        quiet 0;
+    }}
     map $server_port $navarch_public_port {{
 {ports}
     }}
@@ -167,9 +179,6 @@ ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305;
         ssl_certificate_key {directory}/default.key;
         ssl_certificate_by_lua_block {{ navarch_tls.choose() }}
         access_log {access_log} navarch if=$navarch_log;
-        set $navarch_log 1;
-        set $navarch_connection $navarch_upgrade;
-{variables}
         header_filter_by_lua_block {{ navarch_respond.headers() }}
         log_by_lua_block {{ navarch_respond.log() }}
 {resolver}
@@ -185,6 +194,8 @@ ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305;
 {backend_headers}
         location / {{
             client_max_body_size 0;
+            set $navarch_connection $navarch_upgrade;
+{variables}
             rewrite_by_lua_block {{ navarch_route.route() }}
             content_by_lua_block {{ ngx.exit(500) }}
         }}
@@ -296,6 +307,7 @@ def _render(
         connections=_number(settings.connections),
         package_path=quoted(f"{LUA}/?.lua;/usr/share/lua/5.1/?.lua;;"),
         sessions=sessions,
+        policies=", ".join(f"{_word(name)} = true" for name in sorted(policies)),
         directory=_path(directory),
         temporary=_path(settings.shared / "temporary"),
         ports="\n".join(
@@ -305,7 +317,7 @@ def _render(
         upstreams="".join(UPSTREAM.format(name=protocol.value) for protocol in Protocol),
         listens="\n".join(_listens(settings, listeners)),
         access_log=quoted(settings.access_log),
-        variables="\n".join(f"        set $navarch_{name} '';" for name in VARIABLES),
+        variables="\n".join(f"            set $navarch_{name} '';" for name in VARIABLES),
         resolver=_resolver(settings),
         backend_headers="\n".join(_backend_headers("        ")),
         locations="\n".join(locations),
@@ -373,7 +385,7 @@ def _policy(name: str, policy: Policy, settings: Settings) -> str:
             lines.append("proxy_http_version 1.0;")
     if policy.intercepts:
         codes = " ".join(_number(code) for code in policy.intercepts if code in ERROR_CODES)
-        lines += [f"{prefix}_intercept_errors on;", f"error_page {codes} = @navarch_error;"]
+        lines += [f"{prefix}_intercept_errors on;", f"error_page {codes} @navarch_error;"]
     lines += _backend_tls(policy, settings, prefix)
     lines += [f"mirror /_navarch/mirror/{_number(n)};" for n in range(1, policy.mirrors + 1)]
     if policy.mirrors:

@@ -62,6 +62,7 @@ end
 -- controller is there. Shared memory outlives a reload, and is newer than the files then.
 function M.init(options)
   generation = options.generation
+  state.policies = options.policies
   math.randomseed(ngx.time())
   if ngx.shared.navarch_state:get("version") then return end
   local certificates = read(options.directory .. "/certificates.json")

@@ -42,9 +42,10 @@ function M.headers()
   change(ctx.route.response_headers)
   change(ctx.backend.response_headers)
   local replaced = ctx.replaced_status
-  if replaced == 401 or replaced == 403 then
-    -- Whoever was refused stays refused, whatever an error backend makes of it.
-    ngx.status = replaced
+  if replaced and replaced ~= 401 and replaced ~= 403 then
+    -- The error backend's own status counts, except that whoever was refused stays refused.
+    local status = tonumber((ngx.var.upstream_status or ""):match("(%d+)%s*$"))
+    if status then ngx.status = status end
   end
   if ctx.route.affinity then
     local cookie = balance.cookie(ctx)

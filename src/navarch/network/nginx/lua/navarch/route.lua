@@ -56,7 +56,7 @@ local function path_matches(match, uri)
   elseif kind == "begins" then
     return sub(uri, 1, #match.path) == match.path
   elseif kind == "regex" then
-    return match.pattern ~= nil and re_find(uri, match.pattern, "ijo") ~= nil
+    return match.pattern ~= nil and re_find(uri, match.pattern, "ijos") ~= nil
   end
   return uri == match.path
 end
@@ -315,7 +315,7 @@ function M.route()
   if not route then return nobody(404) end
   local ctx = { route = route, listener = listener, host_entry = host }
   ngx.ctx = ctx
-  if route.unlogged then var.navarch_log = "0" end
+  if route.unlogged then var.navarch_quiet = "quiet" end
   if host.client_ca and not listener.tls and not route.https_redirect then return nobody(403) end
   if host.client_ca and listener.tls then
     if host.client_name and not re_find(var.ssl_client_s_dn or "", host.client_name, "jo") then
@@ -336,7 +336,7 @@ function M.route()
   end
   local status = answered_here(ctx)
   if status then return ngx.exit(status) end
-  if route.match.pattern then ctx.captures = re_match(uri, route.match.pattern, "ijo") end
+  if route.match.pattern then ctx.captures = re_match(uri, route.match.pattern, "ijos") end
   if route.redirect then return redirect(ctx, route.redirect) end
   if route.status then return nobody(route.status) end
 

@@ -11,7 +11,9 @@ local concat, insert, sort = table.concat, table.insert, table.sort
 local byte, lower, sub, find, gmatch = string.byte, string.lower, string.sub, string.find, string.gmatch
 local bit_band, bit_lshift = bit.band, bit.lshift
 
-local M = {}
+local M = {
+  policies = {},  -- those of this worker's configuration
+}
 local version, document = nil, nil
 
 -- An address range is {first bytes that must be equal, next byte, mask of that byte}.
@@ -52,7 +54,7 @@ local function compile_route(route, number)
   if match.kind == "regex" then
     match.pattern = "^" .. match.path
     -- A pattern that PCRE refuses matches nothing; the controller is told.
-    local _, problem = ngx.re.find("", match.pattern, "ijo")
+    local _, problem = ngx.re.find("", match.pattern, "ijos")
     if problem then
       match.pattern = nil
       match.broken = problem
@@ -103,7 +105,10 @@ function M.document()
     local text = shared:get("document")
     if text then
       local result, problem = compile(text)
-      if result then
+      if result and not M.has_policies(result) then
+        -- A worker of the configuration before, on its way out: it goes on with what it has.
+        ngx.log(ngx.INFO, "the document is for a newer configuration")
+      elseif result then
         document = result
       else
         ngx.log(ngx.ERR, "the document cannot be read: ", problem)
@@ -112,6 +117,13 @@ function M.document()
     version = current
   end
   return document
+end
+
+function M.has_policies(result)
+  for _, name in ipairs(result.policies or {}) do
+    if not M.policies[name] then return false end
+  end
+  return true
 end
 
 function M.put_document(text)
