@@ -8,11 +8,13 @@ types of the API with the proxy.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.network.packets import Ending, Packet, Walk
@@ -39,6 +41,7 @@ from navarch.api.types.discovery_v1 import (
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client.clock import FakeClock
 from navarch.network.nftables.memory import MemoryTable
+from navarch.network.proxy import proxier
 from navarch.network.proxy.kernel import MemoryKernel
 from navarch.network.proxy.model import Place
 from navarch.network.proxy.proxier import Proxier
@@ -431,12 +434,34 @@ def plain(table: MemoryTable) -> tuple[Mapping[str, Sequence[str]], object, obje
     return chains, table.sets, table.elements
 
 
+class Killed(Exception):
+    """The proxy's process is gone."""
+
+
+class Watched(MemoryKernel):
+    """Kills the proxy after so many transactions; somebody may look at the table after each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = -1
+        self.look: Callable[[], None] = lambda: None
+
+    async def apply(self, commands: Sequence[str]) -> None:
+        if self.left == 0:
+            raise Killed
+        self.left -= 1
+        await super().apply(commands)
+        self.look()
+
+
 class Runner:
     """A proxy over a kernel in memory, beside the model."""
 
     def __init__(self, plan: Plan) -> None:
         self.world = World(plan)
-        self.kernel = MemoryKernel()
+        self.before = World(plan)
+        """What the table was made from."""
+        self.kernel = Watched()
         self.clock = FakeClock()
         self.proxier = self.fresh(self.kernel)
 
@@ -444,14 +469,14 @@ class Runner:
         """A proxy that has just been started."""
         place = Place(NODE, self.world.zone)
         plan = self.world.plan
-        proxier = Proxier(plan.family, plan.network, place, kernel, self.clock)
+        started = Proxier(plan.family, plan.network, place, kernel, self.clock)
         for service in self.world.services.values():
-            proxier.put_service(service)
+            started.put_service(service)
         for slice_ in self.world.slices.values():
-            proxier.put_slice(slice_)
-        return proxier
+            started.put_slice(slice_)
+        return started
 
-    def do(self, step: object) -> None:
+    def change(self, step: object) -> None:
         world = self.world
         match step:
             case Service():
@@ -469,8 +494,25 @@ class Runner:
             case ("zone", str(zone)):
                 world.zone = zone
                 self.proxier.set_zone(zone)
-            case ("restart", _):
+
+    async def do(self, step: object) -> None:
+        match step:
+            case "sync":
+                await self.check()
+            case "restart":
                 self.proxier = self.fresh(self.kernel)
+                self.kernel.look = self.check_the_undisturbed
+                await self.check()
+                self.kernel.look = lambda: None
+            case ("kill", int(after)):
+                self.kernel.left = after
+                with contextlib.suppress(Killed):
+                    await self.proxier.sync()
+                self.kernel.left = -1
+                self.proxier = self.fresh(self.kernel)
+                await self.check()
+            case _:
+                self.change(step)
 
     def table(self, kernel: MemoryKernel) -> MemoryTable:
         return kernel.tables.tables[(self.world.plan.family, "kube-proxy")]
@@ -482,7 +524,19 @@ class Runner:
         other = MemoryKernel()
         await self.fresh(other).sync()
         assert plain(table) == plain(self.table(other))
+        world = self.world
+        self.before = World(world.plan, dict(world.services), dict(world.slices), world.zone)
         await self.clock.advance(2)
+
+    def check_the_undisturbed(self) -> None:
+        """While the rules are laid again, what is not to change does not change."""
+        walk = Walk(self.table(self.kernel), frozenset((self.world.plan.node,)))
+        for packet in packets(self.before):
+            wanted = expected(self.world, packet)
+            if wanted.to and wanted == expected(self.before, packet):
+                endings = walk.endings(packet)
+                got = sorted((e.packet.destination, e.packet.port) for e in endings)
+                assert got == list(wanted.to), f"{packet}: {got} in between"
 
 
 def steps(plan: Plan) -> st.SearchStrategy[list[object]]:
@@ -495,7 +549,8 @@ def steps(plan: Plan) -> st.SearchStrategy[list[object]]:
         st.tuples(st.just("no service"), st.sampled_from(NAMES)),
         st.tuples(st.just("no slice"), slice_names),
         st.tuples(st.just("zone"), st.sampled_from(("", "za", "zb"))),
-        st.tuples(st.just("restart"), st.none()),
+        st.tuples(st.just("kill"), st.integers(0, 4)),
+        st.just("restart"),
         st.just("sync"),
     )
     return st.lists(step, min_size=2, max_size=12)
@@ -509,10 +564,10 @@ def test_packets_end_where_the_decision_table_says(drawn: tuple[Plan, list[objec
     async def run() -> None:
         runner = Runner(plan)
         for step in history:
-            if step == "sync":
-                await runner.check()
-            else:
-                runner.do(step)
+            await runner.do(step)
         await runner.check()
 
-    asyncio.run(run())
+    # Every Service in a transaction of its own: most can go wrong in between.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proxier, "SERVICES_AT_ONCE", 1)
+        asyncio.run(run())

@@ -244,7 +244,7 @@ class Proxier:
     async def _lay(self, pending: _Pending) -> None:
         if pending.fixed:
             await self._apply(self._table.refix(self._network))
-        for keys in _some(pending.services):
+        for keys in _some(sorted(pending.services)):
             await self._apply(self._table.change(self._plan(keys), self.clock.monotonic()))
 
     async def _lay_all(self, changed: Iterable[ServiceKey]) -> None:
@@ -253,7 +253,9 @@ class Proxier:
         self._table.is_known = False
         begin = self.clock.monotonic()
         self._full_due = begin + FULL_INTERVAL
-        every = self._services.keys() | self._ports.keys() | set(changed)
+        # The oldest first: whoever has an address now keeps it all the while.
+        known = self._services.keys() | self._ports.keys() | set(changed)
+        every = sorted(known, key=lambda key: (self._created(key), key))
         self._table.network = self._network
         if self._is_blocked:
             commands = self._table.remake()
@@ -272,6 +274,10 @@ class Proxier:
         self._table.is_known = True
         now = self.clock.monotonic()
         self._rested = now + max(REPAIR_INTERVAL, now - begin)
+
+    def _created(self, key: ServiceKey) -> str:
+        service = self._services.get(key)
+        return service.metadata.creationTimestamp or "" if service is not None else ""
 
     async def _sweep(self, now: float) -> None:
         """Delete chains that are emptied for long enough."""
@@ -384,10 +390,9 @@ class Proxier:
             log.info("forgot %d UDP connections to endpoints that are gone", deleted)
 
 
-def _some(keys: Iterable[ServiceKey]) -> Iterator[list[ServiceKey]]:
-    every = sorted(keys)
-    for at in range(0, len(every), SERVICES_AT_ONCE):
-        yield every[at : at + SERVICES_AT_ONCE]
+def _some(keys: Sequence[ServiceKey]) -> Iterator[Sequence[ServiceKey]]:
+    for at in range(0, len(keys), SERVICES_AT_ONCE):
+        yield keys[at : at + SERVICES_AT_ONCE]
 
 
 def _said(service: Service) -> tuple[object, ...]:
