@@ -180,3 +180,23 @@ async def test_health_check_ports(api: Api) -> None:
     plain = {"spec": {"externalTrafficPolicy": "Cluster"}}
     assert "healthCheckNodePort" not in (await api.patch(f"{PATH}/a", plain)).ok()["spec"]
     (await api.post(PATH, service("b", **local, healthCheckNodePort=port))).ok(201)
+
+
+async def test_metrics(api: Api) -> None:
+    (await api.post(PATH, service("a", type="NodePort"))).ok(201)
+    chosen = service("b", clusterIP="10.96.0.9")
+    (await api.post(PATH + "?dryRun=All", chosen)).ok(201)
+    (await api.post(PATH, chosen)).ok(201)
+    assert (await api.post(PATH, service("c", clusterIP="10.96.0.9"))).status == 422
+    lines = (await api.get("/metrics")).body.decode().splitlines()
+    cidr = 'cidr="10.96.0.0/16"'
+    for line in (
+        f"clusterip_allocator_allocated_ips{{{cidr}}} 3",
+        f"clusterip_allocator_available_ips{{{cidr}}} {2**16 - 2 - 3}",
+        f'clusterip_allocator_allocation_total{{{cidr},scope="static"}} 2',
+        f'clusterip_allocator_allocation_total{{{cidr},scope="dynamic"}} 1',
+        f'clusterip_allocator_allocation_errors_total{{{cidr},scope="static"}} 1',
+        "nodeport_allocator_allocated_ports 1",
+        'nodeport_allocator_allocation_total{scope="dynamic"} 1',
+    ):
+        assert f"kube_apiserver_{line}" in lines

@@ -39,6 +39,7 @@ from navarch.apiserver.security import Security, build_security, label_last_use
 from navarch.apiserver.services.addresses import AddressAllocator
 from navarch.apiserver.services.holdings import Holdings
 from navarch.apiserver.services.kubernetes import KubernetesService
+from navarch.apiserver.services.metrics import allocation_metrics
 from navarch.apiserver.services.ports import PortAllocator
 from navarch.apiserver.services.repair import Repair
 from navarch.apiserver.services.reservation import ServiceAllocator
@@ -256,7 +257,10 @@ class Server:
         core.lookup.subscribe("services", holdings.follow)
         registry.hooks["services"] = allocator.reserve
         registry.removed["services"] = allocator.removed
-        return addresses, Repair(registry, core.lookup, addresses, ports, holdings)
+        repair = Repair(registry, core.lookup, addresses, ports, holdings)
+        metrics = partial(allocation_metrics, addresses, ports, holdings, repair)
+        self.app.metric_sources.append(metrics)
+        return addresses, repair
 
     def _start_security_turns(self) -> None:
         """What authentication has to do from time to time."""

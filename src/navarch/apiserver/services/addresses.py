@@ -8,6 +8,7 @@ that, so no lock is needed, not even between API servers. Ranges come from the S
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -147,6 +148,8 @@ class AddressAllocator:
         """Those that the cluster is configured for, the default first."""
         self.resource = registry.catalog.get("networking.k8s.io", "v1", "ipaddresses")
         self.ranges = Ranges(lookup)
+        self.tally: Counter[tuple[str, ...]] = Counter()
+        """Allocations and refusals, by scope and range: for the metrics."""
         self.making: set[str] = set()
         """Addresses whose records are being written here, for a Service that comes next."""
 
@@ -160,15 +163,21 @@ class AddressAllocator:
         """Take a certain address: its canonical form and the revision of its record. Raises
         AddressError."""
         address = ipaddress.ip_address(text)
-        if not any(each.holds(address) for each in self.ranges.usable()):
+        home = next((each for each in self.ranges.usable() if each.holds(address)), None)
+        if home is None:
             raise AddressError(ELSEWHERE)
         name = str(address)
-        if self.is_taken(name):
+        free = not self.is_taken(name)
+        revision = 0 if dry_run or not free else await self.record(name, service)
+        if not free or revision is None:
+            self._count("allocation_errors_total", "static", home, dry_run)
             raise AddressError(TAKEN)
-        revision = 0 if dry_run else await self.record(name, service)
-        if revision is None:
-            raise AddressError(TAKEN)
+        self._count("allocation_total", "static", home, dry_run)
         return name, revision
+
+    def _count(self, what: str, scope: str, home: Range, dry_run: bool) -> None:
+        if not dry_run:
+            self.tally[what, scope, str(home.network)] += 1
 
     async def take_any(self, family: str, service: Object, dry_run: bool) -> tuple[str, int]:
         """Take a free address of a family, from upper bands first. Raises RangeFull."""
@@ -180,7 +189,9 @@ class AddressAllocator:
                     continue
                 revision = 0 if dry_run else await self.record(name, service)
                 if revision is not None:
+                    self._count("allocation_total", "dynamic", each, dry_run)
                     return name, revision
+            self._count("allocation_errors_total", "dynamic", each, dry_run)
         raise RangeFull("range is full")
 
     async def record(self, address: str, service: Object) -> int | None:

@@ -9,6 +9,7 @@ other. The low end is kept for those who choose a number themselves (KEP-3668).
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
@@ -49,6 +50,8 @@ class PortAllocator:
         self._timestamp = timestamp
         self._asked: set[int] = set()
         """Numbers whose writes are under way here."""
+        self.tally: Counter[tuple[str, ...]] = Counter()
+        """Allocations and refusals, by scope: for the metrics."""
 
     def is_valid(self, number: int) -> bool:
         return self.first <= number <= self.last
@@ -59,6 +62,7 @@ class PortAllocator:
     async def take(self, number: int, whose: Key, dry_run: bool) -> tuple[int, int]:
         """Take a certain port: its number and the revision of its record. Raises PortError."""
         if not self.is_valid(number):
+            self._count("allocation_errors_total", "static", dry_run)
             raise PortError(
                 "provided port is not in the valid range. The range of valid ports is "
                 f"{self.first}-{self.last}"
@@ -66,8 +70,14 @@ class PortAllocator:
         if self._is_free(number):
             revision = 0 if dry_run else await self.record(number, whose)
             if revision is not None:
+                self._count("allocation_total", "static", dry_run)
                 return number, revision
+        self._count("allocation_errors_total", "static", dry_run)
         raise PortError("provided port is already allocated")
+
+    def _count(self, what: str, scope: str, dry_run: bool) -> None:
+        if not dry_run:
+            self.tally[what, scope] += 1
 
     async def take_any(self, whose: Key, dry_run: bool) -> tuple[int, int]:
         """Take a free port, from the upper band first. Raises PortError when none is left."""
@@ -75,7 +85,9 @@ class PortAllocator:
             if self._is_free(number):
                 revision = 0 if dry_run else await self.record(number, whose)
                 if revision is not None:
+                    self._count("allocation_total", "dynamic", dry_run)
                     return number, revision
+        self._count("allocation_errors_total", "dynamic", dry_run)
         raise PortError("range is full")
 
     def _candidates(self) -> Iterator[int]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -194,6 +195,8 @@ class Repair:
         self._ports = ports
         self._holdings = holdings
         self._events = Events(registry)
+        self.tally: Counter[str] = Counter()
+        """What was found, by reason; leaked ports have none."""
         self._range_changes = -1
         self._ports_seen: datetime | None = None
         cache = addresses.resource.cache
@@ -251,6 +254,8 @@ class Repair:
         if finding.action is Action.WAIT:
             self._holdings.changed.add(name)
             return
+        if finding.reason:
+            self.tally[finding.reason] += 1
         service = self._service(finding.key)
         about = service if finding.key is not None else record
         if about is not None and finding.reason:
@@ -275,6 +280,7 @@ class Repair:
 
     async def _apply_port(self, number: int, record: KeyValue | None, finding: Finding) -> None:
         if finding.action is Action.RELEASE and record is not None:
+            self.tally[finding.reason] += 1
             log.warning("the node port %d appears to have leaked: cleaning up", number)
             await self._ports.release(number, record.create_revision + 1)
             return
@@ -284,6 +290,7 @@ class Repair:
                 return
             assert finding.key is not None
             await self._ports.record(number, finding.key)
+        self.tally[finding.reason] += 1
         service = self._service(finding.key)
         if service is not None:
             await self._events.tell(service, "port", finding)
