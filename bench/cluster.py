@@ -22,7 +22,15 @@ from tests.images.busybox import build_busybox
 
 from bench.report import Row, show
 from navarch.api.types.apps_v1 import Deployment, DeploymentSpec
-from navarch.api.types.core_v1 import Container, Pod, PodSpec, PodTemplateSpec
+from navarch.api.types.core_v1 import (
+    Container,
+    Pod,
+    PodSpec,
+    PodTemplateSpec,
+    Service,
+    ServicePort,
+    ServiceSpec,
+)
 from navarch.api.types.meta_v1 import LabelSelector, ObjectMeta
 from navarch.client.client import Client
 from navarch.client.config import ClientConfig
@@ -103,6 +111,37 @@ async def rollout(
     return time.perf_counter() - started
 
 
+async def expose_to_connect(client: Client, name: str, selector: dict[str, str]) -> float:
+    """From the creation of a Service of type LoadBalancer to the first connection of the host."""
+    services = client.resource(Service)
+    started = time.perf_counter()
+    created = await services.create(
+        Service(
+            metadata=ObjectMeta(name=name, namespace="default"),
+            spec=ServiceSpec(
+                type="LoadBalancer",
+                selector=selector,
+                ports=[ServicePort(port=80, targetPort=8080)],
+            ),
+        )
+    )
+    version = created.metadata.resourceVersion
+    found = await until(
+        services, name, version, lambda each: bool(each.status.loadBalancer.ingress)
+    )
+    assert isinstance(found, Service)
+    address = found.status.loadBalancer.ingress[0].ip
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(address, 80)
+            except OSError:
+                await asyncio.sleep(0.002)
+                continue
+            writer.close()
+            return time.perf_counter() - started
+
+
 def memory(home: Path) -> tuple[float, float]:
     """Resident megabytes of Navarch's own processes, and of the container runtime's."""
     own = runtime = 0.0
@@ -136,6 +175,15 @@ async def measure(kubeconfig: Path, home: Path) -> list[Row]:
         )
         times = sorted([await pod_to_ready(client, f"one-{n}") for n in range(REPEATS)])
         rows.append(Row("pod created to Ready (median)", times[len(times) // 2], "s", 0.4, 0.75))
+        await rollout(client, "web", 1, spec(("httpd", "-f", "-p", "8080")))
+        times = sorted(
+            [await expose_to_connect(client, f"web-{n}", {"app": "web"}) for n in range(REPEATS)]
+        )
+        row = "LoadBalancer Service created to connected (median)"
+        rows.append(Row(row, times[len(times) // 2], "s", 0.5))
+        for n in range(REPEATS):
+            await client.resource(Service).delete(f"web-{n}", "default")
+        await client.resource(Deployment).delete("web", "default", propagation="Foreground")
         pods = client.resource(Pod)
         for name in ("first", *(f"one-{n}" for n in range(REPEATS))):
             await pods.delete(name, "default", grace_period=0)

@@ -223,7 +223,8 @@ table {ip} {NODE_TABLE} {{
 	chain forward {{
 		type filter hook forward priority filter - 5; policy accept;
 		{ip} daddr {ranges.services} reject with {refusal}
-{_returned(ranges, interface)}	}}
+	}}
+{_returned(ranges, interface)}\
 	chain output {{
 		type filter hook output priority filter - 5; policy accept;
 		{out} {ip} daddr {ranges.services} reject with {refusal}
@@ -239,12 +240,19 @@ table {ip} {NODE_TABLE} {{
 
 def _returned(ranges: Ranges, interface: str) -> str:
     """What came to this node for an address of a load balancer, and to none of its ports, would go
-    back to where it came from: it is refused, as by any host."""
+    back to where it came from: it is refused, as by any host, once the proxy has let it pass. TCP
+    by a reset, since the kernel is sparing with ICMP."""
     if not ranges.subnet:
         return ""
     ip, refusal = ranges.words.family, ranges.words.refused
-    ways = f'iifname "{interface}" oifname "{interface}"'
-    return f"\t\t{ways} {ip} daddr {ranges.subnet} ct status & dnat == 0 reject with {refusal}\n"
+    ways = f'iifname "{interface}" oifname "{interface}" {ip} daddr {ranges.subnet}'
+    return f"""\
+	chain returned {{
+		type filter hook forward priority filter + 5; policy accept;
+		{ways} ct status & dnat == 0 meta l4proto tcp reject with tcp reset
+		{ways} ct status & dnat == 0 reject with {refusal}
+	}}
+"""
 
 
 SYSCTLS = {

@@ -18,8 +18,10 @@ from navarch.network.announce.wire import LinuxWire, facing
 
 log = logging.getLogger("navarch.network.announce")
 
-GATHER_SECONDS = 0.02
-"""Changes that come together are looked at together."""
+GATHER_SECONDS = 0.1
+"""Changes that come together are looked at together. And the node's proxy, which learns of an
+address at the same moment, is to have its rules before anybody is told to come: until then a
+client's kernel keeps the first packet, and nobody is turned away."""
 
 
 @dataclass(frozen=True, slots=True)
