@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@touch $@
 
 $(SETUP): $(STAMP)
-	$(BIN)/navarch setup
+	$(BIN)/navarch setup --ingress
 	@touch $@
 
 lint: $(STAMP)  ## Formatting, lint rules, types, import contract

@@ -33,6 +33,8 @@ def _switch(names: Sequence[str], *, on: bool) -> Callable[[Choices], Choices]:
 
     for name in names:
         addons.find(name)
+        if on:
+            addons.check_packages(name)
     return lambda choices: addons.switched(choices, names, on)
 
 

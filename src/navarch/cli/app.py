@@ -298,12 +298,15 @@ def setup(
     build: Annotated[
         bool, typer.Option("--build", help="Also what `navarch image build` needs.")
     ] = False,
+    ingress: Annotated[
+        bool, typer.Option("--ingress", help="Also what the addon `ingress` needs: nginx.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be installed.")] = False,
 ) -> None:
     """Install the Debian packages that nodes need."""
     from navarch.cluster.setup import install, missing_packages
 
-    packages = missing_packages(build=build)
+    packages = missing_packages(*["build"] * build, *["ingress"] * ingress)
     if not packages:
         print("* Everything is installed.")
         return

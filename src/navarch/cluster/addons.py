@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from navarch.cluster.api import Api, ApiUnavailableError
+from navarch.cluster.ingress_addon import ingress_objects
 from navarch.cluster.profile import ClusterError, Paths, Profile, write_json
 
 Options = dict[str, Any]
@@ -87,6 +88,8 @@ class Addon:
     """The objects are made when they are missing and then the user's to change."""
     questions: tuple[Question, ...] = ()
     """What `navarch addons configure` asks."""
+    packages: str = ""
+    """What of the Debian packages it needs, by `setup.Package.purpose`."""
     settle: Callable[[Mapping[str, str]], Mapping[str, Any]] = lambda answers: answers
     """Settings from the answers. Raises ValueError for what cannot be."""
 
@@ -111,6 +114,22 @@ def _announcer(place: Place) -> Mapping[str, Options]:
         "node_ips": list(place.profile.node_addresses(place.node)),
     }
     return {"announce": options}
+
+
+def _ingress(place: Place) -> Mapping[str, Options]:
+    if not place.is_first:
+        return {}
+    profile, directory = place.profile, place.paths.node(place.node)
+    addresses = list(profile.node_addresses(place.node))
+    options = {
+        "kubeconfig": str(directory / "ingress.conf"),
+        "node_name": place.node,
+        "addresses": addresses,
+        "state_directory": str(directory / "ingress"),
+        "cluster_dns": addresses,
+        "domain": profile.cluster_domain,
+    }
+    return {"ingress": options}
 
 
 def _pools(profile: Profile, settings: Mapping[str, Any]) -> Iterable[Placed]:
@@ -172,6 +191,13 @@ ADDONS: Mapping[str, Addon] = {
                 ("/apis/storage.k8s.io/v1/storageclasses", standard_class())
             ],
             once=True,
+        ),
+        Addon(
+            "ingress",
+            "Ingresses of the class nginx, served by an nginx on the first node",
+            components=_ingress,
+            objects=lambda profile, settings: ingress_objects(profile),
+            packages="ingress",
         ),
         Addon(
             "metallb",
@@ -243,6 +269,17 @@ def switched(choices: Choices, names: Iterable[str], on: bool) -> Choices:
         if not on:  # also what another version has left
             applied |= {name}
     return replace(choices, enabled=enabled, applied=applied)
+
+
+def check_packages(name: str) -> None:
+    """Raises ClusterError when the machine lacks what the addon needs."""
+    from navarch.cluster.setup import missing_packages
+
+    purpose = find(name).packages
+    if purpose and (missing := missing_packages(purpose)):
+        raise ClusterError(
+            f"the addon {name} needs {', '.join(missing)}", f"Run: sudo navarch setup --{purpose}"
+        )
 
 
 def configured(choices: Choices, name: str, answers: Mapping[str, str]) -> Choices:

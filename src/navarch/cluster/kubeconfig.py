@@ -40,7 +40,10 @@ def component_files(profile: Profile, paths: Paths) -> dict[Path, Config]:
     files[paths.kubeconfig("admin")] = embedded(profile, paths)
     for node in profile.node_names():
         directory = paths.node(node)
-        for user in ("kubelet", "proxy"):
+        users = ["kubelet", "proxy"]
+        if node == profile.node_names()[0]:
+            users.append("ingress")
+        for user in users:
             files[directory / f"{user}.conf"] = _by_path(
                 profile.node_server, directory / "pki" / "ca.crt", directory / "pki" / user
             )

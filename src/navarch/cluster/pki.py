@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from navarch.cluster import simulation
+from navarch.cluster import ingress_addon, simulation
 from navarch.cluster.profile import Paths, Profile, write_file, write_json
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ def requests(profile: Profile) -> list[Request]:
             Request(f"{directory}/kubelet", f"system:node:{node}", ("system:nodes",)),
             Request(f"{directory}/proxy", "system:kube-proxy"),
         ]
+        if node == profile.node_names()[0]:
+            found.append(Request(f"{directory}/ingress", ingress_addon.USER))
     return found
 
 

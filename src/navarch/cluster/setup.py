@@ -25,7 +25,8 @@ class Package:
     name: str
     program: str = ""
     files: tuple[str, ...] = ()
-    building: bool = False
+    purpose: str = ""
+    """What it is needed for, if not for every node."""
 
     def is_there(self, which: Callable[[str], str | None] = shutil.which) -> bool:
         if self.program:
@@ -46,15 +47,22 @@ PACKAGES = (
     Package("busybox-static", "busybox"),
     Package("ca-certificates", files=("/etc/ssl/certs/ca-certificates.crt",)),
     Package("kubernetes-client", "kubectl"),
-    Package("buildah", "buildah", building=True),
+    Package("buildah", "buildah", purpose="build"),
+    Package("nginx", "nginx", purpose="ingress"),
+    Package(
+        "libnginx-mod-http-lua",
+        files=("/usr/lib/nginx/modules/ngx_http_lua_module.so",),
+        purpose="ingress",
+    ),
+    Package("lua-cjson", files=("/usr/share/lua/5.1/cjson/util.lua",), purpose="ingress"),
 )
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def missing_packages(*, build: bool = False) -> list[str]:
-    """The packages to install. Users' search paths often lack the system directories, in which
-    the programs are nevertheless."""
+def missing_packages(*purposes: str) -> list[str]:
+    """The packages to install: what every node needs, and what these purposes need. Users' search
+    paths often lack the system directories, in which the programs are nevertheless."""
 
     def which(program: str) -> str | None:
         return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{SEARCH_PATH}")
@@ -62,7 +70,7 @@ def missing_packages(*, build: bool = False) -> list[str]:
     return [
         package.name
         for package in PACKAGES
-        if (build or not package.building) and not package.is_there(which)
+        if package.purpose in ("", *purposes) and not package.is_there(which)
     ]
 
 
@@ -78,6 +86,7 @@ def install(packages: list[str]) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
     if subprocess.run(command, env=environment, check=False).returncode == 0:
+        _quiet(packages)
         return
     # The list of packages may be older than the archive, or may never have been fetched.
     subprocess.run(["apt-get", "update", "-qq"], env=environment, check=False)
@@ -86,3 +95,10 @@ def install(packages: list[str]) -> None:
             "apt-get could not install the packages",
             f"See its messages above, and try: apt-get install {' '.join(packages)}",
         )
+    _quiet(packages)
+
+
+def _quiet(packages: list[str]) -> None:
+    """Debian starts an nginx on the host's port 80 with the package. Nodes run their own."""
+    if "nginx" in packages and shutil.which("systemctl"):
+        subprocess.run(["systemctl", "disable", "--quiet", "--now", "nginx"], check=False)
