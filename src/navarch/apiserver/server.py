@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from navarch.api.errors import ApiError
 from navarch.apiserver.aggregation.aggregator import Aggregator
 from navarch.apiserver.audit.auditor import build_auditor
 from navarch.apiserver.authentication.legacy_tokens import keep_tracking_since
@@ -65,7 +66,7 @@ from navarch.apiserver.usage.scraper import UsageScraper
 from navarch.apiserver.usage.serving import UsageApi
 from navarch.apiserver.verbs import delete, patch, read, watch, write
 from navarch.store import open_store
-from navarch.store.contract import Store
+from navarch.store.contract import Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,7 @@ class Server:
         self._front: FrontServer | None = None
         self._listeners: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._own: KubernetesService | None = None
         self.is_started = self.is_stopping = False
         self.health.ready_checks["shutdown"] = lambda: not self.is_stopping
         self.port = options.port
@@ -218,9 +220,8 @@ class Server:
         self._tasks.append(asyncio.create_task(custom.run(), name="custom resources"))
         await self._aggregator.start()
         self._tasks.append(asyncio.create_task(self._aggregator.run(), name="aggregation"))
-        own = KubernetesService(
-            core.registry, core.lookup, addresses, (options.advertised, self.port)
-        )
+        where = options.advertised, self.port
+        own = self._own = KubernetesService(core.registry, core.lookup, addresses, where)
         await own.repair()
         await repair.turn()
         events = EventExpiry(core)
@@ -319,6 +320,11 @@ class Server:
         others had the time to hear it, take no more connections, finish what is in flight, end the
         watches, and only then what all of that rests on."""
         self.is_stopping = True
+        if self._own is not None:
+            try:
+                await self._own.leave()
+            except (ApiError, StoreError) as error:
+                log.warning("our endpoint was not taken back: %s", error)
         if self.is_started and self.options.shutdown_delay_seconds:
             await asyncio.sleep(self.options.shutdown_delay_seconds)
         for listener in self._listeners:

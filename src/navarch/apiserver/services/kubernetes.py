@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from navarch.api.errors import ApiError
@@ -14,6 +15,7 @@ from navarch.apiserver.contracts import Lookup
 from navarch.apiserver.registry.registry import Registry
 from navarch.apiserver.security import system_context
 from navarch.apiserver.services.addresses import CIDRS, AddressAllocator
+from navarch.apiserver.services.peers import Peers
 from navarch.apiserver.services.repair import parent_of
 
 Object = dict[str, Any]
@@ -46,17 +48,35 @@ class KubernetesService:
         self._lookup = lookup
         self._addresses = addresses
         self._address, self._port = where
-        self._has_told = False
+        self._peers = Peers(registry.store, self._address, registry.now)
+        self._has_told = self._has_left = False
 
     async def repair(self) -> None:
         """Make what is missing and mend what differs."""
         await self._ensure_range()
         await self._ensure("services", self._service(), ("spec.ports", "spec.type"))
-        if not ipaddress.ip_address(self._address).is_loopback:
-            # A server that only this machine can reach has no endpoint to offer to pods.
-            await self._ensure("endpoints", self._endpoints(), ("subsets", "metadata.labels"))
-            fields = ("endpoints", "ports", "metadata.labels")
-            await self._ensure("endpointslices.discovery.k8s.io", self._slice(), fields)
+        if self._is_reachable and not self._has_left:
+            await self._ensure_endpoints(await self._peers.addresses())
+
+    @property
+    def _is_reachable(self) -> bool:
+        """A server that only this machine can reach has no endpoint to offer to pods."""
+        return not ipaddress.ip_address(self._address).is_loopback
+
+    async def _ensure_endpoints(self, servers: Sequence[str]) -> None:
+        wanted = self._endpoints(servers)
+        await self._ensure("endpoints", wanted, ("subsets", "metadata.labels"))
+        fields = ("endpoints", "ports", "metadata.labels")
+        await self._ensure("endpointslices.discovery.k8s.io", self._slice(servers), fields)
+
+    async def leave(self) -> None:
+        """The server ends: the endpoints are those of the others from now on. The last one's stays
+        until it starts again, for nobody else could be meant."""
+        self._has_left = True
+        if self._is_reachable:
+            others = await self._peers.leave()
+            if others:
+                await self._ensure_endpoints(others)
 
     # ---- the objects
 
@@ -84,22 +104,24 @@ class KubernetesService:
             },
         }
 
-    def _endpoints(self) -> Object:
+    def _endpoints(self, servers: Sequence[str]) -> Object:
         ports = [{"name": "https", "port": self._port, "protocol": "TCP"}]
         return {
             "apiVersion": "v1",
             "kind": "Endpoints",
             "metadata": _metadata({SKIP_MIRROR: "true"}),
-            "subsets": [{"addresses": [{"ip": self._address}], "ports": ports}],
+            "subsets": [{"addresses": [{"ip": each} for each in servers], "ports": ports}],
         }
 
-    def _slice(self) -> Object:
+    def _slice(self, servers: Sequence[str]) -> Object:
+        is_six = ":" in self._address
+        alike = [each for each in servers if (":" in each) is is_six]
         return {
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": _metadata({"kubernetes.io/service-name": NAME}),
-            "addressType": "IPv6" if ":" in self._address else "IPv4",
-            "endpoints": [{"addresses": [self._address], "conditions": {"ready": True}}],
+            "addressType": "IPv6" if is_six else "IPv4",
+            "endpoints": [{"addresses": [each], "conditions": {"ready": True}} for each in alike],
             "ports": [{"name": "https", "port": self._port, "protocol": "TCP"}],
         }
 

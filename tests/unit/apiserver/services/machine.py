@@ -122,6 +122,7 @@ class Machine:
     ranges: str
     limits: tuple[int, int]
     seed: int = 0
+    address: str = "127.0.0.1"
     line: Line = field(init=False)
 
     async def start(self) -> None:
@@ -148,7 +149,7 @@ class Machine:
         self.lookup.subscribe("services", holdings.follow)
         registry.hooks["services"] = allocator.reserve
         registry.removed["services"] = allocator.removed
-        self.own = KubernetesService(registry, self.lookup, addresses, ("127.0.0.1", 6443))
+        self.own = KubernetesService(registry, self.lookup, addresses, (self.address, 6443))
         await self.own.repair()
         self.repair = Repair(registry, self.lookup, addresses, self.ports, holdings)
         await self.repair.turn()

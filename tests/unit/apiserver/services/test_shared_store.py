@@ -317,3 +317,47 @@ async def test_the_default_range_stays_when_the_options_change() -> None:
             assert default["spec"]["cidrs"] == expected
             assert default["status"]["conditions"][0]["status"] == "True"
             await later.stop()
+
+
+def _servers(machine: Machine) -> list[str]:
+    """The endpoints of `default/kubernetes`, in both forms alike."""
+    [own] = (each for each in machine.lookup.list("endpoints"))
+    [slice_] = (each for each in machine.lookup.list("endpointslices.discovery.k8s.io"))
+    found = [each["ip"] for each in own["subsets"][0]["addresses"]]
+    assert found == [each["addresses"][0] for each in slice_["endpoints"]]
+    return found
+
+
+async def test_all_servers_are_endpoints_as_long_as_they_live() -> None:
+    store, clock = open_memory_store(), Clock()
+    first, second = (
+        Machine(store, clock, RANGES, LIMITS, address=f"192.0.2.{number}") for number in (1, 2)
+    )
+
+    async def turns(seconds: int, *machines: Machine) -> None:
+        for _ in range(seconds // 10):
+            clock.pass_by(10)
+            for machine in machines:
+                await machine.own.repair()
+                await first.catch_up()
+
+    await first.start()
+    await turns(100, first)
+    revision = await store.revision()
+    await turns(100, first)
+    assert await store.revision() == revision, "a server that is alone writes nothing"
+    await second.start()
+    await turns(100, first, second)
+    assert _servers(first) == ["192.0.2.1", "192.0.2.2"]
+    await second.stop()
+    await turns(50, first)
+    assert _servers(first) == ["192.0.2.1"], "one was killed"
+    await second.start()
+    await turns(20, second, first)
+    assert _servers(first) == ["192.0.2.1", "192.0.2.2"]
+    await second.own.leave()
+    await turns(10, first)
+    assert _servers(first) == ["192.0.2.1"], "one went"
+    await first.stop()
+    await second.stop()
+    await store.close()
