@@ -1,5 +1,5 @@
 """A node for tests of NetworkPolicies: network namespaces, pods wired by the cluster's own plug-in,
-and everybody asking everybody. No containers, and no API."""
+enforcement, and everybody asking everybody. No containers, and no API."""
 
 from __future__ import annotations
 
@@ -15,17 +15,35 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
+import msgspec
 from tests.cluster.node.environment import enter_network, run
+from tests.unit.network.policy_model import World
 
-from navarch.api.types.core_v1 import Container, ContainerPort, Pod, PodIP, PodSpec, PodStatus
+from navarch.api.types.core_v1 import (
+    Container,
+    ContainerPort,
+    Namespace,
+    Pod,
+    PodIP,
+    PodSpec,
+    PodStatus,
+)
 from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.api.types.networking_v1 import NetworkPolicy
+from navarch.client.clock import RealClock
 from navarch.cluster.containerd import cni_directory
 from navarch.network.pods.cni import config
+from navarch.network.policy.claims import Book
+from navarch.network.policy.enforcer import Enforcer
+from navarch.network.policy.kernel import LinuxKernel
+from navarch.network.policy.planner import Planner
+from navarch.network.policy.rules import dns_service
 
 T = TypeVar("T")
-NODE, OUTSIDE = "192.0.2.1", "192.0.2.2"
+NODE, OUTSIDE, REMOTE = "192.0.2.1", "192.0.2.2", "10.1.1.7"
+PORTS = (("TCP", 80), ("TCP", 81), ("UDP", 80))
 KINDS = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
 PATIENCE = 0.35
 """Seconds after which a silent packet counts as dropped. Answers take a thousandth of it."""
@@ -103,9 +121,9 @@ class Ground:
             if name.startswith(self.prefix):
                 run("ip", "netns", "del", name)
 
-    def plug(self, number: int) -> str:
+    def plug(self) -> str:
         """Wire a new pod as the runtime would; its address."""
-        name = f"{self.prefix}-{number}"
+        name = f"{self.prefix}-{len(self.places)}"
         run("ip", "netns", "add", name)
         run("ip", "-n", name, "link", "set", "lo", "up")
         conflist = json.loads(config(["10.1.0.0/24"]))
@@ -206,3 +224,82 @@ def ground() -> Iterator[Ground]:
             enter_network(f"/proc/self/fd/{before}")
             os.close(before)
             made.demolish()
+
+
+def rules() -> str:
+    return run("nft", "list", "ruleset")
+
+
+class Scene:
+    """Pods of this node in the namespaces x and y, and one of another node in z."""
+
+    def __init__(self, where: Ground, claims: Path | None = None) -> None:
+        self.ground, self.world = where, World()
+        self.strangers = 0
+        self.kernel = LinuxKernel(self.stranger)
+        planner = Planner([dns_service([NODE])])
+        self.enforcer = Enforcer(planner, Book("here", claims), self.kernel, RealClock())
+        self.pods: dict[str, Pod] = {}
+
+    def stranger(self) -> None:
+        self.strangers += 1
+        self.enforcer.distrust()
+
+    async def fill(self, *names: str) -> None:
+        for name in ("x", "y", "z"):
+            self.put_namespace(name)
+        for name in names:
+            namespace, _, pod = name.partition("/")
+            self.put_pod(make_pod(namespace, pod, self.ground.plug()))
+        self.ground.add_remote(REMOTE)
+        self.put_pod(make_pod("z", "a", REMOTE, "there"))
+        for address in (*self.addresses, OUTSIDE, NODE):
+            await self.ground.serve(address, 80, 81)
+        await self.ground.serve(NODE, 53)
+        await self.enforcer.sync()
+
+    @property
+    def addresses(self) -> list[str]:
+        return [pod.status.podIP for pod in self.pods.values()]
+
+    def put_namespace(self, name: str, **labels: str) -> None:
+        labels |= {"kubernetes.io/metadata.name": name}
+        self.world.namespaces[name] = labels
+        self.enforcer.put_namespace(Namespace(metadata=ObjectMeta(name=name, labels=labels)))
+
+    def put_pod(self, pod: Pod) -> None:
+        key = (pod.metadata.namespace, pod.metadata.name)
+        self.pods["/".join(key)] = self.world.pods[key] = pod
+        self.enforcer.put_pod(pod)
+
+    def relabel(self, name: str, **labels: str) -> None:
+        namespace, pod = name.split("/")
+        address = self.pods[name].status.podIP
+        self.put_pod(make_pod(namespace, pod, address, labels=labels))
+
+    def address(self, name: str) -> str:
+        return self.pods[name].status.podIP
+
+    def put(self, spec: dict[str, Any], name: str = "p", namespace: str = "x") -> None:
+        document = {"metadata": {"name": name, "namespace": namespace},
+                    "spec": {"podSelector": {}} | spec}  # fmt: skip
+        policy = msgspec.convert(document, NetworkPolicy)
+        self.world.policies[namespace, name] = policy
+        self.enforcer.put_policy(policy)
+
+    def clear(self) -> None:
+        for policy in self.world.policies.values():
+            self.enforcer.remove_policy(policy)
+        self.world.policies.clear()
+
+    async def check(self, what: str) -> None:
+        """Everybody asks everybody, and gets what the model says."""
+        await self.enforcer.sync()
+        addresses = [*self.addresses, OUTSIDE]
+        found = await self.ground.table(addresses, PORTS)
+        wrong = []
+        for cell, answered in found.items():
+            passes_here = {self.ground.places[each] for each in cell[:2]} != {self.ground.outside}
+            if passes_here and answered != self.world.allows(*cell):
+                wrong.append((*cell, answered))
+        assert not wrong, (what, wrong, rules())

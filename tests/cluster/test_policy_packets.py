@@ -5,108 +5,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
 import pytest
-from tests.cluster.policy_ground import NODE, OUTSIDE, Ground, ground, make_pod
-from tests.unit.network.policy_model import World
-
-from navarch.api.types.core_v1 import Namespace, Pod
-from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.api.types.networking_v1 import NetworkPolicy
-from navarch.client.clock import RealClock
-from navarch.network.policy.claims import Book
-from navarch.network.policy.enforcer import Enforcer
-from navarch.network.policy.kernel import LinuxKernel
-from navarch.network.policy.planner import Planner
-from navarch.network.policy.rules import dns_service
+from tests.cluster.policy_ground import Scene, ground
 
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
     pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed"),
 ]
-PORTS = (("TCP", 80), ("TCP", 81), ("UDP", 80))
-REMOTE = "10.1.1.7"
-
-
-class Scene:
-    """Two namespaces of three pods each, and one pod on another node in a third."""
-
-    def __init__(self, where: Ground) -> None:
-        self.ground, self.world = where, World()
-        self.strangers = 0
-        self.kernel = LinuxKernel(self.stranger)
-        planner = Planner([dns_service([NODE])])
-        self.enforcer = Enforcer(planner, Book("here"), self.kernel, RealClock())
-        self.pods: dict[str, Pod] = {}
-
-    def stranger(self) -> None:
-        self.strangers += 1
-        self.enforcer.distrust()
-
-    async def fill(self) -> None:
-        for name in ("x", "y", "z"):
-            self.put_namespace(name)
-        for number, (namespace, name) in enumerate((n, p) for n in "xy" for p in "abc"):
-            self.put_pod(make_pod(namespace, name, self.ground.plug(number)))
-        self.ground.add_remote(REMOTE)
-        self.put_pod(make_pod("z", "a", REMOTE, "there"))
-        for address in (*self.addresses, OUTSIDE, NODE):
-            await self.ground.serve(address, 80, 81)
-        await self.ground.serve(NODE, 53)
-        await self.enforcer.sync()
-
-    @property
-    def addresses(self) -> list[str]:
-        return [pod.status.podIP for pod in self.pods.values()]
-
-    def put_namespace(self, name: str, **labels: str) -> None:
-        labels |= {"kubernetes.io/metadata.name": name}
-        self.world.namespaces[name] = labels
-        self.enforcer.put_namespace(Namespace(metadata=ObjectMeta(name=name, labels=labels)))
-
-    def put_pod(self, pod: Pod) -> None:
-        key = (pod.metadata.namespace, pod.metadata.name)
-        self.pods["/".join(key)] = self.world.pods[key] = pod
-        self.enforcer.put_pod(pod)
-
-    def relabel(self, name: str, **labels: str) -> None:
-        namespace, pod = name.split("/")
-        address = self.pods[name].status.podIP
-        self.put_pod(make_pod(namespace, pod, address, labels=labels))
-
-    def address(self, name: str) -> str:
-        return self.pods[name].status.podIP
-
-    def put(self, spec: dict[str, Any], name: str = "p", namespace: str = "x") -> None:
-        document = {"metadata": {"name": name, "namespace": namespace},
-                    "spec": {"podSelector": {}} | spec}  # fmt: skip
-        policy = msgspec.convert(document, NetworkPolicy)
-        self.world.policies[namespace, name] = policy
-        self.enforcer.put_policy(policy)
-
-    def clear(self) -> None:
-        for policy in self.world.policies.values():
-            self.enforcer.remove_policy(policy)
-        self.world.policies.clear()
-
-    async def check(self, what: str) -> None:
-        """Everybody asks everybody, and gets what the model says."""
-        await self.enforcer.sync()
-        addresses = [*self.addresses, OUTSIDE]
-        found = await self.ground.table(addresses, PORTS)
-        wrong = []
-        for cell, answered in found.items():
-            here = self.ground.outside not in (self.ground.places[cell[0]],) or (
-                self.ground.places[cell[1]] != self.ground.outside
-            )
-            if here and answered != self.world.allows(*cell):
-                wrong.append((*cell, answered))
-        assert not wrong, (what, wrong, rules())
 
 
 @pytest.fixture
@@ -114,14 +23,10 @@ async def scene() -> AsyncIterator[Scene]:
     with ground() as where:
         made = Scene(where)
         try:
-            await made.fill()
+            await made.fill(*(f"{namespace}/{name}" for namespace in "xy" for name in "abc"))
             yield made
         finally:
             made.kernel.close()
-
-
-def rules() -> str:
-    return subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True).stdout
 
 
 def block(cidr: str, *but: str) -> dict[str, Any]:

@@ -1,0 +1,269 @@
+"""Enforcement of NetworkPolicies while things change, in a real kernel: how soon, what becomes of
+connections, what a restart and a stranger do, and what pods may try."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import statistics
+import struct
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from tests.cluster.node.environment import run
+from tests.cluster.policy_ground import NODE, OUTSIDE, Scene, ground, inside, make_pod
+
+from navarch.network.policy.claims import Claim
+from navarch.network.policy.rules import TABLE
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
+    pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed"),
+]
+DENY_ALL = {"policyTypes": ["Ingress", "Egress"]}
+FROM_GUESTS = {
+    "podSelector": {"matchLabels": {"pod": "a"}},
+    "ingress": [{"from": [{"podSelector": {"matchLabels": {"role": "guest"}}}]}],
+}
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    with ground() as where:
+        made = Scene(where, tmp_path / "claims")
+        try:
+            await made.fill("x/a", "x/b", "x/c")
+            yield made
+        finally:
+            made.kernel.close()
+
+
+@asynccontextmanager
+async def running(scene: Scene) -> AsyncIterator[None]:
+    task = asyncio.create_task(scene.enforcer.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+class Received(asyncio.DatagramProtocol):
+    def __init__(self) -> None:
+        self.packets: list[tuple[bytes, float]] = []
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.packets.append((data, time.monotonic()))
+
+
+async def listen(scene: Scene, address: str, port: int = 90) -> Received:
+    loop = asyncio.get_running_loop()
+    bound = scene.ground.socket(address, socket.SOCK_DGRAM, port)
+    transport, protocol = await loop.create_datagram_endpoint(Received, sock=bound)
+    scene.ground.servers.append(transport)
+    return protocol
+
+
+@asynccontextmanager
+async def flooding(scene: Scene, source: str, target: str) -> AsyncIterator[None]:
+    """Packets without end, each of a connection of its own."""
+
+    sockets = [scene.ground.socket(source, socket.SOCK_DGRAM) for _ in range(20)]
+
+    async def send() -> None:
+        while True:
+            for each in sockets:
+                with suppress(OSError):
+                    each.sendto(b"flood", (target, 90))
+            await asyncio.sleep(0.002)
+
+    task = asyncio.create_task(send())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        for each in sockets:
+            each.close()
+
+
+async def test_a_changed_label_counts_within_a_fifth_of_a_second(scene: Scene) -> None:
+    a, b = scene.address("x/a"), scene.address("x/b")
+    scene.put(FROM_GUESTS)
+    received = await listen(scene, a)
+    delays = []
+    async with running(scene), flooding(scene, b, a):
+        for _ in range(5):
+            await asyncio.sleep(0.1)
+            count = len(received.packets)
+            scene.relabel("x/b", role="guest")
+            changed = time.monotonic()
+            await until(lambda count=count: len(received.packets) > count)
+            delays.append(received.packets[count][1] - changed)
+            scene.relabel("x/b")
+            changed = time.monotonic()
+            await asyncio.sleep(0.5)
+            last = received.packets[-1][1]
+            delays.append(max(last - changed, 0.0))
+    assert statistics.median(delays) < 0.2, delays
+
+
+async def test_connections_that_are_no_longer_allowed_are_cut(scene: Scene) -> None:
+    a, b, c = (scene.address(f"x/{name}") for name in "abc")
+    scene.relabel("x/b", role="guest")
+    scene.relabel("x/c", role="guest")
+    scene.put(FROM_GUESTS)
+    await scene.enforcer.sync()
+    async with running(scene):
+        loop = asyncio.get_running_loop()
+        open_ones = {}
+        for source in (b, c, NODE):
+            open_ones[source] = asking = scene.ground.socket(source, socket.SOCK_STREAM)
+            await loop.sock_connect(asking, (a, 80))
+
+        async def talks(source: str) -> bool:
+            try:
+                async with asyncio.timeout(1.0):
+                    await loop.sock_sendall(open_ones[source], b"?")
+                    return bool(await loop.sock_recv(open_ones[source], 1))
+            except TimeoutError:
+                return False
+
+        assert [await talks(source) for source in open_ones] == [True] * 3
+        scene.relabel("x/b")
+        tracked = f"src={b} dst={a}"
+        await until(lambda: tracked not in run("conntrack", "-L", "-p", "tcp"))
+        assert [await talks(source) for source in (b, c, NODE)] == [False, True, True]
+        # Nor does the other end bring it back.
+        assert not await talks(b)
+        for each in open_ones.values():
+            each.close()
+
+
+@pytest.mark.parametrize("damage", ["delete table {}", "flush table {}", "flush map {} targets-4"])
+async def test_what_a_stranger_destroys_is_repaired(scene: Scene, damage: str) -> None:
+    a, b = scene.address("x/a"), scene.address("x/b")
+    scene.put(DENY_ALL)
+    await scene.enforcer.sync()
+    async with running(scene):
+        assert not await scene.ground.reaches(b, a, "UDP", 80)
+        run("nft", damage.format(TABLE))
+        await until(lambda: scene.strangers and scene.enforcer.table.is_known)
+        assert not await scene.ground.reaches(b, a, "UDP", 80)
+        assert scene.strangers == 1
+
+
+async def test_no_packet_passes_during_a_restart(scene: Scene, tmp_path: Path) -> None:
+    b = scene.address("x/b")
+    scene.put(DENY_ALL)
+    await scene.enforcer.sync()
+    outside, at_b = await listen(scene, OUTSIDE), await listen(scene, b)
+    newcomer = scene.ground.plug()
+    claim = Claim(namespace="x", name="new", uid="x/new", addresses=(newcomer,))
+    async with flooding(scene, b, OUTSIDE), flooding(scene, OUTSIDE, b):
+        async with running(scene):
+            await scene.enforcer.admit(claim)
+        async with flooding(scene, newcomer, OUTSIDE):
+            # The agent is killed before the API knows of the new pod's address; the pod runs.
+            scene.kernel.close()
+            after = Scene(scene.ground, tmp_path / "claims")
+            scene.kernel = after.kernel
+            for name in ("x", "y", "z"):
+                after.put_namespace(name)
+            for pod in scene.pods.values():
+                after.put_pod(pod)
+            after.put(DENY_ALL)
+            async with running(after):
+                await until(lambda: after.enforcer.table.is_known)
+                await asyncio.sleep(0.2)
+                after.put_pod(make_pod("x", "new", newcomer))
+                await asyncio.sleep(0.2)
+    assert not list((tmp_path / "claims").iterdir())
+    assert outside.packets == at_b.packets == []
+
+
+async def test_the_node_its_name_server_and_the_pod_itself(scene: Scene) -> None:
+    a, b = scene.address("x/a"), scene.address("x/b")
+    rules = f"""
+        table ip test {{
+            chain to {{ type nat hook prerouting priority dstnat; ip daddr 10.96.0.9 dnat to {a}; }}
+            chain back {{ type nat hook postrouting priority srcnat;
+                          ip saddr {a} ip daddr {a} masquerade; }}
+        }}"""
+    run("nft", rules)
+    scene.put(DENY_ALL)
+    await scene.enforcer.sync()
+
+    async def reaches(*cells: tuple[str, str, str, int]) -> list[bool]:
+        return [await scene.ground.reaches(*cell) for cell in cells]
+
+    asks = [(NODE, a, "TCP", 80), (a, "10.96.0.9", "TCP", 80), (b, "10.96.0.9", "TCP", 80)]
+    assert await reaches(*asks) == [True, True, False]
+    name_server = [(a, NODE, "UDP", 53), (a, NODE, "TCP", 53), (a, NODE, "UDP", 80)]
+    assert await reaches(*name_server) == [False, False, False]
+    scene.put_namespace("kube-system")
+    selector = {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}
+    dns = {"namespaceSelector": selector, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
+    scene.put({"policyTypes": ["Egress"], "egress": [{"to": [dns]}]}, "dns")
+    await scene.enforcer.sync()
+    assert await reaches(*name_server) == [True, True, False]
+    scene.put(
+        {"policyTypes": ["Egress"], "egress": [{"to": [dns], "ports": [{"port": "dns",
+         "protocol": "UDP"}]}]}, "dns"
+    )  # fmt: skip
+    await scene.enforcer.sync()
+    assert await reaches(*name_server) == [True, False, False]
+
+
+async def test_a_pod_cannot_pass_for_another(scene: Scene) -> None:
+    a, b, c = (scene.address(f"x/{name}") for name in "abc")
+    received = await listen(scene, a)
+    run("ip", "-n", scene.ground.places[b], "address", "add", f"{c}/32", "dev", "lo")
+
+    def send(source: str) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+            sending.bind((source, 0))
+            sending.sendto(source.encode(), (a, 90))
+
+    inside(scene.ground.places[b], lambda: send(c))
+    inside(scene.ground.places[b], lambda: send(b))
+    await until(lambda: received.packets)
+    assert [data for data, _ in received.packets] == [b.encode()]
+
+
+async def test_rules_with_ports_are_not_about_icmp(scene: Scene) -> None:
+    a, b = scene.address("x/a"), scene.address("x/b")
+
+    def echo(number: int) -> bool:
+        # Each with a number of its own: or it would be the connection that there was before.
+        header = struct.pack(">BBHHH", 8, 0, 0xF7FF - number, number, 0)
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as asking:
+            asking.settimeout(0.4)
+            asking.sendto(header, (a, 0))
+            with suppress(TimeoutError):
+                return bool(asking.recv(100))
+        return False
+
+    async def answers(number: int) -> bool:
+        await scene.enforcer.sync()
+        return await asyncio.to_thread(inside, scene.ground.places[b], lambda: echo(number))
+
+    assert await answers(1)
+    scene.put({"ingress": [{"ports": [{"port": 80}, {"protocol": "UDP"}]}]})
+    assert not await answers(2)
+    scene.put({"ingress": [{"from": [{"podSelector": {}}]}]})
+    assert await answers(3)
