@@ -21,6 +21,7 @@ HISTORY_EVENTS = 20_000
 HISTORY_BYTES = 24 * 1024 * 1024
 
 Listener = Callable[[Entry | None, Entry | None], None]
+_ALL = ("all", "")
 
 
 class Expired(Exception):
@@ -80,7 +81,8 @@ class Cache:
         self._namespace_order: list[str] | None = None
         self.pages: dict[tuple[str, int], KeptPage] = {}
         """First pages by namespace and limit; kept by the list handler."""
-        self._watchers: dict[tuple[str, str], set[Watcher]] = {}
+        self._watchers: dict[tuple[str, str], dict[Watcher, None]] = {}
+        """In the order in which they came, so that the same requests have the same effects."""
         self._listeners: list[Listener] = []
         names = stored.field_names
         self._index = names.index(index_field) if index_field in names else -1
@@ -141,7 +143,7 @@ class Cache:
         """How many watch everything, or everything in a namespace: they hear of every change. Those
         who watch one object or one node's hardly ever do."""
         found = self._watchers
-        return len(found.get(("all", ""), ())) + len(found.get(("namespace", namespace), ()))
+        return len(found.get(_ALL, ())) + len(found.get(("namespace", namespace), ()))
 
     def snapshot(self, selection: Selection, after: str = "") -> list[Entry]:
         """The entries that a selection may cover, before its predicate is asked, those with a path
@@ -287,7 +289,7 @@ class Cache:
         if self.history and after < self.history[-1].revision:
             for change in self._since(after):
                 watcher.offer(change)
-        self._watchers.setdefault(self._bucket_of(watcher.selection), set()).add(watcher)
+        self._watchers.setdefault(self._bucket_of(watcher.selection), {})[watcher] = None
 
     def _since(self, revision: int) -> Iterator[Change]:
         """The changes after a revision, oldest first, found from the young end."""
@@ -303,7 +305,7 @@ class Cache:
         bucket_name = self._bucket_of(watcher.selection)
         bucket = self._watchers.get(bucket_name)
         if bucket is not None and watcher in bucket:
-            bucket.discard(watcher)
+            del bucket[watcher]
             if not bucket:
                 del self._watchers[bucket_name]
 
@@ -314,20 +316,25 @@ class Cache:
             return "index", selection.indexed
         if selection.namespace:
             return "namespace", selection.namespace
-        return "all", ""
+        return _ALL
 
     def _interested(self, change: Change) -> list[Watcher]:
         """The watchers this change may concern. With one watch per node on pods, asking all of them
         at each change would be quadratic in the size of the cluster."""
-        if not self._watchers:
+        known = self._watchers
+        if not known:
             return []
         entry = change.entry
-        keys = {("all", ""), ("namespace", entry.namespace), ("name", entry.name)}
-        if self._index >= 0:
-            for state in (change.old, change.new):
-                if state is not None:
-                    keys.add(("index", state.facts.fields[self._index]))
-        return [each for key in keys if key in self._watchers for each in self._watchers[key]]
+        found = [*known.get(_ALL, ())]
+        if len(known) > 1 or not found:
+            keys = [("namespace", entry.namespace), ("name", entry.name)]
+            if self._index >= 0:
+                states = (each for each in (change.old, change.new) if each is not None)
+                values = dict.fromkeys(each.facts.fields[self._index] for each in states)
+                keys += [("index", value) for value in values]
+            for key in keys:
+                found += known.get(key, ())
+        return found
 
     def add_listener(self, listener: Listener) -> None:
         """Call `listener(old, new)` at each change, in revision order, inside the hub's turn."""

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -96,10 +97,8 @@ def facts_of(stored: StoredKind, obj: Object) -> Facts:
     if not stored.field_names:
         return Facts(labels or _NO_LABELS, ())
     values = stored.selectable_fields(obj)
-    return Facts(
-        labels or _NO_LABELS,
-        tuple(sys.intern(str(values.get(name, ""))) for name in stored.field_names),
-    )
+    fields = map(str, map(values.get, stored.field_names, repeat("")))
+    return Facts(labels or _NO_LABELS, tuple(map(sys.intern, fields)))
 
 
 class Entry:
