@@ -68,14 +68,16 @@ def list_addons(
 def enable(context: typer.Context, names: Names, profile: ProfileOption = None) -> None:
     """Switch addons on, at once if the cluster is at work."""
     change = _switch(names, on=True)
-    _bring_about(existing(context, profile), change, f"enabled: {', '.join(names)}")
+    said = [f"The '{name}' addon is enabled" for name in names]
+    _bring_about(existing(context, profile), change, said)
 
 
 @app.command("disable")
 def disable(context: typer.Context, names: Names, profile: ProfileOption = None) -> None:
     """Switch addons off, with everything that they brought."""
     change = _switch(names, on=False)
-    _bring_about(existing(context, profile), change, f"disabled: {', '.join(names)}")
+    said = [f"The '{name}' addon is disabled" for name in names]
+    _bring_about(existing(context, profile), change, said)
 
 
 @app.command("configure")
@@ -107,7 +109,7 @@ def configure(
     _bring_about(
         there,
         lambda choices: addons.configured(choices, name, answers),
-        f"{name} was successfully configured",
+        [f"{name} was successfully configured"],
     )
 
 
@@ -119,7 +121,9 @@ def _ask(text: str) -> str:
     return line.strip()
 
 
-def _bring_about(there: Existing, change: Callable[[Choices], Choices], said: str) -> None:
+def _bring_about(
+    there: Existing, change: Callable[[Choices], Choices], said: Sequence[str]
+) -> None:
     """Change the choices, and the cluster with them if it is at work."""
     from navarch.cluster import addons, processes
     from navarch.cluster.start import StartRequest, exclusive
@@ -130,7 +134,9 @@ def _bring_about(there: Existing, change: Callable[[Choices], Choices], said: st
         if processes.read_pid_file(there.paths.run / "apiserver.pid") is None:
             with exclusive(name):
                 addons.save(there.paths, change(addons.load(there.paths)))
-            steps.done(f"{said} (from the next start on)")
-            return
-        start_cluster(StartRequest(name, addons=change, switch_context=False), steps)
-        steps.done(said)
+            later = " from the next start on"
+        else:
+            start_cluster(StartRequest(name, addons=change, switch_context=False), steps)
+            later = ""
+        for line in said:
+            steps.done(line + later)

@@ -137,8 +137,6 @@ def _pools(profile: Profile, settings: Mapping[str, Any]) -> Iterable[Placed]:
     ranges = settings.get("ranges") or (load_balancer_ranges(profile) if profile.nodes else [])
     if not ranges:
         return
-    lines = ["address-pools:", "- name: default", "  protocol: layer2", "  addresses:"]
-    lines += [f"  - {each}" for each in ranges]
     name, namespace = "metallb", "kube-system"
     yield (
         f"/api/v1/namespaces/{namespace}/configmaps",
@@ -146,20 +144,26 @@ def _pools(profile: Profile, settings: Mapping[str, Any]) -> Iterable[Placed]:
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": name, "namespace": namespace},
-            "data": {"config": "\n".join(lines) + "\n"},
+            "data": {"config": _configuration(ranges)},
         },
     )
 
 
+def _configuration(ranges: Iterable[str]) -> str:
+    lines = ["address-pools:", "- name: default", "  protocol: layer2", "  addresses:"]
+    return "".join(f"{line}\n" for line in [*lines, *(f"  - {each}" for each in ranges)])
+
+
 def _ranges(answers: Mapping[str, str]) -> Mapping[str, Any]:
-    from navarch.controllers.load_balancer_plan import parse_range
+    from navarch.controllers.load_balancer_plan import parse_pools
 
     if answers.get("ranges"):
         ranges = [each.strip() for each in answers["ranges"].split(",")]
+    elif answers.get("start") and answers.get("end"):
+        ranges = [f"{answers['start']}-{answers['end']}"]
     else:
-        ranges = [f"{answers.get('start', '')}-{answers.get('end', '')}"]
-    for each in ranges:
-        parse_range(each)
+        raise ValueError("the first and the last address are needed (start, end), or ranges")
+    parse_pools(_configuration(ranges))
     return {"ranges": ranges}
 
 
