@@ -88,13 +88,20 @@ def pod_address(plan: Plan, number: int) -> str:
     return f"{base}{number}"
 
 
+def hints(zones: Sequence[str], nodes: Sequence[str] = ()) -> EndpointHints:
+    return EndpointHints(
+        forZones=[ForZone(name=zone) for zone in zones],
+        forNodes=[ForNode(name=node) for node in nodes],
+    )
+
+
 # What is drawn.
 
 
-def services(plan: Plan) -> st.SearchStrategy[Service]:
+def services(plan: Plan, names: Sequence[str] = NAMES) -> st.SearchStrategy[Service]:
     @st.composite
     def draw_service(draw: st.DrawFn) -> Service:
-        name = draw(st.sampled_from(NAMES))
+        name = draw(st.sampled_from(names))
         type_ = draw(st.sampled_from(("ClusterIP", "NodePort", "LoadBalancer", "headless")))
         cluster = f"{plan.cluster}{NAMES.index(name) + 1}"
         ports = draw(st.lists(st.sampled_from(PORTS), min_size=1, max_size=2, unique=True))
@@ -152,22 +159,28 @@ def _host(plan: Plan) -> str:
     return "/32 " if plan.family == "ip" else "/128 "
 
 
-def slices(plan: Plan) -> st.SearchStrategy[EndpointSlice]:
+def slices(plan: Plan, names: Sequence[str] = NAMES) -> st.SearchStrategy[EndpointSlice]:
+    zones = st.lists(st.sampled_from(("za", "zb")), min_size=1, max_size=1)
+    nodes = st.lists(st.sampled_from((NODE, OTHER)), min_size=1, max_size=1)
+    # Hints count only where every endpoint has some, which chance would hardly ever bring about.
+    manners = (
+        st.none(),
+        st.builds(hints, zones),
+        st.builds(hints, zones, nodes),
+        st.one_of(st.none(), st.builds(hints, zones)),
+        st.one_of(st.builds(hints, zones), st.builds(hints, zones, nodes)),
+    )
+    condition = st.sampled_from((None, True, False))
+    conditions = st.one_of(
+        st.just((None, None, None)),
+        st.sampled_from(((True, True, False), (False, True, True), (False, False, True))),
+        st.tuples(condition, condition, condition),
+    )
+
     @st.composite
     def draw_slice(draw: st.DrawFn) -> EndpointSlice:
-        name = draw(st.sampled_from(NAMES))
-        condition = st.sampled_from((None, True, False))
-        hints = st.one_of(
-            st.none(),
-            st.builds(
-                lambda zones, nodes: EndpointHints(
-                    forZones=[ForZone(name=zone) for zone in zones],
-                    forNodes=[ForNode(name=node) for node in nodes],
-                ),
-                st.lists(st.sampled_from(("za", "zb")), max_size=1),
-                st.lists(st.sampled_from((NODE, OTHER)), max_size=1),
-            ),
-        )
+        name = draw(st.sampled_from(names))
+        manner = draw(st.sampled_from(manners))
         endpoint = st.builds(
             lambda number, node, conditions, hint: Endpoint(
                 addresses=[pod_address(plan, number)],
@@ -179,8 +192,8 @@ def slices(plan: Plan) -> st.SearchStrategy[EndpointSlice]:
             ),
             st.integers(1, 7),
             st.sampled_from((NODE, OTHER)),
-            st.one_of(st.just((None, None, None)), st.tuples(condition, condition, condition)),
-            hints,
+            draw(st.sampled_from((conditions, st.just((None, None, None))))),
+            manner,
         )
         return EndpointSlice(
             metadata=ObjectMeta(
@@ -553,7 +566,15 @@ def steps(plan: Plan) -> st.SearchStrategy[list[object]]:
         st.just("restart"),
         st.just("sync"),
     )
-    return st.lists(step, min_size=2, max_size=12)
+    start = [st.one_of(services(plan, [name]), slices(plan, [name])) for name in ("a", "b")]
+    first = st.tuples(services(plan, ["a"]), slices(plan, ["a"]), *start)
+    zone = st.tuples(st.just("zone"), st.sampled_from(("za", "zb")))
+    return st.builds(
+        lambda first, zone, more: [*first, zone, "sync", *more],
+        first,
+        zone,
+        st.lists(step, max_size=8),
+    )
 
 
 @settings(max_examples=60)
