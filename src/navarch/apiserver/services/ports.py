@@ -22,6 +22,9 @@ Object = dict[str, Any]
 PREFIX = "/registry/ranges/servicenodeports/"
 
 
+TAKEN = "provided port is already allocated"
+
+
 class PortError(Exception):
     """Why a node port cannot be had."""
 
@@ -59,21 +62,27 @@ class PortAllocator:
     def _is_free(self, number: int) -> bool:
         return number not in self._holdings.ports and number not in self._asked
 
-    async def take(self, number: int, whose: Key, dry_run: bool) -> tuple[int, int]:
-        """Take a certain port: its number and the revision of its record. Raises PortError."""
+    def check(self, number: int, dry_run: bool) -> None:
+        """Raises PortError for a port that cannot be had, as far as it is known here."""
         if not self.is_valid(number):
             self._count("allocation_errors_total", "static", dry_run)
             raise PortError(
                 "provided port is not in the valid range. The range of valid ports is "
                 f"{self.first}-{self.last}"
             )
-        if self._is_free(number):
-            revision = 0 if dry_run else await self.record(number, whose)
-            if revision is not None:
-                self._count("allocation_total", "static", dry_run)
-                return number, revision
-        self._count("allocation_errors_total", "static", dry_run)
-        raise PortError("provided port is already allocated")
+        if not self._is_free(number):
+            self._count("allocation_errors_total", "static", dry_run)
+            raise PortError(TAKEN)
+
+    async def take(self, number: int, whose: Key, dry_run: bool) -> tuple[int, int]:
+        """Take a certain port: its number and the revision of its record. Raises PortError."""
+        self.check(number, dry_run)
+        revision = 0 if dry_run else await self.record(number, whose)
+        if revision is None:
+            self._count("allocation_errors_total", "static", dry_run)
+            raise PortError(TAKEN)
+        self._count("allocation_total", "static", dry_run)
+        return number, revision
 
     def _count(self, what: str, scope: str, dry_run: bool) -> None:
         if not dry_run:

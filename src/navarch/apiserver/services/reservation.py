@@ -136,8 +136,11 @@ class ServiceAllocator:
             raise invalid_object("Service", "", obj["metadata"].get("name", ""), errors)
         taken = Taken()
         try:
-            steps = [self._take_addresses(obj, before, taken, context.dry_run)]
             wishes = wishes_of(spec, old)
+            for wish in wishes:
+                # What is known to be refused takes nothing, be it for a moment.
+                self._check_port(obj, wish, context.dry_run)
+            steps = [self._take_addresses(obj, before, taken, context.dry_run)]
             if wishes:
                 steps.append(self._take_ports(obj, wishes, taken, context.dry_run))
             await _all(*steps)
@@ -203,31 +206,26 @@ class ServiceAllocator:
                 obj["spec"]["healthCheckNodePort"] = wish.number
 
     async def _take_port(self, obj: Object, wish: PortWish, taken: Taken, dry_run: bool) -> None:
-        is_health, asked = wish.path == HEALTH_CHECK, wish.number
         key = key_of(obj)
         try:
-            if asked:
-                wish.number, revision = await self.ports.take(asked, key, dry_run)
+            if wish.number:
+                number, revision = await self.ports.take(wish.number, key, dry_run)
             else:
-                wish.number, revision = await self.ports.take_any(key, dry_run)
+                number, revision = await self.ports.take_any(key, dry_run)
         except PortError as error:
-            if is_health:
-                how = (
-                    f"requested HealthCheck NodePort {asked}"
-                    if asked
-                    else "a HealthCheck NodePort 0"
-                )
-                raise internal_error(f"failed to allocate {how}: {error}") from None
-            if not asked:
-                raise internal_error(f"failed to allocate a nodePort: {error}") from None
-            name = obj["metadata"].get("name", "")
-            raise invalid_object(
-                "Service", "", name, [invalid(wish.path, asked, str(error))]
-            ) from None
+            raise _port_refusal(obj, wish, error) from None
         except StoreError as error:
             raise internal_error("the store has failed") from error
+        wish.number = number
         if not dry_run:
-            taken.ports[wish.number] = revision
+            taken.ports[number] = revision
+
+    def _check_port(self, obj: Object, wish: PortWish, dry_run: bool) -> None:
+        try:
+            if wish.number:
+                self.ports.check(wish.number, dry_run)
+        except PortError as error:
+            raise _port_refusal(obj, wish, error) from None
 
     # ---- giving back
 
@@ -287,3 +285,14 @@ def _refusal(obj: Object, wanted: Sequence[str], text: str, error: AddressError)
         return internal_error(f'failed to allocate a serviceIP for Service "{name}": {error}')
     detail = f"failed to allocate IP {text}: {error}"
     return invalid_object("Service", "", name, [invalid("spec.clusterIPs", wanted, detail)])
+
+
+def _port_refusal(obj: Object, wish: PortWish, error: PortError) -> ApiError:
+    asked = wish.number
+    if wish.path == HEALTH_CHECK:
+        which = f"requested HealthCheck NodePort {asked}" if asked else "a HealthCheck NodePort 0"
+        return internal_error(f"failed to allocate {which}: {error}")
+    if not asked:
+        return internal_error(f"failed to allocate a nodePort: {error}")
+    name = obj["metadata"].get("name", "")
+    return invalid_object("Service", "", name, [invalid(wish.path, asked, str(error))])
