@@ -15,6 +15,7 @@ STEPS = (
     ("A cluster with one real node", ("-m", "bench.cluster")),
     ("The node's agent", ("-m", "bench.node")),
     ("The Service proxy", ("-m", "bench.proxy")),
+    ("Network policies", ("-m", "bench.policy")),
     ("Simulated nodes by the hundred", ("-m", "bench.scale")),
 )
 

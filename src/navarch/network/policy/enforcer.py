@@ -37,6 +37,8 @@ CUT_INTERVAL = 0.5
 RETRY_SECONDS = 1.0
 SWEEP_SECONDS = 1.0
 REBUILD_SECONDS = 3600.0
+REPAIR_SECONDS = 1.0
+"""Between two repairs of what others have done."""
 
 
 @dataclass
@@ -54,6 +56,8 @@ class Enforcer:
         self._cut = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._synced_at = 0.0
+        self._distrusted = False
+        self._repaired_at = -REPAIR_SECONDS
 
     def put_namespace(self, namespace: Namespace) -> None:
         self.planner.put_namespace(namespace.metadata.name, namespace.metadata.labels)
@@ -104,8 +108,7 @@ class Enforcer:
 
     def distrust(self) -> None:
         """Somebody else has changed the table."""
-        log.warning("the table of network policies was changed by others, it is made anew")
-        self.table.is_known = False
+        self._distrusted = True
         self._wake.set()
 
     async def run(self) -> None:
@@ -119,6 +122,8 @@ class Enforcer:
 
     async def _keep_table(self) -> None:
         while True:
+            if self._distrusted:
+                await self._begin_repair()
             try:
                 await self.sync()
             except NftError as error:
@@ -132,6 +137,15 @@ class Enforcer:
                 await asyncio.wait_for(self._wake.wait(), timeout)
             except TimeoutError:
                 await self._tidy()
+
+    async def _begin_repair(self) -> None:
+        """At once, but a stranger who goes on and on does not keep us busy."""
+        log.warning("the table of network policies was changed by others, it is made anew")
+        pause = self._repaired_at + REPAIR_SECONDS - self.clock.monotonic()
+        if pause > 0:
+            await self.clock.sleep(pause)
+        self._repaired_at = self.clock.monotonic()
+        self._distrusted = self.table.is_known = False
 
     async def _tidy(self) -> None:
         if self.table.has_leftovers:
