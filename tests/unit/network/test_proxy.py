@@ -1,7 +1,9 @@
 """The service proxy's decisions, as text: which endpoints, which rules, which commands."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -272,3 +274,241 @@ async def test_udp_flows_of_gone_endpoints_are_forgotten(
     kernel.flows = [Flow("10.96.0.20", 80, "10.244.0.1", 8080), *kept]
     await proxier.sync()
     assert kernel.flows == kept
+
+
+def claims(kernel: Notebook, map_: str, key: str) -> str:
+    """What the table has for a key, without the hash."""
+    held = kernel.tables.tables[("ip", "kube-proxy")].elements[map_].get(key, "")
+    return re.sub(r"-[A-Z2-7]{8}-", "-X-", held)
+
+
+async def test_who_was_first_has_an_address_that_two_claim(
+    proxier: Proxier, kernel: Notebook
+) -> None:
+    at, node_port = "192.0.2.1 . tcp . 80", "tcp . 30080"
+    ports = [ServicePort(name="http", port=80, protocol="TCP", nodePort=30080)]
+
+    def claim(name: str, number: int, created: str) -> Service:
+        address = f"10.96.1.{number}"
+        made = service(name, type="NodePort", ports=ports, clusterIP=address,
+                       clusterIPs=[address], externalIPs=["192.0.2.1"])  # fmt: skip
+        made.metadata.creationTimestamp = created
+        return made
+
+    young = claim("a", 1, "2026-01-02T00:00:00Z")
+    old = claim("z", 2, "2026-01-01T00:00:00Z")
+    for made in (young, old):
+        proxier.put_service(made)
+    proxier.put_slice(slice_of(endpoint("10.244.0.1"), name="a"))
+    await proxier.sync()
+    # It has no endpoints, and still nobody else gets what is sent to it.
+    assert claims(kernel, "service-ips", at) == ""
+    assert claims(kernel, "no-endpoint-services", at) == "goto reject-chain"
+    assert claims(kernel, "service-nodeports", node_port) == ""
+    proxier.remove_service(old)
+    await proxier.sync()
+    assert claims(kernel, "service-ips", at) == "goto external-X-shop/a/tcp/http"
+    assert claims(kernel, "service-nodeports", node_port) == "goto external-X-shop/a/tcp/http"
+    assert claims(kernel, "no-endpoint-services", at) == ""
+
+
+async def test_nobody_takes_a_cluster_ip_by_an_external_one(
+    proxier: Proxier, kernel: Notebook
+) -> None:
+    thief = service("a", clusterIP="10.96.1.1", clusterIPs=["10.96.1.1"],
+                    externalIPs=["10.96.0.20"])  # fmt: skip
+    thief.metadata.creationTimestamp = "2025-01-01T00:00:00Z"
+    owner = service("z")
+    owner.metadata.creationTimestamp = "2026-01-01T00:00:00Z"
+    for made in (thief, owner):
+        proxier.put_service(made)
+        proxier.put_slice(slice_of(endpoint("10.244.0.1"), name=made.metadata.name))
+    await proxier.sync()
+    assert (
+        claims(kernel, "service-ips", "10.96.0.20 . tcp . 80") == "goto service-X-shop/z/tcp/http"
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "family", "external", "ranges"),
+    [
+        pytest.param({"externalIPs": ["192.000.002.001"]}, "ip", ("192.0.2.1",), (), id="zeros"),
+        pytest.param({"externalIPs": ["fd00:0::1"]}, "ip6", ("fd00::1",), (), id="long form"),
+        pytest.param({"externalIPs": ["fd00::1"]}, "ip", (), (), id="the other family"),
+        pytest.param(
+            {"loadBalancerSourceRanges": [" 10.1.2.3/8 ", "fd00::/8"]},
+            "ip",
+            (),
+            ("10.0.0.0/8",),
+            id="ranges with spaces and host bits",
+        ),
+        pytest.param(
+            {"loadBalancerSourceRanges": ["10.0.0.0/8", "0.0.0.0/0"]}, "ip", (), (), id="everybody"
+        ),
+        pytest.param(
+            {"loadBalancerSourceRanges": ["10.0.0.0/8", "::/0"]},
+            "ip",
+            (),
+            ("10.0.0.0/8",),
+            id="everybody of the other family",
+        ),
+    ],
+)
+def test_addresses_are_read_as_the_kernel_writes_them(
+    spec: dict[str, Any], family: str, external: tuple[str, ...], ranges: tuple[str, ...]
+) -> None:
+    addresses: dict[str, Any] = {
+        "clusterIPs": ["10.96.0.20", "fd96::20"],
+        "clusterIP": "10.96.0.20",
+    }
+    (port,) = ports_of(service(type="LoadBalancer", **{**addresses, **spec}), family)
+    assert (port.external_ips, port.source_ranges) == (external, ranges)
+    assert port.cluster_ip == ("10.96.0.20" if family == "ip" else "fd96::20")
+
+
+@pytest.mark.parametrize(
+    ("ingress", "vips"),
+    [
+        (LoadBalancerIngress(ip="192.0.2.1"), ("192.0.2.1",)),
+        (LoadBalancerIngress(ip="192.0.2.1", ipMode="VIP"), ("192.0.2.1",)),
+        (LoadBalancerIngress(ip="192.0.2.1", ipMode="Proxy"), ()),
+        (LoadBalancerIngress(hostname="balancer.example"), ()),
+    ],
+)
+def test_only_balancers_that_leave_the_address_are_served(
+    ingress: LoadBalancerIngress, vips: tuple[str, ...]
+) -> None:
+    made = service(type="LoadBalancer", balancer="192.0.2.9")
+    made.status.loadBalancer.ingress = [ingress]
+    (port,) = ports_of(made, "ip")
+    assert port.load_balancer_ips == vips
+
+
+@pytest.mark.parametrize(
+    ("where", "rules"),
+    [
+        pytest.param(
+            ("primary",),
+            ["ip daddr @nodeport-ips ip daddr != 127.0.0.0/8"],
+            id="the node's own address",
+        ),
+        pytest.param(
+            ("0.0.0.0/0", "::/0"), ["fib daddr type local ip daddr != 127.0.0.0/8"], id="all"
+        ),
+        pytest.param(
+            ("10.0.0.0/8", "fd00::/8", "192.168.0.0/16"),
+            [
+                "ip daddr 10.0.0.0/8 fib daddr type local ip daddr != 127.0.0.0/8",
+                "ip daddr 192.168.0.0/16 fib daddr type local ip daddr != 127.0.0.0/8",
+            ],
+            id="ranges",
+        ),
+        pytest.param(("fd00::/8",), [], id="only of the other family"),
+    ],
+)
+async def test_where_node_ports_answer(where: tuple[str, ...], rules: list[str]) -> None:
+    network = dataclasses.replace(NETWORK, node_port_addresses=where)
+    kernel = Notebook()
+    await Proxier("ip", network, Place(HERE), kernel, FakeClock()).sync()
+    table = kernel.tables.tables[("ip", "kube-proxy")]
+    ending = " meta l4proto . th dport vmap @service-nodeports"
+    found = [rule for rule in table.chains["services"] if rule.endswith(ending)]
+    assert found == [rule + ending for rule in rules]
+    assert ("nodeport-ips" in table.sets) == ("primary" in where)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({}, "ip daddr @cluster-ips ip saddr != 10.244.0.0/16 mark set mark or 0x4000"),
+        (
+            {"pod_cidrs": ("10.244.0.0/16", "10.245.0.0/16", "fd44::/64")},
+            "ip daddr @cluster-ips ip saddr != 10.244.0.0/16 ip saddr != 10.245.0.0/16 "
+            "mark set mark or 0x4000",
+        ),
+        ({"masquerade_all": True}, "ip daddr @cluster-ips mark set mark or 0x4000"),
+        ({"pod_cidrs": ()}, None),
+    ],
+)
+async def test_who_is_masqueraded_on_the_way_to_a_cluster_ip(
+    change: dict[str, Any], rule: str | None
+) -> None:
+    kernel = Notebook()
+    network = dataclasses.replace(NETWORK, **change)
+    await Proxier("ip", network, Place(HERE), kernel, FakeClock()).sync()
+    rules = kernel.tables.tables[("ip", "kube-proxy")].chains["services"]
+    found = [" ".join(r.split()) for r in rules if "@cluster-ips" in r]
+    assert found == ([rule] if rule else [])
+
+
+@pytest.mark.parametrize(
+    ("network", "families"),
+    [
+        (NETWORK, ("ip",)),
+        (Network(("fd01::2",), ("fd96::/64",), ()), ("ip6",)),
+        (Network(("192.168.49.2",), ("10.96.0.0/16", "fd96::/64"), ()), ("ip", "ip6")),
+    ],
+)
+def test_a_table_for_each_family_that_there_is(network: Network, families: tuple[str]) -> None:
+    assert network.families == families
+
+
+async def test_a_service_of_two_families_is_in_both_tables(kernel: Notebook) -> None:
+    network = Network(("192.168.49.2", "fd01::2"), ("10.96.0.0/16", "fd96::/64"), ())
+    made = service(clusterIPs=["10.96.0.20", "fd96::20"])
+    four, six = slice_of(endpoint("10.244.0.1")), slice_of(endpoint("fd44::1"))
+    six.addressType, six.metadata.name = "IPv6", "web-y"
+    for family in network.families:
+        proxier = Proxier(family, network, Place(HERE), kernel, FakeClock())
+        proxier.put_service(made)
+        proxier.put_slice(four)
+        proxier.put_slice(six)
+        await proxier.sync()
+    rules = {
+        family: [r for name, rs in kernel.tables.tables[(family, "kube-proxy")].chains.items()
+                 for r in rs if name.startswith("service-") and "/" in name]
+        for family in network.families
+    }  # fmt: skip
+    assert rules == {
+        "ip": ["meta l4proto tcp dnat to 10.244.0.1:8080"],
+        "ip6": ["meta l4proto tcp dnat to [fd44::1]:8080"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("flow", "is_kept"),
+    [
+        (Flow("10.96.0.20", 80, "10.244.0.2", 8080), True),
+        (Flow("10.96.0.20", 80, "10.244.0.3", 8080), True),
+        (Flow("10.96.0.20", 80, "10.244.0.1", 8080), False),
+        (Flow("10.96.0.20", 80, "10.244.0.2", 8081), False),
+        (Flow("10.96.0.20", 80, "10.96.0.20", 80), False),
+        (Flow("192.0.2.1", 80, "10.244.0.1", 8080), False),
+        (Flow("192.0.2.9", 80, "10.244.0.1", 8080), False),
+        (Flow("192.0.2.77", 30080, "10.244.0.1", 8080), False),
+        (Flow("192.0.2.77", 30081, "10.244.0.1", 8080), True),
+        (Flow("10.96.0.99", 80, "10.244.0.1", 8080), True),
+    ],
+)
+async def test_which_flows_are_forgotten(
+    proxier: Proxier, kernel: Notebook, flow: Flow, is_kept: bool
+) -> None:
+    ports = [ServicePort(name="http", port=80, protocol="UDP", nodePort=30080)]
+    proxier.put_service(
+        service(type="LoadBalancer", ports=ports, externalIPs=["192.0.2.1"], balancer="192.0.2.9")
+    )
+    leaving = endpoint("10.244.0.3", state="leaving")
+    proxier.put_slice(slice_of(endpoint("10.244.0.2"), leaving, protocol="UDP"))
+    kernel.flows = [flow]
+    await proxier.sync()
+    assert kernel.flows == ([flow] if is_kept else [])
+
+
+async def test_without_a_serving_endpoint_no_flow_is_forgotten(
+    proxier: Proxier, kernel: Notebook
+) -> None:
+    proxier.put_service(service(protocol="UDP"))
+    proxier.put_slice(slice_of(endpoint("10.244.0.2", state="gone"), protocol="UDP"))
+    kernel.flows = [Flow("10.96.0.20", 80, "10.244.0.1", 8080)]
+    await proxier.sync()
+    assert len(kernel.flows) == 1
