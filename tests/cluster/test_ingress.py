@@ -14,17 +14,8 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from tests.cluster.ingress_ground import (
-    ADDRESS,
-    HEALTH,
-    HTTP,
-    Ground,
-    ingress,
-    new_directory,
-    secret,
-    service,
-    slice_of,
-)
+from tests.cluster.ingress_ground import ADDRESS, HEALTH, HTTP, HTTPS, Ground, new_directory
+from tests.unit.network.ingresses import ingress, secret, service, slice_of
 
 from navarch.api.types.core_v1 import ServicePort
 from navarch.network.nginx.process import PROGRAM
@@ -606,8 +597,6 @@ async def test_http2_is_offered(ground: Ground) -> None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
-    from tests.cluster.ingress_ground import HTTPS
-
     reader, writer = await asyncio.open_connection(ADDRESS, HTTPS, ssl=context)
     assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
     writer.transport.abort()

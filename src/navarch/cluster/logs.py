@@ -13,8 +13,10 @@ INTERVAL = 0.2
 
 
 def files(paths: Paths, prefix: str = "") -> list[Path]:
-    """The logs whose names begin with `prefix`."""
-    found = sorted(paths.logs.glob("*.log"))
+    """The logs whose names begin with `prefix`: those of processes, and what an ingress node's
+    nginx was asked (`ingress-access`)."""
+    nodes = paths.root.glob("nodes/*/ingress/*.log")
+    found = [*sorted(paths.logs.glob("*.log")), *sorted(nodes)]
     chosen = [file for file in found if file.name.startswith(prefix)]
     if prefix and not chosen:
         names = ", ".join(file.stem for file in found) or "none"

@@ -392,7 +392,7 @@ def parse(annotations: Mapping[str, str]) -> Annotations:
             elif (parser := PARSERS.get(name)) is not None:
                 values[name] = parser(text.strip(" \t\n"))
             else:
-                unknown.append(name)
+                unknown.append(_shown(name))
         except ValueError as error:
             problems.append(f"{name}: {_shown(text)} {error}")
     problems += _contradictions(values)

@@ -153,7 +153,7 @@ def policy(ingress: Ingress, given: Annotations, around: Surroundings) -> Policy
         buffer_size=given.get("proxy-buffer-size", 0) or default.buffer_size,
         buffers=given.get("proxy-buffers-number", default.buffers),
         body_limit=given.get("proxy-body-size", default.body_limit),
-        body_buffer=given.get("client-body-buffer-size", 8192),
+        body_buffer=given.get("client-body-buffer-size", default.body_buffer),
         next_upstream=given.get("proxy-next-upstream", default.next_upstream),
         next_upstream_seconds=given.get("proxy-next-upstream-timeout", 0),
         intercepts=tuple(sorted(set(given.get("custom-http-errors", ())))),

@@ -41,6 +41,7 @@ from navarch.network.nginx.document import (
     encode,
     endpoint_changes,
     policies,
+    policy_name,
 )
 from navarch.network.nginx.model import DataPlane, Listener, Policy, Value
 from navarch.network.nginx.render import Settings, render
@@ -103,7 +104,8 @@ class Nginx:
             self._remember()
             await self.apply(plane)
             return
-        self._policies = policies(plane)
+        # With the one that most routes have: the first of them shall take no reload.
+        self._policies = {policy_name(Policy()): Policy(), **policies(plane)}
         self._write_files(plane, self._policies)
         text, generation = render(
             self.settings, plane.listeners, self._policies, not checks_clients(plane)
