@@ -33,12 +33,12 @@ class Announcer:
         self._told = ""
         """The sandbox whose address is known."""
 
-    async def announce(self, pod: Pod, sandbox: SandboxRecord) -> None:
+    async def announce(self, pod: Pod, sandbox: SandboxRecord, seconds: float = SECONDS) -> None:
         """Returns when the sandbox's address may be used. Raises NotAnnounced."""
         if self._path is None or pod.spec.hostNetwork or self._told == sandbox.id:
             return
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._ask(self._path, _words(pod, sandbox))
         except (TimeoutError, OSError) as error:
             text = "the node's network policies are not in force yet"
