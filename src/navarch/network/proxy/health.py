@@ -32,13 +32,15 @@ log = logging.getLogger("navarch.network.proxy")
 TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 RETRY_SECONDS = 30.0
 CONFIG_NAME = "kubeproxy.config.k8s.io"
+WILDCARDS = {"ip": "0.0.0.0", "ip6": "::"}
 Answer = Callable[[web.BaseRequest], web.Response]
 Refused = Callable[[ServiceHealth, str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where to listen: HOST:PORT each, "" for nowhere."""
+    """Where to listen: HOST:PORT each, "" for nowhere. 0.0.0.0 stands for all addresses of the
+    families that are served."""
 
     health: str
     metrics: str
@@ -96,9 +98,12 @@ class ProxyHealth:
             if not place:
                 continue
             host, _, port = place.rpartition(":")
+            hosts = [host.strip("[]")]
+            if hosts[0] in WILDCARDS.values():
+                hosts = [WILDCARDS[proxier.family] for proxier in self._proxiers]
             listener = Listener(answer)
             try:
-                await listener.start([host.strip("[]")], int(port))
+                await listener.start(hosts, int(port))
             except OSError as error:
                 log.error("the proxy cannot be asked at %s: %s", place, error)
             else:
@@ -195,7 +200,7 @@ class ServiceHealthServers:
         network = self._network
         addresses: Sequence[str] = network.node_ips
         if PRIMARY not in network.node_port_addresses:
-            addresses = ["0.0.0.0" if family == "ip" else "::" for family in network.families]
+            addresses = [WILDCARDS[family] for family in network.families]
         try:
             await listener.start(addresses, state.port)
         except OSError as error:
