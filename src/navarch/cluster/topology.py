@@ -30,17 +30,18 @@ TUNNEL = "navarch-vxlan"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`gateway` empty: `interface` reaches it directly; no interface either: unreachable."""
+    """`gateway` empty: `interface` reaches it directly; no interface either: unreachable. A gateway
+    alone is reached through whatever interface leads to it."""
 
     destination: str
     gateway: str = ""
     interface: str = ""
 
     def __str__(self) -> str:
-        if not self.interface:
+        if not (self.interface or self.gateway):
             return f"unreachable {self.destination}"
         via = f" via {self.gateway}" if self.gateway else ""
-        return f"{self.destination}{via} dev {self.interface}"
+        return f"{self.destination}{via}" + (f" dev {self.interface}" if self.interface else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,9 @@ from navarch.api.types.certificates_v1 import (
     CertificateSigningRequestSpec,
     CertificateSigningRequestStatus,
 )
+from navarch.api.types.core_v1 import Node, NodeAddress, NodeStatus
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.controllers.csr_approving import rights_for
+from navarch.controllers.csr_approving import rights_for, serving_problem
 from navarch.controllers.csr_checks import (
     CLIENT,
     KUBELET_CLIENT,
@@ -236,3 +237,60 @@ def test_a_certificate_that_has_expired_is_reason_enough() -> None:
     )
     expires = parse_certificates(certificate.decode())[0].not_valid_after_utc
     assert due(request) == expires
+
+
+SERVING = [SIGNATURE, "server auth"]
+PROXY = "system:kube-proxy"
+
+
+@pytest.mark.parametrize(
+    ("signer", "wanted", "user", "rights"),
+    [
+        pytest.param(CLIENT, Wanted(PROXY, ()), NODE[0], ["nodeproxyclient"], id="proxy"),
+        pytest.param(CLIENT, Wanted(PROXY, ("system:masters",)), NODE[0], [], id="more"),
+        pytest.param(CLIENT, Wanted("ann", ()), NODE[0], [], id="somebody"),
+        pytest.param(CLIENT, Wanted(PROXY, ()), "ann", [], id="by no node"),
+        pytest.param(
+            KUBELET_SERVING, Wanted(*NODE, dns_names=("n1",)), NODE[0], ["selfnodeserver"], id="own"
+        ),
+        pytest.param(
+            KUBELET_SERVING, Wanted(*NODE, dns_names=("n1",)), "system:node:n2", [], id="other"
+        ),
+        pytest.param(KUBELET_SERVING, Wanted(*NODE), NODE[0], [], id="for nothing"),
+    ],
+)
+def test_what_nodes_get_without_anybody_s_doing(
+    signer: str, wanted: Wanted, user: str, rights: list[str]
+) -> None:
+    groups = ["system:nodes"] if user.startswith("system:node:") else []
+    usages = SERVING if signer == KUBELET_SERVING else [SIGNATURE, "client auth"]
+    request = CertificateSigningRequest(
+        spec=CertificateSigningRequestSpec(
+            signerName=signer, usages=usages, username=user, groups=groups
+        )
+    )
+    assert rights_for(request, wanted) == rights
+
+
+@pytest.mark.parametrize(
+    ("names", "addresses", "problem"),
+    [
+        (("n1",), ("10.0.0.1", "fd00::1"), ""),
+        (("n1", "n2"), (), "names of others"),
+        (("n1",), ("10.0.0.2",), "addresses of the node n2"),
+        (("n1",), ("10.0.0.9",), "addresses of the API server"),
+        (("n1",), ("127.0.0.1",), "addresses that are nobody's"),
+    ],
+)
+def test_a_node_serves_as_itself_only(
+    names: tuple[str, ...], addresses: tuple[str, ...], problem: str
+) -> None:
+    nodes = [
+        Node(
+            metadata=ObjectMeta(name=name),
+            status=NodeStatus(addresses=[NodeAddress(type="InternalIP", address=address)]),
+        )
+        for name, address in (("n1", "10.0.0.1"), ("n2", "10.0.0.2"))
+    ]
+    wanted = Wanted(*NODE, dns_names=names, ip_addresses=addresses)
+    assert serving_problem(wanted, nodes, ["10.0.0.9"]) == problem

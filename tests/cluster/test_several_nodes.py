@@ -1,0 +1,212 @@
+"""Three real nodes: their pods reach each other, by routes and through tunnels; nodes are cut off,
+switched off, deleted and added while the others go on."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.cluster.three_nodes import NAME, PORT, WHOLE, Trio, eventually, marks, three_nodes
+
+from navarch.cluster import topology
+
+__all__ = ["three_nodes"]
+pytestmark = marks
+
+LAST = f"{NAME}-m03"
+FLOOD = """
+import socket, sys, time
+total, begin = 0, time.monotonic()
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as tcp:
+    tcp.settimeout(0.2)
+    tcp.sendall(b"4000000000\\n")
+    while time.monotonic() - begin < float(sys.argv[3]):
+        try:
+            total += tcp.send(bytes(1 << 20))
+        except TimeoutError:
+            pass
+print(total)
+"""
+
+
+def is_ready(trio: Trio, node: str) -> bool:
+    conditions = trio.machine.get("node", node)["status"]["conditions"]
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def mac(trio: Trio) -> str:
+    """Of the first node's tunnel end."""
+    link = trio.inside(NAME, "ip", "-o", "link", "show", topology.TUNNEL)
+    return link.partition("link/ether ")[2].split()[0]
+
+
+def node_has(trio: Trio, *words: str) -> bool:
+    output = trio.inside(NAME, *words, expect=None)
+    return bool(output.strip()) and "does not exist" not in output
+
+
+@pytest.mark.conformance(
+    "Networking Granular Checks: Pods should function for intra-pod communication: "
+    "http [NodeConformance]",
+    "Networking Granular Checks: Pods should function for intra-pod communication: "
+    "udp [NodeConformance]",
+)
+def test_every_pod_reaches_every_pod_as_itself(three_nodes: Trio) -> None:
+    assert three_nodes.matrix() == {}
+
+
+def test_services_names_and_node_ports_on_every_node(three_nodes: Trio) -> None:
+    trio = three_nodes
+    address = trio.expose()
+    nodes = trio.profile.node_names()
+    for name in nodes:
+        eventually(lambda name=name: trio.ask(name, [address])[address][1:] == WHOLE, name, 20)
+        # The node's agent and its name server answer, on every node.
+        answer = trio.machine.kubectl(
+            "exec", name, "--", "nslookup", "echo.default.svc.cluster.local"
+        )
+        assert address in answer
+        trio.machine.kubectl("logs", name)
+        with socket.create_connection((trio.profile.node_address(name), 30700), 5) as tcp:
+            tcp.sendall(b"3\nabc")
+            assert tcp.makefile("rb").readlines()[1] == b"3\n"
+
+
+def test_tunnels_carry_everything_and_are_repaired(three_nodes: Trio) -> None:
+    """Wrapped packets are larger than the link, also those of pods that were there before."""
+    trio = three_nodes
+    trio.machine.navarch("start", "-p", NAME, "--pod-network", "vxlan")
+    device = ("ip", "-o", "link", "show", topology.TUNNEL)
+    others = trio.profile.node_names()[1:]
+    route = ("ip", "route", "show", "proto", "77", "dev", topology.TUNNEL)
+    eventually(lambda: len(trio.inside(NAME, *route).splitlines()) == len(others), "tunnels")
+    eventually(lambda: trio.matrix() == {}, "the matrix", 20)
+    assert "mtu 1450" in trio.inside(NAME, *device)
+    before = mac(trio)
+    # A stranger takes away the device, then a route.
+    trio.inside(NAME, "ip", "link", "del", topology.TUNNEL)
+    eventually(lambda: len(trio.inside(NAME, *route, expect=None).splitlines()) == 2, "device", 10)
+    assert mac(trio) == before
+    target = trio.inside(NAME, *route).split()[0]
+    trio.inside(NAME, "ip", "route", "del", target)
+    eventually(lambda: target in trio.inside(NAME, *route), "route", 10)
+    assert trio.matrix() == {}
+    entries = trio.inside(NAME, "bridge", "fdb", "show", "dev", topology.TUNNEL).splitlines()
+    assert len([line for line in entries if "dst" in line]) == 2
+    # New pods know the size of what fits.
+    trio.add_pod("late", others[0])
+    mtu = subprocess.run(
+        ["nsenter", "-t", str(trio.pid("late")), "-n", "ip", "-o", "link", "show", "eth0"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "mtu 1450" in mtu
+    assert trio.matrix() == {}
+    trio.machine.navarch("start", "-p", NAME, "--pod-network", "auto")
+    eventually(lambda: not node_has(trio, *device), "no tunnel where all are on one link", 20)
+    assert trio.matrix() == {}
+
+
+def test_bandwidth_annotations_limit_a_pod(three_nodes: Trio) -> None:
+    """After the first burst (some 190 MB, upstream's choice) no more comes than is allowed."""
+    trio = three_nodes
+    limits = {f"kubernetes.io/{way}-bandwidth": "8M" for way in ("ingress", "egress")}
+    address = trio.add_pod("limited", NAME, annotations=limits)
+    assert trio.inside(NAME, "tc", "qdisc", "show").count("tbf") == 2
+    free = trio.enter(LAST, FLOOD, trio.pods[NAME], str(PORT), "3")
+    sent, _ = free.communicate(timeout=60)
+    bounded = trio.enter(LAST, FLOOD, address, str(PORT), "3")
+    limited, _ = bounded.communicate(timeout=60)
+    assert int(limited) < 300 << 20, (limited, sent)
+    assert int(limited) < int(sent), (limited, sent)
+
+
+def test_a_node_that_is_cut_off_and_comes_back(three_nodes: Trio) -> None:
+    trio = three_nodes
+    machine = trio.machine
+    file = machine.paths(NAME).run / "controllers.json"
+    options = json.loads(file.read_bytes())
+    options["components"]["controllers"]["node_monitor_grace_seconds"] = 12.0
+    file.write_text(json.dumps(options))
+    machine.kill(NAME, ["controllers"])
+    toleration = {
+        "key": "node.kubernetes.io/unreachable",
+        "operator": "Exists",
+        "effect": "NoExecute",
+        "tolerationSeconds": 1,
+    }
+    manifest = json.loads(machine.kubectl("get", "pod", LAST, "-o", "json"))
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "tolerant"},
+        "spec": {
+            "nodeName": LAST,
+            "tolerations": [toleration],
+            "terminationGracePeriodSeconds": 1,
+            "containers": [
+                {
+                    "name": "main",
+                    "image": manifest["spec"]["containers"][0]["image"],
+                    "imagePullPolicy": "Never",
+                    "command": ["sleep", "1000000"],
+                }
+            ],
+        },
+    }
+    machine.kubectl("apply", "-f", "-", feed=json.dumps(manifest))
+    machine.kubectl("wait", "--for=condition=Ready", "pod/tolerant", "--timeout=60s")
+    wire = f"{trio.profile.bridge}n3"
+    subprocess.run(["ip", "link", "set", wire, "down"], check=True)
+    try:
+        eventually(lambda: not is_ready(trio, LAST), "not ready", 60)
+        eventually(
+            lambda: machine.get("pod", "tolerant")["metadata"].get("deletionTimestamp"),
+            "evicted",
+            30,
+        )
+        taints = machine.get("node", LAST)["spec"]["taints"]
+        assert {taint["key"] for taint in taints} >= {"node.kubernetes.io/unreachable"}
+        # The others do not notice.
+        pods = [trio.pods[name] for name in (NAME, f"{NAME}-m02")]
+        assert all(heard[1:] == WHOLE for heard in trio.ask(NAME, pods).values())
+    finally:
+        subprocess.run(["ip", "link", "set", wire, "up"], check=True)
+    eventually(lambda: is_ready(trio, LAST), "ready again", 60)
+    eventually(lambda: not machine.get("node", LAST)["spec"].get("taints"), "no taints", 30)
+    gone = ("get", "pod", "tolerant", "--ignore-not-found", "-o", "name")
+    eventually(lambda: not machine.kubectl(*gone), "the evicted pod is gone", 30)
+    eventually(lambda: trio.matrix() == {}, "all pods reach each other again", 30)
+
+
+def test_nodes_are_stopped_deleted_and_added(three_nodes: Trio) -> None:
+    """Any node may go, not only the last; the others keep their addresses and their pods."""
+    trio = three_nodes
+    machine = trio.machine
+    gone = f"{NAME}-m02"
+    directory = machine.paths(NAME).node(gone)
+    machine.remember_namespaces(NAME)
+    machine.navarch("node", "stop", "-p", NAME, gone)
+    assert directory.is_dir()
+    assert not machine.pid(NAME, f"node-{gone}")
+    machine.navarch("node", "start", "-p", NAME, gone)
+    assert is_ready(trio, gone)
+    machine.navarch("node", "delete", "-p", NAME, gone)
+    assert not directory.exists()
+    assert [node["metadata"]["name"] for node in machine.get("nodes")["items"]] == [NAME, LAST]
+    assert not Path("/sys/class/net", f"{trio.profile.bridge}n2").exists()
+    assert not list(machine.paths(NAME).pins.glob(f"{gone}.*"))
+    machine.navarch("node", "add", "-p", NAME)
+    names = trio.profile.node_names()
+    assert names == (NAME, LAST, f"{NAME}-m04")
+    assert is_ready(trio, names[-1])
+    assert names[-1] in machine.navarch("node", "list", "-p", NAME)
+    for name in [name for name in trio.pods if name not in (NAME, LAST)]:
+        del trio.pods[name]
+    assert trio.matrix() == {}
+    output = machine.navarch("node", "delete", "-p", NAME, *names, expect=1)
+    assert "last real node" in output

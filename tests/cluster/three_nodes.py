@@ -1,0 +1,201 @@
+"""A cluster of three real nodes with a pod on each, and packets sent from inside these pods.
+
+Import the fixture `three_nodes` into a test module to have such a cluster for the module. The pods'
+image has no tools to speak of, so a pod's part is played by a process of the test that enters the
+pod's network namespace: its packets are the pod's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cluster.machine import SHELL_IMAGE, Machine, pod
+from tests.images.busybox import build_busybox
+
+from navarch.cluster import processes
+from navarch.cluster.profile import Profile
+
+NAME = "trio"
+PORT = 7000
+
+ECHO = """
+import socketserver, sys, threading
+class Tcp(socketserver.StreamRequestHandler):
+    def handle(self):
+        size = int(self.rfile.readline())
+        data = self.rfile.read(size)
+        self.wfile.write(f"{self.client_address[0]}\\n{len(data)}\\n".encode())
+class Udp(socketserver.BaseRequestHandler):
+    def handle(self):
+        data, sock = self.request
+        sock.sendto(data, self.client_address)
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = daemon_threads = True
+udp = socketserver.ThreadingUDPServer(("0.0.0.0", int(sys.argv[1])), Udp)
+udp.max_packet_size = 65535
+threading.Thread(target=udp.serve_forever, daemon=True).start()
+server = Server(("0.0.0.0", int(sys.argv[1])), Tcp)
+print("ready", flush=True)
+server.serve_forever()
+"""
+
+ASK = """
+import errno, json, socket, sys
+port, *targets = sys.argv[1:]
+found = {}
+for target in targets:
+    try:
+        with socket.create_connection((target, int(port)), 5) as tcp:
+            tcp.settimeout(5)
+            tcp.sendall(b"1000000\\n" + bytes(1000000))
+            lines = tcp.makefile("rb")
+            peer, size = lines.readline().decode().strip(), int(lines.readline())
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            udp.settimeout(1)
+            udp.connect((target, int(port)))
+            sizes = []
+            for length in (20, 1472, 8000):
+                for attempt in range(4):
+                    # A link on the way that takes less is told to the sender once, as an error.
+                    try:
+                        udp.send(bytes(length))
+                        sizes.append(len(udp.recv(65535)))
+                        break
+                    except OSError as error:
+                        if not isinstance(error, TimeoutError) and error.errno != errno.EMSGSIZE:
+                            raise
+        found[target] = [peer, size, *sizes]
+    except OSError as error:
+        found[target] = [str(error)]
+print(json.dumps(found))
+"""
+WHOLE = [1_000_000, 20, 1472, 8000]
+"""What comes back of a long TCP stream, and of datagrams within and beyond a link's size."""
+
+
+def eventually(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
+    assert processes.wait_until(lambda: bool(condition()), timeout, 0.1), what
+
+
+@dataclass
+class Trio:
+    """The cluster, and a pod with an echo server on each node."""
+
+    machine: Machine
+    pods: dict[str, str] = field(default_factory=dict)
+    """Pods' addresses, by name; a pod is called as its node."""
+    servers: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def profile(self) -> Profile:
+        return self.machine.profile(NAME)
+
+    def add_pod(self, name: str, node: str, **metadata: Any) -> str:
+        """Run a pod with an echo server; returns its address."""
+        manifest = json.loads(pod(name, "sleep 1000000", node=node))
+        manifest["metadata"] |= metadata
+        manifest["metadata"].setdefault("labels", {})["app"] = "echo"
+        self.machine.kubectl("apply", "-f", "-", feed=json.dumps(manifest))
+        self.machine.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+        self.serve(name)
+        self.pods[name] = str(self.machine.get("pod", name)["status"]["podIP"])
+        return self.pods[name]
+
+    def serve(self, name: str) -> None:
+        server = self.enter(name, ECHO, str(PORT))
+        self.servers.append(server)
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n", name
+
+    def enter(self, name: str, script: str, *words: str) -> subprocess.Popen[str]:
+        """Run a script in the network of a pod."""
+        command = ["nsenter", "-t", str(self.pid(name)), "-n", sys.executable, "-S", "-c", script]
+        return subprocess.Popen([*command, *words], stdout=subprocess.PIPE, text=True)
+
+    def pid(self, name: str) -> int:
+        """A process of the pod's container."""
+        status = self.machine.get("pod", name)["status"]["containerStatuses"][0]
+        identity = status["containerID"].partition("://")[2]
+        for directory in Path("/proc").glob("[0-9]*"):
+            try:
+                if identity in (directory / "cgroup").read_text():
+                    return int(directory.name)
+            except OSError:
+                continue
+        raise AssertionError(f"{name} has no process")
+
+    def ask(self, name: str, targets: list[str], port: int = PORT) -> dict[str, list[Any]]:
+        """What a pod hears from echo servers: the address they see, and how much arrives."""
+        client = self.enter(name, ASK, str(port), *targets)
+        output, _ = client.communicate(timeout=60)
+        return dict(json.loads(output))
+
+    def matrix(self) -> dict[tuple[str, str], list[Any]]:
+        """From every pod to every pod, what is not as it should be."""
+        wrong = {}
+        for name, address in self.pods.items():
+            for target, heard in self.ask(name, list(self.pods.values())).items():
+                if heard != [address, *WHOLE]:
+                    wrong[name, target] = heard
+        return wrong
+
+    def expose(self) -> str:
+        """A Service of all pods, with node port 30700; returns its address."""
+        ports = [
+            {"name": protocol.lower(), "port": PORT, "protocol": protocol, "nodePort": 30700}
+            for protocol in ("TCP", "UDP")
+        ]
+        service = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "echo"},
+            "spec": {"type": "NodePort", "selector": {"app": "echo"}, "ports": ports},
+        }
+        self.machine.kubectl("apply", "-f", "-", feed=json.dumps(service))
+        return str(self.machine.get("service", "echo")["spec"]["clusterIP"])
+
+    def close(self) -> None:
+        """End the echo servers, which keep their pods' networks alive."""
+        for server in self.servers:
+            server.kill()
+            server.communicate()
+        self.servers.clear()
+
+    def inside(self, node: str, *command: str, expect: int | None = 0) -> str:
+        return self.machine.navarch("ssh", "-p", NAME, "-n", node, "--", *command, expect=expect)
+
+
+@pytest.fixture(scope="module")
+def three_nodes() -> Iterator[Trio]:
+    home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
+    machine = Machine(home / "home", home / "kubeconfig")
+    found = Trio(machine)
+    archive = build_busybox(home / "shell.tar", SHELL_IMAGE)
+    try:
+        machine.navarch("start", "-p", NAME, "--nodes", "3")
+        machine.navarch("image", "load", "-p", NAME, str(archive))
+        for node in found.profile.node_names():
+            found.add_pod(node, node)
+        yield found
+    finally:
+        found.close()
+        machine.navarch("delete", "--all", expect=None)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+marks = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root"),
+    pytest.mark.skipif(shutil.which("containerd") is None, reason="run: navarch setup"),
+]

@@ -1,0 +1,190 @@
+"""Tokens, and whom a machine believes before it joins."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from navarch.cli.join import parse_ttl
+from navarch.cluster import joined_network, joining, network_plugin, pki, tokens
+from navarch.cluster.drain import leaves
+from navarch.cluster.joining import JoinRequest
+from navarch.cluster.profile import ClusterError, Paths, Profile
+from navarch.controllers.bootstrap_tokens import signed
+
+TOKEN = "abcdef.0123456789abcdef"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+HASH = "sha256:" + 64 * "0"
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    monkeypatch.setenv("NAVARCH_HOME", str(tmp_path))
+    found = Paths(tmp_path / "dev")
+    found.create()
+    pki.ensure(Profile("dev", nodes=0), found)
+    return found
+
+
+def published(paths: Paths, profile: Profile) -> dict[str, str]:
+    """The data of `cluster-info`, signed."""
+    objects = {value["metadata"]["name"]: value for _, value in tokens.objects(profile, paths)}
+    return signed(objects["cluster-info"]["data"], {"abcdef": "0123456789abcdef"})
+
+
+def test_a_token_is_a_secret_that_ends() -> None:
+    secret = tokens.secret(TOKEN, timedelta(hours=1), "for me", NOW)
+    assert secret["metadata"]["name"] == "bootstrap-token-abcdef"
+    assert secret["stringData"]["expiration"] == "2026-01-01T01:00:00Z"
+    assert "expiration" not in tokens.secret(TOKEN, timedelta(), "", NOW)["stringData"]
+    assert tokens.TOKEN.fullmatch(tokens.new_token())
+    with pytest.raises(ClusterError):
+        tokens.secret("ABCDEF.0123456789abcdef", timedelta(), "", NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("24h", 86400), ("1h30m", 5400), ("0", 0), ("1.5m", 90)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_ttl(text).total_seconds() == seconds
+
+
+@pytest.mark.parametrize("text", ["", "24", "h", "1d", "-1h", "1h x"])
+def test_no_durations(text: str) -> None:
+    with pytest.raises(ClusterError):
+        parse_ttl(text)
+
+
+def test_the_cluster_is_believed_by_signature_and_hash(paths: Paths) -> None:
+    profile = Profile("dev", listen_addresses=("10.0.0.1",))
+    data = published(paths, profile)
+    certificate = (paths.pki / "ca.crt").read_bytes()
+    digest = tokens.authority_hash(certificate)
+    authority, cluster = joining.trusted_authority(data, TOKEN, [HASH, digest])
+    assert authority == certificate
+    assert cluster["server"] == "https://10.0.0.1:8443"
+    assert tokens.join_command(profile, paths, TOKEN) == (
+        f"navarch join 10.0.0.1:8443 --token {TOKEN} --discovery-token-ca-cert-hash {digest}"
+    )
+
+
+def test_an_impostor_is_not_believed(paths: Paths) -> None:
+    data = published(paths, Profile("dev"))
+    with pytest.raises(ClusterError, match="not what was given"):
+        joining.trusted_authority(data, TOKEN, [HASH])
+    with pytest.raises(ClusterError, match="does not know this token"):
+        joining.trusted_authority(data, "ghijkl.0123456789abcdef", [HASH])
+    changed = data | {"kubeconfig": data["kubeconfig"].replace("8443", "9443")}
+    with pytest.raises(ClusterError, match="not by this token"):
+        joining.trusted_authority(changed, TOKEN, [])
+    nonsense = signed({"kubeconfig": "[]"}, {"abcdef": "0123456789abcdef"})
+    with pytest.raises(ClusterError, match="cannot be read"):
+        joining.trusted_authority(nonsense, TOKEN, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("10.0.0.1:8443", ("10.0.0.1", 8443)),
+        ("https://main.example:6443/", ("main.example", 6443)),
+        ("[fd00::1]:8443", ("fd00::1", 8443)),
+    ],
+)
+def test_servers(text: str, place: tuple[str, int]) -> None:
+    assert joining.parse_server(text) == place
+
+
+@pytest.mark.parametrize("text", ["", "10.0.0.1", "fd00::1:8443", "a:0", "a:65536", "a b:1:2"])
+def test_no_servers(text: str) -> None:
+    with pytest.raises(ClusterError):
+        joining.parse_server(text)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        JoinRequest("dev", "10.0.0.1:8443", "abc", (HASH,)),
+        JoinRequest("dev", "10.0.0.1:8443", TOKEN),
+        JoinRequest("dev", "10.0.0.1:8443", TOKEN, ("sha256:00",)),
+        JoinRequest("dev", "10.0.0.1:8443", TOKEN, (HASH,), node_name="Big"),
+        JoinRequest("dev", "10.0.0.1:8443", TOKEN, (HASH,), node_addresses=("x",)),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(request_: JoinRequest) -> None:
+    with pytest.raises(ClusterError):
+        joining.check(request_)
+
+
+def described(**changes: object) -> dict[str, object]:
+    return {
+        "families": ["ipv4"],
+        "nodeSubnets": ["192.168.49.0/24"],
+        "serviceSubnets": ["10.96.0.0/16"],
+        "podSubnets": ["10.244.0.0/16"],
+        "clusterDomain": "cluster.local",
+        "podNetwork": "auto",
+    } | changes
+
+
+def test_a_machine_that_joins_has_a_profile_and_a_network(tmp_path: Path) -> None:
+    request = JoinRequest(
+        "there", "10.0.0.1:8443", TOKEN, (HASH,), node_name="other", node_addresses=("10.0.0.7",)
+    )
+    profile = joining.joined_profile(request, described())
+    assert profile.node_names() == ("other",)
+    assert profile.node_addresses("other") == ("10.0.0.7",)
+    assert profile.node_server == "https://10.0.0.1:8443"
+    routes = [str(route) for route in joined_network.routes(profile, "10.0.0.1")]
+    assert "192.168.49.0/24 via 10.0.0.1" in routes[1]
+    assert "unreachable 10.244.0.0/16" in str(routes[0])
+    rules = joined_network.rules(profile, "uplink0")
+    # To the other nodes it is a machine like any: its pods come under its own address.
+    assert "192.168.49.0/24" not in rules
+    assert 'oifname "uplink0" masquerade' in rules
+    assert 'oifname "uplink0" ip daddr 10.96.0.0/16 reject' in rules
+    with pytest.raises(ClusterError):
+        joining.joined_profile(request, described(podSubnets=["nonsense"]))
+
+
+def test_a_network_plug_in_of_the_user_s(paths: Paths, tmp_path: Path) -> None:
+    profile = Profile("dev")
+    file = tmp_path / "mine.conflist"
+    file.write_text(json.dumps({"name": "mine", "plugins": [{"type": "ptp"}]}))
+    adopted = network_plugin.adopt(profile, paths, str(file))
+    network_plugin.place(adopted, paths, "dev")
+    directory = paths.node("dev") / "cni"
+    assert [each.name for each in directory.iterdir()] == ["05-user.conflist"]
+    back = network_plugin.adopt(adopted, paths, "bridge")
+    network_plugin.place(back, paths, "dev")
+    assert (back, list(directory.iterdir())) == (profile, [])
+    assert network_plugin.adopt(profile, paths, "false").cni == "false"
+    file.write_text("{}")
+    for bad in (str(file), str(tmp_path / "missing.yaml"), "calico"):
+        with pytest.raises(ClusterError):
+            network_plugin.adopt(profile, paths, bad)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({}, True),
+        ({"ownerReferences": [{"kind": "ReplicaSet", "controller": True}]}, True),
+        ({"ownerReferences": [{"kind": "DaemonSet", "controller": True}]}, False),
+        ({"annotations": {"kubernetes.io/config.mirror": "x"}}, False),
+    ],
+)
+def test_which_pods_leave_a_node(metadata: dict[str, object], expected: bool) -> None:
+    assert leaves({"metadata": metadata}) is expected
+
+
+def test_tokens_are_listed_as_they_are() -> None:
+    data = tokens.secret(TOKEN, timedelta(hours=1), "for me", NOW)["stringData"]
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+    found = tokens._token(encoded)
+    assert found.token == TOKEN
+    assert found.usages == ("authentication", "signing")
+    assert found.description == "for me"
