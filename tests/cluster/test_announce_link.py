@@ -45,8 +45,9 @@ async def main(address, name, names, *addresses):
     announcer = Announcer(Identity(name, b"12345678"), wire, RealClock(), lambda claim: None)
     claims = [Claim(ipaddress.ip_address(each), is_served=True) for each in addresses]
     nodes = Nodes(frozenset(names.split(",")))
-    announcer.see(View({each.address: each for each in claims}, nodes))
-    await asyncio.Event().wait()
+    while True:
+        announcer.see(View({each.address: each for each in claims}, nodes))
+        await asyncio.sleep(1)
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -124,6 +125,13 @@ class Ground:
     def kill(self, name: str) -> None:
         self._end(self.nodes.pop(name))
 
+    def pull(self, name: str) -> None:
+        """The node's cable."""
+        self.ip("link", "set", "eth0", "down", where=f"{self._prefix}-{name}")
+
+    def plug(self, name: str) -> None:
+        self.ip("link", "set", "eth0", "up", where=f"{self._prefix}-{name}")
+
     def owners(self, address: str) -> list[str]:
         """Who answers for an address."""
         words = ["ip", "netns", "exec", self.client, sys.executable, "-c", ASK, address]
@@ -170,16 +178,19 @@ def test_one_answers_and_another_takes_over(ground: Ground) -> None:
         ground.start(name)
     for address in FOUR:
         assert processes.wait_until(partial(ground.is_answered, address), 20), address
-    for address in (FOUR[0], SIX):
+    for address, end, begin in (
+        (FOUR[0], ground.kill, ground.start),
+        (SIX, ground.pull, ground.plug),
+    ):
         owner = expected(address)
         heir = expected(address, "abc".replace(owner, ""))
         eventually(ground, address, owner)
         began = time.monotonic()
-        ground.kill(owner)
+        end(owner)
         eventually(ground, address, heir)
         seconds = time.monotonic() - began
         print(f"{address}: {heir} has taken over from {owner} after {seconds:.1f} s")
         assert seconds < SILENCE + 5.0  # a busy machine is granted some
-        ground.start(owner)
+        begin(owner)
         eventually(ground, address, owner)
     assert ground.is_answered(FOUR[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from navarch.api.types.core_v1 import Node, ObjectReference, Service
 from navarch.api.types.discovery_v1 import Endpoint, EndpointSlice
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import Client, ClientConfig, EventRecorder, Informer, InformerFactory, RealClock
+from navarch.client.clock import timeout
 from navarch.network.announce.announcer import Announcer, Identity
 from navarch.network.announce.election import SERVICE_LABEL, Claim, View, claims_of, nodes_of
 from navarch.network.announce.wire import LinuxWire, facing
@@ -22,6 +24,10 @@ GATHER_SECONDS = 0.1
 """Changes that come together are looked at together. And the node's proxy, which learns of an
 address at the same moment, is to have its rules before anybody is told to come: until then a
 client's kernel keeps the first packet, and nobody is turned away."""
+
+
+LOOK_AGAIN_SECONDS = 30.0
+"""Also without a change: the interface may have been away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +66,7 @@ def _service_of(each: EndpointSlice) -> list[str]:
 async def run(options: AnnounceOptions) -> None:
     """Answer for the addresses that are this node's until cancelled."""
     config = ClientConfig.from_kubeconfig(options.kubeconfig)
-    interface = options.interface or facing(options.node_ips)
-    if not interface:
-        raise RuntimeError("no interface to announce on")
+    interface = options.interface or await _facing(options)
     # Clusters on one link are told apart by their authority.
     identity = Identity(options.node_name, hashlib.sha256(config.ca.read()).digest()[:8])
     async with Client(config) as client:
@@ -83,6 +87,14 @@ async def run(options: AnnounceOptions) -> None:
         finally:
             announcer.close()
             await recorder.close()
+
+
+async def _facing(options: AnnounceOptions) -> str:
+    """The interface to announce on, once there is one."""
+    while not (interface := facing(options.node_ips)):
+        log.warning("there is no interface to announce on yet")
+        await RealClock().sleep(LOOK_AGAIN_SECONDS)
+    return interface
 
 
 async def _follow(client: Client, announcer: Announcer) -> None:
@@ -107,7 +119,9 @@ async def _follow(client: Client, announcer: Announcer) -> None:
                 if view.claims and rest is not None:
                     view = rest.view(services)
                 announcer.see(view)
-                await changed.wait()
+                with suppress(TimeoutError):
+                    async with timeout(client.clock, LOOK_AGAIN_SECONDS):
+                        await changed.wait()
                 await client.clock.sleep(GATHER_SECONDS)
     finally:
         await informers.stop()

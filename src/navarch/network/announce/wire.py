@@ -52,7 +52,8 @@ class Wire(Protocol):
     mac: bytes
 
     def listen(self, kinds: Set[int], take: Take) -> None:
-        """Hand on frames of these EtherTypes from now on, and of no others."""
+        """Hand on frames of these EtherTypes from now on, and of no others. What cannot be
+        listened to now is tried again at the next call."""
 
     def send(self, frame: bytes) -> None: ...
 
@@ -111,12 +112,18 @@ class LinuxWire:
         self._groups: dict[Address, socket.socket] = {}
         self.mac = b""
         """Known from the first socket on."""
+        self._is_down = False
+        """Told once."""
 
     def listen(self, kinds: Set[int], take: Take) -> None:
         for kind in self._sockets.keys() - kinds:
             self._stop(kind)
         for kind in kinds - self._sockets.keys():
-            self._sockets[kind] = self._open(kind)
+            try:
+                self._sockets[kind] = self._open(kind)
+            except OSError as error:
+                log.warning("%s: cannot be listened on: %s", self._interface, error)
+                return
             asyncio.get_running_loop().add_reader(
                 self._sockets[kind].fileno(), self._readable, kind, take
             )
@@ -124,9 +131,13 @@ class LinuxWire:
     def _open(self, kind: int) -> socket.socket:
         # Made for no protocol, so that nothing arrives before the filter is there.
         opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
-        if kind == ETH_IPV6:
-            _attach_filter(opened)
-        opened.bind((self._interface, kind))
+        try:
+            if kind == ETH_IPV6:
+                _attach_filter(opened)
+            opened.bind((self._interface, kind))
+        except BaseException:
+            opened.close()
+            raise
         self.mac = opened.getsockname()[4]
         return opened
 
@@ -140,8 +151,9 @@ class LinuxWire:
             except BlockingIOError:
                 return
             except OSError as error:
-                # The interface went down; the kernel says so once, and again takes frames later.
-                log.warning("%s: %s", self._interface, error)
+                # The interface went down, perhaps for good; the next look opens the socket again.
+                log.debug("%s: %s", self._interface, error)
+                self._stop(kind)
                 return
             if source[2] != PACKET_OUTGOING:
                 take(kind, frame)
@@ -154,7 +166,15 @@ class LinuxWire:
         try:
             sender.send(frame)
         except OSError as error:
-            log.warning("%s: nothing can be sent: %s", self._interface, error)
+            log.log(
+                logging.DEBUG if self._is_down else logging.WARNING,
+                "%s: nothing can be sent: %s",
+                self._interface,
+                error,
+            )
+            self._is_down = True
+        else:
+            self._is_down = False
 
     def join(self, address: Address) -> None:
         """By a socket's membership: the kernel tells switches (MLD) and its own filters."""
