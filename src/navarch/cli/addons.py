@@ -105,10 +105,10 @@ def configure(
     else:
         answers = {each.key: _ask(each.text) for each in questions if each.is_asked}
     # What cannot be is said before anything is done.
-    addons.configured(addons.load(there.paths), name, answers)
+    addons.configured(addons.load(there.paths), there.profile, name, answers)
     _bring_about(
         there,
-        lambda choices: addons.configured(choices, name, answers),
+        lambda choices: addons.configured(choices, there.profile, name, answers),
         [f"{name} was successfully configured"],
     )
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from navarch.cluster.api import Api, ApiUnavailableError
-from navarch.cluster.ingress_addon import ingress_objects
+from navarch.cluster.ingress_addon import end_nginx, ingress_objects
 from navarch.cluster.profile import ClusterError, Paths, Profile, write_json
 
 Options = dict[str, Any]
@@ -90,7 +90,9 @@ class Addon:
     """What `navarch addons configure` asks."""
     packages: str = ""
     """What of the Debian packages it needs, by `setup.Package.purpose`."""
-    settle: Callable[[Mapping[str, str]], Mapping[str, Any]] = lambda answers: answers
+    ended: Callable[[Paths], None] = lambda paths: None
+    """Ends what outlives the addon's components."""
+    settle: Callable[[Profile, Mapping[str, str]], Mapping[str, Any]] = lambda _, answers: answers
     """Settings from the answers. Raises ValueError for what cannot be."""
 
 
@@ -154,7 +156,7 @@ def _configuration(ranges: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in [*lines, *(f"  - {each}" for each in ranges)])
 
 
-def _ranges(answers: Mapping[str, str]) -> Mapping[str, Any]:
+def _ranges(profile: Profile, answers: Mapping[str, str]) -> Mapping[str, Any]:
     from navarch.controllers.load_balancer_plan import parse_pools
 
     if answers.get("ranges"):
@@ -163,7 +165,11 @@ def _ranges(answers: Mapping[str, str]) -> Mapping[str, Any]:
         ranges = [f"{answers['start']}-{answers['end']}"]
     else:
         raise ValueError("the first and the last address are needed (start, end), or ranges")
-    parse_pools(_configuration(ranges))
+    (pool,) = parse_pools(_configuration(ranges))
+    nodes = [each for name in profile.node_names() for each in profile.node_addresses(name)]
+    for address in (*profile.host_addresses, *nodes):
+        if ipaddress.ip_address(address) in pool:
+            raise ValueError(f"{address} is taken by the cluster itself")
     return {"ranges": ranges}
 
 
@@ -202,6 +208,7 @@ ADDONS: Mapping[str, Addon] = {
             components=_ingress,
             objects=lambda profile, settings: ingress_objects(profile),
             packages="ingress",
+            ended=end_nginx,
         ),
         Addon(
             "metallb",
@@ -286,7 +293,9 @@ def check_packages(name: str) -> None:
         )
 
 
-def configured(choices: Choices, name: str, answers: Mapping[str, str]) -> Choices:
+def configured(
+    choices: Choices, profile: Profile, name: str, answers: Mapping[str, str]
+) -> Choices:
     """The choices with an addon set so. Raises ClusterError for answers that cannot be."""
     addon = find(name)
     known = [question.key for question in addon.questions]
@@ -294,7 +303,7 @@ def configured(choices: Choices, name: str, answers: Mapping[str, str]) -> Choic
         text = f"It can be set: {', '.join(known)}" if known else "There is nothing to configure."
         raise ClusterError(f"{name} has no setting {', '.join(unknown)}", text)
     try:
-        settings = addon.settle(answers)
+        settings = addon.settle(profile, answers)
     except ValueError as error:
         raise ClusterError(f"{name}: {error}") from error
     return replace(
@@ -340,6 +349,7 @@ def put_objects(api: Api, profile: Profile, paths: Paths) -> None:
             applied.add(name)
             _note(paths, applied)
         elif name in applied:
+            addon.ended(paths)
             for collection, value in reversed(placed):
                 _delete(api, f"{collection}/{value['metadata']['name']}")
             applied.discard(name)

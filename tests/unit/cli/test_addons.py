@@ -59,6 +59,10 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
         (["configure", "metallb", "--set", "ranges"], "not of the form KEY=VALUE"),
         (["configure", "metallb", "--set", "colour=red"], "metallb has no setting colour"),
         (["configure", "metallb", "--set", "ranges=10.0.0.9"], "neither a range A-B nor a CIDR"),
+        (
+            ["configure", "metallb", "--set", "ranges=192.168.49.0/24"],
+            "192.168.49.1 is taken by the cluster itself",
+        ),
         (["configure", "metallb", "--set", "start=10.0.0.9"], "(start, end), or ranges"),
         (
             ["configure", "metallb", "--set", "ranges=10.0.0.0/30,10.0.0.3/32"],

@@ -66,7 +66,7 @@ def test_what_cannot_be_is_said() -> None:
     with pytest.raises(ClusterError, match="part of every cluster"):
         addons.switched(Choices(), ["metrics-server"], False)
     with pytest.raises(ClusterError, match="has no setting colour"):
-        addons.configured(Choices(), "metallb", {"colour": "red"})
+        addons.configured(Choices(), PROFILE, "metallb", {"colour": "red"})
 
 
 def test_objects_come_and_go_with_their_addon(paths: Paths) -> None:
@@ -93,7 +93,11 @@ def test_what_the_user_changed_stays_until_it_is_configured(paths: Paths) -> Non
     api.objects[path] = {"mine": True}
     put(api, paths)
     assert api.objects[path] == {"mine": True}
-    put(api, paths, addons.configured(addons.load(paths), "metallb", {"ranges": "10.1.0.0/24"}))
+    put(
+        api,
+        paths,
+        addons.configured(addons.load(paths), PROFILE, "metallb", {"ranges": "10.1.0.0/24"}),
+    )
     assert "- 10.1.0.0/24\n" in api.objects[path]["data"]["config"]
     api.objects[path] = {"mine": True}
     put(api, paths)
@@ -112,7 +116,7 @@ def test_components_and_controllers(paths: Paths, monkeypatch: pytest.MonkeyPatc
     assert "lamp" not in composition.node_components(PROFILE, paths, "dev")
     assert composition.controllers_options(PROFILE, paths)["controllers"] == ["*", "-lamplighter"]
     choices = addons.switched(Choices(), ["lamp"], True)
-    addons.save(paths, addons.configured(choices, "lamp", {"colour": "red"}))
+    addons.save(paths, addons.configured(choices, PROFILE, "lamp", {"colour": "red"}))
     found = composition.node_components(PROFILE, paths, "dev")
     assert found["lamp"] == {"node": "dev", "colour": "red"}
     assert composition.controllers_options(PROFILE, paths)["controllers"] == ["*"]
