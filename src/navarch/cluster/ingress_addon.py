@@ -10,10 +10,13 @@ may. Its rights exist only while the addon is on.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from navarch.cluster import processes
+
 if TYPE_CHECKING:
-    from navarch.cluster.profile import Profile
+    from navarch.cluster.profile import Paths, Profile
 
 USER = "system:navarch:ingress"
 CLASS = "nginx"
@@ -118,3 +121,16 @@ def _object(
     if annotations:
         metadata["annotations"] = annotations
     return {"apiVersion": version, "kind": kind, "metadata": metadata}
+
+
+def end_nginx(paths: Paths) -> None:
+    """End the nginx of a node, which outlives its controller so that a new one can go on with it:
+    when the addon is off, none comes."""
+    for file in paths.root.glob("nodes/*/ingress/nginx.pid"):
+        try:
+            pid = int(file.read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            continue
+        if str(file.parent).encode() in command:
+            processes.end([pid], grace=2.0)
