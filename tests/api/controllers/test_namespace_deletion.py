@@ -17,6 +17,7 @@ from navarch.api.types.core_v1 import (
     ServiceSpec,
 )
 from navarch.api.types.meta_v1 import ObjectMeta
+from navarch.api.types.networking_v1 import NetworkPolicy
 from navarch.client import Client
 
 from .conftest import Kubelet, add_node, eventually, pod, running
@@ -57,6 +58,9 @@ async def test_pods_go_before_anything_else(client: Client) -> None:
     await client.resource(Pod).create(held)
     settings = ConfigMap(metadata=ObjectMeta(name="settings", namespace="b"))
     await client.resource(ConfigMap).create(settings)
+    # Were it gone before the pod, the pod would be open to everybody meanwhile (CVE-2024-7598).
+    policy = NetworkPolicy(metadata=ObjectMeta(name="deny", namespace="b"))
+    await client.resource(NetworkPolicy).create(policy)
 
     async def told() -> Namespace | None:
         namespace = await client.resource(Namespace).get("b")
@@ -98,9 +102,9 @@ async def test_pods_go_before_anything_else(client: Client) -> None:
             ),
         }
         assert (await client.resource(Pod).get("held", "b")).metadata.deletionTimestamp
-        assert not (
-            await client.resource(ConfigMap).get("settings", "b")
-        ).metadata.deletionTimestamp
+        for kind, name in ((ConfigMap, "settings"), (NetworkPolicy, "deny")):
+            found = await client.resource(kind).get(name, "b")
+            assert not found.metadata.deletionTimestamp
         await client.resource(Pod).patch("held", "b", {"metadata": {"finalizers": None}})
         await eventually(lambda: is_gone(client, "b"), "the namespace's end")
 
