@@ -12,21 +12,19 @@ other.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from navarch.api.types.core_v1 import Secret, Service
+from navarch.api.types.core_v1 import Service
 from navarch.api.types.discovery_v1 import EndpointSlice
 from navarch.api.types.networking_v1 import Ingress, IngressClass
-from navarch.client.clock import timeout
 from navarch.client.controller import ControllerContext
-from navarch.client.informer import Informer
 from navarch.network.ingress.backends import SERVICE_NAME, Services
 from navarch.network.ingress.routes import Surroundings
+from navarch.network.ingress.secrets import Secrets
 from navarch.network.ingress.translate import (
     Ports,
     Problem,
@@ -43,7 +41,6 @@ GATHER_SECONDS = 0.05
 RETRY_SECONDS = 2.0
 START_SECONDS = 5.0
 NAMES_SECONDS = 10.0
-SECRETS_SECONDS = 5.0
 ROTATION_SECONDS = 30.0
 
 
@@ -71,7 +68,7 @@ class IngressController:
         self._services = informers.informer(Service)
         self._slices = informers.informer(EndpointSlice)
         self._slices.add_index("service", _service_of)
-        self._secrets: dict[str, Informer[Secret]] = {}
+        self._secrets = Secrets(informers, context.clock, self._wake)
         self._changed = asyncio.Event()
         self._wanted_services: set[str] = set()
         self._addresses: dict[str, tuple[str, ...]] = {}
@@ -148,43 +145,15 @@ class IngressController:
                     lambda key: self._slices.cache.by_index("service", key),
                     self._addresses,
                 ),
-                self._secret,
+                self._secrets.get,
             )
             translation = translate(self.ours, around, self._scope.ports)
             self._wanted_services = around.services_wanted
             unknown = translation.names - self._addresses.keys()
             for name in unknown:
                 self._addresses[name] = await self._look_up(name)
-            if not await self._follow_secrets(translation.secrets) and not unknown:
+            if not await self._secrets.follow(translation.secrets) and not unknown:
                 return translation
-
-    # -- Secrets ------------------------------------------------------------------------------
-
-    def _secret(self, key: str) -> Secret | None:
-        informer = self._secrets.get(key)
-        return informer.cache.get(key) if informer is not None else None
-
-    async def _follow_secrets(self, wanted: Iterable[str]) -> bool:
-        """Follow these Secrets and no others. Tells whether there are new ones."""
-        wanted = frozenset(wanted)
-        for key in self._secrets.keys() - wanted:
-            await self._context.informers.stop_informer(self._secrets.pop(key))
-        new = wanted - self._secrets.keys()
-        for key in new:
-            namespace, _, name = key.partition("/")
-            informer = self._context.informers.informer(
-                Secret, namespace, field_selector=f"metadata.name={name}"
-            )
-            informer.add_handler(self._wake, self._wake, self._wake)
-            self._secrets[key] = informer
-        if not new:
-            return False
-        await self._context.informers.start()
-        with contextlib.suppress(TimeoutError):
-            async with timeout(self._clock, SECRETS_SECONDS):
-                for key in new:
-                    await self._secrets[key].wait_synced()
-        return True
 
     # -- names of ExternalName Services -------------------------------------------------------
 

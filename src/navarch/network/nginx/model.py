@@ -307,6 +307,8 @@ class Host(Value, frozen=True):
 
     name: str = ""
     deep: bool = False
+    group: str = ""
+    """Hosts of one group may be asked for over connections to each other (`strict_sni`)."""
     certificate: str = ""
     routes: tuple[Route, ...] = ()
     client_ca: str = ""
@@ -326,7 +328,7 @@ class Listener(Value, frozen=True):
     https_port: int = 443
     """Where a redirect to HTTPS leads."""
     strict_sni: bool = False
-    """A request for another host than the handshake was for is answered with 421."""
+    """A request for a host of another group than the handshake was for is answered with 421."""
 
 
 class Certificate(Value, frozen=True):

@@ -299,7 +299,10 @@ function M.route()
   local name = var.host
   if listener.strict_sni and var.ssl_server_name and lower(var.ssl_server_name) ~= name then
     local asked = state.find_host(listener.table, name)
-    if asked ~= state.find_host(listener.table, lower(var.ssl_server_name)) then return nobody(421) end
+    local met = state.find_host(listener.table, lower(var.ssl_server_name))
+    if asked ~= met and not (asked and met and asked.group and asked.group == met.group) then
+      return nobody(421)
+    end
   end
   local host = state.find_host(listener.table, name)
   if not host then return nobody(404) end

@@ -1,0 +1,14 @@
+"""Gateway API (gateway-api.sigs.k8s.io, v1): Gateways of the class `navarch` and their HTTPRoutes.
+
+objects.py     the kinds, as far as they are read here
+around.py      what Gateways and routes refer to
+listeners.py   which listeners of a Gateway can be served, and why others cannot; pure
+attach.py      which routes belong to which listeners; pure
+rules.py       an HTTPRoute's rules -> routes of the data plane; pure
+translate.py   everything together -> a model of the data plane, and statuses; pure
+status.py      the conditions of everything; pure
+publish.py     the Service and the endpoints of a Gateway; pure
+controller.py  follows the API, has nginx serve the translation, writes statuses
+main.py        the component
+crds.json      the CustomResourceDefinitions (tools/generate_gateway_crds.py)
+"""

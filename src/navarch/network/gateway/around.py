@@ -1,0 +1,75 @@
+"""What Gateways and routes refer to: Services, Secrets, namespaces, and the grants that let
+references cross from one namespace to another. Everything that is asked for is noted, as that is
+what the controller has to follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from navarch.api.types.core_v1 import Secret
+from navarch.network.gateway.objects import GROUP, ReferenceGrant
+from navarch.network.ingress.backends import Services, Target, target
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why something is not as its user wishes: a condition's reason and message."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An object that is referred to from another: `kind` from `namespace`."""
+
+    kind: str
+    namespace: str
+    group: str
+    name: str
+    to_kind: str
+    to_namespace: str
+
+
+@dataclass(slots=True)
+class Around:
+    services: Services
+    secret: Callable[[str], Secret | None]
+    """By namespace/name."""
+    labels: Callable[[str], Mapping[str, str] | None]
+    """Those of a namespace; None if there is none of that name."""
+    grants: Sequence[ReferenceGrant] = ()
+    secrets_wanted: set[str] = field(default_factory=set)
+    services_wanted: set[str] = field(default_factory=set)
+    upstreams: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def is_granted(self, wanted: Wanted) -> bool:
+        """Whether a reference may be followed: within a namespace always, elsewhere if a grant in
+        the namespace it leads to says so."""
+        if wanted.namespace == wanted.to_namespace:
+            return True
+        return any(
+            any(
+                (each.group, each.kind, each.namespace) == (GROUP, wanted.kind, wanted.namespace)
+                for each in grant.spec.from_
+            )
+            and any(
+                (each.group, each.kind) == (wanted.group, wanted.to_kind)
+                and each.name in ("", wanted.name)
+                for each in grant.spec.to
+            )
+            for grant in self.grants
+            if grant.metadata.namespace == wanted.to_namespace
+        )
+
+    def find_secret(self, key: str) -> Secret | None:
+        self.secrets_wanted.add(key)
+        return self.secret(key)
+
+    def find_target(self, namespace: str, name: str, port: int) -> Target:
+        self.services_wanted.add(f"{namespace}/{name}")
+        found = target(self.services, namespace, name, port)
+        if found.endpoints:
+            self.upstreams[found.upstream] = found.endpoints
+        return found

@@ -1,0 +1,119 @@
+"""What a Gateway brings into the API: a Service of type LoadBalancer, which gets an address of its
+own, and an EndpointSlice that leads from it to nginx. Both go when the Gateway goes (GEP-1762)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+
+from navarch.api.types.core_v1 import Service, ServicePort, ServiceSpec
+from navarch.api.types.discovery_v1 import (
+    Endpoint,
+    EndpointConditions,
+    EndpointPort,
+    EndpointSlice,
+)
+from navarch.api.types.meta_v1 import ObjectMeta, OwnerReference
+from navarch.network.gateway.listeners import GatewayState
+from navarch.network.gateway.objects import GROUP, Gateway
+from navarch.network.ingress.backends import SERVICE_NAME
+
+GATEWAY_LABEL = f"{GROUP}/gateway-name"
+MANAGED_LABEL = "endpointslice.kubernetes.io/managed-by"
+MANAGED_BY = "gateway.navarch.dev"
+ADDRESSES = "metallb.io/loadBalancerIPs"
+LONGEST = 63
+
+
+def fitting(name: str) -> str:
+    """A name that a Service and a label can have: a Gateway's may be longer, and have dots."""
+    plain = re.sub(r"[^a-z0-9-]", "-", name)
+    if not plain[:1].isalpha():
+        plain = f"gateway-{plain}"
+    if plain == name and len(plain) <= LONGEST:
+        return plain
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{plain[: LONGEST - 9].rstrip('-')}-{digest}"
+
+
+def service_name(gateway: Gateway) -> str:
+    return fitting(f"{gateway.metadata.name}-{gateway.spec.gatewayClassName}")
+
+
+def service_of(state: GatewayState) -> Service | None:
+    """The Service of a Gateway; none while there is nothing to serve."""
+    gateway = state.gateway
+    if not state.ports:
+        return None
+    infrastructure = gateway.spec.infrastructure
+    annotations = dict(infrastructure.annotations)
+    if values := [each.value for each in gateway.spec.addresses if each.value]:
+        annotations[ADDRESSES] = ",".join(values)
+    label = gateway.metadata.name
+    metadata = ObjectMeta(
+        name=service_name(gateway),
+        namespace=gateway.metadata.namespace,
+        labels={
+            **infrastructure.labels,
+            GATEWAY_LABEL: label if len(label) <= LONGEST else fitting(label),
+            "app.kubernetes.io/managed-by": "navarch",
+        },
+        annotations=annotations,
+        ownerReferences=[_owner(f"{GROUP}/v1", "Gateway", gateway.metadata)],
+    )
+    spec = ServiceSpec(
+        type="LoadBalancer",
+        # Who asks is seen by backends.
+        externalTrafficPolicy="Local",
+        ipFamilyPolicy="PreferDualStack",
+        allocateLoadBalancerNodePorts=False,
+        ports=[
+            ServicePort(name=_port_name(port), port=port, targetPort=port, protocol="TCP")
+            for port in state.ports
+        ],
+    )
+    return Service(metadata=metadata, spec=spec)
+
+
+def slices_of(
+    service: Service, node: str, addresses: Sequence[str], ports: Mapping[int, int]
+) -> list[EndpointSlice]:
+    """Where nginx listens for a Service of ours: a slice for each family of addresses."""
+    found = []
+    for family, has_colon in (("IPv4", False), ("IPv6", True)):
+        own = [each for each in addresses if (":" in each) == has_colon]
+        if not own:
+            continue
+        ready = EndpointConditions(ready=True, serving=True, terminating=False)
+        name = service.metadata.name
+        metadata = ObjectMeta(
+            name=f"{name}-{family.lower()}",
+            namespace=service.metadata.namespace,
+            labels={SERVICE_NAME: name, MANAGED_LABEL: MANAGED_BY},
+            ownerReferences=[_owner("v1", "Service", service.metadata)],
+        )
+        found.append(
+            EndpointSlice(
+                metadata=metadata,
+                addressType=family,
+                endpoints=[
+                    Endpoint(addresses=[each], conditions=ready, nodeName=node) for each in own
+                ],
+                ports=[
+                    EndpointPort(name=_port_name(port), protocol="TCP", port=inner)
+                    for port, inner in sorted(ports.items())
+                ],
+            )
+        )
+    return found
+
+
+def _port_name(port: int) -> str:
+    return f"port-{port}"
+
+
+def _owner(version: str, kind: str, metadata: ObjectMeta) -> OwnerReference:
+    return OwnerReference(
+        apiVersion=version, kind=kind, name=metadata.name, uid=metadata.uid, controller=True
+    )

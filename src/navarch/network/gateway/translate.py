@@ -1,0 +1,237 @@
+"""Gateways and HTTPRoutes, with what they refer to, as a model of the data plane.
+
+Each port of a Gateway has a table of its own, so that Gateways know nothing of one another. In a
+table each hostname leads to one listener, the most specific that it fits, as if listeners were
+isolated from one another (GEP-1713): a request gets the routes of that listener only. There the
+routes of the most specific hostname come first, then those of wider ones.
+
+nginx listens on a port of the node for each port of a Gateway; the Gateway's Service leads there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from navarch.network.gateway.around import Around, Problem
+from navarch.network.gateway.attach import Attached, attach
+from navarch.network.gateway.listeners import (
+    Condition,
+    GatewayState,
+    ListenerState,
+    covers,
+    examine,
+)
+from navarch.network.gateway.objects import CONTROLLER, Gateway, GatewayClass, HTTPRoute
+from navarch.network.gateway.rules import Candidate, Converted, convert
+from navarch.network.nginx.model import Certificate, DataPlane, Host, Listener, Route
+
+FIRST_PORT, PORTS = 24000, 4000
+"""Below the range of node ports, and below the ports that the kernel gives to clients."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that is translated."""
+
+    classes: Sequence[GatewayClass]
+    gateways: Sequence[Gateway]
+    routes: Sequence[HTTPRoute]
+    around: Around
+    taken: AbstractSet[int] = frozenset()
+    """Ports of the node that something else has."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """A route, and what is said of it to each parent."""
+
+    route: HTTPRoute
+    attached: tuple[Attached, ...]
+    converted: Converted
+
+    def conditions(self, parent: Attached) -> list[Condition]:
+        converted, problem = self.converted, parent.problem
+        if problem is None and converted.bad_rules and len(converted.bad_rules) >= converted.rules:
+            problem = converted.bad_rules[0]
+        found = [_condition("Accepted", problem), _condition("ResolvedRefs", converted.unresolved)]
+        if problem is None and converted.bad_rules:
+            first = converted.bad_rules[0]
+            found.append(Condition("PartiallyInvalid", True, first.reason, first.message))
+        return found
+
+
+def _condition(kind: str, problem: Problem | None) -> Condition:
+    if problem is not None:
+        return Condition(kind, False, problem.reason, problem.message)
+    return Condition(kind, True, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    plane: DataPlane
+    gateways: Mapping[str, GatewayState]
+    routes: tuple[RouteState, ...]
+    ports: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    """Where nginx listens, by a Gateway's key and port."""
+
+
+def translate(view: View) -> Translation:
+    classes = {
+        each.metadata.name for each in view.classes if is_ours(each) and not each.spec.parametersRef
+    }
+    gateways = {
+        state.key: state
+        for gateway in sorted(view.gateways, key=_age)
+        if gateway.spec.gatewayClassName in classes and not gateway.metadata.deletionTimestamp
+        for state in (examine(gateway, view.around),)
+    }
+    routes = []
+    for route in sorted(view.routes, key=_age):
+        if attached := attach(route, gateways, view.around):
+            routes.append(RouteState(route, tuple(attached), convert(route, view.around)))
+    _count(routes)
+    ports = allocate(
+        [(state.key, port) for state in gateways.values() for port in state.ports], view.taken
+    )
+    tables = {f"{key} {port}": _Table(gateways[key], port, routes) for key, port in ports}
+    plane = DataPlane(
+        listeners=tuple(
+            Listener(
+                port=inner,
+                public_port=port,
+                tls=(is_tls := tables[f"{key} {port}"].is_tls),
+                table=f"{key} {port}",
+                strict_sni=is_tls,
+            )
+            for (key, port), inner in ports.items()
+        ),
+        tables={name: table.hosts() for name, table in tables.items()},
+        upstreams=view.around.upstreams,
+        certificates=_certificates(gateways.values()),
+    )
+    return Translation(plane, gateways, tuple(routes), ports)
+
+
+def is_ours(each: GatewayClass) -> bool:
+    return each.spec.controllerName == CONTROLLER
+
+
+def _age(each: Gateway | HTTPRoute) -> tuple[str, str, str]:
+    metadata = each.metadata
+    return metadata.creationTimestamp or "", metadata.namespace, metadata.name
+
+
+def _count(routes: Iterable[RouteState]) -> None:
+    """How many routes each listener has, whatever else may be wrong with them."""
+    for route in routes:
+        states = {id(place.state): place.state for each in route.attached for place in each.places}
+        for state in states.values():
+            state.attached += 1
+
+
+def allocate(
+    wanted: Sequence[tuple[str, int]], taken: AbstractSet[int] = frozenset()
+) -> dict[tuple[str, int], int]:
+    """Ports of the node for ports of Gateways. They follow from names, so they are the same after
+    a restart; where two fall together, the younger Gateway's moves on."""
+    found: dict[tuple[str, int], int] = {}
+    used = set(taken)
+    for key, port in wanted:
+        start = int.from_bytes(hashlib.sha256(f"{key} {port}".encode()).digest()[:4]) % PORTS
+        for step in range(PORTS):
+            inner = FIRST_PORT + (start + step) % PORTS
+            if inner not in used:
+                used.add(inner)
+                found[key, port] = inner
+                break
+    return found
+
+
+def _certificates(gateways: Iterable[GatewayState]) -> dict[str, Certificate]:
+    return {
+        pair.name: pair.certificate
+        for gateway in gateways
+        for state in gateway.served
+        for pair in state.pairs
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """A route at a listener, under one of its hostnames."""
+
+    hostname: str
+    candidates: Sequence[Candidate]
+
+
+class _Table:
+    """The hosts of one port of a Gateway."""
+
+    def __init__(self, gateway: GatewayState, port: int, routes: Iterable[RouteState]) -> None:
+        self.listeners = [each for each in gateway.served if each.listener.port == port]
+        self.is_tls = any(each.is_tls for each in self.listeners)
+        self._sites: dict[int, list[_Site]] = {id(each): [] for each in self.listeners}
+        for route in routes:
+            for each in route.attached:
+                for place in each.places:
+                    sites = self._sites.get(id(place.state))
+                    for name in place.hostnames if sites is not None else ():
+                        site = _Site(name, route.converted.candidates)
+                        if sites is not None and site not in sites:
+                            sites.append(site)
+
+    def hosts(self) -> tuple[Host, ...]:
+        found = {
+            name: self._host(state, name)
+            for state in self.listeners
+            for name in self._names(state)
+            if self._owner(name) is state
+        }
+        return tuple(found[name] for name in sorted(found))
+
+    def _names(self, state: ListenerState) -> set[str]:
+        names = {state.listener.hostname, *(site.hostname for site in self._sites[id(state)])}
+        if len(state.pairs) > 1:
+            # Clients that ask for another of its names shall get the certificate that has it.
+            of_pairs = {name for pair in state.pairs for name in pair.hosts}
+            names |= {name for name in of_pairs if covers(state.listener.hostname, name)}
+        return names
+
+    def _owner(self, name: str) -> ListenerState | None:
+        fitting = [each for each in self.listeners if covers(each.listener.hostname, name)]
+        return max(fitting, key=lambda each: specificity(each.listener.hostname), default=None)
+
+    def _host(self, state: ListenerState, name: str) -> Host:
+        fitting = [site for site in self._sites[id(state)] if covers(site.hostname, name)]
+        ordered = sorted(
+            ((site, each) for site in fitting for each in site.candidates),
+            key=lambda item: (_descending(specificity(item[0].hostname)), item[1].order),
+        )
+        routes: dict[int, Route] = {}
+        for _, each in ordered:
+            routes.setdefault(id(each), each.route)
+        return Host(
+            name=name,
+            deep=True,
+            group=state.listener.name,
+            certificate=_certificate_for(state, name),
+            routes=tuple(routes.values()),
+        )
+
+
+def specificity(hostname: str) -> tuple[bool, int]:
+    """An exact hostname before a wildcard, a longer one before a shorter."""
+    return bool(hostname) and not hostname.startswith("*."), len(hostname)
+
+
+def _descending(value: tuple[bool, int]) -> tuple[bool, int]:
+    return not value[0], -value[1]
+
+
+def _certificate_for(state: ListenerState, name: str) -> str:
+    if not state.pairs:
+        return ""
+    return next((pair.name for pair in state.pairs if pair.covers(name)), state.pairs[0].name)
