@@ -34,7 +34,7 @@ from navarch.apiserver.services.addresses import (
 )
 from navarch.apiserver.services.holdings import Holdings, Key
 from navarch.apiserver.services.ports import PortAllocator, time_of
-from navarch.store.contract import KeyValue
+from navarch.store.contract import KeyValue, StoreError
 
 Object = dict[str, Any]
 
@@ -218,14 +218,19 @@ class Repair:
             self._holdings.changed.update(self._holdings.addresses)
         todo = sorted(self._holdings.changed)
         self._holdings.changed.clear()
-        for start in range(0, len(todo), AT_ONCE):
-            for name in todo[start : start + AT_ONCE]:
-                await self._look_at(name)
-            await asyncio.sleep(0)
-        now = self._registry.now()
-        if self._ports_seen is None or now - self._ports_seen >= PORTS_INTERVAL:
-            await self._look_at_ports(now)
-            self._ports_seen = now
+        try:
+            for start in range(0, len(todo), AT_ONCE):
+                for name in todo[start : start + AT_ONCE]:
+                    await self._look_at(name)
+                await asyncio.sleep(0)
+            now = self._registry.now()
+            if self._ports_seen is None or now - self._ports_seen >= PORTS_INTERVAL:
+                await self._look_at_ports(now)
+                self._ports_seen = now
+        except (ApiError, StoreError) as error:
+            # A full store, say. The server serves all the same, and the next turn looks again.
+            self._holdings.changed.update(todo)
+            log.warning("addresses and node ports could not be repaired: %s", error)
 
     # ---- addresses
 

@@ -361,3 +361,15 @@ async def test_all_servers_are_endpoints_as_long_as_they_live() -> None:
     await first.stop()
     await second.stop()
     await store.close()
+
+
+async def test_a_repair_that_fails_is_tried_again() -> None:
+    async with machines(1) as (machine,):
+        await machine.create(service("a", clusterIP="10.0.0.5"))
+        await machine.forget("10.0.0.5")
+        machine.line.is_cut = True
+        await settle(machine)
+        assert "10.0.0.5" not in machine.records()
+        machine.line.is_cut = False
+        await machine.repair.turn()
+        await check_recorded(machine, exactly=True)
