@@ -76,7 +76,8 @@ def make_pod(
         metadata=ObjectMeta(name=name, namespace=namespace, uid=f"{namespace}/{name}",
                             labels={"pod": name, **labels}),
         spec=PodSpec(nodeName=node, containers=[Container(name="main", ports=ports)]),
-        status=PodStatus(phase="Running", podIP=address, podIPs=[PodIP(ip=address)]),
+        status=PodStatus(phase="Running", podIP=address.partition(",")[0],
+                         podIPs=[PodIP(ip=each) for each in address.split(",")]),
     )  # fmt: skip
 
 
@@ -110,7 +111,9 @@ class Ground:
             run("ip", "-n", name, "link", "set", "eth0", "up")
         run("ip", "-n", self.outside, "route", "add", "10.1.0.0/24", "via", NODE)
         run("ip", "-n", self.node, "route", "add", "10.1.1.0/24", "via", OUTSIDE)
-        inside(self.node, lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("1"))
+        for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            path = Path("/proc/sys/net", setting)
+            inside(self.node, lambda path=path: path.write_text("1"))
         self.places |= {OUTSIDE: self.outside, NODE: self.node}
 
     def demolish(self) -> None:
@@ -121,12 +124,12 @@ class Ground:
             if name.startswith(self.prefix):
                 run("ip", "netns", "del", name)
 
-    def plug(self) -> str:
-        """Wire a new pod as the runtime would; its address."""
+    def plug(self, *ranges: str) -> str:
+        """Wire a new pod as the runtime would; its address (of each range one, with commas)."""
         name = f"{self.prefix}-{len(self.places)}"
         run("ip", "netns", "add", name)
         run("ip", "-n", name, "link", "set", "lo", "up")
-        conflist = json.loads(config(["10.1.0.0/24"]))
+        conflist = json.loads(config(ranges or ["10.1.0.0/24"]))
         plugin = conflist["plugins"][0] | {"name": "test", "cniVersion": "1.0.0"}
         plugin["ipam"]["dataDir"] = str(self.directory / "ipam")
         done = subprocess.run(
@@ -136,9 +139,9 @@ class Ground:
                  "CNI_NETNS": f"/run/netns/{name}", "CNI_PATH": cni_directory()},
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
-        address = str(json.loads(done.stdout)["ips"][0]["address"]).partition("/")[0]
-        self.places[address] = name
-        return address
+        found = [each["address"].partition("/")[0] for each in json.loads(done.stdout)["ips"]]
+        self.places |= dict.fromkeys(found, name)
+        return ",".join(found)
 
     def add_remote(self, address: str) -> None:
         """An address on another node."""
@@ -149,7 +152,7 @@ class Ground:
         """A socket of whoever has the address."""
 
         def make() -> socket.socket:
-            made = socket.socket(socket.AF_INET, kind)
+            made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.setblocking(False)
             made.bind((address, port))

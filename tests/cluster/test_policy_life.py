@@ -268,3 +268,30 @@ async def test_rules_with_ports_are_not_about_icmp(scene: Scene) -> None:
     assert not await answers(2)
     scene.put({"ingress": [{"from": [{"podSelector": {}}]}]})
     assert await answers(3)
+
+
+async def test_both_families_of_a_pod_are_isolated(scene: Scene) -> None:
+    families = ("10.1.0.0/24", "fd00:1::/64")
+    names = {name: scene.ground.plug(*families) for name in ("six", "seven")}
+    for name, addresses in names.items():
+        scene.put_pod(make_pod("x", name, addresses))
+    six, seven = (addresses.split(",") for addresses in names.values())
+    for address in six:
+        await scene.ground.serve(address, 80)
+
+    async def reached() -> list[bool]:
+        await scene.enforcer.sync()
+        cells = list(zip(seven, six, strict=True))
+        return [await scene.ground.reaches(*cell, "UDP", 80) for cell in cells]
+
+    async with asyncio.timeout(10):
+        # New addresses of IPv6 are looked for before they are used (RFC 4862).
+        while await reached() != [True, True]:
+            pass
+    scene.put({"policyTypes": ["Ingress", "Egress"]})
+    assert await reached() == [False, False]
+    scene.put({"ingress": [{"from": [{"podSelector": {}}], "ports": [{"port": "serve-80-udp",
+               "protocol": "UDP"}]}]})  # fmt: skip
+    assert await reached() == [True, True]
+    scene.put({"ingress": [{"from": [{"ipBlock": {"cidr": "::/0", "except": ["fd00:2::/64"]}}]}]})
+    assert await reached() == [False, True]
