@@ -275,7 +275,7 @@ def validate_service_cidr(obj: Object) -> Errors:
     if not ranges:
         errors.append(required(here, "at least one CIDR required"))
     if len(ranges) > 2:
-        errors.append(invalid(here, {"CIDRs": ranges}, "may only hold up to 2 values"))
+        errors.append(invalid(here, obj.get("spec"), "may only hold up to 2 values"))
     for index, each in enumerate(ranges):
         problem = canonical_problem(each, is_range=True)
         if problem:
@@ -331,10 +331,7 @@ def validate_ip_address(obj: Object) -> Errors:
 def validate_ip_address_update(obj: Object, old: Object) -> Errors:
     errors = validate_ip_address(obj)
     new = (obj.get("spec") or {}).get("parentRef")
-    if new != (old.get("spec") or {}).get("parentRef"):
-        fields = ("group", "resource", "namespace", "name")
-        shown = {each.capitalize(): (new or {}).get(each, "") for each in fields}
-        errors.append(invalid("spec.parentRef", shown if new else None, IMMUTABLE))
+    check_immutable(errors, "spec.parentRef", new, (old.get("spec") or {}).get("parentRef"))
     return errors
 
 

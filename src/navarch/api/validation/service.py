@@ -117,8 +117,7 @@ def _check_ports(errors: Errors, spec: Object) -> None:
                 errors.append(duplicate(f"{here}.nodePort", node_port))
             node_ports.add((protocol, node_port))
         if (protocol, number) in numbers:
-            shown = {"Name": "", "Protocol": protocol, "AppProtocol": None, "Port": number}
-            errors.append(duplicate(here, shown | {"TargetPort": 0, "NodePort": 0}))
+            errors.append(duplicate(here, {"protocol": protocol, "port": number}))
         numbers.add((protocol, number))
 
 

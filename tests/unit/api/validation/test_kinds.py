@@ -103,7 +103,7 @@ def job(**spec: Any) -> Object:
         (
             "services",
             service(ports=[{"port": 1, "name": "a"}, {"port": 1, "name": "b"}]),
-            'spec.ports[1]: Duplicate value: {"Name":"","Protocol":"TCP","AppProtocol":null,',
+            'spec.ports[1]: Duplicate value: {"protocol":"TCP","port":1}',
         ),
         (
             "services",

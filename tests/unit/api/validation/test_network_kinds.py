@@ -1,5 +1,6 @@
 """The kinds of the network against upstream's own words: one bad field at a time, and what is only
-warned of. Each text was given by upstream's server for the same object."""
+warned of. Each text was given by upstream's server for the same object, but for the names of fields
+within values."""
 
 from __future__ import annotations
 
@@ -148,7 +149,7 @@ ZEROS = "must not have leading 0s"
         (
             "servicecidrs",
             cidrs("10.0.0.0/24", "fd00::/64", "10.0.1.0/24"),
-            'spec.cidrs: {"CIDRs":["10.0.0.0/24","fd00::/64","10.0.1.0/24"]}: may only hold',
+            'spec.cidrs: {"cidrs":["10.0.0.0/24","fd00::/64","10.0.1.0/24"]}: may only hold',
         ),
         ("servicecidrs", cidrs("10.0.0.0/24", "10.0.1.0/24"), "may specify no more than one IP"),
         ("ipaddresses", {"spec": {}}, "spec.parentRef: Required value"),
