@@ -9,6 +9,7 @@ balancer sends traffic only where it stays local (KEP-3836, KEP-2086).
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import ipaddress
 import logging
@@ -163,6 +164,8 @@ class ServiceHealthServers:
         self._network, self._is_healthy, self._refused = network, is_healthy, refused
         self._states: dict[ServiceKey, ServiceHealth] = {}
         self._listeners: dict[ServiceKey, tuple[int, Listener]] = {}
+        self._told: set[ServiceHealth] = set()
+        """What could not be served, and was said to be so."""
 
     async def run(self, proxiers: Sequence[Proxier], clock: Clock) -> None:
         """Follow the proxiers until cancelled."""
@@ -187,6 +190,8 @@ class ServiceHealthServers:
     async def update(self, states: Mapping[ServiceKey, ServiceHealth]) -> bool:
         """Serve exactly these Services; whether all could be."""
         self._states = dict(states)
+        wanted = {dataclasses.replace(state, local_endpoints=0) for state in states.values()}
+        self._told &= wanted
         for key, (port, listener) in list(self._listeners.items()):
             if key not in states or states[key].port != port:
                 del self._listeners[key]
@@ -204,7 +209,10 @@ class ServiceHealthServers:
         try:
             await listener.start(addresses, state.port)
         except OSError as error:
-            self._refused(state, str(error))
+            failed = dataclasses.replace(state, local_endpoints=0)
+            if failed not in self._told:
+                self._refused(state, str(error))
+            self._told.add(failed)
         else:
             self._listeners[key] = (state.port, listener)
 
