@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from navarch.cluster.api import Api, ApiUnavailableError
+from navarch.cluster.gateway_addon import gateway_objects
 from navarch.cluster.ingress_addon import end_nginx, ingress_objects
 from navarch.cluster.profile import ClusterError, Paths, Profile, write_json
 
@@ -134,6 +135,19 @@ def _ingress(place: Place) -> Mapping[str, Options]:
     return {"ingress": options}
 
 
+def _gateway(place: Place) -> Mapping[str, Options]:
+    if not place.is_first:
+        return {}
+    directory = place.paths.node(place.node)
+    options = {
+        "kubeconfig": str(directory / "gateway.conf"),
+        "node_name": place.node,
+        "addresses": list(place.profile.node_addresses(place.node)),
+        "state_directory": str(directory / "gateway"),
+    }
+    return {"gateway": options}
+
+
 def _pools(profile: Profile, settings: Mapping[str, Any]) -> Iterable[Placed]:
     """The ranges of addresses. None without real nodes, unless asked for: nobody would answer."""
     ranges = settings.get("ranges") or (load_balancer_ranges(profile) if profile.nodes else [])
@@ -201,6 +215,14 @@ ADDONS: Mapping[str, Addon] = {
                 ("/apis/storage.k8s.io/v1/storageclasses", standard_class())
             ],
             once=True,
+        ),
+        Addon(
+            "gateway-api",
+            "Gateways of the class navarch and their HTTPRoutes, served by an nginx",
+            components=_gateway,
+            objects=lambda profile, settings: gateway_objects(),
+            packages="ingress",
+            ended=lambda paths: end_nginx(paths, "gateway"),
         ),
         Addon(
             "ingress",

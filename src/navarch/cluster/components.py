@@ -57,6 +57,9 @@ COMPONENTS = {
     "ingress": Component(
         "navarch.network.ingress.main", "IngressOptions", "the ingress controller with its nginx"
     ),
+    "gateway": Component(
+        "navarch.network.gateway.main", "GatewayOptions", "the Gateway API with its nginx"
+    ),
     "simulated": Component(
         "navarch.node.simulated", "SimulatedOptions", "nodes without containers, for tests of scale"
     ),

@@ -123,10 +123,10 @@ def _object(
     return {"apiVersion": version, "kind": kind, "metadata": metadata}
 
 
-def end_nginx(paths: Paths) -> None:
+def end_nginx(paths: Paths, component: str = "ingress") -> None:
     """End the nginx of a node, which outlives its controller so that a new one can go on with it:
     when the addon is off, none comes."""
-    for file in paths.root.glob("nodes/*/ingress/nginx.pid"):
+    for file in paths.root.glob(f"nodes/*/{component}/nginx.pid"):
         try:
             pid = int(file.read_text())
             command = Path(f"/proc/{pid}/cmdline").read_bytes()

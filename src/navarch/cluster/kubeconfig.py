@@ -42,7 +42,7 @@ def component_files(profile: Profile, paths: Paths) -> dict[Path, Config]:
         directory = paths.node(node)
         users = ["kubelet", "proxy"]
         if node == profile.node_names()[0]:
-            users.append("ingress")
+            users += ["ingress", "gateway"]
         for user in users:
             files[directory / f"{user}.conf"] = _by_path(
                 profile.node_server, directory / "pki" / "ca.crt", directory / "pki" / user

@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from navarch.cluster import ingress_addon, simulation
+from navarch.cluster import gateway_addon, ingress_addon, simulation
 from navarch.cluster.profile import Paths, Profile, write_file, write_json
 
 if TYPE_CHECKING:
@@ -114,7 +114,10 @@ def requests(profile: Profile) -> list[Request]:
             Request(f"{directory}/proxy", "system:kube-proxy"),
         ]
         if node == profile.node_names()[0]:
-            found.append(Request(f"{directory}/ingress", ingress_addon.USER))
+            found += [
+                Request(f"{directory}/ingress", ingress_addon.USER),
+                Request(f"{directory}/gateway", gateway_addon.USER),
+            ]
     return found
 
 

@@ -12,3 +12,7 @@ controller.py  follows the API, has nginx serve the translation, writes statuses
 main.py        the component
 crds.json      the CustomResourceDefinitions (tools/generate_gateway_crds.py)
 """
+
+GROUP = "gateway.networking.k8s.io"
+CONTROLLER = "navarch.io/gateway-controller"
+CLASS = "navarch"

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from navarch.api.types.core_v1 import Secret
-from navarch.network.gateway.objects import GROUP, ReferenceGrant
+from navarch.network.gateway import GROUP
+from navarch.network.gateway.objects import ReferenceGrant
 from navarch.network.ingress.backends import Services, Target, target
 
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from navarch.api.selectors import label_selector_from_object
+from navarch.network.gateway import GROUP
 from navarch.network.gateway.around import Around, Problem
 from navarch.network.gateway.listeners import ROUTE_KIND, GatewayState, ListenerState, common
-from navarch.network.gateway.objects import GROUP, HTTPRoute, Listener, Reference
+from navarch.network.gateway.objects import HTTPRoute, Listener, Reference
 
 
 @dataclass(frozen=True, slots=True)

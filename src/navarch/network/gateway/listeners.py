@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from navarch.network.gateway import GROUP
 from navarch.network.gateway.around import Around, Problem, Wanted
-from navarch.network.gateway.objects import GROUP, Gateway, Listener, Reference
+from navarch.network.gateway.objects import Gateway, Listener, Reference
 from navarch.network.ingress.certificates import Pair, SecretError, pair_of
 
 PROTOCOLS = ("HTTP", "HTTPS")

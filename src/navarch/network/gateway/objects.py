@@ -13,10 +13,7 @@ from navarch.api.types.meta_v1 import LabelSelector, ObjectMeta
 from navarch.client.client import Client
 from navarch.client.objects import Codec
 from navarch.client.resource import ResourceClient, ResourcePath
-
-GROUP = "gateway.networking.k8s.io"
-CONTROLLER = "navarch.io/gateway-controller"
-CLASS = "navarch"
+from navarch.network.gateway import GROUP
 
 
 class Reference(ApiStruct):
@@ -215,10 +212,6 @@ class ReferenceGrantSpec(ApiStruct):
 class ReferenceGrant(ApiStruct):
     metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
     spec: ReferenceGrantSpec = msgspec.field(default_factory=ReferenceGrantSpec)
-
-
-def resources(client: Client) -> Resources:
-    return Resources(client)
 
 
 class Resources:

@@ -15,8 +15,9 @@ from navarch.api.types.discovery_v1 import (
     EndpointSlice,
 )
 from navarch.api.types.meta_v1 import ObjectMeta, OwnerReference
+from navarch.network.gateway import GROUP
 from navarch.network.gateway.listeners import GatewayState
-from navarch.network.gateway.objects import GROUP, Gateway
+from navarch.network.gateway.objects import Gateway
 from navarch.network.ingress.backends import SERVICE_NAME
 
 GATEWAY_LABEL = f"{GROUP}/gateway-name"

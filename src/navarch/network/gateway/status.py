@@ -7,14 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from navarch.api.objects import Object
+from navarch.network.gateway import CONTROLLER, GROUP
 from navarch.network.gateway.listeners import Condition, GatewayState
-from navarch.network.gateway.objects import (
-    CONTROLLER,
-    GROUP,
-    GatewayClass,
-    HTTPRoute,
-    Reference,
-)
+from navarch.network.gateway.objects import GatewayClass, HTTPRoute, Reference
 from navarch.network.gateway.translate import RouteState
 
 FEATURES = (

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from navarch.network.gateway import CONTROLLER
 from navarch.network.gateway.around import Around, Problem
 from navarch.network.gateway.attach import Attached, attach
 from navarch.network.gateway.listeners import (
@@ -24,7 +25,7 @@ from navarch.network.gateway.listeners import (
     covers,
     examine,
 )
-from navarch.network.gateway.objects import CONTROLLER, Gateway, GatewayClass, HTTPRoute
+from navarch.network.gateway.objects import Gateway, GatewayClass, HTTPRoute
 from navarch.network.gateway.rules import Candidate, Converted, convert
 from navarch.network.nginx.model import Certificate, DataPlane, Host, Listener, Route
 
