@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.cluster.machine import SHELL_IMAGE, Machine
-from tests.cluster.three_nodes import WHOLE, Trio, eventually, marks
+from tests.cluster.three_nodes import Trio, eventually, marks
 from tests.images.busybox import build_busybox
 
 from navarch.cluster import processes, topology
@@ -115,7 +116,7 @@ def test_the_joined_node_is_a_node_like_any(joined: tuple[Trio, Far]) -> None:
     assert trio.profile.kubernetes_service_address in lookup
     address = trio.expose()
     for name in (NAME, OTHER):
-        eventually(lambda name=name: trio.ask(name, [address])[address][1:] == WHOLE, name, 20)
+        eventually(partial(trio.is_served, name, address), name, 20)
     unknown = trio.profile.service_cidr.replace("0.0/16", "77.77")
     nobody = trio.profile.pod_cidr.replace("0.0/16", "77.77")
     for target in (unknown, nobody):

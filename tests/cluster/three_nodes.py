@@ -140,6 +140,10 @@ class Trio:
         output, _ = client.communicate(timeout=60)
         return dict(json.loads(output))
 
+    def is_served(self, name: str, address: str) -> bool:
+        """Whether a pod hears from a Service, in whole."""
+        return bool(self.ask(name, [address])[address][1:] == WHOLE)
+
     def matrix(self) -> dict[tuple[str, str], list[Any]]:
         """From every pod to every pod, what is not as it should be."""
         wrong = {}

@@ -66,6 +66,9 @@ COMPONENTS = {
     "guardian": Component(
         "navarch.cluster.guardian", "GuardianOptions", "the watch over the supervisor"
     ),
+    "hostroutes": Component(
+        "navarch.cluster.host_routes", "HostRoutesOptions", "the host's way into several nodes"
+    ),
     "certificates": Component(
         "navarch.node.certificates", "CertificatesOptions", "the renewal of a node's certificates"
     ),

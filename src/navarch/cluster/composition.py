@@ -302,11 +302,27 @@ def _control_plane(profile: Profile, paths: Paths) -> list[Spec]:
                 "scheduler": scheduler_options(paths)
                 | serving_options(profile, paths, SCHEDULER_PORT),
                 "guardian": guardian,
+                **_host_routes(profile, paths),
             },
             paths,
             CONTROL_LEVEL,
         ),
     ]
+
+
+def _host_routes(profile: Profile, paths: Paths) -> dict[str, Options]:
+    """With one node there is one way only, which `navarch start` has made."""
+    running = profile.running_nodes()
+    if len(running) < 2:
+        return {}
+    options = {
+        "kubeconfig": str(paths.kubeconfig("controllers")),
+        "bridge": profile.bridge,
+        "service_cidrs": list(profile.service_cidrs),
+        "pod_cidrs": list(profile.pod_cidrs),
+        "nodes": {name: list(profile.node_addresses(name)) for name in running},
+    }
+    return {"hostroutes": options}
 
 
 def _shutdown_seconds(profile: Profile, paths: Paths) -> float:

@@ -202,6 +202,10 @@ def joined_profile(request: JoinRequest, cluster: dict[str, Any]) -> Profile:
     name = request.node_name or socket.gethostname().lower()
     if name == "localhost" or not _NODE_NAME.fullmatch(name):
         raise ClusterError(f"{name!r} cannot be a node's name", "Choose one: --node-name NAME")
+    if re.fullmatch(rf"{re.escape(str(cluster.get('name', '')))}(-m\d{{2,}})?", name):
+        raise ClusterError(
+            f"{name} is what the cluster calls nodes of its own", "Choose another: --node-name NAME"
+        )
     server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return Profile(
         name=request.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -148,6 +149,8 @@ def test_a_machine_that_joins_has_a_profile_and_a_network(tmp_path: Path) -> Non
     assert 'oifname "uplink0" ip daddr 10.96.0.0/16 reject' in rules
     with pytest.raises(ClusterError):
         joining.joined_profile(request, described(podSubnets=["nonsense"]))
+    with pytest.raises(ClusterError, match="nodes of its own"):
+        joining.joined_profile(replace(request, node_name="dev-m02"), described(name="dev"))
 
 
 def test_a_network_plug_in_of_the_user_s(paths: Paths, tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""Keeps the host's way into a cluster of several nodes: to Services by a node that is ready, to
+pods by their own node.
+
+`navarch start` leads all of it to the first node, which is enough while that one lives. This looks
+at the Node objects and leads around a node that is cut off, so that the API server, which calls
+webhooks and extension servers from the host, goes on reaching them. It runs beside the controllers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from navarch.api.types.core_v1 import Node
+from navarch.client import Client, ClientConfig, InformerFactory, RealClock
+from navarch.network.pods.plan import ranges
+
+log = logging.getLogger("navarch.host_routes")
+
+PERIOD = 30.0
+"""After so long at most the routes are as they shall be, whoever has changed them."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostRoutesOptions:
+    """`nodes` are those on the bridge, with their addresses in the order of the families, as
+    `service_cidrs` and `pod_cidrs` are."""
+
+    kubeconfig: str
+    bridge: str
+    service_cidrs: tuple[str, ...]
+    pod_cidrs: tuple[str, ...]
+    nodes: Mapping[str, tuple[str, ...]]
+
+
+def is_ready(node: Node) -> bool:
+    return any(each.type == "Ready" and each.status == "True" for each in node.status.conditions)
+
+
+def plan(options: HostRoutesOptions, nodes: Iterable[Node]) -> dict[str, str]:
+    """Gateways by destination. Where no node is ready, the first may be: it is asked."""
+    found = {node.metadata.name: node for node in nodes}
+    ready = [name for name in options.nodes if name in found and is_ready(found[name])]
+    door = options.nodes[(ready or list(options.nodes))[0]]
+    routes: dict[str, str] = {}
+    for number, address in enumerate(door):
+        routes[options.service_cidrs[number]] = address
+        # Pods of machines that have joined are behind any node's tunnel.
+        routes[options.pod_cidrs[number]] = address
+    for name, addresses in options.nodes.items():
+        for cidr in ranges(found[name]) if name in found else ():
+            for address in addresses:
+                if (":" in address) == (":" in cidr):
+                    routes[cidr] = address
+    return routes
+
+
+async def run(options: HostRoutesOptions) -> None:
+    """Keep the routes until cancelled."""
+    changed, clock = asyncio.Event(), RealClock()
+    applied: dict[str, str] = {}
+
+    def updated(old: Node, new: Node) -> None:
+        if (is_ready(old), ranges(old)) != (is_ready(new), ranges(new)):
+            changed.set()
+
+    async with Client(ClientConfig.from_kubeconfig(options.kubeconfig)) as client:
+        informers = InformerFactory(client)
+        informer = informers.informer(Node)
+        informer.add_handler(lambda _: changed.set(), updated, lambda _: changed.set())
+        await informers.start()
+        try:
+            await informers.wait_synced()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(informers.join(), name="host routes informers")
+                while True:
+                    changed.clear()
+                    wanted = plan(options, informer.cache.list())
+                    await asyncio.to_thread(_apply, options.bridge, applied, wanted)
+                    applied = wanted
+                    timer = clock.call_later(PERIOD, changed.set)
+                    await changed.wait()
+                    timer.cancel()
+        finally:
+            await informers.stop()
+
+
+def _apply(bridge: str, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with IPRoute() as netlink:
+        index = netlink.link_lookup(ifname=bridge)[0]
+        for destination in old.keys() - new.keys():
+            try:
+                netlink.route("del", dst=destination, oif=index)
+            except NetlinkError as error:
+                if error.code != errno.ESRCH:
+                    raise
+        for destination, gateway in new.items():
+            netlink.route("replace", dst=destination, gateway=gateway, oif=index)
+    if old != new:
+        log.info("ways into the cluster: %s", new)
