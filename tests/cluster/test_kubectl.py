@@ -472,3 +472,46 @@ def test_refused_addresses(machine: Machine) -> None:
     text = machine_error(machine, "exec", "prober", "--", "nc", "-w", "20", unused, "80")
     assert "refused" in text, text
     assert time.monotonic() - began < 10
+
+
+KNOCK = "nc -w 1 $KUBERNETES_SERVICE_HOST 443 </dev/null >/dev/null 2>&1 && echo open || echo closed"
+
+
+def test_a_walled_pod_is_so_from_its_first_moment(machine: Machine) -> None:
+    """Its very first packet meets the policies, also when the node's agent is being replaced."""
+    documents = [
+        "{kind: Namespace, apiVersion: v1, metadata: {name: walled}}",
+        *(
+            "{kind: NetworkPolicy, apiVersion: networking.k8s.io/v1, "
+            f"metadata: {{namespace: walled, name: {name}}}, spec: {spec}}}"
+            for name, spec in (
+                ("wall", "{podSelector: {}, policyTypes: [Ingress, Egress]}"),
+                ("gate", "{podSelector: {matchLabels: {pass: given}}, egress: [{}]}"),
+            )
+        ),
+    ]
+    machine.kubectl("apply", "-f", "-", feed="---\n" + "\n---\n".join(documents))
+
+    def knock(name: str, namespace: str) -> str:
+        shell = f"while :; do {KNOCK}; sleep 0.1; done"
+        machine.kubectl("-n", namespace, "apply", "-f", "-", feed=pod(name, shell))
+        machine.kubectl(
+            "-n", namespace, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s"
+        )
+        deadline = time.monotonic() + 30
+        while not (lines := machine.kubectl("-n", namespace, "logs", name).split()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        return lines[0]
+
+    assert knock("free", "default") == "open"
+    assert knock("walled", "walled") == "closed"
+    machine.kill(NAME, [f"node-{NAME}"])
+    assert knock("meanwhile", "walled") == "closed"
+    machine.kubectl("-n", "walled", "label", "pod", "walled", "pass=given")
+    deadline = time.monotonic() + 30
+    while "open" not in machine.kubectl("-n", "walled", "logs", "--tail=2", "walled"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert "open" not in machine.kubectl("-n", "walled", "logs", "meanwhile")
+    machine.kubectl("delete", "namespace", "walled", "--wait=false")
