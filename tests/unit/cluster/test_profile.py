@@ -154,3 +154,53 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert file.read_text() == '{\n  "a": 1\n}\n'
     assert file.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_any_node_may_go_and_the_others_stay_who_they_are() -> None:
+    three = Profile("dev", nodes=3)
+    two = profiles.without(three, ["dev-m02"])
+    assert two.node_names() == ("dev", "dev-m03")
+    assert two.node_address("dev-m03") == three.node_address("dev-m03") == "192.168.49.4"
+    # A number that was in use among the others is not given again; the last one's may be.
+    assert profiles.resized(two, 3, None).node_names() == ("dev", "dev-m03", "dev-m04")
+    assert profiles.without(three, ["dev-m03"]) == Profile("dev", nodes=2)
+    assert profiles.without(two, ["dev-m03"]) == Profile("dev", nodes=1)
+    assert profiles.resized(two, 1, None) == Profile("dev", nodes=1)
+
+
+def test_nodes_are_switched_off_and_on() -> None:
+    three = Profile("dev", nodes=3)
+    off = profiles.switched(three, ["dev", "dev-m02"], on=False)
+    assert off.running_nodes() == ("dev-m03",)
+    assert off.node_names() == three.node_names()
+    assert profiles.switched(off, ["dev", "dev-m02"], on=True) == three
+    assert profiles.without(off, ["dev-m02"]).stopped == ("dev",)
+
+
+def test_two_families() -> None:
+    dual = profiles.with_families(Profile("dev"), "dual", "", "")
+    assert dual.node_addresses("dev") == ("192.168.49.2", "fd4e:6176:0:1::2")
+    assert dual.dns_addresses == ("10.96.0.10", "fd4e:6176:0:2::a")
+    six = profiles.with_families(Profile("dev"), "ipv6", "", "")
+    assert six.node_server == "https://[fd4e:6176:0:1::1]:8443"
+    given = profiles.with_families(Profile("dev"), "", "fd01::/112,10.9.0.0/16", "")
+    assert given.service_cidrs == ("fd01::/112", "10.9.0.0/16")
+    assert given.families == ("ipv6", "ipv4")
+
+
+@pytest.mark.parametrize(
+    ("family", "services", "pods"),
+    [
+        pytest.param("both", "", "", id="no such family"),
+        pytest.param("", "10.9.0.0/40", "", id="no range"),
+        pytest.param("", "10.9.0.0/16,10.8.0.0/16", "", id="one family twice"),
+        pytest.param("ipv4", "fd01::/112", "", id="another family"),
+        pytest.param("", "fd01::/64", "", id="too many Services"),
+        pytest.param("", "", "10.9.0.0/25", id="too few pods"),
+        pytest.param("", "10.9.0.0/16", "10.9.128.0/17", id="overlapping"),
+        pytest.param("", "192.168.49.0/25", "", id="the nodes' own"),
+    ],
+)
+def test_ranges_that_cannot_be(family: str, services: str, pods: str) -> None:
+    with pytest.raises(ClusterError):
+        profiles.with_families(Profile("dev"), family, services, pods)

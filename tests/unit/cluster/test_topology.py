@@ -64,3 +64,33 @@ def test_interface_names_fit_the_kernel() -> None:
     names = [wiring.bridge, *(node.host_interface for node in wiring.nodes)]
     assert len(set(names)) == 201
     assert max(len(name) for name in names) <= 15
+
+
+def test_two_families_and_a_node_that_is_off() -> None:
+    profile = Profile("dev", nodes=3, removed=(2,), stopped=("dev",), families=("ipv4", "ipv6"))
+    assert (
+        topology.plan(profile).describe()
+        == """\
+bridge navarch0 192.168.49.1/24 fd4e:6176:0:1::1/64
+host route 10.96.0.0/16 via 192.168.49.4 dev navarch0
+host route 10.244.0.0/16 via 192.168.49.4 dev navarch0
+host route fd4e:6176:0:2::/112 via fd4e:6176:0:1::4 dev navarch0
+host route fd4e:6176:0:100::/56 via fd4e:6176:0:1::4 dev navarch0
+node dev-m03: navarch0n3 -> eth0 192.168.49.4/24 fd4e:6176:0:1::4/64
+node dev-m03: route 0.0.0.0/0 via 192.168.49.1 dev eth0
+node dev-m03: route unreachable 10.244.0.0/16
+node dev-m03: route ::/0 via fd4e:6176:0:1::1 dev eth0
+node dev-m03: route unreachable fd4e:6176:0:100::/56
+node dev-m04: navarch0n4 -> eth0 192.168.49.5/24 fd4e:6176:0:1::5/64
+node dev-m04: route 0.0.0.0/0 via 192.168.49.1 dev eth0
+node dev-m04: route unreachable 10.244.0.0/16
+node dev-m04: route ::/0 via fd4e:6176:0:1::1 dev eth0
+node dev-m04: route unreachable fd4e:6176:0:100::/56
+"""
+    )
+    rules = topology.host_rules(profile)
+    assert rules.count("table ip navarch0 {") == rules.count("table ip6 navarch0 {") == 1
+    assert "ip6 daddr { fd4e:6176:0:2::/112, fd4e:6176:0:100::/56 } reject" in rules
+    guard = topology.node_rules(profile)
+    assert guard.count("127.0.0.0/8") == 1
+    assert "ip6 daddr fd4e:6176:0:2::/112 reject with icmpv6 port-unreachable" in guard
