@@ -154,7 +154,7 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "pod_logs_directory": str(directory / "pod-logs"),
         # The machine's own logs are not this node's.
         "node_logs_directory": str(directory / "pod-logs"),
-        "cluster_dns": list(addresses if profile.joined else profile.dns_addresses),
+        "cluster_dns": list(profile.dns_addresses),
         "cluster_domain": profile.cluster_domain,
         "cgroup_root": profile.node_cgroup(node),
         "max_pods": profile.max_pods,
@@ -170,6 +170,8 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
     }
     if profile.joined:
         kubelet |= {"rotate_certificates": True, "server_tls_bootstrap": True}
+        # By it its name server becomes one of the Service's (controllers/joined_name_servers.py).
+        kubelet["labels"] = {"navarch.dev/joined": "true"}
     kubelet |= _kubelet_config(policies.kubelet_config(paths), directory, kubelet)
     user = str(directory / "proxy.conf")
     proxy = {

@@ -213,6 +213,7 @@ CONTROLLERS: Mapping[str, Registered] = {
     "legacy-serviceaccount-token-cleaner": Registered("legacy_token_cleaner", "LegacyTokenCleaner"),
     "bootstrapsigner": Registered("bootstrap_tokens", "BootstrapSigner"),
     "tokencleaner": Registered("bootstrap_tokens", "TokenCleaner"),
+    "joined-name-servers": Registered("joined_name_servers", "JoinedNameServers"),
     "ttl": Registered("ttl", "TtlController"),
     "load-balancer": Registered("load_balancer", "LoadBalancerController"),
     "servicecidr": Registered("servicecidr", "ServiceCidrController"),

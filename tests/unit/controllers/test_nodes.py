@@ -8,6 +8,7 @@ from navarch.api.node_selection import tolerates
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import (
     Node,
+    NodeAddress,
     NodeCondition,
     NodeSpec,
     NodeStatus,
@@ -15,7 +16,8 @@ from navarch.api.types.core_v1 import (
     Toleration,
 )
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.controllers.node_ipam import Ranges
+from navarch.controllers.joined_name_servers import LABEL, endpoints
+from navarch.controllers.node_ipam import Ranges, ranges_of
 from navarch.controllers.node_lifecycle import (
     NOT_READY,
     UNREACHABLE,
@@ -154,3 +156,31 @@ def test_ranges_are_given_again() -> None:
     assert ranges.free() is None
     ranges.release("wide")
     assert ranges.free() == "10.244.3.0/24"
+
+
+def test_ranges_of_two_families() -> None:
+    four, six = ranges_of("10.244.0.0/16, fd00::/56", 24, 64)
+    assert (four.free(), six.free()) == ("10.244.0.0/24", "fd00::/64")
+    six.take("n1", "fd00::/64")
+    assert six.free() == "fd00:0:0:1::/64"
+    with pytest.raises(ValueError, match="one range of each family"):
+        ranges_of("10.244.0.0/16,10.245.0.0/16", 24, 64)
+
+
+def test_name_servers_of_machines_that_have_joined() -> None:
+    def machine(name: str, *addresses: str, joined: bool = True) -> Node:
+        return Node(
+            metadata=ObjectMeta(name=name, labels={LABEL: "true"} if joined else {}),
+            status=NodeStatus(
+                addresses=[NodeAddress(type="InternalIP", address=each) for each in addresses]
+            ),
+        )
+
+    nodes = [
+        machine("far", "10.0.0.7", "fd00::7"),
+        machine("own", "192.168.49.2", joined=False),
+        machine("early"),
+    ]
+    for family, address in (("IPv4", "10.0.0.7"), ("IPv6", "fd00::7")):
+        found = [(each.nodeName, each.addresses) for each in endpoints(nodes, family)]
+        assert found == [("far", [address])]
