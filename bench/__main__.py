@@ -16,6 +16,7 @@ STEPS = (
     ("The node's agent", ("-m", "bench.node")),
     ("The Service proxy", ("-m", "bench.proxy")),
     ("Network policies", ("-m", "bench.policy")),
+    ("The ingress", ("-m", "bench.ingress")),
     ("Simulated nodes by the hundred", ("-m", "bench.scale")),
 )
 

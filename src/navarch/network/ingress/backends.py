@@ -49,17 +49,21 @@ def find_port(service: Service, port: str | int) -> ServicePort | None:
     return None
 
 
-def target(
-    services: Services,
-    namespace: str,
-    name: str,
-    port: str | int,
-    *,
-    by_cluster_ip: bool = False,
-) -> Target:
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A port of a Service by name or number; neither means its first."""
+
+    namespace: str
+    name: str
+    port: str | int
+    by_cluster_ip: bool = False
+
+
+def target(services: Services, reference: Reference) -> Target:
     """What a backend reference means. The upstream's name is unique: neither namespaces nor names
     of Services have slashes."""
-    key = f"{namespace}/{name}"
+    name, port, by_cluster_ip = reference.name, reference.port, reference.by_cluster_ip
+    key = f"{reference.namespace}/{name}"
     upstream = f"{key}/{port}{'/vip' if by_cluster_ip else ''}"
     service = services.service(key)
     if service is None:
@@ -116,3 +120,11 @@ def ready_endpoints(slices: Sequence[EndpointSlice], port_name: str) -> tuple[st
 
 def socket_address(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def endpoints_of(
+    services: Services, references: Mapping[str, Reference]
+) -> dict[str, tuple[str, ...]]:
+    """The endpoints of all upstreams that have any."""
+    found = {name: target(services, each).endpoints for name, each in references.items()}
+    return {name: endpoints for name, endpoints in found.items() if endpoints}

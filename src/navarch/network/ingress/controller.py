@@ -1,7 +1,8 @@
 """Follows Ingresses and what they refer to, and has nginx serve them.
 
 Everything is translated anew after any change, and the data plane finds out what is different. So
-there is no state that could go wrong, and a change is served after a twentieth of a second. An
+there is no state that could go wrong, and a change is served after a twentieth of a second. Only
+endpoints, which change most often and decide nothing but themselves, are looked at alone. An
 Ingress whose values are refused has a Warning event; one that is served for the first time, or
 anew after a change, has upstream's Normal event `Sync`.
 
@@ -22,7 +23,12 @@ from navarch.api.types.core_v1 import Service
 from navarch.api.types.discovery_v1 import EndpointSlice
 from navarch.api.types.networking_v1 import Ingress, IngressClass
 from navarch.client.controller import ControllerContext
-from navarch.network.ingress.backends import SERVICE_NAME, Services
+from navarch.network.ingress.backends import (
+    SERVICE_NAME,
+    Reference,
+    Services,
+    endpoints_of,
+)
 from navarch.network.ingress.routes import Surroundings
 from navarch.network.ingress.secrets import Secrets
 from navarch.network.ingress.translate import (
@@ -70,6 +76,9 @@ class IngressController:
         self._slices.add_index("service", _service_of)
         self._secrets = Secrets(informers, context.clock, self._wake)
         self._changed = asyncio.Event()
+        self._stale = False
+        """Something but endpoints has changed."""
+        self._references: dict[str, Reference] = {}
         self._wanted_services: set[str] = set()
         self._addresses: dict[str, tuple[str, ...]] = {}
         self._told: dict[str, set[str]] = {}
@@ -77,7 +86,7 @@ class IngressController:
         for informer in (self._ingresses, self._classes):
             informer.add_handler(self._wake, self._wake, self._wake)
         self._services.add_handler(self._wake_for, self._wake_for, self._wake_for)
-        self._slices.add_handler(self._wake_for, self._wake_for, self._wake_for)
+        self._slices.add_handler(self._move, self._move, self._move)
 
     @property
     def ours(self) -> list[Ingress]:
@@ -123,37 +132,44 @@ class IngressController:
             await self._changed.wait()
             await self._clock.sleep(GATHER_SECONDS)
             self._changed.clear()
+            stale, self._stale = self._stale, False
             try:
-                translation = await self._translated()
-                broken = await self._nginx.apply(translation.plane)
+                if stale:
+                    await self._apply()
+                else:
+                    endpoints = endpoints_of(self._known_services(), self._references)
+                    await self._nginx.apply_endpoints(endpoints)
             except NginxError as error:
                 log.error("what was served before is served on: %s", error)
                 self._warn_all(str(error))
                 await self._clock.sleep(RETRY_SECONDS)
-                self._changed.set()
-                continue
-            self._tell(translation)
-            for each in broken:
-                log.warning("a path of %s is no pattern: %s", each.get("labels"), each["problem"])
+                self._wake()
+
+    async def _apply(self) -> None:
+        translation = await self._translated()
+        broken = await self._nginx.apply(translation.plane)
+        self._tell(translation)
+        for each in broken:
+            log.warning("a path of %s is no pattern: %s", each.get("labels"), each["problem"])
 
     async def _translated(self) -> Translation:
         """The translation, with all Secrets that it wants at hand."""
         while True:
-            around = Surroundings(
-                Services(
-                    self._services.cache.get,
-                    lambda key: self._slices.cache.by_index("service", key),
-                    self._addresses,
-                ),
-                self._secrets.get,
-            )
+            around = Surroundings(self._known_services(), self._secrets.get)
             translation = translate(self.ours, around, self._scope.ports)
-            self._wanted_services = around.services_wanted
+            self._wanted_services, self._references = around.services_wanted, around.targets
             unknown = translation.names - self._addresses.keys()
             for name in unknown:
                 self._addresses[name] = await self._look_up(name)
             if not await self._secrets.follow(translation.secrets) and not unknown:
                 return translation
+
+    def _known_services(self) -> Services:
+        return Services(
+            self._services.cache.get,
+            lambda key: self._slices.cache.by_index("service", key),
+            self._addresses,
+        )
 
     # -- names of ExternalName Services -------------------------------------------------------
 
@@ -222,18 +238,18 @@ class IngressController:
             self._nginx.rotate_log()
 
     def _wake(self, *_: object) -> None:
+        self._stale = True
         self._changed.set()
 
-    def _wake_for(self, *objects: Service | EndpointSlice) -> None:
+    def _wake_for(self, *services: Service) -> None:
         """Only what some Ingress refers to is a reason to look again."""
-        for each in objects:
-            keys = (
-                _service_of(each)
-                if isinstance(each, EndpointSlice)
-                else [f"{each.metadata.namespace}/{each.metadata.name}"]
-            )
-            if not self._wanted_services.isdisjoint(keys):
-                self._changed.set()
+        keys = {f"{each.metadata.namespace}/{each.metadata.name}" for each in services}
+        if not keys.isdisjoint(self._wanted_services):
+            self._wake()
+
+    def _move(self, *slices: EndpointSlice) -> None:
+        if any(not self._wanted_services.isdisjoint(_service_of(each)) for each in slices):
+            self._changed.set()
 
 
 def _service_of(slice_: EndpointSlice) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from navarch.api.types.core_v1 import Secret
 from navarch.api.types.networking_v1 import Ingress
 from navarch.network.ingress.annotations import Annotations, regex
-from navarch.network.ingress.backends import Services, Target, target
+from navarch.network.ingress.backends import Reference, Services, Target, target
 from navarch.network.ingress.certificates import SecretError, authorities, passwords, value
 from navarch.network.nginx.document import digest
 from navarch.network.nginx.model import (
@@ -50,6 +50,8 @@ class Surroundings:
     secrets_wanted: set[str] = field(default_factory=set)
     services_wanted: set[str] = field(default_factory=set)
     names_wanted: set[str] = field(default_factory=set)
+    targets: dict[str, Reference] = field(default_factory=dict)
+    """By upstream: what leads there."""
     upstreams: dict[str, tuple[str, ...]] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
 
@@ -68,7 +70,9 @@ class Surroundings:
         self, namespace: str, name: str, port: str | int, by_cluster_ip: bool = False
     ) -> Target:
         self.services_wanted.add(f"{namespace}/{name}")
-        found = target(self.services, namespace, name, port, by_cluster_ip=by_cluster_ip)
+        reference = Reference(namespace, name, port, by_cluster_ip)
+        found = target(self.services, reference)
+        self.targets[found.upstream] = reference
         if found.external_name:
             self.names_wanted.add(found.external_name)
         if found.endpoints:

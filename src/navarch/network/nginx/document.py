@@ -1,7 +1,7 @@
 """The model as data for the Lua code: JSON, in which whatever users wrote is a string.
 
 What is empty, zero or false is left out, and Lua reads it as nil. Policies are replaced by their
-names; addresses ranges are written as bytes in hexadecimal digits and a length.
+names; address ranges are written as bytes in hexadecimal digits and a length.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from navarch.network.nginx.model import Backend, DataPlane, Host, Policy, Route
+from navarch.network.nginx.model import DataPlane, Host, Policy, Route
 
 encode = msgspec.json.Encoder(order="deterministic").encode
 
 
+@lru_cache(maxsize=1024)
 def policy_name(policy: Policy) -> str:
     """The name of a policy's location: a digest, so that equal policies share one and a name
     always means the same."""
@@ -80,30 +82,41 @@ def _host(host: Host) -> dict[str, Any]:
     return encoded | {"routes": [_route(each) for each in host.routes]}
 
 
+_USUAL = Route()
+_FIELDS = Route.__struct_fields__
+
+
 def _route(route: Route) -> dict[str, Any]:
-    result = msgspec.to_builtins(route)
+    """Field by field, as nearly all fields of nearly all routes are as usual."""
+    result = dict(_usual())
+    for name in _FIELDS:
+        value = getattr(route, name)
+        if value != getattr(_USUAL, name):
+            result[name] = _pruned(msgspec.to_builtins(value))
     result["policy"] = _policy(route.policy)
-    backends = [*zip(result["backends"], route.backends, strict=True)]
+    backends = [*zip(result.get("backends", ()), route.backends, strict=True)]
     if route.canary is not None:
         backends.append((result["canary"]["backend"], route.canary.backend))
     for encoded, backend in backends:
-        _name_policy(encoded, backend)
+        if backend.policy is not None:
+            encoded["policy"] = _policy(backend.policy)
     for name in ("allow", "deny"):
-        result[name] = [address_range(each) for each in result[name]]
-    if route.limits is not None:
+        if ranges := getattr(route, name):
+            result[name] = [address_range(each) for each in ranges]
+    if route.limits is not None and route.limits.exempt:
         result["limits"]["exempt"] = [address_range(each) for each in route.limits.exempt]
-    pruned: dict[str, Any] = _pruned(result)
-    # These tables are read without a question whether they are there.
-    pruned.setdefault("match", {})
-    return pruned
+    return result
 
 
-def _name_policy(encoded: dict[str, Any], backend: Backend) -> None:
-    encoded["policy"] = _policy(backend.policy) if backend.policy is not None else None
+@lru_cache(maxsize=1)
+def _usual() -> dict[str, Any]:
+    encoded: dict[str, Any] = _pruned(msgspec.to_builtins(_USUAL))
+    return encoded
 
 
 def _policy(policy: Policy) -> dict[str, Any]:
-    return {"name": policy_name(policy), "body_limit": policy.body_limit}
+    limit = {"body_limit": policy.body_limit} if policy.body_limit else {}
+    return {"name": policy_name(policy), **limit}
 
 
 def _pruned(value: Any) -> Any:

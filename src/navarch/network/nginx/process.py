@@ -110,13 +110,13 @@ class Nginx:
         text, generation = render(
             self.settings, plane.listeners, self._policies, not checks_clients(plane)
         )
-        self._save(plane)
         self._check_ports(plane.listeners)
+        self._served, self._document = plane, document(plane)
+        self._save()
         await self._test(text)
         await self._launch()
         await self._wait_for(generation)
         self._generation = generation
-        self._served, self._document = plane, document(plane)
         self._known_certificates = set(plane.certificates)
 
     async def run(self) -> None:
@@ -177,7 +177,7 @@ class Nginx:
         if gone:
             await self._post("endpoints", encode(gone))
         self._served, self._document = plane, text
-        self._save(plane)
+        self._save()
         await self._forget(plane)
         return broken
 
@@ -310,15 +310,16 @@ class Nginx:
                 upstreams={name: tuple(text.split(",")) for name, text in endpoints.items()},
             )
 
-    def _save(self, plane: DataPlane) -> None:
+    def _save(self) -> None:
         """What a new nginx, or another controller, begins with."""
+        plane = self._served
         self._write(
             "configured.json",
             encode(Configured(listeners=plane.listeners, policies=self._policies)),
         )
         self._write("certificates.json", encode(plane.certificates))
         self._write("endpoints.json", encode(endpoint_changes({}, plane.upstreams)))
-        self._write("document.json", document(plane))
+        self._write("document.json", self._document)
 
     def _write(self, name: str, data: bytes) -> None:
         file = self.settings.directory / name
