@@ -474,7 +474,9 @@ def test_refused_addresses(machine: Machine) -> None:
     assert time.monotonic() - began < 10
 
 
-KNOCK = "nc -w 1 $KUBERNETES_SERVICE_HOST 443 </dev/null >/dev/null 2>&1 && echo open || echo closed"
+KNOCK = (
+    "nc -w 1 $KUBERNETES_SERVICE_HOST 443 </dev/null >/dev/null 2>&1 && echo open || echo closed"
+)
 
 
 def test_a_walled_pod_is_so_from_its_first_moment(machine: Machine) -> None:

@@ -210,7 +210,7 @@ async def test_the_node_its_name_server_and_the_pod_itself(scene: Scene) -> None
     await scene.enforcer.sync()
 
     async def reaches(*cells: tuple[str, str, str, int]) -> list[bool]:
-        return [await scene.ground.reaches(*cell) for cell in cells]
+        return [await scene.ground.reaches(*cell, patience=1.0) for cell in cells]
 
     asks = [(NODE, a, "TCP", 80), (a, "10.96.0.9", "TCP", 80), (b, "10.96.0.9", "TCP", 80)]
     assert await reaches(*asks) == [True, True, False]
@@ -282,7 +282,7 @@ async def test_both_families_of_a_pod_are_isolated(scene: Scene) -> None:
     async def reached() -> list[bool]:
         await scene.enforcer.sync()
         cells = list(zip(seven, six, strict=True))
-        return [await scene.ground.reaches(*cell, "UDP", 80) for cell in cells]
+        return [await scene.ground.reaches(*cell, "UDP", 80, 1.0) for cell in cells]
 
     async with asyncio.timeout(10):
         # New addresses of IPv6 are looked for before they are used (RFC 4862).

@@ -21,16 +21,17 @@ class World:
     pods: dict[tuple[str, str], Pod] = field(default_factory=dict)
     policies: dict[tuple[str, str], NetworkPolicy] = field(default_factory=dict)
 
-    def pod_at(self, address: str) -> Pod | None:
+    def pod_at(self, address: str, *, ended: bool = False) -> Pod | None:
         for pod in self.pods.values():
-            if pod.spec.hostNetwork or pod.status.phase in ("Succeeded", "Failed"):
+            if pod.spec.hostNetwork or (pod.status.phase in ("Succeeded", "Failed") and not ended):
                 continue
             if address in [each.ip for each in pod.status.podIPs]:
                 return pod
         return None
 
     def allows(self, source: str, target: str, protocol: str, port: int) -> bool:
-        sender, receiver = self.pod_at(source), self.pod_at(target)
+        # One that is called ended may still run.
+        sender, receiver = self.pod_at(source, ended=True), self.pod_at(target, ended=True)
         if sender is not None and sender is receiver:
             return True
         return self.may_send(sender, target, protocol, port) and self.may_take(
@@ -56,7 +57,7 @@ class World:
         policies = self.isolating(receiver, "Ingress")
         return not policies or any(
             self.peers_match(policy, rule.from_, source)
-            and self.ports_match(rule.ports, receiver, protocol, port)
+            and self.ports_match(rule.ports, self.pod_at(target), protocol, port)
             for policy in policies
             for rule in policy.spec.ingress
         )

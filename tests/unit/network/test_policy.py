@@ -24,7 +24,7 @@ from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.api.types.networking_v1 import NetworkPolicy
 from navarch.client.clock import FakeClock, RealClock
 from navarch.network.policy.claims import Book, Claim, serve
-from navarch.network.policy.enforcer import Enforcer
+from navarch.network.policy.enforcer import Enforcer, may_deny
 from navarch.network.policy.kernel import NftError
 from navarch.network.policy.model import Block, PodFacts, facts_of, identity, merged, policy_of
 from navarch.network.policy.planner import Planner
@@ -170,7 +170,7 @@ def test_an_address_is_the_later_pods() -> None:
     ],
 )
 def test_pods_that_policies_do_not_know(status: dict[str, Any]) -> None:
-    assert facts_of(pod("a", "10.1.0.1" if "phase" in status else "", **status), "here") is None
+    assert facts_of(pod("a", "10.1.0.1" if "phase" in status else "", **status), "there") is None
 
 
 def claim_of(name: str = "a", uid: str = "a", address: str = "10.1.0.1") -> Claim:
@@ -207,6 +207,43 @@ def test_the_end_of_an_earlier_pod_is_not_that_of_its_namesake(tmp_path: Path) -
     book.put(pod("a", "", "new"))
     book.remove(pod("a", "", "new"))
     assert book.facts(("x", "a")) is None and not list(tmp_path.iterdir())
+
+
+def test_an_announcement_ends_earlier_ones_of_its_address(tmp_path: Path) -> None:
+    book = Book("here", tmp_path)
+    book.claim(claim_of("a", "a"))
+    assert book.claim(claim_of("b", "b")) == {("x", "a"), ("x", "b")}
+    assert book.facts(("x", "a")) is None and len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_evicted_pod_that_still_runs_is_isolated_until_its_address_is_anothers() -> None:
+    planner, table = Planner(), Table()
+    planner.put_policy(policy_of(policy({"podSelector": {"matchLabels": {"app": "a"}}})))
+    ended = facts_of(pod("a", "10.1.0.1", phase="Failed"), "here")
+    assert ended is not None and not ended.is_peer
+    planner.put_pod(ended)
+    table.change(planner.flush())
+    packet = Connection("192.0.2.9", "10.1.0.1", "tcp", 80)
+    assert not Verdicts(table).allows(packet)
+    planner.put_pod(facts("b", "10.1.0.1"))
+    table.change(planner.flush())
+    assert Verdicts(table).allows(packet)
+
+
+@pytest.mark.parametrize(
+    ("commands", "cuts"),
+    [
+        (["add element inet t peers-1-4 { 10.0.0.1 }"], False),
+        (["add set inet t peers-1-4 { type ipv4_addr ; }"], False),
+        (["delete element inet t peers-1-4 { 10.0.0.1 }"], True),
+        (["add element inet t targets-4 { 10.0.0.1 : goto in-1 }"], True),
+        (["add rule inet t policy-in-x/p accept"], True),
+    ],
+)
+def test_connections_are_looked_at_where_one_may_be_forbidden(
+    commands: list[str], cuts: bool
+) -> None:
+    assert any(map(may_deny, commands)) == cuts
 
 
 async def test_an_announced_pod_is_isolated_before_the_answer(tmp_path: Path) -> None:

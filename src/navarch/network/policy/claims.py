@@ -71,13 +71,19 @@ class Book:
     def _file(self, claim: Claim) -> Path | None:
         return self._directory and self._directory / f"{claim.uid.replace('/', '-')}.json"
 
-    def claim(self, claim: Claim) -> None:
-        self._drop(claim.key)
+    def claim(self, claim: Claim) -> set[Key]:
+        """Take an announcement; returns the pods of which something else is known now. Whoever was
+        announced with its address before has gone, even if nobody has told."""
+        taken = set(claim.addresses)
+        others = {key for key, each in self._claims.items() if taken & set(each.addresses)}
+        for key in {claim.key} | others:
+            self._drop(key)
         self._take(claim)
         if (file := self._file(claim)) is not None:
             new = file.with_suffix(".new")
             new.write_bytes(msgspec.json.encode(claim))
             new.rename(file)
+        return {claim.key} | others
 
     def _drop(self, key: Key) -> None:
         claim = self._claims.pop(key, None)

@@ -26,6 +26,7 @@ from navarch.network.policy.claims import Book, Claim
 from navarch.network.policy.kernel import Kernel, NftError
 from navarch.network.policy.model import Key, policy_of
 from navarch.network.policy.planner import Planner
+from navarch.network.policy.rules import MAPS
 from navarch.network.policy.table import Table
 from navarch.network.policy.verdicts import Connection, Verdicts
 
@@ -100,8 +101,8 @@ class Enforcer:
 
     async def admit(self, claim: Claim) -> None:
         """Returns when everything policies say of this new pod is in force."""
-        self.book.claim(claim)
-        self._pod_changed((claim.namespace, claim.name))
+        for key in self.book.claim(claim):
+            self._pod_changed(key)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(done)
         await done
@@ -178,7 +179,7 @@ class Enforcer:
         for done in waiting:
             if not done.done():
                 done.set_result(None)
-        if commands and self.table.elements:
+        if any(map(may_deny, commands)):
             self._cut.set()
 
     async def _keep_cutting(self) -> None:
@@ -203,6 +204,14 @@ class Enforcer:
             number = await self.kernel.cut(is_denied)
             if number:
                 log.info("%d connections that no policy allows any more were cut", number)
+
+
+def may_deny(command: str) -> bool:
+    """Whether something that was allowed may be so no more: all but new members of sets."""
+    words = command.split(" ", 5)
+    if words[:2] == ["add", "element"]:
+        return words[4].partition("-")[0] in MAPS.values()
+    return words[:2] not in (["add", "set"], ["add", "chain"])
 
 
 def _key(thing: Pod | NetworkPolicy) -> Key:

@@ -230,6 +230,8 @@ class PodFacts:
     """On this node: what it sends and gets passes here."""
     ports: frozenset[tuple[str, str, int]] = frozenset()
     """Protocol, name and number of its named ports."""
+    is_peer: bool = True
+    """Whether policies about others may mean it."""
     since: tuple[int, str] = (0, "")
     """Of two pods that claim an address the later one has it."""
 
@@ -251,9 +253,12 @@ def named_ports(pod: Pod) -> frozenset[tuple[str, str, int]]:
 
 def facts_of(pod: Pod, node: str) -> PodFacts | None:
     """None for what policies do not know: pods in the node's network, ended ones (their address may
-    be another's), and those without an address yet."""
+    be another's), and those without an address yet. An ended pod of this node remains isolated as
+    long as its address is nobody else's: evicted ones are called failed while they still run."""
     status = pod.status
-    if pod.spec.hostNetwork or status.phase in ("Succeeded", "Failed"):
+    is_local = pod.spec.nodeName == node
+    has_ended = status.phase in ("Succeeded", "Failed")
+    if pod.spec.hostNetwork or (has_ended and not is_local):
         return None
     given = [each.ip for each in status.podIPs] or [status.podIP]
     addresses = tuple(address for each in given if (address := canonical(each)))
@@ -263,9 +268,10 @@ def facts_of(pod: Pod, node: str) -> PodFacts | None:
         key=(pod.metadata.namespace, pod.metadata.name),
         who=identity(pod.metadata.namespace, pod.metadata.labels),
         addresses=addresses,
-        is_local=pod.spec.nodeName == node,
-        ports=named_ports(pod),
-        since=(0, status.startTime or pod.metadata.creationTimestamp or ""),
+        is_local=is_local,
+        ports=frozenset() if has_ended else named_ports(pod),
+        is_peer=not has_ended,
+        since=(-has_ended, status.startTime or pod.metadata.creationTimestamp or ""),
     )
 
 

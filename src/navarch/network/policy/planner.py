@@ -330,7 +330,7 @@ class Planner:
             if not self._holds(address, key):
                 continue
             family = family_of(address)
-            for name in known.member_of:
+            for name in known.member_of if facts.is_peer else ():
                 elements[for_family(name, family), address] = ""
             for protocol, name, number in facts.ports:
                 if self._named_uses[protocol, name]:
