@@ -333,10 +333,10 @@ def bring_up(found: Profile, progress: Progress, timeout: float, *, wait: bool) 
     joined_network.apply(found, paths)
     progress.step(f"Starting the node {found.joined_node}")
     start.supervise(found, paths)
+    readiness.bring_pause_image(found, paths, found.joined_node)
     if not wait:
         return
     waiting = readiness.Waiting(paths, time.monotonic() + timeout)
-    readiness.bring_pause_image(found, paths, found.joined_node)
     progress.step("Waiting for the node")
     waiting.until("the node", lambda: is_ready(found, paths), "node")
 

@@ -37,8 +37,13 @@ A, AAAA = 1, 28
 Check = Callable[[], bool]
 
 
-def wait(profile: Profile, paths: Paths, progress: Progress, timeout: float) -> None:
-    """Return when the cluster is usable. Raises ClusterError when it is not in time."""
+def complete(
+    profile: Profile, paths: Paths, progress: Progress, timeout: float, *, wait: bool
+) -> None:
+    """Give a cluster that is starting what its processes do not make themselves: its own objects
+    (the Service of the name servers and its endpoints, rights, addons), the image of every pod, the
+    first node's role. To `wait` is to return when the cluster is usable. Raises ClusterError when
+    something is not there in time."""
     api = Api(profile, paths)
     waiting = Waiting(paths, time.monotonic() + timeout)
     with ThreadPoolExecutor(max(1, profile.nodes), "pause-image") as pool:
@@ -49,14 +54,15 @@ def wait(profile: Profile, paths: Paths, progress: Progress, timeout: float) -> 
         simulated = frozenset(simulation.names(paths)) if profile.simulated else frozenset()
         _remove_gone_nodes(api, profile, simulated)
         waiting.until("the cluster's own objects", lambda: _put_own_objects(api, profile, paths))
-        if profile.nodes or profile.simulated:
+        if wait and (profile.nodes or profile.simulated):
             progress.step(f"Waiting for {_count(profile)}")
             process = "node" if profile.nodes else "simulated"
             waiting.until("the nodes", lambda: _nodes_are_ready(api, profile, simulated), process)
         if profile.node_names()[0:1] == profile.running_nodes()[0:1] != ():
-            _mark_control_plane(api, profile)
-        waiting.until("the service accounts", lambda: _accounts_are_there(api), "controllers")
-        if profile.nodes:
+            waiting.until("the node", lambda: _mark_control_plane(api, profile), "node")
+        if wait:
+            waiting.until("the service accounts", lambda: _accounts_are_there(api), "controllers")
+        if wait and profile.nodes:
             progress.step("Waiting for the cluster's name server")
             name = f"kubernetes.default.svc.{profile.cluster_domain}"
             waiting.until("the name server", lambda: resolves(profile.dns_address, name), "node")
@@ -188,11 +194,12 @@ def _is_ready(node: dict[str, Any]) -> bool:
     )
 
 
-def _mark_control_plane(api: Api, profile: Profile) -> None:
+def _mark_control_plane(api: Api, profile: Profile) -> bool:
     """Show the role that kubeadm and minikube give the first node. A node may not do so itself."""
     label = "node-role.kubernetes.io/control-plane"
     path = f"/api/v1/nodes/{profile.node_names()[0]}"
     api.merge(path, {"metadata": {"labels": {label: ""}}})
+    return True
 
 
 def _accounts_are_there(api: Api) -> bool:

@@ -123,8 +123,7 @@ def start(request: StartRequest, progress: Progress) -> Profile:
         _remember_kubeconfig(paths, changed)
         if wanted.cni:
             network_plugin.install(wanted, paths, progress, request.timeout)
-        if request.wait:
-            readiness.wait(wanted, paths, progress, request.timeout)
+        readiness.complete(wanted, paths, progress, request.timeout, wait=request.wait)
         return wanted
 
 

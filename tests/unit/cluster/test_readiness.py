@@ -126,3 +126,53 @@ def test_nodes_the_cluster_no_longer_has_are_told_by_their_names() -> None:
     assert found == ["dev-m03", "sim-7"]
     none = readiness.gone_nodes(Profile("dev", nodes=0), nodes[:2], frozenset())
     assert none == ["dev", "dev-m02"]
+
+
+class Silent:
+    def step(self, text: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+class Answers:
+    """An API server that has a node by the second question only, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.labelled = 0
+
+    def is_ready(self) -> bool:
+        return True
+
+    def get(self, path: str) -> Any:
+        assert path == "/api/v1/nodes", "nobody who does not wait asks for more"
+        return {"items": []}
+
+    def put_in_place(self, collection: str, value: dict[str, Any]) -> None:
+        self.written.append(f"{value['kind']}/{value['metadata']['name']}")
+
+    def create_missing(self, collection: str, value: dict[str, Any]) -> None:
+        self.put_in_place(collection, value)
+
+    def merge(self, path: str, value: dict[str, Any]) -> None:
+        assert path == "/api/v1/nodes/dev"
+        self.labelled += 1
+        if self.labelled == 1:
+            raise ApiUnavailableError("not there yet", 404)
+
+    def close(self) -> None: ...
+
+
+def test_who_does_not_wait_gets_a_whole_cluster_all_the_same(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, images = Answers(), list[str]()
+    monkeypatch.setattr(readiness, "Api", lambda *_: api)
+    monkeypatch.setattr(readiness, "bring_pause_image", lambda *given: images.append(given[2]))
+    profile = Profile("dev", nodes=2)
+    readiness.complete(profile, paths, Silent(), 5.0, wait=False)
+    assert {"Service/kube-dns", "EndpointSlice/kube-dns-nodes", "ConfigMap/coredns"} <= set(
+        api.written
+    )
+    assert "ClusterRoleBinding/navarch:network-policy" in api.written
+    assert sorted(images) == ["dev", "dev-m02"] and api.labelled == 2
