@@ -577,7 +577,7 @@ def steps(plan: Plan) -> st.SearchStrategy[list[object]]:
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.sampled_from(PLANS).flatmap(lambda plan: st.tuples(st.just(plan), steps(plan))))
 def test_packets_end_where_the_decision_table_says(drawn: tuple[Plan, list[object]]) -> None:
     plan, history = drawn
