@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from navarch.api.types.core_v1 import Secret
 from navarch.network.gateway import GROUP
 from navarch.network.gateway.objects import ReferenceGrant
-from navarch.network.ingress.backends import Services, Target, target
+from navarch.network.ingress import backends
+from navarch.network.ingress.backends import Services, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Around:
 
     def find_target(self, namespace: str, name: str, port: int) -> Target:
         self.services_wanted.add(f"{namespace}/{name}")
-        found = target(self.services, namespace, name, port)
+        found = backends.target(self.services, backends.Reference(namespace, name, port))
         if found.endpoints:
             self.upstreams[found.upstream] = found.endpoints
         return found

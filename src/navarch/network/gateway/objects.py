@@ -28,13 +28,18 @@ class Reference(ApiStruct):
     port: int = 0
 
 
+class _Named(ApiStruct):
+    apiVersion: str = ""
+    kind: str = ""
+    metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
+
+
 class GatewayClassSpec(ApiStruct):
     controllerName: str = ""
     parametersRef: Object | None = None
 
 
-class GatewayClass(ApiStruct):
-    metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
+class GatewayClass(_Named):
     spec: GatewayClassSpec = msgspec.field(default_factory=GatewayClassSpec)
     status: Object = msgspec.field(default_factory=dict)
 
@@ -88,8 +93,7 @@ class GatewaySpec(ApiStruct):
     tls: dict[str, Any] = {}
 
 
-class Gateway(ApiStruct):
-    metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
+class Gateway(_Named):
     spec: GatewaySpec = msgspec.field(default_factory=GatewaySpec)
     status: Object = msgspec.field(default_factory=dict)
 
@@ -198,8 +202,7 @@ class HTTPRouteSpec(ApiStruct):
     rules: list[RouteRule] = []
 
 
-class HTTPRoute(ApiStruct):
-    metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
+class HTTPRoute(_Named):
     spec: HTTPRouteSpec = msgspec.field(default_factory=HTTPRouteSpec)
     status: Object = msgspec.field(default_factory=dict)
 
@@ -209,8 +212,7 @@ class ReferenceGrantSpec(ApiStruct):
     to: list[Reference] = []
 
 
-class ReferenceGrant(ApiStruct):
-    metadata: ObjectMeta = msgspec.field(default_factory=ObjectMeta)
+class ReferenceGrant(_Named):
     spec: ReferenceGrantSpec = msgspec.field(default_factory=ReferenceGrantSpec)
 
 
