@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from navarch.cluster import (
@@ -228,6 +229,8 @@ def _remove_surplus(before: Profile | None, wanted: Profile, paths: Paths) -> No
     if off:
         supervise(wanted, paths)
     for node in off:
+        # Not before the supervisor has let go of them: it would start them again.
+        processes.wait_until(partial(_is_let_go, paths, node), 30.0)
         processes.drain_cgroup(before.node_cgroup(node), grace=2.0)
         processes.end(namespaces.processes_inside(Pins(paths.pins, node)), 10.0)
         teardown.clear_node(before, paths, node)
@@ -236,6 +239,12 @@ def _remove_surplus(before: Profile | None, wanted: Profile, paths: Paths) -> No
         shutil.rmtree(paths.node(node), ignore_errors=True)
         for file in paths.logs.glob(f"*-{node}.log*"):
             file.unlink(missing_ok=True)
+
+
+def _is_let_go(paths: Paths, node: str) -> bool:
+    """Whether the supervisor has ended a node's processes, and will not start them again."""
+    files = [paths.run / f"{kind}-{node}.pid" for kind in ("node", "containerd")]
+    return not any(processes.read_pid_file(file) for file in files)
 
 
 def _prepare(wanted: Profile, paths: Paths) -> None:
