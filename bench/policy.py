@@ -73,7 +73,11 @@ async def updates() -> list[Row]:
             labels.append(await timed(enforcer))
             put_pod(enforcer, PODS + at, "r3")
             pods.append(await timed(enforcer))
-            enforcer.put_policy(policy(POLICIES // 2 + at, ingress=[{"ports": [{"port": 1000 + at}]}]))
+            peers = [{"podSelector": {"matchLabels": {"role": f"r{at}", "pod": "p7"}}}]
+            ports = [{"port": 1000 + at}]
+            enforcer.put_policy(
+                policy(POLICIES // 2 + at, ingress=[{"from": peers, "ports": ports}])
+            )
             policies.append(await timed(enforcer))
     finally:
         kernel.close()

@@ -8,7 +8,7 @@ pod's labels to its identity, an identity to its pods' elements, a policy to its
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -183,13 +183,18 @@ class Planner:
             self._dirty_pods |= known.pods
 
     def _find_sets(self, who: Identity) -> None:
-        known = self._identities[who]
+        self._join(who, frozenset(self._sets_of(who, self._peers)))
+
+    def _sets_of(self, who: Identity, names: Iterable[str]) -> Iterator[str]:
+        """Which of these sets an identity belongs to."""
+        labels = self._identities[who].labels
         namespace = self._namespaces.get(who.namespace)
-        member_of = frozenset(
-            name
-            for name, peers in self._peers.items()
-            if any(each.matches(who.namespace, namespace, known.labels) for each in peers)
-        )
+        for name in names:
+            if any(each.matches(who.namespace, namespace, labels) for each in self._peers[name]):
+                yield name
+
+    def _join(self, who: Identity, member_of: frozenset[str]) -> None:
+        known = self._identities[who]
         if member_of != known.member_of:
             known.member_of = member_of
             self._dirty_pods |= known.pods
@@ -271,8 +276,8 @@ class Planner:
             gone.add(name)
         self._dirty_parts |= {("peers", name) for name in fresh ^ gone}
         if fresh ^ gone:
-            for who in self._identities:
-                self._find_sets(who)
+            for who, known in self._identities.items():
+                self._join(who, known.member_of - gone | set(self._sets_of(who, fresh - gone)))
 
     def _change_named(self, new: set[NamedPort], old: set[NamedPort]) -> None:
         changed = {port for port in new if not self._named_uses[port]}
