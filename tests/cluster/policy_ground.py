@@ -118,12 +118,13 @@ class Ground:
         self.places |= {OUTSIDE: self.outside, NODE: self.node}
 
     def demolish(self) -> None:
-        for server in self.servers:
-            server.close()
-        listed = run("ip", "netns", "list").split()
-        for name in listed:
-            if name.startswith(self.prefix):
-                run("ip", "netns", "del", name)
+        try:
+            for server in self.servers:
+                server.close()
+        finally:
+            for name in run("ip", "netns", "list").split():
+                if name.startswith(self.prefix):
+                    run("ip", "netns", "del", name)
 
     def plug(self, *ranges: str) -> str:
         """Wire a new pod as the runtime would; its address (of each range one, with commas)."""
