@@ -24,13 +24,14 @@ from aiohttp import web
 from tests.api.conftest import Api, secured_server
 from tests.api.controllers.conftest import client_as, running
 from tests.cluster.ingress_ground import Authority
-from tests.unit.network.gateways import APP, INFRA, WEB
+from tests.unit.network.gateways import APP, INFRA, WEB, gateway
 from yarl import URL
 
 from navarch.client.clock import RealClock
 from navarch.client.controller import ControllerContext
 from navarch.client.informer import InformerFactory
 from navarch.cluster.gateway_addon import USER, gateway_objects
+from navarch.network.gateway import CONTROLLER
 from navarch.network.gateway.controller import GatewayController, Node
 from navarch.network.nginx.process import Nginx
 from navarch.network.nginx.render import Settings
@@ -42,6 +43,7 @@ BACKENDS = {"a": "198.51.100.11", "b": "198.51.100.12", "c": "198.51.100.13"}
 BACKEND_PORT = 20280
 POOL = "203.0.113.0/26"
 SECONDS = 20.0
+STANDING = gateway()
 GATEWAY_API = "/apis/gateway.networking.k8s.io"
 COLLECTIONS = {
     "Gateway": f"{GATEWAY_API}/v1/namespaces/%s/gateways",
@@ -173,6 +175,7 @@ class Ground:
                 await self._make_service(namespace, name, {"name": "http", "port": 80})
         headless = {"name": "http", "port": 80, "targetPort": BACKEND_PORT}
         await self._make_service(INFRA, "headless", headless, clusterIP="None")
+        await self.create(STANDING)
         self.made.clear()
 
     async def _make_service(self, namespace: str, name: str, port: Object, **spec: Any) -> None:
@@ -243,14 +246,22 @@ class Ground:
         return found
 
     async def make(self, *values: Object) -> None:
-        """Objects that are gone after the test."""
+        """Objects that are gone after the test. The Gateway `gateway` stands all the time and gets
+        another spec, which spares nginx a reload for most tests."""
         for value in values:
-            await self.create(value)
+            if path_of(value) == path_of(STANDING):
+                await self.admin("PUT", path_of(value), await self._replaced(value["spec"]))
+            else:
+                await self.create(value)
+
+    async def _replaced(self, spec: Object) -> Object:
+        return (await self.read(STANDING)) | {"spec": spec}
 
     async def clear(self) -> None:
         made, self.made = self.made, []
         for value in reversed(made):
             await self.admin("DELETE", path_of(value))
+        await self.make(STANDING)
 
     async def read(self, value: Object) -> Object:
         found: Object = (await self.admin("GET", path_of(value))).ok()
@@ -287,7 +298,10 @@ class Ground:
         async def check() -> Object | None:
             found = await self.read(value)
             status = found.get("status") or {}
-            places = [status, *status.get("listeners", ()), *status.get("parents", ())]
+            parents = [
+                each for each in status.get("parents", ()) if each["controllerName"] == CONTROLLER
+            ]
+            places = [status, *status.get("listeners", ()), *parents]
             every = [each for place in places for each in place.get("conditions", ())]
             generation = found["metadata"]["generation"]
             is_new = all(each.get("observedGeneration") == generation for each in every)
@@ -304,6 +318,7 @@ class Ground:
             found = await self.settled(value)
             status = found["status"]
             if value["kind"] == "HTTPRoute":
+                assert len(status["parents"]) > parent
                 status = status["parents"][parent]
             if listener:
                 status = next(each for each in status["listeners"] if each["name"] == listener)

@@ -285,6 +285,7 @@ class GatewayController:
             there = self._slices.cache.get(key)
             if (
                 there is not None
+                and there.metadata.ownerReferences == wanted.metadata.ownerReferences
                 and [(each.name, each.port) for each in there.ports]
                 == [(each.name, each.port) for each in wanted.ports]
                 and [each.addresses for each in there.endpoints]
@@ -296,15 +297,17 @@ class GatewayController:
             yield self._apply(self._context.client.resource(EndpointSlice), value)
 
     def _removals(self) -> Iterable[Awaitable[None]]:
-        """Services of Gateways that are served no more, or under another name."""
+        """Services of Gateways that are served no more, or under another name, or were of a Gateway
+        of the same name before."""
         wanted = {
-            (each.metadata.namespace, each.metadata.name)
+            (each.metadata.namespace, each.metadata.name): state
             for state in self._translation.gateways.values()
             if (each := service_of(state)) is not None
         }
         for service in self._services.cache.list():
             meta = service.metadata
-            if _is_published(service) and (meta.namespace, meta.name) not in wanted:
+            state = wanted.get((meta.namespace, meta.name))
+            if _is_published(service) and (state is None or not _belongs(service, state)):
                 self._applied.pop(f"{meta.namespace}/{meta.name}", None)
                 yield self._context.client.resource(Service).delete(
                     meta.name, meta.namespace, uid=meta.uid
@@ -397,12 +400,11 @@ def _belongs(service: Service, state: GatewayState) -> bool:
 def _has(there: Service, wanted: Service) -> bool:
     """Whether what somebody may have changed is as it should be."""
     return (
-        [(each.name, each.port) for each in there.spec.ports]
-        == [(each.name, each.port) for each in wanted.spec.ports]
+        {(each.name, each.port) for each in wanted.spec.ports}
+        <= {(each.name, each.port) for each in there.spec.ports}
         and wanted.metadata.labels.items() <= there.metadata.labels.items()
         and wanted.metadata.annotations.items() <= there.metadata.annotations.items()
         and there.spec.type == wanted.spec.type
-        and not there.spec.selector
     )
 
 
