@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -181,15 +182,13 @@ def test_the_ingress_addon(machine: Machine) -> None:
     """Its Service has one of the addresses, the node's own ports lead there too, and traffic goes
     on while the node's processes are killed."""
     machine.navarch("addons", "enable", "ingress", "-p", NAME)
-    path = {"path": "/cgi-bin", "pathType": "Prefix"}
     backend = {"service": {"name": "web", "port": {"number": 80}}}
+    paths = [{"path": "/cgi-bin", "pathType": "Prefix", "backend": backend}]
     ingress = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "Ingress",
         "metadata": {"name": "web"},
-        "spec": {
-            "rules": [{"host": "web.example", "http": {"paths": [path | {"backend": backend}]}}]
-        },
+        "spec": {"rules": [{"host": "web.example", "http": {"paths": paths}}]},
     }
     machine.kubectl("apply", "-f", "-", feed=json.dumps(ingress))
 
@@ -206,8 +205,11 @@ def test_the_ingress_addon(machine: Machine) -> None:
         try:
             with urllib.request.urlopen(request, timeout=2.0) as answer:
                 return bool(answer.status == 200)
+        except urllib.error.HTTPError as error:
+            error.close()
         except OSError:
-            return False
+            pass
+        return False
 
     for address in (node, balanced):
         eventually(partial(answers, address), f"the pod behind {address}")
@@ -216,10 +218,10 @@ def test_the_ingress_addon(machine: Machine) -> None:
     assert "Sync" in events
     assert "GET /cgi-bin/who" in machine.navarch("logs", "-p", NAME, "--file", "ingress-access")
 
-    pids = json.loads(machine.navarch("status", "-p", NAME, "-o", "json"))
-    assert pids
     file = machine.home / NAME / "run" / f"node-{NAME}.pid"
-    os.kill(int(file.read_text().split()[0]), signal.SIGKILL)
+    daemon = processes.read_pid_file(file)
+    assert daemon is not None
+    daemon.signal(signal.SIGKILL)
     assert all(answers(node) for _ in range(20))
     machine.kubectl("annotate", "ingress", "web", "nginx.ingress.kubernetes.io/app-root=/x;}")
     eventually(lambda: not answers(node), "what is refused by the new controller")

@@ -110,6 +110,10 @@ INJECTIONS = [
     ("", "default-backend", "a/b"),
     ("", "proxy-next-upstream", "error off"),
     ("", "backend-protocol", "FCGI"),
+    # nginx refuses a whole configuration for it, and so all that others change.
+    ("", "custom-http-errors", "404,499"),
+    ("", "proxy-buffer-size", "999999999g"),
+    ("", "proxy-body-size", "999999999g"),
 ]
 
 

@@ -60,13 +60,23 @@ def integer(low: int = 0, high: int = 1 << 31) -> Parser:
     return parse
 
 
-def size(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,9})([bkmg]?)", text, re.IGNORECASE)
-    if match is None:
-        raise ValueError("is not a size, such as 8m")
-    return (
-        int(match[1]) * {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}[match[2].lower()]
-    )
+UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def size(high: int) -> Parser:
+    """nginx refuses a configuration with a size that no memory has, and takes what it is given for
+    each connection."""
+
+    def parse(text: str) -> int:
+        match = re.fullmatch(r"([0-9]{1,9})([bkmg]?)", text, re.IGNORECASE)
+        if match is None:
+            raise ValueError("is not a size, such as 8m")
+        value = int(match[1]) * UNITS[match[2].lower()]
+        if value > high:
+            raise ValueError(f"is more than {high} bytes")
+        return value
+
+    return parse
 
 
 def word(*words: str, ignore_case: bool = False) -> Parser:
@@ -189,6 +199,13 @@ def next_upstream(text: str) -> tuple[NextUpstream, ...]:
     return cases
 
 
+def error_code(text: str) -> int:
+    code: int = integer(400, 599)(text)
+    if code == 499:
+        raise ValueError("is a status that no client can be answered with")
+    return code
+
+
 def origins(text: str) -> tuple[str, ...]:
     pattern = rf"\*|https?://(\*\.)?{HOST}(:[0-9]{{1,5}})?"
     return tuple(list_of(matching(pattern, "an origin such as https://*.example.com"))(text))
@@ -245,7 +262,7 @@ PARSERS: Mapping[str, Parser] = {
     "canary-by-header-value": matching(r"[A-Za-z0-9\-._~:/?@!&*+,=%|() ]+", "a header's value"),
     "canary-weight": integer(0),
     "canary-weight-total": integer(1),
-    "client-body-buffer-size": size,
+    "client-body-buffer-size": size(64 << 20),
     "connection-proxy-header": word("keep-alive", "close", "upgrade", ignore_case=True),
     "cors-allow-credentials": boolean,
     "cors-allow-headers": _header_list,
@@ -253,7 +270,7 @@ PARSERS: Mapping[str, Parser] = {
     "cors-allow-origin": origins,
     "cors-expose-headers": _header_list,
     "cors-max-age": integer(0),
-    "custom-http-errors": list_of(integer(400, 599)),
+    "custom-http-errors": list_of(error_code),
     "default-backend": _name,
     "denylist-source-range": _ranges,
     "enable-access-log": boolean,
@@ -275,8 +292,8 @@ PARSERS: Mapping[str, Parser] = {
     "permanent-redirect": location,
     "permanent-redirect-code": _redirect_code,
     "preserve-trailing-slash": boolean,
-    "proxy-body-size": size,
-    "proxy-buffer-size": size,
+    "proxy-body-size": size(1 << 45),
+    "proxy-buffer-size": size(1 << 20),
     "proxy-buffering": word("on", "off"),
     "proxy-buffers-number": integer(1, 1024),
     "proxy-connect-timeout": integer(1, 75),

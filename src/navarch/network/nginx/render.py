@@ -24,7 +24,8 @@ from pathlib import Path
 from navarch.network.nginx.model import Listener, Policy, Protocol
 
 LUA = Path(__file__).parent / "lua"
-ERROR_CODES = frozenset(range(400, 600))
+ERROR_CODES = frozenset(range(400, 600)) - {499}
+"""Those that `error_page` takes: 499 is nginx' own, for clients that have gone."""
 DIGEST_CHARACTERS = frozenset("0123456789abcdef")
 _UNQUOTABLE = frozenset("$") | {chr(code) for code in (*range(32), 127)}
 
@@ -383,8 +384,8 @@ def _policy(name: str, policy: Policy, settings: Settings) -> str:
         ]
         if policy.http_1_0:
             lines.append("proxy_http_version 1.0;")
-    if policy.intercepts:
-        codes = " ".join(_number(code) for code in policy.intercepts if code in ERROR_CODES)
+    codes = " ".join(_number(code) for code in policy.intercepts if code in ERROR_CODES)
+    if codes:
         lines += [f"{prefix}_intercept_errors on;", f"error_page {codes} @navarch_error;"]
     lines += _backend_tls(policy, settings, prefix)
     lines += [f"mirror /_navarch/mirror/{_number(n)};" for n in range(1, policy.mirrors + 1)]
