@@ -246,6 +246,62 @@ async def test_a_pod_cannot_pass_for_another(scene: Scene) -> None:
     assert [data for data, _ in received.packets] == [b.encode()]
 
 
+async def test_a_pod_cannot_join_in_what_others_say(scene: Scene) -> None:
+    """Not even in a connection that there is, where its packet would be no first one: to guess the
+    port of a question to the name server would be enough to answer it."""
+    a, b, c = (scene.address(f"x/{name}") for name in "abc")
+    received = await listen(scene, a, 91)
+    places = scene.ground.places
+    run("ip", "-n", places[c], "address", "add", f"{b}/32", "dev", "lo")
+
+    def say(place: str, source: tuple[str, int], target: tuple[str, int], text: bytes) -> None:
+        def send() -> None:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+                sending.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sending.bind(source)
+                sending.sendto(text, target)
+
+        inside(places[place], send)
+
+    server = (b, 90)
+    say(a, (a, 91), server, b"a question")
+    say(b, server, (a, 91), b"an answer")
+    await until(lambda: received.packets)
+    say(c, server, (a, 91), b"a forged one")
+    say(b, server, (a, 91), b"the last")
+    await until(lambda: received.packets[-1][0] == b"the last")
+    assert [data for data, _ in received.packets] == [b"an answer", b"the last"]
+
+
+def claim_by_arp(address: str, victim: str) -> bytes:
+    """A frame to everybody that says that an address is here (RFC 826, RFC 5227)."""
+    here = bytes.fromhex("02deadbeef01")
+    ends = [bytes(map(int, each.split("."))) for each in (address, victim)]
+    body = struct.pack("!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 2, here, ends[0], b"\xff" * 6, ends[1])
+    return b"\xff" * 6 + here + b"\x08\x06" + body
+
+
+async def test_a_pod_cannot_take_addresses_on_the_link(scene: Scene) -> None:
+    """Every pod has a link of its own: whatever it claims there, others do not hear of it, and the
+    node goes by its routes."""
+    a, b, c = (scene.address(f"x/{name}") for name in "abc")
+    gateway = run("ip", "-n", scene.ground.places[c], "route").split()[2]
+
+    def claim() -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sending:
+            sending.bind(("eth0", 0))
+            for address in (a, b, gateway, NODE, OUTSIDE):
+                for victim in (address, a, gateway):
+                    sending.send(claim_by_arp(address, victim))
+
+    inside(scene.ground.places[c], claim)
+    for cell in ((a, b), (b, a), (NODE, b), (a, NODE), (a, OUTSIDE)):
+        assert await scene.ground.reaches(*cell, "UDP", 80, patience=2.0), cell
+    for place in (scene.ground.node, scene.ground.places[a]):
+        for line in run("ip", "-n", place, "neigh").splitlines():
+            assert "02:de:ad" not in line or line.split()[0] == c, line
+
+
 async def test_rules_with_ports_are_not_about_icmp(scene: Scene) -> None:
     a, b = scene.address("x/a"), scene.address("x/b")
 

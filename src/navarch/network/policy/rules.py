@@ -286,6 +286,8 @@ def fixed() -> list[str]:
             f"add set {TABLE} {for_family(name, family)} {{ type {type_} ; }}"
             for name, type_ in ((ISOLATED, kind), (SELF, f"{kind} . {kind}"))
         ]
+    # Before connections are looked up: whoever could speak for another might join in known ones.
+    lines.append(f"add chain {TABLE} prerouting {{ type filter hook prerouting priority -300 ; }}")
     # After the translation of Service addresses, before the host's own filters.
     lines += [
         f"add chain {TABLE} {hook} {{ type filter hook {hook} priority -5 ; }}"
@@ -298,17 +300,16 @@ def fixed() -> list[str]:
 
 _NOT_BEGINNING = "tcp flags & (fin | syn | rst | ack) != syn"
 _FIXED_RULES = (
+    *(("prerouting", f'iifname "{link}" goto from-pod') for link in PODS_LINKS),
     *((hook, "ct state established,related accept") for hook in ("forward", "input")),
     # Neighbours must be found whatever policies say (RFC 4861).
-    (
-        "input",
-        "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, "
-        "mld-listener-report, mld2-listener-report, mld-listener-done } accept",
-    ),
     *(
-        (hook, f'iifname "{link}" jump from-pod')
-        for hook in ("forward", "input")
-        for link in PODS_LINKS
+        (
+            chain,
+            "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, "
+            "mld-listener-report, mld2-listener-report, mld-listener-done } accept",
+        )
+        for chain in ("from-pod", "input")
     ),
     *((hook, "goto new") for hook in ("forward", "input")),
     # A pod's own word for its address is taken only where the way back leads to it: or it would
