@@ -102,7 +102,8 @@ class Answer:
 class Ground:
     """Services `a`, `b` (one endpoint each), `both` (their two), `empty`; and nginx."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, address: str = ADDRESS) -> None:
+        self.address = address
         settings = Settings(
             directory=directory / "private",
             shared=directory / "shared",
@@ -125,7 +126,16 @@ class Ground:
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
-        for name, address in (("a", "127.0.7.11"), ("b", "127.0.7.12"), ("auth", "127.0.7.13")):
+        await self.start_backends()
+        await self.nginx.start(self.translated().plane)
+
+    async def start_backends(self, *more: tuple[str, str]) -> None:
+        for name, address in (
+            ("a", "127.0.7.11"),
+            ("b", "127.0.7.12"),
+            ("auth", "127.0.7.13"),
+            *more,
+        ):
             self.ports[name] = await self._backend(name, address)
         self.slices = {
             "a": [slice_of(f"127.0.7.11:{self.ports['a']}")],
@@ -134,12 +144,14 @@ class Ground:
             "auth": [slice_of(f"127.0.7.13:{self.ports['a']}")],
         }
         self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        await self.nginx.start(self.translated().plane)
 
     async def stop(self) -> None:
+        await self.nginx.stop()
+        await self.stop_backends()
+
+    async def stop_backends(self) -> None:
         if self._session is not None:
             await self._session.close()
-        await self.nginx.stop()
         await self.stack.aclose()
 
     async def _backend(self, name: str, address: str) -> int:
@@ -213,7 +225,7 @@ class Ground:
     ) -> Answer:
         assert self._session is not None
         port = HTTPS if tls is not None else HTTP
-        url = f"{'https' if tls is not None else 'http'}://{ADDRESS}:{port}{path}"
+        url = f"{'https' if tls is not None else 'http'}://{self.address}:{port}{path}"
         headers = {"Host": host, **options.pop("headers", {})}
         if tls is not None:
             options.update(ssl=tls, server_hostname=host)

@@ -126,6 +126,8 @@ class StatusWriter:
         self._elector = LeaderElector(
             context.client, LEASE, published.node, namespace=published.namespace
         )
+        self._led = False
+        """Also after the end of leadership that was not lost: the last to lead takes back."""
         self._changed = asyncio.Event()
         self._changed.set()
         for informer in (self._services, self._slices, informers.informer(Ingress)):
@@ -141,6 +143,7 @@ class StatusWriter:
         while True:
             with contextlib.suppress(LeadershipLost):
                 await self._elector.run(self._write)
+            self._led = False
             self._changed.set()
 
     async def clear(self) -> None:
@@ -156,7 +159,7 @@ class StatusWriter:
                         if not error.is_not_found:
                             raise
                 others = [each for each in self._endpoints() if each.metadata.name not in own]
-                if self._elector.is_leader and not others:
+                if self._led and not others:
                     for ingress in self._ours():
                         await self._write_one(ingress, [])
 
@@ -191,6 +194,7 @@ class StatusWriter:
         ]
 
     async def _write(self) -> None:
+        self._led = True
         while True:
             await self._changed.wait()
             await self._clock.sleep(GATHER_SECONDS)

@@ -390,6 +390,8 @@ def is_pattern(text: str, kind: str, each: Site, host_uses_regex: bool) -> bool:
 
 
 def _secured(route: Route, each: Site | None, host: _HostWork) -> Route:
+    if route.status:
+        return route
     given = each.annotations if each is not None else grammar.Annotations({})
     wanted = given.get("force-ssl-redirect") or (host.has_tls and given.get("ssl-redirect", True))
     return msgspec.structs.replace(route, https_redirect=308) if wanted else route
