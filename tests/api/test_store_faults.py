@@ -6,7 +6,7 @@ import asyncio
 
 from tests.api.conftest import Api, config_map
 
-from navarch.store.contract import StoreFailed, WatchTooSlow
+from navarch.store.contract import Compacted, StoreFailed, WatchTooSlow
 from navarch.store.engine import LogStore
 
 PATH = "/api/v1/namespaces/default/configmaps"
@@ -43,3 +43,21 @@ async def test_a_hub_that_fell_behind_goes_on(api: Api) -> None:
             assert (await api.get(f"{PATH}/x")).status == 200
             assert (await anext(events))["object"]["metadata"]["name"] == name
         assert api.server.core.hub.is_following
+
+
+async def test_what_a_hub_has_missed_is_told_to_who_listens(api: Api) -> None:
+    """After a break that takes a new look at everything; meanwhile nothing seems to be gone."""
+    (await api.post(PATH, config_map("x"))).ok(201)
+    core, store = api.server.core, api.server.store
+    cache = core.catalog.get("rbac.authorization.k8s.io", "v1", "clusterroles").cache
+    heard: list[tuple[str | None, str | None]] = []
+    cache.add_listener(lambda old, new: heard.append((old and old.name, new and new.name)))
+    assert isinstance(store, LogStore)
+    async with asyncio.timeout(20):
+        store._hub.end_all(lambda: Compacted(1))
+        await store.delete(f"{cache.stored.prefix}view")
+        while not heard:
+            assert (await api.get(f"{PATH}/x")).status == 200
+    assert heard == [("view", None)]
+    assert (await api.post(PATH, config_map("y"))).status == 201
+    assert core.hub.is_following

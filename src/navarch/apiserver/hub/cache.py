@@ -262,19 +262,46 @@ class Cache:
             self._history_bytes -= gone.size
             self.oldest = gone.revision
 
+    def fill(self, entries: Iterable[Entry], revision: int) -> None:
+        """Show exactly these objects from now on. Until then the last state is shown: an empty one
+        would deny what exists. Whoever listens is told what differs. Watches end, because nobody
+        knows what happened in between."""
+        self._end_watches()
+        gone = {entry.path: entry for entry in self.scan()}
+        changes: list[tuple[Entry | None, Entry | None]] = []
+        for entry in entries:
+            old = gone.pop(entry.path, None)
+            if old is None or old.revision != entry.revision:
+                self.put(entry)
+                changes.append((old, entry))
+        for old in gone.values():
+            self.remove(old.namespace, old.name, revision)
+            changes.append((old, None))
+        self.oldest = self.revision = revision
+        self.loaded = True
+        for before, after in changes if self._listeners else ():
+            for listener in self._listeners:
+                listener(before, after)
+            for entry in filter(None, (before, after)):
+                entry.forget()
+
     def reset(self) -> None:
-        """Forget everything, end all watches: the hub starts again from the store."""
-        for watcher in self.watchers():
-            watcher.close()
-        self._watchers.clear()
+        """Forget everything, end all watches: the resource is not served any more."""
+        self._end_watches()
         self._namespaces.clear()
         self._indexed.clear()
         self._namespace_order = None
-        self.pages.clear()
-        self.history.clear()
-        self._history_bytes = self.count = self.size = 0
+        self.count = self.size = 0
         self.loaded = False
         self.buffered.clear()
+
+    def _end_watches(self) -> None:
+        for watcher in self.watchers():
+            watcher.close()
+        self._watchers.clear()
+        self.pages.clear()
+        self.history.clear()
+        self._history_bytes = 0
 
     # ---- watching
 

@@ -94,10 +94,10 @@ class Hub:
         return self._ready.is_set() and self._pump is not None and not self._pump.done()
 
     async def _run(self) -> None:
-        """Follow the store. A watch that fell behind goes on where it was; after another break it
-        starts again from the present state. When the store has failed or is closed, the caches
-        stay as they are: what they show is durable, and an empty one would tell clients, until the
-        process ends, that nothing exists."""
+        """Follow the store. A watch that fell behind goes on where it was; after another break
+        everything is read again. Until that is done, and for good when the store has failed or is
+        closed, the caches stay as they are: what they show is durable, and an empty one would tell
+        clients that nothing exists."""
         while True:
             try:
                 await self._follow()
@@ -113,18 +113,18 @@ class Hub:
                     continue
                 log.warning("the store's watch broke (%s); reading everything again", error)
                 self._ready.clear()
-                for cache in self._caches.values():
-                    cache.reset()
                 await asyncio.sleep(0.2)
 
     async def _follow(self) -> None:
-        if not self._ready.is_set():
-            self.revision = await self.store.revision()
-        batches = self.store.watch(REGISTRY, after_revision=self.revision)
-        if not self._ready.is_set():
+        is_ready = self._ready.is_set()
+        revision = self.revision if is_ready else await self.store.revision()
+        batches = self.store.watch(REGISTRY, after_revision=revision)
+        if not is_ready:
             for cache in list(self._caches.values()):
                 await self._load(cache)
+            self.revision = revision
             self._ready.set()
+            self._release()
         async for batch in batches:
             self._apply_batch(batch)
 
@@ -160,18 +160,19 @@ class Hub:
         """Read a cache's objects page by page at one revision, then what happened meanwhile."""
         stored = cache.stored
         start, revision = "", 0
+        found: list[Entry] = []
         while True:
             page = await self.store.range(
                 stored.prefix, limit=PAGE, start=start, at_revision=revision
             )
             revision = revision or page.revision
-            for kv in page.items:
-                cache.put(entry_of(kv, stored, None))
+            found += (entry_of(kv, stored, None) for kv in page.items)
             if not page.remaining:
                 break
             start = page.items[-1].key + "\0"
-        cache.oldest = cache.revision = revision
-        cache.loaded = True
+        if cache.loaded and revision <= cache.revision:
+            return
+        cache.fill(found, revision)
         now = self.clock()
         for event_revision, current, key in cache.buffered:
             if event_revision > revision:

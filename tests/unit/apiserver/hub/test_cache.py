@@ -88,6 +88,25 @@ def test_pods_of_a_node_are_found_without_a_look_at_the_others() -> None:
     assert found() == []
 
 
+async def test_whoever_listens_learns_what_was_missed() -> None:
+    story = Story()
+    for path in ("n/changed", "n/gone", "n/same"):
+        story.put(path)
+    same, watcher = story.cache.get("n", "same"), story.watch(Selection())
+    heard: list[tuple[int, int]] = []
+    story.cache.add_listener(
+        lambda old, new: heard.append((old.revision if old else 0, new.revision if new else 0))
+    )
+    assert same is not None
+    story.cache.fill([entry("n/changed", 5), entry("n/new", 6), same], 7)
+    assert heard == [(1, 5), (0, 6), (2, 0)]
+    assert [each.path for each in story.cache.scan()] == ["n/changed", "n/new", "n/same"]
+    assert story.cache.get("n", "same") is same
+    assert watcher.closed
+    with pytest.raises(Expired):
+        story.watch(Selection(), after=6)
+
+
 async def test_an_object_that_stops_matching_is_deleted_for_the_watcher() -> None:
     story = Story()
     watcher = story.watch(labelled("red"))
