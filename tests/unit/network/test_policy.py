@@ -265,6 +265,25 @@ async def test_an_announced_pod_is_isolated_before_the_answer(tmp_path: Path) ->
     assert any("targets-4 { 10.1.0.1 : goto in-" in line for line in lines)
 
 
+async def test_an_announcement_that_waits_keeps_nobody_from_ending(tmp_path: Path) -> None:
+    path, asked = tmp_path / "policy.sock", asyncio.Event()
+
+    async def admit(_: Claim) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(10):
+        server = asyncio.create_task(serve(path, admit))
+        sandbox = SandboxRecord("s", "a", "x", "a", 0, True, ips=("10.1.0.1",))
+        pod_waits = asyncio.create_task(Announcer(path, FakeClock()).announce(pod("a"), sandbox))
+        await asked.wait()
+        assert path.stat().st_mode & 0o777 == 0o600, "the node's alone"
+        server.cancel()
+        await asyncio.gather(server, return_exceptions=True)
+        pod_waits.cancel()
+        await asyncio.gather(pod_waits, return_exceptions=True)
+
+
 async def test_a_pod_waits_while_nobody_answers(tmp_path: Path) -> None:
     sandbox = SandboxRecord("s", "a", "x", "a", 0, True, ips=("10.1.0.1",))
     announcer = Announcer(tmp_path / "nobody", RealClock())

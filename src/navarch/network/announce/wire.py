@@ -179,10 +179,9 @@ class LinuxWire:
     def join(self, address: Address) -> None:
         """By a socket's membership: the kernel tells switches (MLD) and its own filters."""
         member = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        request = solicited_node(address).packed + struct.pack(
-            "@I", socket.if_nametoindex(self._interface)
-        )
         try:
+            index = struct.pack("@I", socket.if_nametoindex(self._interface))
+            request = solicited_node(address).packed + index
             member.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
         except OSError as error:
             log.warning("%s: the group of %s cannot be joined: %s", self._interface, address, error)

@@ -251,6 +251,7 @@ class DnsServer:
 
         while True:
             async with asyncio.timeout(TCP_IDLE_SECONDS):
+                await writer.drain()  # who reads no answers is asked no questions
                 size = int.from_bytes(await reader.readexactly(2), "big")
                 packet = await reader.readexactly(size)
             answer = self._begin(packet, via)
@@ -261,8 +262,6 @@ class DnsServer:
                 group.create_task(later(answer), name="dns answer by tcp")
                 continue
             _frame(writer, answer)
-            async with asyncio.timeout(TCP_IDLE_SECONDS):
-                await writer.drain()
 
 
 def _frame(writer: asyncio.StreamWriter, answer: bytes) -> None:

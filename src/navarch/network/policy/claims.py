@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -136,6 +136,7 @@ def _is_same(claim: Claim, pod: Pod) -> bool:
 
 async def serve(path: Path, admit: Callable[[Claim], Awaitable[None]]) -> None:
     """Take announcements at a socket until cancelled."""
+    waiting: set[asyncio.Task[None]] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -149,12 +150,31 @@ async def serve(path: Path, admit: Callable[[Claim], Awaitable[None]]) -> None:
         finally:
             writer.close()
 
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-    before = os.umask(0o177)
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(answer(reader, writer), name="announced pod")
+        waiting.add(task)
+        task.add_done_callback(waiting.discard)
+
+    server = await asyncio.start_unix_server(accept, sock=_socket(path), limit=LONGEST)
     try:
-        server = await asyncio.start_unix_server(answer, path, limit=LONGEST)
+        await asyncio.Event().wait()
     finally:
-        os.umask(before)
-    async with server:
-        await server.serve_forever()
+        # An announcement may wait for rules that the kernel does not take: nobody waits for it.
+        server.close()
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def _socket(path: Path) -> socket.socket:
+    """Bound at the path and for its owner alone: its mode is set before it listens. (The process'
+    umask would be that of the kubelet's files, too, which are made in other threads.)"""
+    path.unlink(missing_ok=True)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        bound.bind(str(path))
+        path.chmod(0o600)
+    except BaseException:
+        bound.close()
+        raise
+    return bound

@@ -151,6 +151,7 @@ async def _follow(
             group.create_task(informers.join(), name="proxy informers")
     finally:
         await informers.stop()
+        await recorder.close()
 
 
 def _watch(

@@ -244,7 +244,8 @@ class _Writer:
         if port.is_external:
             self._external()
         for endpoint in used:
-            if endpoint.node == node:
+            # Slices that people make often name no node: such an endpoint may be a pod of this one.
+            if endpoint.node in (node, ""):
                 place = f"{endpoint.address} . {endpoint.address}"
                 where = f"{place} . {port.key.protocol} . {endpoint.port}"
                 self.rules.elements[("hairpin-connections", where)] = ""
