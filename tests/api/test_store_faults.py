@@ -50,14 +50,16 @@ async def test_what_a_hub_has_missed_is_told_to_who_listens(api: Api) -> None:
     (await api.post(PATH, config_map("x"))).ok(201)
     core, store = api.server.core, api.server.store
     cache = core.catalog.get("rbac.authorization.k8s.io", "v1", "clusterroles").cache
-    heard: list[tuple[str | None, str | None]] = []
-    cache.add_listener(lambda old, new: heard.append((old and old.name, new and new.name)))
+    heard: list[tuple[str, ...]] = []
+    cache.add_listener(
+        lambda old, new: heard.append(tuple(each.name if each else "" for each in (old, new)))
+    )
     assert isinstance(store, LogStore)
     async with asyncio.timeout(20):
         store._hub.end_all(lambda: Compacted(1))
         await store.delete(f"{cache.stored.prefix}view")
         while not heard:
             assert (await api.get(f"{PATH}/x")).status == 200
-    assert heard == [("view", None)]
+    assert heard == [("view", "")]
     assert (await api.post(PATH, config_map("y"))).status == 201
     assert core.hub.is_following
