@@ -172,6 +172,17 @@ def proxier(kernel: Notebook) -> Proxier:
     return Proxier("ip", NETWORK, Place(HERE), kernel, FakeClock())
 
 
+@pytest.mark.parametrize(("node", "may_be_itself"), [(HERE, True), ("", True), ("else", False)])
+async def test_a_pod_that_is_its_own_endpoint(
+    proxier: Proxier, kernel: Notebook, node: str, may_be_itself: bool
+) -> None:
+    """Its packets come back with another sender; so may they of one whose node nobody told."""
+    proxier.put_service(service("web"))
+    proxier.put_slice(slice_of(endpoint("10.244.0.1", node)))
+    await proxier.sync()
+    assert any("10.244.0.1 . 10.244.0.1" in line for line in kernel.last()) == may_be_itself
+
+
 async def test_a_changed_service_touches_only_its_own_elements(
     proxier: Proxier, kernel: Notebook
 ) -> None:
