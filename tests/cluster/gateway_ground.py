@@ -295,7 +295,7 @@ class Ground:
     async def settled(self, value: Object) -> Object:
         """An object once its status is about its present generation. Every condition is."""
 
-        async def check() -> Object | None:
+        async def check() -> Object:
             found = await self.read(value)
             status = found.get("status") or {}
             parents = [
@@ -304,8 +304,8 @@ class Ground:
             places = [status, *status.get("listeners", ()), *parents]
             every = [each for place in places for each in place.get("conditions", ())]
             generation = found["metadata"]["generation"]
-            is_new = all(each.get("observedGeneration") == generation for each in every)
-            return found if every and is_new else None
+            assert every and all(each.get("observedGeneration") == generation for each in every)
+            return found
 
         return await self.until(check, f"the status of {path_of(value)}")
 

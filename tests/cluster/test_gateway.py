@@ -405,7 +405,7 @@ async def listener_hostnames(ground: Ground) -> None:
 @story("HTTPRouteHTTPSListener")
 async def https(ground: Ground) -> None:
     await ground.secret("pair", "*.example.org")
-    common = {"protocol": "HTTPS", "certificates": ["pair"]}
+    common: dict[str, Any] = {"protocol": "HTTPS", "certificates": ["pair"]}
     parent = gateway(
         "gateway",
         listener("all", 443, **common),
@@ -732,7 +732,7 @@ async def test_response_headers_and_rewrites_and_redirects(ground: Ground) -> No
     prefix = {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/new"}
     full = {"type": "ReplaceFullPath", "replaceFullPath": "/full"}
     change = {"set": pairs(X_Other="set"), "add": pairs(X_More="1"), "remove": ["X-Backend"]}
-    redirects = {
+    redirects: dict[str, dict[str, Any]] = {
         "/scheme": {"scheme": "https"},
         "/port": {"port": 8083},
         "/same": {"scheme": "https", "port": 443},

@@ -29,11 +29,9 @@ def manifest(kind: str, name: str, namespace: str, spec: Object, version: str = 
     return {"apiVersion": f"{GROUP}/{version}", "kind": kind, "metadata": metadata, "spec": spec}
 
 
-def listener(
-    name: str = "http", port: int = 80, hostname: str = "", *, protocol: str = "HTTP", **more: Any
-) -> Object:
+def listener(name: str = "http", port: int = 80, hostname: str = "", **more: Any) -> Object:
     """`takes="All"` says whose routes it takes, `certificates` names Secrets."""
-    found: Object = {"name": name, "port": port, "protocol": protocol}
+    found: Object = {"name": name, "port": port, "protocol": more.pop("protocol", "HTTP")}
     if hostname:
         found["hostname"] = hostname
     if takes := more.pop("takes", ""):
@@ -79,8 +77,11 @@ def route(
     hosts: Sequence[str] = (),
     namespace: str = INFRA,
 ) -> Object:
+    kind: Object = {"group": GROUP, "kind": "Gateway"}
     spec: Object = {
-        "parentRefs": [{"name": each} if isinstance(each, str) else each for each in parents]
+        "parentRefs": [
+            kind | ({"name": each} if isinstance(each, str) else each) for each in parents
+        ]
     }
     if hosts:
         spec["hostnames"] = [*hosts]

@@ -37,7 +37,7 @@ def attach(
     """A route at those of its parents that are Gateways of ours."""
     found = []
     for parent in route.spec.parentRefs:
-        if (parent.group or GROUP, parent.kind or "Gateway") != (GROUP, "Gateway"):
+        if (parent.group, parent.kind) != (GROUP, "Gateway"):
             continue
         key = f"{parent.namespace or route.metadata.namespace}/{parent.name}"
         if (gateway := gateways.get(key)) is not None:

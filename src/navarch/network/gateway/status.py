@@ -149,8 +149,8 @@ def route_status(route: HTTPRoute, state: RouteState | None, now: str) -> Object
 def parent_of(reference: Reference) -> Object:
     """A parentRef as its user wrote it."""
     found = {
-        "group": reference.group or GROUP,
-        "kind": reference.kind or "Gateway",
+        "group": reference.group,
+        "kind": reference.kind,
         "namespace": reference.namespace,
         "name": reference.name,
         "sectionName": reference.sectionName,
