@@ -67,6 +67,7 @@ def apiserver_options(profile: Profile, paths: Paths) -> Options:
         "proxy_client_cert_file": str(paths.pki / "front-proxy-client.crt"),
         "proxy_client_key_file": str(paths.pki / "front-proxy-client.key"),
         "service_cidr": ",".join(profile.service_cidrs),
+        "enable_admission_plugins": list(profile.admission_plugins),
     }
 
 
@@ -198,6 +199,7 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "mode": profile.pod_network,
         "write_config": not profile.cni,
         "bandwidth": containerd.has_plugin("bandwidth"),
+        "prepare": True,
         "cni_directory": str(directory / "cni"),
         "sandboxes": str(containerd.sandboxes(directory)),
     }

@@ -26,6 +26,7 @@ from pathlib import Path
 from navarch.cluster import kernel
 from navarch.cluster.namespaces import Pins
 from navarch.cluster.profile import ClusterError, write_file
+from navarch.network.pods.cni import PREPARE, PREPARE_PROGRAM
 
 SOCKET = "/run/containerd/containerd.sock"
 ADDRESS = f"unix://{SOCKET}"
@@ -133,14 +134,17 @@ def has_plugin(name: str) -> bool:
 
 
 def plugins(directory: Path) -> Path:
-    """A node's own directory of CNI plug-ins: those of the machine, and what the user's network
-    plug-in puts beside them."""
+    """A node's own directory of CNI plug-ins: those of the machine, the one of ours, and what the
+    user's network plug-in puts beside them."""
     directory.mkdir(mode=0o755, exist_ok=True)
     for program in Path(cni_directory()).iterdir():
         link = directory / program.name
         if not link.exists():
             link.unlink(missing_ok=True)
             link.symlink_to(program)
+    own, content = directory / PREPARE, PREPARE_PROGRAM.encode()
+    if not own.is_file() or own.read_bytes() != content:
+        write_file(own, content, 0o755)
     return directory
 
 

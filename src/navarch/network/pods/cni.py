@@ -24,18 +24,36 @@ NETWORK = "navarch"
 ADDRESSES = Path("/var/lib/cni/networks", NETWORK)
 """Where the `host-local` plug-in notes which address is whose: a file per address, with the
 container's id in its first line."""
+PREPARE = "navarch-prepare"
+PREPARE_PROGRAM = """\
+#!/bin/sh
+# The first plug-in of the pod network: makes a pod's network namespace ready for the others.
+# Nobody looks for duplicates of IPv6 addresses, which are given out by the node: `ptp` waits until
+# that is done, about two seconds for every pod.
+case "$CNI_COMMAND" in
+ADD) nsenter "--net=$CNI_NETNS" sh -c 'echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad' &&
+    echo '{"cniVersion": "1.0.0"}' ;;
+VERSION) echo '{"cniVersion": "1.0.0", "supportedVersions": ["1.0.0"]}' ;;
+esac
+"""
 YOUNGEST = 120.0
 """A younger note may be of a container that is just being made, in seconds."""
 
 
-def config(cidrs: Iterable[str], mtu: int = 0, *, bandwidth: bool = True) -> str:
+def config(
+    cidrs: Iterable[str], mtu: int = 0, *, bandwidth: bool = True, prepare: bool = False
+) -> str:
     """The pod network of a node. One address of each range: of two families, a pod has both.
 
     Packets to the world are masqueraded by the node's own table, not by the plug-in. The
-    limits come before the host ports, whose plug-in takes over what it finds."""
+    limits come before the host ports, whose plug-in takes over what it finds. `prepare`: the
+    program for IPv6 is there."""
     ranges = list(cidrs)
     everywhere = ["::/0" if ":" in each else "0.0.0.0/0" for each in ranges]
-    plugins: list[dict[str, Any]] = [
+    plugins: list[dict[str, Any]] = []
+    if prepare and any(":" in each for each in ranges):
+        plugins.append({"type": PREPARE})
+    plugins.append(
         {
             "type": "ptp",
             "ipMasq": False,
@@ -45,8 +63,8 @@ def config(cidrs: Iterable[str], mtu: int = 0, *, bandwidth: bool = True) -> str
                 "ranges": [[{"subnet": each}] for each in ranges],
                 "routes": [{"dst": each} for each in everywhere],
             },
-        },
-    ]
+        }
+    )
     if bandwidth:
         plugins.append({"type": "bandwidth", "capabilities": {"bandwidth": True}})
     plugins.append({"type": "portmap", "capabilities": {"portMappings": True}, "snat": True})

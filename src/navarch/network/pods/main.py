@@ -47,8 +47,10 @@ class PodNetworkOptions:
     mode: str = "auto"
     """`auto` wraps packets for nodes on other links only, `vxlan` all of them, `routes` none."""
     write_config: bool = True
-    """Off where another plug-in does it all: then this does nothing but give back addresses."""
+    """Off where another plug-in does it all: then this does nothing."""
     bandwidth: bool = True
+    prepare: bool = False
+    """Whether the program for IPv6 (`cni.PREPARE`) is among the plug-ins."""
     sandboxes: Path | None = None
 
     def __post_init__(self) -> None:
@@ -168,7 +170,10 @@ class Upkeep:
         if not network.cidrs:
             return
         given = 0 if mtu == USUAL_MTU else mtu
-        content = cni.config(network.cidrs, given, bandwidth=self.options.bandwidth)
+        options = self.options
+        content = cni.config(
+            network.cidrs, given, bandwidth=options.bandwidth, prepare=options.prepare
+        )
         if cni.write(self.options.cni_directory, content):
             log.info("pods of this node get addresses of %s", ", ".join(network.cidrs))
 

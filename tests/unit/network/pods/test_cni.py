@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,34 @@ def test_a_chain_of_plug_ins() -> None:
     bridge = config["plugins"][0]
     assert bridge["mtu"] == 1450
     assert bridge["ipam"]["ranges"] == [[{"subnet": "10.244.1.0/24"}], [{"subnet": "fd00:1::/64"}]]
-    alone = json.loads(cni.config(["10.244.1.0/24"], bandwidth=False))
+    both = json.loads(cni.config(["10.244.1.0/24", "fd00:1::/64"], prepare=True))
+    assert both["plugins"][0] == {"type": "navarch-prepare"}
+    alone = json.loads(cni.config(["10.244.1.0/24"], bandwidth=False, prepare=True))
     assert [each["type"] for each in alone["plugins"]] == ["ptp", "portmap"]
     assert "mtu" not in alone["plugins"][0]
+
+
+def test_the_program_that_prepares_namespaces(tmp_path: Path) -> None:
+    """It tells the next plug-in of nothing, and the runtime what it needs to know."""
+    program, entered = tmp_path / cni.PREPARE, tmp_path / "nsenter"
+    program.write_text(cni.PREPARE_PROGRAM)
+    entered.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\n')
+    for each in (program, entered):
+        each.chmod(0o755)
+
+    def run(command: str) -> bytes:
+        environment = {
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "CNI_COMMAND": command,
+            "CNI_NETNS": "/run/netns/x",
+        }
+        return subprocess.run(program, env=environment, check=True, capture_output=True).stdout
+
+    assert json.loads(run("ADD")) == {"cniVersion": "1.0.0"}
+    said = (tmp_path / "said").read_text()
+    assert said.startswith("--net=/run/netns/x sh -c echo 0 >/proc/sys/net/ipv6/conf/default/")
+    assert json.loads(run("VERSION"))["supportedVersions"] == ["1.0.0"]
+    assert run("DEL") == b""
 
 
 def test_the_configuration_is_written_when_it_differs(tmp_path: Path) -> None:
