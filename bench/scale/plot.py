@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from bench.report import Row
+from bench.report import PAGE, Row, figures, markdown, write_section
 from bench.scale.cluster import API, CONTROL
 from bench.scale.rows import Step
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGE = DOCS / "performance.md"
-PICTURE = DOCS / "images" / "scale.svg"
-BEGIN, END = "<!-- bench.scale: from here", "<!-- bench.scale: to here -->"
+PICTURE = PAGE.parent / "images" / "scale.svg"
 COLOURS = ("#1f6feb", "#d9480f", "#2b8a3e", "#862e9c", "#c92a2a", "#0b7285", "#5f3dc4", "#495057")
 
 
@@ -60,24 +56,15 @@ def draw(steps: Sequence[Step]) -> None:
 def write(steps: Sequence[Step], rows: Sequence[Row]) -> None:
     """Put the figures where the page has room for them."""
     draw(steps)
-    head, _, rest = PAGE.read_text().partition(BEGIN)
-    first, _, _ = rest.partition("\n")
-    _, _, tail = rest.partition(END)
-    body = "\n".join([_series(steps), "", _table(rows)])
-    PAGE.write_text(f"{head}{BEGIN}{first}\n\n{body}\n\n{END}{tail}")
+    write_section("bench.scale", f"{_series(steps)}\n\n{figures(rows)}")
 
 
 def _series(steps: Sequence[Step]) -> str:
     verbs = sorted(steps[0].latencies)
-    lines = [
-        "| nodes / pods | "
-        + " | ".join(f"{step.nodes:,} / {step.pods:,}" for step in steps)
-        + " |",
-        "|---|" + "---|" * len(steps),
-    ]
+    lines = [["nodes / pods", *(f"{step.nodes:,} / {step.pods:,}" for step in steps)]]
 
     def line(what: str, values: Sequence[str]) -> None:
-        lines.append(f"| {what} | " + " | ".join(values) + " |")
+        lines.append([what, *values])
 
     for name in (API, CONTROL):
         line(f"memory, {name}", [f"{step.memory[name]:,.0f} MB" for step in steps])
@@ -90,13 +77,4 @@ def _series(steps: Sequence[Step]) -> str:
             for step in steps
         ]
         line(f"{verb}, p50 / p99", values)
-    return "\n".join(lines)
-
-
-def _table(rows: Sequence[Row]) -> str:
-    lines = ["| | budget | measured |", "|---|---|---|"]
-    for row in rows:
-        budget = "" if row.budget is None else f"{row.budget:,.0f} {row.unit}"
-        value = f"{row.value:,.0f}" if row.value >= 100 else f"{row.value:.3g}"
-        lines.append(f"| {row.what.strip()} | {budget} | {value} {row.unit} |")
-    return "\n".join(lines)
+    return markdown(lines)
