@@ -181,6 +181,7 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "node_ips": list(addresses),
         "service_cidrs": list(profile.service_cidrs),
         "pod_cidrs": list(profile.pod_cidrs),
+        "refuses_unassigned": True,
     }
     dns = {
         "kubeconfig": user,

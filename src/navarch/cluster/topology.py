@@ -8,8 +8,8 @@ and one small table of its own. Everything here is decided without touching the 
 `netns.py` applies it.
 
 Two rules keep stray packets in the house. A node refuses what is still addressed to a Service
-after its proxy has had its say (no proxy yet, or no such Service), and pods' addresses that
-belong to nobody have an unreachable route, so that such a packet ends in the first node it meets.
+after its proxy has had its say (while there is none yet), and pods' addresses that belong to
+nobody have an unreachable route, so that such a packet ends in the first node it meets.
 The host refuses to forward any of them anywhere but into the cluster. It says nothing about what
 goes from bridge to bridge: where bridged frames pass the host's IP hooks (br_netfilter), that is
 how nodes speak to each other.
@@ -85,17 +85,19 @@ class Wiring:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What one family of addresses is called by nftables."""
+    """What one family of addresses is called by nftables, and where clouds tell their machines
+    about themselves, credentials included."""
 
     family: str
     any: str
     unreachable: str
     refused: str
+    metadata: str
 
 
 WORDS = {
-    4: Words("ip", "0.0.0.0/0", "icmp net-unreachable", "icmp port-unreachable"),
-    6: Words("ip6", "::/0", "icmpv6 no-route", "icmpv6 port-unreachable"),
+    4: Words("ip", "0.0.0.0/0", "icmp net-unreachable", "icmp port-unreachable", "169.254.169.254"),
+    6: Words("ip6", "::/0", "icmpv6 no-route", "icmpv6 port-unreachable", "fd00:ec2::254"),
 }
 
 
@@ -193,21 +195,22 @@ table {ip} {bridge} {{
 
 def node_rules(profile: Profile, interface: str = "eth0") -> str:
     """A node's guard. Service addresses are translated before these hooks, so what still bears
-    one is for nobody: it is refused, before the proxy, which would let callers wait in vain. Pods
+    one is for nobody: it is refused, unless the proxy, which comes first, has decided. Pods
     leave the cluster under their node's address, and what is no pod goes through the tunnel under
     the tunnel's, which the other end can answer to. Host ports on the loopback address make the
     kernel route such packets between interfaces, so that a pod could reach what listens there for
     the node alone (CVE-2020-8558): that is refused. (Of IPv6's loopback address the kernel itself
     sees to that.)"""
-    return rules_for(ranges(profile), interface)
+    return rules_for(ranges(profile), interface, metadata_blocked=profile.metadata_blocked)
 
 
-def rules_for(families: Iterable[Ranges], interface: str) -> str:
-    return "".join(_node_rules(each, interface) for each in families)
+def rules_for(families: Iterable[Ranges], interface: str, *, metadata_blocked: bool = False) -> str:
+    return "".join(_node_rules(each, interface, metadata_blocked) for each in families)
 
 
-def _node_rules(ranges: Ranges, interface: str) -> str:
+def _node_rules(ranges: Ranges, interface: str, metadata_blocked: bool) -> str:
     ip, refusal = ranges.words.family, ranges.words.refused
+    metadata = f"\n\t\t{ip} daddr {ranges.words.metadata} reject with {refusal}"
     cluster = ", ".join(filter(None, (ranges.subnet, ranges.pods, ranges.services)))
     out = f'oifname "{interface}"'
     guard = """\
@@ -222,12 +225,12 @@ delete table {ip} {NODE_TABLE}
 table {ip} {NODE_TABLE} {{
 {guard if ip == "ip" else ""}\
 	chain forward {{
-		type filter hook forward priority filter - 5; policy accept;
-		{ip} daddr {ranges.services} reject with {refusal}
+		type filter hook forward priority filter + 5; policy accept;
+		{ip} daddr {ranges.services} reject with {refusal}{metadata if metadata_blocked else ""}
 	}}
 {_returned(ranges, interface)}\
 	chain output {{
-		type filter hook output priority filter - 5; policy accept;
+		type filter hook output priority filter + 5; policy accept;
 		{out} {ip} daddr {ranges.services} reject with {refusal}
 	}}
 	chain postrouting {{

@@ -452,6 +452,18 @@ async def test_who_is_masqueraded_on_the_way_to_a_cluster_ip(
     assert found == ([rule] if rule else [])
 
 
+@pytest.mark.parametrize(("refuses", "verdict"), [(False, "drop"), (True, "goto reject-chain")])
+async def test_what_happens_at_an_address_that_no_service_has(refuses: bool, verdict: str) -> None:
+    kernel = Notebook()
+    network = dataclasses.replace(NETWORK, refuses_unassigned=refuses)
+    await Proxier("ip", network, Place(HERE), kernel, FakeClock()).sync()
+    rules = kernel.tables.tables[("ip", "kube-proxy")].chains["cluster-ips-check"]
+    assert rules == [
+        "ip daddr @cluster-ips goto reject-chain",
+        *(f"ip daddr {cidr} {verdict}" for cidr in network.service_cidrs),
+    ]
+
+
 @pytest.mark.parametrize(
     ("network", "families"),
     [

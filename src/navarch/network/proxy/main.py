@@ -43,6 +43,8 @@ class ProxyOptions:
     node_port_addresses: tuple[str, ...] = (PRIMARY,)
     """Where node ports answer: "primary", or address ranges (0.0.0.0/0: everywhere)."""
     masquerade_all: bool = False
+    refuses_unassigned: bool = False
+    """What is sent to addresses of the Service ranges that nobody has is refused, not dropped."""
     health_address: str = "0.0.0.0:10256"
     metrics_address: str = "127.0.0.1:10249"
     conntrack: Mapping[str, int] = field(default_factory=dict)
@@ -65,6 +67,7 @@ class ProxyOptions:
             self.pod_cidrs,
             self.node_port_addresses,
             self.masquerade_all,
+            self.refuses_unassigned,
         )
 
     def configuration(self) -> dict[str, Any]:

@@ -39,12 +39,15 @@ class Network:
 
     node_ips: tuple[str, ...]
     service_cidrs: tuple[str, ...]
-    """Addresses in here that no Service has get no answer."""
+    """Addresses in here that no Service has lead nowhere."""
     pod_cidrs: tuple[str, ...]
     """Sources in here are pods; the rest is masqueraded on its way to a ClusterIP."""
     node_port_addresses: tuple[str, ...] = (PRIMARY,)
     """Where node ports answer: the node's own addresses, or all that it has in these ranges."""
     masquerade_all: bool = False
+    refuses_unassigned: bool = False
+    """What is sent to an address of the Service ranges that no Service has is refused, so that
+    nobody waits in vain. Upstream drops it."""
 
     def of(self, family: str) -> Network:
         """Its part in one address family."""
@@ -175,8 +178,9 @@ def _fixed_rules(family: str, network: Network) -> list[tuple[str, str]]:
             ("nodeport-endpoints-check", f"{here} {proto_port} vmap @no-endpoint-nodeports"),
         ]
     rules.append(("cluster-ips-check", f"{family} daddr @cluster-ips goto reject-chain"))
+    nobody = "goto reject-chain" if network.refuses_unassigned else "drop"
     rules += [
-        ("cluster-ips-check", f"{family} daddr {cidr} drop") for cidr in network.service_cidrs
+        ("cluster-ips-check", f"{family} daddr {cidr} {nobody}") for cidr in network.service_cidrs
     ]
     hairpin = f"{family} saddr . {family} daddr . {proto_port} @hairpin-connections"
     return [
