@@ -137,13 +137,6 @@ def join(
             help="Believe whoever knows the token to be the cluster.",
         ),
     ] = False,
-    host_network: Annotated[
-        bool,
-        typer.Option(
-            "--host-network",
-            help="The node uses this machine's network, as it always does: for those who say so.",
-        ),
-    ] = True,
     node_name: Annotated[str, typer.Option(help="Default: this machine's name.")] = "",
     node_ip: Annotated[
         str,
