@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.network.dns_builders import BASE, ask, data, ingress, responder, shop
+from tests.unit.network.dns_builders import BASE, ask, data, ingress, responder, service, shop
 
+from navarch.api.types.core_v1 import LoadBalancerIngress
 from navarch.network.dns.corefile import (
     CacheRules,
     CorefileError,
@@ -13,9 +14,11 @@ from navarch.network.dns.corefile import (
     with_kube_dns,
 )
 from navarch.network.dns.default import DEFAULT_COREFILE, default_corefile
-from navarch.network.dns.main import checked, read_upstreams, upstreams_of
+from navarch.network.dns.main import checked, read_upstreams, service_kept, upstreams_of
+from navarch.network.dns.names import hosts_of
 from navarch.network.dns.responder import Waiting
 from navarch.network.dns.zone import PodNames
+from navarch.network.gateway import HOSTNAMES
 
 UPSTREAM = """.:53 {
     errors
@@ -239,6 +242,25 @@ def test_hosts_of_ingresses() -> None:
     assert data(ask(target, "shop.test", id=1)) == ["192.0.2.8"]
     target.ingresses.remove(ingress("b"))
     assert isinstance(ask(target, "shop.test", id=1), Waiting)
+
+
+def test_hosts_of_gateways() -> None:
+    target = responder(upstreams=(("192.0.2.53", 53),))
+    gateway = service("gateway", "10.96.0.30")
+    target.ingresses.put(gateway)
+    gateway.metadata.annotations[HOSTNAMES] = "shop.test,*.wild.test"
+    target.ingresses.put(gateway)
+    assert isinstance(ask(target, "shop.test", id=1), Waiting), "it has no address yet"
+    gateway.status.loadBalancer.ingress = [LoadBalancerIngress(ip="192.0.2.9")]
+    target.ingresses.put(gateway)
+    target.ingresses.put(ingress("gateway", "shop.test"))
+    assert data(ask(target, "x.wild.test")) == ["192.0.2.9"]
+    assert sorted(data(ask(target, "shop.test"))) == ["192.0.2.7", "192.0.2.9"]
+    kept = service_kept(gateway)
+    assert hosts_of(kept) == hosts_of(gateway)
+    assert not service_kept(service("web", "10.96.0.20")).metadata.annotations
+    target.ingresses.remove(kept)
+    assert data(ask(target, "shop.test")) == ["192.0.2.7"]
 
 
 def test_hosts_of_ingresses_can_be_restricted_or_switched_off() -> None:

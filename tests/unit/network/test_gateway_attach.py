@@ -137,7 +137,7 @@ def test_a_class_with_parameters_serves_nobody() -> None:
 # -- listeners ------------------------------------------------------------------------------------
 
 AUTHORITY = Authority.create()
-TLS = {"protocol": "HTTPS", "certificates": ["pair"]}
+TLS: Object = {"protocol": "HTTPS", "certificates": ["pair"]}
 SECRETS = {f"{INFRA}/pair": AUTHORITY.secret("pair", "a.b")}
 GOOD = {
     "Accepted": "True Accepted",
@@ -252,7 +252,7 @@ def test_clients_whose_certificates_are_to_be_checked_are_not_served_unchecked()
 
 def permit(**changes: str) -> Object:
     given = {"namespace": WEB, "kind": "HTTPRoute", "of": INFRA, "to": "Service", **changes}
-    return grant("grant", given.pop("namespace"), **given)  # type: ignore[arg-type]
+    return grant("grant", given.pop("namespace"), **given)
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_the_first_of_several_headers_of_one_name_counts() -> None:
     ],
 )
 def test_timeouts(given: Object | None, expected: Timeouts) -> None:
-    more = {} if given is None else {"timeouts": given}
+    more: Object = {} if given is None else {"timeouts": given}
     assert routes_of(rule("a", **more))[0].timeouts == expected
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from navarch.api.times import parse_time
-from navarch.api.types.core_v1 import ConfigMap, Pod, Service, ServiceSpec
+from navarch.api.types.core_v1 import ConfigMap, Pod, Service, ServiceSpec, ServiceStatus
 from navarch.api.types.discovery_v1 import Endpoint, EndpointSlice
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.api.types.networking_v1 import Ingress
@@ -36,6 +36,7 @@ from navarch.network.dns.responder import Responder
 from navarch.network.dns.server import Clients, DnsServer
 from navarch.network.dns.telling import Telling
 from navarch.network.dns.zone import PodNames, Zone
+from navarch.network.gateway import HOSTNAMES
 
 log = logging.getLogger("navarch.network.dns")
 
@@ -93,13 +94,16 @@ def read_upstreams(paths: Sequence[str], own: Sequence[str]) -> list[Address]:
 def service_kept(service: Service) -> Service:
     """What DNS needs of a Service; the rest is memory."""
     meta, spec = service.metadata, service.spec
+    hosts = meta.annotations.get(HOSTNAMES)
     return Service(
         metadata=ObjectMeta(
             name=meta.name,
             namespace=meta.namespace,
             uid=meta.uid,
             resourceVersion=meta.resourceVersion,
+            annotations={HOSTNAMES: hosts} if hosts else {},
         ),
+        status=service.status if hosts else ServiceStatus(),
         spec=ServiceSpec(
             type=spec.type,
             clusterIP=spec.clusterIP,
@@ -219,6 +223,11 @@ class _Component:
             on_add=zone.put_service,
             on_update=lambda _, service: zone.put_service(service),
             on_delete=lambda gone: zone.remove_service(gone.metadata.namespace, gone.metadata.name),
+        )
+        services.add_handler(
+            on_add=self.ingresses.put,
+            on_update=lambda _, service: self.ingresses.put(service),
+            on_delete=self.ingresses.remove,
         )
         slices = informers.informer(EndpointSlice, transform=slice_kept)
         slices.add_handler(

@@ -1,9 +1,10 @@
-"""Names outside the cluster's zone that are answered here: the hosts of Ingresses, and the lines of
-the Corefile's `hosts`. No I/O.
+"""Names outside the cluster's zone that are answered here: the hosts of Ingresses and Gateways, and
+the lines of the Corefile's `hosts`. No I/O.
 
 A host of an Ingress' rules is answered with the addresses in the Ingress' status, so that pods, and
 whoever points a resolver here, reach it without a hosts file. A host without an address yet is left
-to the upstream resolvers, as are hosts in the cluster's own zone.
+to the upstream resolvers, as are hosts in the cluster's own zone. The hosts of a Gateway's routes
+are in an annotation of its Service, whose addresses are the Gateway's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from navarch.api.types.core_v1 import Service
 from navarch.api.types.networking_v1 import Ingress
 from navarch.network.dns.wire import CNAME, PTR, Record, encode_name
 from navarch.network.dns.zone import (
@@ -27,9 +29,12 @@ from navarch.network.dns.zone import (
     soa_record,
     split_zone,
 )
+from navarch.network.gateway import HOSTNAMES
 
 HOSTS_TAG: Tag = ("hosts",)
 """What every answer to a foreign name rests on: that no Ingress has it as a host."""
+Key = tuple[str, str, str]
+"""Kind, namespace and name."""
 NOT_HERE = Answer(Outcome.NOT_OURS, tags=(HOSTS_TAG,))
 
 
@@ -41,35 +46,37 @@ class Host:
     alias: str = ""
 
 
-def hosts_of_ingress(ingress: Ingress) -> dict[str, Host]:
-    """The hosts of an Ingress that has been given an address."""
-    entries = ingress.status.loadBalancer.ingress
+def hosts_of(each: Ingress | Service) -> dict[str, Host]:
+    """The hosts of an Ingress, or of a Gateway's Service, that has been given an address."""
+    if isinstance(each, Ingress):
+        names = [rule.host for rule in each.spec.rules]
+    else:
+        names = each.metadata.annotations.get(HOSTNAMES, "").split(",")
+    entries = each.status.loadBalancer.ingress
     addresses = tuple(entry.ip for entry in entries if entry.ip)
     alias = next((entry.hostname for entry in entries if entry.hostname), "")
     if not addresses and not alias:
         return {}
     host = Host(addresses, "" if addresses else alias)
-    return {rule.host.lower(): host for rule in ingress.spec.rules if rule.host}
+    return {name.lower(): host for name in names if name}
 
 
 @dataclass(slots=True)
 class IngressHosts:
-    """The hosts of all Ingresses, by name. Several Ingresses may share one."""
+    """The hosts of all Ingresses and Gateways, by name. Several may share one."""
 
     changed: Callable[[Iterable[Tag]], None] = lambda tags: None
-    _hosts: dict[str, dict[tuple[str, str], Host]] = field(
-        default_factory=lambda: defaultdict(dict)
-    )
-    _of: dict[tuple[str, str], dict[str, Host]] = field(default_factory=dict)
+    _hosts: dict[str, dict[Key, Host]] = field(default_factory=lambda: defaultdict(dict))
+    _of: dict[Key, dict[str, Host]] = field(default_factory=dict)
 
-    def put(self, ingress: Ingress) -> None:
-        self._replace(ingress, hosts_of_ingress(ingress))
+    def put(self, each: Ingress | Service) -> None:
+        self._replace(each, hosts_of(each))
 
-    def remove(self, ingress: Ingress) -> None:
-        self._replace(ingress, {})
+    def remove(self, each: Ingress | Service) -> None:
+        self._replace(each, {})
 
-    def _replace(self, ingress: Ingress, hosts: dict[str, Host]) -> None:
-        key = (ingress.metadata.namespace, ingress.metadata.name)
+    def _replace(self, each: Ingress | Service, hosts: dict[str, Host]) -> None:
+        key = (type(each).__name__, each.metadata.namespace, each.metadata.name)
         old = self._of.pop(key, {})
         if hosts:
             self._of[key] = hosts

@@ -16,3 +16,5 @@ crds.json      the CustomResourceDefinitions (tools/generate_gateway_crds.py)
 GROUP = "gateway.networking.k8s.io"
 CONTROLLER = "navarch.io/gateway-controller"
 CLASS = "navarch"
+HOSTNAMES = "navarch.io/gateway-hostnames"
+"""An annotation of a Gateway's Service: the names that its routes are for, for the name server."""

@@ -250,7 +250,7 @@ class GatewayController:
         if gateway is None or not _is_same(state.gateway, gateway):
             return []  # a new translation is on its way
         problem = self._problem
-        wanted = service_of(state)
+        wanted = service_of(state, self._translation.hostnames(state))
         addresses: list[str] = []
         writes: list[Awaitable[None]] = []
         if wanted is not None:

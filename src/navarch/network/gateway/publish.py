@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from navarch.api.types.core_v1 import Service, ServicePort, ServiceSpec
 from navarch.api.types.discovery_v1 import (
@@ -15,7 +15,7 @@ from navarch.api.types.discovery_v1 import (
     EndpointSlice,
 )
 from navarch.api.types.meta_v1 import ObjectMeta, OwnerReference
-from navarch.network.gateway import GROUP
+from navarch.network.gateway import GROUP, HOSTNAMES
 from navarch.network.gateway.listeners import GatewayState
 from navarch.network.gateway.objects import Gateway
 from navarch.network.ingress.backends import SERVICE_NAME
@@ -25,6 +25,8 @@ MANAGED_LABEL = "endpointslice.kubernetes.io/managed-by"
 MANAGED_BY = "gateway.navarch.dev"
 ADDRESSES = "metallb.io/loadBalancerIPs"
 LONGEST = 63
+MOST_HOSTNAMES = 500
+"""Annotations have a limit: 500 of the longest names are half of it."""
 
 
 def fitting(name: str) -> str:
@@ -42,15 +44,18 @@ def service_name(gateway: Gateway) -> str:
     return fitting(f"{gateway.metadata.name}-{gateway.spec.gatewayClassName}")
 
 
-def service_of(state: GatewayState) -> Service | None:
+def service_of(state: GatewayState, hostnames: Iterable[str] = ()) -> Service | None:
     """The Service of a Gateway; none while there is nothing to serve."""
     gateway = state.gateway
     if not state.ports:
         return None
     infrastructure = gateway.spec.infrastructure
     annotations = dict(infrastructure.annotations)
+    annotations.pop(HOSTNAMES, None)
     if values := [each.value for each in gateway.spec.addresses if each.value]:
         annotations[ADDRESSES] = ",".join(values)
+    if names := sorted(hostnames)[:MOST_HOSTNAMES]:
+        annotations[HOSTNAMES] = ",".join(names)
     label = gateway.metadata.name
     metadata = ObjectMeta(
         name=service_name(gateway),

@@ -78,6 +78,19 @@ class Translation:
     ports: Mapping[tuple[str, int], int] = field(default_factory=dict)
     """Where nginx listens, by a Gateway's key and port."""
 
+    def hostnames(self, gateway: GatewayState) -> set[str]:
+        """The names that routes have at what is served of a Gateway."""
+        served = {id(each) for each in gateway.served}
+        return {
+            name
+            for route in self.routes
+            for attached in route.attached
+            for place in attached.places
+            if id(place.state) in served
+            for name in place.hostnames
+            if name
+        }
+
 
 def translate(view: View) -> Translation:
     classes = {
