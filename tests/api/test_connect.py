@@ -21,7 +21,9 @@ from cryptography.x509.oid import NameOID
 from tests.api.conftest import Api
 from tests.api.test_deletion import PODS, pod
 
+from navarch.api.errors import ApiError
 from navarch.apiserver.authentication.front_proxy import RequestHeaders
+from navarch.apiserver.connect.nodes import check_address
 
 Object = dict[str, Any]
 LOG = "line 1\nline 2\n"
@@ -369,8 +371,18 @@ async def test_services_are_proxied_to_ready_endpoints(api: Api, proxied: Backen
 
 async def test_addresses_that_must_not_be_reached(api: Api) -> None:
     (await api.post(PODS, pod("p"))).ok(201)
-    for address in ("127.0.0.1", "169.254.169.254", "0.0.0.0"):
+    forbidden = ["127.0.0.1", "127.8.8.8", "169.254.169.254", "0.0.0.0", "::1", "fe80::1"]
+    for address in forbidden:
         status = {"podIP": address, "podIPs": [{"ip": address}]}
         (await api.patch(f"{PODS}/p/status", {"status": status})).ok()
         answer = await api.get(f"{PODS}/p:80/proxy/")
         assert (answer.status, answer.json["message"]) == (400, "address not allowed")
+
+
+@pytest.mark.parametrize(
+    "host", ["::ffff:127.0.0.1", "::ffff:169.254.169.254", "::ffff:0.0.0.0", "localhost", "ff02::1"]
+)
+def test_no_other_spelling_of_an_address_gets_through(host: str) -> None:
+    """Nor a name, whose address could change between two look-ups (CVE-2020-8562)."""
+    with pytest.raises(ApiError, match="address not allowed"):
+        check_address(host)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.api.conftest import Api, config_map
+from aiohttp import ClientSession
+from tests.api.conftest import Api, config_map, secured_options, secured_server
 from tests.api.hostile import (
     CM,
     NAMESPACE,
@@ -407,6 +410,25 @@ async def test_external_addresses_are_allowed_with_a_warning(api: Api) -> None:
     answer.ok(201)
     text = "spec.externalIPs is deprecated and may no longer be implemented in some clusters"
     assert answer.headers["Warning"] == f'299 - "{text}"'
+
+
+async def test_external_addresses_can_be_forbidden(tmp_path: Path) -> None:
+    """CVE-2020-8554. What a Service has already may stay and go."""
+    spec = {"externalIPs": ["8.8.8.8"], "ports": [{"port": 1}]}
+    body = {"metadata": {"name": "x"}, "spec": spec}
+    plugins = ("DenyServiceExternalIPs",)
+    options = replace(secured_options(tmp_path), enable_admission_plugins=plugins)
+    async with secured_server(tmp_path, options) as server, ClientSession() as session:
+        api = Api(server, session)
+        answer = await api.post(SERVICES, body, **ROOT)
+        assert (answer.status, answer.json["message"]) == (
+            403,
+            'services "x" is forbidden: Use of external IPs is denied by admission control',
+        )
+        (await api.post(SERVICES, {**body, "spec": {"ports": [{"port": 1}]}}, **ROOT)).ok(201)
+        for patch in ({"externalIPs": ["8.8.8.8"]}, {"externalIPs": None}):
+            answer = await api.patch(f"{SERVICES}/x", {"spec": patch}, **ROOT)
+            assert answer.status == (403 if patch["externalIPs"] else 200)
 
 
 async def test_bombs_leave_no_memory_behind(api: Api) -> None:

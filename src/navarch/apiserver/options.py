@@ -100,6 +100,8 @@ class ServerOptions:
     that Services have by default."""
     node_port_range: tuple[int, int] = (30000, 32767)
     anonymous_auth: bool = True
+    enable_admission_plugins: tuple[str, ...] = ()
+    """Names of plug-ins that are off by default."""
     disable_admission_plugins: tuple[str, ...] = ()
     """Names of plug-ins that are on by default."""
     enable_priority_and_fairness: bool = True

@@ -8,7 +8,12 @@ from typing import Any
 
 from navarch.api.errors import ApiError
 from navarch.api.patch.common import copy_json
-from navarch.apiserver.admission import AdmissionAccess, WebhookParts, build_admission
+from navarch.apiserver.admission import (
+    OFF_BY_DEFAULT,
+    AdmissionAccess,
+    WebhookParts,
+    build_admission,
+)
 from navarch.apiserver.authentication import Authentication, build_authenticator
 from navarch.apiserver.authentication.legacy_tokens import LAST_USED, LastUses
 from navarch.apiserver.authorization import Authorization, build_authorizer
@@ -54,10 +59,15 @@ def build_security(
     access = admission_access(registry, lookup)
     parts = WebhookParts(access, registry.catalog, webhooks, authorization)
     plugins = build_admission(access, authorization, parts)
-    unknown = set(options.disable_admission_plugins) - {plugin.name for plugin in plugins}
+    wanted, unwanted = (
+        set(names)
+        for names in (options.enable_admission_plugins, options.disable_admission_plugins)
+    )
+    unknown = (wanted | unwanted) - {plugin.name for plugin in plugins}
     if unknown:
         raise ValueError(f"unknown admission plug-ins: {', '.join(sorted(unknown))}")
-    plugins = [each for each in plugins if each.name not in options.disable_admission_plugins]
+    unwanted |= OFF_BY_DEFAULT - wanted
+    plugins = [each for each in plugins if each.name not in unwanted]
     issuers = authentication.issuers
     return Security(
         authentication,

@@ -91,6 +91,8 @@ def start(
     service_range: network.ServiceRange = "",
     pod_range: network.PodRange = "",
     pod_network: network.PodNetwork = None,
+    block_metadata: network.BlockMetadata = None,
+    enable_admission_plugins: network.AdmissionPlugins = None,
     cni: network.Cni = None,
     listen_address: network.Listen = None,
     apiserver_ips: network.ServerAddresses = None,
@@ -114,6 +116,7 @@ def start(
     wires = network.Flags(
         *(ip_family, service_range, pod_range, pod_network),
         *(listen_address, apiserver_ips, apiserver_names),
+        *(block_metadata, enable_admission_plugins),
     )
     request = StartRequest(
         name=name,

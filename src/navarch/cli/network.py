@@ -12,6 +12,7 @@ from navarch.cluster import profile as profiles
 from navarch.cluster.profile import ClusterError, Profile
 
 PANEL = "Network"
+OPTIONAL_PLUGINS = frozenset({"DenyServiceExternalIPs"})
 
 IpFamily = Annotated[
     str,
@@ -42,6 +43,24 @@ PodNetwork = Annotated[
         "(vxlan) or never (routes).",
         rich_help_panel=PANEL,
         show_default="auto",
+    ),
+]
+BlockMetadata = Annotated[
+    bool | None,
+    typer.Option(
+        "--block-metadata/--allow-metadata",
+        help="Keep pods from the metadata service of the cloud that this machine is in.",
+        rich_help_panel=PANEL,
+        show_default="allow",
+    ),
+]
+AdmissionPlugins = Annotated[
+    str | None,
+    typer.Option(
+        "--enable-admission-plugins",
+        help="Admission plug-ins beside those that are on by default (DenyServiceExternalIPs). "
+        "Empty: none.",
+        show_default=False,
     ),
 ]
 Cni = Annotated[
@@ -90,6 +109,8 @@ class Flags:
     listen: list[str] | None = None
     addresses: list[str] | None = None
     names: list[str] | None = None
+    block_metadata: bool | None = None
+    admission_plugins: str | None = None
 
     def creation(self, found: Profile) -> Profile:
         if not (self.family or self.service_range or self.pod_range):
@@ -101,6 +122,16 @@ class Flags:
             if self.pod_network not in ("auto", "vxlan", "routes"):
                 raise ClusterError("--pod-network is one of auto, vxlan, routes")
             found = replace(found, pod_network=self.pod_network)
+        if self.block_metadata is not None:
+            found = replace(found, metadata_blocked=self.block_metadata)
+        if self.admission_plugins is not None:
+            plugins = _parts([self.admission_plugins])
+            if unknown := sorted({*plugins} - OPTIONAL_PLUGINS):
+                raise ClusterError(
+                    f"--enable-admission-plugins: {', '.join(unknown)} cannot be switched on",
+                    f"There is {', '.join(sorted(OPTIONAL_PLUGINS))}; others are on.",
+                )
+            found = replace(found, admission_plugins=tuple(plugins))
         if self.listen is not None:
             wanted = [] if self.listen == ["off"] else _parts(self.listen)
             for each in wanted:

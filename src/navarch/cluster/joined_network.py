@@ -41,7 +41,7 @@ def rules(profile: Profile, interface: str) -> str:
     """The guard of a node whose addresses are not of the subnet of the others: these see its pods
     under its own address, as the rest of the world does."""
     families = [replace(each, subnet="") for each in topology.ranges(profile)]
-    return topology.rules_for(families, interface)
+    return topology.rules_for(families, interface, metadata_blocked=profile.metadata_blocked)
 
 
 def apply(profile: Profile, paths: Paths) -> None:

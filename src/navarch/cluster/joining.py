@@ -212,6 +212,7 @@ def joined_profile(request: JoinRequest, cluster: dict[str, Any]) -> Profile:
         families=families,
         cluster_domain=domain,
         pod_network=mode,
+        metadata_blocked=bool(cluster.get("metadataBlocked")),
         api_port=port,
         joined=server,
         joined_node=name,

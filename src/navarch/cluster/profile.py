@@ -81,6 +81,10 @@ class Profile:
     pod_network: str = "auto"
     """How packets get from node to node: wrapped where there is a router in between (auto), always
     (vxlan) or never (routes)."""
+    metadata_blocked: bool = False
+    """Whether pods are kept from the metadata service of the cloud that the machine is in."""
+    admission_plugins: tuple[str, ...] = ()
+    """Admission plug-ins beside those that are on by default."""
     cni: str = ""
     """Who makes pods' networks: empty for this project, `false` for whatever the user installs, or
     the name of the file of theirs."""

@@ -185,6 +185,7 @@ def objects(profile: Profile, paths: Paths) -> list[tuple[str, dict[str, Any]]]:
         "podSubnets": list(profile.pod_cidrs),
         "clusterDomain": profile.cluster_domain,
         "podNetwork": profile.pod_network,
+        "metadataBlocked": profile.metadata_blocked,
     }
     nodes, bootstrappers = _subject("Group", "system:nodes"), _subject("Group", GROUP)
     everybody = [_subject("User", "system:anonymous")]

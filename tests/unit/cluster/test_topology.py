@@ -59,6 +59,17 @@ def test_a_node_refuses_what_no_service_has_taken() -> None:
     ) in rules
 
 
+def test_pods_can_be_kept_from_a_clouds_metadata() -> None:
+    families = ("ipv4", "ipv6")
+    assert "169.254.169.254" not in topology.node_rules(Profile("dev", families=families))
+    rules = topology.node_rules(Profile("dev", families=families, metadata_blocked=True))
+    for line in (
+        "ip daddr 169.254.169.254 reject with icmp port-unreachable",
+        "ip6 daddr fd00:ec2::254 reject with icmpv6 port-unreachable",
+    ):
+        assert rules.count(line) == 1
+
+
 def test_interface_names_fit_the_kernel() -> None:
     wiring = topology.plan(Profile("x" * 40, nodes=200, bridge="navarch99"))
     names = [wiring.bridge, *(node.host_interface for node in wiring.nodes)]

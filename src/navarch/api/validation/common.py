@@ -205,6 +205,8 @@ def cidr_warnings(path: str, text: str) -> list[str]:
 def check_endpoint_address(errors: Errors, path: str, text: str) -> None:
     """An address traffic may be sent to: not the node's own and not a link's."""
     address = sloppy_address(text or "")
+    # The kernel takes `::ffff:127.0.0.1` for what it wraps (RFC 4291, section 2.5.5.2).
+    address = getattr(address, "ipv4_mapped", None) or address
     if address is None:
         errors.append(invalid(path, text, "must be a valid IP address"))
     elif address.is_unspecified:

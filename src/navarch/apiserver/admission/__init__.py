@@ -12,6 +12,7 @@ from navarch.apiserver.admission.claim_resize import PersistentVolumeClaimResize
 from navarch.apiserver.admission.default_ingress_class import DefaultIngressClass
 from navarch.apiserver.admission.default_storage_class import DefaultStorageClass
 from navarch.apiserver.admission.default_toleration_seconds import DefaultTolerationSeconds
+from navarch.apiserver.admission.deny_external_ips import DenyServiceExternalIPs
 from navarch.apiserver.admission.device_claims import DeviceClaims
 from navarch.apiserver.admission.limit_ranger import LimitRanger
 from navarch.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
@@ -40,14 +41,17 @@ from navarch.apiserver.authorization import Authorization
 from navarch.apiserver.authorization.escalation import RbacEscalation
 from navarch.apiserver.contracts import AdmissionPlugin
 
-__all__ = ["AdmissionAccess", "WebhookParts", "build_admission"]
+__all__ = ["OFF_BY_DEFAULT", "AdmissionAccess", "WebhookParts", "build_admission"]
+
+
+OFF_BY_DEFAULT = frozenset({DenyServiceExternalIPs.name})
 
 
 def build_admission(
     access: AdmissionAccess, authorization: Authorization, webhooks: WebhookParts
 ) -> list[AdmissionPlugin]:
-    """The plug-ins that are on by default, in upstream's order (and NodeRestriction, which every
-    installer turns on).
+    """All plug-ins, in upstream's order (with NodeRestriction, which every installer turns on).
+    Those of `OFF_BY_DEFAULT` are for those who ask for them.
 
     Whoever adds more puts them before the last two: the escalation check has to see the object as
     it will be stored, and the quota writes, so nothing may refuse after it."""
@@ -71,6 +75,7 @@ def build_admission(
         DefaultIngressClass(access),
         PodTopologyLabels(access),
         PodResizeValidator(access),
+        DenyServiceExternalIPs(),
         MutatingPolicies(policies),
         MutatingWebhooks(webhooks),
         ValidatingPolicies(policies),

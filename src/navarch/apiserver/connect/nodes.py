@@ -111,9 +111,12 @@ def unverified_tls() -> ssl.SSLContext:
 
 def check_address(host: str) -> None:
     """Refuse what a proxied client must not reach through us: our own loopback and link-local
-    services. Raises 400."""
+    services, however they are written. What is no address is not looked up: an answer could change
+    between the check and the connection (CVE-2020-8562). Raises 400."""
     try:
         address = ipaddress.ip_address(host)
+        # The kernel takes `::ffff:127.0.0.1` for what it wraps (RFC 4291, section 2.5.5.2).
+        address = getattr(address, "ipv4_mapped", None) or address
     except ValueError:
         raise bad_request("address not allowed") from None
     if (

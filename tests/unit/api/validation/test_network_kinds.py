@@ -105,6 +105,8 @@ ZEROS = "must not have leading 0s"
         ("endpoints", subset("010.0.0.1"), ZEROS),
         ("endpoints", subset("::ffff:10.0.0.1"), MAPPED),
         ("endpoints", subset("127.0.0.01"), "may not be in the loopback range"),
+        ("endpoints", subset("::ffff:127.0.0.1"), "may not be in the loopback range"),
+        ("endpoints", subset("::ffff:169.254.169.254"), "may not be in the link-local range"),
         (
             "endpointslices",
             slice_("IPv4", "fd00::1"),
