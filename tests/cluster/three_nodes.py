@@ -1,8 +1,8 @@
 """A cluster of three real nodes with a pod on each, and packets sent from inside these pods.
 
-Import the fixture `three_nodes` into a test module to have such a cluster for the module. The pods'
-image has no tools to speak of, so a pod's part is played by a process of the test that enters the
-pod's network namespace: its packets are the pod's.
+Import the fixture `three_nodes` into a test module to have such a cluster; one module hands it on
+to the next. The pods' image has no tools to speak of, so a pod's part is played by a process of the
+test that enters the pod's network namespace: its packets are the pod's.
 """
 
 from __future__ import annotations
@@ -175,26 +175,44 @@ class Trio:
             server.communicate()
         self.servers.clear()
 
+    def end(self) -> None:
+        home = self.machine.home.parent
+        if home.exists():
+            self.close()
+            self.machine.navarch("delete", "--all", expect=None)
+            shutil.rmtree(home, ignore_errors=True)
+
     def inside(self, node: str, *command: str, expect: int | None = 0) -> str:
         return self.machine.navarch("ssh", "-p", NAME, "-n", node, "--", *command, expect=expect)
 
 
+_kept: list[Trio] = []
+"""The cluster that a module leaves to the next one."""
+
+
 @pytest.fixture(scope="module")
-def three_nodes() -> Iterator[Trio]:
+def three_nodes(request: pytest.FixtureRequest) -> Iterator[Trio]:
+    """One cluster serves all modules that ask for it, since it takes long to start."""
+    trio = _kept.pop() if _kept else _start(request.config)
+    yield trio
+    items = request.session.items
+    asking = [item.path for item in items if "three_nodes" in getattr(item, "fixturenames", ())]
+    if asking and asking[-1] != request.path:
+        _kept.append(trio)
+    else:
+        trio.end()
+
+
+def _start(config: pytest.Config) -> Trio:
     home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
-    machine = Machine(home / "home", home / "kubeconfig")
-    found = Trio(machine)
+    trio = Trio(Machine(home / "home", home / "kubeconfig"))
+    config.add_cleanup(trio.end)  # also where the next module never comes to its turn
+    trio.machine.navarch("start", "-p", NAME, "--nodes", "3")
     archive = build_busybox(home / "shell.tar", SHELL_IMAGE)
-    try:
-        machine.navarch("start", "-p", NAME, "--nodes", "3")
-        machine.navarch("image", "load", "-p", NAME, str(archive))
-        for node in found.profile.node_names():
-            found.add_pod(node, node)
-        yield found
-    finally:
-        found.close()
-        machine.navarch("delete", "--all", expect=None)
-        shutil.rmtree(home, ignore_errors=True)
+    trio.machine.navarch("image", "load", "-p", NAME, str(archive))
+    for node in trio.profile.node_names():
+        trio.add_pod(node, node)
+    return trio
 
 
 marks = [
