@@ -1,8 +1,8 @@
 """An API server in this process, the gateway's controller with a real nginx, and small backends.
 
-The API does not take addresses of 127.0.0.0/8 for endpoints, so everything has addresses for
-documentation (RFC 5737), which the loopback interface bears meanwhile. No Service proxy is there:
-requests go where a Gateway's EndpointSlice leads to.
+The API does not take addresses of 127.0.0.0/8 for endpoints, so everything has addresses that are
+for tests (RFC 2544), of this process' own, which the loopback interface bears meanwhile. No Service
+proxy is there: requests go where a Gateway's EndpointSlice leads to.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import base64
 import functools
 import json
+import os
 import ssl
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -38,8 +39,9 @@ from navarch.network.nginx.render import Settings
 
 T = TypeVar("T")
 Object = dict[str, Any]
-ADDRESS, HEALTH = "198.51.100.1", 20264
-BACKENDS = {"a": "198.51.100.11", "b": "198.51.100.12", "c": "198.51.100.13"}
+NETWORK = f"198.18.{os.getpid() % 256}"
+ADDRESS, HEALTH = f"{NETWORK}.1", 20264
+BACKENDS = {"a": f"{NETWORK}.11", "b": f"{NETWORK}.12", "c": f"{NETWORK}.13"}
 BACKEND_PORT = 20280
 POOL = "203.0.113.0/26"
 SECONDS = 20.0
@@ -172,13 +174,15 @@ class Ground:
                 "/api/v1/namespaces",
             )
             for name in (*BACKENDS, "empty"):
-                await self._make_service(namespace, name, {"name": "http", "port": 80})
+                await self.make_service(namespace, name, {"name": "http", "port": 80})
         headless = {"name": "http", "port": 80, "targetPort": BACKEND_PORT}
-        await self._make_service(INFRA, "headless", headless, clusterIP="None")
+        await self.make_service(INFRA, "headless", headless, clusterIP="None")
         await self.create(STANDING)
         self.made.clear()
 
-    async def _make_service(self, namespace: str, name: str, port: Object, **spec: Any) -> None:
+    async def make_service(self, namespace: str, name: str, port: Object, **spec: Any) -> None:
+        """With an endpoint: the backend of that name, else `a`'s address."""
+        backend_port = spec.pop("backend_port", BACKEND_PORT)
         await self.create(
             {
                 "apiVersion": "v1",
@@ -199,7 +203,7 @@ class Ground:
                     "labels": {"kubernetes.io/service-name": name},
                 },
                 "addressType": "IPv4",
-                "ports": [{"name": "http", "port": BACKEND_PORT, "protocol": "TCP"}],
+                "ports": [{"name": "http", "port": backend_port, "protocol": "TCP"}],
                 "endpoints": [{"addresses": [BACKENDS.get(name, BACKENDS["a"])]}],
             }
         )

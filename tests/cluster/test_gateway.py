@@ -3,6 +3,7 @@ of the core conformance tests that assert the same."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.cluster.gateway_ground import Ground, conditions, path_of
+from tests.cluster.gateway_ground import ADDRESS, BACKENDS, Ground, conditions, path_of
 from tests.cluster.ingress_ground import new_directory
 from tests.unit.network.gateways import (
     APP,
@@ -667,7 +668,7 @@ async def path_order(ground: Ground) -> None:
 
 
 def filtered(kind: str, **fields: Any) -> dict[str, Any]:
-    name = {"URLRewrite": "urlRewrite"}.get(kind, kind[0].lower() + kind[1:])
+    name = {"URLRewrite": "urlRewrite", "CORS": "cors"}.get(kind, kind[0].lower() + kind[1:])
     return {"type": kind, name: fields}
 
 
@@ -837,10 +838,80 @@ async def test_mirrors_timeouts_and_filters_of_backends(ground: Ground) -> None:
     assert (await ground.ask("/own")).seen["headers"]["x-which"] == "b's own"
 
 
+H2C = """
+daemon off;
+master_process off;
+pid %(directory)s/h2c.pid;
+error_log stderr;
+events {}
+http {
+    access_log off;
+    client_body_temp_path %(directory)s;
+    server {
+        listen %(address)s:20281 http2;
+        location / {
+            return 200 '{"name": "h2c", "protocol": "$server_protocol", "host": "$host"}';
+        }
+    }
+}
+"""
+
+
+async def test_backends_that_speak_http_2_only(ground: Ground) -> None:
+    config = ground.directory / "h2c.conf"
+    config.write_text(H2C % {"directory": ground.directory, "address": BACKENDS["a"]})
+    backend = await asyncio.create_subprocess_exec(
+        PROGRAM, "-e", "stderr", "-c", str(config), stdin=asyncio.subprocess.DEVNULL
+    )
+    try:
+        port = {"name": "http", "port": 80, "appProtocol": "kubernetes.io/h2c"}
+        await ground.make_service(INFRA, "h2c", port, backend_port=20281)
+        await ground.make(gateway(), route("r", rule("h2c")))
+        await ground.answers([({"path": "/some/where?q=1"}, "h2c")])
+        seen = (await ground.ask(method="POST", data=b"body")).seen
+        assert (seen["protocol"], seen["host"]) == ("HTTP/2.0", "example.com")
+    finally:
+        backend.terminate()
+        await backend.wait()
+
+
+async def test_scripts_from_other_origins(ground: Ground) -> None:
+    cors = filtered(
+        "CORS",
+        allowOrigins=["https://www.foo.com", "https://*.bar.com"],
+        allowMethods=["GET", "OPTIONS"],
+        allowHeaders=["x-header-1", "x-header-2"],
+        exposeHeaders=["x-header-3"],
+        allowCredentials=True,
+        maxAge=3600,
+    )
+    await ground.make(gateway(), route("r", rule("a", filters=[cors])))
+    await ground.answers([({}, "a")])
+    asking = {"Access-Control-Request-Method": "GET"}
+    answer = await ground.ask(method="OPTIONS", headers=asking | {"Origin": "https://www.foo.com"})
+    allowed = {
+        key.removeprefix("Access-Control-").lower(): value
+        for key, value in answer.headers.items()
+        if key.startswith("Access-Control-")
+    }
+    assert answer.status in (200, 204)
+    assert allowed == {
+        "allow-origin": "https://www.foo.com",
+        "allow-methods": "GET, OPTIONS",
+        "allow-headers": "x-header-1, x-header-2",
+        "allow-credentials": "true",
+        "expose-headers": "x-header-3",
+        "max-age": "3600",
+    }
+    for origin, expected in (("https://a.bar.com", True), ("https://evil.com", False)):
+        answer = await ground.ask(headers={"Origin": origin})
+        assert (answer.headers.get("Access-Control-Allow-Origin") == origin) is expected
+
+
 async def test_web_sockets_pass(ground: Ground) -> None:
     await ground.make(gateway(), route("r", rule("a")))
     await ground.answers([({}, "a")])
-    url = f"http://198.51.100.1:{await ground.port()}/"
+    url = f"http://{ADDRESS}:{await ground.port()}/"
     async with ground.session.ws_connect(url, headers={"Host": "example.com"}) as socket:
         await socket.send_str("hello")
         assert await socket.receive_str() == "a: hello"
@@ -863,7 +934,16 @@ async def test_the_service_of_a_gateway(ground: Ground) -> None:
     assert metadata["ownerReferences"][0]["uid"] == (await ground.read(value))["metadata"]["uid"]
     assert [each["port"] for each in spec["ports"]] == [80]
     assert "selector" not in spec
-    # Somebody's change is undone.
+    # For the cluster's name server.
+    hosts = ["a.example", "*.b.example"]
+    await ground.make(route("named", rule("a"), parents=["own"], hosts=hosts))
+
+    async def named() -> bool:
+        annotations = (await ground.admin("GET", path)).ok()["metadata"]["annotations"]
+        return bool(annotations.get("navarch.io/gateway-hostnames") == "*.b.example,a.example")
+
+    await ground.until(named, "the hostnames")
+    # A change by somebody is undone.
     await ground.admin(
         "PATCH",
         path,
