@@ -752,7 +752,13 @@ async def test_response_headers_and_rewrites_and_redirects(ground: Ground) -> No
             ),
             rule("a", path="/whole", filters=[filtered("URLRewrite", path=full)]),
             *(
-                rule(path=path, filters=[filtered("RequestRedirect", **fields)])
+                rule(
+                    path=path,
+                    filters=[
+                        filtered("RequestRedirect", **fields),
+                        filtered("ResponseHeaderModifier", set=pairs(X_Moved=path)),
+                    ],
+                )
                 for path, fields in redirects.items()
             ),
         ),
@@ -776,6 +782,7 @@ async def test_response_headers_and_rewrites_and_redirects(ground: Ground) -> No
     for path, expected in places.items():
         answer = await ground.ask(path, port=8080)
         assert (answer.status, answer.headers["Location"]) == expected
+        assert path.startswith(answer.headers["X-Moved"])
 
 
 async def test_methods_queries_and_patterns(ground: Ground) -> None:
@@ -906,6 +913,25 @@ async def test_scripts_from_other_origins(ground: Ground) -> None:
     for origin, expected in (("https://a.bar.com", True), ("https://evil.com", False)):
         answer = await ground.ask(headers={"Origin": origin})
         assert (answer.headers.get("Access-Control-Allow-Origin") == origin) is expected
+
+
+async def test_endpoints_come_and_go(ground: Ground) -> None:
+    await ground.make_service(INFRA, "moving", {"name": "http", "port": 80})
+    await ground.make(gateway(), route("r", rule("moving")))
+    await ground.answers([({}, "a")])
+    slice_ = ground.made[1]
+    assert slice_["kind"] == "EndpointSlice"
+    for address, who in ((BACKENDS["b"], "b"), ("", 503), (BACKENDS["c"], "c")):
+        endpoints = [{"addresses": [address]}] if address else []
+        reloads = ground.nginx.reloads
+        await ground.admin(
+            "PATCH",
+            path_of(slice_),
+            {"endpoints": endpoints},
+            content_type="application/merge-patch+json",
+        )
+        await ground.answers([({}, who)])
+        assert ground.nginx.reloads == reloads
 
 
 async def test_web_sockets_pass(ground: Ground) -> None:

@@ -22,7 +22,7 @@ from tests.unit.network.gateways import (
 )
 
 from navarch.network.gateway.listeners import common, covers
-from navarch.network.gateway.translate import FIRST_PORT, PORTS, Translation, allocate
+from navarch.network.gateway.translate import FIRST_PORT, PORTS, Translation, allocate, widening
 
 Object = dict[str, Any]
 
@@ -61,6 +61,7 @@ def listeners_of(found: Translation, name: str = "gateway") -> dict[str, dict[st
 def test_common_hostnames(wide: str, narrow: str, expected: str | None) -> None:
     assert common(wide, narrow) == common(narrow, wide) == expected
     assert covers(wide, narrow) is (expected is not None)
+    assert (wide in widening(narrow)) is (expected is not None)
 
 
 SELECTED = {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"team": WEB}}}}

@@ -131,3 +131,12 @@ def test_what_no_policy_can_say(policy: Policy) -> None:
 def test_what_no_path_can_say(path: str) -> None:
     with pytest.raises(UnsafeTextError):
         config(settings=replace(SETTINGS, directory=Path(path)))
+
+
+def test_without_listeners_nothing_is_listened_to() -> None:
+    """nginx would otherwise take port 80 of all addresses."""
+    text, _ = render(SETTINGS, [], {})
+    servers = text.split("    server {")[1:]
+    assert all("listen" in server for server in servers)
+    assert "listen unix:/var/lib/x/ingress/idle.sock;" in text
+    assert "idle.sock" not in config()

@@ -44,6 +44,8 @@ class Around:
     grants: Sequence[ReferenceGrant] = ()
     secrets_wanted: set[str] = field(default_factory=set)
     services_wanted: set[str] = field(default_factory=set)
+    targets: dict[str, backends.Reference] = field(default_factory=dict)
+    """By upstream: what leads there."""
     upstreams: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def is_granted(self, wanted: Wanted) -> bool:
@@ -71,7 +73,9 @@ class Around:
 
     def find_target(self, namespace: str, name: str, port: int) -> Target:
         self.services_wanted.add(f"{namespace}/{name}")
-        found = backends.target(self.services, backends.Reference(namespace, name, port))
+        reference = backends.Reference(namespace, name, port)
+        found = backends.target(self.services, reference)
+        self.targets[found.upstream] = reference
         if found.endpoints:
             self.upstreams[found.upstream] = found.endpoints
         return found

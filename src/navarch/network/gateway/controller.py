@@ -41,7 +41,7 @@ from navarch.network.gateway.publish import (
 )
 from navarch.network.gateway.status import class_status, gateway_status, route_status
 from navarch.network.gateway.translate import Translation, View, is_ours, translate
-from navarch.network.ingress.backends import SERVICE_NAME, Services
+from navarch.network.ingress.backends import SERVICE_NAME, Reference, Services, endpoints_of
 from navarch.network.ingress.secrets import Secrets
 from navarch.network.nginx.model import DataPlane
 from navarch.network.nginx.process import Nginx, NginxError
@@ -86,7 +86,10 @@ class GatewayController:
         self._secrets = Secrets(informers, context.clock, self._wake)
         self._changed = asyncio.Event()
         self._due = asyncio.Event()
+        self._stale = True
+        """Whether more than endpoints may be different."""
         self._wanted_services: set[str] = set()
+        self._targets: dict[str, Reference] = {}
         self._taken: set[int] = set()
         self._translation = Translation(DataPlane(), {}, ())
         self._problem = ""
@@ -139,19 +142,26 @@ class GatewayController:
             await self._changed.wait()
             await self._clock.sleep(GATHER_SECONDS)
             self._changed.clear()
-            served = frozenset(self._translation.ports.values())
-            translation = await self._translated(served)
+            stale, self._stale = self._stale, False
             try:
-                broken = await self._nginx.apply(translation.plane)
+                if stale:
+                    await self._apply_all()
+                else:
+                    endpoints = endpoints_of(self._known_services(), self._targets)
+                    await self._nginx.apply_endpoints(endpoints)
             except NginxError as error:
                 log.error("what was served before is served on: %s", error)
-                self._show(translation, str(error))
+                self._show(self._translation, str(error))
                 await self._clock.sleep(RETRY_SECONDS)
-                self._changed.set()
-                continue
-            self._show(translation, "")
-            for each in broken:
-                log.warning("a path of %s is no pattern: %s", each.get("labels"), each["problem"])
+                self._wake()
+
+    async def _apply_all(self) -> None:
+        served = frozenset(self._translation.ports.values())
+        self._translation = await self._translated(served)
+        broken = await self._nginx.apply(self._translation.plane)
+        self._show(self._translation, "")
+        for each in broken:
+            log.warning("a path of %s is no pattern: %s", each.get("labels"), each["problem"])
 
     def _show(self, translation: Translation, problem: str) -> None:
         self._translation, self._problem = translation, problem
@@ -162,10 +172,7 @@ class GatewayController:
         yet are looked at, unless it is not known which it has."""
         while True:
             around = Around(
-                Services(
-                    self._services.cache.get,
-                    lambda key: self._slices.cache.by_index("service", key),
-                ),
+                self._known_services(),
                 self._secrets.get,
                 self._labels,
                 self._grants.cache.list(),
@@ -178,7 +185,7 @@ class GatewayController:
                 frozenset(self._taken),
             )
             translation = translate(view)
-            self._wanted_services = around.services_wanted
+            self._wanted_services, self._targets = around.services_wanted, around.targets
             if await self._secrets.follow(around.secrets_wanted):
                 continue
             taken = {
@@ -189,6 +196,11 @@ class GatewayController:
             if not taken:
                 return translation
             self._taken |= taken
+
+    def _known_services(self) -> Services:
+        return Services(
+            self._services.cache.get, lambda key: self._slices.cache.by_index("service", key)
+        )
 
     def _is_free(self, port: int) -> bool:
         """Whether nothing listens there."""
@@ -342,6 +354,7 @@ class GatewayController:
     # -- waking -------------------------------------------------------------------------------
 
     def _wake(self, *_: object) -> None:
+        self._stale = True
         self._changed.set()
 
     def _wake_if_other(self, old: Kind, new: Kind) -> None:
@@ -349,7 +362,7 @@ class GatewayController:
         if _is_same(old, new) and old.metadata.labels == new.metadata.labels:
             self._due.set()
         else:
-            self._changed.set()
+            self._wake()
 
     def _wake_for(self, *objects: Service | EndpointSlice) -> None:
         """Only what some route refers to is a reason to look again, or what we made ourselves."""
@@ -362,6 +375,7 @@ class GatewayController:
                 else [f"{each.metadata.namespace}/{each.metadata.name}"]
             )
             if not self._wanted_services.isdisjoint(keys):
+                self._stale = self._stale or isinstance(each, Service)
                 self._changed.set()
 
 

@@ -11,7 +11,7 @@ nginx listens on a port of the node for each port of a Gateway; the Gateway's Se
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -173,12 +173,8 @@ def _certificates(gateways: Iterable[GatewayState]) -> dict[str, Certificate]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Site:
-    """A route at a listener, under one of its hostnames."""
-
-    hostname: str
-    candidates: Sequence[Candidate]
+_ByHostname = dict[str, dict[int, Sequence[Candidate]]]
+"""The routes of a listener: by hostname, once each."""
 
 
 class _Table:
@@ -187,15 +183,14 @@ class _Table:
     def __init__(self, gateway: GatewayState, port: int, routes: Iterable[RouteState]) -> None:
         self.listeners = [each for each in gateway.served if each.listener.port == port]
         self.is_tls = any(each.is_tls for each in self.listeners)
-        self._sites: dict[int, list[_Site]] = {id(each): [] for each in self.listeners}
+        self._routes: dict[int, _ByHostname] = {id(each): {} for each in self.listeners}
         for route in routes:
             for each in route.attached:
                 for place in each.places:
-                    sites = self._sites.get(id(place.state))
-                    for name in place.hostnames if sites is not None else ():
-                        site = _Site(name, route.converted.candidates)
-                        if sites is not None and site not in sites:
-                            sites.append(site)
+                    found = self._routes.get(id(place.state))
+                    for name in place.hostnames if found is not None else ():
+                        if found is not None:
+                            found.setdefault(name, {})[id(route)] = route.converted.candidates
 
     def hosts(self) -> tuple[Host, ...]:
         found = {
@@ -207,7 +202,7 @@ class _Table:
         return tuple(found[name] for name in sorted(found))
 
     def _names(self, state: ListenerState) -> set[str]:
-        names = {state.listener.hostname, *(site.hostname for site in self._sites[id(state)])}
+        names = {state.listener.hostname, *self._routes[id(state)]}
         if len(state.pairs) > 1:
             # Clients that ask for another of its names shall get the certificate that has it.
             of_pairs = {name for pair in state.pairs for name in pair.hosts}
@@ -219,14 +214,12 @@ class _Table:
         return max(fitting, key=lambda each: specificity(each.listener.hostname), default=None)
 
     def _host(self, state: ListenerState, name: str) -> Host:
-        fitting = [site for site in self._sites[id(state)] if covers(site.hostname, name)]
-        ordered = sorted(
-            ((site, each) for site in fitting for each in site.candidates),
-            key=lambda item: (_descending(specificity(item[0].hostname)), item[1].order),
-        )
+        found = self._routes[id(state)]
         routes: dict[int, Route] = {}
-        for _, each in ordered:
-            routes.setdefault(id(each), each.route)
+        for wide in widening(name):
+            candidates = [each for some in found.get(wide, {}).values() for each in some]
+            for each in sorted(candidates, key=lambda each: each.order):
+                routes.setdefault(id(each), each.route)
         return Host(
             name=name,
             deep=True,
@@ -241,8 +234,15 @@ def specificity(hostname: str) -> tuple[bool, int]:
     return bool(hostname) and not hostname.startswith("*."), len(hostname)
 
 
-def _descending(value: tuple[bool, int]) -> tuple[bool, int]:
-    return not value[0], -value[1]
+def widening(name: str) -> Iterator[str]:
+    """A hostname and all that cover it, the most specific first."""
+    yield name
+    rest = name.removeprefix("*.")
+    while dot := rest.find(".") + 1:
+        rest = rest[dot:]
+        yield f"*.{rest}"
+    if name:
+        yield ""
 
 
 def _certificate_for(state: ListenerState, name: str) -> str:

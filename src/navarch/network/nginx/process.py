@@ -349,6 +349,7 @@ class Nginx:
     async def _launch(self) -> None:
         # What a killed nginx left would keep the new one from listening.
         self.settings.control_socket.unlink(missing_ok=True)
+        self.settings.idle_socket.unlink(missing_ok=True)
         process = await asyncio.create_subprocess_exec(
             PROGRAM,
             *self._arguments(self._config),

@@ -68,6 +68,12 @@ class Settings:
         return self.directory / "control.sock"
 
     @property
+    def idle_socket(self) -> Path:
+        """Where nginx listens while there is nothing to listen to: without any place it would be
+        port 80 of all addresses."""
+        return self.directory / "idle.sock"
+
+    @property
     def pid_file(self) -> Path:
         return self.directory / "nginx.pid"
 
@@ -331,6 +337,8 @@ def _render(
 
 
 def _listens(settings: Settings, listeners: list[Listener]) -> list[str]:
+    if not listeners:
+        return [f"        listen unix:{_path(settings.idle_socket)};"]
     return [
         f"        listen {_socket(address, listener.port)}{' ssl http2' if listener.tls else ''};"
         for listener in listeners

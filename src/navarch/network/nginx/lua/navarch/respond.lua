@@ -38,8 +38,8 @@ function M.headers()
   if ctx.route.cors and ngx.req.get_method() ~= "OPTIONS" or ctx.route.cors and ctx.endpoint then
     route.add_cors(ctx.route)
   end
-  if not ctx.backend then return end
   change(ctx.route.response_headers)
+  if not ctx.backend then return end
   change(ctx.backend.response_headers)
   local replaced = ctx.replaced_status
   if replaced and replaced ~= 401 and replaced ~= 403 then
