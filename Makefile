@@ -41,7 +41,7 @@ test-fast: $(STAMP)  ## The tests that need neither root nor containers
 	$(BIN)/pytest -n 2 $(FAST) || $(AGAIN) $(FAST)
 
 test-cluster: $(SETUP)  ## Real clusters with real containers
-	$(BIN)/pytest tests/cluster || $(AGAIN) tests/cluster
+	$(BIN)/pytest -n 2 --dist loadfile tests/cluster || $(AGAIN) tests/cluster
 
 test: lint test-fast test-cluster  ## Everything
 
