@@ -65,9 +65,11 @@ def outer_links() -> dict[str, list[Network]]:
     known = list(routes())
     names = {path.parent.name for path in Path("/sys/class/net").glob("*/device")}
     names |= {link for link, network in known if not network.prefixlen}
+    here = {name for _, name in socket.if_nameindex()}
     return {
         name: [network for link, network in known if link == name and network.prefixlen]
-        for name in sorted(names - {"lo"})
+        # Of another network namespace than this one's, /sys may tell.
+        for name in sorted(names & here - {"lo"})
     }
 
 

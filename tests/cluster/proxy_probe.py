@@ -243,6 +243,32 @@ async def udp(node: Node) -> None:
     assert await cluster.ask(SERVICE) == PODS[0], "an endpoint that still serves keeps its clients"
 
 
+async def leaving(node: Node) -> None:
+    """A pod that goes keeps the connections that it has, and gets no new ones; while there is no
+    other it gets new ones as long as it serves."""
+    both = slice_of(endpoint(PODS[0], state="leaving"), *ready(PODS[1]))
+    await node.put(service(), slice_of(*ready(PODS[0])))
+    reader, writer = await asyncio.open_connection(SERVICE, PORT)
+
+    async def talks() -> bool:
+        writer.write(b"?\n")
+        async with asyncio.timeout(2):
+            return (await reader.readline()).decode().strip() == PODS[0]
+
+    assert await talks()
+    await node.put(slice_of(endpoint(PODS[0], state="leaving")))
+    assert {await ask(SERVICE) for _ in range(5)} == {PODS[0]}, "nobody else could serve"
+    assert await talks()
+    await node.put(both)
+    assert {await ask(SERVICE) for _ in range(20)} == {PODS[1]}, "new connections go elsewhere"
+    assert await talks()
+    for rest in (slice_of(*ready(PODS[1])), slice_of()):
+        await node.put(rest)
+        assert await talks(), "its slice forgets it sooner than it ends"
+    assert await ask(SERVICE) == "refused"
+    writer.close()
+
+
 async def repair(node: Node) -> None:
     """Rules that a stranger edits come back within the time that is promised."""
     await node.put(service(), slice_of(*ready(*PODS[:2])))
@@ -414,7 +440,7 @@ async def language(node: Node) -> None:
 
 SCENARIOS = {
     scenario.__name__: scenario
-    for scenario in (packets, six, affinity, udp, repair, restart, health, language)
+    for scenario in (packets, six, affinity, udp, leaving, repair, restart, health, language)
 }
 
 

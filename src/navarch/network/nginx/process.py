@@ -104,6 +104,7 @@ class Nginx:
             self._remember()
             await self.apply(plane)
             return
+        await self._end_orphans()
         # With the one that most routes have: the first of them shall take no reload.
         self._policies = {policy_name(Policy()): Policy(), **policies(plane)}
         self._write_files(plane, self._policies)
@@ -132,6 +133,7 @@ class Nginx:
             pause = min(pause * 2, 10.0)
             self._pid = self._running()
             if not self._pid:
+                await self._end_orphans()
                 await self._launch()
 
     async def stop(self) -> None:
@@ -346,6 +348,19 @@ class Nginx:
     def _arguments(self, config: Path) -> list[str]:
         return ["-e", "stderr", "-p", f"{self.settings.directory}/", "-c", str(config)]
 
+    async def _end_orphans(self) -> None:
+        """Workers outlive a master that is killed, and keep its ports: they would serve what was
+        last known for ever. They finish what they have been asked, and make room for others."""
+        try:
+            master = int(self.settings.pid_file.read_text())
+        except (OSError, ValueError):
+            return
+        orphans = _workers_of(master)
+        for pid in orphans:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGQUIT)
+        await self._wait_until_shutting_down(orphans)
+
     async def _launch(self) -> None:
         # What a killed nginx left would keep the new one from listening.
         self.settings.control_socket.unlink(missing_ok=True)
@@ -447,6 +462,21 @@ def _workers(master: int) -> list[int]:
         return [int(each) for each in _proc(master, f"task/{master}/children").split()]
     except OSError:
         return []
+
+
+def _workers_of(master: int) -> list[int]:
+    """What is left of a master that was started as the leader of a session, by its number."""
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            # The name in brackets may be anything; the session is the fourth word after it.
+            name, _, rest = (directory / "stat").read_text().rpartition(") ")
+            is_ours = name.endswith("(nginx") and int(rest.split()[3]) == master
+        except OSError:
+            continue
+        if is_ours and int(directory.name) != master:
+            found.append(int(directory.name))
+    return found
 
 
 def _accepts(pid: int) -> bool:
