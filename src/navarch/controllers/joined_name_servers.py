@@ -31,15 +31,21 @@ def endpoints(nodes: Iterable[Node], address_type: str) -> list[Endpoint]:
     found = []
     for node in sorted(nodes, key=lambda each: each.metadata.name):
         own = [each.address for each in node.status.addresses if each.type == "InternalIP"]
-        fitting = [
-            each for each in own if f"IPv{ipaddress.ip_address(each).version}" == address_type
-        ]
+        fitting = [each for each in own if _type_of(each) == address_type]
         if LABEL in node.metadata.labels and fitting:
             conditions = EndpointConditions(ready=True, serving=True, terminating=False)
             found.append(
                 Endpoint(addresses=fitting[:1], nodeName=node.metadata.name, conditions=conditions)
             )
     return found
+
+
+def _type_of(address: str) -> str:
+    """What slices call its family; "" of what a node claims to be an address and is none."""
+    try:
+        return f"IPv{ipaddress.ip_address(address).version}"
+    except ValueError:
+        return ""
 
 
 class JoinedNameServers(Controller):

@@ -14,6 +14,7 @@ of the node itself to remote pods bear it as their source, so the answer finds i
 
 from __future__ import annotations
 
+import bisect
 import ipaddress
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -107,32 +108,60 @@ def tunnel_of(annotations: Mapping[str, str]) -> Tunnel | None:
 
 
 def observe(own: str, nodes: Iterable[Node], cluster: Sequence[str] = ()) -> PodNetwork:
-    """The pod network of the node `own`, among all nodes. A node that claims addresses outside the
-    cluster's pod ranges (where those are known), or addresses that another one has, gets none of
-    them: packets for others must not be drawn to it."""
+    """The pod network of the node `own`, among all nodes. What a node says of itself may be wrong:
+    one that claims addresses outside the cluster's pod ranges (where those are known), or what an
+    older one has, gets nothing of it, since packets for others must not be drawn to it."""
     allowed = [network for each in cluster if (network := _network(each)) is not None]
     cidrs: tuple[str, ...] = ()
     peers = []
-    claimed: set[str] = set()
-    ours: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
-    for node in sorted(nodes, key=lambda each: (each.metadata.name != own, each.metadata.name)):
-        wanted = []
-        for text in ranges(node):
-            network = ipaddress.ip_network(text, strict=False)
-            if allowed and not any(_inside(network, each) for each in allowed):
-                continue
-            if str(network) in claimed or any(_overlap(network, each) for each in ours):
-                continue
-            wanted.append(str(network))
-            claimed.add(str(network))
+    claimed, ends = _Claimed(), set[str]()
+    for node in sorted(nodes, key=lambda each: _seniority(own, each)):
+        networks = [ipaddress.ip_network(text, strict=False) for text in ranges(node)]
+        inside = (
+            each for each in networks if not allowed or any(_inside(each, a) for a in allowed)
+        )
+        wanted = tuple(str(each) for each in inside if claimed.take(each))
+        tunnel = tunnel_of(node.metadata.annotations)
+        if tunnel is not None and tunnel.mac in ends:
+            tunnel = None
+        if tunnel is not None:
+            ends.add(tunnel.mac)
         if node.metadata.name == own:
-            cidrs, ours = tuple(wanted), [ipaddress.ip_network(each) for each in wanted]
-            continue
-        addresses = [each.address for each in node.status.addresses if each.type == "InternalIP"]
-        if wanted and addresses:
-            tunnel = tunnel_of(node.metadata.annotations)
-            peers.append(Peer(node.metadata.name, tuple(wanted), tuple(addresses), tunnel))
+            cidrs = wanted
+        elif wanted and (addresses := _addresses(node)):
+            peers.append(Peer(node.metadata.name, wanted, addresses, tunnel))
+    peers.sort(key=lambda each: each.name)
     return PodNetwork(cidrs, tuple(peers))
+
+
+def _seniority(own: str, node: Node) -> tuple[bool, str, str]:
+    meta = node.metadata
+    return meta.name != own, meta.creationTimestamp or "", meta.name
+
+
+def _addresses(node: Node) -> tuple[str, ...]:
+    """The node's own, those that are none left out."""
+    given = [each.address for each in node.status.addresses if each.type == "InternalIP"]
+    return tuple(each for each in given if _network(each) is not None and "/" not in each)
+
+
+class _Claimed:
+    """Ranges that somebody has, which never overlap."""
+
+    def __init__(self) -> None:
+        self._ends: dict[int, tuple[list[int], list[int]]] = {4: ([], []), 6: ([], [])}
+        """First and last addresses, in order, by family."""
+
+    def take(self, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+        """Whether nobody had any of it."""
+        firsts, lasts = self._ends[network.version]
+        first, last = int(network.network_address), int(network.broadcast_address)
+        place = bisect.bisect_right(firsts, last)
+        if place and lasts[place - 1] >= first:
+            return False
+        firsts.insert(place, first)
+        lasts.insert(place, last)
+        return True
 
 
 def gateway_on_link(peer: Peer, cidr: str, is_direct: Callable[[str], bool]) -> str:
@@ -210,13 +239,4 @@ def _inside(
         network.version == other.version
         and network.network_address in other
         and network.broadcast_address in other
-    )
-
-
-def _overlap(
-    network: ipaddress.IPv4Network | ipaddress.IPv6Network,
-    other: ipaddress.IPv4Network | ipaddress.IPv6Network,
-) -> bool:
-    return network.version == other.version and (
-        network.network_address in other or other.network_address in network
     )

@@ -14,12 +14,13 @@ from navarch.network.pods.plan import Change, Entry, Peer, PodNetwork, Tunnel
 MAC = "02:00:00:00:00:0b"
 
 
-def node(name: str, cidrs: str, addresses: str = "", mac: str = "") -> Node:
+def node(name: str, cidrs: str, addresses: str = "", mac: str = "", age: int = 0) -> Node:
     """A node with space-separated ranges and addresses; with a MAC address its tunnel is there."""
+    made = f"20{50 - age}-01-01T00:00:00Z"
     found = addresses.split()
     tunnel = {plan.ANNOTATION: Tunnel(mac, found[0]).encode()} if mac else {}
     return Node(
-        metadata=ObjectMeta(name=name, annotations=tunnel),
+        metadata=ObjectMeta(name=name, annotations=tunnel, creationTimestamp=made),
         spec=NodeSpec(podCIDR=(cidrs.split() or [""])[0], podCIDRs=cidrs.split()),
         status=NodeStatus(
             addresses=[NodeAddress(type="InternalIP", address=each) for each in found]
@@ -57,6 +58,44 @@ def peer(name: str, cidr: str, address: str) -> Peer:
             ],
             PodNetwork(("10.244.0.0/24",), (peer("d", "10.244.3.0/24", "192.168.49.5"),)),
             id="nobody draws packets for others to itself",
+        ),
+        pytest.param(
+            [
+                node("a", "10.244.0.0/24", "192.168.49.2"),
+                node("b", "10.244.1.0/25", "192.168.49.3", age=1),
+                node("c", "10.244.1.0/24", "192.168.49.4", age=2),
+            ],
+            PodNetwork(("10.244.0.0/24",), (peer("c", "10.244.1.0/24", "192.168.49.4"),)),
+            id="nor a part of them, the older has it",
+        ),
+        pytest.param(
+            [
+                node("a", "10.244.0.0/24", "192.168.49.2"),
+                node("b", "10.244.1.0/24", "junk"),
+                node("c", "10.244.2.0/24", "more-junk 192.168.49.4/24 192.168.49.4"),
+            ],
+            PodNetwork(("10.244.0.0/24",), (peer("c", "10.244.2.0/24", "192.168.49.4"),)),
+            id="what is no address harms nobody",
+        ),
+        pytest.param(
+            [
+                node("a", "10.244.0.0/24", "192.168.49.2"),
+                node("b", "10.244.1.0/24", "192.168.49.3", MAC, age=1),
+                node("c", "10.244.2.0/24", "192.168.49.4", MAC, age=2),
+            ],
+            PodNetwork(
+                ("10.244.0.0/24",),
+                (
+                    peer("b", "10.244.1.0/24", "192.168.49.3"),
+                    Peer(
+                        "c",
+                        ("10.244.2.0/24",),
+                        ("192.168.49.4",),
+                        Tunnel(MAC, "192.168.49.4"),
+                    ),
+                ),
+            ),
+            id="nor takes another's tunnel end",
         ),
     ],
 )
