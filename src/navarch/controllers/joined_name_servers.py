@@ -59,12 +59,14 @@ class JoinedNameServers(Controller):
         self.nodes = context.informers.informer(Node)
         self.watch(self.nodes, lambda node: SERVICE if LABEL in node.metadata.labels else None)
         self._written: dict[str, list[Endpoint]] = {}
+        # A machine may have left while nobody looked.
+        self.enqueue(SERVICE)
 
     async def reconcile(self, key: str) -> None:
         nodes = self.nodes.cache.list()
         for address_type, name in NAMES.items():
             wanted = endpoints(nodes, address_type)
-            if wanted != self._written.get(address_type, []):
+            if wanted != self._written.get(address_type):
                 await self._write(name, address_type, wanted)
                 self._written[address_type] = wanted
 
@@ -75,6 +77,8 @@ class JoinedNameServers(Controller):
         except ApiError as error:
             if not error.is_not_found:
                 raise
+            if not wanted:
+                return
             service = await self.client.resource(Service).get(SERVICE, NAMESPACE)
             labels = {
                 "kubernetes.io/service-name": SERVICE,
@@ -92,5 +96,6 @@ class JoinedNameServers(Controller):
                 )
             )
             return
-        present.endpoints = wanted
-        await slices.update(present)
+        if present.endpoints != wanted:
+            present.endpoints = wanted
+            await slices.update(present)
