@@ -44,7 +44,7 @@ ADDRESS, HEALTH = f"{NETWORK}.1", 20264
 BACKENDS = {"a": f"{NETWORK}.11", "b": f"{NETWORK}.12", "c": f"{NETWORK}.13"}
 BACKEND_PORT = 20280
 POOL = "203.0.113.0/26"
-SECONDS = 20.0
+SECONDS = 60.0
 STANDING = gateway()
 GATEWAY_API = "/apis/gateway.networking.k8s.io"
 COLLECTIONS = {
@@ -254,12 +254,11 @@ class Ground:
         another spec, which spares nginx a reload for most tests."""
         for value in values:
             if path_of(value) == path_of(STANDING):
-                await self.admin("PUT", path_of(value), await self._replaced(value["spec"]))
+                patch = [{"op": "replace", "path": "/spec", "value": value["spec"]}]
+                kind = "application/json-patch+json"
+                (await self.admin("PATCH", path_of(value), patch, content_type=kind)).ok()
             else:
                 await self.create(value)
-
-    async def _replaced(self, spec: Object) -> Object:
-        return (await self.read(STANDING)) | {"spec": spec}
 
     async def clear(self) -> None:
         made, self.made = self.made, []
