@@ -139,8 +139,8 @@ def scheduler_options(paths: Paths) -> Options:
     return options
 
 
-def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Options]:
-    """Everything that shares a node's process."""
+def _kubelet(profile: Profile, paths: Paths, node: str) -> Options:
+    """The kubelet's options, less what the user's own file says."""
     directory = paths.node(node)
     pki = directory / "pki"
     addresses = profile.node_addresses(node)
@@ -173,7 +173,14 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         kubelet |= {"rotate_certificates": True, "server_tls_bootstrap": True}
         # By it its name server becomes one of the Service's (controllers/joined_name_servers.py).
         kubelet["labels"] = {"navarch.dev/joined": "true"}
-    kubelet |= _kubelet_config(policies.kubelet_config(paths), directory, kubelet)
+    return kubelet | _kubelet_config(policies.kubelet_config(paths), directory, kubelet)
+
+
+def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Options]:
+    """Everything that shares a node's process."""
+    directory = paths.node(node)
+    addresses = profile.node_addresses(node)
+    kubelet = _kubelet(profile, paths, node)
     user = str(directory / "proxy.conf")
     proxy = {
         "kubeconfig": user,
