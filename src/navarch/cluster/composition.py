@@ -323,9 +323,8 @@ def _control_plane(profile: Profile, paths: Paths) -> list[Spec]:
 
 
 def _host_routes(profile: Profile, paths: Paths) -> dict[str, Options]:
-    """With one node there is one way only, which `navarch start` has made."""
     running = profile.running_nodes()
-    if len(running) < 2:
+    if not running:
         return {}
     options = {
         "kubeconfig": str(paths.kubeconfig("controllers")),

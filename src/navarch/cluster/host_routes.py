@@ -1,9 +1,12 @@
-"""Keeps the host's way into a cluster of several nodes: to Services by a node that is ready, to
-pods by their own node.
+"""Keeps the host's way into a cluster: to Services by a node that is ready, to pods by their own.
 
-`navarch start` leads all of it to the first node, which is enough while that one lives. This looks
-at the Node objects and leads around a node that is cut off, so that the API server, which calls
-webhooks and extension servers from the host, goes on reaching them. It runs beside the controllers.
+`navarch start` leads all of it to the first node, which is enough while that one lives and
+Services have no other range than at the start. This looks at the Node objects and leads around a
+node that is cut off, so that the API server, which calls webhooks and extension servers from the
+host, goes on reaching them. It looks at the ServiceCIDR objects, too, and leads to the ranges that
+were added: without a way into the cluster, packets for them would leave the machine. A range that
+is in use outside of the cluster gets no way, whatever an object says. It runs beside the
+controllers.
 """
 
 from __future__ import annotations
@@ -13,8 +16,11 @@ import errno
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Any
 
 from navarch.api.types.core_v1 import Node
+from navarch.api.types.networking_v1 import ServiceCIDR
 from navarch.client import Client, ClientConfig, InformerFactory, RealClock
 from navarch.network.pods.plan import ranges
 
@@ -40,8 +46,11 @@ def is_ready(node: Node) -> bool:
     return any(each.type == "Ready" and each.status == "True" for each in node.status.conditions)
 
 
-def plan(options: HostRoutesOptions, nodes: Iterable[Node]) -> dict[str, str]:
-    """Gateways by destination. Where no node is ready, the first may be: it is asked."""
+def plan(
+    options: HostRoutesOptions, nodes: Iterable[Node], added: Iterable[str] = ()
+) -> dict[str, str]:
+    """Gateways by destination, `added` being the ranges of Services since the start. Where no node
+    is ready, the first may be: it is asked."""
     found = {node.metadata.name: node for node in nodes}
     ready = [name for name in options.nodes if name in found and is_ready(found[name])]
     door = options.nodes[(ready or list(options.nodes))[0]]
@@ -50,12 +59,31 @@ def plan(options: HostRoutesOptions, nodes: Iterable[Node]) -> dict[str, str]:
         routes[options.service_cidrs[number]] = address
         # Pods of machines that have joined are behind any node's tunnel.
         routes[options.pod_cidrs[number]] = address
+        routes |= {cidr: address for cidr in added if (":" in address) == (":" in cidr)}
     for name, addresses in options.nodes.items():
         for cidr in ranges(found[name]) if name in found else ():
             for address in addresses:
                 if (":" in address) == (":" in cidr):
                     routes[cidr] = address
     return routes
+
+
+def added_ranges(
+    options: HostRoutesOptions, objects: Iterable[ServiceCIDR], elsewhere: Iterable[str]
+) -> list[str]:
+    """Ranges that Services have been given since the start, but none of which the host already
+    knows a way `elsewhere`: the host's neighbours stay reachable."""
+    cidrs = {cidr for each in objects for cidr in each.spec.cidrs} - {*options.service_cidrs}
+    taken = [ip_network(cidr, strict=False) for cidr in elsewhere]
+    taken += [ip_network(cidr) for cidr in options.pod_cidrs]
+    found = []
+    for cidr in sorted(cidrs):
+        network = ip_network(cidr)
+        if any(network.version == each.version and network.overlaps(each) for each in taken):
+            log.warning("no way from the host to %s: the range is in use outside", cidr)
+        else:
+            found.append(cidr)
+    return found
 
 
 async def run(options: HostRoutesOptions) -> None:
@@ -67,10 +95,16 @@ async def run(options: HostRoutesOptions) -> None:
         if (is_ready(old), ranges(old)) != (is_ready(new), ranges(new)):
             changed.set()
 
+    def extended(old: ServiceCIDR, new: ServiceCIDR) -> None:
+        if old.spec.cidrs != new.spec.cidrs:
+            changed.set()
+
     async with Client(ClientConfig.from_kubeconfig(options.kubeconfig)) as client:
         informers = InformerFactory(client)
         informer = informers.informer(Node)
         informer.add_handler(lambda _: changed.set(), updated, lambda _: changed.set())
+        cidrs = informers.informer(ServiceCIDR)
+        cidrs.add_handler(lambda _: changed.set(), extended, lambda _: changed.set())
         await informers.start()
         try:
             await informers.wait_synced()
@@ -78,14 +112,32 @@ async def run(options: HostRoutesOptions) -> None:
                 tasks.create_task(informers.join(), name="host routes informers")
                 while True:
                     changed.clear()
-                    wanted = plan(options, informer.cache.list())
-                    await asyncio.to_thread(_apply, options.bridge, applied, wanted)
-                    applied = wanted
+                    objects = cidrs.cache.list()
+                    # A lone node and the ranges of the start have their routes already.
+                    if len(options.nodes) > 1 or len(objects) > 1 or applied:
+                        elsewhere = await asyncio.to_thread(_elsewhere, options.bridge)
+                        added = added_ranges(options, objects, elsewhere)
+                        wanted = plan(options, informer.cache.list(), added)
+                        await asyncio.to_thread(_apply, options.bridge, applied, wanted)
+                        applied = wanted
                     timer = clock.call_later(PERIOD, changed.set)
                     await changed.wait()
                     timer.cancel()
         finally:
             await informers.stop()
+
+
+def _elsewhere(bridge: str) -> list[str]:
+    """Where the host's routes lead that are not by the bridge, but for the default ones."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as netlink:
+        index = netlink.link_lookup(ifname=bridge)[0]
+        routes: list[Any] = list(netlink.get_routes(table=254))
+    found = (
+        (each.get_attr("RTA_DST"), each["dst_len"], each.get_attr("RTA_OIF")) for each in routes
+    )
+    return [f"{to}/{length}" for to, length, by in found if to and length and by != index]
 
 
 def _apply(bridge: str, old: Mapping[str, str], new: Mapping[str, str]) -> None:
