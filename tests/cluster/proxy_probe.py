@@ -121,6 +121,7 @@ async def packets(node: Node) -> None:
     await node.put(slice_of(*ready(*PODS[:2])))
     assert {await ask(SERVICE) for _ in range(40)} == set(PODS[:2])
     assert {await ask(NODE, 30080) for _ in range(40)} == set(PODS[:2])
+    assert await ask("127.0.0.1", 30080) == "refused", "a node port on loopback"
     assert await ask(SERVICE, 81) == "refused", "another port of a Service"
     await node.put(slice_of(*ready(*PODS)))
     got = {await ask(SERVICE) for _ in range(80)}
