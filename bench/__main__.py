@@ -11,12 +11,9 @@ import sys
 STEPS = (
     ("The store", ("bench/store.py",)),
     ("The API server", ("-m", "bench.server")),
-    ("Cluster DNS", ("-m", "bench.dns")),
     ("A cluster with one real node", ("-m", "bench.cluster")),
     ("The node's agent", ("-m", "bench.node")),
-    ("The Service proxy", ("-m", "bench.proxy")),
-    ("Network policies", ("-m", "bench.policy")),
-    ("The ingress", ("-m", "bench.ingress")),
+    ("The network", ("-m", "bench.network")),
     ("Simulated nodes by the hundred", ("-m", "bench.scale")),
 )
 

@@ -21,7 +21,7 @@ from typing import Any
 
 PORT, CONNECT_PORT = 8080, 8081
 """Where requests are answered, and where a connection is taken and let go, no more."""
-BIG, SMALL = 64 << 20, 64
+BIG, SMALL = 16 << 20, 64
 BUFFER = 1 << 20
 PATIENCE = 10.0
 SIZES = {b"/big": BIG, b"/small": SMALL}
@@ -105,7 +105,7 @@ class Asker:
         self._socket.close()
 
 
-def throughput(address: str, port: int, host: str = "", seconds: float = 1.0) -> float:
+def throughput(address: str, port: int, host: str = "", seconds: float = 0.3) -> float:
     """Bytes a second of one stream."""
     asker = Asker(address, port, host)
     asker.get(b"/big")  # until the window is as large as it gets
@@ -118,7 +118,7 @@ def throughput(address: str, port: int, host: str = "", seconds: float = 1.0) ->
     return times * BIG / spent
 
 
-def latency(address: str, port: int, host: str = "", count: int = 1000) -> list[float]:
+def latency(address: str, port: int, host: str = "", count: int = 300) -> list[float]:
     """The seconds of each of many small requests, one after the other."""
     asker = Asker(address, port, host)
     for _ in range(50):

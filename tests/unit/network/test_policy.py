@@ -265,6 +265,22 @@ async def test_an_announced_pod_is_isolated_before_the_answer(tmp_path: Path) ->
     assert any("targets-4 { 10.1.0.1 : goto in-" in line for line in lines)
 
 
+async def test_a_pod_that_no_policy_selects_waits_for_nothing() -> None:
+    kernel, clock = FakeKernel(), FakeClock()
+    enforcer = Enforcer(Planner(), Book("here"), kernel, clock)
+    async with asyncio.timeout(10):
+        running = asyncio.create_task(enforcer.run())
+        await clock.advance(1)
+        for number in range(3):
+            claim = Claim(
+                namespace="x", name=f"p{number}", uid="u", addresses=(f"10.1.0.{number}",)
+            )
+            await enforcer.admit(claim)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert len(kernel.transactions) == 1
+
+
 async def test_an_announcement_that_waits_keeps_nobody_from_ending(tmp_path: Path) -> None:
     path, asked = tmp_path / "policy.sock", asyncio.Event()
 

@@ -126,13 +126,14 @@ class Enforcer:
             if self._distrusted:
                 await self._begin_repair()
             try:
-                await self.sync()
+                has_changed = await self.sync()
             except NftError as error:
                 log.error("nft refused the rules, they are made anew: %s", error)
                 self.table.is_known = False
                 await self.clock.sleep(RETRY_SECONDS)
                 continue
-            await self.clock.sleep(MIN_INTERVAL)
+            if has_changed:
+                await self.clock.sleep(MIN_INTERVAL)
             timeout = SWEEP_SECONDS if self.table.has_leftovers else REBUILD_SECONDS
             try:
                 await asyncio.wait_for(self._wake.wait(), timeout)
@@ -157,8 +158,8 @@ class Enforcer:
         elif self.clock.monotonic() - self._synced_at >= REBUILD_SECONDS:
             self.table.is_known = False
 
-    async def sync(self) -> None:
-        """Bring the kernel up to date once. Raises NftError."""
+    async def sync(self) -> bool:
+        """Bring the kernel up to date once; whether it was not. Raises NftError."""
         self._wake.clear()
         waiting, self._waiting = self._waiting, []
         try:
@@ -181,6 +182,7 @@ class Enforcer:
                 done.set_result(None)
         if any(map(may_deny, commands)):
             self._cut.set()
+        return bool(commands)
 
     async def _keep_cutting(self) -> None:
         while True:
