@@ -87,6 +87,18 @@ def eventually(condition: Callable[[], object], what: str, timeout: float = 60.0
     assert processes.wait_until(lambda: bool(condition()), timeout, 0.1), what
 
 
+def control_group(pid: str) -> str:
+    try:
+        return Path("/proc", pid, "cgroup").read_text()
+    except OSError:
+        return ""
+
+
+def heard_by(client: subprocess.Popen[str]) -> dict[str, list[Any]]:
+    output, _ = client.communicate(timeout=60)
+    return dict(json.loads(output))
+
+
 @dataclass
 class Trio:
     """The cluster, and a pod with an echo server on each node."""
@@ -95,6 +107,8 @@ class Trio:
     pods: dict[str, str] = field(default_factory=dict)
     """Pods' addresses, by name; a pod is called as its node."""
     servers: list[subprocess.Popen[str]] = field(default_factory=list)
+    processes: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """A process of each pod, and the container that it is of."""
 
     @property
     def profile(self) -> Profile:
@@ -124,21 +138,20 @@ class Trio:
 
     def pid(self, name: str) -> int:
         """A process of the pod's container."""
+        known, identity = self.processes.get(name, (0, ""))
+        if known and identity in control_group(str(known)):
+            return known
         status = self.machine.get("pod", name)["status"]["containerStatuses"][0]
         identity = status["containerID"].partition("://")[2]
         for directory in Path("/proc").glob("[0-9]*"):
-            try:
-                if identity in (directory / "cgroup").read_text():
-                    return int(directory.name)
-            except OSError:
-                continue
+            if identity in control_group(directory.name):
+                self.processes[name] = int(directory.name), identity
+                return int(directory.name)
         raise AssertionError(f"{name} has no process")
 
     def ask(self, name: str, targets: list[str], port: int = PORT) -> dict[str, list[Any]]:
         """What a pod hears from echo servers: the address they see, and how much arrives."""
-        client = self.enter(name, ASK, str(port), *targets)
-        output, _ = client.communicate(timeout=60)
-        return dict(json.loads(output))
+        return heard_by(self.enter(name, ASK, str(port), *targets))
 
     def is_served(self, name: str, address: str) -> bool:
         """Whether a pod hears from a Service, in whole."""
@@ -146,12 +159,14 @@ class Trio:
 
     def matrix(self) -> dict[tuple[str, str], list[Any]]:
         """From every pod to every pod, what is not as it should be."""
-        wrong = {}
-        for name, address in self.pods.items():
-            for target, heard in self.ask(name, list(self.pods.values())).items():
-                if heard != [address, *WHOLE]:
-                    wrong[name, target] = heard
-        return wrong
+        targets = [*self.pods.values()]
+        clients = {name: self.enter(name, ASK, str(PORT), *targets) for name in self.pods}
+        return {
+            (name, target): heard
+            for name, client in clients.items()
+            for target, heard in heard_by(client).items()
+            if heard != [self.pods[name], *WHOLE]
+        }
 
     def expose(self) -> str:
         """A Service of all pods, with node port 30700; returns its address."""
