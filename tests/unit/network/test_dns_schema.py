@@ -12,6 +12,7 @@ from tests.unit.network.dns_builders import (
     BASE,
     ask,
     data,
+    ingress,
     query,
     responder,
     service,
@@ -19,7 +20,9 @@ from tests.unit.network.dns_builders import (
     slice_of,
 )
 
+from navarch.api.types.networking_v1 import IngressLoadBalancerIngress
 from navarch.network.dns.default import DEFAULT_COREFILE
+from navarch.network.dns.names import Host, hosts_of
 from navarch.network.dns.responder import Via, Waiting
 from navarch.network.dns.zone import PodNames, Zone
 
@@ -184,6 +187,20 @@ def test_an_external_name_becomes_a_cluster_ip() -> None:
     assert data(ask(target, name, "CNAME")) == ["bar.example.com."]
     target.zone.put_service(service("out", "10.96.0.40"))
     assert data(ask(target, name)) == ["10.96.0.40"]
+
+
+def test_what_stands_for_a_name_that_cannot_be_one() -> None:
+    """The API sees to the length of names, not to that of their labels."""
+    target, impossible = responder(), f"{'a' * 64}.example.com"
+    name = f"out.shop.{BASE}"
+    target.zone.put_service(service("out", type="ExternalName", externalName=impossible))
+    answer = ask(target, name)
+    assert (answer.rcode() in (NOERROR, NXDOMAIN), answer.answer) == (True, [])
+    balanced = ingress("late", "late.shop.test", addresses=())
+    balanced.status.loadBalancer.ingress = [IngressLoadBalancerIngress(hostname=impossible)]
+    assert hosts_of(balanced) == {}
+    balanced.status.loadBalancer.ingress.append(IngressLoadBalancerIngress(hostname="lb.test"))
+    assert hosts_of(balanced) == {"late.shop.test": Host(alias="lb.test")}
 
 
 def test_kept_answers_follow_every_change() -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from navarch.api.types.core_v1 import Service
 from navarch.api.types.networking_v1 import Ingress
-from navarch.network.dns.wire import CNAME, PTR, Record, encode_name
+from navarch.network.dns.wire import CNAME, PTR, Record, encode_name, is_name
 from navarch.network.dns.zone import (
     DEFAULT_TTL,
     Answer,
@@ -54,7 +54,8 @@ def hosts_of(each: Ingress | Service) -> dict[str, Host]:
         names = each.metadata.annotations.get(HOSTNAMES, "").split(",")
     entries = each.status.loadBalancer.ingress
     addresses = tuple(entry.ip for entry in entries if entry.ip)
-    alias = next((entry.hostname for entry in entries if entry.hostname), "")
+    aliases = (entry.hostname for entry in entries if entry.hostname)
+    alias = next(filter(is_name, aliases), "")
     if not addresses and not alias:
         return {}
     host = Host(addresses, "" if addresses else alias)

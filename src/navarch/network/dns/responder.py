@@ -440,8 +440,6 @@ def rewritten(labels: tuple[str, ...], rules: Sequence[NameRewrite]) -> tuple[st
             name = changed.lower()
             if rule.stop:
                 break
-    try:
-        wire.encode_name(name)
-    except ValueError:
+    if not wire.is_name(name):
         return labels
     return tuple(name.split(".")) if name else ()

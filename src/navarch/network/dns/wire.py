@@ -163,6 +163,15 @@ def encode_name(name: str) -> bytes:
     return encoded
 
 
+def is_name(name: str) -> bool:
+    """Whether it can be a name on the wire. The API's names have no limit for a label."""
+    try:
+        encode_name(name)
+    except ValueError:
+        return False
+    return True
+
+
 def labels_of(name: bytes) -> tuple[str, ...]:
     """The labels of a name's bytes, in lower case."""
     return tuple(label.decode("latin-1") for label in _labels_of(name.lower()))

@@ -34,6 +34,7 @@ from navarch.network.dns.wire import (
     A,
     Record,
     encode_name,
+    is_name,
 )
 
 SPECIFICATION = "1.1.0"
@@ -144,7 +145,7 @@ def records_of_service(service: Service) -> ServiceRecords:
         tuple(
             (port.name.lower(), (port.protocol or "TCP").lower(), port.port) for port in spec.ports
         ),
-        spec.externalName if external else "",
+        spec.externalName if external and is_name(spec.externalName) else "",
         spec.publishNotReadyAddresses,
     )
 
