@@ -18,18 +18,20 @@ __all__ = ["three_nodes"]
 pytestmark = marks
 
 LAST = f"{NAME}-m03"
+PLENTY = 400 << 20
 FLOOD = """
 import socket, sys, time
+host, port, plenty, seconds = sys.argv[1], *map(float, sys.argv[2:])
 total, begin = 0, time.monotonic()
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as tcp:
+with socket.create_connection((host, int(port)), 5) as tcp:
     tcp.settimeout(0.2)
     tcp.sendall(b"4000000000\\n")
-    while time.monotonic() - begin < float(sys.argv[3]):
+    while total < plenty and time.monotonic() - begin < seconds:
         try:
             total += tcp.send(bytes(1 << 20))
         except TimeoutError:
             pass
-print(total)
+print(total, time.monotonic() - begin)
 """
 
 
@@ -116,12 +118,17 @@ def test_bandwidth_annotations_limit_a_pod(three_nodes: Trio) -> None:
     limits = {f"kubernetes.io/{way}-bandwidth": "8M" for way in ("ingress", "egress")}
     address = trio.add_pod("limited", NAME, annotations=limits)
     assert trio.inside(NAME, "tc", "qdisc", "show").count("tbf") == 2
-    free = trio.enter(LAST, FLOOD, trio.pods[NAME], str(PORT), "3")
-    sent, _ = free.communicate(timeout=60)
-    bounded = trio.enter(LAST, FLOOD, address, str(PORT), "3")
-    limited, _ = bounded.communicate(timeout=60)
-    assert int(limited) < 300 << 20, (limited, sent)
-    assert int(limited) < int(sent), (limited, sent)
+
+    def flood(target: str, seconds: float) -> tuple[int, float]:
+        """Bytes that were taken, and seconds that it took."""
+        client = trio.enter(LAST, FLOOD, target, str(PORT), str(PLENTY), str(seconds))
+        sent, took = client.communicate(timeout=90)[0].split()
+        return int(sent), float(took)
+
+    sent, took = flood(trio.pods[NAME], 60)
+    assert sent >= PLENTY, took
+    limited, _ = flood(address, took + 1)
+    assert limited < 300 << 20, took
 
 
 def answers(address: str, port: int = PORT) -> bool:
