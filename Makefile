@@ -38,7 +38,7 @@ AGAIN := $(BIN)/pytest --last-failed --last-failed-no-failures none
 FAST := tests/unit tests/equivalence tests/convergence tests/api tests/store tests/reliability tests/scale tests/clients
 
 test-fast: $(STAMP)  ## The tests that need neither root nor containers
-	$(BIN)/pytest -n 2 $(FAST) || $(AGAIN) $(FAST)
+	$(BIN)/pytest -n 3 $(FAST) || $(AGAIN) $(FAST)
 
 test-cluster: $(SETUP)  ## Real clusters with real containers
 	$(BIN)/pytest -n 2 --dist loadfile tests/cluster || $(AGAIN) tests/cluster

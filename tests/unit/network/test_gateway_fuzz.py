@@ -93,7 +93,7 @@ def routes(draw: st.DrawFn) -> Object:
     return route("r", *rules, hosts=draw(HOSTS))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(routes(), min_size=1, max_size=2), TEXTS, TEXTS)
 def test_no_route_becomes_configuration(found: list[Object], host: str, name: str) -> None:
     listeners = (listener(name, hostname=host), listener("plain"))

@@ -206,7 +206,7 @@ populations = st.tuples(
 )
 
 
-@settings(max_examples=200, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=120, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(populations, st.lists(changes, max_size=12))
 def test_rules_allow_what_the_words_of_the_api_allow(
     population: tuple[Any, ...], history: list[Any]
