@@ -201,9 +201,11 @@ class AddressAllocator:
         self.making.add(address)
         try:
             written = await self._registry.create(self.resource, obj, context)
-        except ApiError as error:
-            if error.is_already_exists:
+        except BaseException as error:
+            if isinstance(error, ApiError) and error.is_already_exists:
                 return None
+            # It may be written all the same: a request that takes too long ends anywhere.
+            self.doubt((address,))
             raise
         finally:
             self.making.discard(address)

@@ -373,3 +373,28 @@ async def test_a_repair_that_fails_is_tried_again() -> None:
         machine.line.is_cut = False
         await machine.repair.turn()
         await check_recorded(machine, exactly=True)
+
+
+async def test_a_request_that_ends_just_after_its_write_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with machines(1) as (only,):
+        create, written = only.registry.create, asyncio.Event()
+
+        async def slow(resource: Any, *rest: Any) -> Any:
+            made = await create(resource, *rest)
+            if resource is only.addresses:
+                written.set()
+                await asyncio.Event().wait()
+            return made
+
+        with monkeypatch.context() as patched:
+            patched.setattr(only.registry, "create", slow)
+            asked = asyncio.create_task(only.create(service("a")))
+            await asyncio.wait_for(written.wait(), 10)
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+        with pytest.raises(AssertionError):
+            await check_recorded(only, exactly=True)
+        await settle(only)
+        await check_recorded(only, exactly=True)
