@@ -220,6 +220,27 @@ def test_claims() -> None:
     }
 
 
+def test_a_node_whose_endpoints_all_terminate_is_left_while_they_serve() -> None:
+    def each(node: str, *, ready: bool) -> Endpoint:
+        return Endpoint(nodeName=node, conditions=EndpointConditions(ready=ready, serving=True))
+
+    def who(*endpoints: Endpoint, policy: str = "Local") -> str | None:
+        found = service("web", str(FOUR), externalTrafficPolicy=policy)
+        held = {"ns/web": [EndpointSlice(endpoints=list(endpoints))]}
+        return winner(claims_of([found], held)[FOUR], NODES, frozenset("abc"))
+
+    first = who(each("a", ready=True), each("b", ready=True))
+    assert first is not None
+    other = "b" if first == "a" else "a"
+    ends, stays = each(first, ready=False), each(other, ready=True)
+    assert who(ends, stays) == other
+    assert who(ends, each(first, ready=True), stays) == first, "one of them still stays there"
+    assert who(ends) == first, "there is no better one"
+    assert who(ends, each(other, ready=False)) == first
+    anywhere = [who(*found, policy="Cluster") for found in ((ends, stays), (stays,))]
+    assert anywhere[0] == anywhere[1], "any node will do under the other policy"
+
+
 @dataclass
 class Segment:
     """A link: what one sends all others take."""

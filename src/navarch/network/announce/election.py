@@ -32,6 +32,9 @@ class Claim:
     """Some endpoint serves, anywhere."""
     nodes: frozenset[str] | None = None
     """Under the Local policy: those with an endpoint that serves. None: any node will do."""
+    draining: frozenset[str] = frozenset()
+    """Those of them whose endpoints all terminate (their health check node port fails as well): to
+    be left while they still serve, so that nobody notices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ def winner(claim: Claim, nodes: Nodes, heard: Set[str]) -> str | None:
     if claim.nodes is not None:
         able &= claim.nodes
     able = (able - nodes.lost) or able
+    able = (able - claim.draining) or able
     text = f"#{claim.address}"
     return min(able, key=lambda name: hashlib.sha256((name + text).encode()).digest(), default=None)
 
@@ -94,7 +98,7 @@ def claims_of(
         if not is_ours(service) or PROXY_NAME_LABEL in meta.labels:
             continue
         serving = [
-            endpoint.nodeName
+            endpoint
             for each in slices.get(key, ())
             for endpoint in each.endpoints
             if endpoint.conditions.serving is not False
@@ -102,12 +106,14 @@ def claims_of(
         local = service.spec.externalTrafficPolicy == "Local"
         for address in _addresses(service):
             before = found.get(address, Claim(address))
-            nodes = before.nodes
+            nodes, draining = before.nodes, before.draining
             if local and serving:
-                here = frozenset(name for name in serving if name)
+                here = frozenset(each.nodeName for each in serving if each.nodeName)
                 nodes = here if nodes is None else nodes & here
+                ready = {each.nodeName for each in serving if each.conditions.ready is not False}
+                draining |= here - ready
             found[address] = Claim(
-                address, before.services | {key}, before.is_served or bool(serving), nodes
+                address, before.services | {key}, before.is_served or bool(serving), nodes, draining
             )
     return found
 
