@@ -146,9 +146,16 @@ def join(
     profile: ProfileOption = None,
 ) -> None:
     """Make this machine a node of a cluster that runs elsewhere."""
+    from navarch.cluster import doctor
     from navarch.cluster.joining import JoinRequest
     from navarch.cluster.joining import join as join_cluster
 
+    groups = doctor.cgroups()
+    if groups.level is doctor.Level.BAD:
+        raise ClusterError(
+            f"control groups: {groups.found}",
+            f"{groups.mend} `ip netns exec` hides them, `nsenter --net=FILE` does not.",
+        )
     request = JoinRequest(
         name=profile_name(context, profile),
         server=server,

@@ -93,6 +93,10 @@ def delete(
     others = [name for name in names if name not in real]
     joined = [name for name in others if name in _joined(there)]
     simulated = [name for name in others if name not in joined]
+    if simulated and not there.profile.simulated:
+        raise ClusterError(
+            f"there is no node {simulated[0]}", "Nothing was changed. Nodes: navarch node list"
+        )
     if chosen and len(chosen) == len(real):
         raise ClusterError(
             f"{real[-1]} is the last real node", "The whole cluster goes with: navarch delete"

@@ -62,7 +62,11 @@ def service(
     if not url:
         print(table([_row(found, urls)]))
     if not urls:
-        fail(f"service {found.namespace}/{found.name} has no address")
+        fail(
+            f"service {found.namespace}/{found.name} has no address",
+            "It is headless, an ExternalName or pending: kubectl describe service "
+            f"-n {found.namespace} {found.name}",
+        )
         raise typer.Exit(1)
     for each in urls:
         if url:

@@ -131,3 +131,30 @@ def test_steps_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
         steps.step("One")
         steps.done("Done!")
     assert capsys.readouterr().out == ""
+
+
+def test_deleting_a_node_that_is_not_there_changes_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from navarch.cli import nodes, options
+
+    profiles.save(Profile("dev"))
+    monkeypatch.setattr(nodes, "running", options.existing)
+    monkeypatch.setattr(nodes, "_joined", lambda _: {})
+    assert run("node", "delete", "-p", "dev", "nosuch") == 1
+    told = capsys.readouterr().err
+    assert "there is no node nosuch" in told
+    assert "navarch node list" in told
+
+
+def test_a_machine_without_control_groups_does_not_join(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from navarch.cluster import doctor
+
+    finding = doctor.Finding("cgroups", doctor.Level.BAD, "not mounted", "Mount them.")
+    monkeypatch.setattr(doctor, "cgroups", lambda: finding)
+    assert run("join", "192.0.2.1:8443", "--token", "abcdef.0123456789abcdef") == 1
+    told = capsys.readouterr().err
+    assert "control groups: not mounted" in told
+    assert "nsenter" in told
