@@ -88,8 +88,8 @@ def test_nginx_takes_every_policy(bench: Bench) -> None:
     """`nginx -t` says so."""
     listeners = bench.ground.translated().plane.listeners
 
-    @LIMITS
-    @given(st.lists(POLICIES, min_size=1, max_size=8))
+    @settings(LIMITS, max_examples=12)
+    @given(st.lists(POLICIES, min_size=4, max_size=16))
     def attempt(policies: list[Policy]) -> None:
         named = {policy_name(each): each for each in policies}
         text, _ = render(bench.ground.nginx.settings, listeners, named)
