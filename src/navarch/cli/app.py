@@ -135,9 +135,11 @@ def start(
         addons=addon_change(addons),
     )
     with Steps(quiet=quiet) as steps:
-        start_cluster(request, steps)
+        started = start_cluster(request, steps)
         steps.done(
-            "Done! kubectl works as it is now"
+            f"Done! This machine is the node {started.joined_node} again"
+            if started.joined
+            else "Done! kubectl works as it is now"
             if keep_context
             else f'Done! kubectl is now configured to use "{name}" cluster and "default" '
             "namespace by default"

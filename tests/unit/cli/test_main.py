@@ -158,3 +158,16 @@ def test_a_machine_without_control_groups_does_not_join(
     told = capsys.readouterr().err
     assert "control groups: not mounted" in told
     assert "nsenter" in told
+
+
+def test_the_start_of_a_joined_machine_promises_no_kubectl(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from navarch.cluster import start
+
+    joined = Profile("dev", joined="192.0.2.1:8443", joined_node="here")
+    monkeypatch.setattr(start, "start", lambda *_: joined)
+    assert run("start", "-p", "dev") == 0
+    told = "".join(capsys.readouterr())
+    assert "node here again" in told
+    assert "kubectl" not in told
