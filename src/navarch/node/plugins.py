@@ -72,6 +72,8 @@ class _Socket:
 
     making: int = 0
     """Counts how often the socket was made: a new one is another plug-in."""
+    identity: tuple[int, int] = (0, 0)
+    """Inode and time of change: a making that both a walk and its event tell of is one."""
     is_present: bool = True
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -124,22 +126,23 @@ class PluginManager:
         self, path: Path, watcher: Watcher, tasks: asyncio.TaskGroup, *, is_new: bool
     ) -> None:
         try:
-            mode = path.lstat().st_mode
+            status = path.lstat()
         except OSError:
             return  # gone again
         if path.name.startswith("."):
             return
-        if stat.S_ISDIR(mode):
+        if stat.S_ISDIR(status.st_mode):
             self._walk(path, watcher, tasks)
-        elif stat.S_ISSOCK(mode):
+        elif stat.S_ISSOCK(status.st_mode):
+            identity = (status.st_ino, status.st_ctime_ns)
             socket = self._sockets.get(path)
             if socket is None:
                 socket = self._sockets[path] = _Socket()
                 tasks.create_task(self._look_after(path, socket), name=f"plug-in {path.name}")
-            elif socket.is_present and not is_new:
+            elif socket.is_present and (not is_new or identity == socket.identity):
                 return
             self._makings += 1
-            socket.making, socket.is_present = self._makings, True
+            socket.making, socket.identity, socket.is_present = self._makings, identity, True
             socket.changed.set()
 
     def _gone(self, path: Path) -> None:
