@@ -140,6 +140,15 @@ class Service:
             answer: dict[str, object] = json.load(response)
             return answer
 
+    def predict_with(self, version: str, rows: list[list[float]]) -> dict[str, object]:
+        """Ask until this version answers, for ten seconds at most: a rollout counts as done when
+        the last old pod is told to end, and the Service hears of that a moment later."""
+        end = time.monotonic() + 10
+        answer = self.predict(rows)
+        while answer["version"] != version and time.monotonic() < end:
+            answer = self.predict(rows)
+        return answer
+
 
 class Traffic:
     """Requests without a pause in the background; counts the answers and the failures."""
@@ -231,7 +240,7 @@ def main() -> None:
         with Traffic(service, rows) as rollout:
             kubectl("apply", "-f", "-", feed=manifest("serve", version="v2"))
             kubectl("-n", "ml", "rollout", "status", "deploy/digits", "--timeout=180s")
-            answer = service.predict(rows)
+            answer = service.predict_with("v2", rows)
     rollout.report()
     if rollout.failures or traffic.failures:
         sys.exit("requests failed while pods were replaced")
