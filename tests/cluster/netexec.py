@@ -5,7 +5,8 @@
 It runs in a container, on the machine's own Python, which is mounted there. `PORTS` is a JSON list
 of [protocol, port, what `GET /` answers]; the protocols are http, https and udp. Over HTTP,
 `/hostname` is answered by the name, and a POST to `/ask` by the answers to a list of questions,
-which are asked all at once; everything else echoes the request.
+which are asked all at once, `/client` by whose address the request came from; everything else
+echoes the request. They listen on addresses of both families.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def read_url(url: str, source: str = "") -> str:
 
 
 def datagram(host: str, port: int) -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as udp:
         udp.settimeout(PATIENCE / 3)
         udp.connect((host, port))
         for _ in range(3):
@@ -53,9 +55,16 @@ def datagram(host: str, port: int) -> str:
     raise TimeoutError("no answer")
 
 
-def addresses(name: str) -> list[str]:
+def knock(host: str, port: int) -> str:
+    """Whether anybody lets us in; quicker to give up than the others."""
+    with socket.create_connection((host, port), PATIENCE / 4):
+        return "open"
+
+
+def addresses(name: str, version: int = 4) -> list[str]:
     """By the C library's resolver: its files first, then the search path."""
-    found = socket.getaddrinfo(name, 0, socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if version == 6 else socket.AF_INET
+    found = socket.getaddrinfo(name, 0, family, socket.SOCK_STREAM)
     return sorted(str(entry[4][0]) for entry in found)
 
 
@@ -99,6 +108,7 @@ def read_file(path: str) -> str:
 QUESTIONS: dict[str, Callable[..., Any]] = {
     "http": read_url,
     "udp": datagram,
+    "knock": knock,
     "addresses": addresses,
     "dns": query,
     "api": api_version,
@@ -125,6 +135,8 @@ class Handler(BaseHTTPRequestHandler):
             questions = json.loads(sent)
             with ThreadPoolExecutor(min(32, len(questions))) as pool:
                 body = json.dumps(list(pool.map(answer, questions)))
+        elif self.path == "/client":
+            body = str(self.client_address[0]).removeprefix("::ffff:")
         elif self.path == "/" and self.command == "GET" and self.text:
             body, kind = self.text, "text/html" if "<" in self.text else kind
         elif self.path != "/hostname":
@@ -144,11 +156,13 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
     request_queue_size = 100
     daemon_threads = True
 
     def server_bind(self) -> None:
         """Without the look-up of the own name that the library would do, which may take long."""
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self.socket.bind(self.server_address)
         self.server_name, self.server_port = "", int(self.server_address[1])
 
@@ -165,7 +179,8 @@ def serve_http(name: str, port: int, text: str, certificate: str) -> None:
 
 
 def serve_udp(name: str, port: int) -> None:
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     udp.bind(("", port))
 
     def serve() -> None:

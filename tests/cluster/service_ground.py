@@ -183,6 +183,10 @@ NET = ["net-0", "net-1", "net-2"]
 ONE_OF_NET = frozenset(NET)
 
 
+def netloc(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def is_error(answer: object) -> bool:
     return isinstance(answer, str) and answer.startswith("error")
 
@@ -204,7 +208,7 @@ class Ground:
 
     async def ask(self, pod: str, *questions: Question) -> list[Any]:
         port = HOST_HTTP if pod.startswith("host-") else 80
-        url = f"http://{self.stage.pods[pod]}:{port}/ask"
+        url = f"http://{netloc(self.stage.pods[pod], port)}/ask"
         async with self.web.post(url, data=json.dumps(questions)) as response:
             answers = json.loads(await response.text())
         assert len(answers) == len(questions)
@@ -260,7 +264,7 @@ class Ground:
         }
 
     def url(self, host: str, port: int = 80) -> Question:
-        return ("http", f"http://{host}:{port}")
+        return ("http", f"http://{netloc(host, port)}")
 
     def node_ports(self, service: Object) -> list[tuple[str, int]]:
         port = service["spec"]["ports"][0]["nodePort"]
