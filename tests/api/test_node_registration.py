@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.api.conftest import running_server
+from tests.unit.node.fake_runtime import FakeRuntime
 from tests.unit.node.test_node_object import MACHINE
 
 from navarch.api.errors import ApiError
@@ -21,7 +22,6 @@ from navarch.client.client import Client
 from navarch.client.config import ClientConfig
 from navarch.client.resource import PatchType
 from navarch.node import registration as registration_module
-from navarch.node.cri.fake import FakeRuntime
 from navarch.node.cri.values import RuntimeInfo
 from navarch.node.node_object import NodeReport
 from navarch.node.registration import Registration

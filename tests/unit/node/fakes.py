@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from tests.unit.node.fake_runtime import FakeRuntime
+
 from navarch.api.errors import not_found
 from navarch.api.objects import Object, copy_object, from_object, to_object
 from navarch.api.patch.strategic import apply_strategic_merge_patch
@@ -30,7 +32,6 @@ from navarch.api.types.node_v1 import RuntimeClass
 from navarch.client.clock import FakeClock
 from navarch.node.agent import NodeAgent
 from navarch.node.cgroups import Cgroups
-from navarch.node.cri.fake import FakeRuntime
 from navarch.node.cri.snapshots import MountStep
 from navarch.node.cri.values import ImageRecord, RuntimeFailure
 from navarch.node.hooks import Hooks

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.node.fake_runtime import FakeRuntime
 from tests.unit.node.runtime_contract import RuntimeContract
-
-from navarch.node.cri.fake import FakeRuntime
 
 
 class TestFakeRuntime(RuntimeContract):

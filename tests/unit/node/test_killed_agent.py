@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from tests.doom import Doom
 from tests.unit.node.builders import make_pod
+from tests.unit.node.fake_runtime import FakeRuntime
 from tests.unit.node.fakes import Machine, stage
 
 from navarch.api.objects import copy_object
 from navarch.api.types.core_v1 import Pod
-from navarch.node.cri.fake import FakeRuntime
 from navarch.node.cri.values import ExecResult
 
 PATIENCE = 90

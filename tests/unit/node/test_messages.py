@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from tests.unit.node.builders import make_pod, record
+from tests.unit.node.fake_runtime import FakeRuntime
 
 from navarch.client.clock import FakeClock
-from navarch.node.cri.fake import FakeRuntime
 from navarch.node.cri.values import (
     CONTAINER_NAME,
     POD_UID,

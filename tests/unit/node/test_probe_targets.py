@@ -17,10 +17,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.unit.node.builders import make_container
+from tests.unit.node.fake_runtime import FakeRuntime
 
 from navarch.api.objects import from_object
 from navarch.api.types.core_v1 import Probe
-from navarch.node.cri.fake import FakeRuntime
 from navarch.node.cri.values import ExecResult, RuntimeFailure
 from navarch.node.probes.handlers import Handlers, Outcome, Target
 

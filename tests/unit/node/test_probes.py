@@ -11,10 +11,10 @@ import grpc
 import grpc.aio
 import pytest
 from tests.unit.node.builders import make_container
+from tests.unit.node.fake_runtime import FakeRuntime
 
 from navarch.api.objects import from_object
 from navarch.api.types.core_v1 import Probe
-from navarch.node.cri.fake import FakeRuntime
 from navarch.node.plan import ProbeKind
 from navarch.node.probes.handlers import Handlers, Outcome, Target
 from navarch.node.probes.tracker import Tracker, instance_probes

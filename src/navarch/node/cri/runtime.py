@@ -1,8 +1,8 @@
 """The narrow interfaces between the node agent and whatever runs its containers.
 
-Two implementations pass the same contract tests: `client.CriRuntime` (any CRI v1 endpoint) and
-`fake.FakeRuntime` (in memory). Every method raises `RuntimeFailure` and nothing else for a failure
-of the runtime; removing or stopping what is gone already is no failure.
+Two implementations pass the same contract tests: `client.CriRuntime` (any CRI v1 endpoint) and the
+tests' `FakeRuntime` (in memory). Every method raises `RuntimeFailure` and nothing else for a
+failure of the runtime; removing or stopping what is gone already is no failure.
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 from tests.unit.node.builders import make_pod, record
+from tests.unit.node.fake_runtime import FakeRuntime
 from tests.unit.node.images.test_puller import Told
 
 from navarch.client.clock import FakeClock
 from navarch.node.cri import runtime_pb2 as pb
-from navarch.node.cri.fake import FakeRuntime
 from navarch.node.cri.values import CONTAINER_NAME, POD_UID, ImageRecord, PodState
 from navarch.node.images.collector import (
     CollectionFailed,

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 from tests.unit.node.builders import make_pod
+from tests.unit.node.fake_runtime import FakeRuntime
 from tests.unit.node.images.test_credentials import docker_config
 
 from navarch.api.types.core_v1 import Pod, Secret
 from navarch.client.clock import FakeClock
-from navarch.node.cri.fake import FakeRuntime
 from navarch.node.cri.values import Credentials, ImageRecord, RuntimeFailure
 from navarch.node.images.puller import (
     FoundImage,

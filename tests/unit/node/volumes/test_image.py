@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from tests.unit.node.builders import make_pod, record
+from tests.unit.node.fake_runtime import FakeRuntime
 from tests.unit.node.fakes import FakeEvents, FakeObjects, FakeSnapshots
 
 from navarch.client.clock import FakeClock
-from navarch.node.cri.fake import FakeRuntime
 from navarch.node.cri.snapshots import MountStep
 from navarch.node.cri.values import IMAGE_VOLUMES, ImageRecord, RuntimeFailure, RuntimeInfo
 from navarch.node.images.puller import ImageProblem, ImagePuller

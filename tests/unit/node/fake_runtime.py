@@ -1,4 +1,4 @@
-"""A runtime in memory: the twin of `client.CriRuntime` for tests, with the same behaviour.
+"""A runtime in memory: the twin of `CriRuntime` for tests, with the same behaviour.
 
 Containers run until `finish` is called (or `stop_container` ends them). Failures can be ordered
 with `fail_next`. `str(runtime)` is the whole state as text, for transcripts.
@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from . import runtime_pb2 as pb
-from .values import (
+from navarch.node.cri import runtime_pb2 as pb
+from navarch.node.cri.values import (
     CONTAINER_NAME,
     POD_UID,
     RESTART_COUNT,
