@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import ipaddress
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +25,8 @@ from tests.api.test_deletion import PODS, pod
 
 from navarch.api.errors import ApiError
 from navarch.apiserver.authentication.front_proxy import RequestHeaders
+from navarch.apiserver.connect.forward import failure_text
+from navarch.apiserver.connect.nodes import Backend as Target
 from navarch.apiserver.connect.nodes import check_address
 
 Object = dict[str, Any]
@@ -269,6 +273,38 @@ async def test_a_refused_upgrade_ends_the_connection(api: Api, kubelet: Backend)
     assert rest == b"no"
     assert len(kubelet.requests) == 1
     writer.close()
+
+
+async def test_a_dead_kubelet_is_told_of_in_upstreams_words(api: Api) -> None:
+    """By exec and by logs; kubectl prints them as they are."""
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    await make_node(api, port)
+    await place_pod(api, "p", containers=[{"name": "c", "image": "i"}])
+    why = f"dial tcp 127.0.0.1:{port}: connect: connection refused"
+    address = f"https://127.0.0.1:{port}/containerLogs/default/p/c"
+    upgrade = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
+    for path, headers, wanted in (
+        (f"{PODS}/p/exec?command=ls", upgrade, f"error dialing backend: {why}"),
+        (f"{PODS}/p/log", {}, f'Get "{address}": {why}'),
+    ):
+        answer = await api.get(path, headers=headers)
+        assert (answer.status, answer.json["message"]) == (500, wanted)
+        assert "reason" not in answer.json
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.EHOSTUNREACH, "x"), "dial tcp [fd00::1]:80: connect: no route to host"),
+        (OSError(errno.ECONNRESET, "x"), "read tcp [fd00::1]:80: read: connection reset by peer"),
+        (TimeoutError(), "dial tcp [fd00::1]:80: i/o timeout"),
+        (ssl.SSLError(1, "wrong version number"), "wrong version number"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_why_a_backend_does_not_answer(error: Exception, text: str) -> None:
+    assert text in failure_text(error, Target("http", "fd00::1", 80))
 
 
 async def test_exec_without_upgrade_is_refused(api: Api, kubelet: Backend) -> None:

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -49,6 +49,8 @@ class Family(Stage):
     """A cluster with addresses of these families, the first one the more important."""
 
     versions: tuple[int, ...] = ()
+    every: Mapping[str, list[str]] = {}
+    """Pods' addresses, by name."""
 
     def fill(self) -> None:
         profile = self.machine.profile(self.profile)

@@ -177,7 +177,7 @@ class Extensions:
                 finally:
                     answer.close()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise unreachable(error) from error
+            raise unreachable(error, backend) from error
         if len(body) > MAX_DOCUMENT:
             raise service_unavailable(f"the document {path} is too large")
         kind = answer.headers.get("Content-Type", "")

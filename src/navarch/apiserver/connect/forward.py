@@ -7,6 +7,9 @@ a connection is only ever turned into a byte pipe after the backend has said 101
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -70,9 +73,25 @@ def forwarded_headers(request: web.BaseRequest) -> CIMultiDict[str]:
     return headers
 
 
-def unreachable(error: BaseException) -> ApiError:
+class UnreachableError(Exception):
+    """No answer, and why."""
+
+
+def failure_text(error: BaseException, backend: Backend) -> str:
+    """Why a backend does not answer, as Go's `net` says it: people look for these words."""
+    if isinstance(error, TimeoutError):
+        return f"dial tcp {backend.authority}: i/o timeout"
+    if not isinstance(error, OSError) or not error.errno or isinstance(error, ssl.SSLError):
+        return str(error) or type(error).__name__
+    reason = os.strerror(error.errno).lower()
+    if error.errno in (errno.ECONNRESET, errno.EPIPE):
+        return f"read tcp {backend.authority}: read: {reason}"
+    return f"dial tcp {backend.authority}: connect: {reason}"
+
+
+def unreachable(error: BaseException, backend: Backend) -> ApiError:
     """503 for a backend that does not answer."""
-    return service_unavailable(f"error trying to reach service: {error or type(error).__name__}")
+    return service_unavailable(f"error trying to reach service: {failure_text(error, backend)}")
 
 
 async def upgrade(
@@ -102,9 +121,10 @@ async def upgrade(
                 backend.tls,
             )
     except (OSError, TimeoutError, splice.UpgradeFailed) as error:
-        raise unreachable(error) from error
+        text = f"error dialing backend: {failure_text(error, backend)}"
+        raise ApiError(500, "", text) from error
     if upgraded.status != 101:
-        return await _relay_refusal(call, upgraded)
+        return await _relay_refusal(call, upgraded, backend)
     if call.trail is not None:
         call.trail.started(101)
     client = splice.take_over(request)
@@ -113,7 +133,9 @@ async def upgrade(
     return splice.TakenOverResponse()
 
 
-async def _relay_refusal(call: Call, upgraded: splice.Upgraded) -> web.StreamResponse:
+async def _relay_refusal(
+    call: Call, upgraded: splice.Upgraded, backend: Backend
+) -> web.StreamResponse:
     """An answer other than 101 is an ordinary response, and the end of both connections: what the
     client sends next must not reach the backend."""
     try:
@@ -122,7 +144,7 @@ async def _relay_refusal(call: Call, upgraded: splice.Upgraded) -> web.StreamRes
         async with asyncio.timeout(CONNECT_SECONDS):
             body = await _read_up_to(upgraded.connection.reader, size)
     except (OSError, TimeoutError) as error:
-        raise unreachable(error) from error
+        raise unreachable(error, backend) from error
     finally:
         upgraded.connection.close()
     headers = _answer_headers(upgraded.headers)
@@ -188,6 +210,15 @@ class Forwarder:
         self, backend: Backend, method: str, target: str, headers: CIMultiDict[str], body: object
     ) -> aiohttp.ClientResponse:
         """Send a request; raises 503 when the backend cannot be reached."""
+        try:
+            return await self.send(backend, method, target, headers, body)
+        except UnreachableError as error:
+            raise unreachable(error, backend) from error
+
+    async def send(
+        self, backend: Backend, method: str, target: str, headers: CIMultiDict[str], body: object
+    ) -> aiohttp.ClientResponse:
+        """Send a request. Raises UnreachableError."""
         import aiohttp
         from yarl import URL
 
@@ -204,7 +235,7 @@ class Forwarder:
             )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             # A ValueError is a header or URL that cannot be sent.
-            raise unreachable(error) from error
+            raise UnreachableError(failure_text(error, backend)) from error
 
     async def forward(
         self,
@@ -226,7 +257,7 @@ class Forwarder:
         connection = call.connection
         connection.on_lost.add(answer.close)
         try:
-            return await _stream_answer(call, answer, rewrite)
+            return await _stream_answer(call, answer, backend, rewrite)
         finally:
             connection.on_lost.discard(answer.close)
             answer.close()
@@ -258,7 +289,7 @@ async def _body_of(request: web.BaseRequest) -> AsyncIterator[bytes]:
 
 
 async def _stream_answer(
-    call: Call, answer: aiohttp.ClientResponse, rewrite: Rewrite | None
+    call: Call, answer: aiohttp.ClientResponse, backend: Backend, rewrite: Rewrite | None
 ) -> web.StreamResponse:
     import aiohttp
 
@@ -272,7 +303,7 @@ async def _stream_answer(
             try:
                 body = rewrite.body(headers, await answer.read())
             except (aiohttp.ClientError, OSError) as error:
-                raise unreachable(error) from error
+                raise unreachable(error, backend) from error
             return web.Response(status=answer.status, body=body, headers=headers)
     response = web.StreamResponse(status=answer.status, headers=headers)
     length = answer.headers.get("Content-Length", "")

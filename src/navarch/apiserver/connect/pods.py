@@ -18,7 +18,7 @@ from navarch.api.errors import (
     invalid_object,
 )
 from navarch.api.times import TimeError, parse_time
-from navarch.apiserver.connect.forward import Forwarder, is_upgrade, unreachable, upgrade
+from navarch.apiserver.connect.forward import Forwarder, UnreachableError, is_upgrade, upgrade
 from navarch.apiserver.connect.nodes import Backend, Kubelets
 from navarch.apiserver.core import Core
 from navarch.apiserver.http.app import App
@@ -151,7 +151,11 @@ class PodStreams:
         if call.flag("insecureSkipTLSVerifyBackend"):
             backend = replace(backend, tls=self.kubelets.unverified_tls)
         target = _kubelet_path("containerLogs", pod, container, query)
-        answer = await self.forwarder.request(backend, "GET", target, CIMultiDict(), None)
+        try:
+            answer = await self.forwarder.send(backend, "GET", target, CIMultiDict(), None)
+        except UnreachableError as error:
+            text = f'Get "https://{backend.authority}{target}": {error}'
+            raise ApiError(500, "", text) from error
         try:
             if answer.status >= 400:
                 raise await _kubelet_error(answer, info.name)
@@ -289,7 +293,7 @@ async def _kubelet_error(answer: aiohttp.ClientResponse, name: str) -> ApiError:
     try:
         text = (await answer.content.read(ERROR_BODY_LIMIT)).decode("utf-8", "replace").strip()
     except (aiohttp.ClientError, OSError) as error:
-        return unreachable(error)
+        return ApiError(500, "InternalError", f"Internal error occurred: {error}")
     if answer.content_type == "application/json":
         import msgspec
 
