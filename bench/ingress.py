@@ -28,9 +28,9 @@ from navarch.api.types.discovery_v1 import Endpoint, EndpointPort, EndpointSlice
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.api.types.networking_v1 import Ingress
 from navarch.client.clock import RealClock
-from navarch.network.ingress.backends import Services
 from navarch.network.ingress.routes import Surroundings
 from navarch.network.ingress.translate import Ports, translate
+from navarch.network.nginx.backends import Services
 from navarch.network.nginx.model import DataPlane
 from navarch.network.nginx.process import PROGRAM, Nginx
 from navarch.network.nginx.render import Settings

@@ -33,8 +33,9 @@ from navarch.client.controller import ControllerContext
 from navarch.client.informer import InformerFactory
 from navarch.cluster.gateway_addon import USER, gateway_objects
 from navarch.network.gateway import CONTROLLER
-from navarch.network.gateway.controller import GatewayController, Node
+from navarch.network.gateway.controller import GatewayServing
 from navarch.network.nginx.process import Nginx
+from navarch.network.nginx.publish import Place
 from navarch.network.nginx.render import Settings
 
 T = TypeVar("T")
@@ -135,7 +136,7 @@ class Ground:
             clock,
         )
         context = ControllerContext(client, InformerFactory(client), clock, "n1")
-        controller = GatewayController(context, self.nginx, Node("n1", (ADDRESS,)))
+        controller = GatewayServing(context, self.nginx, Place("n1", (ADDRESS,)))
         self.stack.push_async_callback(self.nginx.stop)
         self.stack.push_async_callback(context.close)
         self.task = asyncio.create_task(controller.run())
@@ -177,6 +178,8 @@ class Ground:
                 await self.make_service(namespace, name, {"name": "http", "port": 80})
         headless = {"name": "http", "port": 80, "targetPort": BACKEND_PORT}
         await self.make_service(INFRA, "headless", headless, clusterIP="None")
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}
+        await self.create(node, "/api/v1/nodes")
         await self.create(STANDING)
         self.made.clear()
 
@@ -355,7 +358,7 @@ class Ground:
 
     async def port(self, name: str = "gateway", port: int = 80) -> int:
         """Where nginx listens for a port of a Gateway."""
-        path = f"{COLLECTIONS['EndpointSlice'] % INFRA}/{name}-navarch-ipv4"
+        path = f"{COLLECTIONS['EndpointSlice'] % INFRA}/{name}-navarch-ipv4-n1"
 
         async def check() -> int:
             answer = await self.admin("GET", path)

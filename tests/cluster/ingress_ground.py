@@ -26,9 +26,9 @@ from navarch.api.types.core_v1 import Secret
 from navarch.api.types.discovery_v1 import EndpointSlice
 from navarch.api.types.networking_v1 import Ingress
 from navarch.client.clock import RealClock
-from navarch.network.ingress.backends import Services
 from navarch.network.ingress.routes import Surroundings
 from navarch.network.ingress.translate import Ports, Translation, translate
+from navarch.network.nginx.backends import Services
 from navarch.network.nginx.process import Nginx
 from navarch.network.nginx.render import Settings
 

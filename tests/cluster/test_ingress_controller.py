@@ -16,14 +16,14 @@ from tests.api.conftest import running_server
 from tests.cluster.ingress_ground import HEALTH, HTTP, HTTPS, Ground, new_directory
 from tests.unit.network.ingresses import ingress, secret, service, slice_of
 
-from navarch.api.types.core_v1 import Event, Namespace, Secret, Service
+from navarch.api.types.core_v1 import Event, Namespace, Node, Secret, Service
 from navarch.api.types.discovery_v1 import EndpointSlice
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.api.types.networking_v1 import Ingress
 from navarch.client.client import Client
 from navarch.client.config import ClientConfig
 from navarch.network.ingress import main
-from navarch.network.ingress.backends import SERVICE_NAME
+from navarch.network.nginx.backends import SERVICE_NAME
 from navarch.network.nginx.process import PROGRAM
 
 pytestmark = [
@@ -79,6 +79,7 @@ async def test_the_component(ground: Ground) -> None:
         await client.resource(Namespace).create(
             Namespace(metadata=ObjectMeta(name="ingress-nginx"))
         )
+        await client.resource(Node).create(Node(metadata=ObjectMeta(name="n1")))
         balanced = service("ingress-nginx-controller")
         balanced.metadata.namespace, balanced.spec.clusterIP = "ingress-nginx", ""
         await client.resource(Service).create(balanced)

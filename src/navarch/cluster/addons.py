@@ -21,7 +21,7 @@ from typing import Any
 
 from navarch.cluster.api import Api, ApiUnavailableError
 from navarch.cluster.gateway_addon import gateway_objects
-from navarch.cluster.ingress_addon import end_nginx, ingress_objects
+from navarch.cluster.ingress_addon import end_nginx, ingress_objects, take_back
 from navarch.cluster.profile import ClusterError, Paths, Profile, write_json
 
 Options = dict[str, Any]
@@ -49,10 +49,6 @@ class Place:
     paths: Paths
     node: str
     settings: Mapping[str, Any]
-
-    @property
-    def is_first(self) -> bool:
-        return self.node == self.profile.node_names()[0]
 
     @property
     def kubeconfig(self) -> str:
@@ -91,7 +87,7 @@ class Addon:
     """What `navarch addons configure` asks."""
     packages: str = ""
     """What of the Debian packages it needs, by `setup.Package.purpose`."""
-    ended: Callable[[Paths], None] = lambda paths: None
+    ended: Callable[[Api, Paths], None] = lambda api, paths: None
     """Ends what outlives the addon's components."""
     settle: Callable[[Profile, Mapping[str, str]], Mapping[str, Any]] = lambda _, answers: answers
     """Settings from the answers. Raises ValueError for what cannot be."""
@@ -119,33 +115,25 @@ def _announcer(place: Place) -> Mapping[str, Options]:
     return {"announce": options}
 
 
-def _ingress(place: Place) -> Mapping[str, Options]:
-    if not place.is_first:
-        return {}
-    profile, directory = place.profile, place.paths.node(place.node)
-    addresses = list(profile.node_addresses(place.node))
+def _nginx(name: str, place: Place) -> Mapping[str, Options]:
+    """An nginx and its controller on each node: any of them serves, and one writes statuses."""
+    directory = place.paths.node(place.node)
+    addresses = list(place.profile.node_addresses(place.node))
     options = {
-        "kubeconfig": str(directory / "ingress.conf"),
+        "kubeconfig": str(directory / f"{name}.conf"),
         "node_name": place.node,
         "addresses": addresses,
-        "state_directory": str(directory / "ingress"),
+        "state_directory": str(directory / name),
         "cluster_dns": addresses,
-        "domain": profile.cluster_domain,
     }
-    return {"ingress": options}
+    if name == "ingress":
+        options["domain"] = place.profile.cluster_domain
+    return {name: options}
 
 
-def _gateway(place: Place) -> Mapping[str, Options]:
-    if not place.is_first:
-        return {}
-    directory = place.paths.node(place.node)
-    options = {
-        "kubeconfig": str(directory / "gateway.conf"),
-        "node_name": place.node,
-        "addresses": list(place.profile.node_addresses(place.node)),
-        "state_directory": str(directory / "gateway"),
-    }
-    return {"gateway": options}
+def _end_ingress(api: Api, paths: Paths) -> None:
+    end_nginx(paths, "ingress")
+    take_back(api)
 
 
 def _pools(profile: Profile, settings: Mapping[str, Any]) -> Iterable[Placed]:
@@ -218,19 +206,19 @@ ADDONS: Mapping[str, Addon] = {
         ),
         Addon(
             "gateway-api",
-            "Gateways of the class navarch and their HTTPRoutes, served by an nginx",
-            components=_gateway,
+            "Gateways of the class navarch and their HTTPRoutes, served by an nginx on every node",
+            components=lambda place: _nginx("gateway", place),
             objects=lambda profile, settings: gateway_objects(),
             packages="ingress",
-            ended=lambda paths: end_nginx(paths, "gateway"),
+            ended=lambda api, paths: end_nginx(paths, "gateway"),
         ),
         Addon(
             "ingress",
-            "Ingresses of the class nginx, served by an nginx on the first node",
-            components=_ingress,
+            "Ingresses of the class nginx, served by an nginx on every node",
+            components=lambda place: _nginx("ingress", place),
             objects=lambda profile, settings: ingress_objects(profile),
             packages="ingress",
-            ended=end_nginx,
+            ended=_end_ingress,
         ),
         Addon(
             "metallb",
@@ -371,7 +359,7 @@ def put_objects(api: Api, profile: Profile, paths: Paths) -> None:
             applied.add(name)
             _note(paths, applied)
         elif name in applied:
-            addon.ended(paths)
+            addon.ended(api, paths)
             for collection, value in reversed(placed):
                 _delete(api, f"{collection}/{value['metadata']['name']}")
             applied.discard(name)

@@ -1,8 +1,8 @@
 """The addon `ingress`: where its component runs, as whom, and what the API holds because of it.
 
 The names are those of upstream's ingress-nginx, which manifests, Helm charts and habits know:
-namespace, IngressClass and Service. nginx runs on the first node and listens there on ports 80 and
-443, so that `curl --resolve HOST:80:$(navarch ip)` works; the Service has an address of its own.
+namespace, IngressClass and Service. nginx runs on every node and listens there on ports 80 and 443,
+so that `curl --resolve HOST:80:$(navarch ip)` works; the Service has an address of its own.
 
 The component has credentials of its own, as it reads Secrets, which no other component of a node
 may. Its rights exist only while the addon is on.
@@ -10,10 +10,12 @@ may. Its rights exist only while the addon is on.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from navarch.cluster import processes
+from navarch.cluster.api import Api, ApiUnavailableError
 
 if TYPE_CHECKING:
     from navarch.cluster.profile import Paths, Profile
@@ -22,29 +24,27 @@ USER = "system:navarch:ingress"
 CLASS = "nginx"
 NAMESPACE, SERVICE = "ingress-nginx", "ingress-nginx-controller"
 _RBAC = "rbac.authorization.k8s.io"
+_NETWORKING = "/apis/networking.k8s.io/v1"
 _LABELS = {
     "app.kubernetes.io/name": "ingress-nginx",
     "app.kubernetes.io/component": "controller",
-    "app.kubernetes.io/managed-by": "navarch",
 }
 Placed = tuple[str, dict[str, Any]]
+Rule = tuple[str, tuple[str, ...], tuple[str, ...]]
+"""Group, resources, verbs."""
 
 
 def ingress_objects(profile: Profile) -> list[Placed]:
     """In the order in which they are made."""
+    ingress_class = _object("networking.k8s.io/v1", "IngressClass", CLASS)
+    ingress_class["metadata"]["annotations"] = {
+        "ingressclass.kubernetes.io/is-default-class": "true"
+    }
+    ingress_class["spec"] = {"controller": "k8s.io/ingress-nginx"}
     return [
         ("/api/v1/namespaces", _object("v1", "Namespace", NAMESPACE)),
-        *_rights(),
-        (
-            "/apis/networking.k8s.io/v1/ingressclasses",
-            _object(
-                "networking.k8s.io/v1",
-                "IngressClass",
-                CLASS,
-                annotations={"ingressclass.kubernetes.io/is-default-class": "true"},
-            )
-            | {"spec": {"controller": "k8s.io/ingress-nginx"}},
-        ),
+        *rights("ingress-nginx", USER, RULES, NAMESPACE, OWN_RULES),
+        (f"{_NETWORKING}/ingressclasses", ingress_class),
         (
             f"/api/v1/namespaces/{NAMESPACE}/services",
             _object("v1", "Service", SERVICE, NAMESPACE)
@@ -71,7 +71,7 @@ def ingress_objects(profile: Profile) -> list[Placed]:
 
 
 RULES = (
-    ("", ("services", "secrets"), ("get", "list", "watch")),
+    ("", ("services", "secrets", "nodes"), ("get", "list", "watch")),
     ("discovery.k8s.io", ("endpointslices",), ("get", "list", "watch")),
     ("networking.k8s.io", ("ingresses", "ingressclasses"), ("get", "list", "watch")),
     ("networking.k8s.io", ("ingresses/status",), ("update", "patch")),
@@ -79,28 +79,30 @@ RULES = (
     ("events.k8s.io", ("events",), ("create", "patch")),
 )
 OWN_RULES = (
-    ("discovery.k8s.io", ("endpointslices",), ("create", "update", "delete")),
+    ("discovery.k8s.io", ("endpointslices",), ("create", "patch", "delete")),
     ("coordination.k8s.io", ("leases",), ("get", "create", "update")),
 )
 
 
-def _rights() -> list[Placed]:
+def rights(
+    name: str, user: str, rules: Iterable[Rule], namespace: str, own: Iterable[Rule]
+) -> list[Placed]:
+    """Roles for a component's user: `rules` for the whole cluster, `own` within a namespace."""
     roles = (
-        ("ClusterRole", "clusterroles", "", RULES),
-        ("Role", "roles", NAMESPACE, OWN_RULES),
+        ("ClusterRole", "clusterroles", "", rules),
+        ("Role", "roles", namespace, own),
     )
     found: list[Placed] = []
-    for kind, plural, namespace, rules in roles:
-        where = f"/apis/{_RBAC}/v1/" + (f"namespaces/{namespace}/" if namespace else "")
-        name = "ingress-nginx"
-        role = _object(f"{_RBAC}/v1", kind, name, namespace)
+    for kind, plural, within, allowed in roles:
+        where = f"/apis/{_RBAC}/v1/" + (f"namespaces/{within}/" if within else "")
+        role = labelled(f"{_RBAC}/v1", kind, name, within)
         role["rules"] = [
             {"apiGroups": [group], "resources": list(resources), "verbs": list(verbs)}
-            for group, resources, verbs in rules
+            for group, resources, verbs in allowed
         ]
-        binding = _object(f"{_RBAC}/v1", f"{kind}Binding", name, namespace)
+        binding = labelled(f"{_RBAC}/v1", f"{kind}Binding", name, within)
         binding["roleRef"] = {"apiGroup": _RBAC, "kind": kind, "name": name}
-        binding["subjects"] = [{"apiGroup": _RBAC, "kind": "User", "name": USER}]
+        binding["subjects"] = [{"apiGroup": _RBAC, "kind": "User", "name": user}]
         found += [
             (where + plural, role),
             (where + plural.removesuffix("s") + "bindings", binding),
@@ -108,22 +110,47 @@ def _rights() -> list[Placed]:
     return found
 
 
-def _object(
-    version: str,
-    kind: str,
-    name: str,
-    namespace: str = "",
-    annotations: dict[str, str] | None = None,
-) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"name": name, "labels": dict(_LABELS)}
-    if namespace:
-        metadata["namespace"] = namespace
-    if annotations:
-        metadata["annotations"] = annotations
+def labelled(version: str, kind: str, name: str, namespace: str = "") -> dict[str, Any]:
+    """The beginning of an object of ours."""
+    labels = {"app.kubernetes.io/managed-by": "navarch"}
+    metadata = {"name": name, "labels": labels} | ({"namespace": namespace} if namespace else {})
     return {"apiVersion": version, "kind": kind, "metadata": metadata}
 
 
-def end_nginx(paths: Paths, component: str = "ingress") -> None:
+def _object(version: str, kind: str, name: str, namespace: str = "") -> dict[str, Any]:
+    found = labelled(version, kind, name, namespace)
+    found["metadata"]["labels"] |= _LABELS
+    return found
+
+
+def take_back(api: Api) -> None:
+    """The addon is off: no Ingress shall say any more that it can be reached there. Controllers
+    cannot take that back, as they end with their rights. What another one wrote stays."""
+    try:
+        service = api.get(f"/api/v1/namespaces/{NAMESPACE}/services/{SERVICE}")
+    except ApiUnavailableError as error:
+        if error.status == 404:
+            return
+        raise
+    slices = api.get(f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices")["items"]
+    ours = {*_addresses(service), *(service["spec"].get("externalIPs") or ())}
+    for each in (one for every in slices for one in every.get("endpoints") or ()):
+        ours.update(each["addresses"])
+    for ingress in api.get(f"{_NETWORKING}/ingresses")["items"]:
+        told = _addresses(ingress)
+        if told and ours.issuperset(told):
+            meta = ingress["metadata"]
+            path = f"{_NETWORKING}/namespaces/{meta['namespace']}/ingresses/{meta['name']}/status"
+            api.merge(path, {"status": {"loadBalancer": None}})
+
+
+def _addresses(each: dict[str, Any]) -> list[str]:
+    """What the status of a Service or an Ingress says."""
+    found = ((each.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    return [one.get("ip") or one.get("hostname") or "" for one in found]
+
+
+def end_nginx(paths: Paths, component: str) -> None:
     """End the nginx of a node, which outlives its controller so that a new one can go on with it:
     when the addon is off, none comes."""
     for file in paths.root.glob(f"nodes/*/{component}/nginx.pid"):

@@ -40,10 +40,7 @@ def component_files(profile: Profile, paths: Paths) -> dict[Path, Config]:
     files[paths.kubeconfig("admin")] = embedded(profile, paths)
     for node in profile.node_names():
         directory = paths.node(node)
-        users = ["kubelet", "proxy"]
-        if node == profile.node_names()[0]:
-            users += ["ingress", "gateway"]
-        for user in users:
+        for user in ("kubelet", "proxy", "ingress", "gateway"):
             files[directory / f"{user}.conf"] = _by_path(
                 profile.node_server, directory / "pki" / "ca.crt", directory / "pki" / user
             )

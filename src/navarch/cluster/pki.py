@@ -112,12 +112,9 @@ def requests(profile: Profile) -> list[Request]:
             ),
             Request(f"{directory}/kubelet", f"system:node:{node}", ("system:nodes",)),
             Request(f"{directory}/proxy", "system:kube-proxy"),
+            Request(f"{directory}/ingress", ingress_addon.USER),
+            Request(f"{directory}/gateway", gateway_addon.USER),
         ]
-        if node == profile.node_names()[0]:
-            found += [
-                Request(f"{directory}/ingress", ingress_addon.USER),
-                Request(f"{directory}/gateway", gateway_addon.USER),
-            ]
     return found
 
 

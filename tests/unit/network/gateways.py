@@ -18,7 +18,7 @@ from navarch.network.gateway.objects import (
     ReferenceGrant,
 )
 from navarch.network.gateway.translate import Translation, View, translate
-from navarch.network.ingress.backends import Services
+from navarch.network.nginx.backends import Services
 
 Object = dict[str, Any]
 INFRA, APP, WEB = "infra", "app", "web"

@@ -18,9 +18,9 @@ from navarch.api.types.discovery_v1 import (
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.api.types.networking_v1 import Ingress
 from navarch.network.ingress.annotations import PREFIX
-from navarch.network.ingress.backends import Services
 from navarch.network.ingress.routes import Surroundings
 from navarch.network.ingress.translate import Ports, Translation, translate
+from navarch.network.nginx.backends import Services
 from navarch.network.nginx.model import Route
 
 NAMESPACE = "default"
@@ -90,11 +90,14 @@ def secret(name: str, **data: str) -> Secret:
 SERVICES = {f"{NAMESPACE}/{name}": service(name) for name in ("a", "b", "c")}
 
 
-def translated(*ingresses: Ingress, secrets: Mapping[str, Secret] | None = None) -> Translation:
-    around = Surroundings(
+def surroundings(secrets: Mapping[str, Secret] | None = None) -> Surroundings:
+    return Surroundings(
         Services(SERVICES.get, lambda key: [slice_of("10.0.0.1:8080")]), (secrets or {}).get
     )
-    return translate(ingresses, around, Ports())
+
+
+def translated(*ingresses: Ingress, secrets: Mapping[str, Secret] | None = None) -> Translation:
+    return translate(ingresses, surroundings(secrets), Ports())
 
 
 def routes(translation: Translation, host: str = "web.example") -> list[Route]:

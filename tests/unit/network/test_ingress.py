@@ -11,17 +11,19 @@ from tests.unit.network.ingresses import (
     secret,
     service,
     slice_of,
+    surroundings,
     translated,
 )
 
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.api.types.networking_v1 import Ingress, IngressClass, IngressClassSpec
 from navarch.network.ingress.annotations import PREFIX, Annotations, parse
-from navarch.network.ingress.backends import ready_endpoints
-from navarch.network.ingress.status import Published, addresses_of, slices
-from navarch.network.ingress.translate import Ports, is_ours, path_problem
+from navarch.network.ingress.controller import addresses_of
+from navarch.network.ingress.translate import Ports, is_ours, path_problem, translate
+from navarch.network.nginx.backends import ready_endpoints
 from navarch.network.nginx.document import address_range, document, endpoint_changes, policies
 from navarch.network.nginx.model import Capture, NextUpstream, PathKind, Protocol, Route, Variable
+from navarch.network.nginx.publish import Place, slices_of
 
 VALUES: list[tuple[str, str, Any]] = [
     ("ssl-redirect", "T", True),
@@ -214,12 +216,21 @@ def test_what_does_not_exist_answers_503() -> None:
 def test_secrets_of_other_namespaces_are_refused() -> None:
     result = translated(ingress(auth_type="basic", auth_secret="kube-system/root"))
     assert "another namespace" in result.problems[0].message
-    assert result.secrets == frozenset()
 
 
-def test_only_secrets_that_are_named_are_wanted() -> None:
-    result = translated(ingress(tls="site", auth_type="basic", auth_secret="users"))
-    assert result.secrets == {"default/site", "default/users"}
+@pytest.mark.parametrize(
+    ("auth", "tls", "wanted"),
+    [
+        ("users", "site", {"default/site", "default/users"}),
+        ("kube-system/root", None, set()),
+    ],
+)
+def test_only_secrets_that_are_named_are_wanted(
+    auth: str, tls: str | None, wanted: set[str]
+) -> None:
+    around = surroundings()
+    translate([ingress(tls=tls, auth_type="basic", auth_secret=auth)], around, Ports())
+    assert around.secrets_wanted == wanted
 
 
 CLASSES = [
@@ -296,8 +307,8 @@ def test_a_canary_changes_backends_only() -> None:
 def test_published_addresses() -> None:
     from navarch.api.types.core_v1 import LoadBalancerIngress, LoadBalancerStatus, ServiceStatus
 
-    published = Published("ns", "svc", "n1", ("10.0.0.2", "fd00::2"), Ports())
-    own = slices(published)
+    place = Place("n1", ("10.0.0.2", "fd00::2"))
+    own = slices_of(service("svc"), place, {"http": 80}, "me")
     assert [each.addressType for each in own] == ["IPv4", "IPv6"]
     assert [each.ip for each in addresses_of(None, own, ())] == ["10.0.0.2", "fd00::2"]
     assert [each.ip for each in addresses_of(None, (), ("10.0.0.3",))] == ["10.0.0.3"]

@@ -5,13 +5,11 @@ what the controller has to follow."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from navarch.api.types.core_v1 import Secret
 from navarch.network.gateway import GROUP
 from navarch.network.gateway.objects import ReferenceGrant
-from navarch.network.ingress import backends
-from navarch.network.ingress.backends import Services, Target
+from navarch.network.nginx import backends
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +33,10 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Around:
-    services: Services
-    secret: Callable[[str], Secret | None]
-    """By namespace/name."""
+class Around(backends.Around):
     labels: Callable[[str], Mapping[str, str] | None]
     """Those of a namespace; None if there is none of that name."""
     grants: Sequence[ReferenceGrant] = ()
-    secrets_wanted: set[str] = field(default_factory=set)
-    services_wanted: set[str] = field(default_factory=set)
-    targets: dict[str, backends.Reference] = field(default_factory=dict)
-    """By upstream: what leads there."""
-    upstreams: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def is_granted(self, wanted: Wanted) -> bool:
         """Whether a reference may be followed: within a namespace always, elsewhere if a grant in
@@ -66,16 +56,3 @@ class Around:
             for grant in self.grants
             if grant.metadata.namespace == wanted.to_namespace
         )
-
-    def find_secret(self, key: str) -> Secret | None:
-        self.secrets_wanted.add(key)
-        return self.secret(key)
-
-    def find_target(self, namespace: str, name: str, port: int) -> Target:
-        self.services_wanted.add(f"{namespace}/{name}")
-        reference = backends.Reference(namespace, name, port)
-        found = backends.target(self.services, reference)
-        self.targets[found.upstream] = reference
-        if found.endpoints:
-            self.upstreams[found.upstream] = found.endpoints
-        return found

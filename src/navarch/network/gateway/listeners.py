@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from navarch.network.gateway import GROUP
 from navarch.network.gateway.around import Around, Problem, Wanted
 from navarch.network.gateway.objects import Gateway, Listener, Reference
-from navarch.network.ingress.certificates import Pair, SecretError, pair_of
+from navarch.network.nginx.certificates import Pair, SecretError, pair_of
 
 PROTOCOLS = ("HTTP", "HTTPS")
 ROUTE_KIND = "HTTPRoute"

@@ -1,28 +1,20 @@
 """What a Gateway brings into the API: a Service of type LoadBalancer, which gets an address of its
-own, and an EndpointSlice that leads from it to nginx. Both go when the Gateway goes (GEP-1762)."""
+own, leads to nginx, and goes when the Gateway goes (GEP-1762)."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
 from navarch.api.types.core_v1 import Service, ServicePort, ServiceSpec
-from navarch.api.types.discovery_v1 import (
-    Endpoint,
-    EndpointConditions,
-    EndpointPort,
-    EndpointSlice,
-)
-from navarch.api.types.meta_v1 import ObjectMeta, OwnerReference
+from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.network.gateway import GROUP, HOSTNAMES
 from navarch.network.gateway.listeners import GatewayState
 from navarch.network.gateway.objects import Gateway
-from navarch.network.ingress.backends import SERVICE_NAME
+from navarch.network.nginx.publish import owner
 
 GATEWAY_LABEL = f"{GROUP}/gateway-name"
-MANAGED_LABEL = "endpointslice.kubernetes.io/managed-by"
-MANAGED_BY = "gateway.navarch.dev"
 ADDRESSES = "metallb.io/loadBalancerIPs"
 LONGEST = 63
 MOST_HOSTNAMES = 500
@@ -66,7 +58,7 @@ def service_of(state: GatewayState, hostnames: Iterable[str] = ()) -> Service | 
             "app.kubernetes.io/managed-by": "navarch",
         },
         annotations=annotations,
-        ownerReferences=[_owner(f"{GROUP}/v1", "Gateway", gateway.metadata)],
+        ownerReferences=[owner(f"{GROUP}/v1", "Gateway", gateway.metadata)],
     )
     spec = ServiceSpec(
         type="LoadBalancer",
@@ -75,51 +67,12 @@ def service_of(state: GatewayState, hostnames: Iterable[str] = ()) -> Service | 
         ipFamilyPolicy="PreferDualStack",
         allocateLoadBalancerNodePorts=False,
         ports=[
-            ServicePort(name=_port_name(port), port=port, targetPort=port, protocol="TCP")
+            ServicePort(name=port_name(port), port=port, targetPort=port, protocol="TCP")
             for port in state.ports
         ],
     )
     return Service(metadata=metadata, spec=spec)
 
 
-def slices_of(
-    service: Service, node: str, addresses: Sequence[str], ports: Mapping[int, int]
-) -> list[EndpointSlice]:
-    """Where nginx listens for a Service of ours: a slice for each family of addresses."""
-    found = []
-    for family, has_colon in (("IPv4", False), ("IPv6", True)):
-        own = [each for each in addresses if (":" in each) == has_colon]
-        if not own:
-            continue
-        ready = EndpointConditions(ready=True, serving=True, terminating=False)
-        name = service.metadata.name
-        metadata = ObjectMeta(
-            name=f"{name}-{family.lower()}",
-            namespace=service.metadata.namespace,
-            labels={SERVICE_NAME: name, MANAGED_LABEL: MANAGED_BY},
-            ownerReferences=[_owner("v1", "Service", service.metadata)],
-        )
-        found.append(
-            EndpointSlice(
-                metadata=metadata,
-                addressType=family,
-                endpoints=[
-                    Endpoint(addresses=[each], conditions=ready, nodeName=node) for each in own
-                ],
-                ports=[
-                    EndpointPort(name=_port_name(port), protocol="TCP", port=inner)
-                    for port, inner in sorted(ports.items())
-                ],
-            )
-        )
-    return found
-
-
-def _port_name(port: int) -> str:
+def port_name(port: int) -> str:
     return f"port-{port}"
-
-
-def _owner(version: str, kind: str, metadata: ObjectMeta) -> OwnerReference:
-    return OwnerReference(
-        apiVersion=version, kind=kind, name=metadata.name, uid=metadata.uid, controller=True
-    )

@@ -34,7 +34,7 @@ from navarch.network.gateway.objects import (
     RouteRule,
     URLRewrite,
 )
-from navarch.network.ingress.backends import find_port
+from navarch.network.nginx.backends import find_port
 from navarch.network.nginx.model import (
     Backend,
     Condition,

@@ -3,14 +3,14 @@ the data plane's model. Everything here is about one Ingress; `translate` puts t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from navarch.api.types.core_v1 import Secret
 from navarch.api.types.networking_v1 import Ingress
 from navarch.network.ingress.annotations import Annotations, regex
-from navarch.network.ingress.backends import Reference, Services, Target, target
-from navarch.network.ingress.certificates import SecretError, authorities, passwords, value
+from navarch.network.nginx.backends import Around
+from navarch.network.nginx.certificates import SecretError, authorities, passwords, value
 from navarch.network.nginx.document import digest
 from navarch.network.nginx.model import (
     Affinity,
@@ -19,7 +19,6 @@ from navarch.network.nginx.model import (
     Canary,
     Cors,
     ExternalAuth,
-    Host,
     Limits,
     Mirror,
     Policy,
@@ -42,41 +41,19 @@ class RefusedError(ValueError):
 
 
 @dataclass(slots=True)
-class Surroundings:
-    """What Ingresses refer to, and a note of everything that was asked for."""
+class Surroundings(Around):
+    """What Ingresses refer to, and texts that nginx reads from files."""
 
-    services: Services
-    secret: Callable[[str], Secret | None]
-    secrets_wanted: set[str] = field(default_factory=set)
-    services_wanted: set[str] = field(default_factory=set)
-    names_wanted: set[str] = field(default_factory=set)
-    targets: dict[str, Reference] = field(default_factory=dict)
-    """By upstream: what leads there."""
-    upstreams: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict, kw_only=True)
 
-    def find_secret(self, ingress: Ingress, name: str) -> Secret:
+    def secret_of(self, ingress: Ingress, name: str) -> Secret:
         """A Secret that an Ingress names: in its own namespace, or it could read others'."""
         namespace, _, bare = name.rpartition("/")
         if namespace not in ("", ingress.metadata.namespace):
             raise RefusedError(f"Secret {name} is in another namespace")
         key = f"{ingress.metadata.namespace}/{bare}"
-        self.secrets_wanted.add(key)
-        if (found := self.secret(key)) is None:
+        if (found := self.find_secret(key)) is None:
             raise RefusedError(f"Secret {key} does not exist")
-        return found
-
-    def find_target(
-        self, namespace: str, name: str, port: str | int, by_cluster_ip: bool = False
-    ) -> Target:
-        self.services_wanted.add(f"{namespace}/{name}")
-        reference = Reference(namespace, name, port, by_cluster_ip)
-        found = target(self.services, reference)
-        self.targets[found.upstream] = reference
-        if found.external_name:
-            self.names_wanted.add(found.external_name)
-        if found.endpoints:
-            self.upstreams[found.upstream] = found.endpoints
         return found
 
     def keep(self, text: str) -> str:
@@ -181,7 +158,7 @@ def _backend_certificates(
     """Names of files: whom backends' certificates are checked against, and our own for them."""
     if "proxy-ssl-secret" not in given:
         return "", ""
-    secret = around.find_secret(ingress, given.get("proxy-ssl-secret"))
+    secret = around.secret_of(ingress, given.get("proxy-ssl-secret"))
     try:
         trusted = client = ""
         if "ca.crt" in secret.data:
@@ -255,7 +232,7 @@ def _limits(ingress: Ingress, given: Annotations) -> Limits | None:
 def _basic_auth(ingress: Ingress, given: Annotations, around: Surroundings) -> BasicAuth | None:
     if "auth-type" not in given:
         return None
-    secret = around.find_secret(ingress, given.get("auth-secret"))
+    secret = around.secret_of(ingress, given.get("auth-secret"))
     try:
         text = passwords(secret, given.get("auth-secret-type", "auth-file"))
     except SecretError as error:
@@ -321,7 +298,7 @@ def client_certificates(
         return None
     if mode == "optional_no_ca":
         raise RefusedError("auth-tls-verify-client: optional_no_ca would check nothing")
-    secret = around.find_secret(ingress, given.get("auth-tls-secret"))
+    secret = around.secret_of(ingress, given.get("auth-tls-secret"))
     try:
         chain = authorities(secret)
         name = given.get("auth-tls-match-cn", "")
@@ -336,9 +313,3 @@ def client_certificates(
         "passes_client_certificate": given.get("auth-tls-pass-certificate-to-upstream", False),
     }
     return chain, fields
-
-
-def with_client_certificates(host: Host, fields: Mapping[str, object]) -> Host:
-    import msgspec
-
-    return msgspec.structs.replace(host, **fields)

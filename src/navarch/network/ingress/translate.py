@@ -28,7 +28,6 @@ from navarch.api.types.networking_v1 import (
 )
 from navarch.network.ingress import annotations as grammar
 from navarch.network.ingress.annotations import HOST
-from navarch.network.ingress.certificates import Pair, SecretError, pair_of
 from navarch.network.ingress.routes import (
     RefusedError,
     Site,
@@ -37,6 +36,7 @@ from navarch.network.ingress.routes import (
     client_certificates,
     site,
 )
+from navarch.network.nginx.certificates import Pair, SecretError, pair_of
 from navarch.network.nginx.model import (
     Backend,
     Certificate,
@@ -68,12 +68,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """What to serve, what is wrong, and what of the API it depends on."""
+    """What to serve, and what is wrong."""
 
     plane: DataPlane
     problems: tuple[Problem, ...]
-    secrets: frozenset[str]
-    names: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,30 +115,21 @@ def translate(ingresses: Sequence[Ingress], around: Surroundings, ports: Ports) 
         if each.is_canary:
             work.add_canary(each)
     https_port = ports.public_https or ports.https
+    listeners = tuple(
+        Listener(port=port, public_port=public, tls=tls, table=TABLE, https_port=https_port)
+        for port, public, tls in (
+            (ports.http, ports.public_http, False),
+            (ports.https, ports.public_https, True),
+        )
+    )
     plane = DataPlane(
-        listeners=(
-            Listener(
-                port=ports.http, public_port=ports.public_http, table=TABLE, https_port=https_port
-            ),
-            Listener(
-                port=ports.https,
-                public_port=ports.public_https,
-                tls=True,
-                table=TABLE,
-                https_port=https_port,
-            ),
-        ),
+        listeners=listeners,
         tables={TABLE: work.finish()},
         upstreams=around.upstreams,
         certificates=work.certificates,
         files=around.files,
     )
-    return Translation(
-        plane,
-        tuple(work.problems),
-        frozenset(around.secrets_wanted),
-        frozenset(around.names_wanted),
-    )
+    return Translation(plane, tuple(work.problems))
 
 
 @dataclass(slots=True)
@@ -315,7 +304,7 @@ class _Translator:
             if not entry.secretName:
                 continue
             try:
-                pair = pair_of(self.around.find_secret(each.ingress, entry.secretName))
+                pair = pair_of(self.around.secret_of(each.ingress, entry.secretName))
             except (RefusedError, SecretError) as error:
                 self.warn(each.ingress, "DefaultCertificate", f"default certificate used: {error}")
                 continue

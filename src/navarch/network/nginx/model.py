@@ -349,18 +349,3 @@ class DataPlane(Value, frozen=True):
     certificates: Mapping[str, Certificate] = {}
     files: Mapping[str, str] = {}
     """Texts that nginx reads from files (passwords, trusted certificates), by their digests."""
-
-
-def merged(*planes: DataPlane) -> DataPlane:
-    """Several planes served by one nginx. Names of tables and upstreams are the caller's care:
-    each translator has a prefix of its own."""
-    result = DataPlane()
-    for plane in planes:
-        result = DataPlane(
-            listeners=result.listeners + plane.listeners,
-            tables={**result.tables, **plane.tables},
-            upstreams={**result.upstreams, **plane.upstreams},
-            certificates={**result.certificates, **plane.certificates},
-            files={**result.files, **plane.files},
-        )
-    return result

@@ -82,18 +82,19 @@ class Nginx:
         self._policies: dict[str, Policy] = {}
         self._generation = ""
         self._session: aiohttp.ClientSession | None = None
-        self._pid = 0
         self._known_certificates: set[str] = set()
         self.reloads = 0
         self.failed_reloads = 0
+        if pid := self._running():
+            self._remember()
+        self._pid = pid
 
     # -- life ---------------------------------------------------------------------------------
 
     async def start(self, plane: DataPlane) -> None:
         """Have nginx run and serve `plane`: the one that runs already, or a new one."""
         self._prepare()
-        if self._session is not None:
-            await self._session.close()
+        await self.leave()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(self.settings.control_socket), force_close=True),
             timeout=aiohttp.ClientTimeout(total=RELOAD_SECONDS),
@@ -138,8 +139,8 @@ class Nginx:
 
     async def stop(self) -> None:
         """End nginx after the requests that are under way, or after a few seconds."""
-        if self._session is not None:
-            await self._session.close()
+        await self.leave()
+        self._served = DataPlane()
         pid = self._running()
         for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL):
             if not pid:
@@ -225,17 +226,23 @@ class Nginx:
 
     def _check_ports(self, listeners: Iterable[Listener]) -> None:
         """nginx finds out that a port is taken when it is too late to say so."""
-        served = {each.port for each in self._served.listeners}
         for listener in listeners:
-            for address in self.settings.addresses if listener.port not in served else ():
-                family = socket.AF_INET6 if ":" in address else socket.AF_INET
-                with socket.socket(family, socket.SOCK_STREAM) as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    try:
-                        probe.bind((address, listener.port))
-                    except OSError as error:
-                        problem = f"{address} port {listener.port}: {error.strerror}"
-                        raise NginxError(problem) from error
+            if problem := self.obstacle(listener.port):
+                raise NginxError(problem)
+
+    def obstacle(self, port: int) -> str:
+        """Why nginx could not listen on a port, unless it does already."""
+        if port in {each.port for each in self._served.listeners}:
+            return ""
+        for address in self.settings.addresses:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((address, port))
+                except OSError as error:
+                    return f"{address} port {port}: {error.strerror}"
+        return ""
 
     async def status(self) -> dict[str, Any]:
         return await self._request("GET", "status", b"")

@@ -9,9 +9,9 @@ has. An ExternalName is resolved by the controller and has its addresses given h
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from navarch.api.types.core_v1 import Service, ServicePort
+from navarch.api.types.core_v1 import Secret, Service, ServicePort
 from navarch.api.types.discovery_v1 import EndpointSlice
 
 SERVICE_NAME = "kubernetes.io/service-name"
@@ -64,39 +64,26 @@ def target(services: Services, reference: Reference) -> Target:
     of Services have slashes."""
     name, port, by_cluster_ip = reference.name, reference.port, reference.by_cluster_ip
     key = f"{reference.namespace}/{name}"
-    upstream = f"{key}/{port}{'/vip' if by_cluster_ip else ''}"
+    found = Target(f"{key}/{port}{'/vip' if by_cluster_ip else ''}", name, str(port))
     service = services.service(key)
     if service is None:
-        return Target(upstream, name, str(port), problem=f"Service {key} does not exist")
-    if service.spec.type == "ExternalName":
-        return _external(services, service, upstream, port)
-    found = find_port(service, port)
-    if found is None:
-        return Target(upstream, name, str(port), problem=f"Service {key} has no port {port}")
-    if by_cluster_ip:
-        virtual = service.spec.clusterIP
-        if virtual in ("", "None"):
-            return Target(upstream, name, str(port), problem=f"Service {key} has no cluster IP")
-        return Target(upstream, name, str(found.port), (socket_address(virtual, found.port),))
-    endpoints = ready_endpoints(services.slices(key), found.name)
-    return Target(upstream, name, str(found.port), endpoints)
-
-
-def _external(services: Services, service: Service, upstream: str, port: str | int) -> Target:
-    name = service.spec.externalName.rstrip(".")
-    found = find_port(service, port)
-    number = found.port if found is not None else port
-    if not isinstance(number, int) or number == 0:
-        problem = f"Service {service.metadata.namespace}/{service.metadata.name} has no port {port}"
-        return Target(upstream, service.metadata.name, str(port), problem=problem)
-    addresses = services.addresses.get(name, ())
-    return Target(
-        upstream,
-        service.metadata.name,
-        str(number),
-        tuple(socket_address(address, number) for address in addresses),
-        external_name=name,
-    )
+        return replace(found, problem=f"Service {key} does not exist")
+    of_service = find_port(service, port)
+    number = of_service.port if of_service is not None else port
+    if service.spec.type == "ExternalName" and isinstance(number, int) and number != 0:
+        outside = service.spec.externalName.rstrip(".")
+        addresses = services.addresses.get(outside, ())
+        endpoints = tuple(socket_address(address, number) for address in addresses)
+        return replace(found, port=str(number), endpoints=endpoints, external_name=outside)
+    if of_service is None:
+        return replace(found, problem=f"Service {key} has no port {port}")
+    if not by_cluster_ip:
+        endpoints = ready_endpoints(services.slices(key), of_service.name)
+    elif (virtual := service.spec.clusterIP) in ("", "None"):
+        return replace(found, problem=f"Service {key} has no cluster IP")
+    else:
+        endpoints = (socket_address(virtual, of_service.port),)
+    return replace(found, port=str(of_service.port), endpoints=endpoints)
 
 
 def ready_endpoints(slices: Sequence[EndpointSlice], port_name: str) -> tuple[str, ...]:
@@ -128,3 +115,43 @@ def endpoints_of(
     """The endpoints of all upstreams that have any."""
     found = {name: target(services, each).endpoints for name, each in references.items()}
     return {name: endpoints for name, endpoints in found.items() if endpoints}
+
+
+def services_of(slice_: EndpointSlice) -> list[str]:
+    """The Service that a slice is of."""
+    name = slice_.metadata.labels.get(SERVICE_NAME, "")
+    return [f"{slice_.metadata.namespace}/{name}"] if name else []
+
+
+@dataclass(slots=True)
+class Around:
+    """What is referred to. Everything that is asked for is noted, as that is what has to be
+    followed."""
+
+    services: Services
+    secret: Callable[[str], Secret | None]
+    """By namespace/name."""
+    secrets_wanted: set[str] = field(default_factory=set, kw_only=True)
+    services_wanted: set[str] = field(default_factory=set, kw_only=True)
+    names_wanted: set[str] = field(default_factory=set, kw_only=True)
+    """Of ExternalName Services."""
+    targets: dict[str, Reference] = field(default_factory=dict, kw_only=True)
+    """By upstream: what leads there."""
+    upstreams: dict[str, tuple[str, ...]] = field(default_factory=dict, kw_only=True)
+
+    def find_secret(self, key: str) -> Secret | None:
+        self.secrets_wanted.add(key)
+        return self.secret(key)
+
+    def find_target(
+        self, namespace: str, name: str, port: str | int, by_cluster_ip: bool = False
+    ) -> Target:
+        self.services_wanted.add(f"{namespace}/{name}")
+        reference = Reference(namespace, name, port, by_cluster_ip)
+        found = target(self.services, reference)
+        self.targets[found.upstream] = reference
+        if found.external_name:
+            self.names_wanted.add(found.external_name)
+        if found.endpoints:
+            self.upstreams[found.upstream] = found.endpoints
+        return found

@@ -1,8 +1,7 @@
 """Secrets as certificates and password files of the data plane.
 
-A Secret is read when an Ingress of its own namespace names it, and its content is checked before
-nginx sees any of it: a key that does not belong to its certificate, or a certificate for other
-hosts, is a Warning at the Ingress, and the default certificate in its place.
+A Secret is read when somebody who may do so names it, and its content is checked before nginx sees
+any of it: a key that does not belong to its certificate is never served.
 """
 
 from __future__ import annotations
