@@ -126,7 +126,10 @@ def test_an_authority_near_its_end_takes_everything_with_it_but_the_token_key(
     [
         pytest.param(
             replace(PROFILE, nodes=3),
-            {f"nodes/dev-m03/pki/{name}" for name in ("kubelet-serving", "kubelet", "proxy")},
+            {
+                f"nodes/dev-m03/pki/{name}"
+                for name in ("kubelet-serving", "kubelet", "proxy", "ingress", "gateway")
+            },
             id="a node more",
         ),
         pytest.param(
