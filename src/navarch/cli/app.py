@@ -94,6 +94,7 @@ def start(
     block_metadata: network.BlockMetadata = None,
     enable_admission_plugins: network.AdmissionPlugins = None,
     cni: network.Cni = None,
+    network_policy: network.NetworkPolicies = None,
     listen_address: network.Listen = None,
     apiserver_ips: network.ServerAddresses = None,
     apiserver_names: network.ServerNames = None,
@@ -116,7 +117,7 @@ def start(
     wires = network.Flags(
         *(ip_family, service_range, pod_range, pod_network),
         *(listen_address, apiserver_ips, apiserver_names),
-        *(block_metadata, enable_admission_plugins),
+        *(block_metadata, enable_admission_plugins, network_policy),
     )
     request = StartRequest(
         name=name,

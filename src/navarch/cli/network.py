@@ -72,6 +72,16 @@ Cni = Annotated[
         show_default="bridge",
     ),
 ]
+NetworkPolicies = Annotated[
+    str | None,
+    typer.Option(
+        "--network-policy",
+        help="Enforce NetworkPolicies (on), leave them to somebody else (off), or the latter only "
+        "with --cni false or a manifest (auto).",
+        rich_help_panel=PANEL,
+        show_default="auto",
+    ),
+]
 Listen = Annotated[
     list[str] | None,
     typer.Option(
@@ -111,6 +121,7 @@ class Flags:
     names: list[str] | None = None
     block_metadata: bool | None = None
     admission_plugins: str | None = None
+    network_policy: str | None = None
 
     def creation(self, found: Profile) -> Profile:
         if not (self.family or self.service_range or self.pod_range):
@@ -122,6 +133,10 @@ class Flags:
             if self.pod_network not in ("auto", "vxlan", "routes"):
                 raise ClusterError("--pod-network is one of auto, vxlan, routes")
             found = replace(found, pod_network=self.pod_network)
+        if self.network_policy is not None:
+            if self.network_policy not in ("auto", "on", "off"):
+                raise ClusterError("--network-policy is one of auto, on, off")
+            found = replace(found, network_policy=self.network_policy)
         if self.block_metadata is not None:
             found = replace(found, metadata_blocked=self.block_metadata)
         if self.admission_plugins is not None:

@@ -217,14 +217,14 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "dns": dns,
         "podnetwork": network,
     }
-    if not profile.cni:
-        # Whoever brings a network of his own has it enforce policies as well.
-        own["policy"] = {
-            "kubeconfig": user,
-            "node_name": node,
-            "dns_addresses": list(addresses),
-            "directory": POLICY_DIRECTORY,
-        }
+    own["policy"] = {
+        "kubeconfig": user,
+        "node_name": node,
+        "dns_addresses": list(addresses),
+        "directory": POLICY_DIRECTORY,
+        "enforce": profile.enforces_policies,
+    }
+    if profile.enforces_policies:
         kubelet["policy_socket"] = f"{POLICY_DIRECTORY}/{SOCKET_NAME}"
     if profile.joined:
         own["certificates"] = {

@@ -16,13 +16,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from navarch.cluster.api import Api
-from navarch.cluster.profile import ClusterError, Paths, Profile, write_file
+from navarch.cluster.profile import (
+    CNI_CONFIGURATIONS,
+    ClusterError,
+    Paths,
+    Profile,
+    write_file,
+)
 from navarch.cluster.progress import Progress
 
 OURS, NOBODY = "bridge", "false"
-CONFIGURATIONS = (".conflist", ".conf", ".json")
 MANIFESTS = (".yaml", ".yml")
 INTERVAL = 0.1
+BRIDGE_FILTER = Path("/proc/sys/net/bridge")
 
 
 def adopt(profile: Profile, paths: Paths, given: str) -> Profile:
@@ -32,14 +38,14 @@ def adopt(profile: Profile, paths: Paths, given: str) -> Profile:
     if given == NOBODY:
         return replace(profile, cni=NOBODY)
     source = Path(given).expanduser()
-    if source.suffix not in CONFIGURATIONS + MANIFESTS:
+    if source.suffix not in CNI_CONFIGURATIONS + MANIFESTS:
         raise ClusterError(
             f"--cni {given}: neither bridge nor false nor a file of a known kind",
-            f"Files end with {', '.join(CONFIGURATIONS + MANIFESTS)}.",
+            f"Files end with {', '.join(CNI_CONFIGURATIONS + MANIFESTS)}.",
         )
     try:
         content = source.read_bytes()
-        if source.suffix in CONFIGURATIONS:
+        if source.suffix in CNI_CONFIGURATIONS:
             _check(json.loads(content))
     except (OSError, ValueError) as error:
         raise ClusterError(f"--cni {given}: {error}", "Mend the file.") from error
@@ -63,14 +69,32 @@ def place(profile: Profile, paths: Paths, node: str) -> None:
     if profile.cni:
         (directory / "10-navarch.conflist").unlink(missing_ok=True)
     suffix = Path(profile.cni).suffix
-    for old in CONFIGURATIONS:
+    for old in CNI_CONFIGURATIONS:
         if old != suffix:
             (directory / f"05-user{old}").unlink(missing_ok=True)
-    if suffix in CONFIGURATIONS:
+    if suffix in CNI_CONFIGURATIONS:
         target = directory / f"05-user{suffix}"
         content = (paths.root / profile.cni).read_bytes()
         if not target.is_file() or target.read_bytes() != content:
             write_file(target, content, 0o644)
+
+
+def notes(profile: Profile, paths: Paths, has_filter: bool) -> list[str]:
+    """What the user should know of the network that was chosen. `has_filter`: the kernel shows
+    bridged packets to nftables (br_netfilter)."""
+    found = []
+    if not profile.enforces_policies:
+        found.append(
+            "NetworkPolicies are left to your network plug-in (--network-policy on: enforced here)"
+        )
+    if profile.cni.endswith(CNI_CONFIGURATIONS) and not has_filter:
+        content = json.loads((paths.root / profile.cni).read_bytes())
+        if "bridge" in [each.get("type") for each in content.get("plugins") or [content]]:
+            found.append(
+                "pods on one bridge reach each other past Services and NetworkPolicies, until "
+                "you run: modprobe br_netfilter"
+            )
+    return found
 
 
 def install(profile: Profile, paths: Paths, progress: Progress, timeout: float) -> None:

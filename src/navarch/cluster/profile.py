@@ -35,6 +35,8 @@ from typing import Any
 DEFAULT_PROFILE = "navarch"
 FIRST_API_PORT = 8443
 SLOTS = 100
+CNI_CONFIGURATIONS = (".conflist", ".conf", ".json")
+"""How files end that a container runtime takes for the pods' network."""
 SYSTEM_HOME = Path("/var/lib/navarch")
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
@@ -88,10 +90,19 @@ class Profile:
     cni: str = ""
     """Who makes pods' networks: empty for this project, `false` for whatever the user installs, or
     the name of the file of theirs."""
+    network_policy: str = "auto"
+    """Whether NetworkPolicies are enforced here: always (on), never (off), or unless the user's
+    network comes with components of its own, which do it (auto)."""
     joined: str = ""
     """HOST:PORT of the API server, where this machine has joined a cluster that runs elsewhere."""
     joined_node: str = ""
     joined_addresses: tuple[str, ...] = ()
+
+    @property
+    def enforces_policies(self) -> bool:
+        if self.network_policy != "auto":
+            return self.network_policy == "on"
+        return self.cni.endswith(CNI_CONFIGURATIONS) or not self.cni
 
     def _by_family(self, four: str, six: str) -> tuple[str, ...]:
         return tuple(four if family == "ipv4" else six for family in self.families)
@@ -268,11 +279,6 @@ def home() -> Path:
 
 def paths_of(name: str) -> Paths:
     return Paths(home() / name)
-
-
-def forwarding_record() -> Path:
-    """Where it is noted which interfaces of the host were told to forward packets."""
-    return home() / "forwarding.json"
 
 
 def check_name(name: str) -> str:

@@ -122,6 +122,8 @@ def start(request: StartRequest, progress: Progress) -> Profile:
         files = kubeconfig.user_files()
         changed = kubeconfig.merge(wanted, paths, files, switch=request.switch_context)
         _remember_kubeconfig(paths, changed)
+        for note in network_plugin.notes(wanted, paths, network_plugin.BRIDGE_FILTER.exists()):
+            progress.note(note)
         if wanted.cni:
             network_plugin.install(wanted, paths, progress, request.timeout)
         readiness.complete(wanted, paths, progress, request.timeout, wait=request.wait)
@@ -259,7 +261,7 @@ def _prepare(wanted: Profile, paths: Paths) -> None:
             from navarch.cluster import netns  # costs a while, which others use
 
             namespaces_made.result()
-            netns.apply(topology.plan(wanted), paths.pins, profile.forwarding_record())
+            netns.apply(topology.plan(wanted), paths.pins)
         credentials.result()
 
 

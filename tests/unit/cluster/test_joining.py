@@ -161,10 +161,20 @@ def test_a_network_plug_in_of_the_user_s(paths: Paths, tmp_path: Path) -> None:
     network_plugin.place(adopted, paths, "dev")
     directory = paths.node("dev") / "cni"
     assert [each.name for each in directory.iterdir()] == ["05-user.conflist"]
+    assert network_plugin.notes(adopted, paths, False) == []
+    file.write_text(json.dumps({"name": "mine", "type": "bridge"}))
+    bridged = network_plugin.adopt(profile, paths, str(file))
+    (note,) = network_plugin.notes(bridged, paths, False)
+    assert "modprobe br_netfilter" in note
+    assert network_plugin.notes(bridged, paths, True) == []
     back = network_plugin.adopt(adopted, paths, "bridge")
     network_plugin.place(back, paths, "dev")
     assert (back, list(directory.iterdir())) == (profile, [])
-    assert network_plugin.adopt(profile, paths, "false").cni == "false"
+    nobody = network_plugin.adopt(profile, paths, "false")
+    assert nobody.cni == "false"
+    (note,) = network_plugin.notes(nobody, paths, True)
+    assert "left to your network plug-in" in note
+    assert network_plugin.notes(replace(nobody, network_policy="on"), paths, True) == []
     file.write_text("{}")
     for bad in (str(file), str(tmp_path / "missing.yaml"), "calico"):
         with pytest.raises(ClusterError):

@@ -22,7 +22,7 @@ from navarch.network.policy.claims import Book, serve
 from navarch.network.policy.enforcer import Enforcer
 from navarch.network.policy.kernel import LinuxKernel
 from navarch.network.policy.planner import Planner
-from navarch.network.policy.rules import dns_service
+from navarch.network.policy.rules import TABLE, dns_service
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,19 @@ class PolicyOptions:
     node_name: str
     dns_addresses: tuple[str, ...] = ()
     directory: Path | None = None
+    enforce: bool = True
+    """Off where others do it: then the table of former times is taken away."""
 
 
 async def run(options: PolicyOptions) -> None:
     """Enforce policies until cancelled; the rules stay in the kernel afterwards."""
+    if not options.enforce:
+        former = LinuxKernel()
+        try:
+            await former.apply([f"add table {TABLE}", f"delete table {TABLE}"])
+        finally:
+            former.close()
+        await asyncio.Event().wait()
     book = Book(options.node_name, options.directory)
     planner = Planner([dns_service(options.dns_addresses)])
     kernel = LinuxKernel(lambda: enforcer.distrust())
