@@ -10,7 +10,7 @@ from navarch.api.errors import FieldError
 from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy
 from navarch.api.validation import service as validation
-from navarch.api.validation.common import address_warnings, cidr_warnings
+from navarch.api.validation.addresses import address_warnings, cidr_warnings
 from navarch.api.validation.networking import ingress_status_warnings
 from navarch.api.validation.service import TOPOLOGY_HINTS, TOPOLOGY_MODE
 

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from navarch.api import names
-from navarch.api.errors import (
-    duplicate,
-    forbidden_field,
-    invalid,
-    not_supported,
-    required,
-)
+from navarch.api.errors import FieldError, invalid
 from navarch.api.pem import (
     check_signature,
     decode_base64,
     parse_certificates,
     parse_signing_request,
 )
-from navarch.api.validation.common import (
-    Errors,
-    Object,
-    check,
-    check_label_selector,
-    check_name,
-    dns1123_subdomain,
-)
+from navarch.api.validation.common import Errors, Object, dns1123_subdomain, indexed
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
 USAGES = (
@@ -55,14 +42,14 @@ VERDICTS = ("Approved", "Denied")
 
 
 def validate_role(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     for index, rule in enumerate(obj.get("rules") or ()):
         _check_rule(errors, f"rules[{index}]", rule, namespaced=True)
     return errors
 
 
 def validate_cluster_role(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     for index, rule in enumerate(obj.get("rules") or ()):
         _check_rule(errors, f"rules[{index}]", rule, namespaced=False)
     aggregation = obj.get("aggregationRule")
@@ -73,43 +60,41 @@ def validate_cluster_role(obj: Object) -> Errors:
         )
         if not selectors:
             detail = "at least one clusterRoleSelector required if aggregationRule is non-nil"
-            errors.append(required(here, detail))
+            errors.required(here, detail)
         for index, selector in enumerate(selectors or ()):
-            check_label_selector(errors, f"{here}[{index}]", selector)
+            errors.label_selector(f"{here}[{index}]", selector)
     return errors
 
 
 def _check_rule(errors: Errors, path: str, rule: Object, namespaced: bool) -> None:
     if not rule.get("verbs"):
-        errors.append(required(f"{path}.verbs", "verbs must contain at least one value"))
+        errors.required(f"{path}.verbs", "verbs must contain at least one value")
     urls = rule.get("nonResourceURLs")
     if urls:
         if namespaced:
             detail = "namespaced rules cannot apply to non-resource URLs"
-            errors.append(invalid(f"{path}.nonResourceURLs", urls, detail))
+            errors.invalid(f"{path}.nonResourceURLs", urls, detail)
         if rule.get("apiGroups") or rule.get("resources") or rule.get("resourceNames"):
             detail = "rules cannot apply to both regular resources and non-resource URLs"
-            errors.append(invalid(f"{path}.nonResourceURLs", urls, detail))
+            errors.invalid(f"{path}.nonResourceURLs", urls, detail)
         return
     if not rule.get("apiGroups"):
-        detail = "resource rules must supply at least one api group"
-        errors.append(required(f"{path}.apiGroups", detail))
+        errors.required(f"{path}.apiGroups", "resource rules must supply at least one api group")
     if not rule.get("resources"):
-        detail = "resource rules must supply at least one resource"
-        errors.append(required(f"{path}.resources", detail))
+        errors.required(f"{path}.resources", "resource rules must supply at least one resource")
 
 
 def validate_binding(obj: Object, namespaced: bool) -> Errors:
     """A RoleBinding, or a ClusterRoleBinding when not namespaced."""
-    errors: Errors = []
+    errors = Errors()
     reference = obj.get("roleRef") or {}
     group, kind = reference.get("apiGroup") or "", reference.get("kind") or ""
     if group != RBAC_GROUP:
-        errors.append(not_supported("roleRef.apiGroup", group, (RBAC_GROUP,)))
+        errors.not_supported("roleRef.apiGroup", group, (RBAC_GROUP,))
     kinds = ("Role", "ClusterRole") if namespaced else ("ClusterRole",)
     if kind not in kinds:
-        errors.append(not_supported("roleRef.kind", kind, kinds))
-    check_name(errors, "roleRef.name", reference.get("name"), names.path_segment_name)
+        errors.not_supported("roleRef.kind", kind, kinds)
+    errors.name("roleRef.name", reference.get("name"), names.path_segment_name)
     for index, subject in enumerate(obj.get("subjects") or ()):
         _check_subject(errors, f"subjects[{index}]", subject, namespaced)
     return errors
@@ -122,22 +107,22 @@ def _check_subject(errors: Errors, path: str, subject: Object, namespaced: bool)
         subject.get("apiGroup") or "",
     )
     if not name:
-        errors.append(required(f"{path}.name"))
+        errors.required(f"{path}.name")
     if kind == "ServiceAccount":
         if name:
-            check(errors, f"{path}.name", name, dns1123_subdomain(name))
+            errors.check(f"{path}.name", name, dns1123_subdomain)
         if group:
-            errors.append(not_supported(f"{path}.apiGroup", group, ("",)))
+            errors.not_supported(f"{path}.apiGroup", group, ("",))
         if not namespaced and not subject.get("namespace"):
-            errors.append(required(f"{path}.namespace"))
+            errors.required(f"{path}.namespace")
     elif kind in ("User", "Group"):
         if group != RBAC_GROUP:
-            errors.append(not_supported(f"{path}.apiGroup", group, (RBAC_GROUP,)))
+            errors.not_supported(f"{path}.apiGroup", group, (RBAC_GROUP,))
     else:
-        errors.append(not_supported(f"{path}.kind", kind, ("ServiceAccount", "User", "Group")))
+        errors.not_supported(f"{path}.kind", kind, ("ServiceAccount", "User", "Group"))
 
 
-def validate_role_ref_update(obj: Object, old: Object) -> Errors:
+def validate_role_ref_update(obj: Object, old: Object) -> list[FieldError]:
     if obj.get("roleRef") != old.get("roleRef"):
         return [invalid("roleRef", obj.get("roleRef"), "cannot change roleRef")]
     return []
@@ -145,57 +130,52 @@ def validate_role_ref_update(obj: Object, old: Object) -> Errors:
 
 def validate_signing_request(obj: Object) -> Errors:
     """A new request. Who asks must show by its signature to have the key that is to be signed."""
-    errors: Errors = []
+    errors = Errors()
     spec = obj.get("spec") or {}
     try:
         check_signature(parse_signing_request(spec.get("request") or ""))
     except ValueError as error:
-        errors.append(invalid("spec.request", spec.get("request") or None, str(error)))
+        errors.invalid("spec.request", spec.get("request") or None, str(error))
     usages = spec.get("usages") or ()
     if not usages:
-        errors.append(required("spec.usages"))
+        errors.required("spec.usages")
     seen: set[str] = set()
     for index, usage in enumerate(usages):
         if usage not in USAGES:
-            errors.append(not_supported(f"spec.usages[{index}]", usage, USAGES))
-        if usage in seen:
-            errors.append(duplicate(f"spec.usages[{index}]", usage))
-        seen.add(usage)
+            errors.not_supported(f"spec.usages[{index}]", usage, USAGES)
+        errors.once(seen, f"spec.usages[{index}]", usage)
     _check_signer(errors, spec.get("signerName") or "")
     seconds = spec.get("expirationSeconds")
     if seconds is not None and seconds < 600:
         detail = "may not specify a duration less than 600 seconds (10 minutes)"
-        errors.append(invalid("spec.expirationSeconds", seconds, detail))
+        errors.invalid("spec.expirationSeconds", seconds, detail)
     return errors
 
 
 def _check_signer(errors: Errors, signer: str) -> None:
     here = "spec.signerName"
     if not signer:
-        errors.append(required(here))
+        errors.required(here)
         return
     if signer == "kubernetes.io/legacy-unknown":
-        detail = "the legacy signerName is not allowed via this API version"
-        errors.append(invalid(here, signer, detail))
+        errors.invalid(here, signer, "the legacy signerName is not allowed via this API version")
     domain, slash, path = signer.partition("/")
     if not slash or "/" in path:
         detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
-        errors.append(invalid(here, signer, detail))
+        errors.invalid(here, signer, detail)
         return
     problems = dns1123_subdomain(domain)
     if problems:
-        detail = f'validating label "{domain}": {"; ".join(problems)}'
-        errors.append(invalid(here, signer, detail))
+        errors.invalid(here, signer, f'validating label "{domain}": {"; ".join(problems)}')
     elif "." not in domain:
         detail = "should be a domain with at least two segments separated by dots"
-        errors.append(invalid(here, signer, detail))
+        errors.invalid(here, signer, detail)
     if segment := dns1123_subdomain(path):
-        detail = f'validating label "{path}": {"; ".join(segment)}'
-        errors.append(invalid(here, signer, detail))
+        errors.invalid(here, signer, f'validating label "{path}": {"; ".join(segment)}')
 
 
 def validate_signing_request_update(obj: Object, old: Object, subresource: str) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     status, before = obj.get("status") or {}, old.get("status") or {}
     conditions, known = status.get("conditions") or [], before.get("conditions") or []
     certificate, issued = status.get("certificate"), before.get("certificate")
@@ -204,25 +184,22 @@ def validate_signing_request_update(obj: Object, old: Object, subresource: str) 
         try:
             parse_certificates(decode_base64(certificate))
         except ValueError as error:
-            errors.append(invalid("status.certificate", "<certificate data>", str(error)))
+            errors.invalid("status.certificate", "<certificate data>", str(error))
     here = "status.conditions"
     for verdict in (*VERDICTS, "Failed"):
         new = [each for each in conditions if each.get("type") == verdict]
         old_ones = [each for each in known if each.get("type") == verdict]
         if len(new) < len(old_ones):
-            detail = f'updates may not remove a condition of type "{verdict}"'
-            errors.append(forbidden_field(here, detail))
+            errors.forbidden(here, f'updates may not remove a condition of type "{verdict}"')
         elif verdict in VERDICTS and subresource != "approval" and new != old_ones:
             verb = "add" if len(new) > len(old_ones) else "modify"
-            detail = f'updates may not {verb} a condition of type "{verdict}"'
-            errors.append(forbidden_field(here, detail))
+            errors.forbidden(here, f'updates may not {verb} a condition of type "{verdict}"')
     if certificate != issued:
         if subresource != "status":
-            detail = "updates may not set certificate content"
-            errors.append(forbidden_field("status.certificate", detail))
+            errors.forbidden("status.certificate", "updates may not set certificate content")
         elif issued:
             detail = "updates may not modify existing certificate content"
-            errors.append(forbidden_field("status.certificate", detail))
+            errors.forbidden("status.certificate", detail)
     return errors
 
 
@@ -230,20 +207,20 @@ def _check_conditions(errors: Errors, conditions: list[Object], known: list[Obje
     """What was wrong before may stay so, for otherwise nothing else could be changed."""
     before = [each.get("type") or "" for each in known]
     seen: set[str] = set()
-    for index, condition in enumerate(conditions):
-        here, kind = f"status.conditions[{index}]", condition.get("type") or ""
+    for here, condition in indexed("status.conditions", conditions):
+        kind = condition.get("type") or ""
         if not kind and "" not in before:
-            errors.append(required(f"{here}.type"))
+            errors.required(f"{here}.type")
         choices = ("True",) if kind in (*VERDICTS, "Failed") else ("False", "True", "Unknown")
         status = condition.get("status")
         if not status:
-            errors.append(required(f"{here}.status"))
+            errors.required(f"{here}.status")
         elif status not in choices:
-            errors.append(not_supported(f"{here}.status", status, choices))
+            errors.not_supported(f"{here}.status", status, choices)
         others = set(VERDICTS) - {kind}
         if kind in VERDICTS and others & seen and not set(VERDICTS) <= set(before):
             detail = "Approved and Denied conditions are mutually exclusive"
-            errors.append(invalid("status.conditions", kind, detail))
+            errors.invalid("status.conditions", kind, detail)
         if kind in seen and len(set(before)) == len(before):
-            errors.append(duplicate(f"{here}.type", kind))
+            errors.duplicate(f"{here}.type", kind)
         seen.add(kind)

@@ -7,21 +7,13 @@ import zoneinfo
 from typing import Any
 
 from navarch.api.cron import CronError, parse_schedule
-from navarch.api.errors import duplicate, invalid, not_supported, required, too_long, too_many
+from navarch.api.errors import FieldError, invalid
 from navarch.api.patch.common import copy_json
 from navarch.api.validation.common import (
     Errors,
     Object,
-    check,
-    check_choice,
-    check_immutable,
-    check_label_name,
-    check_label_selector,
-    check_labels,
-    check_not_negative,
-    check_optional_choice,
     dns1123_label,
-    invalid_state,
+    indexed,
     qualified_name,
     selector_matches,
 )
@@ -43,26 +35,26 @@ _ZONE = re.compile(r"[A-Za-z\._\-0-9+]{1,14}")
 
 
 def validate_job(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec, metadata = obj["spec"], obj["metadata"]
     _check_generated_selector(errors, obj)
     selector = spec.get("selector")
     if selector is None:
-        errors.append(required("spec.selector"))
+        errors.required("spec.selector")
     else:
         before = len(errors)
-        check_label_selector(errors, "spec.selector", selector)
+        errors.label_selector("spec.selector", selector)
         labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
         if len(errors) == before and not selector_matches(selector, labels):
             detail = "`selector` does not match template `labels`"
-            errors.append(invalid("spec.template.metadata.labels", labels, detail))
+            errors.invalid("spec.template.metadata.labels", labels, detail)
     check_job_spec(errors, "spec", spec)
     completions = spec.get("completions")
     if spec.get("completionMode") == "Indexed" and completions:
         hostname = f"{metadata.get('name')}-{completions - 1}"
         if dns1123_label(hostname):
             detail = f"will not able to create pod with invalid DNS label: {hostname}"
-            errors.append(invalid("metadata.name", metadata.get("name"), detail))
+            errors.invalid("metadata.name", metadata.get("name"), detail)
     return errors
 
 
@@ -72,18 +64,17 @@ def _check_generated_selector(errors: Errors, obj: Object) -> None:
     if spec.get("manualSelector") or spec.get("selector") is None:
         return
     if not metadata.get("uid"):
-        errors.append(required("metadata.uid"))
+        errors.required("metadata.uid")
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
     expected: dict[str, str] = {}
     for key, field in GENERATED_LABELS:
         value = expected[key] = metadata.get(field) or ""
         if key not in labels:
-            errors.append(required(f"spec.template.metadata.labels[{key}]", f"must be '{value}'"))
+            errors.required(f"spec.template.metadata.labels[{key}]", f"must be '{value}'")
         elif labels[key] != value:
-            here = f"spec.template.metadata.labels[{key}]"
-            errors.append(invalid(here, labels, f"must be '{value}'"))
+            errors.invalid(f"spec.template.metadata.labels[{key}]", labels, f"must be '{value}'")
     if not selector_matches(spec["selector"], expected):
-        errors.append(invalid("spec.selector", spec["selector"], "`selector` not auto-generated"))
+        errors.invalid("spec.selector", spec["selector"], "`selector` not auto-generated")
 
 
 def check_job_spec(errors: Errors, path: str, spec: Object) -> None:
@@ -97,21 +88,20 @@ def check_job_spec(errors: Errors, path: str, spec: Object) -> None:
         "backoffLimitPerIndex",
         "maxFailedIndexes",
     ):
-        check_not_negative(errors, f"{path}.{field}", spec.get(field))
+        errors.not_negative(f"{path}.{field}", spec.get(field))
     if spec.get("maxFailedIndexes") is not None and spec.get("backoffLimitPerIndex") is None:
-        detail = "when maxFailedIndexes is specified"
-        errors.append(required(f"{path}.backoffLimitPerIndex", detail))
+        errors.required(f"{path}.backoffLimitPerIndex", "when maxFailedIndexes is specified")
     manager = spec.get("managedBy")
     if manager is not None:
         if "/" not in manager:
             detail = 'must be a domain-prefixed path (such as "acme.io/foo")'
-            errors.append(invalid(f"{path}.managedBy", manager, detail))
+            errors.invalid(f"{path}.managedBy", manager, detail)
         else:
-            check(errors, f"{path}.managedBy", manager, qualified_name(manager))
+            errors.check(f"{path}.managedBy", manager, qualified_name)
         if len(manager) > 63:
-            errors.append(too_long(f"{path}.managedBy", 63))
+            errors.too_long(f"{path}.managedBy", 63)
     mode = spec.get("completionMode")
-    check_optional_choice(errors, f"{path}.completionMode", mode, ("NonIndexed", "Indexed"))
+    errors.optional_choice(f"{path}.completionMode", mode, ("NonIndexed", "Indexed"))
     if mode == "Indexed":
         _check_indexed(errors, path, spec)
     elif mode in (None, "NonIndexed"):
@@ -125,7 +115,7 @@ def check_job_spec(errors: Errors, path: str, spec: Object) -> None:
     if replacement is not None:
         failed = spec.get("podFailurePolicy") is not None
         choices = ("Failed",) if failed else ("Failed", "TerminatingOrFailed")
-        check_optional_choice(errors, f"{path}.podReplacementPolicy", replacement, choices)
+        errors.optional_choice(f"{path}.podReplacementPolicy", replacement, choices)
     check_template(errors, f"{path}.template", spec.get("template") or {})
     _check_job_restart(errors, f"{path}.template.spec.restartPolicy", spec)
 
@@ -133,35 +123,33 @@ def check_job_spec(errors: Errors, path: str, spec: Object) -> None:
 def _only_indexed(errors: Errors, path: str, spec: Object, fields: tuple[str, ...]) -> None:
     for field in fields:
         if spec.get(field) is not None:
-            detail = "requires indexed completion mode"
-            errors.append(invalid(f"{path}.{field}", spec[field], detail))
+            errors.invalid(f"{path}.{field}", spec[field], "requires indexed completion mode")
 
 
 def _check_job_restart(errors: Errors, path: str, spec: Object) -> None:
     policy = ((spec.get("template") or {}).get("spec") or {}).get("restartPolicy") or ""
     if policy in ("", "Always"):
-        errors.append(required(path, 'valid values: "OnFailure", "Never"'))
+        errors.required(path, 'valid values: "OnFailure", "Never"')
     elif policy not in ("OnFailure", "Never"):
-        errors.append(not_supported(path, policy, ("OnFailure", "Never")))
+        errors.not_supported(path, policy, ("OnFailure", "Never"))
     elif spec.get("podFailurePolicy") is not None and policy != "Never":
-        detail = 'only "Never" is supported when podFailurePolicy is specified'
-        errors.append(invalid(path, policy, detail))
+        errors.invalid(path, policy, 'only "Never" is supported when podFailurePolicy is specified')
 
 
 def _check_indexed(errors: Errors, path: str, spec: Object) -> None:
     completions, parallelism = spec.get("completions"), spec.get("parallelism") or 0
     failed = spec.get("maxFailedIndexes")
     if completions is None:
-        errors.append(required(f"{path}.completions", "when completion mode is Indexed"))
+        errors.required(f"{path}.completions", "when completion mode is Indexed")
     if parallelism > MAX_PARALLELISM:
         detail = f"must be less than or equal to {MAX_PARALLELISM} when completion mode is Indexed"
-        errors.append(invalid(f"{path}.parallelism", parallelism, detail))
+        errors.invalid(f"{path}.parallelism", parallelism, detail)
     if failed is not None and completions is not None and failed > completions:
         detail = "must be less than or equal to completions"
-        errors.append(invalid(f"{path}.maxFailedIndexes", failed, detail))
+        errors.invalid(f"{path}.maxFailedIndexes", failed, detail)
     if failed is not None and failed > MAX_FAILED_INDEXES:
         detail = f"must be less than or equal to {MAX_FAILED_INDEXES}"
-        errors.append(invalid(f"{path}.maxFailedIndexes", failed, detail))
+        errors.invalid(f"{path}.maxFailedIndexes", failed, detail)
     if (completions or 0) > MANY_COMPLETIONS and spec.get("backoffLimitPerIndex") is not None:
         detail = (
             f"must be less than or equal to {MAX_OF_MANY} when completions are above "
@@ -169,11 +157,11 @@ def _check_indexed(errors: Errors, path: str, spec: Object) -> None:
         )
         if failed is None:
             missing = f"must be specified when completions is above {MANY_COMPLETIONS}"
-            errors.append(required(f"{path}.maxFailedIndexes", missing))
+            errors.required(f"{path}.maxFailedIndexes", missing)
         elif failed > MAX_OF_MANY:
-            errors.append(invalid(f"{path}.maxFailedIndexes", failed, detail))
+            errors.invalid(f"{path}.maxFailedIndexes", failed, detail)
         if parallelism > MAX_OF_MANY:
-            errors.append(invalid(f"{path}.parallelism", parallelism, detail))
+            errors.invalid(f"{path}.parallelism", parallelism, detail)
 
 
 def _check_failure_policy(errors: Errors, path: str, spec: Object) -> None:
@@ -182,97 +170,91 @@ def _check_failure_policy(errors: Errors, path: str, spec: Object) -> None:
         return
     rules = policy.get("rules") or ()
     if len(rules) > 20:
-        errors.append(too_many(f"{path}.rules", len(rules), 20))
+        errors.too_many(f"{path}.rules", len(rules), 20)
     pod = (spec.get("template") or {}).get("spec") or {}
     containers = {
         each.get("name")
         for field in ("containers", "initContainers")
         for each in pod.get(field) or ()
     }
-    for index, rule in enumerate(rules):
-        here, action = f"{path}.rules[{index}]", rule.get("action") or ""
+    for here, rule in indexed(f"{path}.rules", rules):
+        action = rule.get("action") or ""
         if not action:
             listed = " ".join(f'"{each}"' for each in _ACTIONS)
-            errors.append(required(f"{here}.action", f"valid values: [{listed}]"))
+            errors.required(f"{here}.action", f"valid values: [{listed}]")
         elif action == "FailIndex":
             if spec.get("backoffLimitPerIndex") is None:
                 detail = "requires the backoffLimitPerIndex to be set"
-                errors.append(invalid(f"{here}.action", action, detail))
+                errors.invalid(f"{here}.action", action, detail)
         elif action not in _ACTIONS:
-            errors.append(not_supported(f"{here}.action", action, _ACTIONS))
+            errors.not_supported(f"{here}.action", action, _ACTIONS)
         codes, conditions = rule.get("onExitCodes"), rule.get("onPodConditions") or ()
         if codes is not None:
             _check_exit_codes(errors, f"{here}.onExitCodes", codes, containers)
         if len(conditions) > 20:
-            errors.append(too_many(f"{here}.onPodConditions", len(conditions), 20))
-        for position, pattern in enumerate(conditions):
-            each = f"{here}.onPodConditions[{position}]"
-            check_label_name(errors, f"{each}.type", pattern.get("type") or "")
-            choices = ("False", "True", "Unknown")
-            check_choice(errors, f"{each}.status", pattern.get("status"), choices)
+            errors.too_many(f"{here}.onPodConditions", len(conditions), 20)
+        for each, pattern in indexed(f"{here}.onPodConditions", conditions):
+            errors.label_name(f"{each}.type", pattern.get("type") or "")
+            errors.choice(f"{each}.status", pattern.get("status"), ("False", "True", "Unknown"))
         if codes is not None and conditions:
             detail = "specifying both OnExitCodes and OnPodConditions is not supported"
-            errors.append(invalid_state(here, detail))
+            errors.invalid_state(here, detail)
         if codes is None and not conditions:
             detail = "specifying one of OnExitCodes and OnPodConditions is required"
-            errors.append(invalid_state(here, detail))
+            errors.invalid_state(here, detail)
 
 
 def _check_exit_codes(errors: Errors, path: str, codes: Object, containers: set[Any]) -> None:
     operator, values = codes.get("operator"), codes.get("values") or []
-    check_choice(errors, f"{path}.operator", operator, ("In", "NotIn"))
+    errors.choice(f"{path}.operator", operator, ("In", "NotIn"))
     name = codes.get("containerName")
     if name is not None and name not in containers:
         detail = "must be one of the container or initContainer names in the pod template"
-        errors.append(invalid(f"{path}.containerName", name, detail))
+        errors.invalid(f"{path}.containerName", name, detail)
     if not values:
-        errors.append(invalid(f"{path}.values", values, "at least one value is required"))
+        errors.invalid(f"{path}.values", values, "at least one value is required")
     elif len(values) > 255:
-        errors.append(too_many(f"{path}.values", len(values), 255))
+        errors.too_many(f"{path}.values", len(values), 255)
     seen: set[int] = set()
     for index, value in enumerate(values):
         if operator == "In" and value == 0:
-            detail = "must not be 0 for the In operator"
-            errors.append(invalid(f"{path}.values[{index}]", value, detail))
-        if value in seen:
-            errors.append(duplicate(f"{path}.values[{index}]", value))
-        seen.add(value)
+            errors.invalid(f"{path}.values[{index}]", value, "must not be 0 for the In operator")
+        errors.once(seen, f"{path}.values[{index}]", value)
     if values != sorted(values):
-        errors.append(invalid(f"{path}.values", values, "must be ordered"))
+        errors.invalid(f"{path}.values", values, "must be ordered")
 
 
 def _check_success_policy(errors: Errors, path: str, spec: Object) -> None:
     rules, completions = spec["successPolicy"].get("rules") or (), spec.get("completions") or 0
     if not rules:
         detail = "at least one rules must be specified when the successPolicy is specified"
-        errors.append(required(f"{path}.rules", detail))
+        errors.required(f"{path}.rules", detail)
     if len(rules) > 20:
-        errors.append(too_many(f"{path}.rules", len(rules), 20))
-    for index, rule in enumerate(rules):
-        here = f"{path}.rules[{index}]"
+        errors.too_many(f"{path}.rules", len(rules), 20)
+    for here, rule in indexed(f"{path}.rules", rules):
         indexes, count = rule.get("succeededIndexes"), rule.get("succeededCount")
         if indexes is None and count is None:
             detail = "at least one of succeededCount or succeededIndexes must be specified"
-            errors.append(required(here, detail))
+            errors.required(here, detail)
         total = 0
         if indexes is not None:
             if len(indexes) > 64 * 1024:
-                errors.append(too_long(f"{here}.succeededIndexes", 64 * 1024))
+                errors.too_long(f"{here}.succeededIndexes", 64 * 1024)
             try:
                 total = sum(last - first + 1 for first, last in intervals(indexes, completions))
             except ValueError as error:
                 detail = f"error parsing succeededIndexes: {error}"
-                errors.append(invalid(f"{here}.succeededIndexes", indexes, detail))
+                errors.invalid(f"{here}.succeededIndexes", indexes, detail)
                 continue
         if count is not None:
-            check_not_negative(errors, f"{here}.succeededCount", count)
+            errors.not_negative(f"{here}.succeededCount", count)
             for most, what in (
                 (completions, "the number of specified completions"),
                 (total, "the number of indexes in the specified succeededIndexes field"),
             ):
                 if count > most and (most is completions or indexes is not None):
                     detail = f"must be less than or equal to {most} ({what})"
-                    errors.append(invalid(f"{here}.succeededCount", count, detail))
+                    errors.invalid(f"{here}.succeededCount", count, detail)
 
 
 def intervals(text: str, completions: int) -> list[tuple[int, int]]:
@@ -313,15 +295,15 @@ def validate_job_update(obj: Object, old: Object) -> Errors:
         "managedBy",
         "successPolicy",
     ):
-        check_immutable(errors, f"spec.{field}", new.get(field), before.get(field))
+        errors.immutable(f"spec.{field}", new.get(field), before.get(field))
     if new.get("completions") != before.get("completions"):
         # Only an indexed Job can be made larger or smaller, and only as a whole.
         if new.get("completionMode") != "Indexed" or new.get("completions") is None:
-            check_immutable(errors, "spec.completions", new.get("completions"), before)
+            errors.immutable("spec.completions", new.get("completions"), before)
             errors[-1] = invalid("spec.completions", new.get("completions"), "field is immutable")
         elif new["completions"] != new.get("parallelism"):
             detail = "can only be modified in tandem with spec.parallelism"
-            errors.append(invalid("spec.completions", new["completions"], detail))
+            errors.invalid("spec.completions", new["completions"], detail)
     _check_job_template_update(errors, new, old)
     return errors
 
@@ -349,7 +331,7 @@ def _check_job_template_update(errors: Errors, new: Object, old: Object) -> None
                 if container.get("name") in sources:
                     _take(container, sources[container["name"]], "resources")
     if template != before:
-        errors.append(invalid("spec.template", new.get("template"), "field is immutable"))
+        errors.invalid("spec.template", new.get("template"), "field is immutable")
 
 
 def _take(target: Object, source: Object | None, *fields: str) -> None:
@@ -368,19 +350,19 @@ def _is_true(status: Object, kind: str) -> bool:
     )
 
 
-def validate_job_status_update(obj: Object, old: Object) -> Errors:
+def validate_job_status_update(obj: Object, old: Object) -> list[FieldError]:
     """What was wrong before is not held against a change of something else: the controller mends
     it, which may take more than one step."""
     spec, status, before = obj["spec"], obj.get("status") or {}, old.get("status") or {}
     known = _job_status_errors(spec, before)
-    errors = [error for error in _job_status_errors(spec, status) if error not in known]
+    errors = Errors(each for each in _job_status_errors(spec, status) if each not in known)
     for kind in ("Failed", "Complete", "FailureTarget"):
         if _is_true(before, kind) and not _is_true(status, kind):
             detail = f"cannot disable the terminal {kind}=True condition"
-            errors.append(invalid_state("status.conditions", detail))
+            errors.invalid_state("status.conditions", detail)
     if _is_true(before, "SuccessCriteriaMet") and not _is_true(status, "SuccessCriteriaMet"):
         detail = "cannot disable the SuccessCriteriaMet=True condition"
-        errors.append(invalid_state("status.conditions", detail))
+        errors.invalid_state("status.conditions", detail)
     is_elastic = spec.get("completionMode") == "Indexed" and (
         spec.get("completions") == spec.get("parallelism")
     )
@@ -389,10 +371,10 @@ def validate_job_status_update(obj: Object, old: Object) -> Errors:
             continue  # a Job that is made smaller may lose indexes that had succeeded
         if (status.get(field) or 0) < (before.get(field) or 0):
             detail = f"cannot decrease the {field} counter"
-            errors.append(invalid(f"status.{field}", status.get(field) or 0, detail))
+            errors.invalid(f"status.{field}", status.get(field) or 0, detail)
     if before.get("completionTime") and status.get("completionTime"):
         new = status["completionTime"]
-        check_immutable(errors, "status.completionTime", new, before["completionTime"])
+        errors.immutable("status.completionTime", new, before["completionTime"])
     started, since = status.get("startTime"), before.get("startTime")
     is_resuming = _is_true(before, "Suspended") and any(
         each.get("type") == "Suspended" and each.get("status") == "False"
@@ -400,29 +382,28 @@ def validate_job_status_update(obj: Object, old: Object) -> Errors:
     )
     if since and started != since and not spec.get("suspend") and not is_resuming:
         detail = "field is immutable for unsuspended job once set"
-        errors.append(invalid("status.startTime", started, detail))
+        errors.invalid("status.startTime", started, detail)
     return errors
 
 
 def _job_status_errors(spec: Object, status: Object) -> Errors:
     """What is wrong with a status by itself."""
-    errors: Errors = []
+    errors = Errors()
     for field in ("active", "succeeded", "failed", "ready", "terminating"):
-        check_not_negative(errors, f"status.{field}", status.get(field))
+        errors.not_negative(f"status.{field}", status.get(field))
     uncounted, seen = status.get("uncountedTerminatedPods") or {}, set[str]()
     for field in ("succeeded", "failed"):
-        for number, uid in enumerate(uncounted.get(field) or ()):
-            here = f"status.uncountedTerminatedPods.{field}[{number}]"
+        for here, uid in indexed(f"status.uncountedTerminatedPods.{field}", uncounted.get(field)):
             if not uid:
-                errors.append(invalid(here, uid, "must not be empty"))
+                errors.invalid(here, uid, "must not be empty")
             elif uid in seen:
-                errors.append(duplicate(here, uid))
+                errors.duplicate(here, uid)
             seen.add(uid)
     _check_job_conditions(errors, spec, status)
     _check_job_indexes(errors, spec, status)
     ready, active = status.get("ready"), status.get("active") or 0
     if ready is not None and ready > active:
-        errors.append(invalid("status.ready", ready, "cannot set more ready pods than active"))
+        errors.invalid("status.ready", ready, "cannot set more ready pods than active")
     return errors
 
 
@@ -442,30 +423,28 @@ def _check_job_conditions(errors: Errors, spec: Object, status: Object) -> None:
         (success and target, "SuccessCriteriaMet=True and FailureTarget=true conditions"),
     ):
         if both:
-            errors.append(invalid_state(here, f"cannot set {what}"))
+            errors.invalid_state(here, f"cannot set {what}")
     finished, ended = complete or failed, status.get("completionTime")
     if ended and not complete:
         detail = "cannot set completionTime when there is no Complete=True condition"
-        errors.append(invalid("status.completionTime", ended, detail))
+        errors.invalid("status.completionTime", ended, detail)
     if complete and not ended:
-        detail = "completionTime is required for Complete jobs"
-        errors.append(required("status.completionTime", detail))
+        errors.required("status.completionTime", "completionTime is required for Complete jobs")
     if ended and status.get("startTime") and ended < status["startTime"]:
-        detail = "must be equal to or after `startTime`"
-        errors.append(invalid("status.completionTime", ended, detail))
+        errors.invalid("status.completionTime", ended, "must be equal to or after `startTime`")
     if not finished:
         return
     for field in ("active", "terminating"):
         if status.get(field):
             detail = f"{field}>0 is invalid for finished job"
-            errors.append(invalid(f"status.{field}", status[field], detail))
+            errors.invalid(f"status.{field}", status[field], detail)
     never_began = spec.get("suspend") and spec.get("completions") == 0
     if not status.get("startTime") and not never_began:
-        errors.append(required("status.startTime", "startTime is required for finished job"))
+        errors.required("status.startTime", "startTime is required for finished job")
     uncounted = status.get("uncountedTerminatedPods") or {}
     if uncounted.get("failed") or uncounted.get("succeeded"):
         detail = "must be empty for finished job"
-        errors.append(invalid("status.uncountedTerminatedPods", uncounted, detail))
+        errors.invalid("status.uncountedTerminatedPods", uncounted, detail)
 
 
 def _check_job_indexes(errors: Errors, spec: Object, status: Object) -> None:
@@ -476,14 +455,13 @@ def _check_job_indexes(errors: Errors, spec: Object, status: Object) -> None:
             try:
                 ranges[field] = intervals(text, completions)
             except ValueError as error:
-                detail = f"error parsing {field}: {error}"
-                errors.append(invalid(f"status.{field}", text, detail))
+                errors.invalid(f"status.{field}", text, f"error parsing {field}: {error}")
     if status.get("completedIndexes") and spec.get("completionMode") != "Indexed":
         detail = "cannot set non-empty completedIndexes when non-indexed completion mode"
-        errors.append(invalid("status.completedIndexes", status["completedIndexes"], detail))
+        errors.invalid("status.completedIndexes", status["completedIndexes"], detail)
     if status.get("failedIndexes") is not None and spec.get("backoffLimitPerIndex") is None:
         detail = "cannot set non-null failedIndexes when backoffLimitPerIndex is null"
-        errors.append(invalid("status.failedIndexes", status["failedIndexes"], detail))
+        errors.invalid("status.failedIndexes", status["failedIndexes"], detail)
     if len(ranges) == 2:
         for first, last in ranges["failedIndexes"]:
             for low, high in ranges["completedIndexes"]:
@@ -491,7 +469,7 @@ def _check_job_indexes(errors: Errors, spec: Object, status: Object) -> None:
                     detail = (
                         f"failedIndexes and completedIndexes overlap at index: {max(first, low)}"
                     )
-                    errors.append(invalid("status.failedIndexes", status["failedIndexes"], detail))
+                    errors.invalid("status.failedIndexes", status["failedIndexes"], detail)
                     return
 
 
@@ -508,44 +486,43 @@ def validate_cron_job_update(obj: Object, old: Object) -> Errors:
 
 
 def _cron_job(obj: Object, old: Object | None) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec, before = obj["spec"], (old or {}).get("spec") or {}
     _check_schedule(errors, spec, before)
-    deadline = spec.get("startingDeadlineSeconds")
-    check_not_negative(errors, "spec.startingDeadlineSeconds", deadline)
+    errors.not_negative("spec.startingDeadlineSeconds", spec.get("startingDeadlineSeconds"))
     if old is None or spec.get("timeZone") != before.get("timeZone"):
         _check_zone(errors, spec.get("timeZone"))
     choices = ("Allow", "Forbid", "Replace")
-    check_choice(errors, "spec.concurrencyPolicy", spec.get("concurrencyPolicy"), choices)
+    errors.choice("spec.concurrencyPolicy", spec.get("concurrencyPolicy"), choices)
     for field in ("successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
-        check_not_negative(errors, f"spec.{field}", spec.get(field))
+        errors.not_negative(f"spec.{field}", spec.get(field))
     template = spec.get("jobTemplate") or {}
     here, job, metadata = "spec.jobTemplate", template.get("spec") or {}, template.get("metadata")
-    check_labels(errors, f"{here}.labels", (metadata or {}).get("labels"))
+    errors.labels(f"{here}.labels", (metadata or {}).get("labels"))
     check_annotations(errors, f"{here}.annotations", (metadata or {}).get("annotations") or {})
     check_job_spec(errors, f"{here}.spec", job)
     if job.get("selector") is not None:
         detail = "`selector` will be auto-generated"
-        errors.append(invalid(f"{here}.spec.selector", job["selector"], detail))
+        errors.invalid(f"{here}.spec.selector", job["selector"], detail)
     if job.get("manualSelector"):
-        errors.append(not_supported(f"{here}.spec.manualSelector", True, ("nil", "false")))
+        errors.not_supported(f"{here}.spec.manualSelector", True, ("nil", "false"))
     return errors
 
 
 def _check_schedule(errors: Errors, spec: Object, before: Object) -> None:
     schedule = spec.get("schedule") or ""
     if not schedule:
-        errors.append(required("spec.schedule"))
+        errors.required("spec.schedule")
         return
     if "TZ" in schedule:
         if "TZ" not in (before.get("schedule") or ""):
             detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
-            errors.append(invalid("spec.schedule", schedule, detail))
+            errors.invalid("spec.schedule", schedule, detail)
         return
     try:
         parse_schedule(schedule)
     except CronError as error:
-        errors.append(invalid("spec.schedule", schedule, str(error)))
+        errors.invalid("spec.schedule", schedule, str(error))
 
 
 def _check_zone(errors: Errors, zone: str | None) -> None:
@@ -553,19 +530,19 @@ def _check_zone(errors: Errors, zone: str | None) -> None:
         return
     here = "spec.timeZone"
     if not zone:
-        errors.append(invalid(here, zone, "timeZone must be nil or non-empty string"))
+        errors.invalid(here, zone, "timeZone must be nil or non-empty string")
         return
     for part in zone.split("/"):
         if part in (".", "..") or part.startswith("-") or not _ZONE.fullmatch(part):
-            errors.append(invalid(here, zone, f"unknown time zone {zone}"))
+            errors.invalid(here, zone, f"unknown time zone {zone}")
             return
     if zone.lower() == "local":
         detail = (
             "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
         )
-        errors.append(invalid(here, zone, detail))
+        errors.invalid(here, zone, detail)
         return
     try:
         zoneinfo.ZoneInfo(zone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        errors.append(invalid(here, zone, f"unknown time zone {zone}"))
+        errors.invalid(here, zone, f"unknown time zone {zone}")

@@ -6,25 +6,23 @@ import base64
 from urllib.parse import urlsplit
 
 from navarch.api import names
-from navarch.api.errors import invalid, required
 from navarch.api.pem import pem_blocks
-from navarch.api.validation.common import Errors, Object, check, dns1123_subdomain
+from navarch.api.validation.common import Errors, Object, dns1123_subdomain
 
 REVIEW_VERSIONS = ("v1", "v1beta1")
 
 
 def check_review_versions(errors: Errors, path: str, versions: list[str]) -> None:
     if not versions:
-        errors.append(required(path, f"must specify one of {', '.join(REVIEW_VERSIONS)}"))
+        errors.required(path, f"must specify one of {', '.join(REVIEW_VERSIONS)}")
         return
     for index, version in enumerate(versions):
         if version in versions[:index]:
-            errors.append(invalid(f"{path}[{index}]", version, "duplicate version"))
+            errors.invalid(f"{path}[{index}]", version, "duplicate version")
             continue
-        check(errors, f"{path}[{index}]", version, names.dns1035_label(version))
+        errors.check(f"{path}[{index}]", version, names.dns1035_label)
     if not any(version in REVIEW_VERSIONS for version in versions):
-        detail = f"must include at least one of {', '.join(REVIEW_VERSIONS)}"
-        errors.append(invalid(path, versions, detail))
+        errors.invalid(path, versions, f"must include at least one of {', '.join(REVIEW_VERSIONS)}")
 
 
 def is_ca_bundle(bundle: str) -> bool:
@@ -39,18 +37,18 @@ def is_ca_bundle(bundle: str) -> bool:
 def check_client(errors: Errors, path: str, client: Object) -> None:
     url, service = client.get("url"), client.get("service")
     if (url is None) == (service is None):
-        errors.append(required(path, "exactly one of url or service is required"))
+        errors.required(path, "exactly one of url or service is required")
     elif url is not None:
         _check_url(errors, f"{path}.url", url)
     else:
         assert service is not None
         for field in ("name", "namespace"):
             if not service.get(field):
-                errors.append(required(f"{path}.service.{field}"))
+                errors.required(f"{path}.service.{field}")
         port = service.get("port", 443)
         if problems := names.port_number(port or 0):
             detail = f"port is not valid: {', '.join(problems)}"
-            errors.append(invalid(f"{path}.service.port", port or 0, detail))
+            errors.invalid(f"{path}.service.port", port or 0, detail)
         target = service.get("path")
         if target is not None:
             _check_path(errors, f"{path}.service.path", target)
@@ -62,30 +60,28 @@ def _check_url(errors: Errors, path: str, url: str) -> None:
         parts = urlsplit(url)
         host = parts.hostname
     except ValueError as error:
-        errors.append(required(path, f"url must be a valid URL: {error}{form}"))
+        errors.required(path, f"url must be a valid URL: {error}{form}")
         return
     if parts.scheme != "https":
-        detail = f"'https' is the only allowed URL scheme{form}"
-        errors.append(invalid(path, parts.scheme, detail))
+        errors.invalid(path, parts.scheme, f"'https' is the only allowed URL scheme{form}")
     if not host:
-        errors.append(invalid(path, "", f"host must be specified{form}"))
+        errors.invalid(path, "", f"host must be specified{form}")
     if parts.username is not None:
-        errors.append(invalid(path, parts.username, "user information is not permitted in the URL"))
+        errors.invalid(path, parts.username, "user information is not permitted in the URL")
     if parts.fragment:
-        errors.append(invalid(path, parts.fragment, "fragments are not permitted in the URL"))
+        errors.invalid(path, parts.fragment, "fragments are not permitted in the URL")
     if parts.query:
-        detail = "query parameters are not permitted in the URL"
-        errors.append(invalid(path, parts.query, detail))
+        errors.invalid(path, parts.query, "query parameters are not permitted in the URL")
 
 
 def _check_path(errors: Errors, path: str, target: str) -> None:
     if target in ("", "/"):
         return
     if not target.startswith("/"):
-        errors.append(invalid(path, target, "must start with a '/'"))
+        errors.invalid(path, target, "must start with a '/'")
     for index, step in enumerate(target[1:].removesuffix("/").split("/")):
         if not step:
-            errors.append(invalid(path, target, f"segment[{index}] may not be empty"))
+            errors.invalid(path, target, f"segment[{index}] may not be empty")
         else:
             problems = dns1123_subdomain(step)
-            check(errors, path, target, (f"segment[{index}]: {text}" for text in problems))
+            errors.problems(path, target, (f"segment[{index}]: {text}" for text in problems))

@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping
 
 from navarch.api import names
-from navarch.api.errors import forbidden_field, invalid, required, too_long
-from navarch.api.validation.common import Errors, Object, check, check_immutable
+from navarch.api.errors import FieldError
+from navarch.api.validation.common import Errors, Object
 
 MAX_SIZE = 1024 * 1024
 SEALED = "field is immutable when `immutable` is set"
@@ -22,7 +22,7 @@ _DOCKER = {
 
 def _check_keys(errors: Errors, path: str, data: Mapping[str, str]) -> None:
     for key in data:
-        check(errors, f"{path}[{key}]", key, names.config_map_key(key))
+        errors.check(f"{path}[{key}]", key, names.config_map_key)
 
 
 def _decoded_size(text: str) -> int:
@@ -30,79 +30,78 @@ def _decoded_size(text: str) -> int:
 
 
 def validate_config_map(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     data, binary = obj.get("data") or {}, obj.get("binaryData") or {}
     for key in data:
-        check(errors, f"data[{key}]", key, names.config_map_key(key))
+        errors.check(f"data[{key}]", key, names.config_map_key)
         if key in binary:
-            detail = "duplicate of key present in binaryData"
-            errors.append(invalid(f"data[{key}]", key, detail))
+            errors.invalid(f"data[{key}]", key, "duplicate of key present in binaryData")
     _check_keys(errors, "binaryData", binary)
     size = sum(map(len, data.values())) + sum(map(_decoded_size, binary.values()))
     if size > MAX_SIZE // 4:
         size = sum(len(value.encode(errors="surrogatepass")) for value in data.values())
         size += sum(map(_decoded_size, binary.values()))
         if size > MAX_SIZE:
-            errors.append(too_long("", MAX_SIZE))
+            errors.too_long("", MAX_SIZE)
     return errors
 
 
 def _check_sealed(obj: Object, old: Object, *fields: str) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     if old.get("immutable"):
         if not obj.get("immutable"):
-            errors.append(forbidden_field("immutable", SEALED))
+            errors.forbidden("immutable", SEALED)
         for field in fields:
             if (obj.get(field) or {}) != (old.get(field) or {}):
-                errors.append(forbidden_field(field, SEALED))
+                errors.forbidden(field, SEALED)
     return errors
 
 
-def validate_config_map_update(obj: Object, old: Object) -> Errors:
+def validate_config_map_update(obj: Object, old: Object) -> list[FieldError]:
     return _check_sealed(obj, old, "data", "binaryData") + validate_config_map(obj)
 
 
 def validate_secret(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     data, kind = obj.get("data") or {}, obj.get("type")
     _check_keys(errors, "data", data)
     if sum(map(_decoded_size, data.values())) > MAX_SIZE:
-        errors.append(too_long("data", MAX_SIZE))
+        errors.too_long("data", MAX_SIZE)
     if kind == "kubernetes.io/service-account-token":
         if not (obj["metadata"].get("annotations") or {}).get(ACCOUNT_ANNOTATION):
-            errors.append(required(f"metadata.annotations[{ACCOUNT_ANNOTATION}]"))
+            errors.required(f"metadata.annotations[{ACCOUNT_ANNOTATION}]")
     elif kind in _DOCKER:
         _check_docker(errors, data, _DOCKER[kind])
     elif kind == "kubernetes.io/basic-auth":
         if "username" not in data and "password" not in data:
-            errors.append(required("data[username]"))
-            errors.append(required("data[password]"))
+            errors.required("data[username]")
+            errors.required("data[password]")
     elif kind == "kubernetes.io/ssh-auth":
         if not data.get("ssh-privatekey"):
-            errors.append(required("data[ssh-privatekey]"))
+            errors.required("data[ssh-privatekey]")
     elif kind == "kubernetes.io/tls":
         for key in ("tls.crt", "tls.key"):
             if key not in data:
-                errors.append(required(f"data[{key}]"))
+                errors.required(f"data[{key}]")
     return errors
 
 
 def _check_docker(errors: Errors, data: Mapping[str, str], key: str) -> None:
     if key not in data:
-        errors.append(required(f"data[{key}]"))
+        errors.required(f"data[{key}]")
         return
     hidden = "<secret contents redacted>"
     try:
         content = json.loads(base64.b64decode(data[key]))
     except (ValueError, binascii.Error, RecursionError) as error:
-        errors.append(invalid(f"data[{key}]", hidden, str(error).partition(":")[0]))
+        errors.invalid(f"data[{key}]", hidden, str(error).partition(":")[0])
         return
     if not isinstance(content, dict):
         detail = "json: cannot unmarshal into a value of type map[string]interface {}"
-        errors.append(invalid(f"data[{key}]", hidden, detail))
+        errors.invalid(f"data[{key}]", hidden, detail)
 
 
-def validate_secret_update(obj: Object, old: Object) -> Errors:
-    errors: Errors = []
-    check_immutable(errors, "type", obj.get("type"), old.get("type"))
+def validate_secret_update(obj: Object, old: Object) -> list[FieldError]:
+    errors = Errors()
+    errors.immutable("type", obj.get("type"), old.get("type"))
     return errors + _check_sealed(obj, old, "data") + validate_secret(obj)

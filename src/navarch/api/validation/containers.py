@@ -7,28 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from navarch.api import names
-from navarch.api.errors import (
-    duplicate,
-    forbidden_field,
-    invalid,
-    not_found_field,
-    not_supported,
-    required,
-    too_many,
-)
 from navarch.api.validation.common import (
     PROTOCOLS,
     Errors,
     Object,
-    check,
-    check_choice,
-    check_name,
-    check_not_negative,
-    check_optional_choice,
-    check_port,
-    check_port_or_name,
     dns1123_label,
     dns1123_subdomain,
+    indexed,
 )
 from navarch.api.validation.resources import check_requirements
 from navarch.api.validation.security import check_container_context
@@ -84,15 +69,13 @@ class PodFacts:
 
 def check_containers(errors: Errors, path: str, containers: list[Object], pod: PodFacts) -> None:
     if not containers:
-        errors.append(required(path))
+        errors.required(path)
         return
     seen: set[str] = set()
-    for index, container in enumerate(containers):
-        here, name = f"{path}[{index}]", container.get("name") or ""
+    for here, container in indexed(path, containers):
+        name = container.get("name") or ""
         _check_common(errors, here, container, pod)
-        if name in seen:
-            errors.append(duplicate(f"{here}.name", name))
-        seen.add(name)
+        errors.once(seen, f"{here}.name", name)
         _check_life(errors, here, container, pod)
         _check_restart_policy(errors, here, container)
     _check_host_ports(errors, path, containers)
@@ -100,12 +83,12 @@ def check_containers(errors: Errors, path: str, containers: list[Object], pod: P
 
 def check_init_containers(errors: Errors, path: str, spec: Object, pod: PodFacts) -> None:
     seen = {container.get("name") or "" for container in spec.get("containers") or ()}
-    for index, container in enumerate(spec.get("initContainers") or ()):
-        here, name = f"{path}[{index}]", container.get("name") or ""
+    for here, container in indexed(path, spec.get("initContainers")):
+        name = container.get("name") or ""
         _check_common(errors, here, container, pod)
         _check_restart_policy(errors, here, container)
         if name in seen:
-            errors.append(duplicate(f"{here}.name", name))
+            errors.duplicate(f"{here}.name", name)
         elif name:
             seen.add(name)
         _check_host_ports(errors, path, [container])
@@ -114,12 +97,12 @@ def check_init_containers(errors: Errors, path: str, spec: Object, pod: PodFacts
             continue
         for field in ("lifecycle", *_PROBES):
             if container.get(field) is not None:
-                errors.append(forbidden_field(f"{here}.{field}", ONLY_SIDECAR))
+                errors.forbidden(f"{here}.{field}", ONLY_SIDECAR)
         for position, policy in enumerate(container.get("resizePolicy") or ()):
             if policy.get("restartPolicy") == "RestartContainer":
                 detail = "must not be set to 'RestartContainer' for non-sidecar initContainers"
                 where = f"{here}.resizePolicy[{position}].restartPolicy"
-                errors.append(invalid(where, "RestartContainer", detail))
+                errors.invalid(where, "RestartContainer", detail)
 
 
 def check_ephemeral_containers(errors: Errors, path: str, spec: Object, pod: PodFacts) -> None:
@@ -129,39 +112,34 @@ def check_ephemeral_containers(errors: Errors, path: str, spec: Object, pod: Pod
         for container in spec.get(field) or ()
     }
     seen = set(others)
-    for index, container in enumerate(spec.get("ephemeralContainers") or ()):
-        here, name = f"{path}[{index}]", container.get("name") or ""
+    for here, container in indexed(path, spec.get("ephemeralContainers")):
+        name = container.get("name") or ""
         _check_common(errors, here, container, pod)
         check_image_whitespace(errors, here, container)
-        if name in seen:
-            errors.append(duplicate(f"{here}.name", name))
-        seen.add(name)
+        errors.once(seen, f"{here}.name", name)
         target = container.get("targetContainerName")
         if target and target not in others:
-            errors.append(not_found_field(f"{here}.targetContainerName", target))
+            errors.not_found(f"{here}.targetContainerName", target)
         for field, value in container.items():
             if value and field not in EPHEMERAL_FIELDS:
-                errors.append(forbidden_field(f"{here}.{field}", NOT_EPHEMERAL))
+                errors.forbidden(f"{here}.{field}", NOT_EPHEMERAL)
         for position, mount in enumerate(container.get("volumeMounts") or ()):
             for field in ("subPath", "subPathExpr"):
                 if mount.get(field):
-                    where = f"{here}.volumeMounts[{position}].{field}"
-                    errors.append(forbidden_field(where, NOT_EPHEMERAL))
+                    errors.forbidden(f"{here}.volumeMounts[{position}].{field}", NOT_EPHEMERAL)
 
 
 def check_image_whitespace(errors: Errors, path: str, container: Object) -> None:
     image = container.get("image") or ""
     if image != image.strip():
-        detail = "must not have leading or trailing whitespace"
-        errors.append(invalid(f"{path}.image", image, detail))
+        errors.invalid(f"{path}.image", image, "must not have leading or trailing whitespace")
 
 
 def _check_common(errors: Errors, path: str, container: Object, pod: PodFacts) -> None:
-    check_name(errors, f"{path}.name", container.get("name"), dns1123_label)
+    errors.name(f"{path}.name", container.get("name"), dns1123_label)
     if not container.get("image"):
-        errors.append(required(f"{path}.image"))
-    check_choice(
-        errors,
+        errors.required(f"{path}.image")
+    errors.choice(
         f"{path}.terminationMessagePolicy",
         container.get("terminationMessagePolicy"),
         ("File", "FallbackToLogsOnError"),
@@ -177,7 +155,7 @@ def _check_common(errors: Errors, path: str, container: Object, pod: PodFacts) -
         _check_mounts(errors, f"{path}.volumeMounts", container, pod)
     if devices:
         _check_devices(errors, f"{path}.volumeDevices", container, pod)
-    check_choice(errors, f"{path}.imagePullPolicy", container.get("imagePullPolicy"), PULL_POLICIES)
+    errors.choice(f"{path}.imagePullPolicy", container.get("imagePullPolicy"), PULL_POLICIES)
     if container.get("resources"):
         check_requirements(errors, f"{path}.resources", container["resources"], pod.claims)
     if container.get("resizePolicy"):
@@ -189,21 +167,21 @@ def _check_common(errors: Errors, path: str, container: Object, pod: PodFacts) -
 
 def _check_ports(errors: Errors, path: str, ports: list[Object]) -> None:
     seen: set[str] = set()
-    for index, port in enumerate(ports):
-        here, name = f"{path}[{index}]", port.get("name")
+    for here, port in indexed(path, ports):
+        name = port.get("name")
         if name:
             problems = names.port_name(name)
-            check(errors, f"{here}.name", name, problems)
+            errors.problems(f"{here}.name", name, problems)
             if not problems and name in seen:
-                errors.append(duplicate(f"{here}.name", name))
+                errors.duplicate(f"{here}.name", name)
             seen.add(name)
         if not port.get("containerPort"):
-            errors.append(required(f"{here}.containerPort"))
+            errors.required(f"{here}.containerPort")
         else:
-            check_port(errors, f"{here}.containerPort", port["containerPort"])
+            errors.port(f"{here}.containerPort", port["containerPort"])
         if port.get("hostPort"):
-            check_port(errors, f"{here}.hostPort", port["hostPort"])
-        check_choice(errors, f"{here}.protocol", port.get("protocol"), PROTOCOLS)
+            errors.port(f"{here}.hostPort", port["hostPort"])
+        errors.choice(f"{here}.protocol", port.get("protocol"), PROTOCOLS)
 
 
 def _check_host_ports(errors: Errors, path: str, containers: list[Object]) -> None:
@@ -213,19 +191,16 @@ def _check_host_ports(errors: Errors, path: str, containers: list[Object]) -> No
             if not port.get("hostPort"):
                 continue
             key = f"{port.get('protocol')}/{port.get('hostIP') or ''}/{port['hostPort']}"
-            if key in seen:
-                errors.append(duplicate(f"{path}[{index}].ports[{position}].hostPort", key))
-            seen.add(key)
+            errors.once(seen, f"{path}[{index}].ports[{position}].hostPort", key)
 
 
 def _check_environment(errors: Errors, path: str, variables: list[Object]) -> None:
-    for index, variable in enumerate(variables):
-        here = f"{path}[{index}]"
+    for here, variable in indexed(path, variables):
         name = variable.get("name")
         if not name:
-            errors.append(required(f"{here}.name"))
+            errors.required(f"{here}.name")
         else:
-            check(errors, f"{here}.name", name, names.environment_name(name))
+            errors.check(f"{here}.name", name, names.environment_name)
         if variable.get("valueFrom") is not None:
             _check_value_source(errors, f"{here}.valueFrom", variable)
 
@@ -241,40 +216,36 @@ def _check_value_source(errors: Errors, path: str, variable: Object) -> None:
     for field in ("configMapKeyRef", "secretKeyRef"):
         if source.get(field) is not None:
             name, key = source[field].get("name") or "", source[field].get("key")
-            check(errors, f"{path}.{field}.name", name, dns1123_subdomain(name))
-            check_name(errors, f"{path}.{field}.key", key, names.config_map_key)
+            errors.check(f"{path}.{field}.name", name, dns1123_subdomain)
+            errors.name(f"{path}.{field}.key", key, names.config_map_key)
     if source.get("fileKeyRef") is not None:
         reference, here = source["fileKeyRef"], f"{path}.fileKeyRef"
-        check_name(errors, f"{here}.key", reference.get("key"), names.environment_name)
-        check_name(errors, f"{here}.volumeName", reference.get("volumeName"), dns1123_label)
+        errors.name(f"{here}.key", reference.get("key"), names.environment_name)
+        errors.name(f"{here}.volumeName", reference.get("volumeName"), dns1123_label)
         if not reference.get("path"):
-            errors.append(required(f"{here}.path"))
+            errors.required(f"{here}.path")
         check_no_backsteps(errors, f"{here}.path", reference.get("path") or "")
     count = sum(source.get(field) is not None for field in _SOURCES)
     if not count:
         listed = "`fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
-        errors.append(invalid(path, "", f"must specify one of: {listed}"))
+        errors.invalid(path, "", f"must specify one of: {listed}")
     elif variable.get("value"):
-        errors.append(invalid(path, "", "may not be specified when `value` is not empty"))
+        errors.invalid(path, "", "may not be specified when `value` is not empty")
     elif count > 1:
-        errors.append(invalid(path, "", "may not have more than one field specified at a time"))
+        errors.invalid(path, "", "may not have more than one field specified at a time")
 
 
 def _check_environment_sources(errors: Errors, path: str, sources: list[Object]) -> None:
-    for index, source in enumerate(sources):
-        here = f"{path}[{index}]"
+    for here, source in indexed(path, sources):
         if source.get("prefix"):
-            prefix = source["prefix"]
-            check(errors, f"{here}.prefix", prefix, names.environment_name(prefix))
+            errors.check(f"{here}.prefix", source["prefix"], names.environment_name)
         given = [each for each in ("configMapRef", "secretRef") if source.get(each) is not None]
         for field in given:
-            name = source[field].get("name")
-            check_name(errors, f"{here}.{field}.name", name, dns1123_subdomain)
+            errors.name(f"{here}.{field}.name", source[field].get("name"), dns1123_subdomain)
         if not given:
-            detail = "must specify one of: `configMapRef` or `secretRef`"
-            errors.append(invalid(path, "", detail))
+            errors.invalid(path, "", "must specify one of: `configMapRef` or `secretRef`")
         elif len(given) > 1:
-            errors.append(invalid(path, "", "may not have more than one field specified at a time"))
+            errors.invalid(path, "", "may not have more than one field specified at a time")
 
 
 def _check_mounts(errors: Errors, path: str, container: Object, pod: PodFacts) -> None:
@@ -283,23 +254,22 @@ def _check_mounts(errors: Errors, path: str, container: Object, pod: PodFacts) -
         for device in container.get("volumeDevices") or ()
     }
     targets: set[str] = set()
-    for index, mount in enumerate(container["volumeMounts"]):
-        here = f"{path}[{index}]"
+    for here, mount in indexed(path, container["volumeMounts"]):
         name, target = mount.get("name") or "", mount.get("mountPath") or ""
         if not name:
-            errors.append(required(f"{here}.name"))
+            errors.required(f"{here}.name")
         if name not in pod.volumes:
-            errors.append(not_found_field(f"{here}.name", name))
+            errors.not_found(f"{here}.name", name)
         if not target:
-            errors.append(required(f"{here}.mountPath"))
+            errors.required(f"{here}.mountPath")
         if target in targets:
-            errors.append(invalid(f"{here}.mountPath", target, "must be unique"))
+            errors.invalid(f"{here}.mountPath", target, "must be unique")
         targets.add(target)
         if name in devices:
-            errors.append(invalid(f"{here}.name", name, "must not already exist in volumeDevices"))
+            errors.invalid(f"{here}.name", name, "must not already exist in volumeDevices")
         if target in devices.values():
             detail = "must not already exist as a path in volumeDevices"
-            errors.append(invalid(f"{here}.mountPath", target, detail))
+            errors.invalid(f"{here}.mountPath", target, detail)
         if len(mount) > 2:
             _check_mount_options(errors, path, here, mount, container)
 
@@ -314,30 +284,27 @@ def _check_mount_options(
     if expression:
         if mount.get("subPath"):
             detail = "subPathExpr and subPath are mutually exclusive"
-            errors.append(invalid(f"{here}.subPathExpr", expression, detail))
+            errors.invalid(f"{here}.subPathExpr", expression, detail)
         check_descending(errors, f"{path}.subPathExpr", expression)
     propagation = mount.get("mountPropagation")
-    check_optional_choice(
-        errors,
-        f"{path}.mountPropagation",
-        propagation,
-        ("Bidirectional", "HostToContainer", "None"),
+    errors.optional_choice(
+        f"{path}.mountPropagation", propagation, ("Bidirectional", "HostToContainer", "None")
     )
     privileged = (container.get("securityContext") or {}).get("privileged")
     if propagation == "Bidirectional" and not privileged:
         detail = "Bidirectional mount propagation is available only to privileged containers"
-        errors.append(forbidden_field(f"{path}.mountPropagation", detail))
+        errors.forbidden(f"{path}.mountPropagation", detail)
     recursive = mount.get("recursiveReadOnly")
     if recursive in ("Enabled", "IfPossible"):
         if not mount.get("readOnly"):
             detail = "may only be specified when readOnly is true"
-            errors.append(forbidden_field(f"{path}.recursiveReadOnly", detail))
+            errors.forbidden(f"{path}.recursiveReadOnly", detail)
         if propagation not in (None, "None"):
             detail = "may only be specified when mountPropagation is None or not specified"
-            errors.append(forbidden_field(f"{path}.recursiveReadOnly", detail))
+            errors.forbidden(f"{path}.recursiveReadOnly", detail)
     else:
         choices = ("Disabled", "Enabled", "IfPossible")
-        check_optional_choice(errors, f"{path}.recursiveReadOnly", recursive, choices)
+        errors.optional_choice(f"{path}.recursiveReadOnly", recursive, choices)
 
 
 def _check_devices(errors: Errors, path: str, container: Object, pod: PodFacts) -> None:
@@ -346,36 +313,34 @@ def _check_devices(errors: Errors, path: str, container: Object, pod: PodFacts) 
     }
     seen: set[str] = set()
     targets: set[str] = set()
-    for index, device in enumerate(container["volumeDevices"]):
-        here = f"{path}[{index}]"
+    for here, device in indexed(path, container["volumeDevices"]):
         name, target = device.get("name") or "", device.get("devicePath") or ""
         volume = pod.volumes.get(name)
         if not name:
-            errors.append(required(f"{here}.name"))
+            errors.required(f"{here}.name")
         if name in seen:
-            errors.append(invalid(f"{here}.name", name, "must be unique"))
+            errors.invalid(f"{here}.name", name, "must be unique")
         seen.add(name)
         if volume is None:
-            errors.append(not_found_field(f"{here}.name", name))
+            errors.not_found(f"{here}.name", name)
         elif not volume.keys() & {"persistentVolumeClaim", "ephemeral"}:
             detail = (
                 "can only use volume source type of PersistentVolumeClaim or Ephemeral "
                 "for block mode"
             )
-            errors.append(invalid(f"{here}.name", name, detail))
+            errors.invalid(f"{here}.name", name, detail)
         if not target:
-            errors.append(required(f"{here}.devicePath"))
+            errors.required(f"{here}.devicePath")
         if target in targets:
-            errors.append(invalid(f"{here}.devicePath", target, "must be unique"))
+            errors.invalid(f"{here}.devicePath", target, "must be unique")
         if ".." in target.split("/"):
-            detail = "can not contain backsteps ('..')"
-            errors.append(invalid(f"{here}.devicePath", target, detail))
+            errors.invalid(f"{here}.devicePath", target, "can not contain backsteps ('..')")
         targets.add(target)
         if name in mounts:
-            errors.append(invalid(f"{here}.name", name, "must not already exist in volumeMounts"))
+            errors.invalid(f"{here}.name", name, "must not already exist in volumeMounts")
         if target in mounts.values():
             detail = "must not already exist as a path in volumeMounts"
-            errors.append(invalid(f"{here}.devicePath", target, detail))
+            errors.invalid(f"{here}.devicePath", target, detail)
 
 
 def _check_life(errors: Errors, path: str, container: Object, pod: PodFacts) -> None:
@@ -395,12 +360,11 @@ def _check_life(errors: Errors, path: str, container: Object, pod: PodFacts) -> 
 def _check_stop_signal(errors: Errors, path: str, lifecycle: Object, pod: PodFacts) -> None:
     signal = lifecycle["stopSignal"]
     if not pod.operating_system:
-        detail = "may not be set for containers with empty `spec.os.name`"
-        errors.append(forbidden_field(path, detail))
+        errors.forbidden(path, "may not be set for containers with empty `spec.os.name`")
     elif pod.operating_system == "windows":
-        check_optional_choice(errors, path, signal, ("SIGKILL", "SIGTERM"))
+        errors.optional_choice(path, signal, ("SIGKILL", "SIGTERM"))
     else:
-        check_optional_choice(errors, path, signal, LINUX_SIGNALS)
+        errors.optional_choice(path, signal, LINUX_SIGNALS)
 
 
 def _check_probe(errors: Errors, path: str, probe: Object, pod: PodFacts, readiness: bool) -> None:
@@ -412,31 +376,29 @@ def _check_probe(errors: Errors, path: str, probe: Object, pod: PodFacts, readin
         "successThreshold",
         "failureThreshold",
     ):
-        check_not_negative(errors, f"{path}.{field}", probe.get(field))
+        errors.not_negative(f"{path}.{field}", probe.get(field))
     grace = probe.get("terminationGracePeriodSeconds")
     if grace is not None and grace <= 0:
-        detail = "must be greater than 0"
-        errors.append(invalid(f"{path}.terminationGracePeriodSeconds", grace, detail))
+        errors.invalid(f"{path}.terminationGracePeriodSeconds", grace, "must be greater than 0")
     if readiness:
         if grace is not None:
             detail = "must not be set for readinessProbes"
-            errors.append(invalid(f"{path}.terminationGracePeriodSeconds", grace, detail))
+            errors.invalid(f"{path}.terminationGracePeriodSeconds", grace, detail)
     elif probe.get("successThreshold", 1) != 1:
-        errors.append(invalid(f"{path}.successThreshold", probe["successThreshold"], "must be 1"))
+        errors.invalid(f"{path}.successThreshold", probe["successThreshold"], "must be 1")
 
 
 def _check_handler(errors: Errors, path: str, handler: Object, pod: PodFacts) -> None:
     given = [field for field in _HANDLERS if handler.get(field) is not None]
     if not given:
-        errors.append(required(path, "must specify a handler type"))
+        errors.required(path, "must specify a handler type")
     for field in given[1:]:
-        detail = "may not specify more than 1 handler type"
-        errors.append(forbidden_field(f"{path}.{field}", detail))
+        errors.forbidden(f"{path}.{field}", "may not specify more than 1 handler type")
     for field in given[:1]:
         here, action = f"{path}.{field}", handler[field]
         if field == "exec":
             if not action.get("command"):
-                errors.append(required(f"{here}.command"))
+                errors.required(f"{here}.command")
         elif field == "httpGet":
             _check_http(errors, here, action)
         elif field == "sleep":
@@ -445,33 +407,30 @@ def _check_handler(errors: Errors, path: str, handler: Object, pod: PodFacts) ->
                 detail = (
                     f"must be non-negative and less than terminationGracePeriodSeconds ({most})"
                 )
-                errors.append(invalid(here, seconds, detail))
+                errors.invalid(here, seconds, detail)
         else:
-            check_port_or_name(errors, f"{here}.port", action.get("port"))
+            errors.port_or_name(f"{here}.port", action.get("port"))
 
 
 def _check_http(errors: Errors, path: str, action: Object) -> None:
     if not action.get("path"):
-        errors.append(required(f"{path}.path"))
-    check_port_or_name(errors, f"{path}.port", action.get("port"))
-    check_optional_choice(errors, f"{path}.scheme", action.get("scheme") or "", ("HTTP", "HTTPS"))
+        errors.required(f"{path}.path")
+    errors.port_or_name(f"{path}.port", action.get("port"))
+    errors.optional_choice(f"{path}.scheme", action.get("scheme") or "", ("HTTP", "HTTPS"))
     for header in action.get("httpHeaders") or ():
-        name = header.get("name") or ""
-        check(errors, f"{path}.httpHeaders", name, names.http_header_name(name))
+        errors.check(f"{path}.httpHeaders", header.get("name") or "", names.http_header_name)
 
 
 def _check_resize_policy(errors: Errors, path: str, policies: list[Object], pod: PodFacts) -> None:
     seen: set[Any] = set()
     for index, policy in enumerate(policies):
         resource, restart = policy.get("resourceName"), policy.get("restartPolicy")
-        if resource in seen:
-            errors.append(duplicate(f"{path}[{index}]", resource))
-        seen.add(resource)
-        check_choice(errors, path, resource, ("cpu", "memory"))
-        check_choice(errors, path, restart, ("NotRequired", "RestartContainer"))
+        errors.once(seen, f"{path}[{index}]", resource)
+        errors.choice(path, resource, ("cpu", "memory"))
+        errors.choice(path, restart, ("NotRequired", "RestartContainer"))
         if pod.restart_policy == "Never" and restart != "NotRequired":
             detail = "must be 'NotRequired' when pod `restartPolicy` is 'Never'"
-            errors.append(invalid(path, restart or "", detail))
+            errors.invalid(path, restart or "", detail)
 
 
 def _check_restart_policy(errors: Errors, path: str, container: Object) -> None:
@@ -480,23 +439,21 @@ def _check_restart_policy(errors: Errors, path: str, container: Object) -> None:
         return
     if policy is None:
         detail = "must specify restartPolicy when restart rules are used"
-        errors.append(required(f"{path}.restartPolicy", detail))
-    check_optional_choice(errors, f"{path}.restartPolicy", policy, ("Always", "Never", "OnFailure"))
+        errors.required(f"{path}.restartPolicy", detail)
+    errors.optional_choice(f"{path}.restartPolicy", policy, ("Always", "Never", "OnFailure"))
     if len(rules) > 20:
-        errors.append(too_many(f"{path}.restartPolicyRules", len(rules), 20))
-    for index, rule in enumerate(rules):
-        here = f"{path}.restartPolicyRules[{index}]"
+        errors.too_many(f"{path}.restartPolicyRules", len(rules), 20)
+    for here, rule in indexed(f"{path}.restartPolicyRules", rules):
         if rule.get("action") not in RESTART_ACTIONS:
-            supported = RESTART_ACTIONS
-            errors.append(not_supported(f"{here}.action", rule.get("action") or "", supported))
+            errors.not_supported(f"{here}.action", rule.get("action") or "", RESTART_ACTIONS)
         codes = rule.get("exitCodes")
         if codes is None:
-            errors.append(required(f"{here}.exitCodes", "must be specified"))
+            errors.required(f"{here}.exitCodes", "must be specified")
             continue
         operator, values = codes.get("operator") or "", codes.get("values") or ()
-        check_optional_choice(errors, f"{here}.exitCodes.operator", operator, ("In", "NotIn"))
+        errors.optional_choice(f"{here}.exitCodes.operator", operator, ("In", "NotIn"))
         if len(values) > 255:
-            errors.append(too_many(f"{here}.exitCodes.values", len(values), 255))
+            errors.too_many(f"{here}.exitCodes.values", len(values), 255)
 
 
 RESTART_ACTIONS = ("Restart", "RestartAllContainers")

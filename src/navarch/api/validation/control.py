@@ -5,21 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from navarch.api import names
-from navarch.api.errors import duplicate, forbidden_field, invalid, not_supported, required
 from navarch.api.validation.common import (
     Errors,
     Object,
-    check,
-    check_immutable,
-    check_int_or_percent,
-    check_label_selector,
-    check_labels,
-    check_name,
-    check_not_more_than_all,
-    check_not_negative,
-    check_optional_choice,
     dns1123_label,
     dns1123_subdomain,
+    indexed,
     quantity,
 )
 from navarch.api.validation.resources import check_requirements
@@ -33,37 +24,35 @@ SYSTEM_CLASSES = {
 
 
 def validate_disruption_budget(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj.get("spec") or {}
     if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
-        detail = "minAvailable and maxUnavailable cannot be both set"
-        errors.append(invalid("spec", spec, detail))
+        errors.invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set")
     for field in ("minAvailable", "maxUnavailable"):
         if spec.get(field) is not None:
-            check_int_or_percent(errors, f"spec.{field}", spec[field])
-            check_not_more_than_all(errors, f"spec.{field}", spec[field])
-    check_label_selector(errors, "spec.selector", spec.get("selector"))
+            errors.int_or_percent(f"spec.{field}", spec[field])
+            errors.not_more_than_all(f"spec.{field}", spec[field])
+    errors.label_selector("spec.selector", spec.get("selector"))
     policy = spec.get("unhealthyPodEvictionPolicy")
     choices = ("AlwaysAllow", "IfHealthyBudget")
-    check_optional_choice(errors, "spec.unhealthyPodEvictionPolicy", policy, choices)
+    errors.optional_choice("spec.unhealthyPodEvictionPolicy", policy, choices)
     return errors
 
 
 def validate_disruption_budget_status(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     status = obj.get("status") or {}
     for field in ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"):
-        check_not_negative(errors, f"status.{field}", status.get(field))
+        errors.not_negative(f"status.{field}", status.get(field))
     return errors
 
 
 def _check_target(errors: Errors, path: str, reference: Object) -> None:
     for field in ("kind", "name"):
-        check_name(errors, f"{path}.{field}", reference.get(field), names.path_segment_name)
+        errors.name(f"{path}.{field}", reference.get(field), names.path_segment_name)
     version = reference.get("apiVersion") or ""
     if version.count("/") > 1:
-        detail = f"unexpected GroupVersion string: {version}"
-        errors.append(invalid(f"{path}.apiVersion", version, detail))
+        errors.invalid(f"{path}.apiVersion", version, f"unexpected GroupVersion string: {version}")
 
 
 def _check_range_and_target(errors: Errors, spec: Object, old: Object | None) -> None:
@@ -71,16 +60,13 @@ def _check_range_and_target(errors: Errors, spec: Object, old: Object | None) ->
     # As upstream without the HPAScaleToZero gate, which is off by default.
     least = 0 if ((old or {}).get("spec") or {}).get("minReplicas") == 0 else 1
     if low is not None and low < least:
-        detail = f"must be greater than or equal to {least}"
-        errors.append(invalid("spec.minReplicas", low, detail))
+        errors.invalid("spec.minReplicas", low, f"must be greater than or equal to {least}")
     if high == 0:
-        errors.append(required("spec.maxReplicas", "must be set and greater than 0"))
+        errors.required("spec.maxReplicas", "must be set and greater than 0")
     elif high < 0:
-        detail = "must be greater than or equal to 1"
-        errors.append(invalid("spec.maxReplicas", high, detail))
+        errors.invalid("spec.maxReplicas", high, "must be greater than or equal to 1")
     if low is not None and high < low:
-        detail = "must be greater than or equal to `minReplicas`"
-        errors.append(invalid("spec.maxReplicas", high, detail))
+        errors.invalid("spec.maxReplicas", high, "must be greater than or equal to `minReplicas`")
     target = spec.get("scaleTargetRef") or {}
     _check_target(errors, "spec.scaleTargetRef", target)
     before = ((old or {}).get("spec") or {}).get("scaleTargetRef") or {}
@@ -93,22 +79,21 @@ def _check_range_and_target(errors: Errors, spec: Object, old: Object | None) ->
     )
     if not is_kept and kind != "ReplicationController" and "/" not in version:
         detail = "apiVersion must specify API group"
-        errors.append(invalid("spec.scaleTargetRef.apiVersion", version, detail))
+        errors.invalid("spec.scaleTargetRef.apiVersion", version, detail)
 
 
 def validate_autoscaler_v1(obj: Object, old: Object | None = None) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj.get("spec") or {}
     _check_range_and_target(errors, spec, old)
     percent = spec.get("targetCPUUtilizationPercentage")
     if percent is not None and percent < 1:
-        detail = "must be greater than 0"
-        errors.append(invalid("spec.targetCPUUtilizationPercentage", percent, detail))
+        errors.invalid("spec.targetCPUUtilizationPercentage", percent, "must be greater than 0")
     return errors
 
 
 def validate_autoscaler(obj: Object, old: Object | None = None) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj.get("spec") or {}
     _check_range_and_target(errors, spec, old)
     for index, metric in enumerate(spec.get("metrics") or ()):
@@ -132,31 +117,29 @@ _METRICS = {
 def _check_metric(errors: Errors, path: str, metric: Object) -> None:
     kind = metric.get("type") or ""
     if not kind:
-        errors.append(required(f"{path}.type", "must specify a metric source type"))
+        errors.required(f"{path}.type", "must specify a metric source type")
     elif kind not in _METRICS:
-        errors.append(not_supported(f"{path}.type", kind, tuple(_METRICS)))
+        errors.not_supported(f"{path}.type", kind, tuple(_METRICS))
     wanted = _METRICS.get(kind)
     for field in _METRICS.values():
         if field != wanted and metric.get(field) is not None:
-            detail = "must populate the given metric source only"
-            errors.append(forbidden_field(f"{path}.{field}", detail))
+            errors.forbidden(f"{path}.{field}", "must populate the given metric source only")
     if wanted is None:
         return
     source, here = metric.get(wanted), f"{path}.{wanted}"
     if source is None:
-        errors.append(required(here, "must populate information for the given metric source"))
+        errors.required(here, "must populate information for the given metric source")
         return
     if wanted in ("resource", "containerResource"):
         if not source.get("name"):
-            errors.append(required(f"{here}.name", "must specify a resource name"))
+            errors.required(f"{here}.name", "must specify a resource name")
         if wanted == "containerResource" and not source.get("container"):
-            errors.append(required(f"{here}.container", "must specify a container"))
+            errors.required(f"{here}.container", "must specify a container")
     else:
         identifier = source.get("metric") or {}
         detail = "must specify a metric name"
-        name = identifier.get("name")
-        check_name(errors, f"{here}.metric.name", name, names.path_segment_name, detail)
-        check_label_selector(errors, f"{here}.metric.selector", identifier.get("selector"))
+        errors.name(f"{here}.metric.name", identifier.get("name"), names.path_segment_name, detail)
+        errors.label_selector(f"{here}.metric.selector", identifier.get("selector"))
     if wanted == "object":
         _check_target(errors, f"{here}.describedObject", source.get("describedObject") or {})
     _check_metric_target(errors, f"{here}.target", source.get("target") or {}, wanted)
@@ -165,63 +148,59 @@ def _check_metric(errors: Errors, path: str, metric: Object) -> None:
 def _check_metric_target(errors: Errors, path: str, target: Object, source: str) -> None:
     kind = target.get("type")
     if not kind:
-        errors.append(required(f"{path}.type", "must specify a metric target type"))
+        errors.required(f"{path}.type", "must specify a metric target type")
     elif kind not in ("Utilization", "Value", "AverageValue"):
-        detail = "must be either Utilization, Value, or AverageValue"
-        errors.append(invalid(f"{path}.type", kind, detail))
+        errors.invalid(f"{path}.type", kind, "must be either Utilization, Value, or AverageValue")
     for field in ("value", "averageValue"):
         if target.get(field) is not None:
             amount = quantity(target[field])
             if amount is None or amount.sign() != 1:
-                errors.append(invalid(f"{path}.{field}", target[field], "must be positive"))
+                errors.invalid(f"{path}.{field}", target[field], "must be positive")
     utilization, average = target.get("averageUtilization"), target.get("averageValue")
     if utilization is not None and utilization < 1:
-        errors.append(invalid(f"{path}.averageUtilization", utilization, "must be greater than 0"))
+        errors.invalid(f"{path}.averageUtilization", utilization, "must be greater than 0")
     if source in ("resource", "containerResource"):
         if utilization is None and average is None:
             detail = "must set either a target raw value or a target utilization"
-            errors.append(required(f"{path}.averageUtilization", detail))
+            errors.required(f"{path}.averageUtilization", detail)
         if utilization is not None and average is not None:
             detail = "may not set both a target raw value and a target utilization"
-            errors.append(forbidden_field(f"{path}.averageValue", detail))
+            errors.forbidden(f"{path}.averageValue", detail)
     elif source == "pods":
         if average is None:
-            detail = "must specify a positive target averageValue"
-            errors.append(required(f"{path}.averageValue", detail))
+            errors.required(f"{path}.averageValue", "must specify a positive target averageValue")
     elif target.get("value") is None and average is None:
         detail = "must set either a target value or averageValue"
         if source == "external":
             detail = "must set either a target value for metric or a per-pod target"
-        errors.append(required(f"{path}.averageValue", detail))
+        errors.required(f"{path}.averageValue", detail)
 
 
 def _check_scaling(errors: Errors, path: str, rules: Object) -> None:
     window = rules.get("stabilizationWindowSeconds")
     if window is not None and window < 0:
         detail = "must be greater than or equal to zero"
-        errors.append(invalid(f"{path}.stabilizationWindowSeconds", window, detail))
+        errors.invalid(f"{path}.stabilizationWindowSeconds", window, detail)
     if window is not None and window > 3600:
         detail = "must be less than or equal to 3600"
-        errors.append(invalid(f"{path}.stabilizationWindowSeconds", window, detail))
+        errors.invalid(f"{path}.stabilizationWindowSeconds", window, detail)
     choices = ("Disabled", "Max", "Min")
-    check_optional_choice(errors, f"{path}.selectPolicy", rules.get("selectPolicy"), choices)
+    errors.optional_choice(f"{path}.selectPolicy", rules.get("selectPolicy"), choices)
     if not rules.get("policies"):
-        errors.append(required(f"{path}.policies", "must specify at least one Policy"))
-    for index, policy in enumerate(rules.get("policies") or ()):
-        here, period = f"{path}.policies[{index}]", policy.get("periodSeconds") or 0
-        check_optional_choice(errors, f"{here}.type", policy.get("type") or "", ("Percent", "Pods"))
+        errors.required(f"{path}.policies", "must specify at least one Policy")
+    for here, policy in indexed(f"{path}.policies", rules.get("policies")):
+        period = policy.get("periodSeconds") or 0
+        errors.optional_choice(f"{here}.type", policy.get("type") or "", ("Percent", "Pods"))
         if (policy.get("value") or 0) <= 0:
-            detail = "must be greater than zero"
-            errors.append(invalid(f"{here}.value", policy.get("value") or 0, detail))
+            errors.invalid(f"{here}.value", policy.get("value") or 0, "must be greater than zero")
         if period <= 0:
-            errors.append(invalid(f"{here}.periodSeconds", period, "must be greater than zero"))
+            errors.invalid(f"{here}.periodSeconds", period, "must be greater than zero")
         if period > 1800:
-            detail = "must be less than or equal to 1800"
-            errors.append(invalid(f"{here}.periodSeconds", period, detail))
+            errors.invalid(f"{here}.periodSeconds", period, "must be less than or equal to 1800")
 
 
 def validate_priority_class(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     name, value = obj["metadata"].get("name") or "", obj.get("value") or 0
     if name.startswith("system-"):
         if SYSTEM_CLASSES.get(name) != value or obj.get("globalDefault"):
@@ -235,99 +214,96 @@ def validate_priority_class(obj: Object) -> Errors:
                 "priority class names with 'system-' prefix are reserved for system use only. "
                 f"error: {why}"
             )
-            errors.append(forbidden_field("metadata.name", detail))
+            errors.forbidden("metadata.name", detail)
     elif value > HIGHEST_USER_PRIORITY:
         detail = f"maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}"
-        errors.append(forbidden_field("value", detail))
+        errors.forbidden("value", detail)
     policy, choices = obj.get("preemptionPolicy"), ("PreemptLowerPriority", "Never")
-    check_optional_choice(errors, "preemptionPolicy", policy, choices)
+    errors.optional_choice("preemptionPolicy", policy, choices)
     return errors
 
 
 def validate_priority_class_update(obj: Object, old: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     if (obj.get("value") or 0) != (old.get("value") or 0):
-        errors.append(forbidden_field("value", "may not be changed in an update."))
+        errors.forbidden("value", "may not be changed in an update.")
     new, before = obj.get("preemptionPolicy"), old.get("preemptionPolicy")
-    check_immutable(errors, "preemptionPolicy", new, before)
+    errors.immutable("preemptionPolicy", new, before)
     return errors
 
 
 def validate_runtime_class(obj: Object) -> Errors:
-    errors: Errors = []
-    check_name(errors, "handler", obj.get("handler"), dns1123_label)
+    errors = Errors()
+    errors.name("handler", obj.get("handler"), dns1123_label)
     overhead = (obj.get("overhead") or {}).get("podFixed")
     if overhead:
         check_requirements(errors, "overhead.podFixed", {"limits": overhead}, set())
     scheduling = obj.get("scheduling") or {}
-    check_labels(errors, "scheduling.nodeSelector", scheduling.get("nodeSelector"))
+    errors.labels("scheduling.nodeSelector", scheduling.get("nodeSelector"))
     tolerations = scheduling.get("tolerations") or ()
     check_tolerations(errors, "scheduling.tolerations", tolerations)
     for index, toleration in enumerate(tolerations):
         if toleration in tolerations[:index]:
-            errors.append(duplicate(f"scheduling.tolerations[{index}]", toleration))
+            errors.duplicate(f"scheduling.tolerations[{index}]", toleration)
     return errors
 
 
 def validate_runtime_class_update(obj: Object, old: Object) -> Errors:
-    errors: Errors = []
-    check_immutable(errors, "handler", obj.get("handler"), old.get("handler"))
+    errors = Errors()
+    errors.immutable("handler", obj.get("handler"), old.get("handler"))
     return errors
 
 
 def validate_lease(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj.get("spec") or {}
     seconds, strategy = spec.get("leaseDurationSeconds"), spec.get("strategy")
     if seconds is not None and seconds <= 0:
-        errors.append(invalid("spec.leaseDurationSeconds", seconds, "must be greater than 0"))
-    check_not_negative(errors, "spec.leaseTransitions", spec.get("leaseTransitions"))
+        errors.invalid("spec.leaseDurationSeconds", seconds, "must be greater than 0")
+    errors.not_negative("spec.leaseTransitions", spec.get("leaseTransitions"))
     if strategy is not None:
         _check_lease_strategy(errors, strategy)
     if spec.get("preferredHolder") and not strategy:
-        detail = "may only be specified if `strategy` is defined"
-        errors.append(forbidden_field("spec.preferredHolder", detail))
+        errors.forbidden("spec.preferredHolder", "may only be specified if `strategy` is defined")
     return errors
 
 
 def _check_lease_strategy(errors: Errors, strategy: str) -> None:
     if "/" in strategy:
-        check(errors, "spec.strategy.strategy", strategy, names.qualified_name(strategy))
+        errors.check("spec.strategy.strategy", strategy, names.qualified_name)
     elif strategy != "OldestEmulationVersion":
-        choices = ("OldestEmulationVersion",)
-        errors.append(not_supported("spec.strategy.strategy", strategy, choices))
+        errors.not_supported("spec.strategy.strategy", strategy, ("OldestEmulationVersion"))
 
 
 def validate_lease_candidate(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj.get("spec") or {}
     for field in ("leaseName", "binaryVersion", "strategy"):
         if not spec.get(field):
-            errors.append(required(f"spec.{field}"))
+            errors.required(f"spec.{field}")
     if spec.get("strategy"):
         _check_lease_strategy(errors, spec["strategy"])
     return errors
 
 
 def validate_flow_schema(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec, name = obj.get("spec") or {}, obj["metadata"].get("name")
     precedence, here = spec.get("matchingPrecedence") or 0, "spec.matchingPrecedence"
     if precedence <= 0:
-        errors.append(invalid(here, precedence, "must be a positive value"))
+        errors.invalid(here, precedence, "must be a positive value")
     if precedence > 10000:
-        errors.append(invalid(here, precedence, "must not be greater than 10000"))
+        errors.invalid(here, precedence, "must not be greater than 10000")
     if precedence == 1 and name != "exempt":
         detail = "only the schema named 'exempt' may have matchingPrecedence 1"
-        errors.append(invalid(here, precedence, detail))
+        errors.invalid(here, precedence, detail)
     method = (spec.get("distinguisherMethod") or {}).get("type")
     if spec.get("distinguisherMethod") is not None and method not in ("ByNamespace", "ByUser"):
         choices = ("ByNamespace", "ByUser")
-        errors.append(not_supported("spec.distinguisherMethod.type", method or "", choices))
+        errors.not_supported("spec.distinguisherMethod.type", method or "", choices)
     level = (spec.get("priorityLevelConfiguration") or {}).get("name")
     detail = "must reference a priority level"
-    where = "spec.priorityLevelConfiguration.name"
-    check_name(errors, where, level, dns1123_subdomain, detail)
+    errors.name("spec.priorityLevelConfiguration.name", level, dns1123_subdomain, detail)
     for index, rule in enumerate(spec.get("rules") or ()):
         _check_flow_rule(errors, f"spec.rules[{index}]", rule)
     return errors
@@ -335,22 +311,21 @@ def validate_flow_schema(obj: Object) -> Errors:
 
 def _check_flow_rule(errors: Errors, path: str, rule: Object) -> None:
     if not rule.get("subjects"):
-        errors.append(required(f"{path}.subjects", "subjects must contain at least one value"))
+        errors.required(f"{path}.subjects", "subjects must contain at least one value")
     for index, subject in enumerate(rule.get("subjects") or ()):
         _check_flow_subject(errors, f"{path}.subjects[{index}]", subject)
     if not rule.get("resourceRules") and not rule.get("nonResourceRules"):
         detail = "at least one of resourceRules and nonResourceRules has to be non-empty"
-        errors.append(required(path, detail))
-    for index, each in enumerate(rule.get("resourceRules") or ()):
-        here = f"{path}.resourceRules[{index}]"
+        errors.required(path, detail)
+    for here, each in indexed(f"{path}.resourceRules", rule.get("resourceRules")):
         _check_flow_values(errors, f"{here}.verbs", each.get("verbs"), "verbs")
         _check_flow_values(errors, f"{here}.apiGroups", each.get("apiGroups"), "api groups")
         _check_flow_values(errors, f"{here}.resources", each.get("resources"), "resources")
         if not each.get("namespaces") and not each.get("clusterScope"):
             detail = "resource rules that are not cluster scoped must supply at least one namespace"
-            errors.append(required(f"{here}.namespaces", detail))
-    for index, each in enumerate(rule.get("nonResourceRules") or ()):
-        here, urls = f"{path}.nonResourceRules[{index}]", each.get("nonResourceURLs")
+            errors.required(f"{here}.namespaces", detail)
+    for here, each in indexed(f"{path}.nonResourceRules", rule.get("nonResourceRules")):
+        urls = each.get("nonResourceURLs")
         _check_flow_values(errors, f"{here}.verbs", each.get("verbs"), "verbs")
         _check_flow_values(errors, f"{here}.nonResourceURLs", urls, "non-resource URLs")
 
@@ -358,54 +333,49 @@ def _check_flow_rule(errors: Errors, path: str, rule: Object) -> None:
 def _check_flow_values(errors: Errors, path: str, values: Any, what: str) -> None:
     field = path.rpartition(".")[2]
     if not values:
-        errors.append(required(path, f"{field} must contain at least one value"))
+        errors.required(path, f"{field} must contain at least one value")
     elif len(values) > 1 and "*" in values:
-        detail = f"if '*' is present, must not specify other {what}"
-        errors.append(invalid(path, values, detail))
+        errors.invalid(path, values, f"if '*' is present, must not specify other {what}")
 
 
 def _check_flow_subject(errors: Errors, path: str, subject: Object) -> None:
     kinds = {"Group": "group", "ServiceAccount": "serviceAccount", "User": "user"}
     kind = subject.get("kind") or ""
     if kind not in kinds:
-        errors.append(not_supported(f"{path}.kind", kind, tuple(kinds)))
+        errors.not_supported(f"{path}.kind", kind, tuple(kinds))
         return
     for other, field in kinds.items():
         value = subject.get(field)
         if other != kind and value is not None:
             detail = f"{field} is forbidden when subject kind is not '{other}'"
-            errors.append(forbidden_field(f"{path}.{field}", detail))
+            errors.forbidden(f"{path}.{field}", detail)
         if other != kind:
             continue
         if value is None:
-            detail = f"{field} is required when subject kind is '{kind}'"
-            errors.append(required(f"{path}.{field}", detail))
+            errors.required(f"{path}.{field}", f"{field} is required when subject kind is '{kind}'")
         else:
             if not value.get("name"):
-                errors.append(required(f"{path}.{field}.name"))
+                errors.required(f"{path}.{field}.name")
             if kind == "ServiceAccount" and not value.get("namespace"):
                 detail = "must specify namespace for service account"
-                errors.append(required(f"{path}.{field}.namespace", detail))
+                errors.required(f"{path}.{field}.namespace", detail)
 
 
 def validate_priority_level(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec, name = obj.get("spec") or {}, obj["metadata"].get("name")
     kind = spec.get("type") or ""
     if (name == "exempt") != (kind == "Exempt"):
-        detail = "must be 'Exempt' if and only if `name` is 'exempt'"
-        errors.append(invalid("spec.type", kind, detail))
-    check_optional_choice(errors, "spec.type", kind, ("Exempt", "Limited"))
+        errors.invalid("spec.type", kind, "must be 'Exempt' if and only if `name` is 'exempt'")
+    errors.optional_choice("spec.type", kind, ("Exempt", "Limited"))
     limited, exempt = spec.get("limited"), spec.get("exempt")
     if kind == "Exempt" and limited is not None:
-        detail = "must be nil if the type is not Limited"
-        errors.append(forbidden_field("spec.limited", detail))
+        errors.forbidden("spec.limited", "must be nil if the type is not Limited")
     if kind == "Limited":
         if exempt is not None:
-            errors.append(forbidden_field("spec.exempt", "must be nil if the type is Limited"))
+            errors.forbidden("spec.exempt", "must be nil if the type is Limited")
         if limited is None:
-            detail = "must not be empty when type is Limited"
-            errors.append(required("spec.limited", detail))
+            errors.required("spec.limited", "must not be empty when type is Limited")
     for field, value in (("limited", limited), ("exempt", exempt)):
         if value is not None:
             _check_shares(errors, f"spec.{field}", value)
@@ -417,37 +387,33 @@ def validate_priority_level(obj: Object) -> Errors:
 def _check_shares(errors: Errors, path: str, level: Object) -> None:
     shares, lendable = level.get("nominalConcurrencyShares"), level.get("lendablePercent")
     if shares is not None and shares < 0:
-        detail = "must be a non-negative integer"
-        errors.append(invalid(f"{path}.nominalConcurrencyShares", shares, detail))
+        errors.invalid(f"{path}.nominalConcurrencyShares", shares, "must be a non-negative integer")
     if lendable is not None and not 0 <= lendable <= 100:
-        detail = "must be between 0 and 100, inclusive"
-        errors.append(invalid(f"{path}.lendablePercent", lendable, detail))
+        errors.invalid(f"{path}.lendablePercent", lendable, "must be between 0 and 100, inclusive")
     borrowing = level.get("borrowingLimitPercent")
     if borrowing is not None and borrowing < 0:
         detail = "if specified, must be a non-negative integer"
-        errors.append(invalid(f"{path}.borrowingLimitPercent", borrowing, detail))
+        errors.invalid(f"{path}.borrowingLimitPercent", borrowing, detail)
 
 
 def _check_limit_response(errors: Errors, path: str, limited: Object) -> None:
     response = limited.get("limitResponse") or {}
     kind, queuing = response.get("type") or "", response.get("queuing")
-    check_optional_choice(errors, f"{path}.type", kind, ("Queue", "Reject"))
+    errors.optional_choice(f"{path}.type", kind, ("Queue", "Reject"))
     if kind == "Reject" and queuing is not None:
         detail = "must be nil if limited.limitResponse.type is not Limited"
-        errors.append(forbidden_field(f"{path}.queuing", detail))
+        errors.forbidden(f"{path}.queuing", detail)
     if kind != "Queue":
         return
     if queuing is None:
         detail = "must not be empty if limited.limitResponse.type is Limited"
-        errors.append(required(f"{path}.queuing", detail))
+        errors.required(f"{path}.queuing", detail)
         return
     here, queues, hand = f"{path}.queuing", queuing.get("queues") or 0, queuing.get("handSize") or 0
     for field in ("queueLengthLimit", "queues", "handSize"):
         if (queuing.get(field) or 0) <= 0:
-            errors.append(invalid(f"{here}.{field}", queuing.get(field) or 0, "must be positive"))
+            errors.invalid(f"{here}.{field}", queuing.get(field) or 0, "must be positive")
     if queues > 10_000_000:
-        detail = "must not be greater than 10000000"
-        errors.append(invalid(f"{here}.queues", queues, detail))
+        errors.invalid(f"{here}.queues", queues, "must not be greater than 10000000")
     if hand > queues > 0:
-        detail = f"should not be greater than queues ({queues})"
-        errors.append(invalid(f"{here}.handSize", hand, detail))
+        errors.invalid(f"{here}.handSize", hand, f"should not be greater than queues ({queues})")

@@ -7,37 +7,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from navarch.api import names
-from navarch.api.errors import (
-    duplicate,
-    forbidden_field,
-    invalid,
-    required,
-    too_many,
-)
+from navarch.api.errors import FieldError, invalid
 from navarch.api.schema.formats import is_format
 from navarch.api.validation.clients import check_client, check_review_versions, is_ca_bundle
-from navarch.api.validation.common import (
-    Errors,
-    Object,
-    check,
-    check_choice,
-    check_optional_choice,
-    check_port,
-    dns1123_subdomain,
-)
+from navarch.api.validation.common import Errors, Object, dns1123_subdomain, indexed
 
 COLUMN_CHOICES = {
     "type": ("boolean", "date", "integer", "number", "string"),
-    "format": (
-        "byte",
-        "date",
-        "date-time",
-        "double",
-        "float",
-        "int32",
-        "int64",
-        "password",
-    ),
+    "format": ("byte", "date", "date-time", "double", "float", "int32", "int64", "password"),
 }
 MAX_SELECTABLE_FIELDS = 8
 SIMPLE_PATH = "must be a simple json path starting with ."
@@ -45,24 +22,22 @@ APPROVAL = "api-approved.kubernetes.io"
 PROTECTED = ("k8s.io", "kubernetes.io")
 
 
-def validate_definition(obj: Object, old: Object | None = None) -> Errors:
+def validate_definition(obj: Object, old: Object | None = None) -> list[FieldError]:
     """A CustomResourceDefinition; `old` is its stored state, if there is one."""
-    errors: Errors = []
+    errors = Errors()
     spec = obj["spec"]
     kind_names, group = spec.get("names") or {}, spec.get("group") or ""
     expected = f"{kind_names.get('plural') or ''}.{group}"
     for field in ("name", "generateName") if old is None else ():
         if (name := obj["metadata"].get(field)) and name != expected:
-            detail = 'must be spec.names.plural+"."+spec.group'
-            errors.append(invalid(f"metadata.{field}", name, detail))
+            errors.invalid(f"metadata.{field}", name, 'must be spec.names.plural+"."+spec.group')
     if not group:
-        errors.append(required("spec.group"))
+        errors.required("spec.group")
     elif problems := dns1123_subdomain(group):
-        errors.append(invalid("spec.group", group, ",".join(problems)))
+        errors.invalid("spec.group", group, ",".join(problems))
     elif "." not in group:
-        detail = "should be a domain with at least one dot"
-        errors.append(invalid("spec.group", group, detail))
-    check_choice(errors, "spec.scope", spec.get("scope"), ("Cluster", "Namespaced"))
+        errors.invalid("spec.group", group, "should be a domain with at least one dot")
+    errors.choice("spec.scope", spec.get("scope"), ("Cluster", "Namespaced"))
     _check_versions(errors, spec, (old or {}).get("spec") or {})
     _check_kind_names(errors, "spec.names", kind_names)
     _check_conversion(errors, "spec.conversion", spec.get("conversion") or {})
@@ -71,7 +46,7 @@ def validate_definition(obj: Object, old: Object | None = None) -> Errors:
             "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in "
             "spec.versions[*].schema instead"
         )
-        errors.append(invalid("spec.preserveUnknownFields", True, detail))
+        errors.invalid("spec.preserveUnknownFields", True, detail)
     _check_approval(errors, obj, old)
     return errors + _stored_versions(obj)
 
@@ -111,9 +86,9 @@ def _check_approval(errors: Errors, obj: Object, old: Object | None) -> None:
         return
     here = f"metadata.annotations[{APPROVAL}]"
     if state == "Missing":
-        errors.append(required(here, reason))
+        errors.required(here, reason)
     elif state == "Invalid":
-        errors.append(invalid(here, obj["metadata"]["annotations"][APPROVAL], reason))
+        errors.invalid(here, obj["metadata"]["annotations"][APPROVAL], reason)
 
 
 def _check_versions(errors: Errors, spec: Object, old: Object) -> None:
@@ -125,24 +100,23 @@ def _check_versions(errors: Errors, spec: Object, old: Object) -> None:
         here, name = f"spec.versions[{index}]", version.get("name") or ""
         storing += bool(version.get("storage"))
         if name in seen:
-            errors.append(invalid("spec.versions", versions, "must contain unique version names"))
+            errors.invalid("spec.versions", versions, "must contain unique version names")
         seen.add(name)
         if problems := names.dns1035_label(name):
-            errors.append(invalid(f"{here}.name", name, ",".join(problems)))
+            errors.invalid(f"{here}.name", name, ",".join(problems))
             if name and not index:  # the first has a place of its own in the internal form
-                errors.append(invalid("spec.version", name, ",".join(problems)))
+                errors.invalid("spec.version", name, ",".join(problems))
         if _schema_of(version) is None:
-            errors.append(required(f"{here}.schema.openAPIV3Schema"))
+            errors.required(f"{here}.schema.openAPIV3Schema")
         for problem in _warning_problems(version):
-            where = f"{here}.deprecationWarning"
-            errors.append(invalid(where, version["deprecationWarning"], problem))
+            errors.invalid(f"{here}.deprecationWarning", version["deprecationWarning"], problem)
     for path, columns in _places(versions, "additionalPrinterColumns"):
         _check_columns(errors, path, columns)
     for path, subresources in _places(versions, "subresources"):
         _check_scale(errors, f"{path}.scale", subresources.get("scale"))
     if storing != 1:
         detail = "must have exactly one version marked as storage version"
-        errors.append(invalid("spec.versions", spec.get("versions"), detail))
+        errors.invalid("spec.versions", spec.get("versions"), detail)
     if not is_schemaless:
         _check_schemas(errors, versions, old.get("versions") or [])
 
@@ -242,44 +216,43 @@ def _check_selectable(errors: Errors, path: str, fields: Sequence[Object], schem
     for index, field in enumerate(fields):
         here, target = f"{path}[{index}].jsonPath", field.get("jsonPath") or ""
         if not target:
-            errors.append(required(here))
+            errors.required(here)
             continue
         try:
             found, node = resolve_field_path(target, schema, allows_brackets=False)
         except FieldPathProblem as problem:
-            errors.append(invalid(here, target, f"is an invalid path: {problem}"))
+            errors.invalid(here, target, f"is an invalid path: {problem}")
             continue
         if found.partition(".")[0] == "metadata":
-            errors.append(invalid(here, target, "must not point to fields in metadata"))
+            errors.invalid(here, target, "must not point to fields in metadata")
         if node.get("type") not in ("string", "boolean", "integer"):
             detail = (
                 "must point to a field of type string, boolean or integer. Enum string fields and "
                 "strings with formats are allowed."
             )
-            errors.append(invalid(here, target, detail))
+            errors.invalid(here, target, detail)
         if found in seen:
-            errors.append(duplicate(here, target))
+            errors.duplicate(here, target)
         seen.add(found)
     if len(seen) > MAX_SELECTABLE_FIELDS:
-        errors.append(too_many(path, len(seen), MAX_SELECTABLE_FIELDS))
+        errors.too_many(path, len(seen), MAX_SELECTABLE_FIELDS)
 
 
 def _check_columns(errors: Errors, path: str, columns: list[Object]) -> None:
-    for index, column in enumerate(columns):
-        here = f"{path}[{index}]"
+    for here, column in indexed(path, columns):
         if not column.get("name"):
-            errors.append(required(f"{here}.name"))
+            errors.required(f"{here}.name")
         for field, choices in COLUMN_CHOICES.items():
             value, detail = column.get(field), f"must be one of {','.join(choices)}"
             if value and value not in choices:
-                errors.append(invalid(f"{here}.{field}", value, detail))
+                errors.invalid(f"{here}.{field}", value, detail)
             elif not value and field == "type":
-                errors.append(required(f"{here}.{field}", detail))
+                errors.required(f"{here}.{field}", detail)
         target = column.get("jsonPath")
         if not target:
-            errors.append(required(f"{here}.JSONPath"))
+            errors.required(f"{here}.JSONPath")
         elif not target.startswith("."):
-            errors.append(invalid(f"{here}.JSONPath", target, SIMPLE_PATH))
+            errors.invalid(f"{here}.JSONPath", target, SIMPLE_PATH)
 
 
 def _check_scale(errors: Errors, path: str, scale: Object | None) -> None:
@@ -293,38 +266,38 @@ def _check_scale(errors: Errors, path: str, scale: Object | None) -> None:
         here, target = f"{path}.{field}", scale.get(field) or ""
         if not target:
             if field != "labelSelectorPath":
-                errors.append(required(here))
+                errors.required(here)
         elif not target.startswith("."):
-            errors.append(invalid(here, target, SIMPLE_PATH))
+            errors.invalid(here, target, SIMPLE_PATH)
         elif not target.startswith(prefixes):
             what = "either .spec or .status" if prefixes[1:] else prefixes[0].rstrip(".")
-            errors.append(invalid(here, target, f"should be a json path under {what}"))
+            errors.invalid(here, target, f"should be a json path under {what}")
 
 
 def _check_kind_names(errors: Errors, path: str, given: Object) -> None:
     for field in ("plural", "singular", "kind", "listKind"):
         if not given.get(field):
-            errors.append(required(f"{path}.{field}"))
+            errors.required(f"{path}.{field}")
     for field in ("plural", "singular"):
         value = given.get(field)
         if value and (problems := names.dns1035_label(value)):
-            errors.append(invalid(f"{path}.{field}", value, ",".join(problems)))
+            errors.invalid(f"{path}.{field}", value, ",".join(problems))
     for field in ("kind", "listKind"):
         if (value := given.get(field)) and (problems := names.dns1035_label(value.lower())):
             detail = f"may have mixed case, but should otherwise match: {','.join(problems)}"
-            errors.append(invalid(f"{path}.{field}", value, detail))
+            errors.invalid(f"{path}.{field}", value, detail)
     for field in ("shortNames", "categories"):
         for index, value in enumerate(given.get(field) or ()):
             if problems := names.dns1035_label(value):
-                errors.append(invalid(f"{path}.{field}[{index}]", value, ",".join(problems)))
+                errors.invalid(f"{path}.{field}[{index}]", value, ",".join(problems))
     if given.get("kind") and given.get("kind") == given.get("listKind"):
         detail = "kind and listKind may not be the same"
-        errors.append(invalid(f"{path}.listKind", given["listKind"], detail))
+        errors.invalid(f"{path}.listKind", given["listKind"], detail)
 
 
 def _check_conversion(errors: Errors, path: str, conversion: Object) -> None:
     strategy, webhook = conversion.get("strategy"), conversion.get("webhook")
-    check_choice(errors, f"{path}.strategy", strategy, ("None", "Webhook"))
+    errors.choice(f"{path}.strategy", strategy, ("None", "Webhook"))
     if strategy != "Webhook":
         for field, shown in (
             ("clientConfig", "webhookClientConfig"),
@@ -332,12 +305,11 @@ def _check_conversion(errors: Errors, path: str, conversion: Object) -> None:
         ):
             if (webhook or {}).get(field):
                 detail = "should not be set when strategy is not set to Webhook"
-                errors.append(forbidden_field(f"{path}.{shown}", detail))
+                errors.forbidden(f"{path}.{shown}", detail)
         return
     client = (webhook or {}).get("clientConfig")
     if client is None:
-        detail = "required when strategy is set to Webhook"
-        errors.append(required(f"{path}.webhookClientConfig", detail))
+        errors.required(f"{path}.webhookClientConfig", "required when strategy is set to Webhook")
     else:
         check_client(errors, f"{path}.webhookClientConfig", client)
     reviews, here = (
@@ -347,7 +319,7 @@ def _check_conversion(errors: Errors, path: str, conversion: Object) -> None:
     if reviews:
         check_review_versions(errors, here, reviews)
     else:
-        errors.append(required(here))
+        errors.required(here)
 
 
 def _ca_bundle(spec: Object) -> str:
@@ -360,34 +332,28 @@ def _check_new_bundle(errors: Errors, bundle: str, before: str) -> None:
     before may stay."""
     if bundle and not is_ca_bundle(bundle) and (not before or is_ca_bundle(before)):
         detail = "unable to load root certificates: unable to parse bytes as PEM block"
-        errors.append(invalid("spec.conversion.webhookClientConfig.caBundle", bundle, detail))
+        errors.invalid("spec.conversion.webhookClientConfig.caBundle", bundle, detail)
 
 
-def validate_definition_update(obj: Object, old: Object) -> Errors:
-    errors = validate_definition(obj, old)
+def validate_definition_update(obj: Object, old: Object) -> list[FieldError]:
+    errors = Errors(validate_definition(obj, old))
     new, before = obj["spec"], old["spec"]
+    kind_names, known_names = new.get("names") or {}, before.get("names") or {}
     established = any(
         each.get("type") == "Established" and each.get("status") == "True"
         for each in (old.get("status") or {}).get("conditions") or ()
     )
     if established:
-        for field in ("scope",):
-            if new.get(field) != before.get(field):
-                errors.append(invalid(f"spec.{field}", new.get(field), "field is immutable"))
+        errors.immutable("spec.scope", new.get("scope"), before.get("scope"))
         _check_new_bundle(errors, _ca_bundle(new), _ca_bundle(before))
-        if (new.get("names") or {}).get("kind") != (before.get("names") or {}).get("kind"):
-            kind = (new.get("names") or {}).get("kind")
-            errors.append(invalid("spec.names.kind", kind, "field is immutable"))
-    plural, held = ((each.get("names") or {}).get("plural") for each in (new, before))
-    if plural != held:
-        errors.append(invalid("spec.names.plural", plural, "field is immutable"))
-    if new.get("group") != before.get("group"):
-        errors.append(invalid("spec.group", new.get("group"), "field is immutable"))
+        errors.immutable("spec.names.kind", kind_names.get("kind"), known_names.get("kind"))
+    errors.immutable("spec.names.plural", kind_names.get("plural"), known_names.get("plural"))
+    errors.immutable("spec.group", new.get("group"), before.get("group"))
     return errors
 
 
-def _stored_versions(obj: Object) -> Errors:
-    errors: Errors = []
+def _stored_versions(obj: Object) -> list[FieldError]:
+    errors = Errors()
     stored = (obj.get("status") or {}).get("storedVersions")
     here = "status.storedVersions"
     if not stored:
@@ -395,7 +361,7 @@ def _stored_versions(obj: Object) -> Errors:
     versions = {each.get("name"): each for each in obj["spec"].get("versions") or ()}
     for name, version in versions.items():
         if version.get("storage") and name not in stored:
-            errors.append(invalid(here, stored, f"must have the storage version {name}"))
+            errors.invalid(here, stored, f"must have the storage version {name}")
     for index, name in enumerate(stored):
         if name not in versions:
             detail = (
@@ -403,28 +369,28 @@ def _stored_versions(obj: Object) -> Errors:
                 "remain in spec.versions until a storage migration ensures no data remains "
                 f"persisted in {name} and removes {name} from status.storedVersions"
             )
-            errors.append(invalid(f"{here}[{index}]", name, detail))
+            errors.invalid(f"{here}[{index}]", name, detail)
     return errors
 
 
 def validate_api_service(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj["spec"]
     group, version = spec.get("group") or "", spec.get("version") or ""
     expected = f"{version}.{group}"
     if obj["metadata"].get("name") != expected:
         detail = f'must be `spec.version+"."+spec.group`: {expected}'.replace(f": {expected}", "")
-        errors.append(invalid("metadata.name", obj["metadata"].get("name"), detail))
+        errors.invalid("metadata.name", obj["metadata"].get("name"), detail)
     if not group and version != "v1":
         detail = "only v1 may have an empty group and it better be legacy kube"
-        errors.append(required("spec.group", detail))
+        errors.required("spec.group", detail)
     if group:
-        check(errors, "spec.group", group, dns1123_subdomain(group))
-    check(errors, "spec.version", version, names.dns1035_label(version))
+        errors.check("spec.group", group, dns1123_subdomain)
+    errors.check("spec.version", version, names.dns1035_label)
     for field, most in (("groupPriorityMinimum", 20000), ("versionPriority", 1000)):
         value = spec.get(field) or 0
         if not 0 < value <= most:
-            errors.append(invalid(f"spec.{field}", value, f"must be positive and less than {most}"))
+            errors.invalid(f"spec.{field}", value, f"must be positive and less than {most}")
     service, bundle = spec.get("service"), spec.get("caBundle") or ""
     skips = bool(spec.get("insecureSkipTLSVerify"))
     if service is None:
@@ -432,22 +398,20 @@ def validate_api_service(obj: Object) -> Errors:
             if value:
                 shown: Any = f"{len(bundle)} bytes" if field == "caBundle" else True
                 detail = f"local APIServices may not have {'a ' if value is bundle else ''}{field}"
-                errors.append(invalid(f"spec.{field}", shown, detail))
+                errors.invalid(f"spec.{field}", shown, detail)
         return errors
     for field in ("namespace", "name"):
         if not service.get(field):
-            errors.append(required(f"spec.service.{field}"))
-    check_port(errors, "spec.service.port", service.get("port"))
+            errors.required(f"spec.service.{field}")
+    errors.port("spec.service.port", service.get("port"))
     if skips and bundle:
-        detail = "may not be true if caBundle is present"
-        errors.append(invalid("spec.insecureSkipTLSVerify", True, detail))
+        errors.invalid("spec.insecureSkipTLSVerify", True, "may not be true if caBundle is present")
     return errors
 
 
 def validate_api_service_status(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     for index, condition in enumerate((obj.get("status") or {}).get("conditions") or ()):
         here = f"status.conditions[{index}].status"
-        choices = ("True", "False", "Unknown")
-        check_optional_choice(errors, here, condition.get("status") or "", choices)
+        errors.optional_choice(here, condition.get("status") or "", ("True", "False", "Unknown"))
     return errors

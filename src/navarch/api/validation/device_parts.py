@@ -3,12 +3,11 @@ names of pools and of what is said about devices."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from navarch.api import names
-from navarch.api.errors import duplicate, invalid, required, too_long, too_many
-from navarch.api.validation.common import Errors, Object, check, dns1123_subdomain, qualified_name
+from navarch.api.validation.common import Errors, Object, dns1123_subdomain, indexed, qualified_name
 from navarch.api.validation.volumes import check_driver_name
 
 MAX_IDENTIFIER = 32
@@ -22,20 +21,9 @@ def each_item(
     """The items with their paths; none if there are too many."""
     items = items or ()
     if limit >= 0 and len(items) > limit:
-        errors.append(too_many(path, len(items), limit))
+        errors.too_many(path, len(items), limit)
         return
-    for index, item in enumerate(items):
-        yield f"{path}[{index}]", item
-
-
-def check_unique(
-    errors: Errors, path: str, items: Sequence[Any], key: Callable[[Any], Any]
-) -> None:
-    seen: set[Any] = set()
-    for index, item in enumerate(items):
-        if (found := key(item)) in seen:
-            errors.append(duplicate(f"{path}[{index}]", found))
-        seen.add(found)
+    yield from indexed(path, items)
 
 
 def name_of(item: Object) -> str:
@@ -44,12 +32,12 @@ def name_of(item: Object) -> str:
 
 def check_pool(errors: Errors, path: str, name: str) -> None:
     if not name:
-        errors.append(required(path))
+        errors.required(path)
         return
     if len(name) > 253:
-        errors.append(too_long(path, 253))
+        errors.too_long(path, 253)
     for part in name.split("/"):
-        check(errors, path, part, dns1123_subdomain(part))
+        errors.check(path, part, dns1123_subdomain)
 
 
 def check_qualified(errors: Errors, path: str, name: str) -> None:
@@ -57,22 +45,22 @@ def check_qualified(errors: Errors, path: str, name: str) -> None:
     if not slash:
         domain, identifier = "", name
     elif not domain:
-        errors.append(invalid(path, "", "the domain must not be empty"))
+        errors.invalid(path, "", "the domain must not be empty")
     else:
         check_driver_name(errors, path, domain)
     if slash and not identifier:
-        errors.append(invalid(path, "", "the name must not be empty"))
+        errors.invalid(path, "", "the name must not be empty")
         return
     if len(identifier) > MAX_IDENTIFIER:
-        errors.append(too_long(path, MAX_IDENTIFIER))
-    check(errors, path, identifier, names.c_identifier(identifier))
+        errors.too_long(path, MAX_IDENTIFIER)
+    errors.check(path, identifier, names.c_identifier)
 
 
 def check_full_name(errors: Errors, path: str, name: str) -> None:
     check_qualified(errors, path, name)
     if "/" not in name:
         detail = "a fully qualified name must be a domain and a name separated by a slash"
-        errors.append(invalid(path, name, detail))
+        errors.invalid(path, name, detail)
 
 
 def check_binding_conditions(errors: Errors, path: str, device: Object) -> None:
@@ -80,15 +68,15 @@ def check_binding_conditions(errors: Errors, path: str, device: Object) -> None:
     failures = device.get("bindingFailureConditions") or ()
     for field, found in (("bindingConditions", conditions), ("bindingFailureConditions", failures)):
         for here, name in each_item(errors, f"{path}.{field}", found, MAX_CONDITIONS):
-            check(errors, here, name, qualified_name(name))
-        check_unique(errors, f"{path}.{field}", found, lambda name: name)
+            errors.check(here, name, qualified_name)
+        errors.unique(f"{path}.{field}", found, lambda name: name)
     for index, name in enumerate(failures):
         if name in conditions:
             detail = "bindingFailureConditions must not overlap with bindingConditions"
-            errors.append(invalid(f"{path}.bindingFailureConditions[{index}]", name, detail))
+            errors.invalid(f"{path}.bindingFailureConditions[{index}]", name, detail)
     if failures and not conditions:
         detail = "bindingConditions are required to use bindingFailureConditions"
-        errors.append(invalid(f"{path}.bindingConditions", conditions or None, detail))
+        errors.invalid(f"{path}.bindingConditions", conditions or None, detail)
     elif conditions and not failures:
         detail = "bindingFailureConditions are required to use bindingConditions"
-        errors.append(invalid(f"{path}.bindingFailureConditions", failures or None, detail))
+        errors.invalid(f"{path}.bindingFailureConditions", failures or None, detail)

@@ -10,23 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from navarch.api.errors import (
-    FieldError,
-    forbidden_field,
-    invalid,
-    not_supported,
-    required,
-    too_long,
-    too_many,
-)
+from navarch.api.errors import FieldError, forbidden_field, invalid, too_long
 from navarch.api.resource_claims import SelectorProblem
 from navarch.api.validation.common import (
     Errors,
     Object,
-    check,
-    check_choice,
-    check_immutable,
-    check_name,
     dns1123_label,
     dns1123_subdomain,
     label_value,
@@ -37,7 +25,6 @@ from navarch.api.validation.device_parts import (
     check_binding_conditions,
     check_full_name,
     check_pool,
-    check_unique,
     each_item,
     name_of,
 )
@@ -77,7 +64,7 @@ class _Claim:
         for here, request in each_item(errors, f"{path}.requests", requests, MAX_REQUESTS):
             self._request(here, request)
         if len(requests) <= MAX_REQUESTS:
-            check_unique(errors, f"{path}.requests", requests, name_of)
+            errors.unique(f"{path}.requests", requests, name_of)
         constraints = devices.get("constraints")
         for here, each in each_item(errors, f"{path}.constraints", constraints, MAX_CONSTRAINTS):
             self.references(here, each)
@@ -88,7 +75,7 @@ class _Claim:
                 check_full_name(errors, f"{here}.distinctAttribute", distinct)
             else:
                 detail = 'exactly one of "matchAttribute" or "distinctAttribute" is required'
-                errors.append(required(here, f"{detail}, but multiple fields are set"))
+                errors.required(here, f"{detail}, but multiple fields are set")
         for here, each in each_item(errors, f"{path}.config", devices.get("config"), MAX_CONFIGS):
             self.references(here, each)
             check_config(errors, here, each)
@@ -98,54 +85,54 @@ class _Claim:
         found = holder.get("requests") or ()
         for here, name in each_item(self._errors, f"{path}.requests", found, MAX_REQUESTS):
             self.reference(here, name)
-        check_unique(self._errors, f"{path}.requests", found, lambda name: name)
+        self._errors.unique(f"{path}.requests", found, lambda name: name)
 
     def reference(self, path: str, name: str) -> None:
         parts = name.split("/")
         if len(parts) > 2:
-            self._errors.append(invalid(path, name, NO_REQUEST))
+            self._errors.invalid(path, name, NO_REQUEST)
             return
         for part in parts:
-            check(self._errors, path, part, dns1123_label(part))
+            self._errors.check(path, part, dns1123_label)
         known = self.names.get(parts[0])
         if known is None or (len(parts) == 2 and parts[1] not in known):
-            self._errors.append(invalid(path, name, NO_REQUEST))
+            self._errors.invalid(path, name, NO_REQUEST)
 
     def _request(self, path: str, request: Object) -> None:
         errors = self._errors
-        check(errors, f"{path}.name", name_of(request), dns1123_label(name_of(request)))
+        errors.check(f"{path}.name", name_of(request), dns1123_label)
         exactly, choices = request.get("exactly"), request.get("firstAvailable") or ()
         if request.get("deviceClassName"):
             # v1beta1 has the fields of `exactly` in the request itself.
             exactly = request
         if exactly is not None and choices:
-            errors.append(invalid(path, None, f"{ONE_KIND}, but multiple fields are set"))
+            errors.invalid(path, None, f"{ONE_KIND}, but multiple fields are set")
         elif exactly is not None:
             self._one(f"{path}.exactly", exactly)
         elif choices:
             where = f"{path}.firstAvailable"
             for here, each in each_item(errors, where, choices, MAX_ALTERNATIVES):
-                check(errors, f"{here}.name", name_of(each), dns1123_label(name_of(each)))
+                errors.check(f"{here}.name", name_of(each), dns1123_label)
                 self._one(here, each)
             if len(choices) <= MAX_ALTERNATIVES:
-                check_unique(errors, where, choices, name_of)
+                errors.unique(where, choices, name_of)
         else:
-            errors.append(required(path, ONE_KIND))
+            errors.required(path, ONE_KIND)
 
     def _one(self, path: str, request: Object) -> None:
         errors, class_name = self._errors, request.get("deviceClassName")
-        check_name(errors, f"{path}.deviceClassName", class_name, dns1123_subdomain)
+        errors.name(f"{path}.deviceClassName", class_name, dns1123_subdomain)
         check_selectors(errors, path, request, self._stored)
         mode, count = request.get("allocationMode"), request.get("count") or 0
         if mode == "All":
             if count:
                 detail = "must not be specified when allocationMode is 'All'"
-                errors.append(invalid(f"{path}.count", count, detail))
+                errors.invalid(f"{path}.count", count, detail)
         elif mode == "ExactCount":
             if count <= 0:
-                errors.append(invalid(f"{path}.count", count, "must be greater than zero"))
+                errors.invalid(f"{path}.count", count, "must be greater than zero")
         else:
-            errors.append(not_supported(f"{path}.allocationMode", mode or "", MODES))
+            errors.not_supported(f"{path}.allocationMode", mode or "", MODES)
         tolerations = request.get("tolerations")
         for here, each in each_item(errors, f"{path}.tolerations", tolerations, MAX_TOLERATIONS):
             _toleration(errors, here, each)
@@ -154,20 +141,19 @@ class _Claim:
 def _toleration(errors: Errors, path: str, toleration: Object) -> None:
     key, value = toleration.get("key"), toleration.get("value") or ""
     if key:
-        check(errors, f"{path}.key", key, qualified_name(key))
+        errors.check(f"{path}.key", key, qualified_name)
     match toleration.get("operator"):
         case "Exists":
             if value:
-                detail = "must be empty for operator `Exists`"
-                errors.append(invalid(f"{path}.value", value, detail))
+                errors.invalid(f"{path}.value", value, "must be empty for operator `Exists`")
         case "Equal":
-            check(errors, f"{path}.value", value, label_value(value))
+            errors.check(f"{path}.value", value, label_value)
         case None | "":
-            errors.append(required(f"{path}.operator"))
+            errors.required(f"{path}.operator")
         case other:
-            errors.append(not_supported(f"{path}.operator", other, ("Equal", "Exists")))
+            errors.not_supported(f"{path}.operator", other, ("Equal", "Exists"))
     if effect := toleration.get("effect"):
-        check_choice(errors, f"{path}.effect", effect, EFFECTS)
+        errors.choice(f"{path}.effect", effect, EFFECTS)
 
 
 def check_selectors(errors: Errors, path: str, holder: Object, stored: bool) -> None:
@@ -175,7 +161,7 @@ def check_selectors(errors: Errors, path: str, holder: Object, stored: bool) -> 
     for here, each in each_item(errors, f"{path}.selectors", selectors, MAX_SELECTORS):
         cel = each.get("cel")
         if cel is None:
-            errors.append(required(f"{here}.cel"))
+            errors.required(f"{here}.cel")
             continue
         problem = _expression_problem(f"{here}.cel.expression", cel.get("expression") or "", stored)
         if problem is not None:
@@ -184,12 +170,7 @@ def check_selectors(errors: Errors, path: str, holder: Object, stored: bool) -> 
 
 def _expression_problem(path: str, text: str, stored: bool) -> FieldError | None:
     # Late, because most servers never see a selector.
-    from navarch.api.cel.devices import (
-        COST_LIMIT,
-        MAX_BYTES,
-        compile_selector,
-        estimated_cost,
-    )
+    from navarch.api.cel.devices import COST_LIMIT, MAX_BYTES, compile_selector, estimated_cost
     from navarch.api.cel.environment import STORED
     from navarch.api.cel.library import NEW
 
@@ -207,7 +188,7 @@ def _expression_problem(path: str, text: str, stored: bool) -> FieldError | None
 def check_config(errors: Errors, path: str, config: Object) -> None:
     opaque = config.get("opaque")
     if opaque is None:
-        errors.append(required(f"{path}.opaque"))
+        errors.required(f"{path}.opaque")
         return
     check_driver_name(errors, f"{path}.opaque.driver", opaque.get("driver") or "")
     _json_object(errors, f"{path}.opaque.parameters", opaque.get("parameters"))
@@ -217,35 +198,35 @@ def _json_object(errors: Errors, path: str, value: Any) -> None:
     import json
 
     if value is None:
-        errors.append(required(path))
+        errors.required(path)
     elif len(json.dumps(value, separators=(",", ":"))) > MAX_PARAMETERS:
-        errors.append(too_long(path, MAX_PARAMETERS))
+        errors.too_long(path, MAX_PARAMETERS)
     elif not isinstance(value, dict):
-        errors.append(invalid(path, "<value omitted>", "must be a valid JSON object"))
+        errors.invalid(path, "<value omitted>", "must be a valid JSON object")
 
 
 def validate_claim(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     _Claim(errors, (obj.get("spec") or {}).get("devices") or {}).check("spec.devices")
     return errors
 
 
 def validate_claim_update(obj: Object, old: Object) -> Errors:
-    errors: Errors = []
-    check_immutable(errors, "spec", obj.get("spec"), old.get("spec"))
+    errors = Errors()
+    errors.immutable("spec", obj.get("spec"), old.get("spec"))
     return errors
 
 
 def validate_template(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = (obj.get("spec") or {}).get("spec") or {}
     _Claim(errors, spec.get("devices") or {}).check("spec.spec.devices")
     return errors
 
 
 def validate_template_update(obj: Object, old: Object) -> Errors:
-    errors: Errors = []
-    check_immutable(errors, "spec", obj.get("spec"), old.get("spec"))
+    errors = Errors()
+    errors.immutable("spec", obj.get("spec"), old.get("spec"))
     return errors
 
 
@@ -254,7 +235,7 @@ def _device_key(device: Object) -> tuple[Any, ...]:
 
 
 def validate_claim_status(obj: Object, old: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     status, before = obj.get("status") or {}, old.get("status") or {}
     allocation, known = status.get("allocation"), before.get("allocation")
     reserved = status.get("reservedFor") or ()
@@ -262,21 +243,20 @@ def validate_claim_status(obj: Object, old: Object) -> Errors:
     for here, consumer in each_item(errors, path, reserved, MAX_RESERVED):
         for field in ("resource", "name", "uid"):
             if not consumer.get(field):
-                errors.append(required(f"{here}.{field}"))
+                errors.required(f"{here}.{field}")
     if len(reserved) <= MAX_RESERVED:
-        check_unique(errors, path, reserved, lambda each: each.get("uid") or "")
+        errors.unique(path, reserved, lambda each: each.get("uid") or "")
     results = ((allocation or {}).get("devices") or {}).get("results") or ()
     _check_devices(errors, status.get("devices") or (), {_device_key(each) for each in results})
     if reserved and allocation is None:
-        detail = "may not be specified when `allocated` is not set"
-        errors.append(forbidden_field(path, detail))
+        errors.forbidden(path, "may not be specified when `allocated` is not set")
     is_deleted = bool((obj.get("metadata") or {}).get("deletionTimestamp"))
     is_more = any(each not in (before.get("reservedFor") or ()) for each in reserved)
     if allocation is not None and is_deleted and is_more:
         detail = "new entries may not be added while `deallocationRequested` or "
-        errors.append(forbidden_field(path, f"{detail}`deletionTimestamp` are set"))
+        errors.forbidden(path, f"{detail}`deletionTimestamp` are set")
     if allocation is not None and known is not None:
-        check_immutable(errors, "status.allocation", allocation, known)
+        errors.immutable("status.allocation", allocation, known)
     elif allocation is not None:
         claim = _Claim(errors, (obj.get("spec") or {}).get("devices") or {})
         _check_allocation(errors, claim, allocation)
@@ -312,9 +292,9 @@ def _check_allocation(errors: Errors, claim: _Claim, allocation: Object) -> None
     for here, config in each_item(errors, f"{path}.config", configs, 2 * MAX_CONFIGS):
         source = config.get("source")
         if not source:
-            errors.append(required(f"{here}.source"))
+            errors.required(f"{here}.source")
         else:
-            check_choice(errors, f"{here}.source", source, ("FromClaim", "FromClass"))
+            errors.choice(f"{here}.source", source, ("FromClaim", "FromClass"))
         claim.references(here, config)
         check_config(errors, here, config)
     if allocation.get("nodeSelector") is not None:
@@ -324,8 +304,7 @@ def _check_allocation(errors: Errors, claim: _Claim, allocation: Object) -> None
 def _check_device_name(errors: Errors, path: str, device: Object) -> None:
     check_driver_name(errors, f"{path}.driver", device.get("driver") or "")
     check_pool(errors, f"{path}.pool", device.get("pool") or "")
-    name = device.get("device") or ""
-    check(errors, f"{path}.device", name, dns1123_label(name))
+    errors.check(f"{path}.device", device.get("device") or "", dns1123_label)
 
 
 def _check_devices(
@@ -336,18 +315,17 @@ def _check_devices(
         _check_device_name(errors, here, device)
         if _device_key(device) not in allocated:
             name = "/".join(filter(None, _device_key(device)))
-            errors.append(invalid(here, name, "must be an allocated device in the claim"))
+            errors.invalid(here, name, "must be an allocated device in the claim")
         conditions = device.get("conditions") or ()
         if len(conditions) > MAX_STATUS_CONDITIONS:
-            where = f"{here}.conditions"
-            errors.append(too_many(where, len(conditions), MAX_STATUS_CONDITIONS))
+            errors.too_many(f"{here}.conditions", len(conditions), MAX_STATUS_CONDITIONS)
         if device.get("data") is not None:
             _json_object(errors, f"{here}.data", device["data"])
-    check_unique(errors, "status.devices", devices, _device_key)
+    errors.unique("status.devices", devices, _device_key)
 
 
 def validate_class(obj: Object, old: Object | None = None) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec, before = obj.get("spec") or {}, (old or {}).get("spec") or {}
     stored = old is not None and spec.get("selectors") == before.get("selectors")
     check_selectors(errors, "spec", spec, stored)
@@ -355,6 +333,5 @@ def validate_class(obj: Object, old: Object | None = None) -> Errors:
         check_config(errors, here, config)
     name = spec.get("extendedResourceName")
     if name is not None and not is_extended(name):
-        path = "spec.extendedResourceName"
-        errors.append(invalid(path, name, "must be a valid extended resource name"))
+        errors.invalid("spec.extendedResourceName", name, "must be a valid extended resource name")
     return errors

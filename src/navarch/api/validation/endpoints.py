@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from navarch.api.errors import duplicate, invalid, required, too_many
+from navarch.api.validation.addresses import address_problem, address_warnings, canonical_problem
 from navarch.api.validation.common import (
     PROTOCOLS,
     Errors,
     Object,
-    address_problem,
-    address_warnings,
-    canonical_problem,
-    check,
-    check_address,
-    check_choice,
-    check_endpoint_address,
-    check_immutable,
-    check_label_name,
-    check_labels,
-    check_port,
     dns1123_label,
     dns1123_subdomain,
+    indexed,
     label_value,
 )
 
@@ -33,11 +23,10 @@ MAX_HINTS = 8
 
 
 def validate_endpoints(obj: Object) -> Errors:
-    errors: Errors = []
-    for index, subset in enumerate(obj.get("subsets") or ()):
-        here = f"subsets[{index}]"
+    errors = Errors()
+    for here, subset in indexed("subsets", obj.get("subsets")):
         if not subset.get("addresses") and not subset.get("notReadyAddresses"):
-            errors.append(required(here, "must specify `addresses` or `notReadyAddresses`"))
+            errors.required(here, "must specify `addresses` or `notReadyAddresses`")
         for field in ("addresses", "notReadyAddresses"):
             for position, address in enumerate(subset.get(field) or ()):
                 _check_address(errors, f"{here}.{field}[{position}]", address)
@@ -49,74 +38,73 @@ def validate_endpoints(obj: Object) -> Errors:
 
 def _check_address(errors: Errors, path: str, address: Object) -> None:
     text = address.get("ip") or ""
-    check_address(errors, f"{path}.ip", text)
+    errors.address(f"{path}.ip", text)
     if address.get("hostname"):
-        check(errors, f"{path}.hostname", address["hostname"], dns1123_label(address["hostname"]))
+        errors.check(f"{path}.hostname", address["hostname"], dns1123_label)
     if address.get("nodeName") is not None:
-        problems = dns1123_subdomain(address["nodeName"])
-        check(errors, f"{path}.nodeName", address["nodeName"], problems)
-    check_endpoint_address(errors, f"{path}.ip", text)
+        errors.check(f"{path}.nodeName", address["nodeName"], dns1123_subdomain)
+    errors.endpoint_address(f"{path}.ip", text)
 
 
 def _check_port(errors: Errors, path: str, port: Object, needs_name: bool) -> None:
     name = port.get("name")
     if name:
-        check(errors, f"{path}.name", name, dns1123_label(name))
+        errors.check(f"{path}.name", name, dns1123_label)
     elif needs_name:
-        errors.append(required(f"{path}.name"))
-    check_port(errors, f"{path}.port", port.get("port"))
-    check_choice(errors, f"{path}.protocol", port.get("protocol"), PROTOCOLS)
+        errors.required(f"{path}.name")
+    errors.port(f"{path}.port", port.get("port"))
+    errors.choice(f"{path}.protocol", port.get("protocol"), PROTOCOLS)
     if port.get("appProtocol") is not None:
-        check_label_name(errors, f"{path}.appProtocol", port["appProtocol"])
+        errors.label_name(f"{path}.appProtocol", port["appProtocol"])
 
 
 def validate_slice(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     kind = obj.get("addressType") or ""
-    check_choice(errors, "addressType", kind, ADDRESS_TYPES)
+    errors.choice("addressType", kind, ADDRESS_TYPES)
     endpoints, ports = obj.get("endpoints") or (), obj.get("ports") or ()
     if len(endpoints) > MAX_ENDPOINTS:
-        errors.append(too_many("endpoints", len(endpoints), MAX_ENDPOINTS))
+        errors.too_many("endpoints", len(endpoints), MAX_ENDPOINTS)
         return errors
     for index, endpoint in enumerate(endpoints):
         _check_endpoint(errors, f"endpoints[{index}]", endpoint, kind)
     if len(ports) > MAX_PORTS:
-        errors.append(too_many("ports", len(ports), MAX_PORTS))
+        errors.too_many("ports", len(ports), MAX_PORTS)
         return errors
     seen: set[Any] = set()
-    for index, port in enumerate(ports):
-        here, name = f"ports[{index}]", port.get("name")
+    for here, port in indexed("ports", ports):
+        name = port.get("name")
         if name:
-            check(errors, f"{here}.name", name, dns1123_label(name))
+            errors.check(f"{here}.name", name, dns1123_label)
         if name in seen:
-            errors.append(duplicate(f"{here}.name", name or ""))
+            errors.duplicate(f"{here}.name", name or "")
         seen.add(name)
-        check_choice(errors, f"{here}.protocol", port.get("protocol"), PROTOCOLS)
+        errors.choice(f"{here}.protocol", port.get("protocol"), PROTOCOLS)
         if port.get("port") is not None:
-            check_port(errors, f"{here}.port", port["port"])
+            errors.port(f"{here}.port", port["port"])
         if port.get("appProtocol") is not None:
-            check_label_name(errors, f"{here}.appProtocol", port["appProtocol"])
+            errors.label_name(f"{here}.appProtocol", port["appProtocol"])
     return errors
 
 
 def _check_endpoint(errors: Errors, path: str, endpoint: Object, kind: str) -> None:
     addresses = endpoint.get("addresses") or ()
     if not addresses:
-        errors.append(required(f"{path}.addresses", "must contain at least 1 address"))
+        errors.required(f"{path}.addresses", "must contain at least 1 address")
     elif len(addresses) > MAX_ADDRESSES:
-        errors.append(too_many(f"{path}.addresses", len(addresses), MAX_ADDRESSES))
+        errors.too_many(f"{path}.addresses", len(addresses), MAX_ADDRESSES)
     if kind == "FQDN":
         for index, address in enumerate(addresses):
-            check(errors, f"{path}.addresses[{index}]", address, dns1123_subdomain(address))
+            errors.check(f"{path}.addresses[{index}]", address, dns1123_subdomain)
     elif kind in ADDRESS_TYPES:
         for index, address in enumerate(addresses):
             _check_ip(errors, f"{path}.addresses", index, (address, kind))
     for field, rule in (("nodeName", dns1123_subdomain), ("hostname", dns1123_label)):
         if endpoint.get(field) is not None:
-            check(errors, f"{path}.{field}", endpoint[field], rule(endpoint[field]))
+            errors.check(f"{path}.{field}", endpoint[field], rule)
     topology = endpoint.get("deprecatedTopology")
     if topology:
-        check_labels(errors, f"{path}.deprecatedTopology", topology)
+        errors.labels(f"{path}.deprecatedTopology", topology)
     _check_hints(errors, f"{path}.hints", endpoint.get("hints") or {})
 
 
@@ -126,34 +114,32 @@ def _check_ip(errors: Errors, path: str, index: int, value: tuple[str, str]) -> 
     here = f"{path}[{index}]"
     problem = canonical_problem(address) if kind == "IPv6" else address_problem(address)
     if problem:
-        errors.append(invalid(here, address, problem))
+        errors.invalid(here, address, problem)
         return
     if (":" in address) is (kind == "IPv4"):
-        errors.append(invalid(path, address, f"must be an {kind} address"))
-    check_endpoint_address(errors, here, address)
+        errors.invalid(path, address, f"must be an {kind} address")
+    errors.endpoint_address(here, address)
 
 
 def _check_hints(errors: Errors, path: str, hints: Object) -> None:
     for field, rule in (("forZones", label_value), ("forNodes", dns1123_subdomain)):
         items = hints.get(field) or ()
         if len(items) > MAX_HINTS:
-            errors.append(too_many(f"{path}.{field}", len(items), MAX_HINTS))
+            errors.too_many(f"{path}.{field}", len(items), MAX_HINTS)
             return
         seen: set[str] = set()
         for index, hint in enumerate(items):
             here, name = f"{path}.{field}[{index}].name", hint.get("name") or ""
-            if name in seen:
-                errors.append(duplicate(here, name))
-            seen.add(name)
-            check(errors, here, name, rule(name))
+            errors.once(seen, here, name)
+            errors.check(here, name, rule)
 
 
 def validate_slice_update(obj: Object, old: Object) -> Errors:
     errors = validate_slice(obj)
     if errors and obj.get("endpoints") == old.get("endpoints"):
         # They were right once.
-        errors = [each for each in errors if not each.field.startswith("endpoints")]
-    check_immutable(errors, "addressType", obj.get("addressType"), old.get("addressType"))
+        errors = Errors(each for each in errors if not each.field.startswith("endpoints"))
+    errors.immutable("addressType", obj.get("addressType"), old.get("addressType"))
     return errors
 
 

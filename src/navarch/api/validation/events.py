@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from navarch.api import names
-from navarch.api.errors import invalid, required
-from navarch.api.validation.common import Errors, Object, check, check_immutable
+from navarch.api.validation.common import Errors, Object
 
 MISMATCH = "does not match event.namespace"
 _NOTE_LIMIT = 1024
@@ -22,14 +21,14 @@ def _check_content(errors: Errors, obj: Object, field: str, controller: str) -> 
     else:
         is_misplaced = involved != own if involved else own not in ("", "default")
     if is_misplaced:
-        errors.append(invalid("involvedObject.namespace", involved, MISMATCH))
+        errors.invalid("involvedObject.namespace", involved, MISMATCH)
     if obj.get("eventTime"):
         _check_new_fields(errors, obj, controller)
 
 
 def validate_event(obj: Object) -> Errors:
     """core/v1: an event with an eventTime follows the new rules, others the lenient old ones."""
-    errors: Errors = []
+    errors = Errors()
     _check_content(errors, obj, "involvedObject", "reportingComponent")
     return errors
 
@@ -40,19 +39,19 @@ def validate_event_update(obj: Object, old: Object) -> Errors:
 
 def validate_new_event(obj: Object) -> Errors:
     """events.k8s.io/v1."""
-    errors: Errors = []
+    errors = Errors()
     _check_content(errors, obj, "regarding", "reportingController")
     _check_series(errors, obj)
     if not obj.get("eventTime"):
-        errors.append(required("eventTime"))
+        errors.required("eventTime")
     if obj.get("type") not in ("Normal", "Warning"):
-        errors.append(invalid("type", "", f"has invalid value: {obj.get('type') or ''}"))
+        errors.invalid("type", "", f"has invalid value: {obj.get('type') or ''}")
     for field in ("deprecatedFirstTimestamp", "deprecatedLastTimestamp", "deprecatedCount"):
         if obj.get(field):
-            errors.append(invalid(_core_name(field), "", "needs to be unset"))
+            errors.invalid(_core_name(field), "", "needs to be unset")
     source = obj.get("deprecatedSource") or {}
     if source.get("component") or source.get("host"):
-        errors.append(invalid("source", "", "needs to be unset"))
+        errors.invalid("source", "", "needs to be unset")
     return errors
 
 
@@ -60,9 +59,9 @@ def _check_series(errors: Errors, obj: Object) -> None:
     series = obj.get("series")
     if series is not None:
         if (series.get("count") or 0) < 2:
-            errors.append(invalid("series.count", "", "should be at least 2"))
+            errors.invalid("series.count", "", "should be at least 2")
         if not series.get("lastObservedTime"):
-            errors.append(required("series.lastObservedTime"))
+            errors.required("series.lastObservedTime")
 
 
 def _core_name(field: str) -> str:
@@ -73,25 +72,25 @@ def _core_name(field: str) -> str:
 def _check_new_fields(errors: Errors, obj: Object, controller: str) -> None:
     name = obj.get(controller) or ""
     if not name:
-        errors.append(required(controller))
-    check(errors, controller, name, names.qualified_name(name))
+        errors.required(controller)
+    errors.check(controller, name, names.qualified_name)
     for field, value in (
         ("reportingInstance", obj.get("reportingInstance") or ""),
         ("action", obj.get("action") or ""),
         ("reason", obj.get("reason") or ""),
     ):
         if not value:
-            errors.append(required(field))
+            errors.required(field)
         if len(value) > _NAME_LIMIT:
-            errors.append(invalid(field, "", f"can have at most {_NAME_LIMIT} characters"))
+            errors.invalid(field, "", f"can have at most {_NAME_LIMIT} characters")
     note = obj.get("note") or obj.get("message") or ""
     if len(note) > _NOTE_LIMIT:
-        errors.append(invalid("message", "", f"can have at most {_NOTE_LIMIT} characters"))
+        errors.invalid("message", "", f"can have at most {_NOTE_LIMIT} characters")
 
 
 def validate_new_event_update(obj: Object, old: Object) -> Errors:
     """Only the series of an event may go on."""
-    errors: Errors = []
+    errors = Errors()
     _check_content(errors, obj, "regarding", "reportingController")
     if obj.get("series") != old.get("series"):
         _check_series(errors, obj)
@@ -110,5 +109,5 @@ def validate_new_event_update(obj: Object, old: Object) -> Errors:
         ("reportingController", "reportingController"),
         ("reportingInstance", "reportingInstance"),
     ):
-        check_immutable(errors, shown, obj.get(field), old.get(field))
+        errors.immutable(shown, obj.get(field), old.get(field))
     return errors

@@ -20,8 +20,8 @@ from navarch.api.cel.admission import (
 from navarch.api.cel.environment import Environment
 from navarch.api.cel.library import NEW
 from navarch.api.cel.types import BOOL, CelType
-from navarch.api.errors import FieldError, duplicate, invalid, required, too_many
-from navarch.api.validation.common import Errors, Object, check_name, qualified_name
+from navarch.api.errors import FieldError, invalid
+from navarch.api.validation.common import Errors, Object, indexed, qualified_name
 
 MAX_CONDITIONS = 64
 
@@ -81,16 +81,16 @@ class ExpressionChecks:
         """A list of match conditions, which do not know variables."""
         errors = self._errors
         if len(conditions or ()) > MAX_CONDITIONS:
-            errors.append(too_many(path, len(conditions or ()), MAX_CONDITIONS))
+            errors.too_many(path, len(conditions or ()), MAX_CONDITIONS)
         seen: set[str] = set()
-        for index, condition in enumerate(conditions or ()):
-            here, name = f"{path}[{index}]", condition.get("name") or ""
+        for here, condition in indexed(path, conditions):
+            name = condition.get("name") or ""
             text = (condition.get("expression") or "").strip()
             if not text:
-                errors.append(required(f"{here}.expression"))
+                errors.required(f"{here}.expression")
             else:
                 self.check(f"{here}.expression", text, (BOOL,))
-            check_name(errors, f"{here}.name", name, qualified_name)
+            errors.name(f"{here}.name", name, qualified_name)
             if name and name in seen:
-                errors.append(duplicate(f"{here}.name", name))
+                errors.duplicate(f"{here}.name", name)
             seen.add(name)

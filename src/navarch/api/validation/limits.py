@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from navarch.api.errors import duplicate, forbidden_field, invalid, required
 from navarch.api.quantity import Quantity
 from navarch.api.validation.common import (
     IMMUTABLE,
     Errors,
     Object,
-    check,
+    indexed,
     qualified_name,
     quantity,
 )
@@ -44,18 +43,15 @@ ONLY_EXISTS = (
 
 
 def validate_limit_range(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     seen: set[str] = set()
-    for index, limit in enumerate((obj.get("spec") or {}).get("limits") or ()):
-        here, kind = f"spec.limits[{index}]", limit.get("type") or ""
+    for here, limit in indexed("spec.limits", (obj.get("spec") or {}).get("limits")):
+        kind = limit.get("type") or ""
         problems = qualified_name(kind)
-        check(errors, f"{here}.type", kind, problems)
+        errors.problems(f"{here}.type", kind, problems)
         if not problems and "/" not in kind and kind not in LIMIT_TYPES:
-            detail = "must be a standard limit type or fully qualified"
-            errors.append(invalid(f"{here}.type", kind, detail))
-        if kind in seen:
-            errors.append(duplicate(f"{here}.type", kind))
-        seen.add(kind)
+            errors.invalid(f"{here}.type", kind, "must be a standard limit type or fully qualified")
+        errors.once(seen, f"{here}.type", kind)
         _check_limit(errors, here, limit, kind)
     return errors
 
@@ -66,16 +62,15 @@ def _check_limit(errors: Errors, path: str, limit: Object, kind: str) -> None:
         amounts = limit.get(field) or {}
         if kind == "Pod" and field.startswith("default"):
             if amounts:
-                detail = "may not be specified when `type` is 'Pod'"
-                errors.append(forbidden_field(f"{path}.{field}", detail))
+                errors.forbidden(f"{path}.{field}", "may not be specified when `type` is 'Pod'")
             continue
         for name in amounts:
-            check(errors, f"{path}.{field}[{name}]", name, rule(name))
+            errors.check(f"{path}.{field}[{name}]", name, rule)
     if kind == "PersistentVolumeClaim" and (
         not any("storage" in (limit.get(field) or {}) for field in ("min", "max"))
     ):
         detail = "either minimum or maximum storage value is required, but neither was provided"
-        errors.append(required(f"{path}.limits", detail))
+        errors.required(f"{path}.limits", detail)
     resources = {
         name
         for field in ("max", "min", "default", "defaultRequest", "maxLimitRequestRatio")
@@ -114,15 +109,14 @@ def _check_limit_order(errors: Errors, path: str, limit: Object, name: str) -> N
             if field == "default" and first is default:
                 shown = high
             detail = text.format(first, second)
-            errors.append(invalid(f"{path}.{field}[{name}]", str(shown), detail))
+            errors.invalid(f"{path}.{field}[{name}]", str(shown), detail)
     here = f"{path}.maxLimitRequestRatio[{name}]"
     if ratio is not None and ratio < Quantity.of(1):
-        errors.append(invalid(here, str(ratio), f"ratio {ratio} is less than 1"))
+        errors.invalid(here, str(ratio), f"ratio {ratio} is less than 1")
     if ratio is not None and low is not None and high is not None and not low.is_zero():
         most = float(high) / float(low)
         if float(ratio) > most:
-            detail = f"ratio {ratio} is greater than max/min = {most:f}"
-            errors.append(invalid(here, str(ratio), detail))
+            errors.invalid(here, str(ratio), f"ratio {ratio} is greater than max/min = {most:f}")
     if (
         not may_overcommit(name)
         and default is not None
@@ -130,21 +124,20 @@ def _check_limit_order(errors: Errors, path: str, limit: Object, name: str) -> N
         and default != request
     ):
         detail = f"default value {default} must equal to defaultRequest value {request} in {name}"
-        errors.append(invalid(f"{path}.defaultRequest[{name}]", str(request), detail))
+        errors.invalid(f"{path}.defaultRequest[{name}]", str(request), detail)
 
 
 def validate_resource_quota(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj.get("spec") or {}
     _check_amounts(errors, "spec.hard", spec.get("hard") or {})
     scopes, hard = spec.get("scopes") or [], spec.get("hard") or {}
     for scope in scopes:
         if scope not in SCOPES:
-            errors.append(invalid("spec.scopes", scopes, "unsupported scope"))
+            errors.invalid("spec.scopes", scopes, "unsupported scope")
         for name in sorted(hard):
             if not _scope_fits(scope, name):
-                detail = "unsupported scope applied to resource"
-                errors.append(invalid("spec.scopes", scopes, detail))
+                errors.invalid("spec.scopes", scopes, "unsupported scope applied to resource")
     _check_pairs(errors, "spec.scopes", scopes, scopes)
     selector = spec.get("scopeSelector")
     if selector is not None:
@@ -155,7 +148,7 @@ def validate_resource_quota(obj: Object) -> Errors:
 def _check_amounts(errors: Errors, path: str, amounts: Object) -> None:
     for name, text in amounts.items():
         here = f"{path}[{name}]"
-        check(errors, here, name, quota_name_problems(name))
+        errors.check(here, name, quota_name_problems)
         check_amount(errors, here, name, text)
 
 
@@ -175,7 +168,7 @@ def _scope_fits(scope: str, resource: str) -> bool:
 def _check_pairs(errors: Errors, path: str, scopes: list[str], shown: object) -> None:
     for pair in (("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")):
         if all(scope in scopes for scope in pair):
-            errors.append(invalid(path, shown, "conflicting scopes"))
+            errors.invalid(path, shown, "conflicting scopes")
 
 
 def _check_scope_selector(
@@ -188,34 +181,32 @@ def _check_scope_selector(
         values = expression.get("values") or ()
         named.append(scope)
         if scope not in SCOPES:
-            errors.append(invalid(f"{here}.scopeName", scope, "unsupported scope"))
+            errors.invalid(f"{here}.scopeName", scope, "unsupported scope")
         for name in sorted(hard):
             if not _scope_fits(scope, name):
-                detail = "unsupported scope applied to resource"
-                errors.append(invalid(here, selector, detail))
+                errors.invalid(here, selector, "unsupported scope applied to resource")
         if (
             scope in SCOPES
             and scope not in ("PriorityClass", "VolumeAttributesClass")
             and operator != "Exists"
         ):
-            errors.append(invalid(f"{here}.operator", operator, ONLY_EXISTS))
+            errors.invalid(f"{here}.operator", operator, ONLY_EXISTS)
         if operator in ("In", "NotIn"):
             if not values:
                 detail = (
                     "must be at least one value when `operator` is 'In' or 'NotIn' for scope "
                     "selector"
                 )
-                errors.append(required(f"{here}.values", detail))
+                errors.required(f"{here}.values", detail)
         elif operator in ("Exists", "DoesNotExist"):
             if values:
                 detail = (
                     "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope "
                     "selector"
                 )
-                errors.append(invalid(f"{here}.values", values, detail))
+                errors.invalid(f"{here}.values", values, detail)
         else:
-            detail = "not a valid selector operator"
-            errors.append(invalid(f"{here}.operator", operator, detail))
+            errors.invalid(f"{here}.operator", operator, "not a valid selector operator")
     _check_pairs(errors, here, named, scopes)
 
 
@@ -223,12 +214,12 @@ def validate_resource_quota_update(obj: Object, old: Object) -> Errors:
     errors = validate_resource_quota(obj)
     new, before = obj["spec"].get("scopes") or [], old["spec"].get("scopes") or []
     if set(new) != set(before):
-        errors.append(invalid("spec.scopes", new, IMMUTABLE))
+        errors.invalid("spec.scopes", new, IMMUTABLE)
     return errors
 
 
 def validate_resource_quota_status(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     status = obj.get("status") or {}
     for field in ("hard", "used"):
         _check_amounts(errors, f"status.{field}", status.get(field) or {})

@@ -7,22 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from navarch.api import names
-from navarch.api.errors import (
-    forbidden_field,
-    invalid,
-    required,
-    too_long,
-)
-from navarch.api.validation.common import (
-    Errors,
-    Object,
-    check,
-    check_immutable,
-    check_labels,
-    check_not_negative,
-    dns1123_label,
-    qualified_name,
-)
+from navarch.api.errors import FieldError, invalid
+from navarch.api.validation.common import Errors, Object, dns1123_label, indexed, qualified_name
 
 NameRule = Callable[[str], list[str]]
 
@@ -35,26 +21,26 @@ def validate_object_meta(
     metadata: Object, namespaced: bool, rule: NameRule, path: str = "metadata"
 ) -> Errors:
     """Complaints about the metadata of a new object, or of the result of an update."""
-    errors: Errors = []
+    errors = Errors()
     generate = metadata.get("generateName")
     if generate:
-        check(errors, f"{path}.generateName", generate, names.as_prefix(rule)(generate))
+        errors.problems(f"{path}.generateName", generate, names.as_prefix(rule)(generate))
     name = metadata.get("name") or ""
     if not name:
-        errors.append(required(f"{path}.name", "name or generateName is required"))
+        errors.required(f"{path}.name", "name or generateName is required")
     else:
-        check(errors, f"{path}.name", name, rule(name))
+        errors.check(f"{path}.name", name, rule)
     namespace = metadata.get("namespace") or ""
     if namespaced:
         if not namespace:
-            errors.append(required(f"{path}.namespace"))
+            errors.required(f"{path}.namespace")
         else:
-            check(errors, f"{path}.namespace", namespace, dns1123_label(namespace))
+            errors.check(f"{path}.namespace", namespace, dns1123_label)
     elif namespace:
-        errors.append(forbidden_field(f"{path}.namespace", "not allowed on this type"))
-    check_not_negative(errors, f"{path}.generation", metadata.get("generation"))
+        errors.forbidden(f"{path}.namespace", "not allowed on this type")
+    errors.not_negative(f"{path}.generation", metadata.get("generation"))
     if metadata.get("labels"):
-        check_labels(errors, f"{path}.labels", metadata["labels"])
+        errors.labels(f"{path}.labels", metadata["labels"])
     if metadata.get("annotations"):
         check_annotations(errors, f"{path}.annotations", metadata["annotations"])
     if metadata.get("ownerReferences"):
@@ -68,7 +54,7 @@ def validate_object_meta(
 
 def validate_object_meta_update(new: Object, old: Object, path: str = "metadata") -> Errors:
     """Complaints about what an update may not change in the metadata."""
-    errors: Errors = []
+    errors = Errors()
     if old.get("deletionTimestamp"):
         before = old.get("finalizers") or ()
         added = sorted(each for each in new.get("finalizers") or () if each not in before)
@@ -78,13 +64,12 @@ def validate_object_meta_update(new: Object, old: Object, path: str = "metadata"
                 "no new finalizers can be added if the object is being deleted, found new "
                 f"finalizers []string{{{listed}}}"
             )
-            errors.append(forbidden_field(f"{path}.finalizers", detail))
+            errors.forbidden(f"{path}.finalizers", detail)
     version = new.get("resourceVersion")
     if not version:
-        errors.append(invalid(f"{path}.resourceVersion", "", "must be specified for an update"))
+        errors.invalid(f"{path}.resourceVersion", "", "must be specified for an update")
     if (new.get("generation") or 0) < (old.get("generation") or 0):
-        generation = new.get("generation") or 0
-        errors.append(invalid(f"{path}.generation", generation, "must not be decremented"))
+        errors.invalid(f"{path}.generation", new.get("generation") or 0, "must not be decremented")
     for key in (
         "name",
         "namespace",
@@ -93,20 +78,18 @@ def validate_object_meta_update(new: Object, old: Object, path: str = "metadata"
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
     ):
-        check_immutable(errors, f"{path}.{key}", new.get(key), old.get(key))
+        errors.immutable(f"{path}.{key}", new.get(key), old.get(key))
     return errors
 
 
 def validate_template_meta(errors: Errors, path: str, metadata: Object) -> None:
     """The metadata of an object made from a template: labels and annotations only."""
     check_annotations(errors, f"{path}.annotations", metadata.get("annotations") or {})
-    check_labels(errors, f"{path}.labels", metadata.get("labels"))
+    errors.labels(f"{path}.labels", metadata.get("labels"))
     for key, value in metadata.items():
         if key not in ("labels", "annotations") and value:
-            errors.append(
-                forbidden_field(
-                    f"{path}.{key}", "cannot be set for an Ephemeral Volume's PVC template"
-                )
+            errors.forbidden(
+                f"{path}.{key}", "cannot be set for an Ephemeral Volume's PVC template"
             )
 
 
@@ -114,12 +97,12 @@ def check_annotations(errors: Errors, path: str, annotations: Mapping[str, Any])
     size = 0
     for key, value in annotations.items():
         # Keys are compared without regard to case, for the sake of some old ones.
-        check(errors, path, key, qualified_name(key.lower()))
+        errors.problems(path, key, qualified_name(key.lower()))
         size += len(key) + len(value)
     if size > ANNOTATIONS_LIMIT // 4:
         size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
         if size > ANNOTATIONS_LIMIT:
-            errors.append(too_long(path, ANNOTATIONS_LIMIT))
+            errors.too_long(path, ANNOTATIONS_LIMIT)
 
 
 def _check_owners(errors: Errors, path: str, references: list[Object]) -> None:
@@ -128,15 +111,15 @@ def _check_owners(errors: Errors, path: str, references: list[Object]) -> None:
         version, kind = reference.get("apiVersion") or "", reference.get("kind") or ""
         group, _, number = version.rpartition("/")
         if not number:
-            errors.append(invalid(f"{path}.apiVersion", version, "version must not be empty"))
+            errors.invalid(f"{path}.apiVersion", version, "version must not be empty")
         if not kind:
-            errors.append(invalid(f"{path}.kind", kind, "must not be empty"))
+            errors.invalid(f"{path}.kind", kind, "must not be empty")
         for key in ("name", "uid"):
             if not reference.get(key):
-                errors.append(invalid(f"{path}.{key}", "", "must not be empty"))
+                errors.invalid(f"{path}.{key}", "", "must not be empty")
         if kind == "Event" and group in ("", "events.k8s.io"):
             named = f"{group}/{number}, Kind=Event"
-            errors.append(invalid(path, reference, f"{named} is disallowed from being an owner"))
+            errors.invalid(path, reference, f"{named} is disallowed from being an owner")
         if reference.get("controller"):
             owner = f"{kind}/{reference.get('name')}"
             if controller:
@@ -144,29 +127,29 @@ def _check_owners(errors: Errors, path: str, references: list[Object]) -> None:
                     "Only one reference can have Controller set to true. Found "
                     f'"true" in references for {controller} and {owner}'
                 )
-                errors.append(invalid(path, references, detail))
+                errors.invalid(path, references, detail)
             controller = owner
 
 
 def _check_finalizers(errors: Errors, path: str, finalizers: list[str]) -> None:
     for finalizer in finalizers:
-        check(errors, path, finalizer, qualified_name(finalizer))
+        errors.check(path, finalizer, qualified_name)
     if "orphan" in finalizers and "foregroundDeletion" in finalizers:
         detail = "finalizer orphan and foregroundDeletion cannot be both set"
-        errors.append(invalid(path, finalizers, detail))
+        errors.invalid(path, finalizers, detail)
 
 
 def check_finalizer(errors: Errors, path: str, finalizer: str) -> None:
-    check(errors, path, finalizer, qualified_name(finalizer))
+    errors.check(path, finalizer, qualified_name)
     if not is_standard(finalizer):
-        errors.append(invalid(path, finalizer, NOT_STANDARD))
+        errors.invalid(path, finalizer, NOT_STANDARD)
 
 
 def is_standard(finalizer: str) -> bool:
     return "/" in finalizer or finalizer in STANDARD_FINALIZERS
 
 
-def validate_standard_finalizers(metadata: Object) -> Errors:
+def validate_standard_finalizers(metadata: Object) -> list[FieldError]:
     """What the kinds of Kubernetes itself ask of finalizers besides: to say whose they are."""
     return [
         invalid(f"metadata.finalizers[{index}]", finalizer, NOT_STANDARD)
@@ -176,23 +159,21 @@ def validate_standard_finalizers(metadata: Object) -> Errors:
 
 
 def _check_managed_fields(errors: Errors, path: str, entries: list[Object]) -> None:
-    for index, entry in enumerate(entries):
-        here = f"{path}[{index}]"
+    for here, entry in indexed(path, entries):
         if entry.get("operation") not in ("Apply", "Update"):
             detail = "must be `Apply` or `Update`"
-            errors.append(invalid(f"{here}.operation", entry.get("operation") or "", detail))
+            errors.invalid(f"{here}.operation", entry.get("operation") or "", detail)
         if entry.get("fieldsType") not in (None, "", "FieldsV1"):
-            detail = "must be `FieldsV1`"
-            errors.append(invalid(f"{here}.fieldsType", entry["fieldsType"], detail))
+            errors.invalid(f"{here}.fieldsType", entry["fieldsType"], "must be `FieldsV1`")
         check_field_manager(errors, f"{here}.manager", entry.get("manager") or "")
         if len(entry.get("subresource") or "") > 256:
-            errors.append(too_long(f"{here}.subresource", 256))
+            errors.too_long(f"{here}.subresource", 256)
 
 
 def check_field_manager(errors: Errors, path: str, manager: str) -> None:
     if len(manager.encode(errors="surrogatepass")) > 128:
-        errors.append(too_long(path, 128))
+        errors.too_long(path, 128)
     for position, character in enumerate(manager):
         if not character.isprintable():
             detail = f"invalid character U+{ord(character):04X} (at position {position})"
-            errors.append(invalid(path, manager, detail))
+            errors.invalid(path, manager, detail)

@@ -3,55 +3,48 @@
 from __future__ import annotations
 
 from navarch.api import names
-from navarch.api.errors import invalid, required
-from navarch.api.validation.common import (
-    Errors,
-    Object,
-    check,
-    check_immutable,
-    dns1123_subdomain,
-)
+from navarch.api.validation.common import Errors, Object, dns1123_subdomain
 
 _MAX = 2**63
 
 
 def validate_migration(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     wanted = (obj.get("spec") or {}).get("resource") or {}
     here, plural, group = "spec.resource", wanted.get("resource"), wanted.get("group")
     if not plural:
-        errors.append(required(f"{here}.resource", "resource is required to be set"))
+        errors.required(f"{here}.resource", "resource is required to be set")
     else:
-        check(errors, f"{here}.resource", plural, names.dns1035_label(plural))
+        errors.check(f"{here}.resource", plural, names.dns1035_label)
     if group:
-        check(errors, f"{here}.group", group, dns1123_subdomain(group))
+        errors.check(f"{here}.group", group, dns1123_subdomain)
     return errors
 
 
 def validate_migration_update(obj: Object, old: Object) -> Errors:
     errors = validate_migration(obj)
-    check_immutable(errors, "spec", obj.get("spec"), old.get("spec"))
+    errors.immutable("spec", obj.get("spec"), old.get("spec"))
     return errors
 
 
 def validate_migration_status(obj: Object, old: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     status, before = obj.get("status") or {}, old.get("status") or {}
     here, version = "status.resourceVersion", status.get("resourceVersion") or ""
     if version and not (version.isascii() and version.isdigit() and int(version) < _MAX):
-        errors.append(invalid(here, version, f"resource version is not well formed: {version}"))
+        errors.invalid(here, version, f"resource version is not well formed: {version}")
     known = before.get("resourceVersion")
     if known and version != known:
-        errors.append(invalid(here, version, "field is immutable"))
+        errors.invalid(here, version, "field is immutable")
     here, conditions = "status.conditions", status.get("conditions") or []
     ended, had_ended = _ended(status), _ended(before)
     if len(ended) == 2:
         detail = "Both success and failed conditions cannot be true at the same time"
-        errors.append(invalid(here, conditions, detail))
+        errors.invalid(here, conditions, detail)
     for kind, label in (("Succeeded", "Success"), ("Failed", "Failed")):
         if kind in had_ended and kind not in ended:
             detail = f"{label} condition cannot be set to false once it is true"
-            errors.append(invalid(here, conditions, detail))
+            errors.invalid(here, conditions, detail)
     return errors
 
 

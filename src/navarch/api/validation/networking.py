@@ -5,26 +5,21 @@ from __future__ import annotations
 import ipaddress
 
 from navarch.api import names
-from navarch.api.errors import forbidden_field, invalid, not_supported, required, too_long
+from navarch.api.errors import FieldError, invalid, required
+from navarch.api.validation.addresses import (
+    address_warnings,
+    canonical_problem,
+    cidr_warnings,
+    parse_address,
+)
 from navarch.api.validation.common import (
     IMMUTABLE,
     PROTOCOLS,
     Errors,
     Object,
-    address_warnings,
-    canonical_problem,
-    check,
-    check_address,
-    check_cidr,
-    check_immutable,
-    check_label_selector,
-    check_name,
-    check_optional_choice,
-    check_port,
-    cidr_warnings,
     dns1123_label,
     dns1123_subdomain,
-    parse_address,
+    indexed,
 )
 
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
@@ -33,147 +28,138 @@ _BAD_SEQUENCES = ("//", "/./", "/../", "%2f", "%2F")
 _BAD_SUFFIXES = ("/..", "/.")
 
 
-def validate_ingress_create(obj: Object) -> Errors:
-    errors: Errors = []
+def validate_ingress_create(obj: Object) -> list[FieldError]:
+    errors = Errors()
     annotation = (obj["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION)
     named = (obj.get("spec") or {}).get("ingressClassName")
     if annotation is not None and named is not None and annotation != named:
         detail = "must match `ingressClassName` when both are specified"
-        here = f"annotations.{CLASS_ANNOTATION}"
-        errors.append(invalid(here, annotation, detail))
+        errors.invalid(f"annotations.{CLASS_ANNOTATION}", annotation, detail)
     return errors + validate_ingress(obj)
 
 
 def validate_ingress(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj.get("spec") or {}
     backend, rules = spec.get("defaultBackend"), spec.get("rules") or []
     if not rules and backend is None:
         detail = "either `defaultBackend` or `rules` must be specified"
-        errors.append(invalid("spec", rules or None, detail))
+        errors.invalid("spec", rules or None, detail)
     if backend is not None:
         _check_backend(errors, "spec.defaultBackend", backend)
-    for index, rule in enumerate(rules):
-        here, host = f"spec.rules[{index}]", rule.get("host") or ""
+    for here, rule in indexed("spec.rules", rules):
+        host = rule.get("host") or ""
         if host:
             _check_host(errors, f"{here}.host", host)
             if parse_address(host) is not None:
-                detail = "must be a DNS name, not an IP address"
-                errors.append(invalid(f"{here}.host", host, detail))
+                errors.invalid(f"{here}.host", host, "must be a DNS name, not an IP address")
         if rule.get("http") is not None:
             _check_http(errors, f"{here}.http", rule["http"])
-    for index, tls in enumerate(spec.get("tls") or ()):
-        here = f"spec.tls[{index}]"
+    for here, tls in indexed("spec.tls", spec.get("tls")):
         for position, host in enumerate(tls.get("hosts") or ()):
             _check_host(errors, f"{here}.hosts[{position}]", host)
         secret = tls.get("secretName")
         if secret:
-            check(errors, f"{here}.secretName", secret, dns1123_subdomain(secret))
+            errors.check(f"{here}.secretName", secret, dns1123_subdomain)
     if spec.get("ingressClassName") is not None:
-        name = spec["ingressClassName"]
-        check(errors, "spec.ingressClassName", name, dns1123_subdomain(name))
+        errors.check("spec.ingressClassName", spec["ingressClassName"], dns1123_subdomain)
     return errors
 
 
 def _check_host(errors: Errors, path: str, host: str) -> None:
     problems = names.wildcard_subdomain(host) if "*" in host else dns1123_subdomain(host)
-    check(errors, path, host, problems)
+    errors.problems(path, host, problems)
 
 
 def _check_http(errors: Errors, path: str, http: Object) -> None:
     if not http.get("paths"):
-        errors.append(required(f"{path}.paths"))
-    for index, each in enumerate(http.get("paths") or ()):
-        here, kind, target = f"{path}.paths[{index}]", each.get("pathType"), each.get("path") or ""
+        errors.required(f"{path}.paths")
+    for here, each in indexed(f"{path}.paths", http.get("paths")):
+        kind, target = each.get("pathType"), each.get("path") or ""
         if kind is None:
-            errors.append(required(f"{here}.pathType", "pathType must be specified"))
+            errors.required(f"{here}.pathType", "pathType must be specified")
             continue
         if kind in ("Exact", "Prefix"):
             if not target.startswith("/"):
-                errors.append(invalid(f"{here}.path", target, "must be an absolute path"))
+                errors.invalid(f"{here}.path", target, "must be an absolute path")
             for sequence in _BAD_SEQUENCES:
                 if sequence in target:
-                    detail = f"must not contain '{sequence}'"
-                    errors.append(invalid(f"{here}.path", target, detail))
+                    errors.invalid(f"{here}.path", target, f"must not contain '{sequence}'")
             for suffix in _BAD_SUFFIXES:
                 if target.endswith(suffix):
-                    errors.append(invalid(f"{here}.path", target, f"cannot end with '{suffix}'"))
+                    errors.invalid(f"{here}.path", target, f"cannot end with '{suffix}'")
         elif kind == "ImplementationSpecific":
             if target and not target.startswith("/"):
-                errors.append(invalid(f"{here}.path", target, "must be an absolute path"))
+                errors.invalid(f"{here}.path", target, "must be an absolute path")
         else:
-            errors.append(not_supported(f"{here}.pathType", kind, PATH_TYPES))
+            errors.not_supported(f"{here}.pathType", kind, PATH_TYPES)
         _check_backend(errors, f"{here}.backend", each.get("backend") or {})
 
 
 def _check_backend(errors: Errors, path: str, backend: Object) -> None:
     resource, service = backend.get("resource"), backend.get("service")
     if resource is not None and service is not None:
-        errors.append(invalid(path, "", "cannot set both resource and service backends"))
+        errors.invalid(path, "", "cannot set both resource and service backends")
     elif resource is not None:
         _check_reference(errors, f"{path}.resource", resource)
     elif service is None:
-        errors.append(invalid(path, "", "resource or service backend is required"))
+        errors.invalid(path, "", "resource or service backend is required")
     else:
-        check_name(errors, f"{path}.service.name", service.get("name"), dns1123_label)
+        errors.name(f"{path}.service.name", service.get("name"), dns1123_label)
         port = service.get("port") or {}
         if port.get("name") and port.get("number"):
-            errors.append(invalid(path, "", "cannot set both port name & port number"))
+            errors.invalid(path, "", "cannot set both port name & port number")
         elif port.get("name"):
-            problems = names.port_name(port["name"])
-            check(errors, f"{path}.service.port.name", port["name"], problems)
+            errors.check(f"{path}.service.port.name", port["name"], names.port_name)
         elif port.get("number"):
-            check_port(errors, f"{path}.service.port.number", port["number"])
+            errors.port(f"{path}.service.port.number", port["number"])
         else:
-            errors.append(required(path, "port name or number is required"))
+            errors.required(path, "port name or number is required")
 
 
 def _check_reference(errors: Errors, path: str, reference: Object) -> None:
     """An object of whatever kind, by name."""
     if reference.get("apiGroup") is not None:
-        group = reference["apiGroup"]
-        check(errors, f"{path}.apiGroup", group, dns1123_subdomain(group))
+        errors.check(f"{path}.apiGroup", reference["apiGroup"], dns1123_subdomain)
     for field in ("kind", "name"):
-        check_name(errors, f"{path}.{field}", reference.get(field), names.path_segment_name)
+        errors.name(f"{path}.{field}", reference.get(field), names.path_segment_name)
 
 
 def validate_ingress_status(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     ingress = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
-    for index, each in enumerate(ingress):
-        here = f"status.loadBalancer.ingress[{index}]"
+    for here, each in indexed("status.loadBalancer.ingress", ingress):
         if each.get("ip"):
-            check_address(errors, f"{here}.ip", each["ip"])
+            errors.address(f"{here}.ip", each["ip"])
         hostname = each.get("hostname")
         if hostname:
-            check(errors, f"{here}.hostname", hostname, dns1123_subdomain(hostname))
+            errors.check(f"{here}.hostname", hostname, dns1123_subdomain)
             if parse_address(hostname) is not None:
                 detail = "must be a DNS name, not an IP address"
-                errors.append(invalid(f"{here}.hostname", hostname, detail))
+                errors.invalid(f"{here}.hostname", hostname, detail)
     return errors
 
 
 def validate_ingress_class(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj.get("spec") or {}
     controller, parameters = spec.get("controller") or "", spec.get("parameters")
     if len(controller) > 250:
-        errors.append(too_long("spec.controller", 250))
-    check_name(errors, "spec.controller", controller, names.domain_prefixed_path)
+        errors.too_long("spec.controller", 250)
+    errors.name("spec.controller", controller, names.domain_prefixed_path)
     if parameters is None:
         return errors
     here = "spec.parameters"
     _check_reference(errors, here, parameters)
     scope, namespace = parameters.get("scope"), parameters.get("namespace")
     if scope is None:
-        errors.append(required(f"{here}.scope"))
-    check_optional_choice(errors, f"{here}.scope", scope, ("Cluster", "Namespace"))
+        errors.required(f"{here}.scope")
+    errors.optional_choice(f"{here}.scope", scope, ("Cluster", "Namespace"))
     if scope == "Namespace":
         detail = "`parameters.scope` is set to 'Namespace'"
-        check_name(errors, f"{here}.namespace", namespace, dns1123_label, detail)
+        errors.name(f"{here}.namespace", namespace, dns1123_label, detail)
     elif scope == "Cluster" and namespace is not None:
-        detail = "`parameters.scope` is set to 'Cluster'"
-        errors.append(forbidden_field(f"{here}.namespace", detail))
+        errors.forbidden(f"{here}.namespace", "`parameters.scope` is set to 'Cluster'")
     return errors
 
 
@@ -183,27 +169,25 @@ def validate_ingress_class_update(obj: Object, old: Object) -> Errors:
         (obj.get("spec") or {}).get("controller"),
         (old.get("spec") or {}).get("controller"),
     )
-    check_immutable(errors, "spec.controller", new, before)
+    errors.immutable("spec.controller", new, before)
     return errors
 
 
 def validate_network_policy(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj.get("spec") or {}
-    check_label_selector(errors, "spec.podSelector", spec.get("podSelector"))
+    errors.label_selector("spec.podSelector", spec.get("podSelector"))
     for direction, peers in (("ingress", "from"), ("egress", "to")):
-        for index, rule in enumerate(spec.get(direction) or ()):
-            here = f"spec.{direction}[{index}]"
+        for here, rule in indexed(f"spec.{direction}", spec.get(direction)):
             for position, port in enumerate(rule.get("ports") or ()):
                 _check_policy_port(errors, f"{here}.ports[{position}]", port)
             for position, peer in enumerate(rule.get(peers) or ()):
                 _check_peer(errors, f"{here}.{peers}[{position}]", peer)
     kinds = spec.get("policyTypes") or []
     if len(kinds) > 2:
-        detail = "may not specify more than two policyTypes"
-        errors.append(invalid("spec.policyTypes", kinds, detail))
+        errors.invalid("spec.policyTypes", kinds, "may not specify more than two policyTypes")
     for index, kind in enumerate(kinds):
-        check_optional_choice(errors, f"spec.policyTypes[{index}]", kind, ("Ingress", "Egress"))
+        errors.optional_choice(f"spec.policyTypes[{index}]", kind, ("Ingress", "Egress"))
     return errors
 
 
@@ -211,24 +195,23 @@ def _check_policy_port(errors: Errors, path: str, port: Object) -> None:
     choices = ("TCP", "UDP", "SCTP")
     protocol = port.get("protocol")
     if protocol not in PROTOCOLS:
-        check_optional_choice(errors, f"{path}.protocol", protocol, choices)
+        errors.optional_choice(f"{path}.protocol", protocol, choices)
     number, end = port.get("port"), port.get("endPort")
     if number is None:
         if end is not None:
             detail = "may not be specified when `port` is not specified"
-            errors.append(invalid(f"{path}.endPort", end, detail))
+            errors.invalid(f"{path}.endPort", end, detail)
     elif isinstance(number, str):
         if end is not None:
             detail = "may not be specified when `port` is non-numeric"
-            errors.append(invalid(f"{path}.endPort", end, detail))
-        check(errors, f"{path}.port", number, names.port_name(number))
+            errors.invalid(f"{path}.endPort", end, detail)
+        errors.check(f"{path}.port", number, names.port_name)
     else:
-        check_port(errors, f"{path}.port", number)
+        errors.port(f"{path}.port", number)
         if end is not None:
             if end < number:
-                detail = "must be greater than or equal to `port`"
-                errors.append(invalid(f"{path}.endPort", number, detail))
-            check_port(errors, f"{path}.endPort", end)
+                errors.invalid(f"{path}.endPort", number, "must be greater than or equal to `port`")
+            errors.port(f"{path}.endPort", end)
 
 
 def _check_peer(errors: Errors, path: str, peer: Object) -> None:
@@ -237,59 +220,57 @@ def _check_peer(errors: Errors, path: str, peer: Object) -> None:
         each for each in ("podSelector", "namespaceSelector") if peer.get(each) is not None
     ]
     for field in selectors:
-        check_label_selector(errors, f"{path}.{field}", peer[field])
+        errors.label_selector(f"{path}.{field}", peer[field])
     if block is not None:
         _check_block(errors, f"{path}.ipBlock", block)
         if selectors:
-            detail = "may not specify both ipBlock and another peer"
-            errors.append(forbidden_field(path, detail))
+            errors.forbidden(path, "may not specify both ipBlock and another peer")
     elif not selectors:
-        errors.append(required(path, "must specify a peer"))
+        errors.required(path, "must specify a peer")
 
 
 def _check_block(errors: Errors, path: str, block: Object) -> None:
     text = block.get("cidr") or ""
     if not text:
-        errors.append(required(f"{path}.cidr"))
+        errors.required(f"{path}.cidr")
         return
     before = len(errors)
-    check_cidr(errors, f"{path}.cidr", text)
+    errors.cidr(f"{path}.cidr", text)
     if len(errors) != before:
         return
     whole = ipaddress.ip_network(text, strict=False)
-    for index, part in enumerate(block.get("except") or ()):
-        here = f"{path}.except[{index}]"
+    for here, part in indexed(f"{path}.except", block.get("except")):
         before = len(errors)
-        check_cidr(errors, here, part)
+        errors.cidr(here, part)
         if len(errors) != before:
             continue
         inner = ipaddress.ip_network(part, strict=False)
         inside = inner.version == whole.version and inner.network_address in whole
         if not inside or inner.prefixlen <= whole.prefixlen:
-            errors.append(invalid(here, part, "must be a strict subset of `cidr`"))
+            errors.invalid(here, part, "must be a strict subset of `cidr`")
 
 
 def validate_service_cidr(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     ranges, here = (obj.get("spec") or {}).get("cidrs") or [], "spec.cidrs"
     if not ranges:
-        errors.append(required(here, "at least one CIDR required"))
+        errors.required(here, "at least one CIDR required")
     if len(ranges) > 2:
-        errors.append(invalid(here, obj.get("spec"), "may only hold up to 2 values"))
+        errors.invalid(here, obj.get("spec"), "may only hold up to 2 values")
     for index, each in enumerate(ranges):
         problem = canonical_problem(each, is_range=True)
         if problem:
-            errors.append(invalid(f"{here}[{index}]", each, problem))
+            errors.invalid(f"{here}[{index}]", each, problem)
     if len(ranges) == 2 and len({":" in each for each in ranges}) < 2:
         detail = (
             "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and "
             "2001:db8::/64"
         )
-        errors.append(invalid(here, ranges, detail))
+        errors.invalid(here, ranges, detail)
     return errors
 
 
-def validate_service_cidr_update(obj: Object, old: Object) -> Errors:
+def validate_service_cidr_update(obj: Object, old: Object) -> list[FieldError]:
     new = (obj.get("spec") or {}).get("cidrs") or []
     before = (old.get("spec") or {}).get("cidrs") or []
     if len(before) == 1 and len(new) == 2:
@@ -312,26 +293,25 @@ def validate_address_name(name: str) -> list[str]:
     return [problem] if problem else []
 
 
-def validate_ip_address(obj: Object) -> Errors:
-    errors: Errors = []
+def validate_ip_address(obj: Object) -> list[FieldError]:
+    errors = Errors()
     parent = (obj.get("spec") or {}).get("parentRef")
     here = "spec.parentRef"
     if parent is None:
         return [required(here)]
     if parent.get("group"):
-        check(errors, f"{here}.group", parent["group"], dns1123_subdomain(parent["group"]))
+        errors.check(f"{here}.group", parent["group"], dns1123_subdomain)
     for field in ("resource", "name"):
-        check_name(errors, f"{here}.{field}", parent.get(field), names.path_segment_name)
+        errors.name(f"{here}.{field}", parent.get(field), names.path_segment_name)
     if parent.get("namespace"):
-        namespace = parent["namespace"]
-        check(errors, f"{here}.namespace", namespace, names.path_segment_name(namespace))
+        errors.check(f"{here}.namespace", parent["namespace"], names.path_segment_name)
     return errors
 
 
-def validate_ip_address_update(obj: Object, old: Object) -> Errors:
-    errors = validate_ip_address(obj)
+def validate_ip_address_update(obj: Object, old: Object) -> list[FieldError]:
+    errors = Errors(validate_ip_address(obj))
     new = (obj.get("spec") or {}).get("parentRef")
-    check_immutable(errors, "spec.parentRef", new, (old.get("spec") or {}).get("parentRef"))
+    errors.immutable("spec.parentRef", new, (old.get("spec") or {}).get("parentRef"))
     return errors
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from navarch.api.errors import duplicate, forbidden_field, invalid
-from navarch.api.validation.common import Errors, Object, check_cidr
+from navarch.api.errors import FieldError, invalid
+from navarch.api.validation.common import Errors, Object
 from navarch.api.validation.meta import check_finalizer
 from navarch.api.validation.resources import check_amount
 from navarch.api.validation.scheduling import check_taints
@@ -14,17 +14,17 @@ POD_RANGES = 'node updates may not change podCIDR except from "" to valid'
 
 
 def validate_node(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj.get("spec") or {}
     check_taints(errors, "metadata.taints", spec.get("taints") or ())
     _check_resources(errors, obj)
     ranges = spec.get("podCIDRs") or []
     for index, each in enumerate(ranges):
-        check_cidr(errors, f"spec.podCIDRs[{index}]", each)
+        errors.cidr(f"spec.podCIDRs[{index}]", each)
     families = {":" in each for each in ranges}
     if len(ranges) > 1 and (len(ranges) > 2 or len(families) < 2):
         detail = "may specify no more than one CIDR for each IP family"
-        errors.append(invalid("spec.podCIDRs", ranges, detail))
+        errors.invalid("spec.podCIDRs", ranges, detail)
     return errors
 
 
@@ -36,37 +36,37 @@ def _check_resources(errors: Errors, obj: Object) -> None:
 
 
 def validate_node_update(obj: Object, old: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     _check_resources(errors, obj)
     seen: set[str] = set()
     for index, address in enumerate((obj.get("status") or {}).get("addresses") or ()):
         key = json.dumps(address, sort_keys=True)
         if key in seen:
-            errors.append(duplicate(f"status.addresses[{index}]", address))
+            errors.duplicate(f"status.addresses[{index}]", address)
         seen.add(key)
     new, before = obj.get("spec") or {}, old.get("spec") or {}
     if before.get("podCIDRs") and new.get("podCIDRs") != before["podCIDRs"]:
-        errors.append(forbidden_field("spec.podCIDRs", POD_RANGES))
+        errors.forbidden("spec.podCIDRs", POD_RANGES)
     if before.get("providerID") and new.get("providerID") != before["providerID"]:
         detail = 'node updates may not change providerID except from "" to valid'
-        errors.append(forbidden_field("spec.providerID", detail))
+        errors.forbidden("spec.providerID", detail)
     if new.get("externalID") != before.get("externalID"):
-        errors.append(forbidden_field("spec.externalID", "may not be updated"))
+        errors.forbidden("spec.externalID", "may not be updated")
     if not before.get("podCIDRs"):
         for index, each in enumerate(new.get("podCIDRs") or ()):
-            check_cidr(errors, f"spec.podCIDRs[{index}]", each)
+            errors.cidr(f"spec.podCIDRs[{index}]", each)
     check_taints(errors, "metadata.taints", new.get("taints") or ())
     return errors
 
 
 def validate_namespace_finalizers(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     for finalizer in (obj.get("spec") or {}).get("finalizers") or ():
         check_finalizer(errors, "spec.finalizers", finalizer)
     return errors
 
 
-def validate_namespace_status(obj: Object) -> Errors:
+def validate_namespace_status(obj: Object) -> list[FieldError]:
     phase = (obj.get("status") or {}).get("phase") or ""
     if obj["metadata"].get("deletionTimestamp"):
         if phase != "Terminating":

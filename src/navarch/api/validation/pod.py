@@ -10,19 +10,10 @@ from typing import Any
 import msgspec
 
 from navarch.api import names
-from navarch.api.errors import forbidden_field, invalid
+from navarch.api.errors import FieldError, forbidden_field
 from navarch.api.patch.common import copy_json
 from navarch.api.strategies.podspec import quality_of_service
-from navarch.api.validation.common import (
-    MAX_INT32,
-    Errors,
-    Object,
-    check,
-    check_address,
-    check_immutable,
-    check_label_name,
-    dns1123_subdomain,
-)
+from navarch.api.validation.common import MAX_INT32, Errors, Object, dns1123_subdomain, indexed
 from navarch.api.validation.containers import check_image_whitespace
 from navarch.api.validation.podspec import MIRROR_ANNOTATION, check_pod_annotations, check_pod_spec
 from navarch.api.validation.scheduling import check_tolerations
@@ -48,10 +39,10 @@ def validate_pod(pod: Object) -> Errors:
     errors = _whole(pod)
     spec = pod["spec"]
     if spec.get("ephemeralContainers"):
-        errors.append(forbidden_field("spec.ephemeralContainers", "cannot be set on create"))
+        errors.forbidden("spec.ephemeralContainers", "cannot be set on create")
     if spec.get("nodeName") and spec.get("schedulingGates"):
         detail = "cannot be set until all schedulingGates have been cleared"
-        errors.append(forbidden_field("spec.nodeName", detail))
+        errors.forbidden("spec.nodeName", detail)
     return errors
 
 
@@ -79,7 +70,7 @@ def _spec_key(spec: Object) -> bytes:
 
 
 def _whole(pod: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = pod["spec"]
     annotations = pod["metadata"].get("annotations")
     if annotations:
@@ -90,7 +81,7 @@ def _whole(pod: Object) -> Errors:
     elif key in _valid:
         _valid[key] = _valid.pop(key)
     else:
-        found: Errors = []
+        found = Errors()
         _check_spec(found, pod)
         errors += found
         if not found:
@@ -109,7 +100,7 @@ def _check_spec(errors: Errors, pod: Object) -> None:
                 if source.get("serviceAccountToken") is not None:
                     here = f"spec.volumes[{index}].projected.sources[{position}]"
                     detail = "must not be specified when serviceAccountName is not set"
-                    errors.append(forbidden_field(f"{here}.serviceAccountToken", detail))
+                    errors.forbidden(f"{here}.serviceAccountToken", detail)
     for kind in _KINDS:
         for index, container in enumerate(spec.get(kind) or ()):
             check_image_whitespace(errors, f"spec.{kind}[{index}]", container)
@@ -117,7 +108,7 @@ def _check_spec(errors: Errors, pod: Object) -> None:
 
 def validate_pod_update(pod: Object, old: Object) -> Errors:
     """An update of the pod itself."""
-    errors: Errors = []
+    errors = Errors()
     _check_mirror(errors, pod, old)
     new, before = pod["spec"], old["spec"]
     if new == before:
@@ -127,7 +118,7 @@ def validate_pod_update(pod: Object, old: Object) -> Errors:
     for kind in _KINDS:
         here = f"spec.{kind}"
         if len(new.get(kind) or ()) != len(before.get(kind) or ()):
-            errors.append(forbidden_field(here, "pod updates may not add or remove containers"))
+            errors.forbidden(here, "pod updates may not add or remove containers")
             return errors
     if not _check_deadline(errors, new, before):
         return errors
@@ -136,7 +127,7 @@ def validate_pod_update(pod: Object, old: Object) -> Errors:
     allowed = _with_allowed_changes(errors, new, before)
     if allowed != before:
         detail = f"pod updates may not change fields other than {UPDATABLE}\n"
-        errors.append(forbidden_field("spec", detail + difference(before, allowed)))
+        errors.forbidden("spec", detail + difference(before, allowed))
     return errors
 
 
@@ -146,7 +137,7 @@ def _check_mirror(errors: Errors, pod: Object, old: Object) -> None:
     if new != before:
         verb = "add" if before is None else "remove or update"
         here = f"metadata.annotations[{MIRROR_ANNOTATION}]"
-        errors.append(forbidden_field(here, f"may not {verb} mirror pod annotation"))
+        errors.forbidden(here, f"may not {verb} mirror pod annotation")
 
 
 def _check_deadline(errors: Errors, new: Object, old: Object) -> bool:
@@ -154,14 +145,13 @@ def _check_deadline(errors: Errors, new: Object, old: Object) -> bool:
     value, before = new.get("activeDeadlineSeconds"), old.get("activeDeadlineSeconds")
     if value is None:
         if before is not None:
-            detail = "must not update from a positive integer to nil value"
-            errors.append(invalid(here, value, detail))
+            errors.invalid(here, value, "must not update from a positive integer to nil value")
         return True
     if not 0 <= value <= MAX_INT32:
-        errors.append(invalid(here, value, names.in_range(0, MAX_INT32)))
+        errors.invalid(here, value, names.in_range(0, MAX_INT32))
         return False
     if before is not None and before < value:
-        errors.append(invalid(here, value, "must be less than or equal to previous value"))
+        errors.invalid(here, value, "must be less than or equal to previous value")
         return False
     return True
 
@@ -174,7 +164,7 @@ def _check_added_tolerations(errors: Errors, new: Object, old: Object) -> None:
     for toleration in old.get("tolerations") or ():
         if without_seconds(toleration) not in given:
             detail = "existing toleration can not be modified except its tolerationSeconds"
-            errors.append(forbidden_field("spec.tolerations", detail))
+            errors.forbidden("spec.tolerations", detail)
             return
     check_tolerations(errors, "spec.tolerations", new.get("tolerations") or ())
 
@@ -184,7 +174,7 @@ def _check_removed_gates(errors: Errors, new: Object, old: Object) -> None:
     for index, gate in enumerate(new.get("schedulingGates") or ()):
         if gate.get("name") not in before:
             detail = f"only deletion is allowed, but found new scheduling gate '{gate.get('name')}'"
-            errors.append(forbidden_field(f"spec.schedulingGates[{index}].name", detail))
+            errors.forbidden(f"spec.schedulingGates[{index}].name", detail)
 
 
 def _with_allowed_changes(errors: Errors, new: Object, old: Object) -> Object:
@@ -215,7 +205,7 @@ def _narrow(errors: Errors, result: Object, old: Object) -> None:
     selector = result.get("nodeSelector") or {}
     if any(selector.get(key) != value for key, value in (old.get("nodeSelector") or {}).items()):
         detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)"
-        errors.append(invalid("spec.nodeSelector", selector, detail))
+        errors.invalid("spec.nodeSelector", selector, detail)
     _put_back(result, old, "nodeSelector")
     affinity, before = result.get("affinity") or {}, old.get("affinity") or {}
     new_node, old_node = affinity.get("nodeAffinity"), before.get("nodeAffinity")
@@ -226,11 +216,11 @@ def _narrow(errors: Errors, result: Object, old: Object) -> None:
     here = f"spec.affinity.nodeAffinity.{_AFFINITY}.nodeSelectorTerms"
     if old_terms and len(old_terms) != len(new_terms):
         detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed"
-        errors.append(invalid(here, new_terms, detail))
+        errors.invalid(here, new_terms, detail)
     for index, (new_term, old_term) in enumerate(zip(new_terms, old_terms, strict=False)):
         if not _only_adds(new_term, old_term):
             detail = "only additions are allowed (no mutations or deletions)"
-            errors.append(invalid(f"{here}[{index}]", new_term, detail))
+            errors.invalid(f"{here}[{index}]", new_term, detail)
     if old_node is not None:
         affinity["nodeAffinity"] = old_node
     else:
@@ -262,40 +252,38 @@ def difference(old: Any, new: Any) -> str:
 
 
 def validate_pod_status_update(pod: Object, old: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     _check_mirror(errors, pod, old)
     status, before = pod.get("status") or {}, old.get("status") or {}
-    for index, condition in enumerate(status.get("conditions") or ()):
-        here, kind = f"status.conditions[{index}]", condition.get("type") or ""
+    for here, condition in indexed("status.conditions", status.get("conditions")):
+        kind = condition.get("type") or ""
         if (condition.get("observedGeneration") or 0) < 0:
             detail = "must be a non-negative integer"
-            value = condition["observedGeneration"]
-            errors.append(invalid(f"{here}.observedGeneration", value, detail))
+            errors.invalid(f"{here}.observedGeneration", condition["observedGeneration"], detail)
         if kind not in ("PodScheduled", "Ready", "Initialized"):
-            check_label_name(errors, f"{here}.Type", kind)
+            errors.label_name(f"{here}.Type", kind)
     nominated = status.get("nominatedNodeName")
     if nominated and nominated != before.get("nominatedNodeName"):
-        check(errors, "status.nominatedNodeName", nominated, dns1123_subdomain(nominated))
+        errors.check("status.nominatedNodeName", nominated, dns1123_subdomain)
         if old["spec"].get("nodeName"):
             detail = "may not be set on pods that are already bound to a node"
-            errors.append(forbidden_field("status.nominatedNodeName", detail))
+            errors.forbidden("status.nominatedNodeName", detail)
     if (status.get("observedGeneration") or 0) < 0:
         detail = "must be a non-negative integer"
-        errors.append(invalid("status.observedGeneration", status["observedGeneration"], detail))
-    check_immutable(errors, "status.qosClass", status.get("qosClass"), before.get("qosClass"))
+        errors.invalid("status.observedGeneration", status["observedGeneration"], detail)
+    errors.immutable("status.qosClass", status.get("qosClass"), before.get("qosClass"))
     _check_transitions(errors, status, before, old["spec"])
     for field in ("podIPs", "hostIPs"):
         addresses = [each.get("ip") or "" for each in status.get(field) or ()]
         for index, address in enumerate(addresses):
-            check_address(errors, f"status.{field}[{index}]", address)
+            errors.address(f"status.{field}[{index}]", address)
         families = {":" in address for address in addresses}
         if len(addresses) > 1 and (len(addresses) > 2 or len(families) < 2):
             detail = "may specify no more than one IP for each IP family"
-            errors.append(invalid(f"status.{field}", status[field], detail))
+            errors.invalid(f"status.{field}", status[field], detail)
     hosts = status.get("hostIPs")
     if hosts and hosts[0].get("ip") != status.get("hostIP"):
-        detail = "must be equal to `hostIP`"
-        errors.append(invalid("status.hostIPs[0].ip", hosts[0].get("ip"), detail))
+        errors.invalid("status.hostIPs[0].ip", hosts[0].get("ip"), "must be equal to `hostIP`")
     return errors
 
 
@@ -330,11 +318,10 @@ def _check_transitions(errors: Errors, status: Object, before: Object, spec: Obj
         if _comes_again(container, spec, ended.get("exitCode") or 0):
             continue
         here = f"status.containerStatuses[{index}].state"
-        detail = "may not be transitioned to non-terminated state"
-        errors.append(forbidden_field(here, detail))
+        errors.forbidden(here, "may not be transitioned to non-terminated state")
 
 
-def validate_ephemeral_containers_update(pod: Object, old: Object) -> Errors:
+def validate_ephemeral_containers_update(pod: Object, old: Object) -> list[FieldError]:
     if MIRROR_ANNOTATION in (old["metadata"].get("annotations") or {}):
         return [forbidden_field("", "static pods do not support ephemeral containers")]
     errors = _whole(pod)
@@ -342,24 +329,22 @@ def validate_ephemeral_containers_update(pod: Object, old: Object) -> Errors:
     for container in old["spec"].get("ephemeralContainers") or ():
         name, here = container.get("name"), "spec.ephemeralContainers"
         if name not in new:
-            detail = f'existing ephemeral containers "{name}" may not be removed\n'
-            errors.append(forbidden_field(here, detail))
+            errors.forbidden(here, f'existing ephemeral containers "{name}" may not be removed\n')
         elif new[name] != container:
             detail = f'existing ephemeral containers "{name}" may not be changed\n'
             detail += difference(container, new[name])
-            errors.append(forbidden_field(here, detail))
+            errors.forbidden(here, detail)
     return errors
 
 
-def validate_resize(pod: Object, old: Object) -> Errors:
+def validate_resize(pod: Object, old: Object) -> list[FieldError]:
     if MIRROR_ANNOTATION in (old["metadata"].get("annotations") or {}):
         return [forbidden_field("", "static pods cannot be resized")]
     errors = _whole(pod)
     new, before = pod["spec"], old["spec"]
     known = (old.get("status") or {}).get("qosClass") or quality_of_service(before)
     if quality_of_service(new) != known:
-        detail = "Pod QOS Class may not change as a result of resizing"
-        errors.append(invalid("spec", known, detail))
+        errors.invalid("spec", known, "Pod QOS Class may not change as a result of resizing")
     moved = [error for kind in _KINDS for error in _check_order(kind, new, before)]
     if moved:
         return [*errors, *moved]
@@ -372,14 +357,14 @@ def validate_resize(pod: Object, old: Object) -> Errors:
             _restore_resources(container, source)
             if kind == "initContainers" and container != source:
                 detail = "only cpu and memory resources for init or sidecar containers are mutable"
-                errors.append(forbidden_field(here, detail))
+                errors.forbidden(here, detail)
     _restore_resources(rest, before)
     if not errors and rest != before:
-        errors.append(forbidden_field("spec", "only cpu and memory resources are mutable"))
+        errors.forbidden("spec", "only cpu and memory resources are mutable")
     return errors
 
 
-def _check_order(kind: str, new: Object, old: Object) -> Errors:
+def _check_order(kind: str, new: Object, old: Object) -> list[FieldError]:
     names = [each.get("name") for each in new.get(kind) or ()]
     before = [each.get("name") for each in old.get(kind) or ()]
     if len(names) != len(before):
@@ -397,8 +382,7 @@ def _check_resized(errors: Errors, path: str, container: Object, source: Object)
     new, before = container.get("resources") or {}, source.get("resources") or {}
     for kind in ("requests", "limits"):
         if set(before.get(kind) or ()) - set(new.get(kind) or ()):
-            detail = f"resource {kind} cannot be removed"
-            errors.append(forbidden_field(f"{path}.resources.{kind}", detail))
+            errors.forbidden(f"{path}.resources.{kind}", f"resource {kind} cannot be removed")
 
 
 def _restore_resources(container: Object, source: Object) -> None:

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from navarch.api import names
-from navarch.api.errors import (
-    duplicate,
-    forbidden_field,
-    invalid,
-    not_found_field,
-    required,
-    too_long,
-)
 from navarch.api.validation.common import (
     MAX_INT32,
     Errors,
     Object,
-    check,
-    check_address,
-    check_choice,
-    check_label_name,
-    check_labels,
-    check_optional_choice,
     dns1123_label,
     dns1123_subdomain,
+    indexed,
 )
 from navarch.api.validation.containers import (
     PodFacts,
@@ -45,7 +32,7 @@ DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 def check_template(errors: Errors, path: str, template: Object) -> None:
     """A PodTemplateSpec."""
     metadata, spec = template.get("metadata") or {}, template.get("spec") or {}
-    check_labels(errors, f"{path}.labels", metadata.get("labels"))
+    errors.labels(f"{path}.labels", metadata.get("labels"))
     annotations = metadata.get("annotations") or {}
     if annotations:
         check_annotations(errors, f"{path}.annotations", annotations)
@@ -53,20 +40,20 @@ def check_template(errors: Errors, path: str, template: Object) -> None:
     check_pod_spec(errors, f"{path}.spec", spec)
     if spec.get("ephemeralContainers"):
         detail = "ephemeral containers not allowed in pod template"
-        errors.append(forbidden_field(f"{path}.spec.ephemeralContainers", detail))
+        errors.forbidden(f"{path}.spec.ephemeralContainers", detail)
 
 
 def check_pod_annotations(errors: Errors, path: str, annotations: Object, spec: Object) -> None:
     mirror = annotations.get(MIRROR_ANNOTATION)
     if mirror is not None and not spec.get("nodeName"):
         detail = "must set spec.nodeName if mirror pod annotation is set"
-        errors.append(invalid(f"{path}[{MIRROR_ANNOTATION}]", mirror, detail))
+        errors.invalid(f"{path}[{MIRROR_ANNOTATION}]", mirror, detail)
     cost = annotations.get(DELETION_COST)
     if cost is not None:
         digits = cost.removeprefix("-")
         fits = digits.isascii() and digits.isdigit() and -(2**31) <= int(cost[:12]) < 2**31
         if not fits or (len(digits) > 1 and digits.startswith("0")) or cost == "-0":
-            errors.append(invalid(f"{path}[{DELETION_COST}]", cost, "must be a 32bit integer"))
+            errors.invalid(f"{path}[{DELETION_COST}]", cost, "must be a 32bit integer")
 
 
 def check_pod_spec(errors: Errors, path: str, spec: Object, pod: Object | None = None) -> None:
@@ -74,7 +61,7 @@ def check_pod_spec(errors: Errors, path: str, spec: Object, pod: Object | None =
     metadata = (pod or {}).get("metadata") or {}
     grace = spec.get("terminationGracePeriodSeconds")
     if grace is None:
-        errors.append(required(f"{path}.terminationGracePeriodSeconds"))
+        errors.required(f"{path}.terminationGracePeriodSeconds")
     volumes = check_volumes(errors, f"{path}.volumes", spec, metadata.get("name") or "")
     claims = {each["name"] for each in spec.get("resourceClaims") or () if each.get("name")}
     if spec.get("resourceClaims"):
@@ -96,8 +83,8 @@ def check_pod_spec(errors: Errors, path: str, spec: Object, pod: Object | None =
         check_requirements(errors, f"{path}.resources", spec["resources"], claims, pod_level=True)
     if spec.get("hostNetwork"):
         _check_host_network_ports(errors, path, spec, pod is not None)
-    check_choice(errors, f"{path}.restartPolicy", spec.get("restartPolicy"), RESTART_POLICIES)
-    check_choice(errors, f"{path}.dnsPolicy", spec.get("dnsPolicy"), DNS_POLICIES)
+    errors.choice(f"{path}.restartPolicy", spec.get("restartPolicy"), RESTART_POLICIES)
+    errors.choice(f"{path}.dnsPolicy", spec.get("dnsPolicy"), DNS_POLICIES)
     check_pod_context(errors, f"{path}.securityContext", spec)
     check_host_users(errors, path, spec)
     _check_placement(errors, path, spec)
@@ -109,29 +96,27 @@ def check_pod_spec(errors: Errors, path: str, spec: Object, pod: Object | None =
 
 def _check_placement(errors: Errors, path: str, spec: Object) -> None:
     if spec.get("nodeSelector"):
-        check_labels(errors, f"{path}.nodeSelector", spec["nodeSelector"])
+        errors.labels(f"{path}.nodeSelector", spec["nodeSelector"])
     if spec.get("affinity"):
         check_affinity(errors, f"{path}.affinity", spec["affinity"])
     if spec.get("tolerations"):
         check_tolerations(errors, f"{path}.tolerations", spec["tolerations"])
     if spec.get("topologySpreadConstraints"):
-        constraints = spec["topologySpreadConstraints"]
-        check_spread(errors, f"{path}.topologySpreadConstraints", constraints)
+        check_spread(errors, f"{path}.topologySpreadConstraints", spec["topologySpreadConstraints"])
     deadline = spec.get("activeDeadlineSeconds")
     if deadline is not None and not 1 <= deadline <= MAX_INT32:
         detail = names.in_range(1, MAX_INT32)
-        errors.append(invalid(f"{path}.activeDeadlineSeconds", deadline, detail))
+        errors.invalid(f"{path}.activeDeadlineSeconds", deadline, detail)
     policy = spec.get("preemptionPolicy")
-    choices = ("PreemptLowerPriority", "Never")
-    check_optional_choice(errors, f"{path}.preemptionPolicy", policy, choices)
+    errors.optional_choice(f"{path}.preemptionPolicy", policy, ("PreemptLowerPriority", "Never"))
     if spec.get("overhead"):
         check_requirements(errors, f"{path}.overhead", {"limits": spec["overhead"]}, set())
     system = spec.get("os")
     if system is not None:
         if not system.get("name"):
-            errors.append(required(f"{path}.os.name"))
+            errors.required(f"{path}.os.name")
         else:
-            check_optional_choice(errors, f"{path}.os", system["name"], ("linux", "windows"))
+            errors.optional_choice(f"{path}.os", system["name"], ("linux", "windows"))
 
 
 def _check_names(errors: Errors, path: str, spec: Object) -> None:
@@ -145,36 +130,32 @@ def _check_names(errors: Errors, path: str, spec: Object) -> None:
     ):
         value = spec.get(field)
         if value:
-            check(errors, f"{path}.{field}", value, rule(value))
+            errors.check(f"{path}.{field}", value, rule)
     override = spec.get("hostnameOverride")
     if override is not None:
         here = f"{path}.hostnameOverride"
         if spec.get("setHostnameAsFQDN"):
-            detail = "may not be specified when setHostnameAsFQDN is true"
-            errors.append(forbidden_field(here, detail))
+            errors.forbidden(here, "may not be specified when setHostnameAsFQDN is true")
         if spec.get("hostNetwork"):
-            errors.append(forbidden_field(here, "may not be specified when hostNetwork is true"))
+            errors.forbidden(here, "may not be specified when hostNetwork is true")
         if len(override) > 64:
-            errors.append(too_long(here, 64))
-        check(errors, here, override, dns1123_subdomain(override))
+            errors.too_long(here, 64)
+        errors.check(here, override, dns1123_subdomain)
 
 
 def _check_lists(errors: Errors, path: str, spec: Object) -> None:
-    for index, alias in enumerate(spec.get("hostAliases") or ()):
-        here = f"{path}.hostAliases[{index}]"
-        check_address(errors, f"{here}.ip", alias.get("ip") or "")
+    for here, alias in indexed(f"{path}.hostAliases", spec.get("hostAliases")):
+        errors.address(f"{here}.ip", alias.get("ip") or "")
         for position, name in enumerate(alias.get("hostnames") or ()):
-            check(errors, f"{here}.hostnames[{position}]", name, dns1123_subdomain(name))
+            errors.check(f"{here}.hostnames[{position}]", name, dns1123_subdomain)
     for index, gate in enumerate(spec.get("readinessGates") or ()):
         here = f"{path}.readinessGates[{index}].conditionType"
-        check_label_name(errors, here, gate.get("conditionType") or "")
+        errors.label_name(here, gate.get("conditionType") or "")
     seen: set[str] = set()
-    for index, gate in enumerate(spec.get("schedulingGates") or ()):
-        here, name = f"{path}.schedulingGates[{index}]", gate.get("name") or ""
-        check_label_name(errors, here, name)
-        if name in seen:
-            errors.append(duplicate(here, name))
-        seen.add(name)
+    for here, gate in indexed(f"{path}.schedulingGates", spec.get("schedulingGates")):
+        name = gate.get("name") or ""
+        errors.label_name(here, name)
+        errors.once(seen, here, name)
 
 
 def _check_host_network_ports(errors: Errors, path: str, spec: Object, is_pod: bool) -> None:
@@ -183,58 +164,55 @@ def _check_host_network_ports(errors: Errors, path: str, spec: Object, is_pod: b
             host = port.get("hostPort") or 0
             if (is_pod or host) and host != port.get("containerPort"):
                 here = f"{path}.containers[{index}].ports[{position}].hostPort"
-                detail = "must match `containerPort` when `hostNetwork` is true"
-                errors.append(invalid(here, host, detail))
+                errors.invalid(here, host, "must match `containerPort` when `hostNetwork` is true")
 
 
 def _check_dns(errors: Errors, path: str, spec: Object) -> None:
     config = spec.get("dnsConfig")
     if spec.get("dnsPolicy") == "None":
         if config is None:
-            detail = "must provide `dnsConfig` when `dnsPolicy` is None"
-            errors.append(required(path, detail))
+            errors.required(path, "must provide `dnsConfig` when `dnsPolicy` is None")
             return
         if not config.get("nameservers"):
             detail = "must provide at least one DNS nameserver when `dnsPolicy` is None"
-            errors.append(required(f"{path}.nameservers", detail))
+            errors.required(f"{path}.nameservers", detail)
             return
     if config is None:
         return
     servers, searches = config.get("nameservers") or [], config.get("searches") or []
     if len(servers) > 3:
-        detail = "must not have more than 3 nameservers"
-        errors.append(invalid(f"{path}.nameservers", servers, detail))
+        errors.invalid(f"{path}.nameservers", servers, "must not have more than 3 nameservers")
     for index, server in enumerate(servers):
-        check_address(errors, f"{path}.nameservers[{index}]", server)
+        errors.address(f"{path}.nameservers[{index}]", server)
     if len(searches) > 32:
-        detail = "must not have more than 32 search paths"
-        errors.append(invalid(f"{path}.searches", searches, detail))
+        errors.invalid(f"{path}.searches", searches, "must not have more than 32 search paths")
     if len(" ".join(searches)) > 2048:
         detail = "must not have more than 2048 characters (including spaces) in the search list"
-        errors.append(invalid(f"{path}.searches", searches, detail))
+        errors.invalid(f"{path}.searches", searches, detail)
     for index, search in enumerate(searches):
         if search != ".":
             plain = search.removesuffix(".")
-            problems = names.dns1123_subdomain_with_underscore(plain)
-            check(errors, f"{path}.searches[{index}]", plain, problems)
+            errors.check(
+                f"{path}.searches[{index}]", plain, names.dns1123_subdomain_with_underscore
+            )
     for index, option in enumerate(config.get("options") or ()):
         if not option.get("name"):
-            errors.append(required(f"{path}.options[{index}]", "must not be empty"))
+            errors.required(f"{path}.options[{index}]", "must not be empty")
 
 
 def _check_claims(errors: Errors, path: str, spec: Object, metadata: Object) -> None:
     if MIRROR_ANNOTATION in (metadata.get("annotations") or {}):
-        errors.append(forbidden_field("", "static pods do not support resource claims"))
+        errors.forbidden("", "static pods do not support resource claims")
         return
     seen: set[str] = set()
-    for index, claim in enumerate(spec["resourceClaims"]):
-        here, name = f"{path}[{index}]", claim.get("name")
+    for here, claim in indexed(path, spec["resourceClaims"]):
+        name = claim.get("name")
         if not name:
-            errors.append(required(f"{here}.name"))
+            errors.required(f"{here}.name")
         elif name in seen:
-            errors.append(duplicate(f"{here}.name", name))
+            errors.duplicate(f"{here}.name", name)
         else:
-            check(errors, f"{here}.name", name, dns1123_label(name))
+            errors.check(f"{here}.name", name, dns1123_label)
             seen.add(name)
         given = [
             field
@@ -245,12 +223,12 @@ def _check_claims(errors: Errors, path: str, spec: Object, metadata: Object) -> 
             detail = (
                 "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
             )
-            errors.append(invalid(here, claim, detail))
+            errors.invalid(here, claim, detail)
         if not given:
             detail = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"
-            errors.append(invalid(here, claim, detail))
+            errors.invalid(here, claim, detail)
         for field in given:
-            check(errors, f"{here}.{field}", claim[field], dns1123_subdomain(claim[field]))
+            errors.check(f"{here}.{field}", claim[field], dns1123_subdomain)
 
 
 def _check_file_references(errors: Errors, path: str, spec: Object) -> None:
@@ -265,7 +243,6 @@ def _check_file_references(errors: Errors, path: str, spec: Object) -> None:
                 here = f"{path}.{kind}[{index}].env[{position}].valueFrom.fileKeyRef.volumeName"
                 name = reference.get("volumeName") or ""
                 if name not in volumes:
-                    errors.append(not_found_field(here, name))
+                    errors.not_found(here, name)
                 elif "emptyDir" not in volumes[name]:
-                    detail = "referenced volume must be of type emptyDir"
-                    errors.append(invalid(here, name, detail))
+                    errors.invalid(here, name, "referenced volume must be of type emptyDir")

@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from functools import lru_cache
 
-from navarch.api.errors import (
-    FieldError,
-    duplicate,
-    forbidden_field,
-    invalid,
-    not_supported,
-    required,
-)
+from navarch.api.errors import FieldError, not_supported
 from navarch.api.validation.common import (
     NOT_INTEGER,
     Errors,
     Object,
-    check,
-    check_quantity_not_negative,
     dns1123_label,
+    indexed,
     qualified_name,
     quantity,
 )
@@ -112,11 +104,11 @@ def quota_name_problems(name: str) -> tuple[str, ...]:
 
 def check_amount(errors: Errors, path: str, name: str, text: str) -> None:
     """Not negative, and whole where only whole ones exist."""
-    check_quantity_not_negative(errors, path, text)
+    errors.quantity_not_negative(path, text)
     if name in COUNTED or is_extended(name):
         value = quantity(text)
         if value is not None and value.milli_value() % 1000:
-            errors.append(invalid(path, text, NOT_INTEGER))
+            errors.invalid(path, text, NOT_INTEGER)
 
 
 def check_requirements(
@@ -136,11 +128,10 @@ def check_requirements(
                 _check_against_limit(errors, path, name, text, limits)
     names = {*limits, *requests}
     if any(map(is_huge_page, names)) and not names & {"cpu", "memory"}:
-        errors.append(forbidden_field(path, "HugePages require cpu or memory"))
+        errors.forbidden(path, "HugePages require cpu or memory")
     if resources.get("claims"):
         if pod_level:
-            detail = "claims may not be set for Resources at pod-level"
-            errors.append(forbidden_field(f"{path}.claims", detail))
+            errors.forbidden(f"{path}.claims", "claims may not be set for Resources at pod-level")
         _check_claims(errors, f"{path}.claims", resources["claims"], pod_claims)
 
 
@@ -148,10 +139,10 @@ def _check_name(
     errors: Errors, path: str, name: str, rule: Callable[[str, str], FieldError | None] | None
 ) -> None:
     if rule is None:
-        check(errors, path, name, container_name_problems(name))
+        errors.check(path, name, container_name_problems)
         return
     problems = name_problems(name)
-    check(errors, path, name, problems)
+    errors.problems(path, name, problems)
     complaint = None if problems else rule(path, name)
     if complaint is not None:
         errors.append(complaint)
@@ -166,45 +157,41 @@ def _pod_level_problems(path: str, name: str) -> FieldError | None:
 def _check_against_limit(errors: Errors, path: str, name: str, text: str, limits: Object) -> None:
     if name not in limits:
         if not may_overcommit(name):
-            detail = "Limit must be set for non overcommitable resources"
-            errors.append(required(f"{path}.limits", detail))
+            errors.required(f"{path}.limits", "Limit must be set for non overcommitable resources")
         return
     request, limit = quantity(text), quantity(limits[name])
     if request is None or limit is None or request == limit:
         return
     if not may_overcommit(name):
-        detail = f"must be equal to {name} limit of {limits[name]}"
-        errors.append(invalid(f"{path}.requests", text, detail))
+        errors.invalid(f"{path}.requests", text, f"must be equal to {name} limit of {limits[name]}")
     elif request > limit:
         detail = f"must be less than or equal to {name} limit of {limits[name]}"
-        errors.append(invalid(f"{path}.requests", text, detail))
+        errors.invalid(f"{path}.requests", text, detail)
 
 
 def _check_huge_page(errors: Errors, path: str, name: str, text: str) -> None:
     size, amount = quantity(name.removeprefix("hugepages-")), quantity(text)
     if size is None or amount is None or size.value() <= 0 or amount.value() % size.value():
-        detail = f"{text} is not positive integer multiple of {name}"
-        errors.append(invalid(path, text, detail))
+        errors.invalid(path, text, f"{text} is not positive integer multiple of {name}")
 
 
 def _check_claims(errors: Errors, path: str, claims: list[Object], pod_claims: Set[str]) -> None:
     seen: set[str] = set()
-    for index, claim in enumerate(claims):
-        here, name, request = f"{path}[{index}]", claim.get("name"), claim.get("request") or ""
+    for here, claim in indexed(path, claims):
+        name, request = claim.get("name"), claim.get("request") or ""
         if not name:
-            errors.append(required(here))
+            errors.required(here)
             continue
         if request:
-            check(errors, f"{here}.request", request, dns1123_label(request))
+            errors.check(f"{here}.request", request, dns1123_label)
         key = f"{name}/{request}" if request else name
         overlaps = not request and any(other.partition("/")[0] == name for other in seen)
         if name in seen:
-            errors.append(duplicate(here, name))
+            errors.duplicate(here, name)
         elif key in seen or overlaps:
-            errors.append(duplicate(here, key))
+            errors.duplicate(here, key)
         seen.add(key)
         if name not in pod_claims:
             listed = f": {', '.join(sorted(pod_claims))}" if pod_claims else " which is empty"
             detail = f"must be one of the names in pod.spec.resourceClaims{listed}"
-            message = f'Not found: "{name}": {detail}'
-            errors.append(FieldError("FieldValueNotFound", here, message))
+            errors.append(FieldError("FieldValueNotFound", here, f'Not found: "{name}": {detail}'))

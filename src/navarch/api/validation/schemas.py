@@ -28,29 +28,17 @@ from navarch.api.cel.rules import (
     shown_entry,
 )
 from navarch.api.cel.schema import EMBEDDED, INT_OR_STRING, PRESERVE, Schema, declare
-from navarch.api.errors import FieldError, forbidden_field, invalid, not_supported, required
+from navarch.api.errors import FieldError, forbidden_field, invalid, required
 from navarch.api.patch.common import copy_json, json_equal
 from navarch.api.schema import structural
 from navarch.api.validation.common import Errors
 
 TYPES = ("array", "boolean", "integer", "number", "object", "string")
-REASONS = (
-    "FieldValueDuplicate",
-    "FieldValueForbidden",
-    "FieldValueInvalid",
-    "FieldValueRequired",
-)
+REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
 _META = ("metadata", "kind", "apiVersion")
 _META_STEPS = tuple(f"properties[{name}]" for name in _META)
 _LIST, _KEYS, _MAP = "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type"
-_UNSUPPORTED = (
-    "id",
-    "additionalItems",
-    "patternProperties",
-    "definitions",
-    "dependencies",
-    "$ref",
-)
+_UNSUPPORTED = ("id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref")
 _UNDECLARED = (
     f"Internal error: internal error: failed to construct type information for {RULES} rules: "
     "unable to convert structural schema to CEL declarations"
@@ -96,20 +84,20 @@ def _nested(schema: Schema) -> Iterator[tuple[str, Schema]]:
 
 def validate_schema(
     schema: Schema, path: str, stored: frozenset[str] = frozenset(), is_unchanged: bool = False
-) -> Errors:
+) -> list[FieldError]:
     """A version's schema. `stored` are the expressions of rules that were there before;
     `is_unchanged` when the whole schema was."""
-    errors: Errors = []
+    errors = Errors()
     is_readable = not any(map(_is_unsupported, _all_nodes(schema)))
     if any(node.get("$schema") for node in _all_nodes(schema)):
         is_readable = False
-        errors.append(invalid(path, "", "OpenAPIV3Schema 'schema' is not supported"))
+        errors.invalid(path, "", "OpenAPIV3Schema 'schema' is not supported")
     if is_readable:
-        errors = sorted(_structural_errors(schema, path, "root"), key=str)
+        errors = Errors(sorted(_structural_errors(schema, path, "root"), key=str))
     if is_readable and not errors:
         errors = _default_errors(schema, path, schema)
     if schema.get("nullable"):
-        errors.append(forbidden_field(f"{path}.nullable", "nullable cannot be true at the root"))
+        errors.forbidden(f"{path}.nullable", "nullable cannot be true at the root")
     walk = _Walk(stored, is_unchanged, is_structural=is_readable and not errors)
     walk.visit(_Place(schema, path))
     return errors + walk.errors + walk.rule_errors + walk.total_errors(path)
@@ -133,14 +121,14 @@ def _is_unsupported(schema: Schema) -> bool:
 def _default_errors(schema: Schema, path: str, root: Schema) -> Errors:
     """Defaults must be valid, known to the schema, and keep its rules; those of metadata are
     restricted elsewhere."""
-    errors: Errors = []
+    errors = Errors()
     value = schema.get("default")
     if value is not None:
         where = f"{path}.default"
         pruned = copy_json(value)
         structural.prune(pruned, schema, is_root=bool(schema.get(EMBEDDED)))
         if not json_equal(pruned, value):
-            errors.append(invalid(where, value, "must not have unknown fields"))
+            errors.invalid(where, value, "must not have unknown fields")
         whole = {**schema, EMBEDDED: True} if schema is root else schema
         for inside, embedded in structural.embedded_objects(value, whole):
             below = f"{where}.{inside}" if inside else where
@@ -176,55 +164,52 @@ _NOT_EMPTY = {
 
 
 def _structural_errors(schema: Schema, path: str, level: str) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     kind, embedded = schema.get("type") or "", bool(schema.get(EMBEDDED))
     if kind == "array" and schema.get("items") is None:
-        errors.append(required(f"{path}.items", "must be specified"))
+        errors.required(f"{path}.items", "must be specified")
     for step, inner in _children(schema):
         errors += _structural_errors(inner, f"{path}.{step}", _ITEM if step == "items" else _FIELD)
     extra = schema.get("additionalProperties")
     if extra is not None and level == _ROOT:
-        detail = "must not be used at the root"
-        errors.append(forbidden_field(f"{path}.additionalProperties", detail))
+        errors.forbidden(f"{path}.additionalProperties", "must not be used at the root")
     if schema.get(INT_OR_STRING):
         for other in (PRESERVE, EMBEDDED):
             if schema.get(other):
-                detail = f"must be false if {INT_OR_STRING} is true"
-                errors.append(invalid(f"{path}.{other}", True, detail))
+                errors.invalid(f"{path}.{other}", True, f"must be false if {INT_OR_STRING} is true")
     errors += _value_errors(schema, path)
     if embedded and kind != "object":
         detail = f"must be object if {EMBEDDED} is true"
         where = f"{path}.type"
         errors.append(invalid(where, kind, detail) if kind else required(where, detail))
     elif not kind and not schema.get(INT_OR_STRING) and not schema.get(PRESERVE):
-        errors.append(required(f"{path}.type", _NOT_EMPTY[level]))
+        errors.required(f"{path}.type", _NOT_EMPTY[level])
     if embedded and extra is not None:
-        detail = f"must not be used if {EMBEDDED} is set"
-        errors.append(forbidden_field(f"{path}.additionalProperties", detail))
+        errors.forbidden(f"{path}.additionalProperties", f"must not be used if {EMBEDDED} is set")
     if level == _ROOT and kind and kind != "object":
-        errors.append(invalid(f"{path}.type", kind, "must be object at the root"))
+        errors.invalid(f"{path}.type", kind, "must be object at the root")
     if level == _ROOT or embedded:
         errors += _meta_errors(schema, path, level)
     if embedded and not schema.get(PRESERVE) and not schema.get("properties"):
         detail = f"must not be empty if {EMBEDDED} is true without {PRESERVE}"
-        errors.append(required(f"{path}.properties", detail))
+        errors.required(f"{path}.properties", detail)
     return errors
 
 
 def _meta_errors(schema: Schema, path: str, level: str) -> Errors:
     """What every object has is implied; metadata can be restricted, not described."""
-    errors: Errors = []
+    errors = Errors()
     properties = schema.get("properties") or {}
     for name in ("kind", "apiVersion"):
         if name in properties and properties[name].get("type") != "string":
             where = f"{path}.properties[{name}].type"
-            errors.append(invalid(where, properties[name].get("type") or "", "must be string"))
+            errors.invalid(where, properties[name].get("type") or "", "must be string")
     metadata = properties.get("metadata")
     if metadata is None:
         return errors
     here = f"{path}.properties[metadata]"
     if metadata.get("type") != "object":
-        errors.append(invalid(f"{here}.type", metadata.get("type") or "", "must be object"))
+        errors.invalid(f"{here}.type", metadata.get("type") or "", "must be object")
     allowed = {"type", "default", "properties"}
     named = set(metadata.get("properties") or {}) <= {"name", "generateName"}
     if level == _ROOT and not (named and set(metadata) <= allowed):
@@ -232,14 +217,14 @@ def _meta_errors(schema: Schema, path: str, level: str) -> Errors:
             "must not specify anything other than name and generateName, but metadata is "
             "implicitly specified"
         )
-        errors.append(forbidden_field(here, detail))
+        errors.forbidden(here, detail)
     return errors
 
 
 def _value_errors(schema: Schema, path: str, skips: bool | None = None) -> Errors:
     """The junctors of a node, and its pattern. `anyOf: [integer, string]` is how int-or-string is
     spelt for others, directly or first of `allOf`."""
-    errors: Errors = []
+    errors = Errors()
     first = (schema.get("allOf") or [{}])[0]
     for step, inner in _nested(schema):
         if (
@@ -256,7 +241,7 @@ def _value_errors(schema: Schema, path: str, skips: bool | None = None) -> Error
             regex.compiled(pattern)
         except regex.PatternError as error:
             detail = f"must be a valid regular expression, but isn't: {error}"
-            errors.append(invalid(f"{path}.pattern", pattern, detail))
+            errors.invalid(f"{path}.pattern", pattern, detail)
     return errors
 
 
@@ -284,10 +269,10 @@ def _nested_errors(schema: Schema, path: str, skips: bool = False) -> Errors:
             errors += _nested_errors(inner, f"{path}.{step}")
     for key, detail in _FORBIDDEN_NESTED:
         if schema.get(key) or (key == "default" and key in schema):
-            errors.append(forbidden_field(f"{path}.{key}", detail))
+            errors.forbidden(f"{path}.{key}", detail)
     if "metadata" in (schema.get("properties") or {}):
         detail = "must not be specified in a nested context"
-        errors.append(forbidden_field(f"{path}.properties[metadata]", detail))
+        errors.forbidden(f"{path}.properties[metadata]", detail)
     return errors
 
 
@@ -315,8 +300,8 @@ class _Walk:
     stored: frozenset[str]
     is_unchanged: bool
     is_structural: bool
-    errors: Errors = field(default_factory=list)
-    rule_errors: Errors = field(default_factory=list)
+    errors: Errors = field(default_factory=Errors)
+    rule_errors: Errors = field(default_factory=Errors)
     total: int = 0
     dearest: list[tuple[int, str]] = field(default_factory=list)
 
@@ -364,56 +349,51 @@ class _Walk:
         schema, path, errors = place.schema, place.path, self.errors
         kind = schema.get("type") or ""
         if kind and kind not in TYPES:
-            errors.append(not_supported(f"{path}.type", kind, TYPES))
+            errors.not_supported(f"{path}.type", kind, TYPES)
         if kind == "null":
             detail = "type cannot be set to null, use nullable as an alternative"
-            errors.append(forbidden_field(f"{path}.type", detail))
+            errors.forbidden(f"{path}.type", detail)
         if "default" in schema and place.no_default is not None:
-            detail = f"must not be set {place.no_default}"
-            errors.append(forbidden_field(f"{path}.default", detail))
+            errors.forbidden(f"{path}.default", f"must not be set {place.no_default}")
         for key in _UNSUPPORTED:
             if schema.get(key):
-                errors.append(forbidden_field(f"{path}.{key}", f"{key} is not supported"))
+                errors.forbidden(f"{path}.{key}", f"{key} is not supported")
         if isinstance(schema.get("items"), list):
-            detail = "items must be a schema object and not an array"
-            errors.append(forbidden_field(f"{path}.items", detail))
+            errors.forbidden(f"{path}.items", "items must be a schema object and not an array")
         if place.in_metadata and schema.get(EMBEDDED):
-            detail = "must not be used inside of resource meta"
-            errors.append(forbidden_field(f"{path}.{EMBEDDED}", detail))
+            errors.forbidden(f"{path}.{EMBEDDED}", "must not be used inside of resource meta")
         if schema.get("uniqueItems"):
             detail = (
                 "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
             )
-            errors.append(forbidden_field(f"{path}.uniqueItems", detail))
+            errors.forbidden(f"{path}.uniqueItems", detail)
         extra = schema.get("additionalProperties")
         if schema.get("properties") and (extra is False or isinstance(extra, dict)):
             detail = "additionalProperties and properties are mutual exclusive"
-            errors.append(forbidden_field(f"{path}.additionalProperties", detail))
+            errors.forbidden(f"{path}.additionalProperties", detail)
         if schema.get(PRESERVE) is False:
-            errors.append(invalid(f"{path}.{PRESERVE}", False, "must be true or undefined"))
+            errors.invalid(f"{path}.{PRESERVE}", False, "must be true or undefined")
         _check_list_and_map(errors, schema, path)
 
     def _check_entry(self, place: _Place, path: str, entry: Schema) -> None:
         """The form of a rule, apart from its expressions."""
         rule, message = entry.get("rule") or "", entry.get("message") or ""
         if not rule.strip():
-            self.errors.append(required(f"{path}.rule", "rule is not specified"))
+            self.errors.required(f"{path}.rule", "rule is not specified")
         elif message and not message.strip():
-            detail = "must be non-empty if specified"
-            self.errors.append(invalid(f"{path}.message", message, detail))
+            self.errors.invalid(f"{path}.message", message, "must be non-empty if specified")
         elif _LINE_BREAK.search(message.strip()):
-            detail = "must not contain line breaks"
-            self.errors.append(invalid(f"{path}.message", message, detail))
+            self.errors.invalid(f"{path}.message", message, "must not contain line breaks")
         elif _LINE_BREAK.search(rule.strip()) and not message.strip():
             detail = "message must be specified if rule contains line breaks"
-            self.errors.append(required(f"{path}.message", detail))
+            self.errors.required(f"{path}.message", detail)
         expression = entry.get("messageExpression") or ""
         if expression and not expression.strip():
             detail = "messageExpression must be non-empty if specified"
-            self.errors.append(required(f"{path}.messageExpression", detail))
+            self.errors.required(f"{path}.messageExpression", detail)
         reason, target = entry.get("reason"), entry.get("fieldPath") or ""
         if reason is not None and reason not in REASONS:
-            self.errors.append(not_supported(f"{path}.reason", reason, REASONS))
+            self.errors.not_supported(f"{path}.reason", reason, REASONS)
         problems = []
         if target and not target.strip():
             problems.append("must be non-empty if specified")
@@ -435,9 +415,7 @@ class _Walk:
             self.rule_errors.append(FieldError("InternalError", where, _UNDECLARED))
             return
         rules = compile_rules(
-            declared,
-            place.schema[RULES],
-            lambda text: STORED if text in self.stored else NEW,
+            declared, place.schema[RULES], lambda text: STORED if text in self.stored else NEW
         )
         for index, rule in enumerate(rules):
             self._check_rule(place, f"{place.path}.{RULES}[{index}]", rule)
@@ -448,9 +426,9 @@ class _Walk:
         errors, entry = self.rule_errors, shown_entry(rule.entry)
         self._charge(f"{path}.rule", cost, "estimated rule cost")
         if rule.problem:
-            errors.append(invalid(f"{path}.rule", entry, rule.problem))
+            errors.invalid(f"{path}.rule", entry, rule.problem)
         if rule.message_problem:
-            errors.append(invalid(f"{path}.messageExpression", entry, rule.message_problem))
+            errors.invalid(f"{path}.messageExpression", entry, rule.message_problem)
         elif rule.message is not None:
             what = "estimated messageExpression cost"
             self._charge(f"{path}.messageExpression", rule.message_cost, what)
@@ -459,20 +437,20 @@ class _Walk:
                 "oldSelf cannot be used on the uncorrelatable portion of the schema within "
                 f"{place.uncorrelatable}"
             )
-            errors.append(invalid(f"{path}.rule", rule.entry["rule"], detail))
+            errors.invalid(f"{path}.rule", rule.entry["rule"], detail)
         optional = rule.entry.get("optionalOldSelf")
         if not rule.uses_old and optional is not None:
             detail = "may not be set if oldSelf is not used in rule"
-            errors.append(invalid(f"{path}.optionalOldSelf", optional, detail))
+            errors.invalid(f"{path}.optionalOldSelf", optional, detail)
 
     def _charge(self, path: str, cost: int, what: str) -> None:
         if cost > RULE_LIMIT and not self.is_unchanged:
-            self.rule_errors.append(forbidden_field(path, cost_problem(what, cost, RULE_LIMIT)))
+            self.rule_errors.forbidden(path, cost_problem(what, cost, RULE_LIMIT))
         self.total = min(self.total + cost, UNBOUNDED)
         if cost >= SCHEMA_LIMIT // 100:
             self.dearest.append((cost, path))
 
-    def total_errors(self, path: str) -> Errors:
+    def total_errors(self, path: str) -> list[FieldError]:
         if self.total <= SCHEMA_LIMIT:
             return []
         self.dearest.sort(key=lambda each: -each[0])
@@ -480,9 +458,9 @@ class _Walk:
             "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 "
             "schema"
         )
-        errors = [forbidden_field(where, detail) for _, where in self.dearest[:4]]
+        errors = Errors(forbidden_field(where, detail) for _, where in self.dearest[:4])
         what = f"{RULES} estimated rule cost total for entire OpenAPIv3 schema"
-        errors.append(forbidden_field(path, cost_problem(what, self.total, SCHEMA_LIMIT)))
+        errors.forbidden(path, cost_problem(what, self.total, SCHEMA_LIMIT))
         return errors
 
 
@@ -511,21 +489,21 @@ def _check_list_and_map(errors: Errors, schema: Schema, path: str) -> None:
             detail, where = f"must be {wanted} if {key} is specified", f"{path}.type"
             errors.append(invalid(where, kind, detail) if kind else required(where, detail))
         if value not in choices:
-            errors.append(not_supported(f"{path}.{key}", value, choices))
+            errors.not_supported(f"{path}.{key}", value, choices)
     list_type, keys, items = schema.get(_LIST), schema.get(_KEYS) or [], schema.get("items")
     if keys and list_type != "map":
         detail, where = f"must be map if {_KEYS} is non-empty", f"{path}.{_LIST}"
         errors.append(invalid(where, list_type, detail) if list_type else required(where, detail))
     if list_type in ("set", "map") and isinstance(items, dict) and items.get("nullable"):
         detail = f"cannot be nullable when {_LIST} is {list_type}"
-        errors.append(forbidden_field(f"{path}.items.nullable", detail))
+        errors.forbidden(f"{path}.items.nullable", detail)
     if list_type == "set" and kind == "array" and isinstance(items, dict):
         inner, default = {"array": (_LIST, "atomic"), "object": (_MAP, None)}.get(
             items.get("type") or "", ("", None)
         )
         if inner and (items.get(inner) or default) != "atomic":
             detail = f"must be atomic as item of a list with {_LIST}=set"
-            errors.append(invalid(f"{path}.items.{inner}", items.get(inner), detail))
+            errors.invalid(f"{path}.items.{inner}", items.get(inner), detail)
     if list_type == "map":
         _check_map_list(errors, schema, path)
 
@@ -533,33 +511,31 @@ def _check_list_and_map(errors: Errors, schema: Schema, path: str) -> None:
 def _check_map_list(errors: Errors, schema: Schema, path: str) -> None:
     keys, items = schema.get(_KEYS) or [], schema.get("items")
     if not keys:
-        errors.append(required(f"{path}.{_KEYS}", f"must not be empty if {_LIST} is map"))
+        errors.required(f"{path}.{_KEYS}", f"must not be empty if {_LIST} is map")
     if not isinstance(items, dict):
-        errors.append(required(f"{path}.items", f"must have a schema if {_LIST} is map"))
+        errors.required(f"{path}.items", f"must have a schema if {_LIST} is map")
         return
     if items.get("type") != "object":
         detail = f"must be object if parent array's {_LIST} is map"
-        errors.append(invalid(f"{path}.items.type", items.get("type") or "", detail))
+        errors.invalid(f"{path}.items.type", items.get("type") or "", detail)
         return
     properties = items.get("properties") or {}
     in_keys = f"this property is in {_KEYS}"
     for index, key in enumerate(keys):
         inner = properties.get(key)
         if inner is None:
-            detail = "entries must all be names of item properties"
-            errors.append(invalid(f"{path}.{_KEYS}", keys, detail))
+            errors.invalid(f"{path}.{_KEYS}", keys, "entries must all be names of item properties")
         elif inner.get("type") in ("array", "object"):
             detail = f"must be a scalar type if parent array's {_LIST} is map"
-            errors.append(invalid(f"{path}.items.properties[{key}].type", items["type"], detail))
+            errors.invalid(f"{path}.items.properties[{key}].type", items["type"], detail)
         if key in keys[:index]:
-            errors.append(invalid(f"{path}.{_KEYS}", keys, "must not contain duplicate entries"))
+            errors.invalid(f"{path}.{_KEYS}", keys, "must not contain duplicate entries")
     for key in keys:
         here, inner = f"{path}.items.properties[{key}]", properties.get(key)
         if inner is None:
             continue
         if key not in (items.get("required") or ()) and inner.get("default") is None:
             detail = f"{in_keys}, so it must have a default or be a required property"
-            errors.append(required(f"{here}.default", detail))
+            errors.required(f"{here}.default", detail)
         if inner.get("nullable"):
-            detail = f"{in_keys}, so it cannot be nullable"
-            errors.append(forbidden_field(f"{here}.nullable", detail))
+            errors.forbidden(f"{here}.nullable", f"{in_keys}, so it cannot be nullable")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 
 from navarch.api import names
-from navarch.api.errors import duplicate, forbidden_field, invalid, required, too_long
-from navarch.api.validation.common import Errors, Object, check, check_optional_choice
+from navarch.api.validation.common import Errors, Object, indexed
 
 PROFILES = ("Localhost", "RuntimeDefault", "Unconfined")
 _SYSCTL = re.compile(r"([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?")
@@ -21,31 +20,28 @@ _MAX_PROFILE = 4095
 def check_container_context(errors: Errors, path: str, context: Object, host_users: bool) -> None:
     _check_ids(errors, path, context, ("runAsUser", "runAsGroup"))
     mount = context.get("procMount")
-    check_optional_choice(errors, f"{path}.procMount", mount, ("Default", "Unmasked"))
+    errors.optional_choice(f"{path}.procMount", mount, ("Default", "Unmasked"))
     if mount == "Unmasked" and host_users:
-        detail = "`hostUsers` must be false to use `Unmasked`"
-        errors.append(invalid(f"{path}.procMount", mount, detail))
+        errors.invalid(f"{path}.procMount", mount, "`hostUsers` must be false to use `Unmasked`")
     _check_profiles(errors, path, context)
     if context.get("allowPrivilegeEscalation") is False:
         forbidden = "cannot set `allowPrivilegeEscalation` to false and"
         if context.get("privileged"):
-            errors.append(invalid(path, context, f"{forbidden} `privileged` to true"))
+            errors.invalid(path, context, f"{forbidden} `privileged` to true")
         if "CAP_SYS_ADMIN" in ((context.get("capabilities") or {}).get("add") or ()):
-            detail = f"{forbidden} `capabilities.Add` CAP_SYS_ADMIN"
-            errors.append(invalid(path, context, detail))
+            errors.invalid(path, context, f"{forbidden} `capabilities.Add` CAP_SYS_ADMIN")
 
 
 def check_pod_context(errors: Errors, path: str, spec: Object) -> None:
     context = spec.get("securityContext") or {}
     if spec.get("shareProcessNamespace") and spec.get("hostPID"):
         detail = "ShareProcessNamespace and HostPID cannot both be enabled"
-        errors.append(invalid(f"{path}.shareProcessNamespace", True, detail))
+        errors.invalid(f"{path}.shareProcessNamespace", True, detail)
     if not context:
         return
     _check_ids(errors, path, context, ("fsGroup", "runAsUser", "runAsGroup"))
-    for index, group in enumerate(context.get("supplementalGroups") or ()):
-        here = f"{path}.supplementalGroups[{index}]"
-        check(errors, here, group, names.user_or_group_id(group))
+    for here, group in indexed(f"{path}.supplementalGroups", context.get("supplementalGroups")):
+        errors.check(here, group, names.user_or_group_id)
     if context.get("sysctls"):
         _check_sysctls(errors, f"{path}.sysctls", spec)
     for field, choices in (
@@ -53,7 +49,7 @@ def check_pod_context(errors: Errors, path: str, spec: Object) -> None:
         ("supplementalGroupsPolicy", ("Merge", "Strict")),
         ("seLinuxChangePolicy", ("MountOption", "Recursive")),
     ):
-        check_optional_choice(errors, f"{path}.{field}", context.get(field), choices)
+        errors.optional_choice(f"{path}.{field}", context.get(field), choices)
     _check_profiles(errors, path, context)
 
 
@@ -61,7 +57,7 @@ def _check_ids(errors: Errors, path: str, context: Object, fields: tuple[str, ..
     for field in fields:
         value = context.get(field)
         if value is not None:
-            check(errors, f"{path}.{field}", value, names.user_or_group_id(value))
+            errors.check(f"{path}.{field}", value, names.user_or_group_id)
 
 
 def _check_sysctls(errors: Errors, path: str, spec: Object) -> None:
@@ -69,18 +65,18 @@ def _check_sysctls(errors: Errors, path: str, spec: Object) -> None:
     for index, sysctl in enumerate(spec["securityContext"]["sysctls"]):
         here, name = f"{path}[{index}].name", sysctl.get("name") or ""
         if not name:
-            errors.append(required(here))
+            errors.required(here)
         elif len(name) > 253 or not _SYSCTL.fullmatch(name):
-            errors.append(invalid(here, name, _SYSCTL_TEXT))
+            errors.invalid(here, name, _SYSCTL_TEXT)
         elif name in seen:
-            errors.append(duplicate(here, name))
+            errors.duplicate(here, name)
         seen.add(name)
         plain = name.replace("/", ".")
         if spec.get("hostNetwork") and plain.startswith("net."):
-            errors.append(invalid(here, name, "may not be specified when 'hostNetwork' is true"))
+            errors.invalid(here, name, "may not be specified when 'hostNetwork' is true")
         ipc = plain.startswith(("kernel.shm", "kernel.msg", "fs.mqueue.")) or plain in _IPC
         if spec.get("hostIPC") and ipc:
-            errors.append(invalid(here, name, "may not be specified when 'hostIPC' is true"))
+            errors.invalid(here, name, "may not be specified when 'hostIPC' is true")
 
 
 def _check_profiles(errors: Errors, path: str, context: Object) -> None:
@@ -93,18 +89,18 @@ def _check_profiles(errors: Errors, path: str, context: Object) -> None:
 def _check_seccomp(errors: Errors, path: str, profile: Object) -> None:
     kind, file = profile.get("type"), profile.get("localhostProfile")
     if not kind:
-        errors.append(required(f"{path}.type", "type is required when seccompProfile is set"))
-    check_optional_choice(errors, f"{path}.type", kind or None, PROFILES)
+        errors.required(f"{path}.type", "type is required when seccompProfile is set")
+    errors.optional_choice(f"{path}.type", kind or None, PROFILES)
     here = f"{path}.localhostProfile"
     if kind == "Localhost":
         if not file:
-            errors.append(required(here, "must be set when seccomp type is Localhost"))
+            errors.required(here, "must be set when seccomp type is Localhost")
         elif file.startswith("/"):
-            errors.append(invalid(here, file, "must be a relative path"))
+            errors.invalid(here, file, "must be a relative path")
         if file and ".." in file.split("/"):
-            errors.append(invalid(here, file, "must not contain '..'"))
+            errors.invalid(here, file, "must not contain '..'")
     elif file is not None:
-        errors.append(invalid(here, profile, "can only be set when seccomp type is Localhost"))
+        errors.invalid(here, profile, "can only be set when seccomp type is Localhost")
 
 
 def _check_app_armor(errors: Errors, path: str, profile: Object) -> None:
@@ -112,18 +108,18 @@ def _check_app_armor(errors: Errors, path: str, profile: Object) -> None:
     here = f"{path}.localhostProfile"
     if kind == "Localhost":
         if name is None or (not name.strip() and name == name.strip()):
-            errors.append(required(here, "must be set when AppArmor type is Localhost"))
+            errors.required(here, "must be set when AppArmor type is Localhost")
         elif name != name.strip():
-            errors.append(invalid(here, name, "must not be padded with whitespace"))
+            errors.invalid(here, name, "must not be padded with whitespace")
         if name and len(name) > _MAX_PROFILE:
-            errors.append(too_long(here, _MAX_PROFILE))
+            errors.too_long(here, _MAX_PROFILE)
     elif not kind:
-        errors.append(required(f"{path}.type", "type is required when appArmorProfile is set"))
+        errors.required(f"{path}.type", "type is required when appArmorProfile is set")
     elif kind in PROFILES:
         if name is not None:
-            errors.append(invalid(here, name, "can only be set when AppArmor type is Localhost"))
+            errors.invalid(here, name, "can only be set when AppArmor type is Localhost")
     else:
-        check_optional_choice(errors, f"{path}.type", kind, PROFILES)
+        errors.optional_choice(f"{path}.type", kind, PROFILES)
 
 
 def check_host_users(errors: Errors, path: str, spec: Object) -> None:
@@ -133,9 +129,9 @@ def check_host_users(errors: Errors, path: str, spec: Object) -> None:
     for field in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(field):
             shown = field if field == "hostNetwork" else field[0].upper() + field[1:]
-            errors.append(forbidden_field(f"{path}.{shown}", "when `hostUsers` is false"))
+            errors.forbidden(f"{path}.{shown}", "when `hostUsers` is false")
     for kind in ("initContainers", "containers", "ephemeralContainers"):
         for index, container in enumerate(spec.get(kind) or ()):
             if container.get("volumeDevices"):
                 here = f"{path}.{kind}[{index}].volumeDevices"
-                errors.append(forbidden_field(here, "when `hostUsers` is false"))
+                errors.forbidden(here, "when `hostUsers` is false")

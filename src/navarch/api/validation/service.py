@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from navarch.api.errors import duplicate, forbidden_field, invalid, not_supported, required
+from navarch.api.errors import FieldError
+from navarch.api.validation.addresses import parse_address
 from navarch.api.validation.common import (
     PROTOCOLS,
     Errors,
     Object,
-    check,
-    check_address,
-    check_choice,
-    check_cidr,
-    check_endpoint_address,
-    check_label_name,
-    check_labels,
-    check_optional_choice,
-    check_port,
-    check_port_or_name,
     dns1123_label,
     dns1123_subdomain,
-    parse_address,
+    indexed,
 )
 
 TOPOLOGY_MODE = "service.kubernetes.io/topology-mode"
@@ -32,34 +23,33 @@ FAMILY_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 
 
 def validate_service(obj: Object, old: Object | None = None) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj["spec"]
     kind, headless = spec.get("type") or "", is_headless(spec)
     annotations = obj["metadata"].get("annotations") or {}
     mode = annotations.get(TOPOLOGY_MODE)
     if mode is not None and annotations.get(TOPOLOGY_HINTS, mode) != mode:
         detail = f"must match annotations[{TOPOLOGY_HINTS}] when both are specified"
-        errors.append(invalid(f"metadata.annotations[{TOPOLOGY_MODE}]", mode, detail))
+        errors.invalid(f"metadata.annotations[{TOPOLOGY_MODE}]", mode, detail)
     if not spec.get("ports") and not headless and kind != "ExternalName":
-        errors.append(required("spec.ports"))
+        errors.required("spec.ports")
     if headless and kind in ("LoadBalancer", "NodePort"):
         detail = f"may not be set to 'None' for {kind} services"
-        errors.append(invalid("spec.clusterIPs[0]", "None", detail))
+        errors.invalid("spec.clusterIPs[0]", "None", detail)
     if kind == "ExternalName":
         _check_external_name(errors, spec)
     _check_ports(errors, spec)
-    check_labels(errors, "spec.selector", spec.get("selector"))
+    errors.labels("spec.selector", spec.get("selector"))
     _check_affinity(errors, spec)
     _check_addresses(errors, spec, ((old or {}).get("spec") or {}))
     known = ((old or {}).get("spec") or {}).get("externalIPs") or ()
-    for index, address in enumerate(spec.get("externalIPs") or ()):
-        here = f"spec.externalIPs[{index}]"
+    for here, address in indexed("spec.externalIPs", spec.get("externalIPs")):
         before = len(errors)
         if address not in known:
-            check_address(errors, here, address)
+            errors.address(here, address)
         if len(errors) == before:
-            check_endpoint_address(errors, here, address)
-    check_choice(errors, "spec.type", kind, TYPES)
+            errors.endpoint_address(here, address)
+    errors.choice("spec.type", kind, TYPES)
     _check_load_balancer(errors, obj, ((old or {}).get("spec") or {}))
     _check_traffic(errors, spec)
     return errors
@@ -80,13 +70,12 @@ def is_externally_accessible(spec: Object) -> bool:
 def _check_external_name(errors: Errors, spec: Object) -> None:
     for field in ("clusterIPs", "ipFamilies", "ipFamilyPolicy"):
         if spec.get(field):
-            detail = "may not be set for ExternalName services"
-            errors.append(forbidden_field(f"spec.{field}", detail))
+            errors.forbidden(f"spec.{field}", "may not be set for ExternalName services")
     name = (spec.get("externalName") or "").removesuffix(".")
     if name:
-        check(errors, "spec.externalName", name, dns1123_subdomain(name))
+        errors.check("spec.externalName", name, dns1123_subdomain)
     else:
-        errors.append(required("spec.externalName"))
+        errors.required("spec.externalName")
 
 
 def _check_ports(errors: Errors, spec: Object) -> None:
@@ -94,54 +83,50 @@ def _check_ports(errors: Errors, spec: Object) -> None:
     seen: set[str] = set()
     numbers: set[tuple[str, int]] = set()
     node_ports: set[tuple[str, int]] = set()
-    for index, port in enumerate(ports):
-        here, name, protocol = f"spec.ports[{index}]", port.get("name"), port.get("protocol") or ""
+    for here, port in indexed("spec.ports", ports):
+        name, protocol = port.get("name"), port.get("protocol") or ""
         if not name and len(ports) > 1:
-            errors.append(required(f"{here}.name"))
+            errors.required(f"{here}.name")
         elif name:
-            check(errors, f"{here}.name", name, dns1123_label(name))
-            if name in seen:
-                errors.append(duplicate(f"{here}.name", name))
-            seen.add(name)
+            errors.check(f"{here}.name", name, dns1123_label)
+            errors.once(seen, f"{here}.name", name)
         number, node_port = port.get("port") or 0, port.get("nodePort") or 0
-        check_port(errors, f"{here}.port", number)
-        check_choice(errors, f"{here}.protocol", protocol, PROTOCOLS)
-        check_port_or_name(errors, f"{here}.targetPort", port.get("targetPort"))
+        errors.port(f"{here}.port", number)
+        errors.choice(f"{here}.protocol", protocol, PROTOCOLS)
+        errors.port_or_name(f"{here}.targetPort", port.get("targetPort"))
         if port.get("appProtocol") is not None:
-            check_label_name(errors, f"{here}.appProtocol", port["appProtocol"])
+            errors.label_name(f"{here}.appProtocol", port["appProtocol"])
         if node_port:
             if spec.get("type") == "ClusterIP":
-                detail = "may not be used when `type` is 'ClusterIP'"
-                errors.append(forbidden_field(f"{here}.nodePort", detail))
+                errors.forbidden(f"{here}.nodePort", "may not be used when `type` is 'ClusterIP'")
             if (protocol, node_port) in node_ports:
-                errors.append(duplicate(f"{here}.nodePort", node_port))
+                errors.duplicate(f"{here}.nodePort", node_port)
             node_ports.add((protocol, node_port))
         if (protocol, number) in numbers:
-            errors.append(duplicate(here, {"protocol": protocol, "port": number}))
+            errors.duplicate(here, {"protocol": protocol, "port": number})
         numbers.add((protocol, number))
 
 
 def _check_affinity(errors: Errors, spec: Object) -> None:
     affinity, config = spec.get("sessionAffinity"), spec.get("sessionAffinityConfig")
-    check_choice(errors, "spec.sessionAffinity", affinity, ("ClientIP", "None"))
+    errors.choice("spec.sessionAffinity", affinity, ("ClientIP", "None"))
     here = "spec.sessionAffinityConfig"
     if affinity == "None" and config is not None:
-        detail = "must not be set when session affinity is None"
-        errors.append(forbidden_field(here, detail))
+        errors.forbidden(here, "must not be set when session affinity is None")
     if affinity != "ClientIP":
         return
     detail = "when session affinity type is ClientIP"
     if config is None:
-        errors.append(required(here, detail))
+        errors.required(here, detail)
     elif config.get("clientIP") is None:
-        errors.append(required(f"{here}.clientIP", detail))
+        errors.required(f"{here}.clientIP", detail)
     elif config["clientIP"].get("timeoutSeconds") is None:
-        errors.append(required(f"{here}.clientIP.timeoutSeconds", detail))
+        errors.required(f"{here}.clientIP.timeoutSeconds", detail)
     else:
         seconds = config["clientIP"]["timeoutSeconds"]
         if not 0 < seconds <= MAX_AFFINITY_SECONDS:
             detail = f"must be greater than 0 and less than {MAX_AFFINITY_SECONDS}"
-            errors.append(invalid(f"{here}.clientIP.timeoutSeconds", seconds, detail))
+            errors.invalid(f"{here}.clientIP.timeoutSeconds", seconds, detail)
 
 
 def _check_addresses(errors: Errors, spec: Object, old: Object) -> None:
@@ -150,29 +135,27 @@ def _check_addresses(errors: Errors, spec: Object, old: Object) -> None:
     address, addresses = spec.get("clusterIP") or "", spec.get("clusterIPs") or []
     here = "spec.clusterIPs"
     if address and not addresses:
-        errors.append(required(here))
+        errors.required(here)
     elif address and addresses[0] != address:
-        errors.append(invalid(here, addresses, "first value must match `clusterIP`"))
+        errors.invalid(here, addresses, "first value must match `clusterIP`")
     elif addresses and not address:
-        detail = "must be empty when `clusterIP` is not specified"
-        errors.append(invalid(here, addresses, detail))
+        errors.invalid(here, addresses, "must be empty when `clusterIP` is not specified")
     _check_families(errors, spec)
     known, before = old.get("clusterIPs") or (), len(errors)
     is_headless_too = addresses[:1] == ["None"]
     if is_headless_too and len(addresses) > 1:
-        errors.append(invalid(here, addresses, "'None' must be the first and only value"))
+        errors.invalid(here, addresses, "'None' must be the first and only value")
     for index, each in enumerate(addresses):
         if each not in known and not (is_headless_too and not index):
-            check_address(errors, f"{here}[{index}]", each)
+            errors.address(f"{here}[{index}]", each)
     is_wellformed = len(errors) == before
     if len(addresses) > 2:
-        errors.append(invalid(here, addresses, "may only hold up to 2 values"))
+        errors.invalid(here, addresses, "may only hold up to 2 values")
     if not is_wellformed:
         # What follows would speak of families of what is no address.
         return
     if len(addresses) > 1 and len({":" in each for each in addresses}) < 2:
-        detail = "may specify no more than one IP for each IP family"
-        errors.append(invalid(here, addresses, detail))
+        errors.invalid(here, addresses, "may specify no more than one IP for each IP family")
     if is_headless_too:
         return
     for index, (family, each) in enumerate(
@@ -180,7 +163,7 @@ def _check_addresses(errors: Errors, spec: Object, old: Object) -> None:
     ):
         if family in FAMILIES and (family == "IPv6") is not (":" in each):
             detail = f"expected an {family} value as indicated by `ipFamilies[{index}]`"
-            errors.append(invalid(f"{here}[{index}]", each, detail))
+            errors.invalid(f"{here}[{index}]", each, detail)
 
 
 def _check_families(errors: Errors, spec: Object) -> None:
@@ -188,11 +171,10 @@ def _check_families(errors: Errors, spec: Object) -> None:
     for index, family in enumerate(families):
         here = f"spec.ipFamilies[{index}]"
         if family not in FAMILIES:
-            errors.append(not_supported(here, family, FAMILIES))
+            errors.not_supported(here, family, FAMILIES)
         if family in families[:index]:
-            errors.append(duplicate(here, family))
-    policy = spec.get("ipFamilyPolicy")
-    check_optional_choice(errors, "spec.ipFamilyPolicy", policy, FAMILY_POLICIES)
+            errors.duplicate(here, family)
+    errors.optional_choice("spec.ipFamilyPolicy", spec.get("ipFamilyPolicy"), FAMILY_POLICIES)
 
 
 def _check_load_balancer(errors: Errors, obj: Object, old: Object) -> None:
@@ -204,82 +186,78 @@ def _check_load_balancer(errors: Errors, obj: Object, old: Object) -> None:
     if ranges:
         here = "spec.LoadBalancerSourceRanges"
         if not is_balancer:
-            errors.append(forbidden_field(here, detail))
+            errors.forbidden(here, detail)
         known = old.get("loadBalancerSourceRanges") or ()
         for index, value in enumerate(ranges):
             if value not in known:
-                check_cidr(errors, f"{here}[{index}]", value.strip())
+                errors.cidr(f"{here}[{index}]", value.strip())
     elif text is not None:
         here = f"metadata.annotations[{SOURCE_RANGES}]"
         if not is_balancer:
-            errors.append(forbidden_field(here, detail))
+            errors.forbidden(here, detail)
         for value in text.strip().split(",") if text.strip() else ():
-            check_cidr(errors, here, value.strip())
+            errors.cidr(here, value.strip())
     allocate = spec.get("allocateLoadBalancerNodePorts")
     if allocate is not None and not is_balancer:
-        errors.append(forbidden_field("spec.allocateLoadBalancerNodePorts", detail))
+        errors.forbidden("spec.allocateLoadBalancerNodePorts", detail)
     if is_balancer and allocate is None:
-        errors.append(required("allocateLoadBalancerNodePorts"))
+        errors.required("allocateLoadBalancerNodePorts")
     load_balancer_class = spec.get("loadBalancerClass")
     if load_balancer_class is not None:
         if not is_balancer:
-            errors.append(forbidden_field("spec.loadBalancerClass", detail))
+            errors.forbidden("spec.loadBalancerClass", detail)
         else:
-            check_label_name(errors, "spec.loadBalancerClass", load_balancer_class)
+            errors.label_name("spec.loadBalancerClass", load_balancer_class)
 
 
 def _check_traffic(errors: Errors, spec: Object) -> None:
     policy, here = spec.get("externalTrafficPolicy"), "spec.externalTrafficPolicy"
     if is_externally_accessible(spec):
-        check_choice(errors, here, policy, ("Cluster", "Local"))
+        errors.choice(here, policy, ("Cluster", "Local"))
     elif policy:
-        detail = "may only be set for externally-accessible services"
-        errors.append(invalid(here, policy, detail))
+        errors.invalid(here, policy, "may only be set for externally-accessible services")
     port = spec.get("healthCheckNodePort")
     if spec.get("type") == "LoadBalancer" and policy == "Local":
         if port:
             # Without one it is allocated, after all this was checked.
-            check_port(errors, "spec.healthCheckNodePort", port)
+            errors.port("spec.healthCheckNodePort", port)
     elif port:
         detail = (
             "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
         )
-        errors.append(invalid("spec.healthCheckNodePort", port, detail))
+        errors.invalid("spec.healthCheckNodePort", port, detail)
     inside = spec.get("internalTrafficPolicy")
     if inside is None and spec.get("type") in ("NodePort", "LoadBalancer", "ClusterIP"):
-        errors.append(required("spec.internalTrafficPolicy"))
-    choices = ("Cluster", "Local")
-    check_optional_choice(errors, "spec.internalTrafficPolicy", inside, choices)
+        errors.required("spec.internalTrafficPolicy")
+    errors.optional_choice("spec.internalTrafficPolicy", inside, ("Cluster", "Local"))
     near = ("PreferClose", "PreferSameZone", "PreferSameNode")
-    distribution = spec.get("trafficDistribution")
-    check_optional_choice(errors, "spec.trafficDistribution", distribution, near)
+    errors.optional_choice("spec.trafficDistribution", spec.get("trafficDistribution"), near)
 
 
-def validate_service_update(obj: Object, old: Object) -> Errors:
-    errors: Errors = []
+def validate_service_update(obj: Object, old: Object) -> list[FieldError]:
+    errors = Errors()
     new, before = obj["spec"], old["spec"]
     kinds = (new.get("type"), before.get("type"))
     if kinds == ("LoadBalancer", "LoadBalancer") and new.get("loadBalancerClass") != before.get(
         "loadBalancerClass"
     ):
         detail = "may not change once set"
-        value = new.get("loadBalancerClass")
-        errors.append(invalid("spec.loadBalancerClass", value, detail))
+        errors.invalid("spec.loadBalancerClass", new.get("loadBalancerClass"), detail)
     both = all(
         each.get("type") == "LoadBalancer" and each.get("externalTrafficPolicy") == "Local"
         for each in (new, before)
     )
     if both and new.get("healthCheckNodePort") != before.get("healthCheckNodePort"):
-        errors.append(forbidden_field("spec.healthCheckNodePort", "field is immutable"))
+        errors.forbidden("spec.healthCheckNodePort", "field is immutable")
     return errors + validate_service(obj, old)
 
 
-def validate_addresses_update(new: Object, before: Object) -> Errors:
+def validate_addresses_update(new: Object, before: Object) -> list[FieldError]:
     """What an update may not do to addresses and families. Asked once the families of the new spec
     are complete, so apart from the other rules: until then an update may leave them out."""
     if "ExternalName" in (new.get("type"), before.get("type")):
         return []
-    errors: Errors = []
+    errors = Errors()
     was, is_now = is_headless(before), is_headless(new)
     if not (was and is_now):
         _check_kept(errors, new, before, ("clusterIPs", "clusterIP"))
@@ -298,20 +276,20 @@ def _check_kept(errors: Errors, new: Object, before: Object, names: tuple[str, s
         for index, each in enumerate(known):
             if values[index] != each:
                 place = index if plural == "clusterIPs" else 0
-                errors.append(invalid(f"{here}[{place}]", values, detail))
+                errors.invalid(f"{here}[{place}]", values, detail)
         return
     if not new.get("clusterIPs") and len(values) < len(known):
-        errors.append(invalid(f"{here}[0]", values, f"primary {singular} can not be unset"))
+        errors.invalid(f"{here}[0]", values, f"primary {singular} can not be unset")
     if values and known and values[0] != known[0]:
         # Upstream shows the addresses here also where it is about families.
-        errors.append(invalid(f"{here}[0]", new.get("clusterIPs") or [], detail))
+        errors.invalid(f"{here}[0]", new.get("clusterIPs") or [], detail)
     if len(values) == 1 < len(known) and new.get("ipFamilyPolicy") != "SingleStack":
         detail = f"must be set to 'SingleStack' when releasing the secondary {singular}"
-        errors.append(invalid("spec.ipFamilyPolicy", new.get("ipFamilyPolicy"), detail))
+        errors.invalid("spec.ipFamilyPolicy", new.get("ipFamilyPolicy"), detail)
 
 
 def validate_service_status(obj: Object, old: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     ingress, before = (
         ((each.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
         for each in (obj, old)
@@ -319,24 +297,21 @@ def validate_service_status(obj: Object, old: Object) -> Errors:
     known = {each.get("ip") for each in before}
     here = "status.loadBalancer.ingress"
     if obj["spec"].get("type") != "LoadBalancer" and ingress:
-        detail = "may only be used when `spec.type` is 'LoadBalancer'"
-        errors.append(forbidden_field(here, detail))
+        errors.forbidden(here, "may only be used when `spec.type` is 'LoadBalancer'")
         return errors
     for index, each in enumerate(ingress):
         address, mode, hostname = each.get("ip"), each.get("ipMode"), each.get("hostname")
         if address:
             if address not in known:
-                check_address(errors, f"{here}[{index}].ip", address)
+                errors.address(f"{here}[{index}].ip", address)
             if mode is None:
-                detail = "must be specified when `ip` is set"
-                errors.append(required(f"{here}[{index}].ipMode", detail))
+                errors.required(f"{here}[{index}].ipMode", "must be specified when `ip` is set")
         elif mode is not None:
-            detail = "may not be specified when `ip` is not set"
-            errors.append(forbidden_field(f"{here}[{index}].ipMode", detail))
-        check_optional_choice(errors, f"{here}[{index}].ipMode", mode, ("Proxy", "VIP"))
+            errors.forbidden(f"{here}[{index}].ipMode", "may not be specified when `ip` is not set")
+        errors.optional_choice(f"{here}[{index}].ipMode", mode, ("Proxy", "VIP"))
         if hostname:
-            check(errors, f"{here}[{index}].hostname", hostname, dns1123_subdomain(hostname))
+            errors.check(f"{here}[{index}].hostname", hostname, dns1123_subdomain)
             if parse_address(hostname) is not None:
                 detail = "must be a DNS name, not an IP address"
-                errors.append(invalid(f"{here}[{index}].hostname", hostname, detail))
+                errors.invalid(f"{here}[{index}].hostname", hostname, detail)
     return errors

@@ -5,14 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from navarch.api import names
-from navarch.api.errors import (
-    duplicate,
-    forbidden_field,
-    invalid,
-    not_supported,
-    required,
-    too_long,
-)
 from navarch.api.patch.common import copy_json
 from navarch.api.validation.claims import (
     ACCESS_MODES,
@@ -24,14 +16,8 @@ from navarch.api.validation.common import (
     MAX_INT32,
     Errors,
     Object,
-    check,
-    check_immutable,
-    check_label_name,
-    check_label_selector,
-    check_name,
-    check_optional_choice,
-    check_quantity_not_negative,
     dns1123_subdomain,
+    indexed,
     quantity,
 )
 from navarch.api.validation.pod import difference
@@ -66,77 +52,74 @@ def _sources(spec: Object) -> list[str]:
 
 
 def validate_volume(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj["spec"]
     modes, capacity = spec.get("accessModes") or [], spec.get("capacity") or {}
     if not modes:
-        errors.append(required("spec.accessModes"))
+        errors.required("spec.accessModes")
     else:
         check_access_modes(errors, "spec.accessModes", modes)
     if not capacity:
-        errors.append(required("spec.capacity"))
+        errors.required("spec.capacity")
     if set(capacity) != {"storage"}:
-        errors.append(not_supported("spec.capacity", capacity or None, ("storage",)))
+        errors.not_supported("spec.capacity", capacity or None, ("storage",))
     for name, amount in capacity.items():
         size = quantity(amount)
         if size is None or size.sign() <= 0:
-            errors.append(invalid(f"spec.capacity[{name}]", amount, "must be greater than zero"))
+            errors.invalid(f"spec.capacity[{name}]", amount, "must be greater than zero")
     policy = spec.get("persistentVolumeReclaimPolicy") or None
-    check_optional_choice(errors, "spec.persistentVolumeReclaimPolicy", policy, RECLAIM_POLICIES)
+    errors.optional_choice("spec.persistentVolumeReclaimPolicy", policy, RECLAIM_POLICIES)
     affinity = spec.get("nodeAffinity")
     if affinity is not None:
         if affinity.get("required") is None:
-            detail = "must specify required node constraints"
-            errors.append(required("spec.nodeAffinity.required", detail))
+            errors.required("spec.nodeAffinity.required", "must specify required node constraints")
         else:
             check_node_selector(errors, "spec.nodeAffinity.required", affinity["required"])
     _check_volume_source(errors, spec)
     class_name = spec.get("storageClassName")
     if class_name:
-        check(errors, "spec.storageClassName", class_name, dns1123_subdomain(class_name))
-    check_optional_choice(errors, "spec.volumeMode", spec.get("volumeMode"), VOLUME_MODES)
+        errors.check("spec.storageClassName", class_name, dns1123_subdomain)
+    errors.optional_choice("spec.volumeMode", spec.get("volumeMode"), VOLUME_MODES)
     attributes = spec.get("volumeAttributesClassName")
     if attributes is not None:
         detail = "an empty string is disallowed"
-        check_name(errors, "spec.volumeAttributesClassName", attributes, dns1123_subdomain, detail)
+        errors.name("spec.volumeAttributesClassName", attributes, dns1123_subdomain, detail)
         if spec.get("csi") is None:
-            detail = "has to be specified when using volumeAttributesClassName"
-            errors.append(required("spec.csi", detail))
+            errors.required("spec.csi", "has to be specified when using volumeAttributesClassName")
     return errors
 
 
 def _check_volume_source(errors: Errors, spec: Object) -> None:
     sources = _sources(spec)
     if not sources:
-        errors.append(required("spec", "must specify a volume type"))
+        errors.required("spec", "must specify a volume type")
     for field in sources[1:]:
-        detail = "may not specify more than 1 volume type"
-        errors.append(forbidden_field(f"spec.{field}", detail))
+        errors.forbidden(f"spec.{field}", "may not specify more than 1 volume type")
     for field in sources[:1]:
         source, here = spec[field], f"spec.{field}"
         if field in ("hostPath", "local"):
             if not source.get("path"):
-                errors.append(required(f"{here}.path"))
+                errors.required(f"{here}.path")
             check_no_backsteps(errors, f"{here}.path", source.get("path") or "")
         if field == "local" and spec.get("nodeAffinity") is None:
-            errors.append(required("spec.nodeAffinity", "Local volume requires node affinity"))
+            errors.required("spec.nodeAffinity", "Local volume requires node affinity")
         if (
             field == "hostPath"
             and spec.get("persistentVolumeReclaimPolicy") == "Recycle"
             and source.get("path") == "/"
         ):
             detail = "may not be 'recycle' for a hostPath mount of '/'"
-            errors.append(forbidden_field("spec.persistentVolumeReclaimPolicy", detail))
+            errors.forbidden("spec.persistentVolumeReclaimPolicy", detail)
         if field == "nfs":
             for key in ("server", "path"):
                 if not source.get(key):
-                    errors.append(required(f"{here}.{key}"))
+                    errors.required(f"{here}.{key}")
             if source.get("path") and not source["path"].startswith("/"):
-                errors.append(invalid(f"{here}.path", source["path"], "must be an absolute path"))
+                errors.invalid(f"{here}.path", source["path"], "must be an absolute path")
         if field == "csi":
             check_driver_name(errors, f"{here}.driver", source.get("driver") or "")
             if not source.get("volumeHandle"):
-                errors.append(required(f"{here}.volumeHandle"))
+                errors.required(f"{here}.volumeHandle")
 
 
 def validate_volume_update(obj: Object, old: Object) -> Errors:
@@ -153,18 +136,18 @@ def validate_volume_update(obj: Object, old: Object) -> Errors:
     if new_source != old_source:
         detail = "spec.persistentvolumesource is immutable after creation\n"
         detail += difference(old_source, new_source)
-        errors.append(forbidden_field("spec.persistentvolumesource", detail))
-    check_immutable(errors, "volumeMode", new.get("volumeMode"), before.get("volumeMode"))
+        errors.forbidden("spec.persistentvolumesource", detail)
+    errors.immutable("volumeMode", new.get("volumeMode"), before.get("volumeMode"))
     if before.get("nodeAffinity") is not None:
-        check_immutable(errors, "nodeAffinity", new.get("nodeAffinity"), before["nodeAffinity"])
+        errors.immutable("nodeAffinity", new.get("nodeAffinity"), before["nodeAffinity"])
     if before.get("volumeAttributesClassName") and not new.get("volumeAttributesClassName"):
         detail = "update from non-nil value to nil is forbidden"
-        errors.append(forbidden_field("spec.volumeAttributesClassName", detail))
+        errors.forbidden("spec.volumeAttributesClassName", detail)
     return errors
 
 
 def validate_claim(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     check_claim_spec(errors, "spec", obj["spec"])
     return errors
 
@@ -190,14 +173,14 @@ def validate_claim_update(obj: Object, old: Object) -> Errors:
         if spec.get("dataSource") and not spec.get("dataSourceRef"):
             spec["dataSourceRef"] = dict(spec["dataSource"])
     if new != before:
-        errors.append(forbidden_field("spec", CLAIM_IMMUTABLE + difference(before, new)))
+        errors.forbidden("spec", CLAIM_IMMUTABLE + difference(before, new))
     _check_shrink(errors, old, new_size, old_size)
     current = (old.get("status") or {}).get("currentVolumeAttributesClassName")
     if current is not None and not obj["spec"].get("volumeAttributesClassName"):
         detail = (
             "update to nil is forbidden when status.currentVolumeAttributesClassName is not nil"
         )
-        errors.append(forbidden_field("spec.volumeAttributesClassName", detail))
+        errors.forbidden("spec.volumeAttributesClassName", detail)
     return errors
 
 
@@ -208,114 +191,106 @@ def _check_shrink(errors: Errors, old: Object, new_size: Any, old_size: Any) -> 
     has = quantity(((old.get("status") or {}).get("capacity") or {}).get("storage") or "0")
     if has is not None and wanted <= has:
         detail = "field can not be less than status.capacity"
-        errors.append(forbidden_field("spec.resources.requests.storage", detail))
+        errors.forbidden("spec.resources.requests.storage", detail)
 
 
 def validate_claim_status_update(obj: Object, old: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     status = obj.get("status") or {}
     for field in ("capacity", "allocatedResources"):
         for name, amount in (status.get(field) or {}).items():
-            check_quantity_not_negative(errors, f"status.{field}[{name}]", amount)
+            errors.quantity_not_negative(f"status.{field}[{name}]", amount)
     for mode in status.get("accessModes") or ():
-        check_optional_choice(errors, "status.accessModes", mode, ACCESS_MODES)
+        errors.optional_choice("status.accessModes", mode, ACCESS_MODES)
     return errors
 
 
 def validate_class(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     provisioner = obj.get("provisioner") or ""
-    check_name(errors, "provisioner", provisioner.lower(), names.qualified_name)
+    errors.name("provisioner", provisioner.lower(), names.qualified_name)
     _check_parameters(errors, obj.get("parameters") or {})
-    policy = obj.get("reclaimPolicy") or None
-    check_optional_choice(errors, "reclaimPolicy", policy, ("Delete", "Retain"))
+    errors.optional_choice("reclaimPolicy", obj.get("reclaimPolicy") or None, ("Delete", "Retain"))
     mode = obj.get("volumeBindingMode")
     if mode is None:
-        errors.append(required("volumeBindingMode"))
-    choices = ("Immediate", "WaitForFirstConsumer")
-    check_optional_choice(errors, "volumeBindingMode", mode, choices)
+        errors.required("volumeBindingMode")
+    errors.optional_choice("volumeBindingMode", mode, ("Immediate", "WaitForFirstConsumer"))
     for index, term in enumerate(obj.get("allowedTopologies") or ()):
         seen: set[str] = set()
-        for position, expression in enumerate(term.get("matchLabelExpressions") or ()):
-            here = f"allowedTopologies[{index}].matchLabelExpressions[{position}]"
+        for here, expression in indexed(
+            f"allowedTopologies[{index}].matchLabelExpressions", term.get("matchLabelExpressions")
+        ):
             key, values = expression.get("key") or "", expression.get("values") or ()
             if not values:
-                errors.append(required(f"{here}.values"))
-            check_label_name(errors, f"{here}.key", key)
-            if key in seen:
-                errors.append(duplicate(f"{here}.key", key))
-            seen.add(key)
+                errors.required(f"{here}.values")
+            errors.label_name(f"{here}.key", key)
+            errors.once(seen, f"{here}.key", key)
     return errors
 
 
 def _check_parameters(errors: Errors, parameters: Object, needed: bool = False) -> None:
     if len(parameters) > MAX_PARAMETERS:
-        errors.append(too_long("parameters", MAX_PARAMETERS))
+        errors.too_long("parameters", MAX_PARAMETERS)
         return
     for key in parameters:
         if not key:
-            errors.append(invalid("parameters", key, "field can not be empty."))
+            errors.invalid("parameters", key, "field can not be empty.")
     if sum(len(key) + len(value) for key, value in parameters.items()) > MAX_PARAMETERS_SIZE:
-        errors.append(too_long("parameters", MAX_PARAMETERS_SIZE))
+        errors.too_long("parameters", MAX_PARAMETERS_SIZE)
     if needed and not parameters:
-        errors.append(required("parameters", "must contain at least one key/value pair"))
+        errors.required("parameters", "must contain at least one key/value pair")
 
 
 def validate_class_update(obj: Object, old: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     for field, detail in (
         ("parameters", "updates to parameters are forbidden."),
         ("provisioner", "updates to provisioner are forbidden."),
     ):
         if (obj.get(field) or None) != (old.get(field) or None):
-            errors.append(forbidden_field(field, detail))
+            errors.forbidden(field, detail)
     for field in ("reclaimPolicy", "volumeBindingMode"):
-        check_immutable(errors, field, obj.get(field), old.get(field))
+        errors.immutable(field, obj.get(field), old.get(field))
     return errors
 
 
 def validate_attributes_class(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     check_driver_name(errors, "driverName", obj.get("driverName") or "")
     _check_parameters(errors, obj.get("parameters") or {}, needed=True)
     return errors
 
 
 def validate_attributes_class_update(obj: Object, old: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     for field in ("driverName", "parameters"):
         if (obj.get(field) or None) != (old.get(field) or None):
-            errors.append(forbidden_field(field, f"updates to {field} are forbidden."))
+            errors.forbidden(field, f"updates to {field} are forbidden.")
     return errors
 
 
 def validate_driver(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj.get("spec") or {}
     check_driver_name(errors, "metadata.name", obj["metadata"].get("name") or "")
     choices = ("File", "None", "ReadWriteOnceWithFSType")
-    check_optional_choice(errors, "spec.fsGroupPolicy", spec.get("fsGroupPolicy"), choices)
+    errors.optional_choice("spec.fsGroupPolicy", spec.get("fsGroupPolicy"), choices)
     seen: set[str] = set()
-    for index, request in enumerate(spec.get("tokenRequests") or ()):
-        here, audience = f"spec.tokenRequests[{index}]", request.get("audience") or ""
-        if audience in seen:
-            errors.append(duplicate(f"{here}.audience", audience))
-        seen.add(audience)
+    for here, request in indexed("spec.tokenRequests", spec.get("tokenRequests")):
+        errors.once(seen, f"{here}.audience", request.get("audience") or "")
         seconds = request.get("expirationSeconds")
         if seconds is not None and seconds < 600:
             detail = "may not specify a duration less than 10 minutes"
-            errors.append(invalid(f"{here}.expirationSeconds", seconds, detail))
+            errors.invalid(f"{here}.expirationSeconds", seconds, detail)
         if seconds is not None and seconds > 1 << 32:
             detail = "may not specify a duration larger than 2^32 seconds"
-            errors.append(invalid(f"{here}.expirationSeconds", seconds, detail))
+            errors.invalid(f"{here}.expirationSeconds", seconds, detail)
     for mode in spec.get("volumeLifecycleModes") or ():
-        check_optional_choice(
-            errors, "spec.volumeLifecycleModes", mode, ("Persistent", "Ephemeral")
-        )
+        errors.optional_choice("spec.volumeLifecycleModes", mode, ("Persistent", "Ephemeral"))
     period = spec.get("nodeAllocatableUpdatePeriodSeconds")
     if period is not None and period < 10:
         detail = "must be greater than or equal to 10 seconds"
-        errors.append(invalid("spec.nodeAllocatableUpdatePeriodSeconds", period, detail))
+        errors.invalid("spec.nodeAllocatableUpdatePeriodSeconds", period, detail)
     return errors
 
 
@@ -323,36 +298,33 @@ def validate_driver_update(obj: Object, old: Object) -> Errors:
     errors = validate_driver(obj)
     for field in ("attachRequired", "volumeLifecycleModes"):
         new, before = (obj.get("spec") or {}).get(field), (old.get("spec") or {}).get(field)
-        check_immutable(errors, f"spec.{field}", new, before)
+        errors.immutable(f"spec.{field}", new, before)
     return errors
 
 
 def validate_csi_node(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     seen: set[str] = set()
-    for index, driver in enumerate((obj.get("spec") or {}).get("drivers") or ()):
-        here, name = f"spec.drivers[{index}]", driver.get("name") or ""
+    for here, driver in indexed("spec.drivers", (obj.get("spec") or {}).get("drivers")):
+        name = driver.get("name") or ""
         check_driver_name(errors, f"{here}.name", name)
-        if name in seen:
-            errors.append(duplicate(f"{here}.name", name))
-        seen.add(name)
+        errors.once(seen, f"{here}.name", name)
         identity = driver.get("nodeID") or ""
         if not identity:
-            errors.append(required(f"{here}.nodeID"))
+            errors.required(f"{here}.nodeID")
         if len(identity) > 192:
-            errors.append(invalid(f"{here}.nodeID", identity, "must be 192 characters or less"))
+            errors.invalid(f"{here}.nodeID", identity, "must be 192 characters or less")
         count = (driver.get("allocatable") or {}).get("count")
         if count is not None and count < 0:
-            detail = "must be greater than or equal to 0"
-            errors.append(invalid(f"{here}.allocatable.count", count, detail))
+            errors.invalid(f"{here}.allocatable.count", count, "must be greater than or equal to 0")
         keys: set[str] = set()
         for key in driver.get("topologyKeys") or ():
             if not key:
-                errors.append(required(f"{here}.topologyKeys"))
+                errors.required(f"{here}.topologyKeys")
             elif key in keys:
-                errors.append(duplicate(f"{here}.topologyKeys", key))
+                errors.duplicate(f"{here}.topologyKeys", key)
             keys.add(key)
-            check(errors, f"{here}.topologyKeys", key, names.qualified_name(key))
+            errors.check(f"{here}.topologyKeys", key, names.qualified_name)
     return errors
 
 
@@ -366,55 +338,52 @@ def validate_csi_node_update(obj: Object, old: Object) -> Errors:
                 {key: value for key, value in each.items() if key != "allocatable"}
                 for each in (driver, before)
             )
-            check_immutable(errors, f"spec.drivers[{index}]", new, old_driver)
+            errors.immutable(f"spec.drivers[{index}]", new, old_driver)
     return errors
 
 
 def validate_capacity(obj: Object) -> Errors:
-    errors: Errors = []
-    check_label_selector(errors, "nodeTopology", obj.get("nodeTopology"))
-    name = obj.get("storageClassName") or ""
-    check(errors, "storageClassName", name, dns1123_subdomain(name))
+    errors = Errors()
+    errors.label_selector("nodeTopology", obj.get("nodeTopology"))
+    errors.check("storageClassName", obj.get("storageClassName") or "", dns1123_subdomain)
     if obj.get("capacity") is not None:
-        check_quantity_not_negative(errors, "capacity", obj["capacity"])
+        errors.quantity_not_negative("capacity", obj["capacity"])
     return errors
 
 
 def validate_capacity_update(obj: Object, old: Object) -> Errors:
     errors = validate_capacity(obj)
     for field in ("nodeTopology", "storageClassName"):
-        check_immutable(errors, field, obj.get(field), old.get(field))
+        errors.immutable(field, obj.get(field), old.get(field))
     return errors
 
 
 def validate_attachment(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj.get("spec") or {}
     check_driver_name(errors, "spec.attacher", spec.get("attacher") or "")
     source = spec.get("source") or {}
     volume, inline = source.get("persistentVolumeName"), source.get("inlineVolumeSpec")
     detail = "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
     if volume is None and inline is None:
-        errors.append(required("spec.source", detail))
+        errors.required("spec.source", detail)
     elif volume is not None and inline is not None:
-        errors.append(forbidden_field("spec.source", detail))
+        errors.forbidden("spec.source", detail)
     elif volume is not None:
         missing = "must specify non empty persistentVolumeName"
-        here = "spec.source.persistentVolumeName"
-        check_name(errors, here, volume, dns1123_subdomain, missing)
-    name = spec.get("nodeName") or ""
-    check(errors, "spec.nodeName", name, dns1123_subdomain(name))
+        errors.name("spec.source.persistentVolumeName", volume, dns1123_subdomain, missing)
+    errors.check("spec.nodeName", spec.get("nodeName") or "", dns1123_subdomain)
     status = obj.get("status") or {}
     for field in ("attachError", "detachError"):
         code = (status.get(field) or {}).get("errorCode")
         if code is not None and code < 0:
             detail = names.in_range(0, MAX_INT32)
-            errors.append(invalid(f"status.{field}.errorCode", code, detail))
+            errors.invalid(f"status.{field}.errorCode", code, detail)
     return errors
 
 
 def validate_attachment_update(obj: Object, old: Object) -> Errors:
     errors = validate_attachment(obj)
     if obj.get("spec") != old.get("spec"):
-        errors.append(invalid("spec", obj.get("spec"), "field is immutable"))
+        errors.invalid("spec", obj.get("spec"), "field is immutable")
     return errors

@@ -5,24 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from navarch.api.errors import (
-    duplicate,
-    forbidden_field,
-    invalid,
-    not_supported,
-    required,
-    too_long,
-)
 from navarch.api.validation.claims import check_claim_spec
 from navarch.api.validation.common import (
     Errors,
     Object,
-    check,
-    check_label_selector,
-    check_name,
-    check_optional_choice,
     dns1123_label,
     dns1123_subdomain,
+    indexed,
     qualified_name,
     quantity,
 )
@@ -83,19 +72,19 @@ def check_volumes(errors: Errors, path: str, spec: Object, pod_name: str) -> dic
         for volume in volumes
         if pod_name and "ephemeral" in volume
     }
-    for index, volume in enumerate(volumes):
-        here, name = f"{path}[{index}]", volume.get("name") or ""
+    for here, volume in indexed(path, volumes):
+        name = volume.get("name") or ""
         before = len(errors)
         _check_source(errors, here, volume, pod_name)
-        check_name(errors, f"{here}.name", name, dns1123_label)
+        errors.name(f"{here}.name", name, dns1123_label)
         if name in result:
-            errors.append(duplicate(f"{here}.name", name))
+            errors.duplicate(f"{here}.name", name)
         if len(errors) == before:
             result[name] = volume
         claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
         if claim in created:
             detail = "must not reference a PVC that gets created for an ephemeral volume"
-            errors.append(invalid(f"{here}.persistentVolumeClaim.claimName", claim, detail))
+            errors.invalid(f"{here}.persistentVolumeClaim.claimName", claim, detail)
     return result
 
 
@@ -105,8 +94,7 @@ def _check_source(errors: Errors, path: str, volume: Object, pod_name: str) -> N
         if field == "name":
             continue
         if found:
-            detail = "may not specify more than 1 volume type"
-            errors.append(forbidden_field(f"{path}.{field}", detail))
+            errors.forbidden(f"{path}.{field}", "may not specify more than 1 volume type")
             continue
         found = True
         source = volume[field] or {}
@@ -115,29 +103,29 @@ def _check_source(errors: Errors, path: str, volume: Object, pod_name: str) -> N
             checker(errors, f"{path}.{field}", source)
         for key in _REQUIRED.get(field, ()):
             if not source.get(key):
-                errors.append(required(f"{path}.{field}.{key}"))
+                errors.required(f"{path}.{field}.{key}")
     if not found:
-        errors.append(required(path, "must specify a volume type"))
+        errors.required(path, "must specify a volume type")
     if "ephemeral" in volume and pod_name and volume.get("name"):
         claim = f"{pod_name}-{volume['name']}"
         problems = (f'PVC name "{claim}": {text}' for text in dns1123_subdomain(claim))
-        check(errors, f"{path}.name", volume["name"], problems)
+        errors.problems(f"{path}.name", volume["name"], problems)
 
 
 def check_mode(errors: Errors, path: str, mode: Any) -> None:
     if mode is not None and not 0 <= mode <= 0o777:
-        errors.append(invalid(path, mode, BAD_MODE))
+        errors.invalid(path, mode, BAD_MODE)
 
 
 def check_no_backsteps(errors: Errors, path: str, target: str) -> None:
     if ".." in target and ".." in target.split("/"):
-        errors.append(invalid(path, target, "must not contain '..'"))
+        errors.invalid(path, target, "must not contain '..'")
 
 
 def check_descending(errors: Errors, path: str, target: str) -> None:
     """A path that stays below where it starts."""
     if target.startswith("/"):
-        errors.append(invalid(path, target, "must be a relative path"))
+        errors.invalid(path, target, "must be a relative path")
     check_no_backsteps(errors, path, target)
 
 
@@ -145,15 +133,14 @@ def check_not_reserved(errors: Errors, path: str, target: str) -> None:
     """A descending path that is none of the atomic writer's own (`..data`)."""
     check_descending(errors, path, target)
     if target.startswith("..") and not target.startswith("../"):
-        errors.append(invalid(path, target, "must not start with '..'"))
+        errors.invalid(path, target, "must not start with '..'")
 
 
 def _check_items(errors: Errors, path: str, source: Object) -> None:
-    for index, item in enumerate(source.get("items") or ()):
-        here = f"{path}.items[{index}]"
+    for here, item in indexed(f"{path}.items", source.get("items")):
         for key in ("key", "path"):
             if not item.get(key):
-                errors.append(required(f"{here}.{key}"))
+                errors.required(f"{here}.{key}")
         check_not_reserved(errors, f"{here}.path", item.get("path") or "")
         check_mode(errors, f"{here}.mode", item.get("mode"))
 
@@ -161,17 +148,16 @@ def _check_items(errors: Errors, path: str, source: Object) -> None:
 def _empty_dir(errors: Errors, path: str, source: Object) -> None:
     limit = quantity(source["sizeLimit"]) if source.get("sizeLimit") is not None else None
     if limit is not None and limit.sign() < 0:
-        detail = "SizeLimit field must be a valid resource quantity"
-        errors.append(forbidden_field(f"{path}.sizeLimit", detail))
+        errors.forbidden(f"{path}.sizeLimit", "SizeLimit field must be a valid resource quantity")
 
 
 def _host_path(errors: Errors, path: str, source: Object) -> None:
     target = source.get("path")
     if not target:
-        errors.append(required(f"{path}.path"))
+        errors.required(f"{path}.path")
         return
     check_no_backsteps(errors, f"{path}.path", target)
-    check_optional_choice(errors, f"{path}.type", source.get("type"), HOST_PATH_TYPES)
+    errors.optional_choice(f"{path}.type", source.get("type"), HOST_PATH_TYPES)
 
 
 def _files(errors: Errors, path: str, source: Object) -> None:
@@ -187,18 +173,18 @@ def _downward_api(errors: Errors, path: str, source: Object) -> None:
 
 def _check_downward_file(errors: Errors, path: str, item: Object) -> None:
     if not item.get("path"):
-        errors.append(required(f"{path}.path"))
+        errors.required(f"{path}.path")
     check_not_reserved(errors, f"{path}.path", item.get("path") or "")
     field, resource = item.get("fieldRef"), item.get("resourceFieldRef")
     if field is not None:
         check_field_reference(errors, f"{path}.fieldRef", field, VOLUME_FIELD_PATHS)
         if resource is not None:
             detail = "fieldRef and resourceFieldRef can not be specified simultaneously"
-            errors.append(invalid(path, "resource", detail))
+            errors.invalid(path, "resource", detail)
     elif resource is not None:
         check_resource_reference(errors, f"{path}.resourceFieldRef", resource, volume=True)
     else:
-        errors.append(required(path, "one of fieldRef and resourceFieldRef is required"))
+        errors.required(path, "one of fieldRef and resourceFieldRef is required")
     check_mode(errors, f"{path}.mode", item.get("mode"))
 
 
@@ -208,40 +194,40 @@ def check_field_reference(
     """A fieldRef of the downward API: one of the known paths, or one label or annotation."""
     for key in ("apiVersion", "fieldPath"):
         if not reference.get(key):
-            errors.append(required(f"{path}.{key}"))
+            errors.required(f"{path}.{key}")
             return
     field = reference["fieldPath"]
     base, bracket, rest = field.partition("['")
     if bracket and rest.endswith("']"):
         key = rest[:-2]
         if base == "metadata.annotations":
-            check(errors, path, key.lower(), qualified_name(key.lower()))
+            errors.check(path, key.lower(), qualified_name)
         elif base == "metadata.labels":
-            check(errors, path, key, qualified_name(key))
+            errors.check(path, key, qualified_name)
         elif base in CONVERTIBLE_PATHS:
-            errors.append(invalid(path, base, "does not support subscript"))
+            errors.invalid(path, base, "does not support subscript")
         else:
             _not_convertible(errors, path, field)
     elif field not in CONVERTIBLE_PATHS:
         _not_convertible(errors, path, field)
     elif field not in known:
-        errors.append(not_supported(f"{path}.fieldPath", field, known))
+        errors.not_supported(f"{path}.fieldPath", field, known)
 
 
 def _not_convertible(errors: Errors, path: str, field: str) -> None:
     detail = f"error converting fieldPath: field label not supported: {field}"
-    errors.append(invalid(f"{path}.fieldPath", field, detail))
+    errors.invalid(f"{path}.fieldPath", field, detail)
 
 
 def check_resource_reference(errors: Errors, path: str, reference: Object, volume: bool) -> None:
     resource = reference.get("resource") or ""
     huge_page = resource.startswith(("requests.hugepages-", "limits.hugepages-"))
     if volume and not reference.get("containerName"):
-        errors.append(required(f"{path}.containerName"))
+        errors.required(f"{path}.containerName")
     elif not resource:
-        errors.append(required(f"{path}.resource"))
+        errors.required(f"{path}.resource")
     elif resource not in RESOURCE_FIELDS and not huge_page:
-        errors.append(not_supported(f"{path}.resource", resource, RESOURCE_FIELDS))
+        errors.not_supported(f"{path}.resource", resource, RESOURCE_FIELDS)
     divisor = quantity(reference.get("divisor") or "0")
     if divisor is None or divisor.is_zero():
         return
@@ -255,7 +241,7 @@ def check_resource_reference(errors: Errors, path: str, reference: Object, volum
     if str(divisor) not in allowed and (resource in RESOURCE_FIELDS or huge_page):
         values = "values 1m and 1" if kind == "cpu" else f"values {', '.join(_UNITS)}"
         detail = f"only divisor's {values} are supported with the {kind} resource"
-        errors.append(invalid(f"{path}.divisor", resource, detail))
+        errors.invalid(f"{path}.divisor", resource, detail)
 
 
 def _projected(errors: Errors, path: str, source: Object) -> None:
@@ -264,17 +250,16 @@ def _projected(errors: Errors, path: str, source: Object) -> None:
 
     def claim(target: str, named: str) -> None:
         if target and target in paths:
-            errors.append(invalid(path, named, "conflicting duplicate paths"))
+            errors.invalid(path, named, "conflicting duplicate paths")
         paths.add(target)
 
-    for index, each in enumerate(source.get("sources") or ()):
-        here = f"{path}.sources[{index}]"
+    for here, each in indexed(f"{path}.sources", source.get("sources")):
         for field in ("secret", "configMap"):
             part = each.get(field)
             if part is None:
                 continue
             if not part.get("name"):
-                errors.append(required(f"{here}.{field}.name"))
+                errors.required(f"{here}.{field}.name")
             _check_items(errors, f"{here}.{field}", part)
             for item in part.get("items") or ():
                 claim(item.get("path") or "", part.get("name") or "")
@@ -287,20 +272,18 @@ def _projected(errors: Errors, path: str, source: Object) -> None:
             _check_bundle(errors, f"{here}.clusterTrustBundle", bundle)
             claim(bundle.get("path") or "", bundle.get("path") or "")
         if len(each) > 1:
-            detail = "may not specify more than 1 volume type per source"
-            errors.append(forbidden_field(here, detail))
+            errors.forbidden(here, "may not specify more than 1 volume type per source")
 
 
 def _check_token(errors: Errors, path: str, source_path: str, token: Object) -> None:
     seconds = token.get("expirationSeconds")
     here = f"{source_path}.serviceAccountToken.expirationSeconds"
     if seconds is not None and seconds < 600:
-        errors.append(invalid(here, seconds, "may not specify a duration less than 10 minutes"))
+        errors.invalid(here, seconds, "may not specify a duration less than 10 minutes")
     if seconds is not None and seconds > 1 << 32:
-        detail = "may not specify a duration larger than 2^32 seconds"
-        errors.append(invalid(here, seconds, detail))
+        errors.invalid(here, seconds, "may not specify a duration larger than 2^32 seconds")
     if not token.get("path"):
-        errors.append(required(f"{path}.path"))
+        errors.required(f"{path}.path")
     else:
         check_not_reserved(errors, f"{path}.path", token["path"])
 
@@ -308,53 +291,51 @@ def _check_token(errors: Errors, path: str, source_path: str, token: Object) -> 
 def _check_bundle(errors: Errors, path: str, bundle: Object) -> None:
     name, signer = bundle.get("name"), bundle.get("signerName")
     if name is not None and signer is not None:
-        errors.append(invalid(path, bundle, "only one of name and signerName may be used"))
+        errors.invalid(path, bundle, "only one of name and signerName may be used")
     elif name is not None:
         if not name:
-            errors.append(required(f"{path}.name", "must be a valid object name"))
+            errors.required(f"{path}.name", "must be a valid object name")
         if bundle.get("labelSelector") is not None:
             detail = "labelSelector must be unset if name is specified"
-            errors.append(invalid(f"{path}.labelSelector", bundle["labelSelector"], detail))
+            errors.invalid(f"{path}.labelSelector", bundle["labelSelector"], detail)
     elif signer is not None:
         if not signer:
-            errors.append(required(f"{path}.signerName", "must be a valid signer name"))
-        check_label_selector(errors, f"{path}.labelSelector", bundle.get("labelSelector"))
+            errors.required(f"{path}.signerName", "must be a valid signer name")
+        errors.label_selector(f"{path}.labelSelector", bundle.get("labelSelector"))
     else:
-        errors.append(required(path, "either name or signerName must be specified"))
+        errors.required(path, "either name or signerName must be specified")
     if not bundle.get("path"):
-        errors.append(required(f"{path}.path"))
+        errors.required(f"{path}.path")
     check_not_reserved(errors, f"{path}.path", bundle.get("path") or "")
 
 
 def _nfs(errors: Errors, path: str, source: Object) -> None:
     target = source.get("path")
     if target and not target.startswith("/"):
-        errors.append(invalid(f"{path}.path", target, "must be an absolute path"))
+        errors.invalid(f"{path}.path", target, "must be an absolute path")
 
 
 def check_driver_name(errors: Errors, path: str, name: str) -> None:
     """The name of a CSI driver."""
     if not name:
-        errors.append(required(path))
+        errors.required(path)
         return
     if len(name) > 63:
-        errors.append(too_long(path, 63))
-    check(errors, path, name, dns1123_subdomain(name.lower()))
+        errors.too_long(path, 63)
+    errors.problems(path, name, dns1123_subdomain(name.lower()))
 
 
 def _csi(errors: Errors, path: str, source: Object) -> None:
     check_driver_name(errors, f"{path}.driver", source.get("driver") or "")
     secret = source.get("nodePublishSecretRef")
     if secret is not None:
-        check_name(
-            errors, f"{path}.nodePublishSecretRef.name", secret.get("name"), dns1123_subdomain
-        )
+        errors.name(f"{path}.nodePublishSecretRef.name", secret.get("name"), dns1123_subdomain)
 
 
 def _ephemeral(errors: Errors, path: str, source: Object) -> None:
     template = source.get("volumeClaimTemplate")
     if template is None:
-        errors.append(required(f"{path}.volumeClaimTemplate"))
+        errors.required(f"{path}.volumeClaimTemplate")
         return
     here = f"{path}.volumeClaimTemplate"
     validate_template_meta(errors, f"{here}.metadata", template.get("metadata") or {})
@@ -364,9 +345,9 @@ def _ephemeral(errors: Errors, path: str, source: Object) -> None:
 def _image(errors: Errors, path: str, source: Object) -> None:
     policy = source.get("pullPolicy")
     if not policy:
-        errors.append(required(f"{path}.pullPolicy"))
-    check_optional_choice(
-        errors, f"{path}.pullPolicy", policy or None, ("Always", "IfNotPresent", "Never")
+        errors.required(f"{path}.pullPolicy")
+    errors.optional_choice(
+        f"{path}.pullPolicy", policy or None, ("Always", "IfNotPresent", "Never")
     )
 
 

@@ -5,19 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from navarch.api import names
-from navarch.api.errors import forbidden_field, invalid, not_supported, required
 from navarch.api.validation.claims import check_claim_spec
 from navarch.api.validation.common import (
     IMMUTABLE,
     Errors,
     Object,
-    check,
-    check_immutable,
-    check_int_or_percent,
-    check_label_selector,
-    check_not_more_than_all,
-    check_not_negative,
-    check_status_counts,
+    indexed,
     relative_amount,
     selector_matches,
     selects_everything,
@@ -38,20 +31,20 @@ def _check_selected_template(errors: Errors, spec: Object, kind: str, selector_n
     selector = spec.get("selector")
     if selector is None:
         if kind != "DaemonSet":
-            errors.append(required("spec.selector"))
+            errors.required("spec.selector")
         _check_match(errors, spec, None)
     else:
         before = len(errors)
-        check_label_selector(errors, "spec.selector", selector)
+        errors.label_selector("spec.selector", selector)
         if selects_everything(selector):
             detail = f"empty selector is invalid for {selector_name}"
-            errors.append(invalid("spec.selector", selector, detail))
+            errors.invalid("spec.selector", selector, detail)
         elif len(errors) == before:
             _check_match(errors, spec, selector)
         elif kind != "DaemonSet":
             # What a selector that means nothing selects is not asked.
             detail = "" if kind == "StatefulSet" else "invalid label selector"
-            errors.append(invalid("spec.selector", selector, detail))
+            errors.invalid("spec.selector", selector, detail)
             return
     _check_endless_template(errors, spec, kind)
 
@@ -60,7 +53,7 @@ def _check_match(errors: Errors, spec: Object, selector: Object | None) -> None:
     """The selector, which selects nothing when it is missing, has to match the template."""
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
     if selector is None or not selector_matches(selector, labels or {}):
-        errors.append(invalid("spec.template.metadata.labels", labels, MISMATCH))
+        errors.invalid("spec.template.metadata.labels", labels, MISMATCH)
 
 
 def _check_endless_template(errors: Errors, spec: Object, kind: str) -> None:
@@ -69,25 +62,25 @@ def _check_endless_template(errors: Errors, spec: Object, kind: str) -> None:
     check_template(errors, "spec.template", template)
     policy = pod.get("restartPolicy") or ""
     if policy != "Always":
-        errors.append(not_supported("spec.template.spec.restartPolicy", policy, ("Always",)))
+        errors.not_supported("spec.template.spec.restartPolicy", policy, ("Always",))
     if pod.get("activeDeadlineSeconds") is not None:
         detail = f"activeDeadlineSeconds in {kind} is not Supported"
-        errors.append(forbidden_field("spec.template.spec.activeDeadlineSeconds", detail))
+        errors.forbidden("spec.template.spec.activeDeadlineSeconds", detail)
 
 
 def validate_deployment(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj["spec"]
     for field in ("replicas", "minReadySeconds", "revisionHistoryLimit"):
-        check_not_negative(errors, f"spec.{field}", spec.get(field))
+        errors.not_negative(f"spec.{field}", spec.get(field))
     _check_selected_template(errors, spec, "ReplicaSet", "deployment")
     _check_deployment_strategy(errors, spec.get("strategy") or {})
     deadline = spec.get("progressDeadlineSeconds")
     if deadline is not None:
-        check_not_negative(errors, "spec.progressDeadlineSeconds", deadline)
+        errors.not_negative("spec.progressDeadlineSeconds", deadline)
         if deadline <= (spec.get("minReadySeconds") or 0):
             detail = "must be greater than minReadySeconds"
-            errors.append(invalid("spec.progressDeadlineSeconds", deadline, detail))
+            errors.invalid("spec.progressDeadlineSeconds", deadline, detail)
     return errors
 
 
@@ -96,34 +89,33 @@ def _check_deployment_strategy(errors: Errors, strategy: Object) -> None:
     if kind == "Recreate":
         if rolling is not None:
             detail = "may not be specified when strategy `type` is 'Recreate'"
-            errors.append(forbidden_field(f"{here}.rollingUpdate", detail))
+            errors.forbidden(f"{here}.rollingUpdate", detail)
     elif kind != "RollingUpdate":
-        errors.append(not_supported(here, strategy, ("Recreate", "RollingUpdate")))
+        errors.not_supported(here, strategy, ("Recreate", "RollingUpdate"))
     elif rolling is None:
-        detail = "this should be defaulted and never be nil"
-        errors.append(required(f"{here}.rollingUpdate", detail))
+        errors.required(f"{here}.rollingUpdate", "this should be defaulted and never be nil")
     else:
         unavailable, surge = rolling.get("maxUnavailable", 0), rolling.get("maxSurge", 0)
-        check_int_or_percent(errors, f"{here}.rollingUpdate.maxUnavailable", unavailable)
-        check_int_or_percent(errors, f"{here}.rollingUpdate.maxSurge", surge)
+        errors.int_or_percent(f"{here}.rollingUpdate.maxUnavailable", unavailable)
+        errors.int_or_percent(f"{here}.rollingUpdate.maxSurge", surge)
         if not relative_amount(unavailable) and not relative_amount(surge):
             detail = "may not be 0 when `maxSurge` is 0"
-            errors.append(invalid(f"{here}.rollingUpdate.maxUnavailable", unavailable, detail))
-        check_not_more_than_all(errors, f"{here}.rollingUpdate.maxUnavailable", unavailable)
+            errors.invalid(f"{here}.rollingUpdate.maxUnavailable", unavailable, detail)
+        errors.not_more_than_all(f"{here}.rollingUpdate.maxUnavailable", unavailable)
 
 
 def validate_deployment_update(obj: Object, old: Object) -> Errors:
     errors = validate_deployment(obj)
-    check_immutable(errors, "spec.selector", obj["spec"].get("selector"), old["spec"]["selector"])
+    errors.immutable("spec.selector", obj["spec"].get("selector"), old["spec"]["selector"])
     return errors
 
 
 def validate_deployment_status(obj: Object, old: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     status, before = obj.get("status") or {}, old.get("status") or {}
     below = ("updatedReplicas", "readyReplicas", "availableReplicas")
     counts = ("observedGeneration", "replicas", "unavailableReplicas", "terminatingReplicas")
-    check_status_counts(errors, status, (*counts, *below, "collisionCount"), below)
+    errors.status_counts(status, (*counts, *below, "collisionCount"), below)
     _check_collisions(errors, status, before)
     return errors
 
@@ -132,41 +124,41 @@ def _check_collisions(errors: Errors, status: Object, before: Object) -> None:
     known = before.get("collisionCount")
     if known is not None and (status.get("collisionCount") or 0) < known:
         value = status.get("collisionCount") or 0
-        errors.append(invalid("status.collisionCount", value, "cannot be decremented"))
+        errors.invalid("status.collisionCount", value, "cannot be decremented")
 
 
 def validate_replica_set(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     for field in ("replicas", "minReadySeconds"):
-        check_not_negative(errors, f"spec.{field}", obj["spec"].get(field))
+        errors.not_negative(f"spec.{field}", obj["spec"].get(field))
     _check_selected_template(errors, obj["spec"], "ReplicaSet", "deployment")
     return errors
 
 
 def validate_replica_set_update(obj: Object, old: Object) -> Errors:
     errors = validate_replica_set(obj)
-    check_immutable(errors, "spec.selector", obj["spec"].get("selector"), old["spec"]["selector"])
+    errors.immutable("spec.selector", obj["spec"].get("selector"), old["spec"]["selector"])
     return errors
 
 
 def validate_replica_status(obj: Object) -> Errors:
     """The status of a ReplicaSet or ReplicationController."""
-    errors: Errors = []
+    errors = Errors()
     counts = (*_REPLICA_COUNTS, "terminatingReplicas", "observedGeneration")
-    check_status_counts(errors, obj.get("status") or {}, counts, _REPLICA_COUNTS[1:])
+    errors.status_counts(obj.get("status") or {}, counts, _REPLICA_COUNTS[1:])
     return errors
 
 
 def validate_replication_controller(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj["spec"]
     for field in ("minReadySeconds", "replicas"):
-        check_not_negative(errors, f"spec.{field}", spec.get(field))
+        errors.not_negative(f"spec.{field}", spec.get(field))
     selector = spec.get("selector")
     if not selector:
-        errors.append(required("spec.selector"))
+        errors.required("spec.selector")
     if spec.get("template") is None:
-        errors.append(required("spec.template"))
+        errors.required("spec.template")
         return errors
     if selector:
         _check_match(errors, spec, {"matchLabels": selector})
@@ -175,31 +167,27 @@ def validate_replication_controller(obj: Object) -> Errors:
 
 
 def validate_stateful_set(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj["spec"]
     policy = spec.get("podManagementPolicy") or ""
     if not policy:
-        errors.append(required("spec.podManagementPolicy"))
+        errors.required("spec.podManagementPolicy")
     elif policy not in ("OrderedReady", "Parallel"):
-        detail = "must be 'OrderedReady' or 'Parallel'"
-        errors.append(invalid("spec.podManagementPolicy", policy, detail))
+        errors.invalid("spec.podManagementPolicy", policy, "must be 'OrderedReady' or 'Parallel'")
     _check_stateful_strategy(errors, spec.get("updateStrategy") or {})
     retention = spec.get("persistentVolumeClaimRetentionPolicy") or {}
     for field in ("whenDeleted", "whenScaled"):
         if retention.get(field) not in (None, "Retain", "Delete"):
             here = f"spec.persistentVolumeClaimRetentionPolicy.{field}"
-            errors.append(not_supported(here, retention[field], ("Retain", "Delete")))
+            errors.not_supported(here, retention[field], ("Retain", "Delete"))
     for field in ("replicas", "minReadySeconds", "revisionHistoryLimit"):
         if field != "revisionHistoryLimit":
-            check_not_negative(errors, f"spec.{field}", spec.get(field))
-    start = (spec.get("ordinals") or {}).get("start")
-    check_not_negative(errors, "spec.ordinals.start", start)
+            errors.not_negative(f"spec.{field}", spec.get(field))
+    errors.not_negative("spec.ordinals.start", (spec.get("ordinals") or {}).get("start"))
     if spec.get("serviceName"):
-        problems = names.dns1123_label(spec["serviceName"])
-        check(errors, "spec.serviceName", spec["serviceName"], problems)
+        errors.check("spec.serviceName", spec["serviceName"], names.dns1123_label)
     claims = spec.get("volumeClaimTemplates") or ()
-    for index, claim in enumerate(claims):
-        here = f"spec.volumeClaimTemplates[{index}]"
+    for here, claim in indexed("spec.volumeClaimTemplates", claims):
         check_claim_spec(errors, f"{here}.spec", claim.get("spec") or {})
     _check_selected_template(errors, _as_pods_get_it(spec), "StatefulSet", "statefulset")
     return errors
@@ -226,17 +214,16 @@ def _check_stateful_strategy(errors: Errors, strategy: Object) -> None:
     kind, rolling = strategy.get("type"), strategy.get("rollingUpdate")
     here = "spec.updateStrategy"
     if not kind:
-        errors.append(required(here))
+        errors.required(here)
     elif kind == "OnDelete":
         if rolling is not None:
             detail = "only allowed for updateStrategy 'RollingUpdate'"
-            errors.append(invalid(f"{here}.rollingUpdate", rolling, detail))
+            errors.invalid(f"{here}.rollingUpdate", rolling, detail)
     elif kind == "RollingUpdate":
         if rolling is not None:
-            check_not_negative(errors, f"{here}.rollingUpdate.partition", rolling.get("partition"))
+            errors.not_negative(f"{here}.rollingUpdate.partition", rolling.get("partition"))
     else:
-        detail = "must be 'RollingUpdate' or 'OnDelete'"
-        errors.append(invalid(here, strategy, detail))
+        errors.invalid(here, strategy, "must be 'RollingUpdate' or 'OnDelete'")
 
 
 def validate_stateful_set_update(obj: Object, old: Object) -> Errors:
@@ -255,55 +242,55 @@ def validate_stateful_set_update(obj: Object, old: Object) -> Errors:
         for each in (obj, old)
     )
     if new != before:
-        errors.append(forbidden_field("spec", STATEFUL_SET_UPDATE))
+        errors.forbidden("spec", STATEFUL_SET_UPDATE)
     return errors
 
 
 def validate_stateful_set_status(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     below = ("readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas")
     counts = ("replicas", *below, "observedGeneration", "collisionCount")
-    check_status_counts(errors, obj.get("status") or {}, counts, below)
+    errors.status_counts(obj.get("status") or {}, counts, below)
     return errors
 
 
 def validate_daemon_set(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     spec = obj["spec"]
     _check_selected_template(errors, spec, "DaemonSet", "daemonset")
     for field in ("minReadySeconds", "revisionHistoryLimit"):
-        check_not_negative(errors, f"spec.{field}", spec.get(field))
+        errors.not_negative(f"spec.{field}", spec.get(field))
     strategy = spec.get("updateStrategy") or {}
     kind, rolling = strategy.get("type"), strategy.get("rollingUpdate")
     here = "spec.updateStrategy"
     if kind == "RollingUpdate":
         if rolling is None:
-            errors.append(required(f"{here}.rollingUpdate"))
+            errors.required(f"{here}.rollingUpdate")
             return errors
         unavailable, surge = rolling.get("maxUnavailable", 0), rolling.get("maxSurge", 0)
         for field, value in (("maxUnavailable", unavailable), ("maxSurge", surge)):
-            check_int_or_percent(errors, f"{here}.rollingUpdate.{field}", value)
-            check_not_more_than_all(errors, f"{here}.rollingUpdate.{field}", value)
+            errors.int_or_percent(f"{here}.rollingUpdate.{field}", value)
+            errors.not_more_than_all(f"{here}.rollingUpdate.{field}", value)
         both = relative_amount(unavailable), relative_amount(surge)
         if all(both):
             detail = "may not be set when maxUnavailable is non-zero"
-            errors.append(invalid(f"{here}.rollingUpdate.maxSurge", surge, detail))
+            errors.invalid(f"{here}.rollingUpdate.maxSurge", surge, detail)
         elif not any(both):
             detail = "cannot be 0 when maxSurge is 0"
-            errors.append(required(f"{here}.rollingUpdate.maxUnavailable", detail))
+            errors.required(f"{here}.rollingUpdate.maxUnavailable", detail)
     elif kind != "OnDelete":
-        errors.append(not_supported(here, strategy, ("RollingUpdate", "OnDelete")))
+        errors.not_supported(here, strategy, ("RollingUpdate", "OnDelete"))
     return errors
 
 
 def validate_daemon_set_update(obj: Object, old: Object) -> Errors:
     errors = validate_daemon_set(obj)
-    check_immutable(errors, "spec.selector", obj["spec"].get("selector"), old["spec"]["selector"])
+    errors.immutable("spec.selector", obj["spec"].get("selector"), old["spec"]["selector"])
     return errors
 
 
 def validate_daemon_set_status(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     fields = (
         "currentNumberScheduled",
         "numberMisscheduled",
@@ -315,30 +302,30 @@ def validate_daemon_set_status(obj: Object) -> Errors:
         "numberUnavailable",
         "collisionCount",
     )
-    check_status_counts(errors, obj.get("status") or {}, fields)
+    errors.status_counts(obj.get("status") or {}, fields)
     return errors
 
 
 def validate_pod_template(obj: Object) -> Errors:
-    errors: Errors = []
+    errors = Errors()
     check_template(errors, "template", obj.get("template") or {})
     return errors
 
 
 def validate_controller_revision(obj: Object) -> Errors:
-    errors: Errors = []
-    check_not_negative(errors, "revision", obj.get("revision"))
+    errors = Errors()
+    errors.not_negative("revision", obj.get("revision"))
     data = obj.get("data")
     if data is None:
-        errors.append(required("data", "data is mandatory"))
+        errors.required("data", "data is mandatory")
     elif not isinstance(data, dict):
-        errors.append(required("data", "data must be a valid JSON object"))
+        errors.required("data", "data must be a valid JSON object")
     return errors
 
 
 def validate_controller_revision_update(obj: Object, old: Object) -> Errors:
-    errors: Errors = []
-    check_not_negative(errors, "revision", obj.get("revision"))
+    errors = Errors()
+    errors.not_negative("revision", obj.get("revision"))
     if obj.get("data") != old.get("data"):
-        errors.append(invalid("data", obj.get("data"), IMMUTABLE))
+        errors.invalid("data", obj.get("data"), IMMUTABLE)
     return errors

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from navarch.api.errors import ApiError, FieldError
+from navarch.api.errors import ApiError
 from navarch.api.patch.common import copy_json
 from navarch.api.schema.decode import FieldValidation
-from navarch.api.validation.common import check_labels
+from navarch.api.validation.common import Errors
 from navarch.api.validation.meta import check_annotations
 from navarch.apiserver.hub.entry import Entry, StoredKind, encode_stored, facts_of
 from navarch.apiserver.registry.shape import Shape
@@ -338,10 +338,12 @@ def _map_problem(field: str, value: Any, before: Object) -> str:
         if not isinstance(text, str):
             where = f"metadata.{field}[{key}]"
             return f"{where} must be a string, but is {_go_type(text)} in converted object"
-    errors: list[FieldError] = []
+    errors = Errors()
     if value != before:
-        check = check_labels if field == "labels" else check_annotations
-        check(errors, f"metadata.{field}", value)
+        if field == "labels":
+            errors.labels("metadata.labels", value)
+        else:
+            check_annotations(errors, "metadata.annotations", value)
     return ", ".join(map(str, errors))
 
 
