@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from navarch.cluster.profile import Paths, Profile
+from navarch.cluster.profile import ClusterError, Paths, Profile
 
 MERGE_PATCH = "application/merge-patch+json"
+Trust = Callable[[], ssl.SSLContext]
+"""Whom to believe to be the API server, and with which certificate to ask."""
 
 
 class ApiUnavailableError(Exception):
@@ -25,12 +29,23 @@ class ApiUnavailableError(Exception):
         self.status = status
 
 
-class Api:
-    """One connection to the API server, as administrator."""
+def parse_server(text: str) -> tuple[str, int]:
+    """Host and port of `host:port`, `[address]:port` or a URL. Raises ClusterError."""
+    match = re.fullmatch(r"(?:https://)?(?:\[([0-9a-fA-F:]+)\]|([^:/\[\]]+)):(\d{1,5})/?", text)
+    if match is None or not 0 < int(match[3]) < 65536:
+        raise ClusterError(f"{text!r} is not HOST:PORT", "The port is that of the API server.")
+    return match[1] or match[2], int(match[3])
 
-    def __init__(self, profile: Profile, paths: Paths, timeout: float = 5.0) -> None:
-        self._port = profile.api_port
-        self._pki = paths.pki
+
+class Connection:
+    """One connection to an API server. `token`, if any, says who asks."""
+
+    def __init__(
+        self, place: tuple[str, int], trust: Trust, token: str = "", timeout: float = 5.0
+    ) -> None:
+        self._place = place
+        self._trust = trust
+        self._token = token
         self._timeout = timeout
         self._connection: http.client.HTTPSConnection | None = None
 
@@ -73,6 +88,8 @@ class Api:
         try:
             connection = self._connect()
             headers = {"Content-Type": kind} if body is not None else {}
+            if self._token:
+                headers["Authorization"] = f"Bearer {self._token}"
             connection.request(method, path, body, headers)
             response = connection.getresponse()
             content = response.read()
@@ -92,17 +109,28 @@ class Api:
 
     def _connect(self) -> http.client.HTTPSConnection:
         if self._connection is None:
-            context = _context(self._pki)
+            host, port = self._place
             self._connection = http.client.HTTPSConnection(
-                "127.0.0.1", self._port, context=context, timeout=self._timeout
+                host, port, context=self._trust(), timeout=self._timeout
             )
         return self._connection
 
 
-def _context(pki: Path) -> ssl.SSLContext:
+class Api(Connection):
+    """As administrator; where this machine has joined a cluster, as its node."""
+
+    def __init__(self, profile: Profile, paths: Paths, timeout: float = 5.0) -> None:
+        place, pki, pair = ("127.0.0.1", profile.api_port), paths.pki, ("admin.crt", "admin.key")
+        if profile.joined:
+            place, pki = parse_server(profile.joined), paths.node(profile.joined_node) / "pki"
+            pair = ("kubelet.pem", "kubelet.pem")
+        super().__init__(place, lambda: _context(pki, pair), timeout=timeout)
+
+
+def _context(pki: Path, pair: tuple[str, str]) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
-        context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
+        context.load_cert_chain(pki / pair[0], pki / pair[1])
     except (OSError, ssl.SSLError) as error:
         raise ApiUnavailableError(f"the certificates in {pki} cannot be used: {error}") from error
     return context

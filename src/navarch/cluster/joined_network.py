@@ -17,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from navarch.cluster import joining, netns, topology
-from navarch.cluster.profile import Paths, Profile, write_json
+from navarch.cluster import forwarding, joining, netns, topology
+from navarch.cluster.api import parse_server
+from navarch.cluster.profile import Paths, Profile
 from navarch.cluster.topology import NODE_TABLE, Route
 
 FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
@@ -47,7 +48,8 @@ def rules(profile: Profile, interface: str) -> str:
 def apply(profile: Profile, paths: Paths) -> None:
     from pyroute2 import IPRoute
 
-    _forward(profile, paths)
+    families = [ipaddress.ip_network(cidr).version for cidr in profile.pod_cidrs]
+    forwarding.switch_on([FORWARDING[family] for family in families], _note(paths))
     with IPRoute() as netlink:
         for route in routes(profile, _server_address(profile)):
             via = {"gateway": route.gateway} if route.gateway else {"type": "unreachable"}
@@ -78,11 +80,7 @@ def remove(profile: Profile, paths: Paths) -> None:
             )
         )
     _remove_host_ports()
-    record = _record(paths)
-    if record.is_file():
-        for name in json.loads(record.read_bytes()):
-            Path("/proc/sys", name).write_text("0")
-        record.unlink()
+    forwarding.switch_back(_note(paths))
 
 
 def _remove_host_ports() -> None:
@@ -103,22 +101,9 @@ def _remove_host_ports() -> None:
 def _server_address(profile: Profile) -> str:
     import socket
 
-    host, port = joining.parse_server(profile.joined)
+    host, port = parse_server(profile.joined)
     return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
 
 
-def _forward(profile: Profile, paths: Paths) -> None:
-    """Let packets pass between pods and the link, and note that it was not so before."""
-    record = _record(paths)
-    changed = json.loads(record.read_bytes()) if record.is_file() else []
-    for cidr in profile.pod_cidrs:
-        name = FORWARDING[ipaddress.ip_network(cidr).version]
-        setting = Path("/proc/sys", name)
-        if setting.read_text().strip() == "0":
-            if name not in changed:
-                write_json(record, [*changed, name])
-            setting.write_text("1")
-
-
-def _record(paths: Paths) -> Path:
+def _note(paths: Paths) -> Path:
     return paths.root / "forwarding.json"

@@ -16,26 +16,20 @@ Source: kubeadm's `discovery` and the kubelet's TLS bootstrap
 from __future__ import annotations
 
 import asyncio
-import base64
-import hmac
-import http.client
 import ipaddress
-import json
 import os
 import re
 import socket
-import ssl
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from navarch.cluster import kubeconfig, profile, tokens
+from navarch.cluster import discovery, kubeconfig, profile, tokens
+from navarch.cluster.api import Api, parse_server
 from navarch.cluster.profile import ClusterError, Paths, Profile
 from navarch.cluster.progress import Progress
 
-CLUSTER_INFO = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
-CLUSTER_CONFIG = f"/api/v1/namespaces/kube-system/configmaps/{tokens.CLUSTER_CONFIG}"
-TIMEOUT = 10.0
 _NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
@@ -55,14 +49,6 @@ class JoinRequest:
     timeout: float = 120.0
 
 
-def parse_server(text: str) -> tuple[str, int]:
-    """Host and port of `host:port`, `[address]:port` or a URL. Raises ClusterError."""
-    match = re.fullmatch(r"(?:https://)?(?:\[([0-9a-fA-F:]+)\]|([^:/\[\]]+)):(\d{1,5})/?", text)
-    if match is None or not 0 < int(match[3]) < 65536:
-        raise ClusterError(f"{text!r} is not HOST:PORT", "The port is that of the API server.")
-    return match[1] or match[2], int(match[3])
-
-
 def check(request: JoinRequest) -> None:
     """Refuse what cannot work before anything is asked. Raises ClusterError."""
     parse_server(request.server)
@@ -78,99 +64,17 @@ def check(request: JoinRequest) -> None:
         if not re.fullmatch(r"sha256:[0-9a-f]{64}", each):
             raise ClusterError(f"{each!r} is not a hash", "It reads sha256: and 64 digits.")
     if request.node_name and not _NODE_NAME.fullmatch(request.node_name):
-        raise ClusterError(f"{request.node_name!r} cannot be a node's name")
-    for address in request.node_addresses:
+        raise ClusterError(
+            f"{request.node_name!r} cannot be a node's name",
+            "It is made of lower-case letters, digits, '-' and '.'.",
+        )
+    for text in request.node_addresses:
         try:
-            ipaddress.ip_address(address)
+            address = ipaddress.ip_address(text)
         except ValueError:
-            raise ClusterError(f"--node-ip: {address!r} is not an address") from None
-
-
-def trusted_authority(
-    data: dict[str, str], token: str, hashes: Sequence[str]
-) -> tuple[bytes, dict[str, Any]]:
-    """The authority in a `cluster-info`, and the cluster entry, if both the token's signature and
-    the hash vouch for it. Raises ClusterError."""
-    import yaml
-
-    from navarch.controllers.bootstrap_tokens import KUBECONFIG, SIGNATURE, detached_signature
-
-    identifier, _, key = token.partition(".")
-    content, signature = data.get(KUBECONFIG, ""), data.get(f"{SIGNATURE}{identifier}", "")
-    if not signature:
-        raise ClusterError(
-            "the cluster does not know this token, or it has expired",
-            "Make another one there: navarch token create",
-        )
-    if not hmac.compare_digest(signature, detached_signature(content, identifier, key)):
-        raise ClusterError(
-            "the cluster's signature is not by this token", "Check --token, and the server."
-        )
-    try:
-        cluster = yaml.safe_load(content)["clusters"][0]["cluster"]
-        authority = base64.b64decode(cluster["certificate-authority-data"])
-        found = tokens.authority_hash(authority)
-    except (yaml.YAMLError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise ClusterError(f"the cluster's description cannot be read: {error}") from error
-    if hashes and not any(hmac.compare_digest(found, each) for each in hashes):
-        raise ClusterError(
-            f"the cluster's authority is {found}, which is not what was given",
-            "Either the hash is of another cluster, or somebody stands in between.",
-        )
-    return authority, cluster
-
-
-class Server:
-    """Requests to the API server before there is a kubeconfig."""
-
-    def __init__(self, host: str, port: int, authority: bytes = b"", token: str = "") -> None:
-        self._place = host, port
-        self._token = token
-        if authority:
-            self._context = ssl.create_default_context(cadata=authority.decode("ascii"))
-        else:
-            # Nobody vouches for it yet. What it says is checked by signature and hash instead.
-            self._context = ssl._create_unverified_context()
-
-    def get(self, path: str) -> Any:
-        host, port = self._place
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        connection = http.client.HTTPSConnection(host, port, context=self._context, timeout=TIMEOUT)
-        try:
-            connection.request("GET", path, headers=headers)
-            answer = connection.getresponse()
-            content = answer.read(1 << 20)
-        except (OSError, http.client.HTTPException) as error:
-            raise ClusterError(
-                f"the API server at {host}:{port} cannot be asked: {error}",
-                "There, the server must listen for other machines: navarch start --listen-address",
-            ) from error
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise ClusterError(
-                f"the API server answers {answer.status} to {path}",
-                "On the cluster's machine run: navarch token create",
-            )
-        return json.loads(content)
-
-
-def discover(request: JoinRequest) -> tuple[bytes, dict[str, Any]]:
-    """The cluster's authority, and what the cluster says of itself."""
-    host, port = parse_server(request.server)
-    first = Server(host, port).get(CLUSTER_INFO)["data"]
-    authority, _ = trusted_authority(first, request.token, request.hashes)
-    # Once more, now only from who has a certificate of that authority (as kubeadm does).
-    # Only who says nothing of himself may read it: so the token comes after that.
-    second = Server(host, port, authority).get(CLUSTER_INFO)["data"]
-    again, _ = trusted_authority(second, request.token, request.hashes)
-    if again != authority:
-        raise ClusterError("the cluster's authority has changed meanwhile", "Try again.")
-    try:
-        server = Server(host, port, authority, request.token)
-        return authority, json.loads(server.get(CLUSTER_CONFIG)["data"]["cluster.json"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise ClusterError(f"the cluster's ranges cannot be read: {error}") from error
+            raise ClusterError(f"--node-ip: {text!r} is not an address") from None
+        if address.is_loopback or address.is_unspecified or address.is_multicast:
+            raise ClusterError(f"--node-ip: nobody else reaches this machine at {text}")
 
 
 def own_address(host: str, port: int) -> str:
@@ -179,6 +83,45 @@ def own_address(host: str, port: int) -> str:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(place)
         return str(probe.getsockname()[0])
+
+
+def preflight(found: Profile, use: profile.HostUse) -> None:
+    """Refuse what this machine cannot be, before the cluster hears of it. Raises ClusterError."""
+    from navarch.cluster import composition, joined_network, readiness
+
+    host, port = parse_server(found.joined)
+    server = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
+    if own_address(host, port) == server:
+        raise ClusterError(
+            f"the API server at {found.joined} is on this machine",
+            "Here a cluster gets more nodes by: navarch node add",
+        )
+    uplink(found.joined_addresses)
+    for address in found.joined_addresses:
+        if readiness.listens(address, composition.KUBELET_PORT):
+            raise ClusterError(
+                f"a kubelet listens at {address}, port {composition.KUBELET_PORT}, already",
+                "This machine is a node of another cluster: leave that one first.",
+            )
+    wanted = [each.destination for each in joined_network.routes(found, server)]
+    if taken := overlaps([*wanted, *found.service_cidrs], use.networks):
+        raise ClusterError(
+            f"the cluster uses {taken[0]}, and this machine has a route to {taken[1]}",
+            "Ranges are chosen when a cluster is made: navarch start --pod-cidr, "
+            "--service-cluster-ip-range, and another profile has its nodes elsewhere.",
+        )
+
+
+def overlaps(wanted: Iterable[str], there: Iterable[str]) -> tuple[str, str] | None:
+    """The first of the ranges in which this machine has a route already, and that route. A route
+    that is wider is none of these: it yields to the cluster's."""
+    others = [ipaddress.ip_network(each) for each in there]
+    for text in wanted:
+        network = ipaddress.ip_network(text)
+        for other in others:
+            if network.version == other.version and other.subnet_of(network):  # type: ignore[arg-type]
+                return text, str(other)
+    return None
 
 
 def joined_profile(request: JoinRequest, cluster: dict[str, Any]) -> Profile:
@@ -199,6 +142,12 @@ def joined_profile(request: JoinRequest, cluster: dict[str, Any]) -> Profile:
     except (KeyError, ValueError, TypeError) as error:
         raise ClusterError(f"the cluster's ranges cannot be read: {error}") from error
     addresses = request.node_addresses or (own_address(host, port),)
+    versions = [f"ipv{ipaddress.ip_address(each).version}" for each in addresses]
+    if families[0] not in versions or not set(versions) <= set(families):
+        raise ClusterError(
+            f"{', '.join(addresses)}: nodes of the cluster are of {', '.join(families)}",
+            "Name this machine's: --node-ip ADDRESS[,ADDRESS]",
+        )
     name = request.node_name or socket.gethostname().lower()
     if name == "localhost" or not _NODE_NAME.fullmatch(name):
         raise ClusterError(f"{name!r} cannot be a node's name", "Choose one: --node-name NAME")
@@ -260,69 +209,69 @@ async def _certificates(found: Profile, paths: Paths, authority: bytes, token: s
 
 def join(request: JoinRequest, progress: Progress) -> Profile:
     """Make this machine a node, and start it."""
-    from navarch.api.errors import ApiError
     from navarch.cluster import start
-    from navarch.node.certificates import NotIssuedError
 
     check(request)
     if os.geteuid() != 0:
         raise ClusterError("a node needs root", "Run: sudo navarch join")
     paths = profile.paths_of(profile.check_name(request.name))
-    if profile.load(request.name) is not None:
-        raise ClusterError(
-            f"the profile {request.name} exists already on this machine",
-            "Leave that cluster first: navarch leave; or choose another name: -p NAME",
-        )
+    _check_profiles(request.name)
     start.check_tools()
     progress.step("Finding the cluster")
-    authority, described = discover(request)
-    found = joined_profile(request, described)
+    cluster = discovery.discover(parse_server(request.server), request.token, request.hashes)
+    found = joined_profile(request, cluster.description)
+    preflight(found, profile.host_use())
+    discovery.check_cluster(cluster, found.joined_node)
     with start.exclusive(request.name):
-        try:
-            profile.save(found)
-            directory = paths.node(found.joined_node)
-            (directory / "pki").mkdir(mode=0o700, parents=True, exist_ok=True)
-            profile.write_file(directory / "pki" / "ca.crt", authority, 0o644)
-            progress.step(f"Asking for certificates as node {found.joined_node}")
-            asyncio.run(_certificates(found, paths, authority, request.token))
-        except (ApiError, NotIssuedError) as error:
-            profile.forget(request.name)
-            raise ClusterError(
-                f"the cluster gives no certificate: {error}",
-                "There, see: kubectl get csr. The token may have expired: navarch token create",
-            ) from error
-        except BaseException:
-            profile.forget(request.name)
-            raise
-    start.start(start.StartRequest(request.name, timeout=request.timeout), progress)
-    return replace(found)
-
-
-def is_ready(found: Profile, paths: Paths) -> bool:
-    """Whether the node says of itself that it is ready, asked as the node."""
-    directory = paths.node(found.joined_node)
-    context = ssl.create_default_context(cafile=str(directory / "pki" / "ca.crt"))
-    context.load_cert_chain(directory / "pki" / "kubelet.pem")
-    host, port = parse_server(found.joined)
-    connection = http.client.HTTPSConnection(host, port, context=context, timeout=TIMEOUT)
+        progress.step(f"Asking for certificates as node {found.joined_node}")
+        _ask_for_certificates(found, paths, cluster.authority, request.token)
     try:
-        connection.request("GET", f"/api/v1/nodes/{found.joined_node}")
-        answer = connection.getresponse()
-        node = json.loads(answer.read())
-    except (OSError, http.client.HTTPException, ValueError):
-        return False
-    finally:
-        connection.close()
-    if answer.status != 200:
-        return False
-    conditions = (node.get("status") or {}).get("conditions") or []
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+        start.start(start.StartRequest(request.name, timeout=request.timeout), progress)
+    except ClusterError as error:
+        advice = "To try again: navarch start. To give up: navarch leave"
+        raise ClusterError(str(error), f"{error.advice}\n{advice}".lstrip()) from error
+    return found
+
+
+def _check_profiles(name: str) -> None:
+    """A machine has one network: it is a node of one cluster at most."""
+    if profile.load(name) is not None:
+        raise ClusterError(
+            f"the profile {name} exists already on this machine",
+            "Leave that cluster first: navarch leave; or choose another name: -p NAME",
+        )
+    for other in profile.all_profiles():
+        if other.joined:
+            raise ClusterError(
+                f"this machine is the node {other.joined_node} of the cluster at {other.joined}",
+                f"Leave that one first: navarch leave -p {other.name}",
+            )
+
+
+def _ask_for_certificates(found: Profile, paths: Paths, authority: bytes, token: str) -> None:
+    """Make the profile with all its node needs. Nothing stays if it does not get it."""
+    from navarch.api.errors import ApiError
+    from navarch.node.certificates import NotIssuedError
+
+    try:
+        profile.save(found)
+        directory = paths.node(found.joined_node)
+        (directory / "pki").mkdir(mode=0o700, parents=True, exist_ok=True)
+        profile.write_file(directory / "pki" / "ca.crt", authority, 0o644)
+        asyncio.run(_certificates(found, paths, authority, token))
+    except (ApiError, NotIssuedError) as error:
+        profile.forget(found.name)
+        raise ClusterError(
+            f"the cluster gives no certificate: {error}",
+            "There, see: kubectl get csr. The token may have expired: navarch token create",
+        ) from error
+    except BaseException:
+        profile.forget(found.name)
+        raise
 
 
 def bring_up(found: Profile, progress: Progress, timeout: float, *, wait: bool) -> None:
     """Start this machine's node, or mend it."""
-    import time
-
     from navarch.cluster import joined_network, network_plugin, readiness, start
 
     start.check_tools()
@@ -339,7 +288,10 @@ def bring_up(found: Profile, progress: Progress, timeout: float, *, wait: bool) 
         return
     waiting = readiness.Waiting(paths, time.monotonic() + timeout)
     progress.step("Waiting for the node")
-    waiting.until("the node", lambda: is_ready(found, paths), "node")
+    api = Api(found, paths)
+    node = f"/api/v1/nodes/{found.joined_node}"
+    waiting.until("the node", lambda: readiness.is_ready(api.get(node)), "node")
+    api.close()
 
 
 def uplink(addresses: Sequence[str]) -> str:
@@ -347,10 +299,10 @@ def uplink(addresses: Sequence[str]) -> str:
     from pyroute2 import IPRoute
 
     with IPRoute() as netlink:
-        for message in netlink.get_addr():
-            if message.get_attr("IFA_ADDRESS") in addresses:
-                return str(netlink.get_links(message["index"])[0].get_attr("IFLA_IFNAME"))
-    raise ClusterError(
-        f"no interface of this machine has the address {', '.join(addresses)}",
-        "Join again with --node-ip ADDRESS.",
-    )
+        there = {each.get_attr("IFA_ADDRESS"): each["index"] for each in netlink.get_addr()}
+        if missing := [each for each in addresses if each not in there]:
+            raise ClusterError(
+                f"no interface of this machine has the address {', '.join(missing)}",
+                "Join with one that it has: --node-ip ADDRESS",
+            )
+        return str(netlink.get_links(there[addresses[0]])[0].get_attr("IFLA_IFNAME"))

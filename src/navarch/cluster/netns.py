@@ -8,7 +8,6 @@ or a half-finished stop needs no separate path.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import socket
@@ -21,32 +20,34 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from navarch.cluster import kernel
+from navarch.cluster import forwarding, kernel
 from navarch.cluster.namespaces import Pins
-from navarch.cluster.profile import ClusterError, write_json
+from navarch.cluster.profile import ClusterError
 from navarch.cluster.topology import SYSCTLS, NodeWiring, Route, Wiring
 
 _BRIDGE = re.compile(r"navarch\d+")
 IFA_F_NODAD = 0x02
 
 
-def apply(wiring: Wiring, pins: Path, record: Path) -> None:
-    """Wire the host and every node. The nodes' namespaces exist already. What is changed in the
-    host's settings is written to `record`, so that it can be changed back."""
+def apply(wiring: Wiring, pins: Path) -> None:
+    """Wire the host and every node. The nodes' namespaces exist already."""
     with IPRoute() as netlink:
         bridge = _bridge(netlink, wiring)
         for node in wiring.nodes:
             _attach(netlink, bridge, node, Pins(pins, node.node))
         for route in wiring.routes:
             _route(netlink, route)
-        _forward(wiring.bridge, _uplinks(netlink, wiring.listen), record)
+        # Between the nodes and the world, on these interfaces only. The bridge's own goes with it.
+        Path("/proc/sys", _forwarding(wiring.bridge)).write_text("1")
+        uplinks = _uplinks(netlink, wiring.listen)
+    forwarding.switch_on(map(_forwarding, uplinks), forwarding.machines_note())
     load_rules(wiring.rules)
     for node in wiring.nodes:
         with inside_network(Pins(pins, node.node)):
             _furnish(node)
 
 
-def remove(wiring: Wiring, record: Path) -> None:
+def remove(wiring: Wiring) -> None:
     """Take everything off the host again. Routes go with the bridge."""
     with IPRoute() as netlink:
         if not _is_ours(netlink, wiring):
@@ -60,8 +61,11 @@ def remove(wiring: Wiring, record: Path) -> None:
             if name.startswith(f"{wiring.bridge}n"):
                 _ignore_missing(lambda found=link: netlink.link("del", index=found["index"]))
     load_rules("".join(f"add table {each}\ndelete table {each}\n" for each in wiring.tables))
-    if not any(_BRIDGE.fullmatch(name) for _, name in socket.if_nameindex()):
-        _restore_forwarding(record)
+    forwarding.switch_back(forwarding.machines_note(), is_needed=_is_a_cluster_there)
+
+
+def _is_a_cluster_there() -> bool:
+    return any(_BRIDGE.fullmatch(name) for _, name in socket.if_nameindex())
 
 
 def _is_ours(netlink: Any, wiring: Wiring) -> bool:
@@ -158,31 +162,8 @@ def _uplinks(netlink: Any, listen: Collection[str]) -> list[str]:
     return [name for number, name in socket.if_nameindex() if number in indices]
 
 
-def _forward(bridge: str, uplinks: list[str], record: Path) -> None:
-    """Let packets pass between the nodes and the world, on these interfaces only."""
-    changed = json.loads(record.read_bytes()) if record.is_file() else []
-    for interface in (bridge, *uplinks):
-        setting = _forwarding(interface)
-        if setting.read_text().strip() == "0":
-            if interface != bridge and interface not in changed:
-                changed.append(interface)
-                write_json(record, changed)
-            setting.write_text("1")
-
-
-def _restore_forwarding(record: Path) -> None:
-    """Undo `_forward`, when the last cluster on this machine goes."""
-    if not record.is_file():
-        return
-    for interface in json.loads(record.read_bytes()):
-        setting = _forwarding(interface)
-        if setting.exists():
-            setting.write_text("0")
-    record.unlink()
-
-
-def _forwarding(interface: str) -> Path:
-    return Path("/proc/sys/net/ipv4/conf", interface, "forwarding")
+def _forwarding(interface: str) -> str:
+    return f"net/ipv4/conf/{interface}/forwarding"
 
 
 def _attach(netlink: Any, bridge: int, node: NodeWiring, pins: Pins) -> None:

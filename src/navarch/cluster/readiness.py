@@ -138,7 +138,7 @@ def _count(profile: Profile) -> str:
 
 def _nodes_are_ready(api: Api, profile: Profile, simulated: frozenset[str]) -> bool:
     nodes = api.get("/api/v1/nodes")["items"]
-    ready = {node["metadata"]["name"] for node in nodes if _is_ready(node)}
+    ready = {node["metadata"]["name"] for node in nodes if is_ready(node)}
     ready |= {node["metadata"]["name"] for node in nodes if simulation.is_disturbed(node)}
     wanted = set(profile.running_nodes())
     if profile.cni == network_plugin.NOBODY:
@@ -147,11 +147,11 @@ def _nodes_are_ready(api: Api, profile: Profile, simulated: frozenset[str]) -> b
     return (
         wanted | simulated <= ready
         # A condition may be from an earlier life; an open port is not.
-        and all(_listens(profile.node_address(node), KUBELET_PORT) for node in wanted)
+        and all(listens(profile.node_address(node), KUBELET_PORT) for node in wanted)
     )
 
 
-def _listens(address: str, port: int) -> bool:
+def listens(address: str, port: int) -> bool:
     try:
         socket.create_connection((address, port), timeout=1.0).close()
     except OSError:
@@ -182,7 +182,7 @@ def _remove_gone_nodes(api: Api, profile: Profile, simulated: Set[str]) -> None:
                 raise
 
 
-def _is_ready(node: dict[str, Any]) -> bool:
+def is_ready(node: dict[str, Any]) -> bool:
     """Ready, and no longer kept from pods: the taint goes a moment after the condition comes."""
     conditions = node.get("status", {}).get("conditions") or []
     ready = any(

@@ -13,7 +13,7 @@ import signal
 
 from navarch.cluster import namespaces, processes
 from navarch.cluster.namespaces import Pins
-from navarch.cluster.profile import Paths, Profile, forwarding_record
+from navarch.cluster.profile import Paths, Profile
 from navarch.cluster.supervisor import Description, Supervisor, lock
 
 STOP_TIMEOUT = 60.0
@@ -72,7 +72,7 @@ def clear_nodes(profile: Profile, paths: Paths) -> None:
     elif profile.nodes:
         from navarch.cluster import netns, topology
 
-        netns.remove(topology.plan(profile), forwarding_record())
+        netns.remove(topology.plan(profile))
 
 
 def clear_node(profile: Profile, paths: Paths, node: str) -> None:

@@ -199,6 +199,9 @@ def objects(profile: Profile, paths: Paths) -> list[tuple[str, dict[str, Any]]]:
         ),
         _map("kube-system", CLUSTER_CONFIG, {"cluster.json": json.dumps(ranges)}),
         *_readable("kube-system", CLUSTER_CONFIG, "navarch:config", [bootstrappers, nodes]),
+        # Who joins looks whether its name is taken.
+        _cluster_role("kubeadm:get-nodes", [_rule("", "get", "nodes")]),
+        _cluster_binding("kubeadm:get-nodes", "kubeadm:get-nodes", bootstrappers),
         _cluster_binding("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", bootstrappers),
         _cluster_binding(
             "kubeadm:node-autoapprove-bootstrap", f"{approving}:nodeclient", bootstrappers

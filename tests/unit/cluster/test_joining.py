@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from navarch import KUBERNETES_VERSION
 from navarch.cli.join import parse_ttl
-from navarch.cluster import joined_network, joining, network_plugin, pki, tokens
+from navarch.cluster import discovery, joined_network, joining, network_plugin, pki, tokens
+from navarch.cluster.api import ApiUnavailableError, Connection, parse_server
 from navarch.cluster.drain import leaves
 from navarch.cluster.joining import JoinRequest
-from navarch.cluster.profile import ClusterError, Paths, Profile
+from navarch.cluster.profile import ClusterError, HostUse, Paths, Profile, save
 from navarch.controllers.bootstrap_tokens import signed
 
 TOKEN = "abcdef.0123456789abcdef"
@@ -65,9 +69,8 @@ def test_the_cluster_is_believed_by_signature_and_hash(paths: Paths) -> None:
     data = published(paths, profile)
     certificate = (paths.pki / "ca.crt").read_bytes()
     digest = tokens.authority_hash(certificate)
-    authority, cluster = joining.trusted_authority(data, TOKEN, [HASH, digest])
-    assert authority == certificate
-    assert cluster["server"] == "https://10.0.0.1:8443"
+    assert discovery.trusted_authority(data, TOKEN, [HASH, digest]) == certificate
+    assert "server: https://10.0.0.1:8443\n" in data["kubeconfig"]
     assert tokens.join_command(profile, paths, TOKEN) == (
         f"navarch join 10.0.0.1:8443 --token {TOKEN} --discovery-token-ca-cert-hash {digest}"
     )
@@ -76,15 +79,15 @@ def test_the_cluster_is_believed_by_signature_and_hash(paths: Paths) -> None:
 def test_an_impostor_is_not_believed(paths: Paths) -> None:
     data = published(paths, Profile("dev"))
     with pytest.raises(ClusterError, match="not what was given"):
-        joining.trusted_authority(data, TOKEN, [HASH])
+        discovery.trusted_authority(data, TOKEN, [HASH])
     with pytest.raises(ClusterError, match="does not know this token"):
-        joining.trusted_authority(data, "ghijkl.0123456789abcdef", [HASH])
+        discovery.trusted_authority(data, "ghijkl.0123456789abcdef", [HASH])
     changed = data | {"kubeconfig": data["kubeconfig"].replace("8443", "9443")}
     with pytest.raises(ClusterError, match="not by this token"):
-        joining.trusted_authority(changed, TOKEN, [])
+        discovery.trusted_authority(changed, TOKEN, [])
     nonsense = signed({"kubeconfig": "[]"}, {"abcdef": "0123456789abcdef"})
     with pytest.raises(ClusterError, match="cannot be read"):
-        joining.trusted_authority(nonsense, TOKEN, [])
+        discovery.trusted_authority(nonsense, TOKEN, [])
 
 
 @pytest.mark.parametrize(
@@ -96,13 +99,13 @@ def test_an_impostor_is_not_believed(paths: Paths) -> None:
     ],
 )
 def test_servers(text: str, place: tuple[str, int]) -> None:
-    assert joining.parse_server(text) == place
+    assert parse_server(text) == place
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0.1", "fd00::1:8443", "a:0", "a:65536", "a b:1:2"])
 def test_no_servers(text: str) -> None:
     with pytest.raises(ClusterError):
-        joining.parse_server(text)
+        parse_server(text)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +116,7 @@ def test_no_servers(text: str) -> None:
         JoinRequest("dev", "10.0.0.1:8443", TOKEN, ("sha256:00",)),
         JoinRequest("dev", "10.0.0.1:8443", TOKEN, (HASH,), node_name="Big"),
         JoinRequest("dev", "10.0.0.1:8443", TOKEN, (HASH,), node_addresses=("x",)),
+        JoinRequest("dev", "10.0.0.1:8443", TOKEN, (HASH,), node_addresses=("127.0.0.1",)),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(request_: JoinRequest) -> None:
@@ -151,6 +155,88 @@ def test_a_machine_that_joins_has_a_profile_and_a_network(tmp_path: Path) -> Non
         joining.joined_profile(request, described(podSubnets=["nonsense"]))
     with pytest.raises(ClusterError, match="nodes of its own"):
         joining.joined_profile(replace(request, node_name="dev-m02"), described(name="dev"))
+
+
+@pytest.mark.parametrize(
+    ("addresses", "families"),
+    [(("fd00::7",), ["ipv4"]), (("10.0.0.7", "fd00::7"), ["ipv4"]), (("10.0.0.7",), ["ipv6"])],
+)
+def test_a_node_has_addresses_of_the_cluster_s_families(
+    addresses: tuple[str, ...], families: list[str]
+) -> None:
+    request = JoinRequest("there", "10.0.0.1:8443", TOKEN, (HASH,), False, "other", addresses)
+    with pytest.raises(ClusterError, match="nodes of the cluster are of"):
+        joining.joined_profile(request, described(families=families))
+
+
+@pytest.mark.parametrize(
+    ("server", "own", "use", "said"),
+    [
+        ("127.0.0.1:8443", "127.0.0.1", (), "is on this machine"),
+        ("192.0.2.1:8443", "203.0.113.9", (), "no interface of this machine has the address"),
+        ("192.0.2.1:8443", "127.0.0.1", ("10.244.7.0/24",), "has a route to 10.244.7.0/24"),
+    ],
+)
+def test_what_this_machine_cannot_be(
+    server: str, own: str, use: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the cluster hears of it, and so with nothing to take back."""
+    monkeypatch.setattr(joining, "own_address", lambda host, port: "127.0.0.1")
+    request = JoinRequest("there", server, TOKEN, (HASH,), False, "other", (own,))
+    with pytest.raises(ClusterError, match=said):
+        joining.preflight(joining.joined_profile(request, described()), HostUse(use))
+
+
+@pytest.mark.parametrize(
+    ("there", "meet"),
+    [("10.244.0.0/16", True), ("10.244.3.0/24", True), ("10.0.0.0/8", False), ("fd00::/8", False)],
+)
+def test_routes_that_are_in_the_way(there: str, meet: bool) -> None:
+    assert (joining.overlaps(["10.244.0.0/16"], [there]) is not None) is meet
+
+
+def test_a_machine_is_a_node_of_one_cluster(paths: Paths) -> None:
+    save(Profile("there", joined="10.0.0.1:8443", joined_node="other"))
+    with pytest.raises(ClusterError, match=r"is the node other of the cluster at 10\.0\.0\.1"):
+        joining._check_profiles("elsewhere")
+    with pytest.raises(ClusterError, match="exists already"):
+        joining._check_profiles("there")
+
+
+@pytest.mark.parametrize(
+    ("server", "own", "fits"),
+    [
+        ("v1.36.0", "v1.36.0", True),
+        ("v1.36.4", "v1.33.0", True),
+        ("v1.36.0", "v1.32.9", False),
+        ("v1.35.9", "v1.36.0", False),
+    ],
+)
+def test_versions_that_go_together(server: str, own: str, fits: bool) -> None:
+    with nullcontext() if fits else pytest.raises(ClusterError, match="would be a node of"):
+        discovery.check_version(server, own)
+
+
+class Answers(Connection):
+    """An API server that knows these paths."""
+
+    def __init__(self, nodes: dict[str, Any]) -> None:
+        self.paths = {"/version": {"gitVersion": KUBERNETES_VERSION}} | nodes
+
+    def get(self, path: str) -> Any:
+        if path not in self.paths:
+            raise ApiUnavailableError("no such path", 404)
+        return self.paths[path]
+
+
+@pytest.mark.parametrize("ready", ["True", "Unknown", ""])
+def test_a_name_is_taken_while_its_node_is_ready(ready: str) -> None:
+    """Who comes back after a loss, whose Node is there and not ready, is welcome (kubeadm)."""
+    node = {"status": {"conditions": [{"type": "Ready", "status": ready}]}}
+    answers = Answers({"/api/v1/nodes/other": node} if ready else {})
+    found = discovery.Discovered(b"", {}, answers)
+    with pytest.raises(ClusterError, match="already") if ready == "True" else nullcontext():
+        discovery.check_cluster(found, "other")
 
 
 def test_a_network_plug_in_of_the_user_s(paths: Paths, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def node(ready: str = "True", taints: list[dict[str, Any]] | None = None) -> dic
     ],
 )
 def test_node_readiness(value: dict[str, Any], ready: bool) -> None:
-    assert readiness._is_ready(value) is ready
+    assert readiness.is_ready(value) is ready
 
 
 def test_waiting_ends_with_the_condition(paths: Paths) -> None:
