@@ -5,7 +5,7 @@ from __future__ import annotations
 from navarch.api import names
 from navarch.api.errors import FieldError
 from navarch.api.strategies.base import Object
-from navarch.api.strategies.generic import GenericStrategy, keep
+from navarch.api.strategies.generic import GenericStrategy, Rules, keep
 from navarch.api.validation import access as validation
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
@@ -13,17 +13,14 @@ RBAC_GROUP = "rbac.authorization.k8s.io"
 
 class RoleStrategy(GenericStrategy):
     allow_create_on_update = True
+    rules = Rules(validation.validate_role)
 
     def validate_name(self, name: str) -> list[str]:
         return names.path_segment_name(name)
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_role(obj)
-
 
 class ClusterRoleStrategy(RoleStrategy):
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_cluster_role(obj)
+    rules = Rules(validation.validate_cluster_role)
 
 
 class RoleBindingStrategy(RoleStrategy):

@@ -3,9 +3,8 @@ pods, so that no two Jobs ever fight over a pod."""
 
 from __future__ import annotations
 
-from navarch.api.errors import FieldError
 from navarch.api.strategies.base import Object
-from navarch.api.strategies.generic import GenericStrategy
+from navarch.api.strategies.generic import GenericStrategy, Rules
 from navarch.api.strategies.workloads import default_template
 from navarch.api.validation import batch as validation
 
@@ -16,6 +15,11 @@ CONTROLLER_UID_LABELS = ("controller-uid", "batch.kubernetes.io/controller-uid")
 
 class JobStrategy(GenericStrategy):
     has_generation = True
+    rules = Rules(
+        validation.validate_job,
+        validation.validate_job_update,
+        status=validation.validate_job_status_update,
+    )
 
     def defaults(self, obj: Object) -> None:
         spec = obj.setdefault("spec", {})
@@ -37,14 +41,6 @@ class JobStrategy(GenericStrategy):
             _generate_selector(obj)
             # Upstream defaults once more when it reads what it stored.
             _label_like_template(obj)
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_job(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource:
-            return validation.validate_job_status_update(obj, old)
-        return validation.validate_job_update(obj, old)
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         return {"status.successful": str((obj.get("status") or {}).get("succeeded") or 0)}
@@ -71,12 +67,7 @@ def _generate_selector(obj: Object) -> None:
 
 class CronJobStrategy(GenericStrategy):
     has_generation = True
+    rules = Rules(validation.validate_cron_job, validation.validate_cron_job_update)
 
     def defaults(self, obj: Object) -> None:
         default_template((obj.get("spec", {}).get("jobTemplate") or {}).get("spec") or {})
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_cron_job(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return [] if subresource else validation.validate_cron_job_update(obj, old)

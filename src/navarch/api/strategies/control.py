@@ -3,10 +3,9 @@ flow control and devices."""
 
 from __future__ import annotations
 
-from navarch.api.errors import FieldError
 from navarch.api.patch.common import copy_json
 from navarch.api.strategies.base import Object
-from navarch.api.strategies.generic import GenericStrategy
+from navarch.api.strategies.generic import GenericStrategy, Rules
 from navarch.api.validation import control as validation
 from navarch.api.validation import device_slices, migration
 from navarch.api.validation import devices as device_rules
@@ -15,14 +14,10 @@ from navarch.api.validation import devices as device_rules
 class PodDisruptionBudgetStrategy(GenericStrategy):
     has_generation = True
     allow_unconditional_update = False
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_disruption_budget(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource:
-            return validation.validate_disruption_budget_status(obj)
-        return validation.validate_disruption_budget(obj)
+    rules = Rules(
+        validation.validate_disruption_budget,
+        status=lambda obj, _: validation.validate_disruption_budget_status(obj),
+    )
 
 
 _SCALE_UP: Object = {
@@ -40,6 +35,8 @@ _SCALE_DOWN: Object = {
 
 
 class AutoscalerStrategy(GenericStrategy):
+    rules = Rules(validation.validate_autoscaler, validation.validate_autoscaler)
+
     def defaults(self, obj: Object) -> None:
         spec = obj.setdefault("spec", {})
         spec.setdefault("minReplicas", 1)
@@ -51,50 +48,30 @@ class AutoscalerStrategy(GenericStrategy):
             for key, rules in (("scaleUp", _SCALE_UP), ("scaleDown", _SCALE_DOWN)):
                 behavior[key] = {**copy_json(rules), **(behavior.get(key) or {})}
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_autoscaler(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return [] if subresource else validation.validate_autoscaler(obj, old)
-
 
 class AutoscalerV1Strategy(GenericStrategy):
     """autoscaling/v1: one cpu target; the rest of v2 travels in annotations."""
 
+    rules = Rules(validation.validate_autoscaler_v1, validation.validate_autoscaler_v1)
+
     def defaults(self, obj: Object) -> None:
         obj.setdefault("spec", {}).setdefault("minReplicas", 1)
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_autoscaler_v1(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return [] if subresource else validation.validate_autoscaler_v1(obj, old)
 
 
 class PriorityClassStrategy(GenericStrategy):
     has_generation = True
+    rules = Rules(validation.validate_priority_class, validation.validate_priority_class_update)
 
     def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
         # Nothing a generation would count can change.
         super().prepare_update(obj, old, subresource)
         obj["metadata"]["generation"] = old["metadata"].get("generation", 1)
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_priority_class(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return validation.validate_priority_class_update(obj, old)
-
 
 class RuntimeClassStrategy(GenericStrategy):
     allow_create_on_update = True
     allow_unconditional_update = False
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_runtime_class(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return validation.validate_runtime_class_update(obj, old)
+    rules = Rules(validation.validate_runtime_class, validation.validate_runtime_class_update)
 
 
 class LeaseStrategy(GenericStrategy):
@@ -103,6 +80,7 @@ class LeaseStrategy(GenericStrategy):
 
     allow_create_on_update = True
     allow_unconditional_update = False
+    rules = Rules(validation.validate_lease)
 
     def prepare_create(self, obj: Object) -> None:
         super().prepare_create(obj)
@@ -118,51 +96,39 @@ class LeaseStrategy(GenericStrategy):
             if kept.get(field) is None:
                 spec.pop(field, None)
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_lease(obj)
-
 
 class LeaseCandidateStrategy(GenericStrategy):
     allow_create_on_update = True
     allow_unconditional_update = False
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_lease_candidate(obj)
+    rules = Rules(validation.validate_lease_candidate)
 
 
 class MigrationStrategy(GenericStrategy):
     allow_unconditional_update = False
     status_keeps_metadata = True
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return migration.validate_migration(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource:
-            return migration.validate_migration_status(obj, old)
-        return migration.validate_migration_update(obj, old)
+    rules = Rules(
+        migration.validate_migration,
+        migration.validate_migration_update,
+        status=migration.validate_migration_status,
+    )
 
 
 class FlowSchemaStrategy(GenericStrategy):
     has_generation = True
     status_keeps_metadata = True
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_flow_schema(obj)
+    rules = Rules(validation.validate_flow_schema)
 
 
 class PriorityLevelStrategy(GenericStrategy):
     has_generation = True
     status_keeps_metadata = True
+    rules = Rules(validation.validate_priority_level)
 
     def defaults(self, obj: Object) -> None:
         limited = (obj.get("spec") or {}).get("limited")
         if limited is not None:
             limited.setdefault("nominalConcurrencyShares", 30)
             limited.setdefault("lendablePercent", 0)
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_priority_level(obj)
 
 
 def _default_requests(spec: Object) -> None:
@@ -177,59 +143,42 @@ def _default_requests(spec: Object) -> None:
 
 class ResourceClaimStrategy(GenericStrategy):
     status_keeps_metadata = True
+    rules = Rules(
+        device_rules.validate_claim,
+        device_rules.validate_claim_update,
+        status=device_rules.validate_claim_status,
+    )
 
     def defaults(self, obj: Object) -> None:
         _default_requests(obj.get("spec") or {})
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return device_rules.validate_claim(obj)
 
     def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
         super().prepare_update(obj, old, subresource)
         if subresource:
             device_rules.drop_deallocated(obj, old)
 
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource:
-            return device_rules.validate_claim_status(obj, old)
-        return device_rules.validate_claim_update(obj, old)
-
 
 class ResourceClaimTemplateStrategy(GenericStrategy):
+    rules = Rules(device_rules.validate_template, device_rules.validate_template_update)
+
     def defaults(self, obj: Object) -> None:
         _default_requests((obj.get("spec") or {}).get("spec") or {})
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return device_rules.validate_template(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return device_rules.validate_template_update(obj, old)
 
 
 class DeviceClassStrategy(GenericStrategy):
     has_generation = True
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return device_rules.validate_class(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return device_rules.validate_class(obj, old)
+    rules = Rules(device_rules.validate_class, device_rules.validate_class)
 
 
 class ResourceSliceStrategy(GenericStrategy):
     has_generation = True
+    rules = Rules(device_slices.validate_slice, device_slices.validate_slice_update)
 
     def defaults(self, obj: Object) -> None:
         for device in (obj.get("spec") or {}).get("devices") or ():
             for taint in (device.get("basic") or device).get("taints") or ():
                 if not taint.get("timeAdded"):
                     taint["timeAdded"] = self.timestamp()
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return device_slices.validate_slice(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return device_slices.validate_slice_update(obj, old)
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         spec = obj.get("spec") or {}

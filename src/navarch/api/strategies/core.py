@@ -8,7 +8,7 @@ import base64
 from navarch.api import names
 from navarch.api.errors import FieldError
 from navarch.api.strategies.base import Object
-from navarch.api.strategies.generic import GenericStrategy, keep, keep_generation
+from navarch.api.strategies.generic import GenericStrategy, Rules, keep, keep_generation
 from navarch.api.validation import config as config_rules
 from navarch.api.validation import endpoints as endpoints_rules
 from navarch.api.validation import events as events_rules
@@ -63,6 +63,12 @@ class NamespaceStrategy(GenericStrategy):
 
 
 class NodeStrategy(GenericStrategy):
+    rules = Rules(
+        node_rules.validate_node,
+        node_rules.validate_node_update,
+        status=node_rules.validate_node_update,
+    )
+
     def defaults(self, obj: Object) -> None:
         status = obj.get("status") or {}
         if status.get("capacity") and not status.get("allocatable"):
@@ -78,26 +84,18 @@ class NodeStrategy(GenericStrategy):
         if subresource and "config" not in (old.get("status") or {}):
             (obj.get("status") or {}).pop("config", None)
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return node_rules.validate_node(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return node_rules.validate_node_update(obj, old)
-
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         unschedulable = bool((obj.get("spec") or {}).get("unschedulable"))
         return {"spec.unschedulable": "true" if unschedulable else "false"}
 
 
 class ConfigMapStrategy(GenericStrategy):
-    def validate(self, obj: Object) -> list[FieldError]:
-        return config_rules.validate_config_map(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return config_rules.validate_config_map_update(obj, old)
+    rules = Rules(config_rules.validate_config_map, config_rules.validate_config_map_update)
 
 
 class SecretStrategy(GenericStrategy):
+    rules = Rules(config_rules.validate_secret, config_rules.validate_secret_update)
+
     def defaults(self, obj: Object) -> None:
         # stringData is for writing only: it ends up in data, encoded, and wins over it.
         plain = obj.pop("stringData", None)
@@ -108,12 +106,6 @@ class SecretStrategy(GenericStrategy):
                 raw = text.encode(errors="surrogatepass")
                 data[key] = base64.b64encode(raw).decode()
         obj.setdefault("type", "Opaque")
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return config_rules.validate_secret(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return config_rules.validate_secret_update(obj, old)
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         return {"type": obj.get("type") or ""}
@@ -158,33 +150,25 @@ class EndpointsStrategy(GenericStrategy):
         return endpoints_rules.endpoints_warnings(obj)
 
 
+_REFERENCE = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+
+
+def _reference_fields(event: Object, field: str) -> dict[str, str]:
+    """What the object that an event is about can be selected by."""
+    reference = event.get(field) or {}
+    return {f"{field}.{key}": reference.get(key) or "" for key in _REFERENCE}
+
+
 class EventStrategy(GenericStrategy):
     allow_create_on_update = True
+    rules = Rules(events_rules.validate_event, events_rules.validate_event_update)
 
     def validate_name(self, name: str) -> list[str]:
         return names.path_segment_name(name)
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return events_rules.validate_event(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return events_rules.validate_event_update(obj, old)
-
     def selectable_fields(self, obj: Object) -> dict[str, str]:
-        involved = obj.get("involvedObject") or {}
         source = obj.get("source") or {}
-        fields = {
-            f"involvedObject.{key}": involved.get(key) or ""
-            for key in (
-                "kind",
-                "namespace",
-                "name",
-                "uid",
-                "apiVersion",
-                "resourceVersion",
-                "fieldPath",
-            )
-        }
+        fields = _reference_fields(obj, "involvedObject")
         reporter = obj.get("reportingComponent") or ""
         fields["reason"] = obj.get("reason") or ""
         fields["reportingComponent"] = reporter
@@ -196,26 +180,10 @@ class EventStrategy(GenericStrategy):
 class EventsV1Strategy(EventStrategy):
     """events.k8s.io/v1: the same objects under other field names and stricter rules."""
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return events_rules.validate_new_event(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return events_rules.validate_new_event_update(obj, old)
+    rules = Rules(events_rules.validate_new_event, events_rules.validate_new_event_update)
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
-        regarding = obj.get("regarding") or {}
-        fields = {
-            f"regarding.{key}": regarding.get(key) or ""
-            for key in (
-                "kind",
-                "namespace",
-                "name",
-                "uid",
-                "apiVersion",
-                "resourceVersion",
-                "fieldPath",
-            )
-        }
+        fields = _reference_fields(obj, "regarding")
         fields["reason"] = obj.get("reason") or ""
         fields["reportingController"] = obj.get("reportingController") or ""
         fields["type"] = obj.get("type") or ""
@@ -224,6 +192,7 @@ class EventsV1Strategy(EventStrategy):
 
 class LimitRangeStrategy(GenericStrategy):
     allow_create_on_update = True
+    rules = Rules(limits_rules.validate_limit_range)
 
     def defaults(self, obj: Object) -> None:
         for item in (obj.get("spec") or {}).get("limits") or ():
@@ -236,15 +205,10 @@ class LimitRangeStrategy(GenericStrategy):
             if requests:
                 item["defaultRequest"] = requests
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return limits_rules.validate_limit_range(obj)
-
 
 class ResourceQuotaStrategy(GenericStrategy):
-    def validate(self, obj: Object) -> list[FieldError]:
-        return limits_rules.validate_resource_quota(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource:
-            return limits_rules.validate_resource_quota_status(obj)
-        return limits_rules.validate_resource_quota_update(obj, old)
+    rules = Rules(
+        limits_rules.validate_resource_quota,
+        limits_rules.validate_resource_quota_update,
+        status=lambda obj, _: limits_rules.validate_resource_quota_status(obj),
+    )

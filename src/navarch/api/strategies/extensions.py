@@ -8,7 +8,7 @@ from navarch.api import names
 from navarch.api.errors import FieldError
 from navarch.api.schema import structural
 from navarch.api.strategies.base import Object
-from navarch.api.strategies.generic import GenericStrategy
+from navarch.api.strategies.generic import GenericStrategy, Rules
 from navarch.api.validation import definitions as definition_rules
 
 
@@ -69,6 +69,10 @@ class CustomResourceDefinitionStrategy(GenericStrategy):
 
 class APIServiceStrategy(GenericStrategy):
     allow_unconditional_update = False
+    rules = Rules(
+        definition_rules.validate_api_service,
+        status=lambda obj, _: definition_rules.validate_api_service_status(obj),
+    )
 
     def defaults(self, obj: Object) -> None:
         service = (obj.get("spec") or {}).get("service")
@@ -90,14 +94,6 @@ class APIServiceStrategy(GenericStrategy):
     def validate_name(self, name: str) -> list[str]:
         """`v1.` is the name of the core group's version."""
         return names.path_segment_name(name)
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return definition_rules.validate_api_service(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource:
-            return definition_rules.validate_api_service_status(obj)
-        return definition_rules.validate_api_service(obj)
 
 
 class WebhookConfigurationStrategy(GenericStrategy):

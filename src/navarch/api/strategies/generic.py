@@ -12,10 +12,12 @@ a cache and is never changed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import msgspec
 
+from navarch.api.errors import FieldError
 from navarch.api.patch.common import copy_json
 from navarch.api.schema.facts import Shape, TypeFacts, schema_for
 from navarch.api.schema.walker import walker_of
@@ -32,8 +34,20 @@ def _current_time() -> str:
     return format_time(now())
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The functions that say what is wrong with the objects of a kind."""
+
+    create: Callable[[Object], list[FieldError]] = lambda obj: []
+    update: Callable[[Object, Object], list[FieldError]] | None = None
+    """Without one, the whole object has to be right as a new one has."""
+    status: Callable[[Object, Object], list[FieldError]] = lambda obj, old: []
+
+
 class GenericStrategy(Strategy):
     """The rules of a plain kind, and the base of the others."""
+
+    rules = Rules()
 
     timestamp: Callable[[], str] = staticmethod(_current_time)
     """The clock of the few kinds whose server side notes a time; tests replace it."""
@@ -53,6 +67,14 @@ class GenericStrategy(Strategy):
     def reset_fields(self, subresource: str) -> tuple[str, ...]:
         fields = super().reset_fields(subresource)
         return (*fields, "metadata") if subresource and self.status_keeps_metadata else fields
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        return self.rules.create(obj)
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        if subresource:
+            return self.rules.status(obj, old)
+        return self.rules.update(obj, old) if self.rules.update else self.validate(obj)
 
     def prepare_create(self, obj: Object) -> None:
         metadata = obj.setdefault("metadata", {})

@@ -5,21 +5,18 @@ from __future__ import annotations
 
 from navarch.api.errors import FieldError
 from navarch.api.strategies.base import Object
-from navarch.api.strategies.generic import GenericStrategy
+from navarch.api.strategies.generic import GenericStrategy, Rules
 from navarch.api.validation import endpoints as endpoints_rules
 from navarch.api.validation import networking as validation
 
 
 class IngressStrategy(GenericStrategy):
     has_generation = True
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_ingress_create(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource:
-            return validation.validate_ingress_status(obj)
-        return validation.validate_ingress(obj)
+    rules = Rules(
+        validation.validate_ingress_create,
+        lambda obj, _: validation.validate_ingress(obj),
+        status=lambda obj, _: validation.validate_ingress_status(obj),
+    )
 
     def warnings(self, obj: Object, old: Object | None) -> list[str]:
         if old is not None:
@@ -35,12 +32,7 @@ class IngressStrategy(GenericStrategy):
 
 class IngressClassStrategy(GenericStrategy):
     has_generation = True
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_ingress_class(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return validation.validate_ingress_class_update(obj, old)
+    rules = Rules(validation.validate_ingress_class, validation.validate_ingress_class_update)
 
 
 class NetworkPolicyStrategy(GenericStrategy):
@@ -65,6 +57,7 @@ class NetworkPolicyStrategy(GenericStrategy):
 
 class EndpointSliceStrategy(GenericStrategy):
     has_generation = True
+    rules = Rules(endpoints_rules.validate_slice, endpoints_rules.validate_slice_update)
 
     def desired_state(self, obj: Object) -> Object:
         return {**super().desired_state(obj), "labels": obj["metadata"].get("labels") or {}}
@@ -82,32 +75,17 @@ class EndpointSliceStrategy(GenericStrategy):
             if endpoint.get("deprecatedTopology") not in known:
                 endpoint.pop("deprecatedTopology", None)
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return endpoints_rules.validate_slice(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return endpoints_rules.validate_slice_update(obj, old)
-
     def warnings(self, obj: Object, old: Object | None) -> list[str]:
         return endpoints_rules.slice_warnings(obj, old)
 
 
 class ServiceCIDRStrategy(GenericStrategy):
     status_keeps_metadata = True
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_service_cidr(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return [] if subresource else validation.validate_service_cidr_update(obj, old)
+    rules = Rules(validation.validate_service_cidr, validation.validate_service_cidr_update)
 
 
 class IPAddressStrategy(GenericStrategy):
+    rules = Rules(validation.validate_ip_address, validation.validate_ip_address_update)
+
     def validate_name(self, name: str) -> list[str]:
         return validation.validate_address_name(name)
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_ip_address(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return validation.validate_ip_address_update(obj, old)

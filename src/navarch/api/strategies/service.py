@@ -6,9 +6,8 @@ from __future__ import annotations
 from copy import copy
 
 from navarch.api import names
-from navarch.api.errors import FieldError
 from navarch.api.strategies.base import Object
-from navarch.api.strategies.generic import GenericStrategy
+from navarch.api.strategies.generic import GenericStrategy, Rules
 from navarch.api.validation import service as validation
 from navarch.api.validation.addresses import address_warnings, cidr_warnings
 from navarch.api.validation.networking import ingress_status_warnings
@@ -26,6 +25,11 @@ def externally_accessible(spec: Object) -> bool:
 
 class ServiceStrategy(GenericStrategy):
     allow_create_on_update = True
+    rules = Rules(
+        validation.validate_service,
+        validation.validate_service_update,
+        status=validation.validate_service_status,
+    )
 
     def defaults(self, obj: Object) -> None:
         spec = obj.setdefault("spec", {})
@@ -100,14 +104,6 @@ class ServiceStrategy(GenericStrategy):
 
     def validate_name(self, name: str) -> list[str]:
         return names.dns1123_label(name)
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_service(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource:
-            return validation.validate_service_status(obj, old)
-        return validation.validate_service_update(obj, old)
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         spec = obj.get("spec") or {}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from navarch.api.errors import FieldError
 from navarch.api.strategies.base import Object
-from navarch.api.strategies.generic import GenericStrategy
+from navarch.api.strategies.generic import GenericStrategy, Rules
 from navarch.api.validation import storage as validation
 
 
 class PersistentVolumeStrategy(GenericStrategy):
+    rules = Rules(validation.validate_volume, validation.validate_volume_update)
+
     def empty_status(self, obj: Object) -> Object:
         return {"phase": "Pending", "lastPhaseTransitionTime": self.timestamp()}
 
@@ -25,14 +26,14 @@ class PersistentVolumeStrategy(GenericStrategy):
         elif not given or given == known:
             status["lastPhaseTransitionTime"] = self.timestamp()
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_volume(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return [] if subresource else validation.validate_volume_update(obj, old)
-
 
 class PersistentVolumeClaimStrategy(GenericStrategy):
+    rules = Rules(
+        validation.validate_claim,
+        validation.validate_claim_update,
+        status=validation.validate_claim_status_update,
+    )
+
     def empty_status(self, obj: Object) -> Object:
         return {"phase": "Pending"}
 
@@ -44,14 +45,6 @@ class PersistentVolumeClaimStrategy(GenericStrategy):
         super().prepare_update(obj, old, subresource)
         if not subresource:
             _normalize_data_sources(obj["spec"])
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_claim(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource:
-            return validation.validate_claim_status_update(obj, old)
-        return validation.validate_claim_update(obj, old)
 
 
 def _normalize_data_sources(spec: Object) -> None:
@@ -71,57 +64,33 @@ def _normalize_data_sources(spec: Object) -> None:
 
 
 class StorageClassStrategy(GenericStrategy):
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_class(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return validation.validate_class_update(obj, old)
+    rules = Rules(validation.validate_class, validation.validate_class_update)
 
 
 class VolumeAttributesClassStrategy(GenericStrategy):
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_attributes_class(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return validation.validate_attributes_class_update(obj, old)
+    rules = Rules(validation.validate_attributes_class, validation.validate_attributes_class_update)
 
 
 class CSIDriverStrategy(GenericStrategy):
     allow_unconditional_update = False
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_driver(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return validation.validate_driver_update(obj, old)
+    rules = Rules(validation.validate_driver, validation.validate_driver_update)
 
 
 class CSINodeStrategy(GenericStrategy):
     allow_unconditional_update = False
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_csi_node(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return validation.validate_csi_node_update(obj, old)
+    rules = Rules(validation.validate_csi_node, validation.validate_csi_node_update)
 
 
 class CSIStorageCapacityStrategy(GenericStrategy):
     allow_unconditional_update = False
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_capacity(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return validation.validate_capacity_update(obj, old)
+    rules = Rules(validation.validate_capacity, validation.validate_capacity_update)
 
 
 class VolumeAttachmentStrategy(GenericStrategy):
     allow_unconditional_update = False
     status_keeps_metadata = True
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_attachment(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return validation.validate_attachment_update(obj, old)
+    rules = Rules(
+        validation.validate_attachment,
+        validation.validate_attachment_update,
+        status=validation.validate_attachment_update,
+    )

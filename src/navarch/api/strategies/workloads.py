@@ -4,9 +4,8 @@ StatefulSet, DaemonSet, and the helpers PodTemplate and ControllerRevision."""
 from __future__ import annotations
 
 from navarch.api import names
-from navarch.api.errors import FieldError
 from navarch.api.strategies.base import Object
-from navarch.api.strategies.generic import GenericStrategy, keep
+from navarch.api.strategies.generic import GenericStrategy, Rules, keep
 from navarch.api.strategies.podspec import default_pod_spec
 from navarch.api.validation import workloads as validation
 
@@ -19,6 +18,11 @@ def default_template(spec: Object) -> None:
 
 class DeploymentStrategy(GenericStrategy):
     has_generation = True
+    rules = Rules(
+        validation.validate_deployment,
+        validation.validate_deployment_update,
+        status=validation.validate_deployment_status,
+    )
 
     def defaults(self, obj: Object) -> None:
         spec = obj.setdefault("spec", {})
@@ -41,31 +45,20 @@ class DeploymentStrategy(GenericStrategy):
         if subresource:
             keep(obj["metadata"], old["metadata"], "labels")
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_deployment(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource:
-            return validation.validate_deployment_status(obj, old)
-        return validation.validate_deployment_update(obj, old)
-
     def warnings(self, obj: Object, old: Object | None) -> list[str]:
         return _hostname_warning(obj) if old is None else []
 
 
 class ReplicaSetStrategy(GenericStrategy):
     has_generation = True
+    rules = Rules(
+        validation.validate_replica_set,
+        validation.validate_replica_set_update,
+        status=lambda obj, _: validation.validate_replica_status(obj),
+    )
 
     def defaults(self, obj: Object) -> None:
         default_template(obj.setdefault("spec", {}))
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_replica_set(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource:
-            return validation.validate_replica_status(obj)
-        return validation.validate_replica_set_update(obj, old)
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         return {"status.replicas": str((obj.get("status") or {}).get("replicas") or 0)}
@@ -75,6 +68,11 @@ class ReplicaSetStrategy(GenericStrategy):
 
 
 class ReplicationControllerStrategy(ReplicaSetStrategy):
+    rules = Rules(
+        validation.validate_replication_controller,
+        status=lambda obj, _: validation.validate_replica_status(obj),
+    )
+
     def defaults(self, obj: Object) -> None:
         spec = obj.setdefault("spec", {})
         default_template(spec)
@@ -85,17 +83,14 @@ class ReplicationControllerStrategy(ReplicaSetStrategy):
             if not obj["metadata"].get("labels"):
                 obj["metadata"]["labels"] = dict(labels)
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_replication_controller(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource:
-            return validation.validate_replica_status(obj)
-        return validation.validate_replication_controller(obj)
-
 
 class StatefulSetStrategy(GenericStrategy):
     has_generation = True
+    rules = Rules(
+        validation.validate_stateful_set,
+        validation.validate_stateful_set_update,
+        status=lambda obj, _: validation.validate_stateful_set_status(obj),
+    )
 
     def validate_name(self, name: str) -> list[str]:
         return names.dns1123_label(name)
@@ -126,14 +121,6 @@ class StatefulSetStrategy(GenericStrategy):
         rolling.pop("maxUnavailable", None)
         super().prepare_update(obj, old, subresource)
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_stateful_set(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource:
-            return validation.validate_stateful_set_status(obj)
-        return validation.validate_stateful_set_update(obj, old)
-
     def warnings(self, obj: Object, old: Object | None) -> list[str]:
         limit = obj["spec"].get("revisionHistoryLimit")
         if isinstance(limit, int) and limit < 0:
@@ -146,6 +133,11 @@ class StatefulSetStrategy(GenericStrategy):
 
 class DaemonSetStrategy(GenericStrategy):
     has_generation = True
+    rules = Rules(
+        validation.validate_daemon_set,
+        validation.validate_daemon_set_update,
+        status=lambda obj, _: validation.validate_daemon_set_status(obj),
+    )
 
     def defaults(self, obj: Object) -> None:
         spec = obj.setdefault("spec", {})
@@ -172,31 +164,19 @@ class DaemonSetStrategy(GenericStrategy):
             before = str(int(before) + 1)
         obj["metadata"].setdefault("annotations", {})[key] = before
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_daemon_set(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource:
-            return validation.validate_daemon_set_status(obj)
-        return validation.validate_daemon_set_update(obj, old)
-
 
 class PodTemplateStrategy(GenericStrategy):
     has_generation = True
+    rules = Rules(validation.validate_pod_template)
 
     def defaults(self, obj: Object) -> None:
         default_template(obj)
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_pod_template(obj)
-
 
 class ControllerRevisionStrategy(GenericStrategy):
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_controller_revision(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return validation.validate_controller_revision_update(obj, old)
+    rules = Rules(
+        validation.validate_controller_revision, validation.validate_controller_revision_update
+    )
 
 
 def _hostname_warning(obj: Object) -> list[str]:

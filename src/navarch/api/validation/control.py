@@ -272,7 +272,7 @@ def _check_lease_strategy(errors: Errors, strategy: str) -> None:
     if "/" in strategy:
         errors.check("spec.strategy.strategy", strategy, names.qualified_name)
     elif strategy != "OldestEmulationVersion":
-        errors.not_supported("spec.strategy.strategy", strategy, ("OldestEmulationVersion"))
+        errors.not_supported("spec.strategy.strategy", strategy, ("OldestEmulationVersion",))
 
 
 def validate_lease_candidate(obj: Object) -> Errors:
