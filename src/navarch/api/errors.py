@@ -7,7 +7,8 @@ turns it into a response or a retry. Reasons, codes and message shapes follow up
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,6 +154,25 @@ class ApiError(Exception):
     def is_gone(self) -> bool:
         """The resourceVersion asked for is compacted (410 Gone or Expired)."""
         return self.status == 410
+
+
+def missing(error: ApiError) -> bool:
+    return error.is_not_found
+
+
+def outdated(error: ApiError) -> bool:
+    """What was meant is gone, or changed or made anew by now: whoever follows it will hear."""
+    return error.is_not_found or error.is_conflict
+
+
+@contextmanager
+def ignoring(is_expected: Callable[[ApiError], bool]) -> Iterator[None]:
+    """Goes on behind errors that are no failure here: `with ignoring(missing): ...`."""
+    try:
+        yield
+    except ApiError as error:
+        if not is_expected(error):
+            raise
 
 
 def go_quoted(text: str) -> str:

@@ -14,10 +14,18 @@ from functools import partial
 from typing import Any, Generic, TypeVar, cast
 from urllib.parse import quote
 
+from navarch.api.errors import ignoring, missing
 from navarch.api.kinds import kind_by_name
 from navarch.api.objects import ApiStruct, Object, encode
 from navarch.client.client import JSON, Client
-from navarch.client.objects import AnyObject, Codec, ObjectList, WatchEvent, identify
+from navarch.client.objects import (
+    AnyObject,
+    Codec,
+    KubernetesObject,
+    ObjectList,
+    WatchEvent,
+    identify,
+)
 from navarch.client.watch import decode_event, read_watch
 
 T = TypeVar("T")
@@ -82,6 +90,12 @@ class ResourceClient(Generic[T]):
         query = _query(resourceVersion=resource_version)
         path = self._named(name, namespace)
         return self.codec.decode(await self.client.request("GET", path, query=query))
+
+    async def find(self, name: str, namespace: str = "") -> T | None:
+        """The object, or None if there is none."""
+        with ignoring(missing):
+            return await self.get(name, namespace)
+        return None
 
     async def list(
         self,
@@ -153,6 +167,21 @@ class ResourceClient(Generic[T]):
         )
         return self.codec.decode(data)
 
+    async def apply_status(self, obj: T, status: Mapping[str, Any], field_manager: str) -> T:
+        """Let the manager's part of this very object's status be so (applied by force)."""
+        known, identity = cast("KubernetesObject", obj), identify(cast("AnyObject", obj))
+        metadata = _query(name=identity.name, namespace=identity.namespace, uid=identity.uid)
+        head = {"apiVersion": known.apiVersion, "kind": known.kind, "metadata": metadata}
+        return await self.patch(
+            identity.name,
+            identity.namespace,
+            {**head, "status": status},
+            subresource="status",
+            patch_type=PatchType.APPLY,
+            field_manager=field_manager,
+            force=True,
+        )
+
     async def delete(
         self,
         name: str,
@@ -169,6 +198,12 @@ class ResourceClient(Generic[T]):
         options = _delete_options(uid, resource_version, propagation, grace_period)
         path = self._named(name, namespace)
         await self.client.request("DELETE", path, body=encode(options))
+
+    async def remove(self, obj: T) -> None:
+        """Delete this very object, not one that was made anew; that it is gone is no failure."""
+        identity = identify(cast("AnyObject", obj))
+        with ignoring(missing):
+            await self.delete(identity.name, identity.namespace, uid=identity.uid)
 
     async def delete_collection(
         self,

@@ -262,12 +262,7 @@ class AttachDetachController(Controller):
             return
         if action.is_forced:
             self.log.warning("detaching %s from %s, which may still have it", key, view.name)
-        meta = attachment.metadata
-        try:
-            await self.client.resource(VolumeAttachment).delete(meta.name, uid=meta.uid)
-        except ApiError as error:
-            if not error.is_not_found:
-                raise
+        await self.client.resource(VolumeAttachment).remove(attachment)
 
     async def _list(
         self, name: str, key: str, is_attached: bool, *, unless_used: bool = False

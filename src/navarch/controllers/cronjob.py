@@ -320,14 +320,9 @@ class CronJobController(Controller):
         for reference in [*round_.cron.status.active]:
             if reference.uid in known:
                 continue
-            try:
-                found = await self.client.resource(Job).get(reference.name, reference.namespace)
-            except ApiError as error:
-                if not error.is_not_found:
-                    raise
-            else:
-                if found.metadata.uid == reference.uid:
-                    continue
+            found = await self.client.resource(Job).find(reference.name, reference.namespace)
+            if found is not None and found.metadata.uid == reference.uid:
+                continue
             round_.drop(reference.uid)
             text = f"Active job went missing: {reference.name}"
             round_.tell("Normal", "MissingJob", text)

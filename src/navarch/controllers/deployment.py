@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ApiError, ignoring
 from navarch.api.objects import copy_object
 from navarch.api.types.apps_v1 import Deployment, ReplicaSet, ReplicaSetSpec
 from navarch.api.types.core_v1 import Pod
@@ -127,12 +127,9 @@ class DeploymentController(WorkloadController[Deployment]):
         if not deployment.metadata.deletionTimestamp:
             note_pause(deployment, self.clock.now())
         view = await self._view(deployment, sets)
-        try:
+        # Nothing can be made any more, nor has to be.
+        with ignoring(is_namespace_terminating):
             await self._advance(cached, view)
-        except ApiError as error:
-            # Nothing can be made any more, nor has to be.
-            if not is_namespace_terminating(error):
-                raise
 
     async def _view(self, deployment: Deployment, sets: Sequence[ReplicaSet]) -> View:
         new = find_new(deployment, sets)
@@ -271,9 +268,4 @@ class DeploymentController(WorkloadController[Deployment]):
 
     async def _clean_up(self, deployment: Deployment, old: Sequence[ReplicaSet]) -> None:
         for rs in sets_to_delete(deployment, old):
-            meta = rs.metadata
-            try:
-                await self.set_resource.delete(meta.name, meta.namespace, uid=meta.uid)
-            except ApiError as error:
-                if not error.is_not_found:
-                    raise
+            await self.set_resource.remove(rs)

@@ -132,12 +132,7 @@ class EndpointsController(ServiceController):
                 present.metadata.labels.get(MANAGED_BY_LABEL) == MANAGER
             )
             if present is not None and managed:
-                meta = present.metadata
-                try:
-                    await resource.delete(meta.name, meta.namespace, uid=meta.uid)
-                except ApiError as error:
-                    if not error.is_not_found:
-                        raise
+                await resource.remove(present)
             return
         if not service.spec.selector or service.spec.type == "ExternalName":
             return

@@ -393,12 +393,7 @@ class EndpointSliceController(ServiceController):
             written = await resource.update(slice_)
             unseen[object_key(written)] = Unseen(int(written.metadata.resourceVersion), until)
         for slice_ in decided.delete:
-            meta = slice_.metadata
-            try:
-                await resource.delete(meta.name, meta.namespace, uid=meta.uid)
-            except ApiError as error:
-                if not error.is_not_found:
-                    raise
+            await resource.remove(slice_)
 
 
 def _service_key(slice_: EndpointSlice) -> str | None:

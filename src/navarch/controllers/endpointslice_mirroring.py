@@ -13,7 +13,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ignoring
 from navarch.api.types.core_v1 import EndpointAddress, Endpoints, EndpointSubset, Service
 from navarch.api.types.discovery_v1 import (
     Endpoint,
@@ -190,18 +190,10 @@ class EndpointSliceMirroringController(Controller):
                 spare.remove(old)
                 await slices.update(_in_place_of(old, new))
                 continue
-            try:
+            with ignoring(is_namespace_terminating):
                 await slices.create(new)
-            except ApiError as error:
-                if not is_namespace_terminating(error):
-                    raise
         for slice_ in spare:
-            meta = slice_.metadata
-            try:
-                await slices.delete(meta.name, meta.namespace, uid=meta.uid)
-            except ApiError as error:
-                if not error.is_not_found:
-                    raise
+            await slices.remove(slice_)
 
     async def _present(self, key: str) -> list[EndpointSlice]:
         namespace, _, name = key.partition("/")

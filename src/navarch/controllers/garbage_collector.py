@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ApiError, ignoring, missing
 from navarch.api.kinds import kind_by_resource
 from navarch.api.types.core_v1 import ObjectReference
 from navarch.api.types.meta_v1 import OwnerReference
@@ -168,13 +168,8 @@ class GarbageCollector(Controller):
     async def _get(self, resource: ApiResource, identity: Identity) -> SlimMetadata | None:
         """The object as the server has it; None if there is none with this uid."""
         namespace = identity.namespace if resource.is_namespaced else ""
-        try:
-            found = await self.monitors.client_of(resource).get(identity.name, namespace)
-        except ApiError as error:
-            if error.is_not_found:
-                return None
-            raise
-        return found.metadata if found.metadata.uid == identity.uid else None
+        found = await self.monitors.client_of(resource).find(identity.name, namespace)
+        return found.metadata if found and found.metadata.uid == identity.uid else None
 
     async def _classify(self, node: Node, references: Sequence[OwnerReference]) -> Owners | None:
         """None where an owner is of a kind that cannot be asked for."""
@@ -295,18 +290,15 @@ class GarbageCollector(Controller):
         metadata: dict[str, Any] = {"uid": latest.uid, "ownerReferences": entries}
         if not is_built_in:
             metadata |= {"resourceVersion": latest.resourceVersion, "ownerReferences": whole}
-        try:
+        with ignoring(missing):
             patched = await self.monitors.client_of(resource).patch(
                 latest.name,
                 latest.namespace,
                 {"metadata": metadata},
                 patch_type=PatchType.STRATEGIC if is_built_in else PatchType.MERGE,
             )
-        except ApiError as error:
-            if not error.is_not_found:
-                raise
-            return latest.resourceVersion
-        return patched.metadata.resourceVersion
+            return patched.metadata.resourceVersion
+        return latest.resourceVersion
 
     async def _drop_finalizer(
         self, resource: ApiResource, identity: Identity, finalizer: str
@@ -316,10 +308,7 @@ class GarbageCollector(Controller):
             return
         kept = [each for each in latest.finalizers if each != finalizer]
         guard = {"uid": latest.uid, "resourceVersion": latest.resourceVersion}
-        try:
+        with ignoring(missing):
             await self.monitors.client_of(resource).patch(
                 latest.name, latest.namespace, {"metadata": {**guard, "finalizers": kept}}
             )
-        except ApiError as error:
-            if not error.is_not_found:
-                raise

@@ -215,12 +215,7 @@ class RevisionedController(WorkloadController[W]):
 
     async def delete_revisions(self, owner: W, revisions: Sequence[ControllerRevision]) -> None:
         for each in revisions:
-            meta = each.metadata
-            try:
-                await self.revision_resource.delete(meta.name, meta.namespace, uid=meta.uid)
-            except ApiError as error:
-                if not error.is_not_found:
-                    raise
+            await self.revision_resource.remove(each)
             self.writes.deleted(object_key(owner), self.revisions, each)
 
     async def claim_revisions(

@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import ClassVar
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ApiError, ignoring, missing
 from navarch.api.objects import copy_object
 from navarch.api.types.batch_v1 import Job, JobCondition
 from navarch.api.types.core_v1 import Pod
@@ -204,14 +204,11 @@ class JobController(WorkloadController[Job]):
         """Take the finalizer off; None if the pod is gone."""
         meta = pod.metadata
         body = {"metadata": {"uid": meta.uid, "$deleteFromPrimitiveList/finalizers": [TRACKING]}}
-        try:
+        with ignoring(missing):
             return await self.pods.resource.patch(
                 meta.name, meta.namespace, body, patch_type=PatchType.STRATEGIC
             )
-        except ApiError as error:
-            if error.is_not_found:
-                return None
-            raise
+        return None
 
     def _report_end(self, job: Job, final: JobCondition) -> None:
         if final.type != COMPLETE:
@@ -232,7 +229,7 @@ class JobController(WorkloadController[Job]):
         if reference is not None:
             if (reference.kind, reference.apiVersion) != ("Job", "batch/v1"):
                 return
-            job = await self._find_job(reference.name, pod.metadata.namespace)
+            job = await self.resource.find(reference.name, pod.metadata.namespace)
             is_ours = job is not None and job.metadata.uid == reference.uid
             if is_ours and job is not None and not self._is_done_with(job):
                 return
@@ -242,11 +239,3 @@ class JobController(WorkloadController[Job]):
     def _is_done_with(job: Job) -> bool:
         """Whether it is ours, and over."""
         return job.spec.managedBy in MANAGED_HERE and is_finished(job)
-
-    async def _find_job(self, name: str, namespace: str) -> Job | None:
-        try:
-            return await self.resource.get(name, namespace)
-        except ApiError as error:
-            if error.is_not_found:
-                return None
-            raise

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ignoring, outdated
 from navarch.api.times import parse_time
 from navarch.api.types.core_v1 import (
     ConfigMap,
@@ -129,17 +129,12 @@ class LegacyTokenCleaner(Controller):
             await self._meet(secret, fate(secret, account, mounted, now), now)
 
     async def _tracked_since(self) -> datetime | None:
-        try:
-            config = await self.client.resource(ConfigMap).get(TRACKING, "kube-system")
-        except ApiError as error:
-            if error.is_not_found:
-                return None
-            raise
-        return parse_day(config.data.get("since"))
+        config = await self.client.resource(ConfigMap).find(TRACKING, "kube-system")
+        return parse_day(config.data.get("since")) if config is not None else None
 
     async def _meet(self, secret: Secret, what: Fate, now: datetime) -> None:
         meta, resource = secret.metadata, self.client.resource(Secret)
-        try:
+        with ignoring(outdated):
             if what is Fate.MARK:
                 labels = {INVALID_SINCE: now.strftime(FORMAT)}
                 body = {"metadata": {"uid": meta.uid, "labels": labels}}
@@ -147,6 +142,3 @@ class LegacyTokenCleaner(Controller):
             elif what is Fate.DELETE:
                 version = meta.resourceVersion
                 await resource.delete(meta.name, meta.namespace, resource_version=version)
-        except ApiError as error:
-            if not (error.is_not_found or error.is_conflict):
-                raise

@@ -58,8 +58,8 @@ class ManagerOptions:
     cluster_signing_cert_file: str = ""
     """The certificate authority that signs approved requests. Empty: nothing is signed."""
     cluster_signing_key_file: str = ""
-    cluster_signing_duration_seconds: float = 365 * 86400.0
-    """The longest life of a certificate that it signs."""
+    cluster_signing_duration: str = "8760h0m0s"
+    """The longest life of a certificate that it signs. This is upstream's flag."""
     node_monitor_grace_seconds: float = 50.0
     """A node that is not heard of for so long counts as unreachable."""
     node_eviction_rate: float = 0.1
@@ -192,7 +192,7 @@ CONTROLLERS: Mapping[str, Registered] = {
                 Path(options.cluster_signing_cert_file).read_bytes(),
                 Path(options.cluster_signing_key_file).read_bytes(),
             ),
-            "longest": timedelta(seconds=options.cluster_signing_duration_seconds),
+            "longest": timedelta(seconds=parse_duration(options.cluster_signing_duration)),
         },
         lambda options: bool(options.cluster_signing_cert_file),
     ),

@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ApiError, ignoring, missing
 from navarch.api.objects import copy_object
 from navarch.api.times import parse_time
 from navarch.api.types.core_v1 import Namespace, Pod
@@ -92,11 +92,8 @@ class NamespaceController(Controller):
         if cached is None or not cached.metadata.deletionTimestamp:
             self._looks.pop(key, None)
             return
-        try:
+        with ignoring(missing):
             await self._empty(key)
-        except ApiError as error:
-            if not error.is_not_found:
-                raise
 
     async def _empty(self, name: str) -> None:
         namespace = await self.resource.get(name)
@@ -190,8 +187,5 @@ class NamespaceController(Controller):
 
     async def _delete_one(self, client: ResourceClient[PartialObject], item: PartialObject) -> None:
         meta = item.metadata
-        try:
+        with ignoring(missing):
             await client.delete(meta.name, meta.namespace, propagation="Background")
-        except ApiError as error:
-            if not error.is_not_found:
-                raise

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ignoring, missing
 from navarch.api.objects import copy_object
 from navarch.api.times import format_time
 from navarch.api.types.coordination_v1 import Lease
@@ -298,12 +298,8 @@ class NodeLifecycleController(Controller):
                 continue
             ready.status = "False"
             ready.lastTransitionTime = format_time(self.clock.now())
-            try:
+            with ignoring(missing):
                 await self.client.resource(Pod).update_status(changed)
-            except ApiError as error:
-                if not error.is_not_found:
-                    raise
-            else:
                 self.recorder.event(pod, "Warning", "NodeNotReady", "Node is not ready")
 
 

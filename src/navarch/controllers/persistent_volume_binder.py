@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from navarch.api.errors import ApiError
 from navarch.api.objects import Object
 from navarch.api.persistent_volumes import (
     BETA_STORAGE_PROVISIONER,
@@ -221,14 +220,8 @@ class PersistentVolumeBinder(Controller):
         claim = self.newest.claim(f"{ref.namespace}/{ref.name}")
         is_it = claim is not None and claim.metadata.uid == ref.uid
         if not is_it and (claim is not None or volume.status.phase not in SETTLED):
-            try:
-                claim = await self.client.resource(PersistentVolumeClaim).get(
-                    ref.name, ref.namespace
-                )
-            except ApiError as error:
-                if not error.is_not_found:
-                    raise
-                return None
+            claims = self.client.resource(PersistentVolumeClaim)
+            claim = await claims.find(ref.name, ref.namespace)
         return claim if claim is not None and claim.metadata.uid == ref.uid else None
 
     async def _apply_to_claim(

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ignoring, missing
 from navarch.api.persistent_volumes import (
     EXTERNAL_FINALIZER,
     LOCAL_NODE,
@@ -125,26 +125,18 @@ class LocalReclaimer(Controller):
         return left > 0
 
     async def _delete(self, volume: PersistentVolume) -> None:
-        meta = volume.metadata
-        if not meta.deletionTimestamp:
-            try:
-                await self.client.resource(PersistentVolume).delete(meta.name, uid=meta.uid)
-            except ApiError as error:
-                if not error.is_not_found:
-                    raise
+        if not volume.metadata.deletionTimestamp:
+            await self.client.resource(PersistentVolume).remove(volume)
         await self._guard(volume, False)
 
     async def _guard(self, volume: PersistentVolume, is_to_be: bool) -> None:
         meta = volume.metadata
         field = "finalizers" if is_to_be else "$deleteFromPrimitiveList/finalizers"
         body = {"metadata": {"uid": meta.uid, field: [EXTERNAL_FINALIZER]}}
-        try:
+        with ignoring(missing):
             await self.client.resource(PersistentVolume).patch(
                 meta.name, "", body, patch_type=PatchType.STRATEGIC
             )
-        except ApiError as error:
-            if not error.is_not_found:
-                raise
 
     async def _fail(self, volume: PersistentVolume, problem: str) -> None:
         """Told once, tried again by the node."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ignoring, outdated
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Node, Pod
 from navarch.client import Controller, ControllerContext, PatchType, object_key, slow_start
@@ -127,23 +127,15 @@ class PodGarbageCollector(Controller):
         verdict = judge(pod, self.nodes.cache.get(pod.spec.nodeName))
         if verdict is Verdict.KEEP:
             return
-        if verdict is Verdict.NO_NODE and await self._node_exists(pod.spec.nodeName):
-            return
-        await self._take(pod, verdict)
-
-    async def _node_exists(self, name: str) -> bool:
-        """Asked of the server, for a cache that lags must not cost pods."""
-        try:
-            await self.client.resource(Node).get(name)
-        except ApiError as error:
-            if error.is_not_found:
-                return False
-            raise
-        return True
+        # The server is asked, for a cache that lags must not cost pods.
+        nodes = self.client.resource(Node)
+        if verdict is not Verdict.NO_NODE or await nodes.find(pod.spec.nodeName) is None:
+            await self._take(pod, verdict)
 
     async def _take(self, pod: Pod, verdict: Verdict) -> None:
         meta = pod.metadata
-        try:
+        # Gone, or made anew under the same name, which the uid tells.
+        with ignoring(outdated):
             if not is_terminal(pod):
                 await self.resource.patch(
                     meta.name,
@@ -153,10 +145,6 @@ class PodGarbageCollector(Controller):
                     patch_type=PatchType.STRATEGIC,
                 )
             await self.resource.delete(meta.name, meta.namespace, uid=meta.uid, grace_period=0)
-        except ApiError as error:
-            # Gone, or made anew under the same name, which the uid tells.
-            if not (error.is_not_found or error.is_conflict):
-                raise
 
     def _failed(self, pod: Pod, verdict: Verdict) -> dict[str, Any]:
         generation = pod.metadata.generation

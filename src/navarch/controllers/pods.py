@@ -292,6 +292,11 @@ def is_namespace_terminating(error: ApiError) -> bool:
     return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
 
 
+def is_settled(error: ApiError) -> bool:
+    """An object for a namespace is there by now, or its namespace is going."""
+    return error.is_already_exists or error.is_not_found or is_namespace_terminating(error)
+
+
 def controller_key(obj: KubernetesObject, kind: str) -> str | None:
     """The key of the object of that kind which controls `obj`."""
     reference = controller_of(obj)

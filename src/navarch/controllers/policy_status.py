@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from navarch.api.errors import ApiError
 from navarch.api.kinds import kind_by_name, kind_by_resource
 from navarch.api.schema.facts import schema_for
 from navarch.api.types.admissionregistration_v1 import ValidatingAdmissionPolicy
-from navarch.client import Controller, ControllerContext, PatchType
+from navarch.client import Controller, ControllerContext
 
 MANAGER = "validatingadmissionpolicy-status"
 DEFINITIONS = ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
@@ -56,21 +55,8 @@ class PolicyStatusController(Controller):
         if warnings:
             checking["expressionWarnings"] = warnings
         status = {"observedGeneration": policy.metadata.generation, "typeChecking": checking}
-        body = {
-            "apiVersion": policy.apiVersion,
-            "kind": policy.kind,
-            "metadata": {"name": key},
-            "status": status,
-        }
-        await self.client.resource(ValidatingAdmissionPolicy).patch(
-            key,
-            "",
-            body,
-            subresource="status",
-            patch_type=PatchType.APPLY,
-            field_manager=MANAGER,
-            force=True,
-        )
+        resource = self.client.resource(ValidatingAdmissionPolicy)
+        await resource.apply_status(policy, status, MANAGER)
 
     async def _warnings(self, policy: ValidatingAdmissionPolicy) -> list[dict[str, str]]:
         # Late: CEL is for clusters that have policies.
@@ -101,7 +87,7 @@ class PolicyStatusController(Controller):
         built_in = kind_by_resource(group, version, resource)
         if built_in is not None:
             return group, version, built_in.kind
-        definition = await self._definition(f"{resource}.{group}") if group else None
+        definition = await self.definitions.find(f"{resource}.{group}") if group else None
         if definition is None:
             return None
         return group, version, definition["spec"]["names"]["kind"]
@@ -118,17 +104,6 @@ class PolicyStatusController(Controller):
                 if each["name"] == version and schema is not None:
                     return type_of_schema(schema, kind)
         return None
-
-    async def _definition(self, name: str) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = await self.client.dynamic(*DEFINITIONS, namespaced=False).get(
-                name
-            )
-        except ApiError as error:
-            if error.is_not_found:
-                return None
-            raise
-        return found
 
     async def _definitions_of(self, group: str, kind: str) -> list[dict[str, Any]]:
         page = await self.definitions.list()

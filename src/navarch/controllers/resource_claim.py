@@ -44,7 +44,6 @@ from navarch.api.types.resource_v1 import (
 from navarch.client import (
     Controller,
     ControllerContext,
-    PatchType,
     drop_managed_fields,
     object_key,
     owner_reference,
@@ -254,22 +253,8 @@ class ResourceClaimController(Controller):
                 **made,
             }.items()
         ]
-        meta = pod.metadata
-        body = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
-            "status": {"resourceClaimStatuses": [to_object(each) for each in statuses]},
-        }
-        await self.client.resource(Pod).patch(
-            meta.name,
-            meta.namespace,
-            body,
-            subresource="status",
-            patch_type=PatchType.APPLY,
-            field_manager=FIELD_MANAGER,
-            force=True,
-        )
+        status = {"resourceClaimStatuses": [to_object(each) for each in statuses]}
+        await self.client.resource(Pod).apply_status(pod, status, FIELD_MANAGER)
 
     async def _reserve(self, pod: Pod) -> None:
         """Who got a node without the scheduler gets what is allocated already."""
@@ -318,13 +303,8 @@ class ResourceClaimController(Controller):
             return False
         pod = self.pods.cache.get(f"{namespace}/{consumer.name}")
         if pod is None:
-            try:
-                pod = await self.client.resource(Pod).get(consumer.name, namespace)
-            except ApiError as error:
-                if not error.is_not_found:
-                    raise
-                return False
-            return pod.metadata.uid == consumer.uid
+            pod = await self.client.resource(Pod).find(consumer.name, namespace)
+            return pod is not None and pod.metadata.uid == consumer.uid
         return pod.metadata.uid == consumer.uid and not is_done(pod)
 
     async def _delete_unused(self, claim: ResourceClaim) -> None:
@@ -337,13 +317,7 @@ class ResourceClaimController(Controller):
         pod = self.pods.cache.get(f"{meta.namespace}/{owner.name}")
         if pod is None or (pod.metadata.uid == owner.uid and not is_done(pod)):
             return
-        try:
-            await self.client.resource(ResourceClaim).delete(
-                meta.name, meta.namespace, uid=meta.uid
-            )
-        except ApiError as error:
-            if not error.is_not_found:
-                raise
+        await self.client.resource(ResourceClaim).remove(claim)
 
 
 def _claims_of(pod: Pod) -> Iterable[str]:

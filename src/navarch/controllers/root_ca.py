@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ignoring
 from navarch.api.objects import copy_object
 from navarch.api.types.core_v1 import ConfigMap, Namespace
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import Controller, ControllerContext
-from navarch.controllers.pods import is_namespace_terminating
+from navarch.controllers.pods import is_settled
 
 NAME = "kube-root-ca.crt"
 DATA_KEY = "ca.crt"
@@ -47,7 +47,7 @@ class RootCaPublisher(Controller):
         data = {DATA_KEY: self.read_ca()}
         present = self.maps.cache.get(f"{key}/{NAME}")
         resource = self.client.resource(ConfigMap)
-        try:
+        with ignoring(is_settled):
             if present is None:
                 meta = ObjectMeta(name=NAME, namespace=key, annotations=DESCRIPTION)
                 await resource.create(ConfigMap(metadata=meta, data=data))
@@ -58,7 +58,3 @@ class RootCaPublisher(Controller):
                 repaired.data = data
                 repaired.metadata.annotations |= DESCRIPTION
                 await resource.update(repaired)
-        except ApiError as error:
-            gone = error.is_not_found or is_namespace_terminating(error)
-            if not (error.is_already_exists or gone):
-                raise

@@ -16,7 +16,7 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ApiError, ignoring, outdated
 from navarch.api.objects import copy_object
 from navarch.api.types.core_v1 import Secret, ServiceAccount
 from navarch.client import Controller, ControllerContext, object_key
@@ -140,16 +140,11 @@ class ServiceAccountTokensController(Controller):
         if not secret.metadata.annotations.get(NAME):
             return
         account = self._account_of(secret) or await self._live_account(secret)
-        try:
+        with ignoring(outdated):
             if account is None:
-                meta = secret.metadata
-                resource = self.client.resource(Secret)
-                await resource.delete(meta.name, meta.namespace, uid=meta.uid)
+                await self.client.resource(Secret).remove(secret)
             else:
                 await self._fill(secret, account)
-        except ApiError as error:
-            if not (error.is_not_found or error.is_conflict):
-                raise
 
     async def _fill(self, secret: Secret, account: ServiceAccount) -> None:
         if self._sign is None:
@@ -160,16 +155,9 @@ class ServiceAccountTokensController(Controller):
 
     async def _live_account(self, secret: Secret) -> ServiceAccount | None:
         """What the server says: the account may be so new that the cache lacks it."""
-        meta = secret.metadata
-        try:
-            account = await self.client.resource(ServiceAccount).get(
-                meta.annotations[NAME], meta.namespace
-            )
-        except ApiError as error:
-            if error.is_not_found:
-                return None
-            raise
-        return account if belongs(secret, account) else None
+        meta, accounts = secret.metadata, self.client.resource(ServiceAccount)
+        account = await accounts.find(meta.annotations[NAME], meta.namespace)
+        return account if account is not None and belongs(secret, account) else None
 
     async def _unlist(self, secret: Secret) -> None:
         account = self._account_of(secret)

@@ -6,11 +6,11 @@ its way out. Source: upstream's `pkg/controller/serviceaccount`.
 
 from __future__ import annotations
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ignoring
 from navarch.api.types.core_v1 import Namespace, ServiceAccount
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import Controller, ControllerContext
-from navarch.controllers.pods import is_namespace_terminating
+from navarch.controllers.pods import is_settled
 
 DEFAULT = "default"
 
@@ -34,9 +34,5 @@ class ServiceAccountController(Controller):
         if self.accounts.cache.get(f"{key}/{DEFAULT}") is not None:
             return
         account = ServiceAccount(metadata=ObjectMeta(name=DEFAULT, namespace=key))
-        try:
+        with ignoring(is_settled):
             await self.client.resource(ServiceAccount).create(account)
-        except ApiError as error:
-            gone = error.is_not_found or is_namespace_terminating(error)
-            if not (error.is_already_exists or gone):
-                raise

@@ -129,18 +129,5 @@ class ServiceCidrController(Controller):
             return
         condition = dict(zip(("status", "reason", "message"), wanted, strict=True))
         condition |= {"type": "Ready", "lastTransitionTime": format_time(self.clock.now())}
-        body = {
-            "apiVersion": cidr.apiVersion,
-            "kind": cidr.kind,
-            "metadata": {"name": cidr.metadata.name},
-            "status": {"conditions": [condition]},
-        }
-        await self.client.resource(ServiceCIDR).patch(
-            cidr.metadata.name,
-            "",
-            body,
-            subresource="status",
-            patch_type=PatchType.APPLY,
-            field_manager=MANAGER,
-            force=True,
-        )
+        status = {"conditions": [condition]}
+        await self.client.resource(ServiceCIDR).apply_status(cidr, status, MANAGER)

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ApiError, ignoring, outdated
 from navarch.api.objects import copy_object
 from navarch.api.times import format_time, parse_time
 from navarch.api.types.meta_v1 import Condition
@@ -199,7 +199,8 @@ class StorageVersionMigrationController(Controller):
                 "resourceVersion": meta.resourceVersion,
             },
         }
-        try:
+        # Changed, deleted or made anew: then it was written, or need not be.
+        with ignoring(outdated):
             await client.patch(
                 meta.name,
                 meta.namespace,
@@ -207,10 +208,6 @@ class StorageVersionMigrationController(Controller):
                 patch_type=PatchType.APPLY,
                 field_manager=MANAGER,
             )
-        except ApiError as error:
-            # Changed, deleted or made anew: then it was written, or need not be.
-            if not (error.is_conflict or error.is_not_found):
-                raise
 
     async def _find(self, migration: StorageVersionMigration) -> ApiResource | None:
         wanted = migration.spec.resource
@@ -223,12 +220,7 @@ class StorageVersionMigrationController(Controller):
         wanted = migration.spec.resource
         if not wanted.group:
             return None
-        try:
-            return await self.definitions.get(f"{wanted.resource}.{wanted.group}")
-        except ApiError as error:
-            if error.is_not_found:
-                return None
-            raise
+        return await self.definitions.find(f"{wanted.resource}.{wanted.group}")
 
     async def _release(self, definition: dict[str, Any], succeeded: bool) -> None:
         """The end of a definition's migration; its stored versions are cut down only if it is the

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ignoring, outdated
 from navarch.api.node_selection import tolerates
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Node, Pod, Taint, Toleration
@@ -121,7 +121,7 @@ async def evict(client: Client, pod: Pod, reason: str, message: str) -> None:
         "lastTransitionTime": format_time(client.clock.now()),
     }
     pods = client.resource(Pod)
-    try:
+    with ignoring(outdated):
         await pods.patch(
             meta.name,
             meta.namespace,
@@ -130,6 +130,3 @@ async def evict(client: Client, pod: Pod, reason: str, message: str) -> None:
             patch_type=PatchType.STRATEGIC,
         )
         await pods.delete(meta.name, meta.namespace, uid=meta.uid)
-    except ApiError as error:
-        if not error.is_not_found and not error.is_conflict:
-            raise

@@ -46,6 +46,8 @@ ANSWER_SECONDS = 900.0
 POLL_SECONDS = 0.25
 SLOWEST_POLL = 5.0
 RETRY_SECONDS = 60.0
+PAUSE_SECONDS = 1.0
+"""Between two renewals of one certificate, however short its life."""
 LOOK_SECONDS = 3600.0
 """Between two looks at files that others may renew, too."""
 
@@ -205,6 +207,7 @@ class Rotation:
                 await obtain(self._client, wanted)
                 log.info("%s: renewed", wanted.certificate)
                 chance = self._random.random()
+                await self._clock.sleep(PAUSE_SECONDS)
             except (ApiError, NotIssuedError, OSError) as error:
                 log.warning("%s cannot be renewed yet: %s", wanted.certificate, error)
                 await self._clock.sleep(RETRY_SECONDS)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple, Protocol, TypeVar
 
-from navarch.api.errors import ApiError
 from navarch.api.objects import Object, decode
 from navarch.api.types.authentication_v1 import TokenRequest
 from navarch.api.types.core_v1 import (
@@ -171,9 +170,4 @@ class ApiObjects:
             self._versions[reference] = "" if found is None else found.metadata.resourceVersion
 
     async def _get(self, kind: type[K], namespace: str, name: str) -> K | None:
-        try:
-            return await self._client.resource(kind).get(name, namespace)
-        except ApiError as error:
-            if error.is_not_found:
-                return None
-            raise
+        return await self._client.resource(kind).find(name, namespace)

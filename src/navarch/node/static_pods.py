@@ -11,7 +11,7 @@ import asyncio
 import logging
 from pathlib import Path
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ApiError, ignoring, outdated
 from navarch.api.types.core_v1 import Pod
 from navarch.client.clock import Clock
 from navarch.client.informer import Informer
@@ -248,8 +248,5 @@ class StaticPods:
         return True
 
     async def _delete(self, namespace: str, name: str, uid: str) -> None:
-        try:
+        with ignoring(outdated):
             await self._api.delete(namespace, name, uid, 0)
-        except ApiError as error:
-            if not (error.is_not_found or error.is_conflict):
-                raise

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ApiError, ignoring, missing
 
 if TYPE_CHECKING:
     from navarch.client import Client, ResourceClient
@@ -99,11 +99,8 @@ class Operations:
     ) -> None:
         """Delete an object and wait until it is gone. What is not there is gone already."""
         target = await self._target(what, namespace)
-        try:
+        with ignoring(missing):
             await target.resource.delete(target.name, target.namespace)
-        except ApiError as error:
-            if not error.is_not_found:
-                raise
         await self.wait_gone(what, namespace=namespace, timeout=timeout)
 
     async def wait_for(

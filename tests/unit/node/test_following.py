@@ -9,7 +9,6 @@ from unittest import mock
 import pytest
 from tests.unit.node.builders import make_pod
 
-from navarch.api.errors import not_found
 from navarch.api.types.core_v1 import ConfigMap, PersistentVolumeClaim, Pod
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client.client import Client
@@ -72,9 +71,9 @@ class Server:
     async def patch(self, name: str, namespace: str, *change: Any, **how: Any) -> Any:
         return PersistentVolumeClaim(metadata=ObjectMeta(name=name, resourceVersion="patched"))
 
-    async def get(self, name: str, namespace: str) -> ConfigMap:
+    async def find(self, name: str, namespace: str) -> ConfigMap | None:
         if name not in self.versions:
-            raise not_found("configmaps", "", name)
+            return None
         version = self.versions[name]
         return ConfigMap(
             metadata=ObjectMeta(name=name, namespace=namespace, resourceVersion=version)
@@ -164,6 +163,6 @@ async def test_a_crowd_reads_the_root_certificates_once() -> None:
     server = Server(**{ROOT_CERTIFICATES: "1", "own": "1"})
     objects = ApiObjects(cast("Client", server), server.clock)
     for name, reads in ((ROOT_CERTIFICATES, 1), ("own", 3)):
-        with mock.patch.object(server, "get", wraps=server.get) as get:
+        with mock.patch.object(server, "find", wraps=server.find) as find:
             found = await asyncio.gather(*(objects.config_map("default", name) for _ in range(3)))
-        assert all(each is not None for each in found) and get.call_count == reads
+        assert all(each is not None for each in found) and find.call_count == reads

@@ -1,8 +1,8 @@
 """The serving certificate of the kubelet, and what it accepts of TLS.
 
 Version 1.2 or later and authenticated encryption only, whatever a configuration says. A renewed
-certificate is read when somebody connects, and is shown to those who connect after him: nothing is
-restarted and nothing polls.
+certificate is read when somebody connects, and shown to him at once: nothing is restarted and
+nothing polls.
 """
 
 from __future__ import annotations
@@ -41,6 +41,26 @@ class TlsOptions:
 
 def server_context(options: TlsOptions) -> ssl.SSLContext:
     """Raises OSError or ssl.SSLError when the files are not what they should be."""
+    first = newest = _context(options)
+    loaded = _age(options)
+
+    def renew(socket: ssl.SSLSocket | ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        """This handshake has its own copy of the first certificate by now: it gets another one."""
+        nonlocal newest, loaded
+        found = _age(options)
+        if found != loaded:
+            try:
+                newest, loaded = _context(options), found
+            except (OSError, ssl.SSLError) as error:
+                # One of the two files is new and the other is not yet: the next one looks again.
+                log.warning("the renewed serving certificate cannot be read: %s", error)
+        socket.context = newest
+
+    first.sni_callback = renew
+    return first
+
+
+def _context(options: TlsOptions) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     newest_only = options.minimum == "VersionTLS13"
     context.minimum_version = ssl.TLSVersion.TLSv1_3 if newest_only else ssl.TLSVersion.TLSv1_2
@@ -54,22 +74,6 @@ def server_context(options: TlsOptions) -> ssl.SSLContext:
     if options.client_ca:
         context.load_verify_locations(options.client_ca)
         context.verify_mode = ssl.CERT_OPTIONAL
-    loaded = _age(options)
-
-    def renew(socket: object, name: str | None, context: ssl.SSLContext) -> None:
-        nonlocal loaded
-        found = _age(options)
-        if found == loaded:
-            return
-        try:
-            context.load_cert_chain(options.certificate, options.key)
-        except (OSError, ssl.SSLError) as error:
-            # One of the two files is new and the other is not yet: the next handshake looks again.
-            log.warning("the renewed serving certificate cannot be read: %s", error)
-            return
-        loaded = found
-
-    context.sni_callback = renew
     return context
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ignoring, outdated
 from navarch.api.objects import to_object
 from navarch.api.types.core_v1 import Pod, PodStatus
 from navarch.client import Controller, ControllerContext, PatchType
@@ -178,7 +178,8 @@ class SimulatedPods(Controller):
 
     async def _apply(self, key: str, pod: Pod, step: Step, now: datetime) -> None:
         meta = pod.metadata
-        try:
+        # The pod is gone: the informer is about to tell.
+        with ignoring(outdated):
             match step:
                 case Wait():
                     self._wait(key, step)
@@ -189,10 +190,6 @@ class SimulatedPods(Controller):
                     await self._resource.delete(
                         meta.name, meta.namespace, uid=meta.uid, grace_period=0
                     )
-        except ApiError as error:
-            # The pod is gone: the informer is about to tell.
-            if not (error.is_not_found or error.is_conflict):
-                raise
 
     def _wait(self, key: str, wait: Wait) -> None:
         if wait.seconds is not None:

@@ -177,12 +177,7 @@ class CsiNodeObject:
     ) -> None:
         objects = self._client.resource(CSINode)
         node = await self._client.resource(Node).get(self._node_name)
-        try:
-            found = await objects.get(self._node_name)
-        except ApiError as error:
-            if not error.is_not_found:
-                raise
-            found = None
+        found = await objects.find(self._node_name)
         uids = [each.uid for each in found.metadata.ownerReferences] if found else []
         if found is not None and node.metadata.uid not in uids:
             # It belongs to a Node of that name that is no more.

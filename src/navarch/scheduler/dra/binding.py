@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable
 from uuid import uuid4
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ApiError, ignoring, missing
 from navarch.api.objects import copy_object, to_object
 from navarch.api.resource_claims import (
     EXTENDED_CLAIM,
@@ -223,7 +223,7 @@ class ClaimBinder:
 
     async def _delete(self, claim: ResourceClaim) -> None:
         meta = ObjectMeta(name=claim.metadata.name, namespace=claim.metadata.namespace)
-        try:
+        with ignoring(missing):
             current = await self._claims.get(meta.name, meta.namespace)
             if current.metadata.uid != claim.metadata.uid:
                 return
@@ -231,6 +231,3 @@ class ClaimBinder:
                 current.metadata.finalizers.remove(FINALIZER)
                 current = await self._claims.update(current)
             await self._claims.delete(meta.name, meta.namespace, uid=claim.metadata.uid)
-        except ApiError as error:
-            if not error.is_not_found:
-                raise
