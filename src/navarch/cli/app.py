@@ -95,6 +95,7 @@ def start(
     enable_admission_plugins: network.AdmissionPlugins = None,
     cni: network.Cni = None,
     network_policy: network.NetworkPolicies = None,
+    cluster_signing_duration: network.SigningDuration = None,
     listen_address: network.Listen = None,
     apiserver_ips: network.ServerAddresses = None,
     apiserver_names: network.ServerNames = None,
@@ -117,7 +118,8 @@ def start(
     wires = network.Flags(
         *(ip_family, service_range, pod_range, pod_network),
         *(listen_address, apiserver_ips, apiserver_names),
-        *(block_metadata, enable_admission_plugins, network_policy),
+        *(block_metadata, enable_admission_plugins),
+        *(network_policy, cluster_signing_duration),
     )
     request = StartRequest(
         name=name,

@@ -82,6 +82,15 @@ NetworkPolicies = Annotated[
         show_default="auto",
     ),
 ]
+SigningDuration = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster-signing-duration",
+        help="The longest life of certificates that are asked for by CertificateSigningRequests, "
+        "such as those of machines that join.",
+        show_default="8760h",
+    ),
+]
 Listen = Annotated[
     list[str] | None,
     typer.Option(
@@ -122,6 +131,7 @@ class Flags:
     block_metadata: bool | None = None
     admission_plugins: str | None = None
     network_policy: str | None = None
+    signing_duration: str | None = None
 
     def creation(self, found: Profile) -> Profile:
         if not (self.family or self.service_range or self.pod_range):
@@ -147,6 +157,9 @@ class Flags:
                     f"There is {', '.join(sorted(OPTIONAL_PLUGINS))}; others are on.",
                 )
             found = replace(found, admission_plugins=tuple(plugins))
+        if self.signing_duration is not None:
+            _check_duration("--cluster-signing-duration", self.signing_duration)
+            found = replace(found, signing_duration=self.signing_duration)
         if self.listen is not None:
             wanted = [] if self.listen == ["off"] else _parts(self.listen)
             for each in wanted:
@@ -162,6 +175,17 @@ class Flags:
 
 def _parts(given: list[str] | None) -> list[str]:
     return [part.strip() for each in given or () for part in each.split(",") if part.strip()]
+
+
+def _check_duration(flag: str, text: str) -> None:
+    from navarch.api.times import parse_duration
+
+    try:
+        if parse_duration(text) > 0:
+            return
+    except ValueError:
+        pass
+    raise ClusterError(f"{flag}: {text!r} is not a duration", "Such as 720h or 90m.")
 
 
 def _check_address(flag: str, text: str) -> None:

@@ -102,7 +102,9 @@ route: all those nodes are simulated."""
 
 
 def controllers_options(profile: Profile, paths: Paths) -> Options:
+    signing = {"cluster_signing_duration": profile.signing_duration}
     return {
+        **(signing if profile.signing_duration else {}),
         "kubeconfig": str(paths.kubeconfig("controllers")),
         "controllers": ["*", *(f"-{name}" for name in addons.unwanted_controllers(paths))],
         "cluster_cidr": ",".join(profile.pod_cidrs)
@@ -275,7 +277,7 @@ def _kubelet_config(file: Path, directory: Path, options: Options) -> Options:
 
 def describe(profile: Profile, paths: Paths) -> Description:
     """Write the option files and say what shall run."""
-    specs = [] if profile.joined else _control_plane(profile, paths)
+    specs = [_guardian(paths)] if profile.joined else _control_plane(profile, paths)
     if profile.simulated:
         options = {
             "kubeconfig": str(paths.kubeconfig("simulated")),
@@ -294,15 +296,33 @@ def describe(profile: Profile, paths: Paths) -> Description:
     return Description(str(paths.run), str(paths.pins), specs, renew)
 
 
-def _control_plane(profile: Profile, paths: Paths) -> list[Spec]:
-    guardian: Options = {
+def _guarded(paths: Paths) -> dict[str, str]:
+    """What a guardian watches, and where the supervisor that it starts writes."""
+    return {
         "description": str(paths.run / "supervisor.json"),
         "log": str(paths.logs / "supervisor.log"),
     }
+
+
+def _guardian(paths: Paths) -> Spec:
+    """The supervisor's watch where no control plane is."""
+    return Spec(
+        name="guardian",
+        argv=[sys.executable, "-P", "-S", "-m", "navarch.cluster.guardian", *_guarded(paths).values()],
+        env={"PYTHONPATH": guardian.SOURCE},
+        log=str(paths.logs / "guardian.log"),
+        level=NODE_LEVEL,
+        grace=2.0,
+        digest=digest([]),
+    )
+
+
+def _control_plane(profile: Profile, paths: Paths) -> list[Spec]:
+    watch = _guarded(paths)
     return [
         _daemon(
             "apiserver",
-            {"apiserver": apiserver_options(profile, paths), "guardian": guardian},
+            {"apiserver": apiserver_options(profile, paths), "guardian": watch},
             paths,
             API_LEVEL,
         ),
@@ -313,7 +333,7 @@ def _control_plane(profile: Profile, paths: Paths) -> list[Spec]:
                 | serving_options(profile, paths, CONTROLLERS_PORT),
                 "scheduler": scheduler_options(paths)
                 | serving_options(profile, paths, SCHEDULER_PORT),
-                "guardian": guardian,
+                "guardian": watch,
                 **_host_routes(profile, paths),
             },
             paths,

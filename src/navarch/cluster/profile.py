@@ -93,6 +93,8 @@ class Profile:
     network_policy: str = "auto"
     """Whether NetworkPolicies are enforced here: always (on), never (off), or unless the user's
     network comes with components of its own, which do it (auto)."""
+    signing_duration: str = ""
+    """The longest life of the certificates that the controllers sign, as Go writes durations."""
     joined: str = ""
     """HOST:PORT of the API server, where this machine has joined a cluster that runs elsewhere."""
     joined_node: str = ""
