@@ -204,11 +204,7 @@ def free_matches(
     ]
     sizes = {volume.metadata.name: capacity(volume).milli_value() for volume in found}
     found.sort(
-        key=lambda each: (
-            len(each.spec.accessModes),
-            sizes[each.metadata.name],
-            each.metadata.name,
-        )
+        key=lambda each: (len(each.spec.accessModes), sizes[each.metadata.name], each.metadata.name)
     )
     return found
 
@@ -235,10 +231,7 @@ def reservation(volume: PersistentVolume, claim: PersistentVolumeClaim) -> Objec
             return None
         return {"spec": {"claimRef": claim_reference(claim)}}
     annotations = {BOUND_BY_CONTROLLER: "yes"}
-    return {
-        "metadata": {"annotations": annotations},
-        "spec": {"claimRef": claim_reference(claim)},
-    }
+    return {"metadata": {"annotations": annotations}, "spec": {"claimRef": claim_reference(claim)}}
 
 
 def _same_attributes(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:

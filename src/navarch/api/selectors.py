@@ -278,9 +278,7 @@ _OBJECT_OPERATORS = {
 }
 
 
-def label_selector_from_object(
-    obj: Mapping[str, Any] | _SelectorObject | None,
-) -> LabelSelector:
+def label_selector_from_object(obj: Mapping[str, Any] | _SelectorObject | None) -> LabelSelector:
     """The selector in a manifest (`spec.selector`), plain or typed. None selects nothing, an empty
     one everything; raises `SelectorError`."""
     if obj is None:

@@ -204,12 +204,7 @@ class Client:
 
     @asynccontextmanager
     async def stream(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        accept: str = "*/*",
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, accept: str = "*/*"
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A request whose answer is read bit by bit (watches, followed logs), without a time
         limit. Connection failures while reading inside the block become `ApiConnectionError`."""

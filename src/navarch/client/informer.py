@@ -313,24 +313,14 @@ class InformerFactory:
         return self._shared(self.client.resource(kind), scope, transform)
 
     def dynamic(
-        self,
-        group: str,
-        version: str,
-        plural: str,
-        namespaced: bool = True,
-        scope: Scope = Scope(),
+        self, group: str, version: str, plural: str, namespaced: bool = True, scope: Scope = Scope()
     ) -> Informer[Object]:
         """The informer of any resource, as dicts."""
         resource = self.client.dynamic(group, version, plural, namespaced)
         return self._shared(resource, scope, drop_managed_fields)
 
     def metadata(
-        self,
-        group: str,
-        version: str,
-        plural: str,
-        namespaced: bool = True,
-        scope: Scope = Scope(),
+        self, group: str, version: str, plural: str, namespaced: bool = True, scope: Scope = Scope()
     ) -> Informer[PartialObject]:
         """The informer of any resource, holding nothing but metadata."""
         resource = self.client.metadata(group, version, plural, namespaced)

@@ -25,15 +25,7 @@ from navarch.api.cel.standard import CORE_LIBRARIES
 from navarch.api.cel.types import CelType, Kind
 from navarch.api.cel.values import MISSING
 
-__all__ = [
-    "PER_CALL_LIMIT",
-    "STORED",
-    "Environment",
-    "LazyValue",
-    "Program",
-    "Result",
-    "SizeHint",
-]
+__all__ = ["PER_CALL_LIMIT", "STORED", "Environment", "LazyValue", "Program", "Result", "SizeHint"]
 PER_CALL_LIMIT = 1_000_000
 """The cost at which one evaluation is cancelled, whatever budget is left."""
 STORED: Version = (1 << 31, 0)

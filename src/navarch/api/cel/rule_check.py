@@ -20,13 +20,7 @@ from navarch.api.cel.errors import CostExceeded, EvaluationError, NoSuchOverload
 from navarch.api.cel.rules import RULES, Rule, compile_rules, message_limit_problem
 from navarch.api.cel.schema import Schema, declare, value_of, with_metadata
 from navarch.api.cel.values import NONE, Optional
-from navarch.api.errors import (
-    FieldError,
-    forbidden_field,
-    invalid,
-    render_value,
-    required,
-)
+from navarch.api.errors import FieldError, forbidden_field, invalid, render_value, required
 from navarch.api.patch.common import json_equal
 from navarch.api.schema.structural import child_path
 

@@ -24,13 +24,7 @@ from navarch.api.cel.conversions import parse_duration, parse_timestamp
 from navarch.api.cel.costs import Estimate
 from navarch.api.cel.errors import EvaluationError
 from navarch.api.cel.types import CelType
-from navarch.api.cel.values import (
-    MISSING,
-    Duration,
-    ListValue,
-    ObjectValue,
-    equals,
-)
+from navarch.api.cel.values import MISSING, Duration, ListValue, ObjectValue, equals
 from navarch.api.patch.common import json_equal
 from navarch.api.schema.formats import unit_nanoseconds
 

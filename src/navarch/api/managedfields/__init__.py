@@ -8,13 +8,7 @@ obj = apply(live, applied, kind, writer, force)             # PATCH application/
 
 from navarch.api.managedfields.customtypes import custom_field_type
 from navarch.api.managedfields.fieldtypes import FieldType, field_type
-from navarch.api.managedfields.manager import (
-    Writer,
-    apply,
-    is_readable,
-    track_create,
-    track_update,
-)
+from navarch.api.managedfields.manager import Writer, apply, is_readable, track_create, track_update
 
 __all__ = [
     "FieldType",

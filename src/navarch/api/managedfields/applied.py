@@ -5,12 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from navarch.api.errors import bad_request
-from navarch.api.managedfields.fieldtypes import (
-    Fields,
-    FieldType,
-    Items,
-    KeyMissing,
-)
+from navarch.api.managedfields.fieldtypes import Fields, FieldType, Items, KeyMissing
 from navarch.api.managedfields.sets import paths
 
 Object = dict[str, Any]

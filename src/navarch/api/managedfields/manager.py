@@ -476,11 +476,7 @@ def _without_last_applied(work: _Apply) -> list[tuple[Entry, str]]:
 def _conflict_error(conflicts: Iterable[tuple[Entry, str]]) -> ApiError:
     found = list(conflicts)
     causes = [
-        {
-            "reason": "FieldManagerConflict",
-            "message": f"conflict with {entry.title}",
-            "field": path,
-        }
+        {"reason": "FieldManagerConflict", "message": f"conflict with {entry.title}", "field": path}
         for entry, path in found
     ]
     if len(found) == 1:

@@ -6,11 +6,7 @@ from navarch.api.errors import FieldError
 from navarch.api.patch.common import copy_json
 from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy, keep, reset_metadata
-from navarch.api.strategies.podspec import (
-    default_pod_only,
-    default_pod_spec,
-    quality_of_service,
-)
+from navarch.api.strategies.podspec import default_pod_only, default_pod_spec, quality_of_service
 from navarch.api.validation import pod as validation
 
 GATED_MESSAGE = "Scheduling is blocked due to non-empty scheduling gates"

@@ -107,10 +107,7 @@ class ServiceStrategy(GenericStrategy):
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         spec = obj.get("spec") or {}
-        return {
-            "spec.clusterIP": spec.get("clusterIP") or "",
-            "spec.type": spec.get("type") or "",
-        }
+        return {"spec.clusterIP": spec.get("clusterIP") or "", "spec.type": spec.get("type") or ""}
 
 
 def _address_warnings(spec: Object, is_headless: bool) -> list[str]:

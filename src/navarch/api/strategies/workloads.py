@@ -35,10 +35,7 @@ class DeploymentStrategy(GenericStrategy):
 
     def desired_state(self, obj: Object) -> Object:
         # A rollback lives in annotations, so they are part of what is desired.
-        return {
-            "spec": obj.get("spec"),
-            "annotations": obj["metadata"].get("annotations"),
-        }
+        return {"spec": obj.get("spec"), "annotations": obj["metadata"].get("annotations")}
 
     def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
         super().prepare_update(obj, old, subresource)

@@ -32,11 +32,7 @@ from navarch.apiserver.admission.service_account import ServiceAccount
 from navarch.apiserver.admission.storage_protection import StorageObjectInUseProtection
 from navarch.apiserver.admission.taint_nodes import TaintNodesByCondition
 from navarch.apiserver.admission.topology_labels import PodTopologyLabels
-from navarch.apiserver.admission.webhooks import (
-    MutatingWebhooks,
-    ValidatingWebhooks,
-    WebhookParts,
-)
+from navarch.apiserver.admission.webhooks import MutatingWebhooks, ValidatingWebhooks, WebhookParts
 from navarch.apiserver.authorization import Authorization
 from navarch.apiserver.authorization.escalation import RbacEscalation
 from navarch.apiserver.contracts import AdmissionPlugin

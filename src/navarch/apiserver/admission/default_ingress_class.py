@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from navarch.apiserver.admission.base import (
-    AdmissionAccess,
-    Plugin,
-    annotations_of,
-    newest_default,
-)
+from navarch.apiserver.admission.base import AdmissionAccess, Plugin, annotations_of, newest_default
 from navarch.apiserver.contracts import AdmissionRequest
 
 _CLASS_ANNOTATION = "kubernetes.io/ingress.class"

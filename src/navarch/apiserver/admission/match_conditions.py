@@ -10,11 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from navarch.api.cel.admission import (
-    MATCH_CONDITIONS_BUDGET,
-    Scope,
-    admission_environment,
-)
+from navarch.api.cel.admission import MATCH_CONDITIONS_BUDGET, Scope, admission_environment
 from navarch.api.cel.environment import Environment
 from navarch.api.cel.types import BOOL
 from navarch.apiserver.admission.expressions import (

@@ -475,11 +475,7 @@ CHECKS = (
     VersionedCheck("runAsUser", "restricted", 23, run_as_user),
     VersionedCheck("runAsUser", "restricted", 35, partial(_unless_user_namespace, run_as_user)),
     VersionedCheck(
-        "seccompProfile_restricted",
-        "restricted",
-        19,
-        _seccomp_demanded,
-        "seccompProfile_baseline",
+        "seccompProfile_restricted", "restricted", 19, _seccomp_demanded, "seccompProfile_baseline"
     ),
     VersionedCheck(
         "seccompProfile_restricted",

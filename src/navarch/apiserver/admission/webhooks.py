@@ -46,11 +46,7 @@ from navarch.apiserver.contracts import AdmissionRequest, Authorizer, Object
 from navarch.apiserver.registry.context import SYSTEM
 from navarch.apiserver.registry.resource import Catalog
 from navarch.apiserver.webhooks.client import CallFailed, WebhookClient
-from navarch.apiserver.webhooks.metrics import (
-    CALLING_ERROR,
-    NO_ERROR,
-    SERVER_ERROR,
-)
+from navarch.apiserver.webhooks.metrics import CALLING_ERROR, NO_ERROR, SERVER_ERROR
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

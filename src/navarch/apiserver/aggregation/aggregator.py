@@ -27,12 +27,7 @@ from navarch.apiserver.aggregation.availability import (
 )
 from navarch.apiserver.aggregation.extension import SLICES, Extensions
 from navarch.apiserver.aggregation.proxy import Proxy
-from navarch.apiserver.aggregation.records import (
-    API_SERVICES,
-    Record,
-    Records,
-    available_condition,
-)
+from navarch.apiserver.aggregation.records import API_SERVICES, Record, Records, available_condition
 from navarch.apiserver.aggregation.register import AutoRegister
 from navarch.apiserver.aggregation.remote_discovery import RemoteDiscovery
 from navarch.apiserver.aggregation.remote_openapi import RemoteOpenApi

@@ -10,11 +10,7 @@ from dataclasses import dataclass
 
 from navarch.api.errors import ApiError, unauthorized
 from navarch.apiserver.authentication.claims import with_standing
-from navarch.apiserver.authentication.front_proxy import (
-    Authorities,
-    FrontProxies,
-    RequestHeaders,
-)
+from navarch.apiserver.authentication.front_proxy import Authorities, FrontProxies, RequestHeaders
 from navarch.apiserver.authentication.keys import KeyRing
 from navarch.apiserver.authentication.kinds import ConfiguredIssuers, Setting, token_kinds
 from navarch.apiserver.authentication.legacy_tokens import Used

@@ -22,12 +22,7 @@ _STRINGS = list_of(STRING)
 _TEXT_OR_TEXTS = (STRING, _STRINGS, DYN, list_of(DYN))
 _USER = object_type(
     "kubernetes.UserInfo",
-    {
-        "username": STRING,
-        "uid": STRING,
-        "groups": _STRINGS,
-        "extra": map_of(STRING, _STRINGS),
-    },
+    {"username": STRING, "uid": STRING, "groups": _STRINGS, "extra": map_of(STRING, _STRINGS)},
 )
 _EMAIL_RULE = (
     "claims.email_verified must be used in claimMappings.username.expression or "

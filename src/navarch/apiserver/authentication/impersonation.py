@@ -213,7 +213,6 @@ _MODES = (
         "serviceaccount", lambda u, _: _name_only(u) and split_service_account(u.name) is not None
     ),
     _Mode(
-        "user-info",
-        lambda u, _: not _node_name(u.name) and split_service_account(u.name) is None,
+        "user-info", lambda u, _: not _node_name(u.name) and split_service_account(u.name) is None
     ),
 )

@@ -16,21 +16,9 @@ from datetime import UTC, datetime
 import jwt
 import msgspec
 
-from navarch.api.errors import (
-    FieldError,
-    bad_request,
-    conflict,
-    invalid,
-    invalid_object,
-    not_found,
-)
+from navarch.api.errors import FieldError, bad_request, conflict, invalid, invalid_object, not_found
 from navarch.api.times import format_time
-from navarch.apiserver.authentication.claims import (
-    USER_PREFIX,
-    Claims,
-    KubernetesClaims,
-    Reference,
-)
+from navarch.apiserver.authentication.claims import USER_PREFIX, Claims, KubernetesClaims, Reference
 from navarch.apiserver.authentication.keys import KeyRing
 from navarch.apiserver.contracts import Lookup, Object
 

@@ -15,12 +15,7 @@ from typing import Any
 
 import msgspec
 
-from navarch.apiserver.authentication.tokens import (
-    INVALID,
-    ForeignToken,
-    TokenError,
-    VerifiedToken,
-)
+from navarch.apiserver.authentication.tokens import INVALID, ForeignToken, TokenError, VerifiedToken
 from navarch.apiserver.contracts import UserInfo
 from navarch.apiserver.http.answer import read_answer
 

@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from navarch.apiserver.authorization.bootstrap_policy import node_rules
-from navarch.apiserver.authorization.combined import (
-    CombinedAuthorizer,
-    forbidden_error,
-    require,
-)
+from navarch.apiserver.authorization.combined import CombinedAuthorizer, forbidden_error, require
 from navarch.apiserver.authorization.configuration import load_authorizers, webhook_of
 from navarch.apiserver.authorization.node import NodeAuthorizer
 from navarch.apiserver.authorization.node_graph import NodeGraph

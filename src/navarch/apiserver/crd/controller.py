@@ -101,12 +101,7 @@ def plan(crd: Object, others: Iterable[Object], now: str) -> Object:
     if not problem[0]:
         wanted = [("NamesAccepted", "True", "NoConflicts", "no conflicts found")]
         wanted.append(
-            (
-                "Established",
-                "True",
-                "InitialNamesAccepted",
-                "the initial names have been accepted",
-            )
+            ("Established", "True", "InitialNamesAccepted", "the initial names have been accepted")
         )
     elif not is_established(crd):
         wanted.append(("Established", "False", "NotAccepted", "not all names are accepted"))

@@ -64,11 +64,7 @@ def _root(core: Core, call: Call, documents: Documents) -> web.StreamResponse:
         mapping = {"clientCIDR": "0.0.0.0/0", "serverAddress": address}
         return respond_object(
             call,
-            {
-                "kind": "APIVersions",
-                "versions": ["v1"],
-                "serverAddressByClientCIDRs": [mapping],
-            },
+            {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [mapping]},
         )
     document = documents.aggregated(is_core, version)
     headers = base_headers(call)

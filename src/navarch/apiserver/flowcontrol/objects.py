@@ -57,14 +57,7 @@ _SCHEMAS: tuple[
     ("system-nodes", "system", 500, "ByUser", ("Group system:nodes",), (_ALL,)),
     ("kube-controller-manager", "workload-high", 800, "ByNamespace", _MANAGERS[:1], (_ALL,)),
     ("kube-scheduler", "workload-high", 800, "ByNamespace", _MANAGERS[1:], (_ALL,)),
-    (
-        "kube-system-service-accounts",
-        "workload-high",
-        900,
-        "ByNamespace",
-        (_KUBE_SYSTEM,),
-        (_ALL,),
-    ),
+    ("kube-system-service-accounts", "workload-high", 900, "ByNamespace", (_KUBE_SYSTEM,), (_ALL,)),
     (
         "service-accounts",
         "workload-low",

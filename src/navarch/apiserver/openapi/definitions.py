@@ -69,10 +69,7 @@ _LEAVES: dict[str, Object] = {
 }
 _LEAVES_V3: dict[str, Object] = {
     QUANTITY: {"oneOf": [{"type": "string"}, {"type": "number"}]},
-    INT_OR_STRING: {
-        "format": "int-or-string",
-        "oneOf": [{"type": "integer"}, {"type": "string"}],
-    },
+    INT_OR_STRING: {"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]},
 }
 _EVERYWHERE = ("DeleteOptions", "WatchEvent")
 """Meta types that belong to every group version."""

@@ -71,11 +71,7 @@ def restore_fields(obj: Object, before: Any) -> list[str]:
 
 
 def applied(
-    resource: Resource,
-    live: Object | None,
-    config: Object,
-    writer: Writer,
-    force: bool,
+    resource: Resource, live: Object | None, config: Object, writer: Writer, force: bool
 ) -> Object:
     """The object after a configuration was applied to it; `live` is None for a new one."""
     if live is None:

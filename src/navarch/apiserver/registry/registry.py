@@ -40,13 +40,7 @@ from navarch.api.validation.meta import (
     validate_standard_finalizers,
 )
 from navarch.apiserver.contracts import AdmissionRequest, UserInfo
-from navarch.apiserver.hub.entry import (
-    Entry,
-    encode_object,
-    encode_stored,
-    facts_of,
-    tail_of,
-)
+from navarch.apiserver.hub.entry import Entry, encode_object, encode_stored, facts_of, tail_of
 from navarch.apiserver.hub.hub import Hint, Hub
 from navarch.apiserver.registry import metadata as meta
 from navarch.apiserver.registry.chain import Chain
@@ -160,10 +154,7 @@ class Registry:
     async def _create(self, resource: Resource, obj: Object, context: WriteContext) -> Written:
         strategy = resource.strategy
         namespace = obj["metadata"].get("namespace", "")
-        stamp = {
-            "uid": self._new_uid(),
-            "creationTimestamp": self.timestamp(),
-        }
+        stamp = {"uid": self._new_uid(), "creationTimestamp": self.timestamp()}
 
         def prepare(obj: Object) -> None:
             metadata = obj["metadata"]
@@ -377,12 +368,7 @@ class Registry:
         return True
 
     def _update_errors(
-        self,
-        resource: Resource,
-        obj: Object,
-        old: Object,
-        subresource: str,
-        context: WriteContext,
+        self, resource: Resource, obj: Object, old: Object, subresource: str, context: WriteContext
     ) -> list[FieldError]:
         errors = validate_object_meta_update(obj["metadata"], old["metadata"])
         if obj["metadata"] != old["metadata"]:

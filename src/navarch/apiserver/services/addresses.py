@@ -242,11 +242,6 @@ def ip_address_of(address: str, service: Object) -> Object:
             "labels": {FAMILY_LABEL: family_of(address), MANAGED_LABEL: MANAGER},
         },
         "spec": {
-            "parentRef": {
-                "group": "",
-                "resource": "services",
-                "namespace": namespace,
-                "name": name,
-            }
+            "parentRef": {"group": "", "resource": "services", "namespace": namespace, "name": name}
         },
     }

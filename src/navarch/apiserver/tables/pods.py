@@ -20,10 +20,7 @@ from navarch.apiserver.tables.text import (
     word,
 )
 
-_ENDED = {
-    "Succeeded": "The pod has completed successfully.",
-    "Failed": "The pod failed.",
-}
+_ENDED = {"Succeeded": "The pod has completed successfully.", "Failed": "The pod failed."}
 
 
 @dataclass(slots=True)

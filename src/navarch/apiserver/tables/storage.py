@@ -5,15 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from navarch.apiserver.tables.table import Cells, Object, Table, column, columns
-from navarch.apiserver.tables.text import (
-    NONE,
-    UNSET,
-    age,
-    at,
-    is_default_class,
-    name,
-    word,
-)
+from navarch.apiserver.tables.text import NONE, UNSET, age, at, is_default_class, name, word
 
 _MODES = {
     "ReadWriteOnce": "RWO",

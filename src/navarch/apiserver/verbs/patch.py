@@ -110,11 +110,7 @@ def report(
 
 
 def patch_transform(
-    resource: Resource,
-    media_type: str,
-    value: Any,
-    options: WriteOptions,
-    context: WriteContext,
+    resource: Resource, media_type: str, value: Any, options: WriteOptions, context: WriteContext
 ) -> Callable[[Object], Object]:
     """A function from the current object to the patched one, in canonical form."""
     kind = resource.kind

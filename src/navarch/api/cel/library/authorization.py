@@ -201,8 +201,7 @@ AUTHORIZATION = Library(
             _check_overload("resourcecheck_check", RESOURCE_CHECK),
         ),
         member(
-            "allowed",
-            overload("decision_allowed", (DECISION,), BOOL, lambda d: d.decision.allowed),
+            "allowed", overload("decision_allowed", (DECISION,), BOOL, lambda d: d.decision.allowed)
         ),
         member(
             "errored",

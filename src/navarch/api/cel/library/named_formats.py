@@ -64,9 +64,7 @@ FORMATS = {
     "labelValue": FormatValue("LabelValue", names.label_value, 40),
     "uri": FormatValue("URI", _uri, _URL_SIZE),
     "uuid": FormatValue(
-        "uuid",
-        _unless(formats.is_uuid, "does not match the UUID format"),
-        _UUID_SIZE,
+        "uuid", _unless(formats.is_uuid, "does not match the UUID format"), _UUID_SIZE
     ),
     "byte": FormatValue("byte", _unless(formats.is_base64, "invalid base64"), _BASE64_SIZE),
     "date": FormatValue("date", _unless(formats.is_date, "invalid date"), _TIME_SIZE),

@@ -194,11 +194,7 @@ CIDRS = Library(
                 *_contains_costs(False, True),
             ),
             overload(
-                "cidr_contains_ip_ip",
-                (CIDR, IP),
-                BOOL,
-                contains_ip,
-                *_contains_costs(False, False),
+                "cidr_contains_ip_ip", (CIDR, IP), BOOL, contains_ip, *_contains_costs(False, False)
             ),
         ),
         member(

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from navarch.api.cel.costs import (
-    TRAVERSAL,
-    UNBOUNDED,
-    CallEstimate,
-    Estimate,
-    allow,
-    fixed,
-    scaled,
-)
+from navarch.api.cel.costs import TRAVERSAL, UNBOUNDED, CallEstimate, Estimate, allow, fixed, scaled
 from navarch.api.cel.errors import EvaluationError
 from navarch.api.cel.functions import (
     CostNode,

@@ -68,10 +68,7 @@ class Hook(Generic[Compiled]):
     """A policy in force."""
 
     def __init__(
-        self,
-        obj: Object,
-        bindings: tuple[Binding, ...],
-        compile: Callable[[Object], Compiled],
+        self, obj: Object, bindings: tuple[Binding, ...], compile: Callable[[Object], Compiled]
     ) -> None:
         self.obj = obj
         self.bindings = bindings
