@@ -3,6 +3,7 @@
     apiserver                    the API server and its store
     controllers                  controllers and scheduler
     simulated                    simulated nodes, if asked for
+    guardian                     on a machine that has joined: the watch over the supervisor
     containerd-<node>            a node's container runtime
     node-<node>                  a node's kubelet, proxy, policies, name server and pod network
 
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from navarch import __version__
-from navarch.cluster import addons, containerd, namespaces, pki, policies, simulation
+from navarch.cluster import addons, containerd, guardian, namespaces, pki, policies, simulation
 from navarch.cluster.profile import Paths, Profile, home, write_file, write_json
 from navarch.cluster.supervisor import Description, Spec
 from navarch.network.policy import SOCKET_NAME
@@ -308,7 +309,7 @@ def _guardian(paths: Paths) -> Spec:
     """The supervisor's watch where no control plane is."""
     return Spec(
         name="guardian",
-        argv=[sys.executable, "-P", "-S", "-m", "navarch.cluster.guardian", *_guarded(paths).values()],
+        argv=[sys.executable, "-P", "-S", "-m", guardian.__name__, *_guarded(paths).values()],
         env={"PYTHONPATH": guardian.SOURCE},
         log=str(paths.logs / "guardian.log"),
         level=NODE_LEVEL,
