@@ -142,6 +142,10 @@ def join(
         str,
         typer.Option(help="Where others reach this machine. Default: by the way to the server."),
     ] = "",
+    boot: Annotated[
+        bool,
+        typer.Option(help="Start the node when this machine boots: a unit, where systemd is."),
+    ] = True,
     wait_timeout: Annotated[float, typer.Option(help="How long to wait, in seconds.")] = 120.0,
     profile: ProfileOption = None,
 ) -> None:
@@ -165,25 +169,26 @@ def join(
         node_name=node_name,
         node_addresses=tuple(each for each in node_ip.split(",") if each),
         timeout=wait_timeout,
+        boot=boot,
     )
     with Steps() as steps:
         found = join_cluster(request, steps)
         steps.done(f"This machine is the node {found.joined_node} of the cluster at {server}.")
 
 
-def leave(context: typer.Context, profile: ProfileOption = None) -> None:
+def leave(
+    context: typer.Context,
+    force: Annotated[bool, typer.Option("--force", help="Do not empty the node first.")] = False,
+    profile: ProfileOption = None,
+) -> None:
     """Leave the cluster this machine has joined, and remove everything of it here."""
-    from navarch.cluster.stop import delete as delete_cluster
+    from navarch.cluster import leaving
 
-    there = existing(context, profile)
-    if not there.profile.joined:
-        raise ClusterError(
-            f"{there.profile.name} is a cluster of this machine", "To delete it: navarch delete"
-        )
     with Steps() as steps:
-        delete_cluster(there.profile.name, steps)
+        found = leaving.leave(profile_name(context, profile), steps, empty=not force)
         steps.done(
-            f"Left. On the cluster's machine run: navarch node delete {there.profile.joined_node}"
+            "Left. The cluster keeps the Node object until somebody there runs: "
+            f"navarch node delete {found.joined_node}"
         )
 
 

@@ -125,7 +125,7 @@ def _empty(there: Existing, names: list[str], *, force: bool) -> None:
             if not force and name not in there.profile.stopped:
                 with Steps() as steps:
                     steps.step(f"Moving the pods of {name} to other nodes")
-                    drain.drain(api, name)
+                    drain.drain(api, name, steps.note)
             drain.forget(api, name)
     except ApiUnavailableError as error:
         raise ClusterError(str(error), "To delete the node all the same, add --force") from error

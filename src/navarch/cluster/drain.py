@@ -3,14 +3,17 @@
 The node takes no more pods, and those on it are evicted, which asks their disruption budgets. A
 budget that does not let a pod go is waited for a while; then the pod is deleted, since the node
 goes in any case. Pods of DaemonSets and mirrors of static pods stay: they would come back at once.
+Nobody ends the pods of a node that is not ready, so there is nothing to wait for.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
+from navarch.cluster import readiness
 from navarch.cluster.api import Api, ApiUnavailableError
 
 PATIENCE = 20.0
@@ -29,25 +32,48 @@ def leaves(pod: dict[str, Any]) -> bool:
     return not is_daemon and MIRROR not in (metadata.get("annotations") or {})
 
 
-def drain(api: Api, node: str) -> None:
-    """Empty a node as far as its pods end in time. A node that is not there is empty."""
+def drain(api: Api, node: str, note: Callable[[str], None]) -> bool:
+    """Empty a node as far as its pods end in time, and tell what did not go by itself. Returns
+    whether the node took pods before. A node that is not there is empty."""
+    path = f"/api/v1/nodes/{node}"
     try:
-        api.merge(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": True}})
+        found = api.get(path)
     except ApiUnavailableError as error:
         if error.status == 404:
-            return
+            return False
         raise
+    took_pods = not (found.get("spec") or {}).get("unschedulable")
+    if took_pods:
+        api.merge(path, {"spec": {"unschedulable": True}})
+    if not readiness.is_ready(found):
+        note(f"{node} is not ready: its pods go with it")
+        return took_pods
     force_at = time.monotonic() + PATIENCE
     give_up_at = time.monotonic() + ENDING
-    while time.monotonic() < give_up_at:
-        listed = api.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{node}")["items"]
-        pods = [pod for pod in listed if leaves(pod)]
-        if not pods:
-            return
+    kept: set[str] = set()
+    while pods := _leaving(api, node):
         for pod in pods:
-            if not pod["metadata"].get("deletionTimestamp"):
-                _send_away(api, pod, by_force=time.monotonic() > force_at)
+            if pod["metadata"].get("deletionTimestamp"):
+                continue
+            by_force = time.monotonic() > force_at
+            if by_force and (name := _name(pod)) not in kept:
+                kept.add(name)
+                note(f"{name} is deleted: no disruption budget has let it go in {PATIENCE:g} s")
+            _send_away(api, pod, by_force=by_force)
+        if time.monotonic() > give_up_at:
+            note(f"not ended in {ENDING:g} s: {', '.join(map(_name, pods))}")
+            break
         time.sleep(INTERVAL)
+    return took_pods
+
+
+def _leaving(api: Api, node: str) -> list[dict[str, Any]]:
+    listed = api.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{node}")["items"]
+    return [pod for pod in listed if leaves(pod)]
+
+
+def _name(pod: dict[str, Any]) -> str:
+    return f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
 
 
 def _send_away(api: Api, pod: dict[str, Any], *, by_force: bool) -> None:

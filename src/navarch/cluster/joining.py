@@ -25,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from navarch.cluster import discovery, kubeconfig, profile, tokens
+from navarch.cluster import boot, discovery, kubeconfig, profile, tokens
 from navarch.cluster.api import Api, parse_server
 from navarch.cluster.profile import ClusterError, Paths, Profile
 from navarch.cluster.progress import Progress
@@ -47,6 +47,8 @@ class JoinRequest:
     node_name: str = ""
     node_addresses: tuple[str, ...] = ()
     timeout: float = 120.0
+    boot: bool = True
+    """Whether the node is to start when the machine boots."""
 
 
 def check(request: JoinRequest) -> None:
@@ -225,11 +227,15 @@ def join(request: JoinRequest, progress: Progress) -> Profile:
     with start.exclusive(request.name):
         progress.step(f"Asking for certificates as node {found.joined_node}")
         _ask_for_certificates(found, paths, cluster.authority, request.token)
+    at_boot = request.boot and not boot.why_not()
+    wanted = start.StartRequest(request.name, timeout=request.timeout, boot=at_boot or None)
     try:
-        start.start(start.StartRequest(request.name, timeout=request.timeout), progress)
+        start.start(wanted, progress)
     except ClusterError as error:
         advice = "To try again: navarch start. To give up: navarch leave"
         raise ClusterError(str(error), f"{error.advice}\n{advice}".lstrip()) from error
+    if request.boot and not at_boot:
+        progress.note(f"After a boot run navarch start: {boot.why_not()}")
     return found
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from navarch.cluster import (
     addons,
+    boot,
     composition,
     guardian,
     kubeconfig,
@@ -68,17 +69,32 @@ class StartRequest:
     """What becomes of the addons."""
     cni: str | None = None
     """Who makes the pods' network: `bridge`, `false` or a file."""
+    boot: bool | None = None
+    """Whether the machine starts it when it boots."""
 
 
 def start(request: StartRequest, progress: Progress) -> Profile:
     """Start or mend the cluster; returns its profile."""
+    if request.boot:
+        boot.check()
     existing = profile.load(request.name)
     if existing is not None and existing.joined:
         from navarch.cluster import joining
 
         with exclusive(request.name):
             joining.bring_up(existing, progress, request.timeout, wait=request.wait)
-        return existing
+    else:
+        existing = _start_own(request, progress)
+    # Not while the lock is held: the unit is started, and starts what runs already.
+    if request.boot:
+        progress.note(f"{boot.switch_on(existing)} starts it when the machine boots")
+    elif request.boot is not None:
+        boot.switch_off(existing)
+    return existing
+
+
+def _start_own(request: StartRequest, progress: Progress) -> Profile:
+    """A cluster whose control plane is here."""
     with exclusive(request.name), ExitStack() as until_wired:
         if profile.load(request.name) is None:
             # Addresses are chosen by what is there; so nobody else may choose until ours are, too.

@@ -7,7 +7,7 @@ images, the pods' volumes. Starting again is booting them. Deleting removes the 
 
 from __future__ import annotations
 
-from navarch.cluster import kubeconfig, profile, teardown
+from navarch.cluster import boot, kubeconfig, profile, teardown
 from navarch.cluster.profile import ClusterError
 from navarch.cluster.progress import Progress
 from navarch.cluster.start import exclusive, remembered_kubeconfigs
@@ -20,7 +20,8 @@ def stop(name: str, progress: Progress) -> None:
         raise missing(name)
     paths = profile.paths_of(name)
     with exclusive(name):
-        progress.step(f"Stopping the cluster {name}")
+        what = f"node {found.joined_node}" if found.joined else f"cluster {name}"
+        progress.step(f"Stopping the {what}")
         teardown.stop_processes(paths)
         teardown.clear_nodes(found, paths)
         teardown.forget_runtime_state(paths)
@@ -32,15 +33,17 @@ def delete(name: str, progress: Progress) -> bool:
     if not paths.root.is_dir():
         return False
     with exclusive(name):
-        progress.step(f"Deleting the cluster {name}")
         try:
-            found = profile.load(name)
+            found = profile.load(name) or profile.Profile(name, nodes=0)
         except ClusterError:
             # Deletion is also the cure for a profile that cannot be read. Its node, if it had
             # one, is found by the name alone.
             found = profile.Profile(name)
+        what = "what is left of the node here" if found.joined else f"the cluster {name}"
+        progress.step(f"Deleting {what}")
+        boot.switch_off(found)
         teardown.stop_processes(paths)
-        teardown.clear_nodes(found or profile.Profile(name, nodes=0), paths)
+        teardown.clear_nodes(found, paths)
         files = kubeconfig.user_files()
         files += [file for file in remembered_kubeconfigs(paths) if file not in files]
         kubeconfig.remove(name, files)
