@@ -46,6 +46,7 @@ pytestmark = [
 NAME, BRIDGE, CLOUD = "guest", "stray0", "navarch-test-cloud"
 RANGE, FIRST = "10.199.0.0/16", "10.199.0.200"
 HOST_PORT, METADATA, EXTERNAL = 54325, "169.254.169.254", "198.51.100.99"
+GATEWAY = "169.254.169.255"
 PODS = ("net-0", "net-1")
 CONFIGURATION = {
     "cniVersion": "1.0.0",
@@ -195,17 +196,17 @@ server.serve_forever()
 def cloud(stage: Stage) -> Iterator[None]:
     """A metadata service on a link of the node's, so that nothing is asked outside."""
     pin = stage.machine.paths(NAME).pins / f"{NAME}.net"
-    cloudy = ["nsenter", f"--net=/run/netns/{CLOUD}"]
+    node, cloudy = ["nsenter", f"--net={pin}"], ["nsenter", f"--net=/run/netns/{CLOUD}"]
     subprocess.run(["ip", "netns", "add", CLOUD], check=True)
     try:
         link = ["ip", "link", "add", "up0", "type", "veth", "peer", "cloud0", "netns", str(pin)]
         for command in (
             [*cloudy, *link],
-            [*cloudy, "ip", "address", "add", f"{METADATA}/32", "dev", "up0"],
+            [*cloudy, "ip", "address", "add", f"{METADATA}/31", "dev", "up0"],
             [*cloudy, "ip", "link", "set", "up0", "up"],
-            ["nsenter", f"--net={pin}", "ip", "link", "set", "cloud0", "up"],
-            ["nsenter", f"--net={pin}", "ip", "route", "add", METADATA, "dev", "cloud0"],
-            [*cloudy, "ip", "route", "add", "default", "dev", "up0"],
+            [*node, "ip", "address", "add", f"{GATEWAY}/31", "dev", "cloud0"],
+            [*node, "ip", "link", "set", "cloud0", "up"],
+            [*cloudy, "ip", "route", "add", "default", "via", GATEWAY],
         ):
             subprocess.run(command, check=True)
         words = [*cloudy, sys.executable, "-S", "-c", SERVER]
