@@ -130,7 +130,7 @@ def cni_directory() -> str:
 
 def has_plugin(name: str) -> bool:
     """Whether a CNI plug-in is installed."""
-    return Path(cni_directory(), name).is_file()
+    return any(Path(directory, name).is_file() for directory in CNI_DIRECTORIES)
 
 
 def plugins(directory: Path) -> Path:

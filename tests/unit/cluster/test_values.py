@@ -30,6 +30,16 @@ SETTINGS = containerd.RuntimeSettings(
 )
 
 
+def test_plugins_are_where_any_distribution_puts_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    places = (str(tmp_path / "none"), str(tmp_path))
+    monkeypatch.setattr(containerd, "CNI_DIRECTORIES", places)
+    assert not containerd.has_plugin("bandwidth")  # before `navarch setup` there are none at all
+    (tmp_path / "bandwidth").touch()
+    assert containerd.has_plugin("bandwidth")
+
+
 def test_containerd_is_told_where_everything_is() -> None:
     config = tomllib.loads(containerd.config(SETTINGS))
     cri = config["plugins"]["io.containerd.grpc.v1.cri"]
