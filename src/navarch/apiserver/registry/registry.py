@@ -46,6 +46,7 @@ from navarch.apiserver.registry import metadata as meta
 from navarch.apiserver.registry.chain import Chain
 from navarch.apiserver.registry.context import WriteContext
 from navarch.apiserver.registry.fields import book_create, book_update, restore_fields
+from navarch.apiserver.registry.reservation import Hook, reservation
 from navarch.apiserver.registry.resource import Catalog, Resource
 from navarch.apiserver.registry.status_patch import beside, default_unshared
 from navarch.store.contract import CasFailed, Store, StoreError, StoreFull
@@ -63,10 +64,6 @@ OTHER_NAMESPACE = (
     "the namespace of the provided object does not match the namespace sent on the request"
 )
 
-Settle = Callable[[bool | None], Awaitable[None]]
-"""Ends a reservation that a hook made for a write: kept (True), given back (False), or nobody knows
-(None), because the write was broken off."""
-Hook = Callable[[Object, Object | None, WriteContext], Awaitable[Settle | None]]
 Transform = Callable[[Object], Object]
 
 
@@ -178,21 +175,9 @@ class Registry:
         request = self.admission(resource, "CREATE", obj, None, context)
         obj = await self._mutate(resource, request, prepare)
         self._check(resource, obj, self._create_errors(resource, obj, context))
-        settle = await self._reserve(resource, obj, None, context)
-        kept: bool | None = None
-        try:
-            await self.chain.validate(request)
-            for text in strategy.warnings(obj, None):
-                context.warn(text)
-            written = await self._insert(resource, obj, context)
-            kept = not context.dry_run
-            return written
-        except ApiError:
-            kept = False
-            raise
-        finally:
-            if settle is not None:
-                await settle(kept)
+        async with reservation(self.hooks.get(resource.name), obj, None, context):
+            await self._accept(resource, request, (obj, None), context)
+            return await self._insert(resource, obj, context)
 
     def _create_errors(
         self, resource: Resource, obj: Object, context: WriteContext
@@ -313,28 +298,15 @@ class Registry:
                 prepare(obj)
         errors = self._update_errors(resource, obj, old, subresource, context)
         self._check(resource, obj, errors)
-        settle = await self._reserve(resource, obj, old, context)
-        kept: bool | None = None
         try:
-            await self.chain.validate(request)
-            for text in strategy.warnings(obj, old):
-                context.warn(text)
-            written = await self._replace(resource, obj, entry, context)
-            kept = not context.dry_run
-            return written
-        except ApiError:
-            kept = False
-            raise
+            async with reservation(self.hooks.get(resource.name), obj, old, context):
+                await self._accept(resource, request, (obj, old), context)
+                return await self._replace(resource, obj, entry, context)
         except CasFailed:
-            kept = False
             if pinned:
-                raise conflict(
-                    resource.kind.plural, resource.kind.group, entry.name, OBJECT_MODIFIED
-                ) from None
+                kind = resource.kind
+                raise conflict(kind.plural, kind.group, entry.name, OBJECT_MODIFIED) from None
             raise
-        finally:
-            if settle is not None:
-                await settle(kept)
 
     def _check_identity(
         self, resource: Resource, metadata: Object, uids: tuple[Any, Any], entry: Entry
@@ -549,11 +521,17 @@ class Registry:
         await self.chain.admit(request)
         await self.chain.validate(request)
 
-    async def _reserve(
-        self, resource: Resource, obj: Object, old: Object | None, context: WriteContext
-    ) -> Settle | None:
-        hook = self.hooks.get(resource.name)
-        return await hook(obj, old, context) if hook is not None else None
+    async def _accept(
+        self,
+        resource: Resource,
+        request: AdmissionRequest,
+        states: tuple[Object, Object | None],
+        context: WriteContext,
+    ) -> None:
+        """Validating admission, and the warnings about the new and the old state."""
+        await self.chain.validate(request)
+        for text in resource.strategy.warnings(*states):
+            context.warn(text)
 
     def _check(self, resource: Resource, obj: Object, errors: list[FieldError]) -> None:
         if errors:

@@ -19,7 +19,8 @@ from navarch.api.errors import ApiError, internal_error, invalid, invalid_object
 from navarch.api.validation.service import validate_addresses_update
 from navarch.apiserver.hub.entry import Entry
 from navarch.apiserver.registry.context import WriteContext
-from navarch.apiserver.registry.registry import Registry, Settle
+from navarch.apiserver.registry.registry import Registry
+from navarch.apiserver.registry.reservation import Settle
 from navarch.apiserver.services.addresses import AddressAllocator, AddressError, RangeFull
 from navarch.apiserver.services.families import init_families, is_headless, is_unchanged_preference
 from navarch.apiserver.services.holdings import (
