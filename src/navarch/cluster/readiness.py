@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from navarch.cluster import addons, containerd, network_plugin, simulation
+from navarch.cluster import addons, containerd, network_plugin, policies, simulation, tokens
 from navarch.cluster.api import Api, ApiUnavailableError
 from navarch.cluster.composition import KUBELET_PORT
 from navarch.cluster.name_server import USER, configuration, dns_objects
@@ -218,6 +218,9 @@ def _put_own_objects(api: Api, profile: Profile, paths: Paths) -> bool:
         for collection, value in (*dns_objects(profile), *access_objects()):
             api.put_in_place(collection, value)
         api.create_missing(*configuration(profile))
+        if policies.kubelet_config(paths).is_file():  # it may ask for rotation
+            for collection, value in tokens.certificate_rights():
+                api.put_in_place(collection, value)
     if profile.simulated:
         for collection, value in simulation.access_objects():
             api.put_in_place(collection, value)

@@ -189,9 +189,7 @@ def objects(profile: Profile, paths: Paths) -> list[tuple[str, dict[str, Any]]]:
     }
     nodes, bootstrappers = _subject("Group", "system:nodes"), _subject("Group", GROUP)
     everybody = [_subject("User", "system:anonymous")]
-    manager = _subject("User", "system:kube-controller-manager")
     approving = f"system:{CERTIFICATES}:certificatesigningrequests"
-    requests = "certificatesigningrequests"
     return [
         _map("kube-public", "cluster-info", {"kubeconfig": kubeconfig.render(info)}),
         *_readable(
@@ -206,8 +204,23 @@ def objects(profile: Profile, paths: Paths) -> list[tuple[str, dict[str, Any]]]:
         _cluster_binding(
             "kubeadm:node-autoapprove-bootstrap", f"{approving}:nodeclient", bootstrappers
         ),
+        *certificate_rights(),
+    ]
+
+
+Placed = tuple[str, dict[str, Any]]
+
+
+def certificate_rights() -> list[Placed]:
+    """That nodes renew their certificates without anybody's doing (kubeadm does the same)."""
+    nodes = _subject("Group", "system:nodes")
+    manager = _subject("User", "system:kube-controller-manager")
+    requests = "certificatesigningrequests"
+    return [
         _cluster_binding(
-            "kubeadm:node-autoapprove-certificate-rotation", f"{approving}:selfnodeclient", nodes
+            "kubeadm:node-autoapprove-certificate-rotation",
+            f"system:{CERTIFICATES}:{requests}:selfnodeclient",
+            nodes,
         ),
         _cluster_role(
             "navarch:node-certificates",
@@ -231,9 +244,6 @@ def objects(profile: Profile, paths: Paths) -> list[tuple[str, dict[str, Any]]]:
         ),
         _cluster_binding("navarch:node-approver", "navarch:node-approver", manager),
     ]
-
-
-Placed = tuple[str, dict[str, Any]]
 
 
 def _subject(kind: str, name: str) -> dict[str, str]:

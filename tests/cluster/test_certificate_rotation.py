@@ -1,0 +1,134 @@
+"""A node's certificates that live for seconds: both are renewed again and again in real time, and
+nobody who looks into the node notices. What lives so briefly is signed by
+`navarch start --cluster-signing-duration`, and asked for by a kubelet that is configured to."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from tests.cluster.machine import SHELL_IMAGE, Machine, pod
+from tests.cluster.three_nodes import eventually, marks
+from tests.images.busybox import build_busybox
+
+pytestmark = marks
+
+NAME, LIFE = "brief", 12
+CONFIGURATION = """
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+rotateCertificates: true
+serverTLSBootstrap: true
+"""
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
+    found = Machine(home / "home", home / "kubeconfig")
+    file = home / "kubelet.yaml"
+    file.write_text(CONFIGURATION)
+    brief = ("--kubelet-config", str(file), "--cluster-signing-duration", f"{LIFE}s")
+    try:
+        found.navarch("start", "-p", NAME, *brief)
+        archive = build_busybox(home / "shell.tar", SHELL_IMAGE)
+        found.navarch("image", "load", "-p", NAME, str(archive))
+        talk = "i=0; while true; do i=$((i+1)); echo $i; sleep 1; done"
+        found.kubectl("apply", "-f", "-", feed=pod("talker", talk))
+        found.kubectl("wait", "--for=condition=Ready", "pod/talker", "--timeout=60s")
+        yield found
+    finally:
+        found.navarch("delete", "--all", expect=None)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def certificates(machine: Machine) -> dict[str, Path]:
+    found = {path.stem: path for path in machine.paths(NAME).node(NAME).rglob("pki/kubelet*.crt")}
+    assert len(found) == 2, found
+    return found
+
+
+def read(path: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(path.read_bytes())
+
+
+def shorten(path: Path, pki: Path) -> None:
+    """Put the same certificate there, of which little is left."""
+    old, now = read(path), datetime.now(UTC)
+    signer = serialization.load_pem_private_key((pki / "ca.key").read_bytes(), None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(old.subject)
+        .issuer_name(old.issuer)
+        .public_key(old.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=99))
+        .not_valid_after(now + timedelta(days=1))
+    )
+    for extension in old.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    made = builder.sign(signer, hashes.SHA256())
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+
+
+def ready_since(machine: Machine) -> Any:
+    conditions = machine.get("node", NAME)["status"]["conditions"]
+    ready = next(each for each in conditions if each["type"] == "Ready")
+    return ready["status"], ready["lastTransitionTime"]
+
+
+def lives_long(path: Path) -> bool:
+    return read(path).not_valid_after_utc > datetime.now(UTC) + timedelta(days=300)
+
+
+def test_nobody_notices_that_certificates_change(machine: Machine) -> None:
+    """For longer than any of them lives: logs go on, new ones begin, commands run, the node stays
+    ready, and its process is the same."""
+    kubectl, paths = machine.kubectl, certificates(machine)
+    for path in paths.values():
+        shorten(path, machine.paths(NAME).pki)
+    machine.kill(NAME, [f"node-{NAME}"])
+    eventually(lambda: all(read(path).not_valid_after_utc < datetime.now(UTC)
+                           + timedelta(seconds=LIFE + 1) for path in paths.values()),
+               "certificates that live briefly")  # fmt: skip
+    eventually(lambda: kubectl("exec", "talker", "--", "true", expect=None) is not None, "exec")
+    first = max(read(path).not_valid_after_utc for path in paths.values())
+    seen: dict[str, set[int]] = {name: set() for name in paths}
+    process, ready = machine.pid(NAME, f"node-{NAME}"), ready_since(machine)
+    words = ["kubectl", "logs", "-f", "--tail=1", "talker"]
+    environment = machine.environment()
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as follower:
+        try:
+            # By then the first ones have ended, and all connections made with them are old.
+            while datetime.now(UTC) < first + timedelta(seconds=3):
+                assert kubectl("exec", "talker", "--", "echo", "hello") == "hello\n"
+                kubectl("logs", "--tail=1", "talker")
+                for name, path in paths.items():
+                    seen[name].add(read(path).serial_number)
+                time.sleep(0.3)
+        finally:
+            follower.terminate()
+            numbers = [int(line) for line in follower.communicate()[0].split()]
+    assert numbers == [*range(numbers[0], numbers[0] + len(numbers))]
+    assert len(numbers) >= LIFE
+    assert all(len(serials) > 2 for serials in seen.values()), seen
+    assert (machine.pid(NAME, f"node-{NAME}"), ready_since(machine)) == (process, ready)
+
+
+def test_a_longer_life_is_taken_up(machine: Machine) -> None:
+    machine.navarch("start", "-p", NAME, "--cluster-signing-duration", "8760h")
+    for path in certificates(machine).values():
+        eventually(lambda path=path: lives_long(path), f"{path.name} of a year", 20)  # type: ignore[misc]
+    machine.kubectl("exec", "talker", "--", "true")
+    assert not machine.get("pod", "talker")["status"]["containerStatuses"][0]["restartCount"]
