@@ -23,6 +23,17 @@ class UserInfo:
     groups: tuple[str, ...] = ()
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    def to_object(self, name_field: str = "username") -> Object:
+        """As the API shows users, in a UserInfo or in the spec of a review."""
+        result: Object = {name_field: self.name}
+        if self.uid:
+            result["uid"] = self.uid
+        if self.groups:
+            result["groups"] = list(self.groups)
+        if self.extra:
+            result["extra"] = {key: list(values) for key, values in self.extra.items()}
+        return result
+
 
 ANONYMOUS = UserInfo("system:anonymous", groups=("system:unauthenticated",))
 

@@ -9,8 +9,7 @@ from navarch.apiserver.admission.certificates import (
     CertificateSubjectRestriction,
 )
 from navarch.apiserver.admission.claim_resize import PersistentVolumeClaimResize
-from navarch.apiserver.admission.default_ingress_class import DefaultIngressClass
-from navarch.apiserver.admission.default_storage_class import DefaultStorageClass
+from navarch.apiserver.admission.default_class import DefaultIngressClass, DefaultStorageClass
 from navarch.apiserver.admission.default_toleration_seconds import DefaultTolerationSeconds
 from navarch.apiserver.admission.deny_external_ips import DenyServiceExternalIPs
 from navarch.apiserver.admission.device_claims import DeviceClaims

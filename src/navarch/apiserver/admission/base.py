@@ -66,6 +66,13 @@ class Plugin:
         return None
 
 
+class ReadingPlugin(Plugin):
+    """A plug-in that looks at other objects."""
+
+    def __init__(self, access: AdmissionAccess) -> None:
+        self._access = access
+
+
 def denied(request: AdmissionRequest, why: str) -> ApiError:
     """The 403 of a plug-in. A new object may have no name yet: then its generateName stands."""
     info = request.info

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from navarch.api.quantity import parse_quantity
-from navarch.apiserver.admission.base import AdmissionAccess, Plugin, annotations_of, denied
+from navarch.apiserver.admission.base import ReadingPlugin, annotations_of, denied
 from navarch.apiserver.contracts import AdmissionRequest, Object
 
 _CLASS_ANNOTATION = "volume.beta.kubernetes.io/storage-class"
 
 
-class PersistentVolumeClaimResize(Plugin):
+class PersistentVolumeClaimResize(ReadingPlugin):
     name = "PersistentVolumeClaimResize"
     operations = ("UPDATE",)
     resources = frozenset({("", "persistentvolumeclaims")})
-
-    def __init__(self, access: AdmissionAccess) -> None:
-        self._access = access
 
     async def validate(self, request: AdmissionRequest) -> None:
         new, old = request.obj, request.old

@@ -39,7 +39,6 @@ from navarch.apiserver.contracts import (
     UserInfo,
 )
 from navarch.apiserver.contracts import Decision as Verdict
-from navarch.apiserver.registry.registry import user_object
 
 _KEPT_OF_NAMESPACE = frozenset(
     (
@@ -151,7 +150,7 @@ class Inputs(Mapping[str, Any]):
                 zip(("group", "version", "resource"), asked.place, strict=True)
             ),
             "operation": asked.operation,
-            "userInfo": user_object(self.request.user),
+            "userInfo": self.request.user.to_object(),
             "dryRun": self.request.dry_run,
             "options": self.request.options or None,
         }

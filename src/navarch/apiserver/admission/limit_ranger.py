@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from navarch.api.pod_resources import Amounts, parse_amounts, pod_limits, pod_requests
 from navarch.api.quantity import Quantity, parse_quantity
 from navarch.api.strategies.podspec import quality_of_service
-from navarch.apiserver.admission.base import AdmissionAccess, Plugin, denied, spec_of
+from navarch.apiserver.admission.base import ReadingPlugin, denied, spec_of
 from navarch.apiserver.contracts import AdmissionRequest, Object
 
 ANNOTATION = "kubernetes.io/limit-ranger"
@@ -19,14 +19,11 @@ _CONTAINER_LISTS = (("containers", "container"), ("initContainers", "init contai
 _ZERO = parse_quantity("0")
 
 
-class LimitRanger(Plugin):
+class LimitRanger(ReadingPlugin):
     name = "LimitRanger"
     mutates = True
     resources = frozenset({("", "pods"), ("", "persistentvolumeclaims")})
     subresources = ("", "resize")
-
-    def __init__(self, access: AdmissionAccess) -> None:
-        self._access = access
 
     def handles(self, request: AdmissionRequest) -> bool:
         """Containers cannot change once a pod is there, except by a resize."""

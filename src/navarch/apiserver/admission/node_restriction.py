@@ -105,25 +105,24 @@ class NodeRestriction(Plugin):
             raise denied(request, f'could not determine node from user "{request.user.name}"')
         self._checks[request.info.group, request.info.resource](node, request)
 
+    def _check_own_pod(self, node: str, request: AdmissionRequest, why: str) -> None:
+        pod = self._existing_pod(request, request.info.name)
+        if spec_of(pod).get("nodeName") != node:
+            raise denied(request, f"{why} pods with spec.nodeName set to itself")
+
     def _pod(self, node: str, request: AdmissionRequest) -> None:
         subresource, operation = request.info.subresource, request.operation
         if subresource == "status":
             self._pod_status(node, request)
         elif subresource == "eviction":
-            pod = self._existing_pod(request, request.info.name)
-            if spec_of(pod).get("nodeName") != node:
-                why = f"node {node} can only evict pods with spec.nodeName set to itself"
-                raise denied(request, why)
+            self._check_own_pod(node, request, f"node {node} can only evict")
         elif subresource:
             why = f"unexpected pod subresource \"{subresource}\", only 'status' and 'eviction' are"
             raise denied(request, f"{why} allowed")
         elif operation == "CREATE":
             self._mirror_pod(node, request)
         elif operation == "DELETE":
-            pod = self._existing_pod(request, request.info.name)
-            if spec_of(pod).get("nodeName") != node:
-                why = f'node "{node}" can only delete pods with spec.nodeName set to itself'
-                raise denied(request, why)
+            self._check_own_pod(node, request, f'node "{node}" can only delete')
         else:
             why = f'unexpected operation "{operation}", node "{node}" can only create and delete'
             raise denied(request, f"{why} mirror pods")

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from navarch.api.pod_resources import parse_amounts, pod_requests
 from navarch.api.quantity import parse_quantity
-from navarch.apiserver.admission.base import AdmissionAccess, Plugin, denied, labels_of, spec_of
+from navarch.apiserver.admission.base import (
+    ReadingPlugin,
+    denied,
+    labels_of,
+    spec_of,
+)
 from navarch.apiserver.contracts import AdmissionRequest, Object
 
 _ZERO = parse_quantity("0")
 
 
-class PodResizeValidator(Plugin):
+class PodResizeValidator(ReadingPlugin):
     name = "PodResizeValidator"
     operations = ("UPDATE",)
     resources = frozenset({("", "pods")})
     subresources = ("resize",)
-
-    def __init__(self, access: AdmissionAccess) -> None:
-        self._access = access
 
     async def validate(self, request: AdmissionRequest) -> None:
         pod, node_name = request.obj, spec_of(request.obj).get("nodeName")

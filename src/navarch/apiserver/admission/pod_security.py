@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from navarch.api.errors import FieldError, invalid, invalid_object
-from navarch.apiserver.admission.base import AdmissionAccess, Plugin, denied, labels_of, spec_of
+from navarch.apiserver.admission.base import (
+    ReadingPlugin,
+    denied,
+    labels_of,
+    spec_of,
+)
 from navarch.apiserver.admission.pod_security_checks import Check, Violation, checks_of
 from navarch.apiserver.authorization.rules import quoted
 from navarch.apiserver.contracts import AdmissionRequest, Object
@@ -69,12 +74,9 @@ class Policy:
     warn: Standard = Standard()
 
 
-class PodSecurity(Plugin):
+class PodSecurity(ReadingPlugin):
     name = "PodSecurity"
     resources = frozenset({("", "pods"), ("", "namespaces"), *_TEMPLATES})
-
-    def __init__(self, access: AdmissionAccess) -> None:
-        self._access = access
 
     def handles(self, request: AdmissionRequest) -> bool:
         info = request.info

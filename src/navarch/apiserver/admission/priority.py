@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from navarch.apiserver.admission.base import AdmissionAccess, Plugin, denied
+from navarch.apiserver.admission.base import ReadingPlugin, denied
 from navarch.apiserver.contracts import AdmissionRequest, Object
 
 RESOURCE = "priorityclasses.scheduling.k8s.io"
 PREEMPT = "PreemptLowerPriority"
 
 
-class Priority(Plugin):
+class Priority(ReadingPlugin):
     name = "Priority"
     mutates = True
     resources = frozenset({("", "pods"), ("scheduling.k8s.io", "priorityclasses")})
-
-    def __init__(self, access: AdmissionAccess) -> None:
-        self._access = access
 
     async def admit(self, request: AdmissionRequest) -> None:
         if request.info.resource != "pods" or request.obj is None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from navarch.apiserver.admission.base import AdmissionAccess, Plugin, denied, spec_of
+from navarch.apiserver.admission.base import ReadingPlugin, denied, spec_of
 from navarch.apiserver.contracts import AdmissionRequest, Object
 
 RESOURCE = "runtimeclasses.node.k8s.io"
 
 
-class RuntimeClass(Plugin):
+class RuntimeClass(ReadingPlugin):
     name = "RuntimeClass"
     mutates = True
     operations = ("CREATE",)
     resources = frozenset({("", "pods")})
-
-    def __init__(self, access: AdmissionAccess) -> None:
-        self._access = access
 
     async def admit(self, request: AdmissionRequest) -> None:
         klass = await self._class_of(request)

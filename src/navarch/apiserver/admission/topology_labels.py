@@ -5,21 +5,18 @@ created with a node gets them directly."""
 
 from __future__ import annotations
 
-from navarch.apiserver.admission.base import AdmissionAccess, Plugin, labels_of, spec_of
+from navarch.apiserver.admission.base import ReadingPlugin, labels_of, spec_of
 from navarch.apiserver.contracts import AdmissionRequest
 
 LABELS = ("topology.kubernetes.io/zone", "topology.kubernetes.io/region")
 
 
-class PodTopologyLabels(Plugin):
+class PodTopologyLabels(ReadingPlugin):
     name = "PodTopologyLabels"
     mutates = True
     operations = ("CREATE",)
     resources = frozenset({("", "pods")})
     subresources = ("", "binding")
-
-    def __init__(self, access: AdmissionAccess) -> None:
-        self._access = access
 
     async def admit(self, request: AdmissionRequest) -> None:
         obj = request.obj

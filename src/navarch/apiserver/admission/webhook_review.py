@@ -16,7 +16,6 @@ import msgspec
 from navarch.api.errors import ApiError
 from navarch.apiserver.admission.matching import Subject
 from navarch.apiserver.contracts import AdmissionRequest
-from navarch.apiserver.registry.registry import user_object
 from navarch.apiserver.webhooks.client import CallFailed
 
 Object = dict[str, Any]
@@ -97,7 +96,7 @@ def question(
             body[field] = value
     body |= {
         "operation": asked.operation,
-        "userInfo": user_object(request.user),
+        "userInfo": request.user.to_object(),
         "object": shown.obj,
         "oldObject": shown.old,
         "dryRun": request.dry_run,

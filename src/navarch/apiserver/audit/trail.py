@@ -196,16 +196,9 @@ def _reference(info: RequestInfo) -> Object:
 
 
 def user_object(user: UserInfo) -> Object:
-    found: Object = {"username": clean(user.name)}
-    if user.uid:
-        found["uid"] = clean(user.uid)
-    if user.groups:
-        found["groups"] = [clean(each) for each in user.groups]
-    if user.extra:
-        found["extra"] = {
-            clean(key): [clean(each) for each in values] for key, values in user.extra.items()
-        }
-    return found
+    extra = {clean(key): tuple(map(clean, values)) for key, values in user.extra.items()}
+    groups = tuple(map(clean, user.groups))
+    return UserInfo(clean(user.name), clean(user.uid), groups, extra).to_object()
 
 
 def clean(text: str) -> str:

@@ -8,18 +8,6 @@ from navarch.apiserver.authentication.union import TokenUnion
 from navarch.apiserver.contracts import Object, UserInfo
 
 
-def user_to_object(user: UserInfo) -> Object:
-    """A user as the API shows it (authentication.k8s.io/v1 UserInfo)."""
-    result: Object = {"username": user.name}
-    if user.uid:
-        result["uid"] = user.uid
-    if user.groups:
-        result["groups"] = list(user.groups)
-    if user.extra:
-        result["extra"] = {key: list(values) for key, values in user.extra.items()}
-    return result
-
-
 async def token_review(review: Object, tokens: TokenUnion) -> Object:
     """A TokenReview with its answer. A bad token is an answer, not an error."""
     spec = review.get("spec") or {}
@@ -33,7 +21,7 @@ async def token_review(review: Object, tokens: TokenUnion) -> Object:
     else:
         status = {
             "authenticated": True,
-            "user": user_to_object(verified.user),
+            "user": verified.user.to_object(),
             "audiences": list(verified.audiences),
         }
     return {**review, "metadata": review.get("metadata") or {}, "status": status}
@@ -42,4 +30,4 @@ async def token_review(review: Object, tokens: TokenUnion) -> Object:
 def self_subject_review(review: Object, user: UserInfo) -> Object:
     """A SelfSubjectReview: who the API server takes the caller for (impersonation included)."""
     metadata = review.get("metadata") or {}
-    return {**review, "metadata": metadata, "status": {"userInfo": user_to_object(user)}}
+    return {**review, "metadata": metadata, "status": {"userInfo": user.to_object()}}

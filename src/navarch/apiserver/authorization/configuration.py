@@ -6,20 +6,19 @@ an administrator can always mend what a webhook broke.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from navarch.api.times import parse_duration
+
 if TYPE_CHECKING:
     from navarch.apiserver.authorization.webhook import WebhookAuthorizer
 
 VERSIONS = tuple(f"apiserver.config.k8s.io/{each}" for each in ("v1", "v1beta1", "v1alpha1"))
 MAX_TIMEOUT, MAX_CONDITIONS = 30.0, 64
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 
 
 class _Strict(msgspec.Struct, forbid_unknown_fields=True):
@@ -60,14 +59,6 @@ class AuthorizationConfiguration(_Strict):
     authorizers: list[AuthorizerEntry] = []
 
 
-def seconds(text: str) -> float:
-    """A Go duration. Raises ValueError."""
-    parts = _PART.findall(text)
-    if "".join(number + unit for number, unit in parts) != text or not parts:
-        raise ValueError(f"{text!r} is no duration")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
-
-
 def load_authorizers(path: Path) -> list[AuthorizerEntry]:
     """The entries of a file, checked. Raises ValueError."""
     import yaml
@@ -96,9 +87,9 @@ def webhook_of(entry: AuthorizerEntry, now: Callable[[], float]) -> WebhookAutho
     behaviour = Behaviour(
         entry.name,
         config.subjectAccessReviewVersion,
-        seconds(config.timeout),
-        seconds(config.authorizedTTL) if config.cacheAuthorizedRequests else 0.0,
-        seconds(config.unauthorizedTTL) if config.cacheUnauthorizedRequests else 0.0,
+        parse_duration(config.timeout),
+        parse_duration(config.authorizedTTL) if config.cacheAuthorizedRequests else 0.0,
+        parse_duration(config.unauthorizedTTL) if config.cacheUnauthorizedRequests else 0.0,
         config.failurePolicy == "Deny",
     )
     remote = load_remote(Path(config.connectionInfo.kubeConfigFile))
@@ -131,12 +122,14 @@ def _problems(config: AuthorizationConfiguration) -> Iterator[str]:
 def _webhook_problems(webhook: Webhook, where: str) -> Iterator[str]:
     for name in ("timeout", "authorizedTTL", "unauthorizedTTL"):
         try:
-            value = seconds(getattr(webhook, name))
+            value = parse_duration(getattr(webhook, name))
         except ValueError as error:
             yield f"{where}.{name}: {error}"
             continue
         if name == "timeout" and not 0 < value <= MAX_TIMEOUT:
             yield f"{where}.timeout: must be above 0s and no more than 30s"
+        elif value < 0:
+            yield f"{where}.{name}: must not be negative"
     if webhook.subjectAccessReviewVersion not in ("v1", "v1beta1"):
         yield f"{where}.subjectAccessReviewVersion: v1 or v1beta1"
     if webhook.matchConditions and webhook.matchConditionSubjectAccessReviewVersion != "v1":

@@ -152,13 +152,7 @@ def _read(status: dict[str, Any]) -> Answer:
 def review_spec(attributes: Attributes) -> Object:
     """The question as a SubjectAccessReview asks it."""
     user, info = attributes.user, attributes.info
-    spec: Object = {"user": user.name}
-    if user.uid:
-        spec["uid"] = user.uid
-    if user.groups:
-        spec["groups"] = list(user.groups)
-    if user.extra:
-        spec["extra"] = {key: list(values) for key, values in user.extra.items()}
+    spec = user.to_object("user")
     if not info.is_resource:
         spec["nonResourceAttributes"] = {"path": info.path, "verb": info.verb}
         return spec

@@ -11,6 +11,7 @@ from navarch.api.errors import (
     ApiError,
     FieldError,
     bad_request,
+    forbidden_field,
     invalid,
     invalid_object,
     not_supported,
@@ -126,11 +127,7 @@ def _list_errors(options: ListOptions, revision: str) -> list[FieldError]:
     errors = []
     if options.send_initial_events is not None:
         errors.append(
-            FieldError(
-                "FieldValueForbidden",
-                "sendInitialEvents",
-                "Forbidden: sendInitialEvents is forbidden for list",
-            )
+            forbidden_field("sendInitialEvents", "sendInitialEvents is forbidden for list")
         )
     match = options.match
     if not match:
@@ -138,28 +135,20 @@ def _list_errors(options: ListOptions, revision: str) -> list[FieldError]:
     where = "resourceVersionMatch"
     if options.continue_token:
         errors.append(
-            FieldError(
-                "FieldValueForbidden",
-                where,
-                "Forbidden: resourceVersionMatch is forbidden when continue is provided",
-            )
+            forbidden_field(where, "resourceVersionMatch is forbidden when continue is provided")
         )
     if not revision:
         errors.append(
-            FieldError(
-                "FieldValueForbidden",
-                where,
-                "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+            forbidden_field(
+                where, "resourceVersionMatch is forbidden unless resourceVersion is provided"
             )
         )
     if match not in _MATCHES:
         errors.append(not_supported(where, match, ["Exact", "NotOlderThan", ""]))
     if match == "Exact" and revision == "0":
         errors.append(
-            FieldError(
-                "FieldValueForbidden",
-                where,
-                'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"',
+            forbidden_field(
+                where, 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
             )
         )
     return errors
@@ -172,31 +161,22 @@ def _watch_errors(options: ListOptions) -> list[FieldError]:
     if options.send_initial_events is not None:
         if match != "NotOlderThan":
             errors.append(
-                FieldError(
-                    "FieldValueForbidden",
-                    where,
-                    "Forbidden: sendInitialEvents requires setting resourceVersionMatch to "
-                    "NotOlderThan",
+                forbidden_field(
+                    where, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
                 )
             )
     elif match:
         errors.append(
-            FieldError(
-                "FieldValueForbidden",
+            forbidden_field(
                 where,
-                "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents "
-                "is provided",
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
             )
         )
     if match not in ("", "NotOlderThan"):
         errors.append(not_supported(where, match, ["NotOlderThan"]))
     if options.continue_token:
         errors.append(
-            FieldError(
-                "FieldValueForbidden",
-                where,
-                "Forbidden: resourceVersionMatch is forbidden when continue is provided",
-            )
+            forbidden_field(where, "resourceVersionMatch is forbidden when continue is provided")
         )
     return errors
 

@@ -39,7 +39,7 @@ from navarch.api.validation.meta import (
     validate_object_meta_update,
     validate_standard_finalizers,
 )
-from navarch.apiserver.contracts import AdmissionRequest, UserInfo
+from navarch.apiserver.contracts import AdmissionRequest
 from navarch.apiserver.hub.entry import Entry, encode_object, encode_stored, facts_of, tail_of
 from navarch.apiserver.hub.hub import Hint, Hub
 from navarch.apiserver.registry import metadata as meta
@@ -164,7 +164,7 @@ class Registry:
             resource.shape.default(obj)
             strategy.defaults(obj)
             strategy.prepare_create(obj)
-            strategy.stamp_user(obj, user_object(context.user))
+            strategy.stamp_user(obj, context.user.to_object())
 
         prepare(obj)
         if resource.is_terminating:
@@ -557,18 +557,6 @@ def _metadata_errors(resource: Resource, metadata: Object, rule: NameRule) -> li
     if not resource.is_custom and resource.kind.group not in FREE_FINALIZERS:
         errors += validate_standard_finalizers(metadata)
     return errors
-
-
-def user_object(user: UserInfo) -> Object:
-    """The user as an authentication.k8s.io/v1 UserInfo."""
-    result: Object = {"username": user.name}
-    if user.uid:
-        result["uid"] = user.uid
-    if user.groups:
-        result["groups"] = list(user.groups)
-    if user.extra:
-        result["extra"] = {key: list(values) for key, values in user.extra.items()}
-    return result
 
 
 def _is_released(obj: Object, old: Object) -> bool:

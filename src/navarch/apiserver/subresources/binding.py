@@ -21,6 +21,7 @@ from navarch.apiserver.core import Core
 from navarch.apiserver.http.app import App
 from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.respond import respond_object, success_status
+from navarch.apiserver.registry.context import WriteContext
 from navarch.apiserver.registry.resource import Resource
 from navarch.apiserver.subresources.bodies import read_kind
 from navarch.apiserver.verbs.write_body import place
@@ -36,20 +37,38 @@ async def bind(core: Core, call: Call, resource: Resource) -> StreamResponse:
     metadata, name = binding["metadata"], call.info.name
     if metadata.get("name") != name:
         raise bad_request("name in URL does not match name in Binding object")
-    place(call, resource, binding)
+    return await _assign(core, call, (binding, context), wanted=metadata)
+
+
+async def legacy_bind(core: Core, call: Call) -> StreamResponse:
+    """POST /api/v1/namespaces/<ns>/bindings: the pod is named in the body."""
+    if call.info.verb != "create":
+        raise method_not_allowed()
+    read = await read_kind(call, BINDING, "CreateOptions")
+    return await _assign(core, call, read, wanted={})
+
+
+async def _assign(
+    core: Core, call: Call, read: tuple[Object, WriteContext], wanted: Object
+) -> StreamResponse:
+    """`wanted` are the preconditions."""
+    binding, context = read
+    pods = core.catalog.get("", "v1", "pods")
+    place(call, pods, binding)
+    name = binding["metadata"].get("name", "")
     errors = _errors(binding)
     if errors:
         raise invalid_object("Binding", "", name, errors)
-    request = core.registry.admission(resource, "CREATE", binding, None, context, "Binding")
+    request = core.registry.admission(pods, "CREATE", binding, None, context, "Binding")
     await core.registry.admit(request)
     now = core.registry.timestamp()
 
     def assign(pod: Object) -> None:
-        _check_preconditions(pod, metadata, name)
+        _check_preconditions(pod, wanted, name)
         assign_node(pod, binding, now)
 
     key = (call.info.namespace, name)
-    await core.registry.modify(resource, key, assign, context.dry_run, copied=_copied)
+    await core.registry.modify(pods, key, assign, context.dry_run, copied=_copied)
     return respond_object(call, success_status(code=201), 201)
 
 
@@ -108,30 +127,6 @@ def assign_node(pod: Object, binding: Object, now: str) -> None:
     condition |= {"status": "True", "lastProbeTime": condition.get("lastProbeTime")}
     condition.pop("reason", None)
     condition.pop("message", None)
-
-
-async def legacy_bind(core: Core, call: Call) -> StreamResponse:
-    """POST /api/v1/namespaces/<ns>/bindings: the pod is named in the body."""
-    if call.info.verb != "create":
-        raise method_not_allowed()
-    pods = core.catalog.get("", "v1", "pods")
-    binding, context = await read_kind(call, BINDING, "CreateOptions")
-    place(call, pods, binding)
-    name = binding["metadata"].get("name", "")
-    errors = _errors(binding)
-    if errors:
-        raise invalid_object("Binding", "", name, errors)
-    request = core.registry.admission(pods, "CREATE", binding, None, context, "Binding")
-    await core.registry.admit(request)
-    now = core.registry.timestamp()
-    await core.registry.modify(
-        pods,
-        (call.info.namespace, name),
-        lambda pod: assign_node(pod, binding, now),
-        context.dry_run,
-        copied=_copied,
-    )
-    return respond_object(call, success_status(code=201), 201)
 
 
 def add_binding(app: App) -> None:

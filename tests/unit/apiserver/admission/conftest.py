@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.unit.apiserver.memory_lookup import MemoryLookup
 
 from navarch.api.errors import OBJECT_MODIFIED, conflict
 from navarch.apiserver.admission.base import AdmissionAccess, Plugin
 from navarch.apiserver.contracts import AdmissionRequest, RequestInfo, UserInfo
-from navarch.apiserver.memory_lookup import MemoryLookup
 
 Object = dict[str, Any]
 Run = Callable[..., Any]

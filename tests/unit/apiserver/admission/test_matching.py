@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.unit.apiserver.memory_lookup import MemoryLookup
 
 from navarch.api.errors import ApiError
 from navarch.apiserver.admission.base import AdmissionAccess
@@ -19,7 +20,6 @@ from navarch.apiserver.admission.matching import (
 )
 from navarch.apiserver.contracts import AdmissionRequest, RequestInfo, UserInfo
 from navarch.apiserver.hub.hub import Hub
-from navarch.apiserver.memory_lookup import MemoryLookup
 from navarch.apiserver.registry.resource import Catalog
 from navarch.store.memory import open_memory_store
 

@@ -19,8 +19,7 @@ from navarch.apiserver.admission.certificates import (
     CertificateSubjectRestriction,
 )
 from navarch.apiserver.admission.claim_resize import PersistentVolumeClaimResize
-from navarch.apiserver.admission.default_ingress_class import DefaultIngressClass
-from navarch.apiserver.admission.default_storage_class import DefaultStorageClass
+from navarch.apiserver.admission.default_class import DefaultIngressClass, DefaultStorageClass
 from navarch.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from navarch.apiserver.admission.pod_resize import PodResizeValidator
 from navarch.apiserver.admission.storage_protection import StorageObjectInUseProtection

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.unit.apiserver.memory_lookup import MemoryLookup
+
 from navarch.apiserver.admission.webhook_hooks import Configurations
-from navarch.apiserver.memory_lookup import MemoryLookup
 from navarch.apiserver.webhooks.client import Endpoint
 
 Object = dict[str, Any]

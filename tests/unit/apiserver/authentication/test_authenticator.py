@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from cryptography.x509.oid import NameOID, ObjectIdentifier
+from tests.unit.apiserver.memory_lookup import MemoryLookup
 
 from navarch.api.errors import ApiError
 from navarch.apiserver.authentication import (
@@ -29,7 +30,6 @@ from navarch.apiserver.authentication import (
 )
 from navarch.apiserver.authentication.keys import KeyRing, PrivateKey
 from navarch.apiserver.contracts import PeerCertificate, UserInfo
-from navarch.apiserver.memory_lookup import MemoryLookup
 from navarch.apiserver.options import ServerOptions
 
 Names = list[tuple[ObjectIdentifier, str]]

@@ -9,6 +9,7 @@ from typing import Any
 
 import jwt
 import pytest
+from tests.unit.apiserver.memory_lookup import MemoryLookup
 
 from navarch.apiserver.authentication.bootstrap_tokens import BootstrapTokens
 from navarch.apiserver.authentication.keys import KeyRing, PrivateKey
@@ -22,7 +23,6 @@ from navarch.apiserver.authentication.tokens import (
 )
 from navarch.apiserver.authentication.union import AnyAudience, Cached, TokenUnion
 from navarch.apiserver.contracts import UserInfo
-from navarch.apiserver.memory_lookup import MemoryLookup
 
 Object = dict[str, Any]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jwt
 import pytest
+from tests.unit.apiserver.memory_lookup import MemoryLookup
 
 from navarch.api.errors import ApiError
 from navarch.apiserver.authentication.keys import KeyRing, PrivateKey
@@ -21,7 +22,6 @@ from navarch.apiserver.authentication.tokens import (
 )
 from navarch.apiserver.authentication.union import TokenUnion
 from navarch.apiserver.contracts import UserInfo
-from navarch.apiserver.memory_lookup import MemoryLookup
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 POD_REF = {"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": "pod-uid"}

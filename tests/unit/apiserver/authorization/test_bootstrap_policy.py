@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from tests.unit.apiserver.memory_lookup import MemoryLookup
 
 from navarch.api.errors import ApiError, already_exists
 from navarch.apiserver.authorization import build_authorizer
@@ -17,7 +18,6 @@ from navarch.apiserver.authorization.bootstrap_policy import (
 )
 from navarch.apiserver.bootstrap import Access, bootstrap, plan
 from navarch.apiserver.contracts import Attributes, Decision, RequestInfo, UserInfo
-from navarch.apiserver.memory_lookup import MemoryLookup
 
 GROUP = "rbac.authorization.k8s.io"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.apiserver.memory_lookup import MemoryLookup
 
 from navarch.api.errors import ApiError
 from navarch.apiserver.authorization import build_authorizer
 from navarch.apiserver.authorization.bootstrap_policy import parse_rule_text
 from navarch.apiserver.authorization.escalation import RbacEscalation
 from navarch.apiserver.contracts import AdmissionRequest, RequestInfo, UserInfo
-from navarch.apiserver.memory_lookup import MemoryLookup
 
 GROUP = "rbac.authorization.k8s.io"
 BOB = UserInfo("bob", groups=("system:authenticated",))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.apiserver.memory_lookup import MemoryLookup
 
 from navarch.apiserver.authorization import build_authorizer
 from navarch.apiserver.contracts import Attributes, Decision, RequestInfo, UserInfo
-from navarch.apiserver.memory_lookup import MemoryLookup
 
 NODE = UserInfo("system:node:n1", groups=("system:nodes", "system:authenticated"))
 GROUPS = {

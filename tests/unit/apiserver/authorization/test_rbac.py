@@ -6,11 +6,11 @@ import time
 from typing import Any
 
 import pytest
+from tests.unit.apiserver.memory_lookup import MemoryLookup
 
 from navarch.apiserver.authorization import Authorization, build_authorizer, forbidden_error
 from navarch.apiserver.authorization.bootstrap_policy import parse_rule_text
 from navarch.apiserver.contracts import Attributes, Decision, RequestInfo, UserInfo
-from navarch.apiserver.memory_lookup import MemoryLookup
 
 GROUP = "rbac.authorization.k8s.io"
 ALICE = UserInfo("alice", groups=("devs", "system:authenticated"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.apiserver.memory_lookup import MemoryLookup
 
 from navarch.api.errors import ApiError
 from navarch.apiserver.authorization import Authorization, build_authorizer
@@ -15,7 +16,6 @@ from navarch.apiserver.authorization.reviews import (
     subject_access_review,
 )
 from navarch.apiserver.contracts import UserInfo
-from navarch.apiserver.memory_lookup import MemoryLookup
 
 GROUP = "rbac.authorization.k8s.io"
 EVE = UserInfo("eve", groups=("system:authenticated",))

@@ -1,4 +1,4 @@
-"""A `Lookup` over objects in memory: what the watch caches are to the real one. For tests."""
+"""A `Lookup` over objects in memory: what the watch caches are to the real one."""
 
 from __future__ import annotations
 
