@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from navarch.cli.options import Existing, Output, ProfileOption, existing
+from navarch.cli.options import Existing, Output, ProfileOption, owned
 from navarch.cli.output import Steps
 from navarch.cli.table import table
 from navarch.cluster.profile import ClusterError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List addons, switch them on and off.", no_args_is_help=True)
 
-Names = Annotated[list[str], typer.Argument(metavar="NAME...")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME")]
 
 
 def start_change(given: Sequence[str] | None) -> Callable[[Choices], Choices] | None:
@@ -47,7 +47,7 @@ def list_addons(
     """List all addons and whether they are enabled."""
     from navarch.cluster import addons
 
-    there = existing(context, profile)
+    there = owned(context, profile)
     choices = addons.load(there.paths)
     rows = []
     for name in sorted(addons.ADDONS):
@@ -69,7 +69,7 @@ def enable(context: typer.Context, names: Names, profile: ProfileOption = None) 
     """Switch addons on, at once if the cluster is at work."""
     change = _switch(names, on=True)
     said = [f"The '{name}' addon is enabled" for name in names]
-    _bring_about(existing(context, profile), change, said)
+    _bring_about(owned(context, profile), change, said)
 
 
 @app.command("disable")
@@ -77,7 +77,7 @@ def disable(context: typer.Context, names: Names, profile: ProfileOption = None)
     """Switch addons off, with everything that they brought."""
     change = _switch(names, on=False)
     said = [f"The '{name}' addon is disabled" for name in names]
-    _bring_about(existing(context, profile), change, said)
+    _bring_about(owned(context, profile), change, said)
 
 
 @app.command("configure")
@@ -93,7 +93,7 @@ def configure(
     """Set an addon up: asks what it needs to know."""
     from navarch.cluster import addons
 
-    there = existing(context, profile)
+    there = owned(context, profile)
     questions = addons.find(name).questions
     if not questions:
         print(f"* {name} has no available configuration options")
@@ -105,7 +105,9 @@ def configure(
     else:
         answers = {each.key: _ask(each.text) for each in questions if each.is_asked}
     # What cannot be is said before anything is done.
-    addons.configured(addons.load(there.paths), there.profile, name, answers)
+    chosen = addons.configured(addons.load(there.paths), there.profile, name, answers)
+    for doubt in addons.find(name).doubts(there.profile, chosen.settings[name]):
+        print(f"! {doubt}", file=sys.stderr)
     _bring_about(
         there,
         lambda choices: addons.configured(choices, there.profile, name, answers),
@@ -131,7 +133,7 @@ def _bring_about(
 
     name = there.profile.name
     with Steps() as steps:
-        if processes.read_pid_file(there.paths.run / "apiserver.pid") is None:
+        if not processes.is_running(there.paths.run, "apiserver"):
             with exclusive(name):
                 addons.save(there.paths, change(addons.load(there.paths)))
             later = " from the next start on"

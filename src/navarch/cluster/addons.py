@@ -91,6 +91,8 @@ class Addon:
     """Ends what outlives the addon's components."""
     settle: Callable[[Profile, Mapping[str, str]], Mapping[str, Any]] = lambda _, answers: answers
     """Settings from the answers. Raises ValueError for what cannot be."""
+    doubts: Callable[[Profile, Mapping[str, Any]], Iterable[str]] = lambda profile, settings: ()
+    """What the user may not have thought of when he chose these settings."""
 
 
 def load_balancer_ranges(profile: Profile) -> list[str]:
@@ -175,6 +177,14 @@ def _ranges(profile: Profile, answers: Mapping[str, str]) -> Mapping[str, Any]:
     return {"ranges": ranges}
 
 
+def _missing_families(profile: Profile, settings: Mapping[str, Any]) -> Iterable[str]:
+    there = {"ipv6" if ":" in each else "ipv4" for each in settings.get("ranges", ())}
+    for family in profile.families:
+        if family not in there:
+            name = family.replace("ip", "IP")
+            yield f"no range has {name}: Services that need a LoadBalancer address of it will wait"
+
+
 def standard_class() -> dict[str, Any]:
     """The class for claims that name none, by the built-in provisioner. A volume is on one node,
     so it is made where the pod is that uses it first. Who wants another default unmarks it."""
@@ -233,6 +243,7 @@ ADDONS: Mapping[str, Addon] = {
                 Question("ranges", "ranges A-B or CIDRs, with commas", is_asked=False),
             ),
             settle=_ranges,
+            doubts=_missing_families,
         ),
         Addon("metrics-server", "figures for kubectl top and autoscalers", is_built_in=True),
         Addon(

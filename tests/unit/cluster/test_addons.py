@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,24 @@ def test_what_the_user_changed_stays_until_it_is_configured(paths: Paths) -> Non
     api.objects[path] = {"mine": True}
     put(api, paths)
     assert api.objects[path] == {"mine": True}
+
+
+@pytest.mark.parametrize(
+    ("families", "ranges", "missing"),
+    [
+        (("ipv4",), "10.1.0.0/24", []),
+        (("ipv4", "ipv6"), "10.1.0.0/24", ["IPv6"]),
+        (("ipv6", "ipv4"), "10.1.0.0/24, fd00:1::/120", []),
+        (("ipv6",), "10.1.0.0/24", ["IPv6"]),
+    ],
+)
+def test_a_family_without_addresses_is_told_of(
+    families: tuple[str, ...], ranges: str, missing: list[str]
+) -> None:
+    profile = replace(PROFILE, families=families)
+    chosen = addons.configured(Choices(), profile, "metallb", {"ranges": ranges})
+    said = [*addons.find("metallb").doubts(profile, chosen.settings["metallb"])]
+    assert [text.split()[3].rstrip(":") for text in said] == missing
 
 
 def test_components_and_controllers(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
