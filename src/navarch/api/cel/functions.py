@@ -7,8 +7,8 @@ Kubernetes versions it is enabled in. The environment picks the libraries of its
         name="kubernetes.urls",
         since=(1, 0),
         functions=(
-            member("getHost", overload("url_get_host", (URL,), STRING, lambda u: u.host)),
-            function("isURL", overload("is_url", (STRING,), BOOL, is_url, cost=traversal(0))),
+            method("getHost", "url_get_host", (URL,), STRING, lambda u: u.host),
+            call("isURL", "is_url", (STRING,), BOOL, is_url, traversal(0)),
         ),
     )
 """
@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from navarch.api.cel.costs import TRAVERSAL, CallEstimate, Estimate, scaled
+from navarch.api.cel.errors import EvaluationError
 from navarch.api.cel.types import CelType
 from navarch.api.cel.values import size_of
 
@@ -135,6 +136,43 @@ def function(name: str, *overloads: Overload) -> Function:
 def member(name: str, *overloads: Overload) -> Function:
     """A function called as `receiver.name(...)`; parameter 0 of each overload is the receiver."""
     return Function(name, tuple(replace(o, is_member=True) for o in overloads))
+
+
+def call(
+    name: str,
+    id: str,
+    parameters: tuple[CelType, ...],
+    result: CelType,
+    implementation: Implementation,
+    *costs: Any,
+) -> Function:
+    """A function called as `name(...)` with one overload only."""
+    return function(name, overload(id, parameters, result, implementation, *costs))
+
+
+def method(
+    name: str,
+    id: str,
+    parameters: tuple[CelType, ...],
+    result: CelType,
+    implementation: Implementation,
+    *costs: Any,
+) -> Function:
+    """A function called as `receiver.name(...)` with one overload only."""
+    return member(name, overload(id, parameters, result, implementation, *costs))
+
+
+def succeeds(convert: Callable[..., Any]) -> Callable[..., bool]:
+    """Whether a conversion would."""
+
+    def test(*arguments: Any) -> bool:
+        try:
+            convert(*arguments)
+        except EvaluationError:
+            return False
+        return True
+
+    return test
 
 
 def traversal(argument: int = 0, factor: float = TRAVERSAL) -> RuntimeCost:

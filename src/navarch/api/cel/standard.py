@@ -25,9 +25,11 @@ from navarch.api.cel.functions import (
     Function,
     Library,
     Overload,
+    call,
     estimate_traversal,
     function,
     member,
+    method,
     overload,
     traversal,
 )
@@ -291,7 +293,7 @@ _CONVERSIONS = (
             (t.STRING, convert.parse_duration),
         ],
     ),
-    function("dyn", overload("to_dyn", (A,), t.DYN, convert.identity)),
+    call("dyn", "to_dyn", (A,), t.DYN, convert.identity),
     _conversion(
         "int",
         t.INT,
@@ -337,7 +339,7 @@ _CONVERSIONS = (
             (t.STRING, convert.string_to_uint),
         ],
     ),
-    function("type", overload("type", (A,), t.type_of(A), type_of)),
+    call("type", "type", (A,), t.type_of(A), type_of),
 )
 _OFFSET = re.compile(r"([+-]?\d+):([+-]?\d+)", re.ASCII)
 
@@ -449,38 +451,36 @@ STANDARD = Library(
         function("size", *(overload(f"size_{n}", (x,), t.INT, _size) for n, x in _SIZED)),
         member("size", *(overload(f"{n}_size", (x,), t.INT, _size) for n, x in _SIZED)),
         *_CONVERSIONS,
-        member(
+        method(
             "contains",
-            overload(
-                "contains_string",
-                _TEXT,
-                t.BOOL,
-                lambda text, part: part in text,
-                _contains_cost,
-                _estimate_contains,
-            ),
+            "contains_string",
+            _TEXT,
+            t.BOOL,
+            lambda text, part: part in text,
+            _contains_cost,
+            _estimate_contains,
         ),
-        member(
+        method(
             "endsWith",
-            overload(
-                "ends_with_string", _TEXT, t.BOOL, str.endswith, traversal(0), estimate_traversal(1)
-            ),
+            "ends_with_string",
+            _TEXT,
+            t.BOOL,
+            str.endswith,
+            traversal(0),
+            estimate_traversal(1),
         ),
-        member(
+        method(
             "startsWith",
-            overload(
-                "starts_with_string",
-                _TEXT,
-                t.BOOL,
-                str.startswith,
-                traversal(0),
-                estimate_traversal(1),
-            ),
+            "starts_with_string",
+            _TEXT,
+            t.BOOL,
+            str.startswith,
+            traversal(0),
+            estimate_traversal(1),
         ),
-        function("matches", overload("matches", _TEXT, t.BOOL, matches)),
-        member(
-            "matches",
-            overload("matches_string", _TEXT, t.BOOL, matches, _matches_cost, _estimate_matches),
+        call("matches", "matches", _TEXT, t.BOOL, matches),
+        method(
+            "matches", "matches_string", _TEXT, t.BOOL, matches, _matches_cost, _estimate_matches
         ),
         *map(_accessor, _ACCESSORS),
     ),
@@ -536,19 +536,15 @@ OPTIONALS = Library(
     macros=OPTIONAL_MACROS,
     types=(t.optional_of(V),),
     functions=(
-        function("optional.of", overload("optional_of", (V,), _OPTIONAL, Optional)),
-        function(
-            "optional.ofNonZeroValue",
-            overload("optional_ofNonZeroValue", (V,), _OPTIONAL, _of_non_zero),
+        call("optional.of", "optional_of", (V,), _OPTIONAL, Optional),
+        call("optional.ofNonZeroValue", "optional_ofNonZeroValue", (V,), _OPTIONAL, _of_non_zero),
+        call("optional.none", "optional_none", (), _OPTIONAL, Optional),
+        method("value", "optional_value", (_OPTIONAL,), V, _value),
+        method(
+            "hasValue", "optional_hasValue", (_OPTIONAL,), t.BOOL, lambda optional: optional.present
         ),
-        function("optional.none", overload("optional_none", (), _OPTIONAL, Optional)),
-        member("value", overload("optional_value", (_OPTIONAL,), V, _value)),
-        member(
-            "hasValue",
-            overload("optional_hasValue", (_OPTIONAL,), t.BOOL, lambda optional: optional.present),
-        ),
-        member("or", overload("optional_or_optional", (_OPTIONAL, _OPTIONAL), _OPTIONAL, _special)),
-        member("orValue", overload("optional_orValue_value", (_OPTIONAL, V), V, _special)),
+        method("or", "optional_or_optional", (_OPTIONAL, _OPTIONAL), _OPTIONAL, _special),
+        method("orValue", "optional_orValue_value", (_OPTIONAL, V), V, _special),
         _operator(
             "_[?_]",
             ops.optional_step,
@@ -572,12 +568,10 @@ OPTIONALS = Library(
                 ("optional_map_index_value", _OPTIONAL_MAP, _KEY, _OPTIONAL),
             ],
         ),
-        member("last", overload("list_last", (_LIST_V,), _OPTIONAL, _end(-1))),
-        member("first", overload("list_first", (_LIST_V,), _OPTIONAL, _end(0))),
-        function(
-            "optional.unwrap", overload("optional_unwrap", (_LIST_OPTIONAL,), _LIST_V, _unwrap)
-        ),
-        member("unwrapOpt", overload("optional_unwrapOpt", (_LIST_OPTIONAL,), _LIST_V, _unwrap)),
+        method("last", "list_last", (_LIST_V,), _OPTIONAL, _end(-1)),
+        method("first", "list_first", (_LIST_V,), _OPTIONAL, _end(0)),
+        call("optional.unwrap", "optional_unwrap", (_LIST_OPTIONAL,), _LIST_V, _unwrap),
+        method("unwrapOpt", "optional_unwrapOpt", (_LIST_OPTIONAL,), _LIST_V, _unwrap),
     ),
 )
 CORE_LIBRARIES = (

@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from navarch.api.cel import types as t
 from navarch.api.cel.errors import CostExceeded
@@ -101,6 +101,9 @@ class Optional:
 NONE: Final = Optional()
 
 
+Held = TypeVar("Held")
+
+
 class OpaqueValue:
     """Base of the values of opaque types. Each type has its own class, named by `cel_type`.
 
@@ -111,6 +114,19 @@ class OpaqueValue:
 
     def cost_size(self) -> int:
         return 1
+
+
+class Wrapped(OpaqueValue, Generic[Held]):
+    """A Python value of an opaque type; equal to another where that is."""
+
+    def __init__(self, value: Held) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self.value == other.value
+
+    def __hash__(self) -> int:
+        return hash(self.value)
 
 
 class ObjectValue:

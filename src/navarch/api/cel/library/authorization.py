@@ -21,7 +21,7 @@ from navarch.api.cel.costs import (
     fixed,
 )
 from navarch.api.cel.errors import EvaluationError
-from navarch.api.cel.functions import CostNode, Library, Overload, member, overload
+from navarch.api.cel.functions import CostNode, Library, Overload, member, method, overload
 from navarch.api.cel.types import BOOL, STRING, CelType, opaque
 from navarch.api.cel.values import OpaqueValue
 
@@ -171,27 +171,19 @@ AUTHORIZATION = Library(
     name="kubernetes.authz",
     since=(1, 27),
     functions=(
-        member("path", overload("authorizer_path", (AUTHORIZER, STRING), PATH_CHECK, _path)),
-        member("group", overload("authorizer_group", (AUTHORIZER, STRING), GROUP_CHECK, _group)),
-        member(
+        method("path", "authorizer_path", (AUTHORIZER, STRING), PATH_CHECK, _path),
+        method("group", "authorizer_group", (AUTHORIZER, STRING), GROUP_CHECK, _group),
+        method(
             "serviceAccount",
-            overload(
-                "authorizer_serviceaccount",
-                (AUTHORIZER, STRING, STRING),
-                AUTHORIZER,
-                _service_account,
-            ),
+            "authorizer_serviceaccount",
+            (AUTHORIZER, STRING, STRING),
+            AUTHORIZER,
+            _service_account,
         ),
-        member(
-            "resource",
-            overload("groupcheck_resource", (GROUP_CHECK, STRING), RESOURCE_CHECK, _resource),
-        ),
+        method("resource", "groupcheck_resource", (GROUP_CHECK, STRING), RESOURCE_CHECK, _resource),
         *(
-            member(
-                name,
-                overload(
-                    f"resourcecheck_{name}", (RESOURCE_CHECK, STRING), RESOURCE_CHECK, _with(name)
-                ),
+            method(
+                name, f"resourcecheck_{name}", (RESOURCE_CHECK, STRING), RESOURCE_CHECK, _with(name)
             )
             for name in ("subresource", "namespace", "name")
         ),
@@ -200,19 +192,10 @@ AUTHORIZATION = Library(
             _check_overload("pathcheck_check", PATH_CHECK),
             _check_overload("resourcecheck_check", RESOURCE_CHECK),
         ),
-        member(
-            "allowed", overload("decision_allowed", (DECISION,), BOOL, lambda d: d.decision.allowed)
-        ),
-        member(
-            "errored",
-            overload("decision_errored", (DECISION,), BOOL, lambda d: bool(d.decision.error)),
-        ),
-        member(
-            "reason", overload("decision_reason", (DECISION,), STRING, lambda d: d.decision.reason)
-        ),
-        member(
-            "error", overload("decision_error", (DECISION,), STRING, lambda d: d.decision.error)
-        ),
+        method("allowed", "decision_allowed", (DECISION,), BOOL, lambda d: d.decision.allowed),
+        method("errored", "decision_errored", (DECISION,), BOOL, lambda d: bool(d.decision.error)),
+        method("reason", "decision_reason", (DECISION,), STRING, lambda d: d.decision.reason),
+        method("error", "decision_error", (DECISION,), STRING, lambda d: d.decision.error),
     ),
 )
 
@@ -220,16 +203,14 @@ AUTHORIZATION_SELECTORS = Library(
     name="kubernetes.authzSelectors",
     since=(1, 31),
     functions=tuple(
-        member(
+        method(
             name,
-            overload(
-                f"authorizer_{name.lower()}",
-                (RESOURCE_CHECK, STRING),
-                RESOURCE_CHECK,
-                _with(field),
-                _actual_selector_cost,
-                _estimate_selector,
-            ),
+            f"authorizer_{name.lower()}",
+            (RESOURCE_CHECK, STRING),
+            RESOURCE_CHECK,
+            _with(field),
+            _actual_selector_cost,
+            _estimate_selector,
         )
         for name, field in (
             ("fieldSelector", "field_selector"),

@@ -14,7 +14,7 @@ from typing import Any
 from navarch.api.cel.ast import Call, Expr, ListExpr, Literal, MapExpr
 from navarch.api.cel.conversions import bytes_to_string, double_to_string
 from navarch.api.cel.errors import EvaluationError
-from navarch.api.cel.functions import Function, estimate_traversal, member, overload, traversal
+from navarch.api.cel.functions import Function, estimate_traversal, method, traversal
 from navarch.api.cel.types import DYN, STRING, CelType, Kind, list_of
 from navarch.api.cel.values import Duration, Timestamp, type_of
 from navarch.api.errors import go_quoted
@@ -241,14 +241,12 @@ def check_format(call: Call) -> tuple[Expr, str] | None:
     return None
 
 
-FORMAT: Function = member(
+FORMAT: Function = method(
     "format",
-    overload(
-        "string_format",
-        (STRING, list_of(DYN)),
-        STRING,
-        format_text,
-        traversal(),
-        estimate_traversal(),
-    ),
+    "string_format",
+    (STRING, list_of(DYN)),
+    STRING,
+    format_text,
+    traversal(),
+    estimate_traversal(),
 )

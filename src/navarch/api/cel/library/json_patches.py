@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from navarch.api.cel.errors import EvaluationError
-from navarch.api.cel.functions import Library, estimate_traversal, function, overload, traversal
+from navarch.api.cel.functions import Library, call, estimate_traversal, traversal
 from navarch.api.cel.types import DYN, STRING, CelType, object_type, opaque
 from navarch.api.cel.values import MISSING, ObjectValue, equals
 
@@ -109,16 +109,14 @@ def type_problems(value: Any, path: str = "Object") -> list[str]:
 JSON_PATCHES = Library(
     name="kubernetes.jsonpatch",
     functions=(
-        function(
+        call(
             "jsonpatch.escapeKey",
-            overload(
-                "string_jsonpatch_escapeKey_string",
-                (STRING,),
-                STRING,
-                lambda key: key.replace("~", "~0").replace("/", "~1"),
-                traversal(),
-                estimate_traversal(result_size=True),
-            ),
+            "string_jsonpatch_escapeKey_string",
+            (STRING,),
+            STRING,
+            lambda key: key.replace("~", "~0").replace("/", "~1"),
+            traversal(),
+            estimate_traversal(result_size=True),
         ),
     ),
 )

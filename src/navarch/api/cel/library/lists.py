@@ -25,8 +25,9 @@ from navarch.api.cel.functions import (
     Library,
     Overload,
     RuntimeCost,
-    function,
+    call,
     member,
+    method,
     overload,
 )
 from navarch.api.cel.macros import SORT_BY
@@ -344,9 +345,8 @@ MORE_LISTS = Library(
     since=(1, 34),
     macros=(SORT_BY,),
     functions=(
-        member(
-            "slice",
-            overload("list_slice", (_LIST_T, INT, INT), _LIST_T, cut, _output_cost, _estimate_cut),
+        method(
+            "slice", "list_slice", (_LIST_T, INT, INT), _LIST_T, cut, _output_cost, _estimate_cut
         ),
         member(
             "flatten",
@@ -368,33 +368,32 @@ MORE_LISTS = Library(
             ),
         ),
         *_sort_overloads(),
-        function(
+        call(
             "lists.range",
-            overload(
-                "lists_range",
-                (INT,),
-                list_of(INT),
-                count_up,
-                _output_cost,
-                lambda nodes: _estimate_list(1, fixed(_literal(nodes[0], UNBOUNDED))),
-            ),
+            "lists_range",
+            (INT,),
+            list_of(INT),
+            count_up,
+            _output_cost,
+            lambda nodes: _estimate_list(1, fixed(_literal(nodes[0], UNBOUNDED))),
         ),
-        member(
+        method(
             "reverse",
-            overload(
-                "list_reverse",
-                (_LIST_T,),
-                _LIST_T,
-                lambda values: list(values)[::-1],
-                _output_cost,
-                lambda nodes: _estimate_list(1, nodes[0].size),
-            ),
+            "list_reverse",
+            (_LIST_T,),
+            _LIST_T,
+            lambda values: list(values)[::-1],
+            _output_cost,
+            lambda nodes: _estimate_list(1, nodes[0].size),
         ),
-        member(
+        method(
             "distinct",
-            overload(
-                "list_distinct", (_LIST_T,), _LIST_T, distinct, _pairs_cost(0), _estimate_pairs(2)
-            ),
+            "list_distinct",
+            (_LIST_T,),
+            _LIST_T,
+            distinct,
+            _pairs_cost(0),
+            _estimate_pairs(2),
         ),
     ),
 )
@@ -426,9 +425,13 @@ SETS = Library(
     name="cel.lib.ext.sets",
     since=(1, 29),
     functions=tuple(
-        function(
+        call(
             f"sets.{name}",
-            overload(f"list_sets_{name}_list", (_LIST_T, _LIST_T), BOOL, test, *_pair_cost(factor)),
+            f"list_sets_{name}_list",
+            (_LIST_T, _LIST_T),
+            BOOL,
+            test,
+            *_pair_cost(factor),
         )
         for name, factor, test in (
             ("contains", 1, contains_all),

@@ -7,7 +7,7 @@ from typing import Any
 
 from navarch.api import names
 from navarch.api.cel.costs import REGEX, TRAVERSAL, CallEstimate, scaled
-from navarch.api.cel.functions import CostNode, Library, function, member, overload
+from navarch.api.cel.functions import CostNode, Library, call, method
 from navarch.api.cel.library.go_url import UrlError, check_request_uri
 from navarch.api.cel.types import STRING, list_of, opaque, optional_of
 from navarch.api.cel.values import NONE, OpaqueValue, Optional
@@ -97,22 +97,18 @@ NAMED_FORMATS = Library(
     since=(1, 31),
     functions=(
         *(
-            function(
-                f"format.{name}", overload(f"format.{name}", (), FORMAT, lambda value=value: value)
-            )
+            call(f"format.{name}", f"format.{name}", (), FORMAT, lambda value=value: value)
             for name, value in FORMATS.items()
         ),
-        function("format.named", overload("format-named", (STRING,), optional_of(FORMAT), named)),
-        member(
+        call("format.named", "format-named", (STRING,), optional_of(FORMAT), named),
+        method(
             "validate",
-            overload(
-                "format-validate",
-                (FORMAT, STRING),
-                optional_of(list_of(STRING)),
-                validate,
-                _cost,
-                _estimate,
-            ),
+            "format-validate",
+            (FORMAT, STRING),
+            optional_of(list_of(STRING)),
+            validate,
+            _cost,
+            _estimate,
         ),
     ),
 )

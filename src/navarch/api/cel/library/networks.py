@@ -12,16 +12,18 @@ from navarch.api.cel.functions import (
     Estimator,
     Library,
     RuntimeCost,
+    call,
     estimate_traversal,
-    function,
     member,
+    method,
     overload,
+    succeeds,
     traversal,
 )
 from navarch.api.cel.library import addresses
 from navarch.api.cel.library.addresses import Address, AddressError, Prefix
 from navarch.api.cel.types import BOOL, INT, STRING, opaque
-from navarch.api.cel.values import OpaqueValue
+from navarch.api.cel.values import Wrapped
 from navarch.api.errors import go_quoted
 
 IP = opaque("net.IP")
@@ -31,36 +33,18 @@ _MAPPED = "IPv4-mapped IPv6 address {} is not allowed"
 _WRONG_NETWORK = "network address parse error during conversion from string: "
 
 
-class IpValue(OpaqueValue):
+class IpValue(Wrapped[Address]):
     cel_type = IP
 
-    def __init__(self, address: Address) -> None:
-        self.address = address
-
     def cost_size(self) -> int:
-        return self.address.max_prefixlen // 8
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, IpValue) and self.address == other.address
-
-    def __hash__(self) -> int:
-        return hash(self.address)
+        return self.value.max_prefixlen // 8
 
 
-class CidrValue(OpaqueValue):
+class CidrValue(Wrapped[Prefix]):
     cel_type = CIDR
 
-    def __init__(self, prefix: Prefix) -> None:
-        self.prefix = prefix
-
     def cost_size(self) -> int:
-        return -(-self.prefix.bits // 8)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, CidrValue) and self.prefix == other.prefix
-
-    def __hash__(self) -> int:
-        return hash(self.prefix)
+        return -(-self.value.bits // 8)
 
 
 def _is_mapped(address: Address) -> bool:
@@ -91,25 +75,14 @@ def to_cidr(text: str) -> CidrValue:
     return CidrValue(prefix)
 
 
-def _succeeds(convert: Callable[[str], Any]) -> Callable[[str], bool]:
-    def test(text: str) -> bool:
-        try:
-            convert(text)
-        except EvaluationError:
-            return False
-        return True
-
-    return test
-
-
 def contains_ip(network: CidrValue, other: Any) -> bool:
     found = to_ip(other) if isinstance(other, str) else other
-    return network.prefix.contains(found.address)
+    return network.value.contains(found.value)
 
 
 def contains_cidr(network: CidrValue, other: Any) -> bool:
     found = to_cidr(other) if isinstance(other, str) else other
-    return network.prefix.covers(found.prefix)
+    return network.value.covers(found.value)
 
 
 _BYTES = Estimate(4, 16)
@@ -150,7 +123,7 @@ _TESTS: tuple[tuple[str, str, Callable[[Address], bool]], ...] = (
 
 
 def _on_address(test: Callable[[Address], bool]) -> Callable[[IpValue], bool]:
-    return lambda value: bool(test(value.address))
+    return lambda value: bool(test(value.value))
 
 
 IPS = Library(
@@ -158,21 +131,19 @@ IPS = Library(
     since=(1, 30),
     types=(IP,),
     functions=(
-        function("ip", overload("string_to_ip", (STRING,), IP, to_ip, *_PARSE)),
-        function("isIP", overload("is_ip", (STRING,), BOOL, _succeeds(to_ip), *_PARSE)),
-        function(
+        call("ip", "string_to_ip", (STRING,), IP, to_ip, *_PARSE),
+        call("isIP", "is_ip", (STRING,), BOOL, succeeds(to_ip), *_PARSE),
+        call(
             "ip.isCanonical",
-            overload(
-                "ip_is_canonical",
-                (STRING,),
-                BOOL,
-                lambda text: str(to_ip(text).address) == text,
-                *_PARSE_TWICE,
-            ),
+            "ip_is_canonical",
+            (STRING,),
+            BOOL,
+            lambda text: str(to_ip(text).value) == text,
+            *_PARSE_TWICE,
         ),
-        function("string", overload("ip_to_string", (IP,), STRING, lambda ip: str(ip.address))),
-        member("family", overload("ip_family", (IP,), INT, lambda ip: ip.address.version)),
-        *(member(name, overload(id, (IP,), BOOL, _on_address(test))) for name, id, test in _TESTS),
+        call("string", "ip_to_string", (IP,), STRING, lambda ip: str(ip.value)),
+        method("family", "ip_family", (IP,), INT, lambda ip: ip.value.version),
+        *(method(name, id, (IP,), BOOL, _on_address(test)) for name, id, test in _TESTS),
     ),
 )
 
@@ -181,9 +152,9 @@ CIDRS = Library(
     since=(1, 30),
     types=(CIDR,),
     functions=(
-        function("cidr", overload("string_to_cidr", (STRING,), CIDR, to_cidr, *_PARSE)),
-        function("isCIDR", overload("is_cidr", (STRING,), BOOL, _succeeds(to_cidr), *_PARSE)),
-        function("string", overload("cidr_to_string", (CIDR,), STRING, lambda c: str(c.prefix))),
+        call("cidr", "string_to_cidr", (STRING,), CIDR, to_cidr, *_PARSE),
+        call("isCIDR", "is_cidr", (STRING,), BOOL, succeeds(to_cidr), *_PARSE),
+        call("string", "cidr_to_string", (CIDR,), STRING, lambda c: str(c.value)),
         member(
             "containsIP",
             overload(
@@ -214,12 +185,8 @@ CIDRS = Library(
                 *_contains_costs(True, False),
             ),
         ),
-        member("ip", overload("cidr_ip", (CIDR,), IP, lambda c: IpValue(c.prefix.address))),
-        member(
-            "prefixLength", overload("cidr_prefix_length", (CIDR,), INT, lambda c: c.prefix.bits)
-        ),
-        member(
-            "masked", overload("cidr_masked", (CIDR,), CIDR, lambda c: CidrValue(c.prefix.masked()))
-        ),
+        method("ip", "cidr_ip", (CIDR,), IP, lambda c: IpValue(c.value.value)),
+        method("prefixLength", "cidr_prefix_length", (CIDR,), INT, lambda c: c.value.bits),
+        method("masked", "cidr_masked", (CIDR,), CIDR, lambda c: CidrValue(c.value.masked())),
     ),
 )

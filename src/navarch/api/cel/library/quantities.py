@@ -7,30 +7,23 @@ from typing import Any
 from navarch.api.cel.errors import EvaluationError
 from navarch.api.cel.functions import (
     Library,
+    call,
     estimate_traversal,
-    function,
     member,
+    method,
     overload,
+    succeeds,
     traversal,
 )
 from navarch.api.cel.types import BOOL, DOUBLE, INT, STRING, opaque
-from navarch.api.cel.values import INT_MAX, INT_MIN, OpaqueValue
+from navarch.api.cel.values import INT_MAX, INT_MIN, Wrapped
 from navarch.api.quantity import NANOS, Quantity, QuantityError, parse_quantity
 
 QUANTITY = opaque("kubernetes.Quantity")
 
 
-class QuantityValue(OpaqueValue):
+class QuantityValue(Wrapped[Quantity]):
     cel_type = QUANTITY
-
-    def __init__(self, quantity: Quantity) -> None:
-        self.quantity = quantity
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, QuantityValue) and self.quantity == other.quantity
-
-    def __hash__(self) -> int:
-        return hash(self.quantity)
 
 
 def to_quantity(text: str) -> QuantityValue:
@@ -40,39 +33,31 @@ def to_quantity(text: str) -> QuantityValue:
         raise EvaluationError(str(error)) from None
 
 
-def is_quantity(text: str) -> bool:
-    try:
-        parse_quantity(text)
-    except QuantityError:
-        return False
-    return True
-
-
 def is_integer(value: QuantityValue) -> bool:
-    whole, rest = divmod(value.quantity.nanos, NANOS)
+    whole, rest = divmod(value.value.nanos, NANOS)
     return not rest and INT_MIN <= whole <= INT_MAX
 
 
 def as_integer(value: QuantityValue) -> int:
     if not is_integer(value):
         raise EvaluationError("cannot convert value to integer")
-    return value.quantity.nanos // NANOS
+    return value.value.nanos // NANOS
 
 
 def _quantity(value: Any) -> Quantity:
-    return value.quantity if isinstance(value, QuantityValue) else Quantity.of(value)
+    return value.value if isinstance(value, QuantityValue) else Quantity.of(value)
 
 
 def compare(left: QuantityValue, right: QuantityValue) -> int:
-    return (left.quantity > right.quantity) - (left.quantity < right.quantity)
+    return (left.value > right.value) - (left.value < right.value)
 
 
 def add(left: QuantityValue, right: Any) -> QuantityValue:
-    return QuantityValue(left.quantity + _quantity(right))
+    return QuantityValue(left.value + _quantity(right))
 
 
 def subtract(left: QuantityValue, right: Any) -> QuantityValue:
-    return QuantityValue(left.quantity - _quantity(right))
+    return QuantityValue(left.value - _quantity(right))
 
 
 _PARSE = (traversal(), estimate_traversal())
@@ -82,27 +67,24 @@ QUANTITIES = Library(
     name="kubernetes.quantity",
     since=(1, 28),
     functions=(
-        function("quantity", overload("string_to_quantity", (STRING,), _Q, to_quantity, *_PARSE)),
-        function(
-            "isQuantity", overload("is_quantity_string", (STRING,), BOOL, is_quantity, *_PARSE)
-        ),
+        call("quantity", "string_to_quantity", (STRING,), _Q, to_quantity, *_PARSE),
+        call("isQuantity", "is_quantity_string", (STRING,), BOOL, succeeds(to_quantity), *_PARSE),
         # Upstream declares it as a global function, though its documentation shows a member.
-        function("sign", overload("quantity_sign", (_Q,), INT, lambda q: q.quantity.sign())),
-        member("isInteger", overload("quantity_is_integer", (_Q,), BOOL, is_integer)),
-        member("asInteger", overload("quantity_get_int", (_Q,), INT, as_integer)),
-        member(
-            "asApproximateFloat",
-            overload("quantity_get_float", (_Q,), DOUBLE, lambda q: float(q.quantity)),
-        ),
-        member(
+        call("sign", "quantity_sign", (_Q,), INT, lambda q: q.value.sign()),
+        method("isInteger", "quantity_is_integer", (_Q,), BOOL, is_integer),
+        method("asInteger", "quantity_get_int", (_Q,), INT, as_integer),
+        method("asApproximateFloat", "quantity_get_float", (_Q,), DOUBLE, lambda q: float(q.value)),
+        method(
             "isGreaterThan",
-            overload("quantity_is_greater_than", (_Q, _Q), BOOL, lambda a, b: compare(a, b) > 0),
+            "quantity_is_greater_than",
+            (_Q, _Q),
+            BOOL,
+            lambda a, b: compare(a, b) > 0,
         ),
-        member(
-            "isLessThan",
-            overload("quantity_is_less_than", (_Q, _Q), BOOL, lambda a, b: compare(a, b) < 0),
+        method(
+            "isLessThan", "quantity_is_less_than", (_Q, _Q), BOOL, lambda a, b: compare(a, b) < 0
         ),
-        member("compareTo", overload("quantity_compare_to", (_Q, _Q), INT, compare)),
+        method("compareTo", "quantity_compare_to", (_Q, _Q), INT, compare),
         member(
             "add",
             overload("quantity_add", (_Q, _Q), _Q, add),

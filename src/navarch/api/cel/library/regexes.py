@@ -8,7 +8,7 @@ from typing import Any
 from navarch.api import regex
 from navarch.api.cel.costs import REGEX, TRAVERSAL, CallEstimate, Estimate, fixed, scaled
 from navarch.api.cel.errors import EvaluationError
-from navarch.api.cel.functions import CostNode, Library, member, overload
+from navarch.api.cel.functions import CostNode, Library, member, method, overload
 from navarch.api.cel.types import INT, STRING, list_of
 
 
@@ -42,9 +42,8 @@ _FIND_ALL = _guarded(regex.find_all)
 REGEXES = Library(
     name="kubernetes.regex",
     functions=(
-        member(
-            "find",
-            overload("string_find_string", (STRING, STRING), STRING, _guarded(regex.find), *_COSTS),
+        method(
+            "find", "string_find_string", (STRING, STRING), STRING, _guarded(regex.find), *_COSTS
         ),
         member(
             "findAll",

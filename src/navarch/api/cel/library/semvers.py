@@ -7,28 +7,20 @@ from navarch.api.cel.functions import (
     Library,
     estimate_traversal,
     function,
-    member,
+    method,
     overload,
+    succeeds,
     traversal,
 )
 from navarch.api.cel.library.versions import Version, VersionError, parse_tolerant, parse_version
 from navarch.api.cel.types import BOOL, INT, STRING, opaque
-from navarch.api.cel.values import OpaqueValue
+from navarch.api.cel.values import Wrapped
 
 SEMVER = opaque("kubernetes.Semver")
 
 
-class SemverValue(OpaqueValue):
+class SemverValue(Wrapped[Version]):
     cel_type = SEMVER
-
-    def __init__(self, version: Version) -> None:
-        self.version = version
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SemverValue) and self.version == other.version
-
-    def __hash__(self) -> int:
-        return hash(self.version)
 
 
 def to_semver(text: str, is_tolerant: bool = False) -> SemverValue:
@@ -38,16 +30,8 @@ def to_semver(text: str, is_tolerant: bool = False) -> SemverValue:
         raise EvaluationError(str(error)) from None
 
 
-def is_semver(text: str, is_tolerant: bool = False) -> bool:
-    try:
-        to_semver(text, is_tolerant)
-    except EvaluationError:
-        return False
-    return True
-
-
 def compare(left: SemverValue, right: SemverValue) -> int:
-    return (left.version > right.version) - (left.version < right.version)
+    return (left.value > right.value) - (left.value < right.value)
 
 
 _PARSE = (traversal(), estimate_traversal())
@@ -64,20 +48,20 @@ SEMVERS = Library(
         ),
         function(
             "isSemver",
-            overload("is_semver_string", (STRING,), BOOL, is_semver, *_PARSE),
-            overload("is_semver_string_bool", (STRING, BOOL), BOOL, is_semver, *_PARSE),
+            overload("is_semver_string", (STRING,), BOOL, succeeds(to_semver), *_PARSE),
+            overload("is_semver_string_bool", (STRING, BOOL), BOOL, succeeds(to_semver), *_PARSE),
         ),
-        member("major", overload("semver_major", (_V,), INT, lambda v: v.version.major)),
-        member("minor", overload("semver_minor", (_V,), INT, lambda v: v.version.minor)),
-        member("patch", overload("semver_patch", (_V,), INT, lambda v: v.version.patch)),
-        member(
+        method("major", "semver_major", (_V,), INT, lambda v: v.value.major),
+        method("minor", "semver_minor", (_V,), INT, lambda v: v.value.minor),
+        method("patch", "semver_patch", (_V,), INT, lambda v: v.value.patch),
+        method(
             "isGreaterThan",
-            overload("semver_is_greater_than", (_V, _V), BOOL, lambda a, b: compare(a, b) > 0),
+            "semver_is_greater_than",
+            (_V, _V),
+            BOOL,
+            lambda a, b: compare(a, b) > 0,
         ),
-        member(
-            "isLessThan",
-            overload("semver_is_less_than", (_V, _V), BOOL, lambda a, b: compare(a, b) < 0),
-        ),
-        member("compareTo", overload("semver_compare_to", (_V, _V), INT, compare)),
+        method("isLessThan", "semver_is_less_than", (_V, _V), BOOL, lambda a, b: compare(a, b) < 0),
+        method("compareTo", "semver_compare_to", (_V, _V), INT, compare),
     ),
 )

@@ -9,9 +9,10 @@ from navarch.api.cel.errors import EvaluationError
 from navarch.api.cel.functions import (
     CostNode,
     Library,
+    call,
     estimate_traversal,
-    function,
     member,
+    method,
     overload,
     traversal,
 )
@@ -179,7 +180,7 @@ STRINGS = Library(
     literal_checks={"format": check_format},
     mixed_literals=frozenset(("format",)),
     functions=(
-        member("charAt", overload("string_char_at_int", (_S, INT), _S, char_at)),
+        method("charAt", "string_char_at_int", (_S, INT), _S, char_at),
         member(
             "indexOf",
             overload("string_index_of_string", (_S, _S), INT, index_of, *_FIND),
@@ -190,13 +191,11 @@ STRINGS = Library(
             overload("string_last_index_of_string", (_S, _S), INT, last_index_of, *_FIND),
             overload("string_last_index_of_string_int", (_S, _S, INT), INT, last_index_of, *_FIND),
         ),
-        member(
-            "lowerAscii",
-            overload("string_lower_ascii", (_S,), _S, lambda s: s.translate(_TO_LOWER), *_WALK),
+        method(
+            "lowerAscii", "string_lower_ascii", (_S,), _S, lambda s: s.translate(_TO_LOWER), *_WALK
         ),
-        member(
-            "upperAscii",
-            overload("string_upper_ascii", (_S,), _S, lambda s: s.translate(_TO_UPPER), *_WALK),
+        method(
+            "upperAscii", "string_upper_ascii", (_S,), _S, lambda s: s.translate(_TO_UPPER), *_WALK
         ),
         member(
             "replace",
@@ -213,13 +212,13 @@ STRINGS = Library(
             overload("string_substring_int", (_S, INT), _S, substring, *_WALK),
             overload("string_substring_int_int", (_S, INT, INT), _S, substring, *_WALK),
         ),
-        member("trim", overload("string_trim", (_S,), _S, lambda s: s.strip(_SPACE), *_WALK)),
+        method("trim", "string_trim", (_S,), _S, lambda s: s.strip(_SPACE), *_WALK),
         member(
             "join",
             overload("list_join", (list_of(_S),), _S, join, *_JOIN),
             overload("list_join_string", (list_of(_S), _S), _S, join, *_JOIN),
         ),
-        function("strings.quote", overload("strings_quote", (_S,), _S, quote, *_QUOTE)),
+        call("strings.quote", "strings_quote", (_S,), _S, quote, *_QUOTE),
         FORMAT,
     ),
 )

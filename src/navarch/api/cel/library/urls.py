@@ -6,14 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from navarch.api.cel.errors import EvaluationError
-from navarch.api.cel.functions import (
-    Library,
-    estimate_traversal,
-    function,
-    member,
-    overload,
-    traversal,
-)
+from navarch.api.cel.functions import Library, call, estimate_traversal, method, traversal
 from navarch.api.cel.library.go_url import Url, UrlError, check_request_uri, parse_url
 from navarch.api.cel.types import BOOL, STRING, list_of, map_of, opaque
 from navarch.api.cel.values import OpaqueValue
@@ -66,27 +59,23 @@ _TEXTS: tuple[tuple[str, str, Callable[[Url], bytes]], ...] = (
 URLS = Library(
     name="kubernetes.urls",
     functions=(
-        function(
+        call(
             "url",
-            overload(
-                "string_to_url",
-                (STRING,),
-                URL,
-                to_url,
-                traversal(),
-                estimate_traversal(result_size=True),
-            ),
+            "string_to_url",
+            (STRING,),
+            URL,
+            to_url,
+            traversal(),
+            estimate_traversal(result_size=True),
         ),
-        function("isURL", overload("is_url_string", (STRING,), BOOL, is_url)),
-        *(member(name, overload(id, (URL,), STRING, _part(get))) for name, id, get in _TEXTS),
-        member(
+        call("isURL", "is_url_string", (STRING,), BOOL, is_url),
+        *(method(name, id, (URL,), STRING, _part(get)) for name, id, get in _TEXTS),
+        method(
             "getQuery",
-            overload(
-                "url_get_query",
-                (URL,),
-                map_of(STRING, list_of(STRING)),
-                lambda value: value.url.query_values(),
-            ),
+            "url_get_query",
+            (URL,),
+            map_of(STRING, list_of(STRING)),
+            lambda value: value.url.query_values(),
         ),
     ),
 )
