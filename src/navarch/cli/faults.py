@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import typer
 
-from navarch.cli.options import ProfileOption, existing
+from navarch.cli.options import ProfileOption, owned
 from navarch.cluster.profile import ClusterError
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _annotate(
 ) -> None:
     from navarch.cluster.api import Api, ApiUnavailableError
 
-    found = existing(context, profile)
+    found = owned(context, profile)
     annotations = {f"simulated.navarch.dev/{key}": value for key, value in values.items()}
     api = Api(found.profile, found.paths)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from navarch.cli.options import Existing, Output, ProfileOption, existing, profile_name
-from navarch.cli.output import Steps, printable
+from navarch.cli.options import Existing, Output, ProfileOption, profile_name, running
+from navarch.cli.output import Steps, fail, printable
 from navarch.cluster.profile import ClusterError
 
 if TYPE_CHECKING:
@@ -22,18 +21,18 @@ token_app = typer.Typer(
     help="Tokens by which other machines join the cluster.", no_args_is_help=True
 )
 
-_PART = re.compile(r"(\d+(?:\.\d+)?)(h|m|s)")
-
 
 def parse_ttl(text: str) -> timedelta:
     """A duration such as `24h` or `1h30m`; `0` is for ever. Raises ClusterError."""
-    if text == "0":
-        return timedelta()
-    parts = _PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ClusterError(f"--ttl: {text!r} is not a duration", "Such as 24h, 90m, or 0 for ever.")
-    seconds = {"h": 3600, "m": 60, "s": 1}
-    return timedelta(seconds=sum(float(number) * seconds[unit] for number, unit in parts))
+    from navarch.api.times import parse_duration
+
+    try:
+        seconds = parse_duration(text)
+        if seconds >= 0:
+            return timedelta(seconds=seconds)
+    except ValueError:
+        pass
+    raise ClusterError(f"--ttl: {text!r} is not a duration", "Such as 24h, 90m, or 0 for ever.")
 
 
 @contextmanager
@@ -64,10 +63,15 @@ def create(
     """Make a token, and print the command by which a machine joins with it."""
     from navarch.cluster import tokens
 
-    there = _own(context, profile)
+    there = running(context, profile)
     with _speaking(there) as api:
         tokens.prepare(api, there.profile, there.paths)
         made = tokens.create(api, token, parse_ttl(ttl), description)
+    if there.profile.nodes and not there.profile.listen_addresses:
+        fail(
+            "the API server does not listen for other machines yet",
+            "Have it do so: navarch start --listen-address ADDRESS",
+        )
     if print_join_command:
         print(tokens.join_command(there.profile, there.paths, made))
     else:
@@ -86,7 +90,7 @@ def list_tokens(
     from navarch.cli.table import table
     from navarch.cluster import tokens
 
-    with _speaking(_own(context, profile)) as api:
+    with _speaking(running(context, profile)) as api:
         found = tokens.listed(api)
     if output is Output.JSON:
         print(json.dumps([asdict(each) for each in found]))
@@ -107,13 +111,13 @@ def list_tokens(
 @token_app.command("delete")
 def delete(
     context: typer.Context,
-    names: Annotated[list[str], typer.Argument(metavar="TOKEN...", help="Or its first part.")],
+    names: Annotated[list[str], typer.Argument(metavar="TOKEN", help="Or its first part.")],
     profile: ProfileOption = None,
 ) -> None:
     """Delete tokens: nobody can join with them any more. Who has joined stays."""
     from navarch.cluster import tokens
 
-    with _speaking(_own(context, profile)) as api:
+    with _speaking(running(context, profile)) as api:
         for each in names:
             tokens.delete(api, each)
             print(f'bootstrap token "{each.partition(".")[0]}" deleted')
@@ -190,15 +194,3 @@ def leave(
             "Left. The cluster keeps the Node object until somebody there runs: "
             f"navarch node delete {found.joined_node}"
         )
-
-
-def _own(context: typer.Context, profile: str | None) -> Existing:
-    """A cluster whose control plane is here and at work."""
-    from navarch.cli.nodes import running
-
-    found = existing(context, profile)
-    if found.profile.joined:
-        raise ClusterError(
-            "this machine is a node of a cluster that runs elsewhere", "Make tokens there."
-        )
-    return running(context, profile)

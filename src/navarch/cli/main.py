@@ -38,7 +38,7 @@ def _application(words: list[str]) -> int:
         result = app(words, prog_name="navarch", standalone_mode=True)
     except ClusterError as error:
         fail(str(error), error.advice)
-        return 1
+        return error.code
     except KeyboardInterrupt:
         fail("interrupted", "Run the same command again: it goes on where this one has stopped.")
         return 130
@@ -66,7 +66,7 @@ def _component(name: str, words: list[str]) -> int:
         options = options_from(values_from_flags(values, kind), kind)
     except ValueError as error:
         parser.error(str(error))
-    return run_components({name: (run, options)})
+    return run_components({name: lambda: (run, options)})
 
 
 def _leading_profile(words: list[str]) -> tuple[str, list[str]]:
@@ -94,9 +94,16 @@ def _kubectl(profile: str, words: list[str]) -> int:
             "Run: sudo navarch setup. For a newer one see https://kubernetes.io/docs/tasks/tools/",
         )
         return 1
+    found = profiles.load(name) if profiles.paths_of(name).profile.is_file() else None
+    if found is not None and found.joined:
+        from navarch.cli.options import elsewhere
+
+        error = elsewhere(found)
+        fail(str(error), error.advice)
+        return error.code
     if not config.is_file():
         fail(f'Profile "{name}" not found.', "Run: navarch start")
-        return 85
+        return profiles.NOT_FOUND
     arguments = words[1:] if words[:1] == ["--"] else words
     os.execve(program, ["kubectl", *arguments], {**os.environ, "KUBECONFIG": str(config)})
 

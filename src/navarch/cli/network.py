@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -11,132 +12,104 @@ import typer
 from navarch.cluster import profile as profiles
 from navarch.cluster.profile import ClusterError, Profile
 
-PANEL = "Network"
+_flag = partial(typer.Option, rich_help_panel="Network")
 OPTIONAL_PLUGINS = frozenset({"DenyServiceExternalIPs"})
-
-IpFamily = Annotated[
-    str,
-    typer.Option(
-        help="ipv4, ipv6 or dual, for a new cluster.", rich_help_panel=PANEL, show_default="ipv4"
-    ),
-]
-ServiceRange = Annotated[
-    str,
-    typer.Option(
-        "--service-cluster-ip-range",
-        help="Addresses of Services of a new cluster; of two families with a comma between.",
-        rich_help_panel=PANEL,
-    ),
-]
-PodRange = Annotated[
-    str,
-    typer.Option(
-        "--pod-cidr",
-        help="Addresses of pods of a new cluster; of two families with a comma between.",
-        rich_help_panel=PANEL,
-    ),
-]
-PodNetwork = Annotated[
-    str | None,
-    typer.Option(
-        help="Wrap packets between nodes in VXLAN where they are on different links (auto), always "
-        "(vxlan) or never (routes).",
-        rich_help_panel=PANEL,
-        show_default="auto",
-    ),
-]
-BlockMetadata = Annotated[
-    bool | None,
-    typer.Option(
-        "--block-metadata/--allow-metadata",
-        help="Keep pods from the metadata service of the cloud that this machine is in.",
-        rich_help_panel=PANEL,
-        show_default="allow",
-    ),
-]
-AdmissionPlugins = Annotated[
-    str | None,
-    typer.Option(
-        "--enable-admission-plugins",
-        help="Admission plug-ins beside those that are on by default (DenyServiceExternalIPs). "
-        "Empty: none.",
-        show_default=False,
-    ),
-]
-Cni = Annotated[
-    str | None,
-    typer.Option(
-        help="Who makes the pods' network: bridge (this project), false (you will), a file with a "
-        "manifest to apply (.yaml) or a CNI configuration (.conflist, .conf).",
-        rich_help_panel=PANEL,
-        show_default="bridge",
-    ),
-]
-NetworkPolicies = Annotated[
-    str | None,
-    typer.Option(
-        "--network-policy",
-        help="Enforce NetworkPolicies (on), leave them to somebody else (off), or the latter only "
-        "with --cni false or a manifest (auto).",
-        rich_help_panel=PANEL,
-        show_default="auto",
-    ),
-]
-SigningDuration = Annotated[
-    str | None,
-    typer.Option(
-        "--cluster-signing-duration",
-        help="The longest life of certificates that are asked for by CertificateSigningRequests, "
-        "such as those of machines that join.",
-        show_default="8760h",
-    ),
-]
-Listen = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--listen-address",
-        help="Where the API server listens as well, for other machines; off ends it. Repeatable.",
-        rich_help_panel=PANEL,
-    ),
-]
-ServerAddresses = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--apiserver-ips",
-        help="Further addresses its certificate is good for. Repeatable, or with commas.",
-        rich_help_panel=PANEL,
-    ),
-]
-ServerNames = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--apiserver-names",
-        help="Further names its certificate is good for. Repeatable, or with commas.",
-        rich_help_panel=PANEL,
-    ),
-]
 
 
 @dataclass(frozen=True, slots=True)
 class Flags:
     """What was typed; None and empty leave things as they are."""
 
-    family: str = ""
-    service_range: str = ""
-    pod_range: str = ""
-    pod_network: str | None = None
-    listen: list[str] | None = None
-    addresses: list[str] | None = None
-    names: list[str] | None = None
-    block_metadata: bool | None = None
-    admission_plugins: str | None = None
-    network_policy: str | None = None
-    signing_duration: str | None = None
+    ip_family: Annotated[
+        str,
+        _flag(help="ipv4, ipv6 or dual, for a new cluster.", show_default="ipv4"),
+    ] = ""
+    service_range: Annotated[
+        str,
+        _flag(
+            "--service-cluster-ip-range",
+            help="Addresses of Services of a new cluster; of two families with a comma between.",
+        ),
+    ] = ""
+    pod_range: Annotated[
+        str,
+        _flag(
+            "--pod-cidr",
+            help="Addresses of pods of a new cluster; of two families with a comma between.",
+        ),
+    ] = ""
+    pod_network: Annotated[
+        str | None,
+        _flag(
+            help="Wrap packets between nodes in VXLAN where they are on different links (auto), "
+            "always (vxlan) or never (routes).",
+            show_default="auto",
+        ),
+    ] = None
+    block_metadata: Annotated[
+        bool | None,
+        _flag(
+            "--block-metadata/--allow-metadata",
+            help="Keep pods from the metadata service of the cloud that this machine is in.",
+            show_default="allow",
+        ),
+    ] = None
+    enable_admission_plugins: Annotated[
+        str | None,
+        _flag(
+            help="Admission plug-ins beside those that are on by default (DenyServiceExternalIPs). "
+            "Empty: none.",
+            show_default=False,
+        ),
+    ] = None
+    cni: Annotated[
+        str | None,
+        _flag(
+            help="Who makes the pods' network: bridge (this project), false (you will), a file "
+            "with a manifest to apply (.yaml) or a CNI configuration (.conflist, .conf).",
+            show_default="bridge",
+        ),
+    ] = None
+    network_policy: Annotated[
+        str | None,
+        _flag(
+            help="Enforce NetworkPolicies (on), leave them to somebody else (off), or the latter "
+            "only with --cni false or a manifest (auto).",
+            show_default="auto",
+        ),
+    ] = None
+    cluster_signing_duration: Annotated[
+        str | None,
+        _flag(
+            help="The longest life of certificates that are asked for by "
+            "CertificateSigningRequests, such as those of machines that join.",
+            show_default="8760h",
+        ),
+    ] = None
+    listen_address: Annotated[
+        list[str] | None,
+        _flag(
+            help="Where the API server listens as well, for other machines; off ends it. "
+            "Repeatable.",
+        ),
+    ] = None
+    apiserver_ips: Annotated[
+        list[str] | None,
+        _flag(
+            help="Further addresses its certificate is good for. Repeatable, or with commas.",
+        ),
+    ] = None
+    apiserver_names: Annotated[
+        list[str] | None,
+        _flag(
+            help="Further names its certificate is good for. Repeatable, or with commas.",
+        ),
+    ] = None
 
     def creation(self, found: Profile) -> Profile:
-        if not (self.family or self.service_range or self.pod_range):
+        if not (self.ip_family or self.service_range or self.pod_range):
             return found
-        return profiles.with_families(found, self.family, self.service_range, self.pod_range)
+        return profiles.with_families(found, self.ip_family, self.service_range, self.pod_range)
 
     def settings(self, found: Profile) -> Profile:
         if self.pod_network is not None:
@@ -149,27 +122,27 @@ class Flags:
             found = replace(found, network_policy=self.network_policy)
         if self.block_metadata is not None:
             found = replace(found, metadata_blocked=self.block_metadata)
-        if self.admission_plugins is not None:
-            plugins = _parts([self.admission_plugins])
+        if self.enable_admission_plugins is not None:
+            plugins = _parts([self.enable_admission_plugins])
             if unknown := sorted({*plugins} - OPTIONAL_PLUGINS):
                 raise ClusterError(
                     f"--enable-admission-plugins: {', '.join(unknown)} cannot be switched on",
                     f"There is {', '.join(sorted(OPTIONAL_PLUGINS))}; others are on.",
                 )
             found = replace(found, admission_plugins=tuple(plugins))
-        if self.signing_duration is not None:
-            _check_duration("--cluster-signing-duration", self.signing_duration)
-            found = replace(found, signing_duration=self.signing_duration)
-        if self.listen is not None:
-            wanted = [] if self.listen == ["off"] else _parts(self.listen)
+        if self.cluster_signing_duration is not None:
+            _check_duration("--cluster-signing-duration", self.cluster_signing_duration)
+            found = replace(found, signing_duration=self.cluster_signing_duration)
+        if self.listen_address is not None:
+            wanted = [] if self.listen_address == ["off"] else _parts(self.listen_address)
             for each in wanted:
                 _check_address("--listen-address", each)
             found = replace(found, listen_addresses=tuple(wanted))
-        if self.addresses is not None or self.names is not None:
-            addresses = _parts(self.addresses)
+        if self.apiserver_ips is not None or self.apiserver_names is not None:
+            addresses = _parts(self.apiserver_ips)
             for each in addresses:
                 _check_address("--apiserver-ips", each)
-            found = replace(found, server_names=tuple(addresses + _parts(self.names)))
+            found = replace(found, server_names=tuple(addresses + _parts(self.apiserver_names)))
         return found
 
 

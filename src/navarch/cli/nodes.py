@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from navarch.cli import faults
-from navarch.cli import simulation as flags
-from navarch.cli.options import Existing, Output, ProfileOption, existing
+from navarch.cli import faults, simulation
+from navarch.cli.options import (
+    Existing,
+    Output,
+    ProfileOption,
+    existing,
+    node_named,
+    running,
+    spread,
+)
 from navarch.cli.output import Steps
-from navarch.cluster.profile import ClusterError
+from navarch.cluster.profile import NOT_FOUND, ClusterError
+
+if TYPE_CHECKING:
+    from navarch.cluster.start import StartRequest
 
 app = typer.Typer(help="List, add and delete the nodes of a cluster.", no_args_is_help=True)
 app.add_typer(faults.app, name="fault")
@@ -26,13 +37,13 @@ def list_nodes(
     profile: ProfileOption = None,
 ) -> None:
     """List nodes and their addresses."""
-    from navarch.cluster import simulation
+    from navarch.cluster import simulation as simulated_nodes
 
     there = existing(context, profile)
     found = there.profile
     nodes = [(name, found.node_address(name)) for name in found.node_names()]
-    nodes += sorted(_joined(there).items())
-    groups = simulation.load(there.paths).fleet.nodes if found.simulated else ()
+    nodes += sorted(joined_nodes(there).items())
+    groups = simulated_nodes.load(there.paths).fleet.nodes if found.simulated else ()
     if output is Output.JSON:
         listed = [{"Name": name, "IP": address, "Simulated": False} for name, address in nodes]
         simulated = [name for group in groups for name in group.node_names()]
@@ -48,16 +59,12 @@ def list_nodes(
 
 
 @app.command("add")
+@spread
 def add(
     context: typer.Context,
-    simulated: flags.Simulated = None,
-    name: flags.Name = flags.DEFAULT_NAME,
-    capacity: flags.Capacity = None,
-    labels: flags.Labels = None,
-    taints: flags.Taints = None,
-    zones: flags.Zones = None,
-    region: flags.Region = None,
-    timetable: flags.Timetable = None,
+    *,
+    simulated: simulation.Simulated = None,
+    group: simulation.Flags,
     wait: WaitOption = True,
     profile: ProfileOption = None,
 ) -> None:
@@ -65,37 +72,38 @@ def add(
     from navarch.cluster.start import StartRequest
 
     there = running(context, profile)
-    given = flags.Flags(name, capacity, labels, taints, zones, region, timetable)
     if simulated is None:
-        flags.lonely(given)
+        simulation.lonely(group)
         request = StartRequest(there.profile.name, nodes=there.profile.nodes + 1)
     else:
-        change = flags.add_change(simulated, given)
+        change = simulation.add_change(simulated, group)
         request = StartRequest(there.profile.name, simulation=change)
-    _bring_about(there, request, "Added.", wait=wait)
+    _bring_about(request, "Added.", wait=wait)
 
 
 @app.command("delete")
 def delete(
     context: typer.Context,
-    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME")],
     force: Annotated[bool, typer.Option("--force", help="Do not empty the nodes first.")] = False,
     profile: ProfileOption = None,
 ) -> None:
     """Delete nodes: what runs on real ones moves to others first."""
     from navarch.cluster import profile as profiles
-    from navarch.cluster import simulation
+    from navarch.cluster import simulation as simulated_nodes
     from navarch.cluster.start import StartRequest
 
     there = running(context, profile)
     real = there.profile.node_names()
     chosen = [name for name in dict.fromkeys(names) if name in real]
     others = [name for name in names if name not in real]
-    joined = [name for name in others if name in _joined(there)]
+    joined = [name for name in others if name in joined_nodes(there)]
     simulated = [name for name in others if name not in joined]
     if simulated and not there.profile.simulated:
         raise ClusterError(
-            f"there is no node {simulated[0]}", "Nothing was changed. Nodes: navarch node list"
+            f"there is no node {simulated[0]}",
+            "Nothing was changed. Nodes: navarch node list",
+            NOT_FOUND,
         )
     if chosen and len(chosen) == len(real):
         raise ClusterError(
@@ -103,15 +111,15 @@ def delete(
         )
     _empty(there, chosen + joined, force=force)
     if simulated:
-        request = StartRequest(there.profile.name, simulation=simulation.without(simulated))
-        _bring_about(there, request, "Deleted.", wait=True)
+        request = StartRequest(there.profile.name, simulation=simulated_nodes.without(simulated))
+        _bring_about(request, "Deleted.")
     if chosen:
         request = StartRequest(
             there.profile.name, settings=lambda found: profiles.without(found, chosen)
         )
-        _bring_about(there, request, "Deleted.", wait=True)
+        _bring_about(request, "Deleted.")
     for name in joined:
-        print(f"Deleted {name}. On its machine, run: navarch leave")
+        print(f"Deleted {name}. If its machine has not left yet, run there: navarch leave")
 
 
 def _empty(there: Existing, names: list[str], *, force: bool) -> None:
@@ -133,14 +141,16 @@ def _empty(there: Existing, names: list[str], *, force: bool) -> None:
         api.close()
 
 
-def _joined(there: Existing) -> dict[str, str]:
+def joined_nodes(there: Existing) -> dict[str, str]:
     """Nodes that are on other machines, with their addresses."""
-    from navarch.cluster import simulation
+    from navarch.cluster import simulation as simulated_nodes
     from navarch.cluster.api import Api, ApiUnavailableError
 
+    if there.profile.joined:
+        return {}
     known = set(there.profile.node_names())
     if there.profile.simulated:
-        known |= set(simulation.names(there.paths))
+        known |= set(simulated_nodes.names(there.paths))
     api = Api(there.profile, there.paths, timeout=2.0)
     try:
         nodes = api.get("/api/v1/nodes")["items"]
@@ -165,7 +175,7 @@ def _joined(there: Existing) -> dict[str, str]:
 @app.command("stop")
 def stop(
     context: typer.Context,
-    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME")],
     profile: ProfileOption = None,
 ) -> None:
     """Switch real nodes off; their disks stay."""
@@ -175,7 +185,7 @@ def stop(
 @app.command("start")
 def start(
     context: typer.Context,
-    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME")],
     profile: ProfileOption = None,
 ) -> None:
     """Switch real nodes on again."""
@@ -188,35 +198,20 @@ def _switch(context: typer.Context, names: list[str], profile: str | None, *, on
 
     there = running(context, profile)
     for name in names:
-        if name not in there.profile.node_names():
+        if name in joined_nodes(there):
             raise ClusterError(
-                f'The node "{name}" does not exist.', "Real nodes: navarch node list"
+                f"{name} is another machine", f"Run there: navarch {'start' if on else 'stop'}"
             )
+        node_named(there.profile, name)
     request = StartRequest(
         there.profile.name, settings=lambda found: profiles.switched(found, names, on=on)
     )
-    _bring_about(there, request, "Running." if on else "Stopped.", wait=True)
+    _bring_about(request, "Running." if on else "Stopped.")
 
 
-def running(context: typer.Context, profile: str | None) -> Existing:
-    """The profile, whose cluster must be at work."""
-    from navarch.cluster import processes
-
-    found = existing(context, profile)
-    if processes.read_pid_file(found.paths.run / "apiserver.pid") is None:
-        raise ClusterError(
-            f"the cluster {found.profile.name} is stopped", "Start it first: navarch start"
-        )
-    return found
-
-
-def _bring_about(there: Existing, request: object, said: str, *, wait: bool) -> None:
-    from dataclasses import replace
-
-    from navarch.cluster.start import StartRequest
+def _bring_about(request: StartRequest, said: str, *, wait: bool = True) -> None:
     from navarch.cluster.start import start as start_cluster
 
-    assert isinstance(request, StartRequest)
     with Steps() as steps:
         start_cluster(replace(request, switch_context=False, wait=wait), steps)
         steps.done(said)

@@ -25,14 +25,16 @@ def list_profiles(
     rows = []
     for found in profiles.all_profiles():
         state = states.status(found, profiles.paths_of(found.name))[0]
+        names = found.node_names()
+        there = state.kubelet if found.joined else state.apiserver
         rows.append(
             {
                 "Name": found.name,
-                "Address": found.node_address(found.name) if found.nodes else "127.0.0.1",
+                "Address": found.node_address(names[0]) if names else "127.0.0.1",
                 "Port": found.api_port,
                 "Nodes": found.nodes,
                 "Simulated": found.simulated,
-                "Status": state.apiserver if state.host == states.RUNNING else state.host,
+                "Status": there if state.host == states.RUNNING else state.host,
                 "Active": found.name == current,
             }
         )
@@ -55,5 +57,6 @@ def use(name: str) -> None:
     if found is None:
         raise missing(name)
     profiles.set_current(name)
-    kubeconfig.merge(found, profiles.paths_of(name), kubeconfig.user_files())
+    if not found.joined:
+        kubeconfig.merge(found, profiles.paths_of(name), kubeconfig.user_files())
     print(f"* navarch profile was successfully set to {name}")

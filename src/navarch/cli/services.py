@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from navarch.cli.nodes import running
-from navarch.cli.options import Existing, Output, ProfileOption, existing
+from navarch.cli.options import Existing, Output, ProfileOption, owned, running
 from navarch.cli.output import fail
 from navarch.cli.table import table
 from navarch.cluster.profile import ClusterError
@@ -178,7 +177,7 @@ def tunnel(
     from navarch.cluster import tunnel as tunnels
 
     if cleanup:
-        there = existing(context, profile)
+        there = owned(context, profile)
         for address in tunnels.clean(there.paths):
             print(f"* Removed the route to {address}")
         return

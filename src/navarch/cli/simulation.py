@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,67 +15,39 @@ if TYPE_CHECKING:
     from navarch.cluster.simulation import Change
     from navarch.node.simulated.config import NodeGroup
 
-PANEL = "Simulated nodes"
 DEFAULT_NAME = "sim"
 
+_flag = partial(typer.Option, rich_help_panel="Simulated nodes")
 Simulated = Annotated[
-    int | None,
-    typer.Option(
-        help="Number of simulated nodes, which need no root and run no containers.",
-        rich_help_panel=PANEL,
-    ),
+    int | None, _flag(help="Number of simulated nodes, which need no root and run no containers.")
 ]
 Config = Annotated[
     str | None,
-    typer.Option(
+    _flag(
         "--simulated-config",
         help="Groups of nodes and rules for pods from this file, instead of all there are; "
         "off takes them away.",
-        rich_help_panel=PANEL,
     ),
 ]
-Name = Annotated[
-    str,
-    typer.Option("--name", help="Nodes are called so, with a number.", rich_help_panel=PANEL),
-]
-Capacity = Annotated[
-    list[str] | None,
-    typer.Option("--capacity", help="Such as cpu=8,memory=32Gi,pods=110.", rich_help_panel=PANEL),
-]
-Labels = Annotated[
-    list[str] | None,
-    typer.Option("--labels", help="key=value, several with commas.", rich_help_panel=PANEL),
-]
-Taints = Annotated[
-    list[str] | None,
-    typer.Option("--taints", help="key=value:Effect, several with commas.", rich_help_panel=PANEL),
-]
-Zones = Annotated[
-    str | None,
-    typer.Option(help="How many, or names with commas.", rich_help_panel=PANEL),
-]
-Region = Annotated[str | None, typer.Option(help="The zones' region.", rich_help_panel=PANEL)]
-Timetable = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--timetable",
-        help="How pods there live: start=1s-3s,ready=2s,run=1m,failure-chance=0.1 and so on.",
-        rich_help_panel=PANEL,
-    ),
-]
+_Texts = list[str] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """What was given."""
+    """What was given about simulated nodes."""
 
-    name: str = DEFAULT_NAME
-    capacity: Sequence[str] | None = None
-    labels: Sequence[str] | None = None
-    taints: Sequence[str] | None = None
-    zones: str | None = None
-    region: str | None = None
-    timetable: Sequence[str] | None = None
+    name: Annotated[str, _flag(help="Nodes are called so, with a number.")] = DEFAULT_NAME
+    capacity: Annotated[_Texts, _flag(help="Such as cpu=8,memory=32Gi,pods=110.")] = None
+    labels: Annotated[_Texts, _flag(help="key=value, several with commas.")] = None
+    taints: Annotated[_Texts, _flag(help="key=value:Effect, several with commas.")] = None
+    zones: Annotated[str | None, _flag(help="How many, or names with commas.")] = None
+    region: Annotated[str | None, _flag(help="The zones' region.")] = None
+    timetable: Annotated[
+        _Texts,
+        _flag(
+            help="How pods there live: start=1s-3s,ready=2s,run=1m,failure-chance=0.1 and so on."
+        ),
+    ] = None
 
     @property
     def given(self) -> list[str]:

@@ -32,7 +32,7 @@ def leave(name: str, progress: Progress, *, empty: bool) -> Profile:
     api = Api(found, paths)
     with exclusive(name):
         cordoned = False
-        if empty and processes.read_pid_file(paths.run / f"node-{node}.pid") is not None:
+        if empty and processes.is_running(paths.run, f"node-{node}"):
             progress.step(f"Moving the pods of {node} to other nodes")
             try:
                 cordoned = drain.drain(api, node, progress.note)

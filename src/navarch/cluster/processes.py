@@ -78,6 +78,11 @@ def read_pid_file(path: Path) -> ProcessId | None:
     return process if process.is_alive() else None
 
 
+def is_running(run: Path, name: str) -> bool:
+    """Whether a process of a profile lives, by the directory of its pid files."""
+    return read_pid_file(run / f"{name}.pid") is not None
+
+
 def wait_gone(pids: Iterable[int], timeout: float) -> list[int]:
     """Wait until processes have ended; returns those that have not by then."""
     deadline = time.monotonic() + timeout

@@ -42,12 +42,17 @@ SYSTEM_HOME = Path("/var/lib/navarch")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
-class ClusterError(Exception):
-    """Something the user can mend. `advice` says how."""
+NOT_FOUND = 85
+"""minikube's exit code for a profile or a node that does not exist."""
 
-    def __init__(self, message: str, advice: str = "") -> None:
+
+class ClusterError(Exception):
+    """Something the user can mend. `advice` says how, `code` is what the command ends with."""
+
+    def __init__(self, message: str, advice: str = "", code: int = 1) -> None:
         super().__init__(message)
         self.advice = advice
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)

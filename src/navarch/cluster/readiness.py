@@ -47,22 +47,21 @@ def complete(
     api = Api(profile, paths)
     waiting = Waiting(paths, time.monotonic() + timeout)
     with ThreadPoolExecutor(max(1, profile.nodes), "pause-image") as pool:
-        images = [
-            pool.submit(bring_pause_image, profile, paths, node) for node in profile.running_nodes()
-        ]
+        running = profile.running_nodes()
+        images = [pool.submit(bring_pause_image, profile, paths, node) for node in running]
         waiting.until("the API server", api.is_ready, "apiserver")
         simulated = frozenset(simulation.names(paths)) if profile.simulated else frozenset()
         _remove_gone_nodes(api, profile, simulated)
         waiting.until("the cluster's own objects", lambda: _put_own_objects(api, profile, paths))
-        if wait and (profile.nodes or profile.simulated):
+        if wait and (running or profile.simulated):
             progress.step(f"Waiting for {_count(profile)}")
-            process = "node" if profile.nodes else "simulated"
+            process = "node" if running else "simulated"
             waiting.until("the nodes", lambda: _nodes_are_ready(api, profile, simulated), process)
-        if profile.node_names()[0:1] == profile.running_nodes()[0:1] != ():
+        if profile.node_names()[0:1] == running[0:1] != ():
             waiting.until("the node", lambda: _mark_control_plane(api, profile), "node")
         if wait:
             waiting.until("the service accounts", lambda: _accounts_are_there(api), "controllers")
-        if wait and profile.nodes:
+        if wait and running:
             progress.step("Waiting for the cluster's name server")
             name = f"kubernetes.default.svc.{profile.cluster_domain}"
             waiting.until("the name server", lambda: resolves(profile.dns_address, name), "node")
@@ -129,8 +128,8 @@ def tail(path: Path, lines: int) -> str:
 
 def _count(profile: Profile) -> str:
     parts = []
-    if profile.nodes:
-        parts.append("the node" if profile.nodes == 1 else f"{profile.nodes} nodes")
+    if nodes := len(profile.running_nodes()):
+        parts.append("the node" if nodes == 1 else f"{nodes} nodes")
     if profile.simulated:
         parts.append(f"{profile.simulated} simulated nodes")
     return " and ".join(parts)

@@ -51,9 +51,9 @@ class StartRequest:
 
     name: str
     nodes: int | None = None
-    settings: Callable[[Profile], Profile] = lambda found: found
+    settings: Callable[[Profile], Profile] | None = None
     """What else of the profile becomes different."""
-    creation: Callable[[Profile], Profile] = lambda found: found
+    creation: Callable[[Profile], Profile] | None = None
     """What of a new profile is not as usual."""
     simulation: simulation.Change | None = None
     """What becomes of the simulated nodes."""
@@ -72,6 +72,12 @@ class StartRequest:
     boot: bool | None = None
     """Whether the machine starts it when it boots."""
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the cluster is only to be there, as it is."""
+        manner = ("name", "creation", "switch_context", "wait", "timeout", "boot")
+        return self == StartRequest(**{each: getattr(self, each) for each in manner})
+
 
 def start(request: StartRequest, progress: Progress) -> Profile:
     """Start or mend the cluster; returns its profile."""
@@ -81,6 +87,11 @@ def start(request: StartRequest, progress: Progress) -> Profile:
     if existing is not None and existing.joined:
         from navarch.cluster import joining
 
+        if not request.is_plain:
+            raise ClusterError(
+                "this machine is a node of a cluster that runs elsewhere",
+                f"How the cluster is, is said there: {existing.joined}",
+            )
         with exclusive(request.name):
             joining.bring_up(existing, progress, request.timeout, wait=request.wait)
     else:
@@ -109,11 +120,9 @@ def _start_own(request: StartRequest, progress: Progress) -> Profile:
         if request.addons is not None:
             chosen = request.addons(chosen)
         before = profile.load(wanted.name)
-        progress.step(
-            f"Creating the cluster {wanted.name}"
-            if before is None
-            else f"Starting the cluster {wanted.name}"
-        )
+        at_work = processes.is_running(paths.run, "apiserver")
+        doing = "Creating" if before is None else "Updating" if at_work else "Starting"
+        progress.step(f"{doing} the cluster {wanted.name}")
         policies.adopt(
             paths,
             request.audit_policy,
@@ -130,10 +139,12 @@ def _start_own(request: StartRequest, progress: Progress) -> Profile:
         profile.save(wanted)
         if request.addons is not None:
             addons.save(paths, chosen)
-        _remove_surplus(before, wanted, paths)
+        _remove_surplus(before, wanted, paths, progress)
         _prepare(wanted, paths)
         until_wired.close()
-        progress.step("Starting the control plane" + (" and the nodes" if wanted.nodes else ""))
+        if not at_work:
+            beside = " and the nodes" if wanted.running_nodes() else ""
+            progress.step(f"Starting the control plane{beside}")
         supervise(wanted, paths)
         files = kubeconfig.user_files()
         changed = kubeconfig.merge(wanted, paths, files, switch=request.switch_context)
@@ -152,19 +163,21 @@ def _settle(request: StartRequest, simulated: simulation.Simulation | None) -> P
     existing = profile.load(request.name)
     nodes, count = request.nodes, simulated.fleet.count if simulated is not None else None
     if existing is None:
-        existing = request.creation(profile.allocate(request.name, others, profile.host_use()))
+        existing = profile.allocate(request.name, others, profile.host_use())
+        existing = request.creation(existing) if request.creation else existing
         if nodes is None:
             nodes = 0 if count else 1
-    elif (other := request.creation(existing)) != existing:
+    elif request.creation and (other := request.creation(existing)) != existing:
         now, asked = asdict(existing), asdict(other)
         changed = [name for name in now if now[name] != asked[name]]
         raise ClusterError(
             f"the cluster {request.name} was made with other addresses ({', '.join(changed)})",
             "They stay for a cluster's life. Delete it, or choose another profile: -p NAME",
         )
-    found = profile.resized(request.settings(existing), nodes, count)
+    wanted = request.settings(existing) if request.settings else existing
+    found = profile.resized(wanted, nodes, count)
     paths = profile.paths_of(found.name)
-    if processes.read_pid_file(paths.run / "apiserver.pid"):
+    if processes.is_running(paths.run, "apiserver"):
         return found
     # Somebody else may have taken the port while the cluster was stopped. Everything that names
     # it is written anew at each start, so another one does as well.
@@ -238,13 +251,16 @@ def machine_lock() -> Iterator[None]:
         os.close(descriptor)
 
 
-def _remove_surplus(before: Profile | None, wanted: Profile, paths: Paths) -> None:
+def _remove_surplus(
+    before: Profile | None, wanted: Profile, paths: Paths, progress: Progress
+) -> None:
     """Take down real nodes that are to run no longer. A node that is only switched off keeps its
     directory, as a machine keeps its disk."""
     if before is None:
         return
     off = [name for name in before.running_nodes() if name not in wanted.running_nodes()]
     if off:
+        progress.step(f"Stopping {', '.join(off)}")
         supervise(wanted, paths)
     for node in off:
         # Not before the supervisor has let go of them: it would start them again.
@@ -261,8 +277,8 @@ def _remove_surplus(before: Profile | None, wanted: Profile, paths: Paths) -> No
 
 def _is_let_go(paths: Paths, node: str) -> bool:
     """Whether the supervisor has ended a node's processes, and will not start them again."""
-    files = [paths.run / f"{kind}-{node}.pid" for kind in ("node", "containerd")]
-    return not any(processes.read_pid_file(file) for file in files)
+    names = (f"{kind}-{node}" for kind in ("node", "containerd"))
+    return not any(processes.is_running(paths.run, name) for name in names)
 
 
 def _prepare(wanted: Profile, paths: Paths) -> None:

@@ -55,4 +55,5 @@ def missing(name: str) -> ClusterError:
     return ClusterError(
         f'Profile "{name}" not found.',
         'Run "navarch profile list" to view all profiles, "navarch start" to make one.',
+        profile.NOT_FOUND,
     )

@@ -50,7 +50,7 @@ def test_a_missing_profile_has_minikubes_exit_code(capsys: pytest.CaptureFixture
 def test_commands_on_a_missing_profile_say_what_to_do(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(*words) == 1
+    assert run(*words) == 85
     assert "navarch start" in capsys.readouterr().err
 
 
@@ -140,8 +140,8 @@ def test_deleting_a_node_that_is_not_there_changes_nothing(
 
     profiles.save(Profile("dev"))
     monkeypatch.setattr(nodes, "running", options.existing)
-    monkeypatch.setattr(nodes, "_joined", lambda _: {})
-    assert run("node", "delete", "-p", "dev", "nosuch") == 1
+    monkeypatch.setattr(nodes, "joined_nodes", lambda _: {})
+    assert run("node", "delete", "-p", "dev", "nosuch") == 85
     told = capsys.readouterr().err
     assert "there is no node nosuch" in told
     assert "navarch node list" in told
@@ -171,3 +171,112 @@ def test_the_start_of_a_joined_machine_promises_no_kubectl(
     told = "".join(capsys.readouterr())
     assert "node here again" in told
     assert "kubectl" not in told
+
+
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> Profile:
+    profile = Profile("far", joined="192.0.2.1:8443", joined_node="other", joined_addresses=("::",))
+    profiles.save(profile)
+    monkeypatch.setenv("NAVARCH_PROFILE", "far")
+    return profile
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("token", "create"),
+        ("node", "add"),
+        ("node", "stop", "other"),
+        ("node", "delete", "other"),
+        ("node", "fault", "kill", "other"),
+        ("service", "list"),
+        ("tunnel",),
+        ("tunnel", "--cleanup"),
+        ("addons", "list"),
+        ("addons", "enable", "ingress"),
+        ("kubeconfig",),
+        ("update-context",),
+        ("why", "pod/x"),
+        ("kubectl", "get", "pods"),
+        ("start", "--nodes", "3"),
+        ("start", "--listen-address", "192.0.2.7"),
+    ],
+    ids=" ".join,
+)
+def test_what_needs_the_control_plane_is_said_where_none_is(
+    words: tuple[str, ...], joined: Profile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words) == 1
+    told = capsys.readouterr().err
+    assert "of a cluster that runs elsewhere" in told
+    assert joined.joined in told
+
+
+def test_a_machine_that_has_joined_is_shown(
+    joined: Profile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("node", "list") == 0
+    assert run("ip") == 0
+    assert capsys.readouterr().out == "other\t::\n::\n"
+    assert run("profile", "use", "far") == 0
+    assert run("profile", "list", "-o", "json") == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])["valid"][0]
+    assert (row["Address"], row["Status"]) == ("::", "Stopped")
+
+
+def test_a_profile_whose_first_node_is_gone_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    profiles.save(Profile("dev", nodes=1, removed=(1,)))
+    assert run("profile", "list", "-o", "json") == 0
+    row = json.loads(capsys.readouterr().out)["valid"][0]
+    assert row["Address"] == "192.168.49.3"
+
+
+@pytest.mark.parametrize("words", [("ip",), ("ssh",), ("status",)])
+def test_a_node_that_is_not_there(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from navarch.cli import app
+
+    profiles.save(Profile("dev"))
+    monkeypatch.setattr(app, "joined_nodes", lambda _: {})
+    assert run(*words, "-p", "dev", "-n", "nosuch") == 85
+    assert 'The node "nosuch" does not exist in the cluster "dev"' in capsys.readouterr().err
+
+
+def test_nodes_on_other_machines_are_theirs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from navarch.cli import app, nodes, options
+
+    profiles.save(Profile("dev"))
+    monkeypatch.setattr(nodes, "running", options.existing)
+    for module in (app, nodes):
+        monkeypatch.setattr(module, "joined_nodes", lambda _: {"other": "192.0.2.7"})
+    assert run("ip", "-p", "dev", "-n", "other") == 0
+    assert capsys.readouterr().out == "192.0.2.7\n"
+    assert run("node", "stop", "-p", "dev", "other") == 1
+    assert "Run there: navarch stop" in capsys.readouterr().err
+
+
+def test_flags_of_start_reach_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of the dataclasses that the command takes whole."""
+    from navarch.cluster import start
+
+    asked: list[start.StartRequest] = []
+
+    def record(request: start.StartRequest, _: object) -> Profile:
+        asked.append(request)
+        return Profile(request.name)
+
+    monkeypatch.setattr(start, "start", record)
+    assert run("start", "-p", "dev", "-n", "2", "--no-wait", "--kubelet-config", "off") == 0
+    assert run("start", "-p", "dev", "--pod-network", "vxlan", "--simulated", "3", "--boot") == 0
+    assert run("start", "-p", "dev", "--keep-context", "-q", "--wait-timeout", "9") == 0
+    first, second, third = asked
+    assert (first.nodes, first.wait, first.kubelet_config) == (2, False, "off")
+    assert second.settings is not None
+    assert second.settings(Profile("dev")).pod_network == "vxlan"
+    assert second.simulation is not None
+    assert [each.boot for each in asked] == [None, True, None]
+    assert [each.is_plain for each in asked] == [False, False, True]
+    assert (third.switch_context, third.timeout) == (False, 9.0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from navarch.cli.options import ProfileOption, profile_name
+from navarch.cli.options import ProfileOption, elsewhere, profile_name
 from navarch.cli.output import fail
 from navarch.cluster.profile import ClusterError
 
@@ -103,6 +103,8 @@ def _cluster(
         from navarch.cluster.stop import missing
 
         raise missing(name)
+    if found.joined:
+        raise elsewhere(found)
     paths = profiles.paths_of(name)
     config = ClientConfig.from_kubeconfig(paths.kubeconfig("admin"))
     try:
