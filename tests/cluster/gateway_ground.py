@@ -231,6 +231,14 @@ class Ground:
             return socket
         if delay := request.query.get("delay"):
             await asyncio.sleep(float(delay))
+        if pause := request.query.get("pause"):
+            # An answer that is never silent for longer, and takes ten times as long.
+            trickle = web.StreamResponse()
+            await trickle.prepare(request)
+            for _ in range(10):
+                await trickle.write(b".")
+                await asyncio.sleep(float(pause))
+            return trickle
         seen = {
             "name": name,
             "path": request.raw_path,

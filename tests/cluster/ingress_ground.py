@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import shutil
 import ssl
 import tempfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,6 +17,8 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import pytest
+import pytest_asyncio
 from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -29,7 +33,7 @@ from navarch.client.clock import RealClock
 from navarch.network.ingress.routes import Surroundings
 from navarch.network.ingress.translate import Ports, Translation, translate
 from navarch.network.nginx.backends import Services
-from navarch.network.nginx.process import Nginx
+from navarch.network.nginx.process import PROGRAM, Nginx
 from navarch.network.nginx.render import Settings
 
 ADDRESS = "127.0.7.1"
@@ -261,3 +265,24 @@ def new_directory() -> Path:
     directory = Path(tempfile.mkdtemp(prefix="ingress-"))
     directory.chmod(0o711)
     return directory
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def ingress_ground() -> AsyncIterator[Ground]:
+    """Import it as `ground` into a module, whose tests then share an nginx."""
+    directory = new_directory()
+    found = Ground(directory)
+    try:
+        await found.start()
+        yield found
+    finally:
+        await found.stop()
+        shutil.rmtree(directory)
+
+
+marks = [
+    pytest.mark.cluster,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="nginx changes its user"),
+    pytest.mark.skipif(not Path(PROGRAM).exists(), reason="nginx is not installed"),
+]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 from tests.cluster.gateway_ground import ADDRESS, BACKENDS, Ground, conditions, path_of
@@ -815,18 +816,16 @@ async def test_methods_queries_and_patterns(ground: Ground) -> None:
     await ground.answers(table)
 
 
-async def test_mirrors_timeouts_and_filters_of_backends(ground: Ground) -> None:
+async def test_mirrors_and_filters_of_backends(ground: Ground) -> None:
     def mirror(name: str, **more: Any) -> dict[str, Any]:
         return filtered("RequestMirror", backendRef={"name": name, "port": 80}, **more)
 
     marked = filtered("RequestHeaderModifier", set=pairs(X_Which="b's own"))
-    limits = {"request": "1s", "backendRequest": "300ms"}
     await ground.make(
         gateway(),
         route(
             "r",
             rule("a", path="/mirror", filters=[mirror("b"), mirror("c"), mirror("b", percent=0)]),
-            rule("a", path="/slow", timeouts=limits),
             rule("a", path="/patient", timeouts={"request": "0s"}),
             rule(backend("b", filters=[marked]), path="/own"),
         ),
@@ -840,9 +839,20 @@ async def test_mirrors_timeouts_and_filters_of_backends(ground: Ground) -> None:
 
     await ground.until(mirrored, "the mirrors")
     assert sorted(ground.received) == [f"{name} /mirror/x?y=1" for name in "abc"]
-    await ground.answers([({"path": "/slow?delay=2"}, 504), ({"path": "/slow"}, "a")])
     await ground.answers([({"path": "/patient?delay=0.4"}, "a")])
     assert (await ground.ask("/own")).seen["headers"]["x-which"] == "b's own"
+
+
+@pytest.mark.parametrize("limits", [{"request": "1s"}, {"request": "5s", "backendRequest": "1s"}])
+async def test_timeouts(ground: Ground, limits: dict[str, str]) -> None:
+    """They are for the whole of an exchange: a backend that is never silent for long is late, too.
+    What has begun to answer cannot be answered with 504 any more and is broken off."""
+    await ground.make(gateway(), route("r", rule("a", path="/slow", timeouts=limits)))
+    await ground.answers([({"path": "/slow?delay=3"}, 504), ({"path": "/slow"}, "a")])
+    assert (await ground.ask("/slow?pause=0.01")).text == "." * 10
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await ground.ask("/slow?pause=0.3")
+    await ground.answers([({"path": "/slow?delay=0.2"}, "a")])
 
 
 H2C = """

@@ -19,6 +19,7 @@ from tests.unit.network.ingresses import service
 from tests.unit.network.test_gateway_attach import SECRETS, TLS, said
 
 from navarch.api.types.core_v1 import ServicePort
+from navarch.network.gateway.rules import FOREVER
 from navarch.network.gateway.translate import Translation
 from navarch.network.nginx.document import document
 from navarch.network.nginx.model import Host, PathKind, Protocol, Route, Timeouts
@@ -156,15 +157,23 @@ def test_the_first_of_several_headers_of_one_name_counts() -> None:
     [
         (None, Timeouts()),
         ({}, Timeouts()),
-        ({"request": "500ms"}, Timeouts(connect=0.5, send=0.5, read=0.5)),
-        ({"request": "20s", "backendRequest": "10s"}, Timeouts(connect=5.0, send=10, read=10)),
-        ({"request": "0s", "backendRequest": "1s"}, Timeouts(connect=1, send=1, read=1)),
-        ({"request": "0s"}, Timeouts(connect=5.0, send=86400, read=86400)),
+        ({"request": "500ms"}, Timeouts(send=FOREVER, read=FOREVER, total=0.5)),
+        (
+            {"request": "20s", "backendRequest": "10s"},
+            Timeouts(send=FOREVER, read=FOREVER, total=20, attempt=10),
+        ),
+        (
+            {"request": "0s", "backendRequest": "1s"},
+            Timeouts(send=FOREVER, read=FOREVER, attempt=1),
+        ),
+        ({"request": "0s"}, Timeouts(send=FOREVER, read=FOREVER)),
     ],
 )
 def test_timeouts(given: Object | None, expected: Timeouts) -> None:
     more: Object = {} if given is None else {"timeouts": given}
-    assert routes_of(rule("a", **more))[0].timeouts == expected
+    found = routes_of(rule("a", **more))[0]
+    assert found.timeouts == expected
+    assert found.policy.limits_time == bool(expected.total or expected.attempt)
 
 
 def test_protocols_of_backends() -> None:

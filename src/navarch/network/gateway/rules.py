@@ -221,7 +221,12 @@ class _Rule:
     def route(self) -> Route:
         """What happens to requests that the rule matches. Raises RefusedError."""
         filters = self._filters(self.rule.filters)
-        policy = msgspec.structs.replace(POLICY, mirrors=len(filters.mirrors))
+        timeouts = self._timeouts()
+        policy = msgspec.structs.replace(
+            POLICY,
+            mirrors=len(filters.mirrors),
+            limits_time=bool(timeouts.attempt or timeouts.total),
+        )
         backends = tuple(self._backend(each, policy) for each in self.rule.backendRefs)
         return Route(
             backends=backends,
@@ -231,7 +236,7 @@ class _Rule:
             response_headers=filters.response_headers,
             mirrors=filters.mirrors,
             cors=filters.cors,
-            timeouts=self._timeouts(),
+            timeouts=timeouts,
             policy=policy,
         )
 
@@ -260,15 +265,14 @@ class _Rule:
         return found
 
     def _timeouts(self) -> Timeouts:
+        """Both are for a whole exchange; within it silence has no limit of its own."""
         given = self.rule.timeouts
-        if given is None:
+        total, attempt = (
+            (_seconds(given.request), _seconds(given.backendRequest)) if given else (None, None)
+        )
+        if total is None and attempt is None:
             return Timeouts()
-        wanted = [_seconds(text) for text in (given.request, given.backendRequest) if text]
-        if not wanted:
-            return Timeouts()
-        # Zero is no limit; it is the shorter of both that is noticed.
-        limit = min((each for each in wanted if each > 0), default=FOREVER)
-        return Timeouts(connect=min(limit, 5.0), send=limit, read=limit)
+        return Timeouts(send=FOREVER, read=FOREVER, attempt=attempt or 0.0, total=total or 0.0)
 
     def _backend(self, reference: BackendRef, policy: Policy) -> Backend:
         weight = reference.weight
@@ -430,8 +434,9 @@ def _cors(given: CorsFilter) -> Cors:
     )
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str) -> float | None:
+    """0 is no limit."""
     try:
-        return min(parse_duration(text), FOREVER)
+        return min(parse_duration(text), FOREVER) if text else None
     except ValueError as error:
         raise RefusedError(f"{text!r} is not a duration") from error

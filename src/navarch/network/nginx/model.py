@@ -150,6 +150,8 @@ class Policy(Value, frozen=True):
     satisfy_any: bool = False
     mirrors: int = 0
     mirrors_body: bool = True
+    limits_time: bool = False
+    """Answers that take longer than the route's timeouts allow are broken off."""
     limit_rate_after: int = 0
     verifies: bool = False
     verify_depth: int = 1
@@ -158,11 +160,14 @@ class Policy(Value, frozen=True):
 
 
 class Timeouts(Value, frozen=True):
-    """In seconds."""
+    """In seconds, 0 being none: how long a backend may be silent; and how long a whole attempt and
+    all attempts together may take, which want `Policy.limits_time`."""
 
     connect: float = 5.0
     send: float = 60.0
     read: float = 60.0
+    attempt: float = 0.0
+    total: float = 0.0
 
 
 class Backend(Value, frozen=True):

@@ -379,6 +379,8 @@ def _policy(name: str, policy: Policy, settings: Settings) -> str:
     ]
     if policy.body_buffer:
         lines.append(f"client_body_buffer_size {_number(policy.body_buffer)};")
+    if policy.limits_time:
+        lines.append("body_filter_by_lua_block { return navarch_respond.in_time() }")
     if policy.limit_rate_after:
         lines.append(f"limit_rate_after {_number(policy.limit_rate_after)};")
     if not grpc:

@@ -75,6 +75,19 @@ local function choose(ctx, endpoints)
   return in_turn(endpoints, tried)
 end
 
+-- How long this attempt may take. The clock begins when the first one does: the time that a client
+-- takes for its body is its own.
+local function allowed(ctx, timeouts)
+  if not (timeouts.attempt or timeouts.total) then return math.huge end
+  ngx.update_time()
+  local now = ngx.now()
+  ctx.began = ctx.began or now
+  local left = timeouts.total and ctx.began + timeouts.total - now or math.huge
+  local most = math.min(left, timeouts.attempt or math.huge)
+  ctx.deadline = now + most
+  return most
+end
+
 -- balancer_by_lua: called for each attempt.
 function M.balance()
   local ctx = ngx.ctx
@@ -89,7 +102,11 @@ function M.balance()
     if (route.tries or 0) == 0 then more = #endpoints.list - 1 end
     if more > 0 then balancer.set_more_tries(more) end
   end
-  balancer.set_timeouts(timeouts.connect, timeouts.send, timeouts.read)
+  local most = allowed(ctx, timeouts)
+  if most <= 0 then return ngx.exit(504) end
+  balancer.set_timeouts(
+    math.min(timeouts.connect, most), math.min(timeouts.send, most), math.min(timeouts.read, most)
+  )
   local endpoint = choose(ctx, endpoints)
   ctx.failed = ctx.endpoint ~= nil
   ctx.tried[endpoint.text] = true

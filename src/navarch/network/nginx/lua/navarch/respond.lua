@@ -56,6 +56,16 @@ function M.headers()
   end
 end
 
+-- body_filter_by_lua of policies that limit how long an answer may take: its status has been told,
+-- so all that is left is to end the connection before the answer's end.
+function M.in_time()
+  local deadline = ngx.ctx.deadline
+  if deadline and ngx.now() > deadline then
+    ngx.log(ngx.WARN, "the answer takes longer than the route allows")
+    return ngx.ERROR
+  end
+end
+
 -- header_filter_by_lua of the authentication subrequest: what the backend shall get of its answer.
 function M.authentication()
   local ctx = route.context()
