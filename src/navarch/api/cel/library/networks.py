@@ -185,7 +185,7 @@ CIDRS = Library(
                 *_contains_costs(True, False),
             ),
         ),
-        method("ip", "cidr_ip", (CIDR,), IP, lambda c: IpValue(c.value.value)),
+        method("ip", "cidr_ip", (CIDR,), IP, lambda c: IpValue(c.value.address)),
         method("prefixLength", "cidr_prefix_length", (CIDR,), INT, lambda c: c.value.bits),
         method("masked", "cidr_masked", (CIDR,), CIDR, lambda c: CidrValue(c.value.masked())),
     ),
