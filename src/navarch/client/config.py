@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from navarch.api.trust import trusting
 from navarch.client.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -253,12 +254,9 @@ def make_ssl_context(config: ClientConfig) -> ssl.SSLContext:
     """A context that trusts the configured CA (the system's without one) and shows our
     certificate."""
     try:
-        context = ssl.create_default_context(
-            cadata=config.ca.read().decode("ascii") if config.ca else None
-        )
+        context = trusting(config.ca.read().decode("ascii") if config.ca else "")
     except (ValueError, ssl.SSLError) as error:
         raise ConfigError(f"the certificate authority cannot be used: {error}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if config.insecure_skip_tls_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from navarch.api.trust import trusting
 from navarch.cluster.profile import ClusterError, Paths, Profile
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -129,7 +130,7 @@ class Api(Connection):
 
 def _context(pki: Path, pair: tuple[str, str]) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+        context = trusting(file=pki / "ca.crt")
         context.load_cert_chain(pki / pair[0], pki / pair[1])
     except (OSError, ssl.SSLError) as error:
         raise ApiUnavailableError(f"the certificates in {pki} cannot be used: {error}") from error

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from navarch import KUBERNETES_VERSION
+from navarch.api.trust import trusting
 from navarch.cluster import readiness, tokens
 from navarch.cluster.api import ApiUnavailableError, Connection, Trust
 from navarch.cluster.profile import ClusterError
@@ -94,7 +95,7 @@ def discover(place: tuple[str, int], token: str, hashes: Sequence[str]) -> Disco
     found = _patiently(lambda: authority(ssl._create_unverified_context))
 
     def trust() -> ssl.SSLContext:
-        return ssl.create_default_context(cadata=found.decode("ascii"))
+        return trusting(found.decode("ascii"))
 
     # Once more, now only from who has a certificate of that authority (as kubeadm does).
     # Only who says nothing of himself may read it: so the token comes after that.

@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 
 from navarch.api.objects import Object, encode, to_object
+from navarch.api.trust import trusting
 from navarch.api.types.core_v1 import Node
 from navarch.scheduler.configuration.types import ExtenderConfig, ExtenderTls
 from navarch.scheduler.podinfo import PodInfo
@@ -203,9 +204,7 @@ def ssl_context(config: ExtenderConfig) -> ssl.SSLContext | bool:
     is_open = tls.insecure or (config.enableHTTPS and not has_authority)
     if not (is_open or has_authority or tls.certFile or tls.certData):
         return True
-    context = ssl.create_default_context(
-        cafile=tls.caFile or None, cadata=tls.caData.decode() or None
-    )
+    context = trusting(tls.caData.decode(), file=tls.caFile or None)
     if is_open:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -18,6 +18,7 @@ from typing import Any
 from multidict import CIMultiDict
 
 from navarch.api.errors import ApiError, service_unavailable
+from navarch.api.trust import trusting
 from navarch.apiserver.aggregation.records import Record, ServiceRef
 from navarch.apiserver.connect.forward import Forwarder, unreachable
 from navarch.apiserver.connect.nodes import Backend
@@ -133,15 +134,10 @@ class Extensions:
 
     def _make_context(self, ca_bundle: str, is_unverified: bool) -> ssl.SSLContext:
         options = self._options
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context = trusting("" if is_unverified else base64.b64decode(ca_bundle).decode("ascii"))
         if is_unverified:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        elif ca_bundle:
-            context.load_verify_locations(cadata=base64.b64decode(ca_bundle).decode("ascii"))
-        else:
-            context.load_default_certs()
         if options.proxy_client_cert_file is not None:
             context.load_cert_chain(options.proxy_client_cert_file, options.proxy_client_key_file)
         return context

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from navarch.api.trust import trusting
+
 VERSIONS = tuple(f"apiserver.config.k8s.io/{each}" for each in ("v1", "v1beta1", "v1alpha1"))
 MAX_ISSUERS = 64
 _DOMAIN_PATH = re.compile(
@@ -163,7 +165,7 @@ def _issuer_problems(issuer: Issuer, where: str, own: tuple[str, ...]) -> Iterat
         yield f"{where}.egressSelectorType: egress selectors are not supported"
     if issuer.certificateAuthority:
         try:
-            ssl.create_default_context(cadata=issuer.certificateAuthority)
+            trusting(issuer.certificateAuthority)
         except ssl.SSLError:
             yield f"{where}.certificateAuthority: Invalid value: no certificates in it"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import jwt
 import msgspec
 
+from navarch.api.trust import trusting
 from navarch.apiserver.authentication.claim_expressions import (
     ClaimExpressions,
     ExpressionFailed,
@@ -58,7 +58,7 @@ class HttpsFetcher:
     not followed: the address stands in the configuration."""
 
     def __init__(self, authority: str) -> None:
-        self._tls = ssl.create_default_context(cadata=authority or None)
+        self._tls = trusting(authority)
 
     async def __call__(self, url: str) -> Any:
         import aiohttp

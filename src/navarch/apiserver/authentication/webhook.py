@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from navarch.api.trust import trusting
 from navarch.apiserver.authentication.tokens import INVALID, ForeignToken, TokenError, VerifiedToken
 from navarch.apiserver.contracts import UserInfo
 from navarch.apiserver.http.answer import read_answer
@@ -77,7 +78,7 @@ def load_remote(path: Path) -> Remote:
     if unknown:
         raise ValueError(f"{path}: not supported for this: {', '.join(sorted(unknown))}")
     authority = _content(cluster, "certificate-authority", path)
-    tls = ssl.create_default_context(cadata=authority.decode() if authority else None)
+    tls = trusting(authority.decode())
     if cluster.get("tls-server-name") or cluster.get("insecure-skip-tls-verify"):
         raise ValueError(f"{path}: the server's certificate has to fit its address")
     certificate = _content(user, "client-certificate", path)

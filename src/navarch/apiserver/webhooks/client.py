@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from navarch.api.errors import ApiError
+from navarch.api.trust import trusting
 from navarch.apiserver.aggregation.records import ServiceRef
 from navarch.apiserver.contracts import Lookup
 from navarch.apiserver.webhooks.metrics import WebhookMetrics
@@ -68,22 +69,11 @@ class Endpoint:
 
 @lru_cache(256)
 def trust(ca_bundle: str) -> ssl.SSLContext:
-    """The TLS context for a bundle. A bundle may be the server's own certificate, and names count
-    only where a certificate lists them as alternative ones, both as Go has it. Raises CallFailed.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.hostname_checks_common_name = False
+    """The TLS context for a bundle. Raises CallFailed."""
     try:
-        text = base64.b64decode(ca_bundle).decode("ascii").strip()
-        if text:
-            context.load_verify_locations(cadata=text)
-        else:
-            context.load_default_certs()
+        return trusting(base64.b64decode(ca_bundle).decode("ascii").strip())
     except (ValueError, ssl.SSLError) as error:
         raise CallFailed(f"unable to load root certificates: {error}", 500) from error
-    return context
 
 
 class WebhookClient:
