@@ -183,7 +183,8 @@ def _kubelet(profile: Profile, paths: Paths, node: str) -> Options:
 
 
 def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Options]:
-    """Everything that shares a node's process."""
+    """Everything that shares a node's process: what the traffic of pods needs goes first, so that
+    it is in force again soon after a kill. The kubelet has most to read."""
     directory = paths.node(node)
     addresses = profile.node_addresses(node)
     kubelet = _kubelet(profile, paths, node)
@@ -217,18 +218,19 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "cni_directory": str(directory / "cni"),
         "sandboxes": str(containerd.sandboxes(directory)),
     }
-    own: dict[str, Options] = {
-        "kubelet": kubelet,
-        "proxy": proxy,
-        "dns": dns,
-        "podnetwork": network,
-    }
-    own["policy"] = {
+    policy = {
         "kubeconfig": user,
         "node_name": node,
         "dns_addresses": list(addresses),
         "directory": POLICY_DIRECTORY,
         "enforce": profile.enforces_policies,
+    }
+    own: dict[str, Options] = {
+        "proxy": proxy,
+        "dns": dns,
+        "policy": policy,
+        "podnetwork": network,
+        "kubelet": kubelet,
     }
     if profile.enforces_policies:
         kubelet["policy_socket"] = f"{POLICY_DIRECTORY}/{SOCKET_NAME}"

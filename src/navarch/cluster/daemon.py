@@ -8,6 +8,9 @@ The file names the components that share this process and their options:
 Components that belong together share a process because every Python process costs some twenty
 megabytes before it does anything. They do not share fates quietly, though: if one fails or
 returns, the process ends with an error and the supervisor starts all of it again.
+
+Components start one after another as the file names them, and each runs while the next is read:
+after a kill, what comes first is at work before the last one's modules are there.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,8 @@ from navarch.cluster.components import COMPONENTS, Run, options_from
 from navarch.cluster.namespaces import show_at
 
 log = logging.getLogger("navarch.daemon")
+Load = Callable[[], tuple[Run, Any]]
+"""Imports a component and reads its options."""
 
 
 class ComponentEndedError(RuntimeError):
@@ -35,17 +41,17 @@ class ComponentEndedError(RuntimeError):
 
 
 def main(arguments: Sequence[str]) -> int:
-    # What imports make, stays: collections would look at all of it again and again for nothing.
-    gc.disable()
     config = json.loads(Path(arguments[0]).read_bytes())
     start_logging(config.get("log_level", "INFO"))
     for place, directory in config.get("shown", {}).items():
         show_at(Path(directory), Path(place))
-    prepared: dict[str, tuple[Run, Any]] = {}
-    for name, values in config["components"].items():
-        run, kind = COMPONENTS[name].load()
-        prepared[name] = (run, options_from(values, kind))
-    return run_components(prepared)
+    components = config["components"]
+    return run_components({name: partial(_load, name, components[name]) for name in components})
+
+
+def _load(name: str, values: Mapping[str, Any]) -> tuple[Run, Any]:
+    run, kind = COMPONENTS[name].load()
+    return run, options_from(values, kind)
 
 
 def start_logging(level: str) -> None:
@@ -77,20 +83,15 @@ class RecordFormatter(logging.Formatter):
         return "\n".join(f"    {line}" for line in lines)
 
 
-def run_components(prepared: Mapping[str, tuple[Run, Any]]) -> int:
+def run_components(components: Mapping[str, Load]) -> int:
     """Run components until a signal or a failure. Returns the exit code."""
     import uvloop
 
-    # What was imported lives as long as the process: no collection need look at it again.
-    gc.collect()
-    gc.freeze()
-    gc.enable()
-    # A request makes some thousands of containers and few cycles: with the default of 700 the
-    # collector would run several times in every one of them.
-    gc.set_threshold(20_000, 20, 20)
+    # What imports make, stays: collections would look at all of it again and again for nothing.
+    gc.disable()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_together(prepared))
+            runner.run(_together(components))
     except asyncio.CancelledError:
         log.info("stopped")
         return 0
@@ -101,7 +102,7 @@ def run_components(prepared: Mapping[str, tuple[Run, Any]]) -> int:
     return 0
 
 
-async def _together(prepared: Mapping[str, tuple[Run, Any]]) -> None:
+async def _together(components: Mapping[str, Load]) -> None:
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
@@ -116,8 +117,20 @@ async def _together(prepared: Mapping[str, tuple[Run, Any]]) -> None:
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
     loop.add_signal_handler(signal.SIGINT, replace)
     async with asyncio.TaskGroup() as group:
-        for name, (run, options) in prepared.items():
+        for name, load in components.items():
+            run, options = await asyncio.to_thread(load)
             group.create_task(_for_ever(name, run, options), name=name)
+        _collect_seldom()
+
+
+def _collect_seldom() -> None:
+    """What was imported lives as long as the process: no collection need look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    # A request makes some thousands of containers and few cycles: with the default of 700 the
+    # collector would run several times in every one of them.
+    gc.set_threshold(20_000, 20, 20)
 
 
 async def _for_ever(name: str, run: Run, options: Any) -> None:

@@ -7,10 +7,12 @@ import logging
 import os
 import signal
 import sys
+import threading
 from typing import Any
 
 import pytest
 
+from navarch.cluster.components import Run
 from navarch.cluster.daemon import RecordFormatter, run_components
 from navarch.node.settings import REPLACED
 
@@ -30,8 +32,24 @@ async def fails(_: Any) -> None:
 
 @pytest.mark.parametrize(("other", "reason"), [(returns, "ended by itself"), (fails, "no disk")])
 def test_one_that_ends_ends_all(other: Any, reason: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert run_components({"a": (for_ever, []), "b": (other, None)}) == 1
+    assert run_components({"a": lambda: (for_ever, []), "b": lambda: (other, None)}) == 1
     assert reason in caplog.text
+
+
+def test_the_first_runs_while_the_next_is_read() -> None:
+    """The proxy of a killed agent does not wait for all that a kubelet imports."""
+    is_running = threading.Event()
+
+    async def first(_: Any) -> None:
+        is_running.set()
+        await asyncio.Event().wait()
+
+    def load() -> tuple[Run, Any]:
+        assert is_running.wait(10), "nothing runs yet"
+        return returns, None
+
+    assert run_components({"first": lambda: (first, None), "second": load}) == 1
+    assert is_running.is_set()
 
 
 @pytest.mark.parametrize(("number", "replaced"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
@@ -46,7 +64,7 @@ def test_a_signal_ends_them_cleanly(
         os.kill(os.getpid(), number)
         await asyncio.Event().wait()
 
-    assert run_components({"a": (for_ever, []), "b": (ask, None)}) == 0
+    assert run_components({"a": lambda: (for_ever, []), "b": lambda: (ask, None)}) == 0
     assert (REPLACED in os.environ) == replaced
 
 
