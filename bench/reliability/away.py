@@ -14,7 +14,7 @@ import random
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,12 +37,22 @@ from bench.reliability.node import until as pods_until
 from navarch.api.errors import ApiError
 from navarch.api.objects import to_object
 from navarch.api.types.coordination_v1 import Lease
-from navarch.api.types.core_v1 import Node, Pod, Service, ServicePort, ServiceSpec
+from navarch.api.types.core_v1 import (
+    HostPathVolumeSource,
+    Node,
+    Pod,
+    Service,
+    ServicePort,
+    ServiceSpec,
+    Volume,
+    VolumeMount,
+)
 from navarch.api.types.discovery_v1 import EndpointSlice
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client.client import Client
 
-APP = "nc -ll -p 7 -e cat & mkdir /www; echo hello > /www/index.html; exec httpd -f -p 80 -h /www"
+APP = ("chroot", "/host", sys.executable, traffic.__file__, "serve")
+"""In a container with the machine's files: the image has no server with room for enough."""
 COPIES = 2
 NAME = "web.default.svc.cluster.local"
 
@@ -55,12 +65,35 @@ class App:
     nameserver: str
     user: int
 
+    def turned_away(self) -> int:
+        """How many new connections the application's pods had no room for, since they began."""
+        return sum(map(listen_drops, servers()))
+
+
+def listen_drops(pid: int) -> int:
+    """Of all sockets in the network of a process, as the kernel counts them."""
+    names, values = Path(f"/proc/{pid}/net/netstat").read_text().splitlines()[:2]
+    return int(dict(zip(names.split(), values.split(), strict=True))["ListenDrops"])
+
+
+def servers() -> list[int]:
+    """The application's processes."""
+    words = "\0".join((*APP[2:], "")).encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if (entry / "cmdline").read_bytes() == words:
+                found.append(int(entry.name))
+    return found
+
 
 async def deploy(bench: Bench) -> App:
     client = bench.client
     for number in range(COPIES):
         meta = ObjectMeta(name=f"web-{number}", namespace="default", labels={"app": "web"})
-        template = spec(["sh", "-c", APP])
+        template = spec(APP)
+        template.volumes = [Volume(name="host", hostPath=HostPathVolumeSource(path="/"))]
+        template.containers[0].volumeMounts = [VolumeMount(name="host", mountPath="/host")]
         await client.resource(Pod).create(Pod(metadata=meta, spec=template))
     meta = ObjectMeta(name="user", namespace="default")
     await client.resource(Pod).create(Pod(metadata=meta, spec=spec(SLEEP)))
@@ -129,7 +162,7 @@ async def kill_proxy(bench: Bench, app: App, kills: int, seed: int, repeat: str)
     busy machine lives of a few seconds and the supervisor's pauses between them would come to that.
     """
     chance, back, heard = random.Random(seed), list[float](), list[float]()
-    clock = asyncio.get_running_loop().time
+    clock, turned_away = asyncio.get_running_loop().time, app.turned_away()
     async with using(app, "--rate", "100", "--held", "20") as found:
         await asyncio.sleep(1)
         pid = await agent_pid(bench)
@@ -154,6 +187,7 @@ async def kill_proxy(bench: Bench, app: App, kills: int, seed: int, repeat: str)
         "held connections": counts.get("held", 0),
         "echoes": counts.get("echoes", 0),
         "new connections": counts["requests"],
+        "turned away by full servers": app.turned_away() - turned_away,
         "slowest second": found["slowest"],
         "slowest process to come back": max(back),
         "slowest to be heard of then": max(heard),
@@ -173,7 +207,7 @@ async def leave_alone(bench: Bench, app: App, seconds: float, seed: int, repeat:
         bench.pid(name) for name in ("supervisor.json", "apiserver.json", "controllers.json")
     )
     options = ["--name", NAME, "--nameserver", app.nameserver, "--rate", "100", "--held", "20"]
-    clock = asyncio.get_running_loop().time
+    clock, turned_away = asyncio.get_running_loop().time, app.turned_away()
     try:
         # Nobody starts again what will be dead.
         os.kill(supervisor, signal.SIGSTOP)
@@ -197,6 +231,7 @@ async def leave_alone(bench: Bench, app: App, seconds: float, seed: int, repeat:
     figure.counts = {
         "seconds without a control plane": seconds,
         "requests": counts["requests"],
+        "turned away by full servers": app.turned_away() - turned_away,
         "requests a second": counts["requests"] / found["seconds"],
         "slowest second": found["slowest"],
         "echoes of held connections": counts.get("echoes", 0),

@@ -1,10 +1,16 @@
-"""An application's traffic, made in a pod's network: `python bench/reliability/traffic.py ADDRESS
-[--name NAME --nameserver ADDRESS] [--rate N] [--held N]`; says when it has begun,
-ends with SIGTERM and then prints, as JSON, what failed. Needs nothing but Python's own library.
+"""An application and its users. `python bench/reliability/traffic.py serve` is the application. `…
+ADDRESS [--name NAME --nameserver ADDRESS] [--rate N] [--held N]`, in a pod's network, is traffic to
+it: says when it has begun, ends with SIGTERM and then prints, as JSON, what failed. Needs nothing
+but Python's own library.
 
 Each request asks the name server first if there is a name, as an application does that keeps no
 addresses, opens a connection of its own to the Service and reads a page. Held connections are
 opened once and echo a line ten times a second.
+
+The servers have room for all that may come while they get no processor for a moment. Where they
+have not (busybox' httpd: for nine), the kernel drops what begins new connections, and on a busy
+machine that looks like a fault of the network: held connections go on, nobody is refused, and new
+ones of one moment time out.
 """
 
 from __future__ import annotations
@@ -22,6 +28,36 @@ from collections import Counter
 SECONDS = 5.0
 WEB, ECHO, DNS = 80, 7, 53
 PULSE = 0.1
+ROOM = 4096
+"""Connections that wait to be taken by a server."""
+
+
+async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\nhello\n")
+        await writer.drain()
+    except (OSError, asyncio.IncompleteReadError):
+        pass  # its user has gone
+    finally:
+        writer.close()
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while line := await reader.readline():
+            writer.write(line)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()
+
+
+async def serve() -> None:
+    for port, answer in ((WEB, page), (ECHO, echo)):
+        await asyncio.start_server(answer, port=port, backlog=ROOM)
+    await asyncio.Event().wait()
 
 
 def question(name: str, number: int) -> bytes:
@@ -32,7 +68,7 @@ def question(name: str, number: int) -> bytes:
     )
 
 
-def answer(reply: bytes) -> str:
+def address_in(reply: bytes) -> str:
     """The address in a reply: a Service has one, at its very end. Raises ValueError."""
     _, flags, _, answers, _, _ = struct.unpack("!6H", reply[:12])
     if flags & 15 or answers != 1:
@@ -46,7 +82,7 @@ async def resolve(name: str, nameserver: str) -> str:
         asking.setblocking(False)
         asking.connect((nameserver, DNS))
         await loop.sock_sendall(asking, question(name, random.randrange(1 << 16)))
-        return answer(await loop.sock_recv(asking, 512))
+        return address_in(await loop.sock_recv(asking, 512))
 
 
 class Traffic:
@@ -123,9 +159,10 @@ class Traffic:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("address")
+    parser.add_argument("address", help="where the application is; `serve`: be it")
     parser.add_argument("--name", default="")
     parser.add_argument("--nameserver", default="")
     parser.add_argument("--rate", type=float, default=100.0)
     parser.add_argument("--held", type=int, default=0)
-    asyncio.run(Traffic(parser.parse_args()).run())
+    options = parser.parse_args()
+    asyncio.run(serve() if options.address == "serve" else Traffic(options).run())
