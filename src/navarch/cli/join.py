@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from navarch.cli.options import Existing, Output, ProfileOption, profile_name, running
-from navarch.cli.output import Steps, fail, printable
+from navarch.cli.output import Steps, printable
 from navarch.cluster.profile import ClusterError
 
 if TYPE_CHECKING:
@@ -68,9 +69,10 @@ def create(
         tokens.prepare(api, there.profile, there.paths)
         made = tokens.create(api, token, parse_ttl(ttl), description)
     if there.profile.nodes and not there.profile.listen_addresses:
-        fail(
-            "the API server does not listen for other machines yet",
-            "Have it do so: navarch start --listen-address ADDRESS",
+        print(
+            "! The API server does not listen for other machines yet. Have it do so, and make the "
+            "token after that: navarch start --listen-address ADDRESS",
+            file=sys.stderr,
         )
     if print_join_command:
         print(tokens.join_command(there.profile, there.paths, made))

@@ -163,18 +163,32 @@ def _configuration(ranges: Iterable[str]) -> str:
 def _ranges(profile: Profile, answers: Mapping[str, str]) -> Mapping[str, Any]:
     from navarch.controllers.load_balancer_plan import parse_pools
 
-    if answers.get("ranges"):
-        ranges = [each.strip() for each in answers["ranges"].split(",")]
-    elif answers.get("start") and answers.get("end"):
+    ranges = [each.strip() for each in answers.get("ranges", "").split(",") if each.strip()]
+    if not ranges and answers.get("start") and answers.get("end"):
         ranges = [f"{answers['start']}-{answers['end']}"]
-    else:
+    if not ranges:
         raise ValueError("the first and the last address are needed (start, end), or ranges")
     (pool,) = parse_pools(_configuration(ranges))
+    for first, last in pool.ranges:
+        _check_range(profile, first, last)
     nodes = [each for name in profile.node_names() for each in profile.node_addresses(name)]
     for address in (*profile.host_addresses, *nodes):
         if ipaddress.ip_address(address) in pool:
             raise ValueError(f"{address} is taken by the cluster itself")
     return {"ranges": ranges}
+
+
+def _check_range(profile: Profile, first: Any, last: Any) -> None:
+    """Raises ValueError for addresses that no Service of the cluster can have."""
+    if f"ipv{first.version}" not in profile.families:
+        raise ValueError(f"{first}: the cluster has addresses of {' and '.join(profile.families)}")
+    for each in (first, last):
+        if each.is_loopback or each.is_multicast or each.is_unspecified or each.is_link_local:
+            raise ValueError(f"{each} is nobody's address on a link")
+    for cidr in (*profile.service_cidrs, *profile.pod_cidrs):
+        network = ipaddress.ip_network(cidr)
+        if network.version == first.version and first <= network[-1] and network[0] <= last:
+            raise ValueError(f"{first}-{last} meets {cidr}, which the cluster itself gives out")
 
 
 def _missing_families(profile: Profile, settings: Mapping[str, Any]) -> Iterable[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,9 +20,12 @@ from typing import Any
 
 from navarch.cluster import forwarding, joining, netns, topology
 from navarch.cluster.api import parse_server
-from navarch.cluster.profile import Paths, Profile
+from navarch.cluster.profile import ClusterError, Paths, Profile
 from navarch.cluster.topology import NODE_TABLE, Route
 
+PROTOCOL = 78
+"""Of the routes made here (rtm_protocol), which are told from all others by it. Those of the pod
+network, which come and go with nodes, bear another one."""
 FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 OWN_LINKS = (topology.TUNNEL, "cni0")
 OWN_TABLES = (NODE_TABLE, "kube-proxy", "navarch-policy")
@@ -51,9 +55,9 @@ def apply(profile: Profile, paths: Paths) -> None:
     families = [ipaddress.ip_network(cidr).version for cidr in profile.pod_cidrs]
     forwarding.switch_on([FORWARDING[family] for family in families], _note(paths))
     with IPRoute() as netlink:
-        for route in routes(profile, _server_address(profile)):
+        for route in routes(profile, server_address(profile)):
             via = {"gateway": route.gateway} if route.gateway else {"type": "unreachable"}
-            netlink.route("replace", dst=route.destination, **via)
+            netlink.route("replace", dst=route.destination, proto=PROTOCOL, **via)
     netns.load_rules(rules(profile, joining.uplink(profile.joined_addresses)))
 
 
@@ -70,9 +74,7 @@ def remove(profile: Profile, paths: Paths) -> None:
         for name in OWN_LINKS:
             for index in netlink.link_lookup(ifname=name):
                 quietly(netlink.link, "del", index=index)
-        for route in routes(profile, _server_address(profile)):
-            via = {"gateway": route.gateway} if route.gateway else {"type": "unreachable"}
-            quietly(netlink.route, "del", dst=route.destination, **via)
+        netlink.flush_routes(proto=PROTOCOL)
     for family in ("ip", "ip6", "inet"):
         netns.load_rules(
             "".join(
@@ -98,11 +100,14 @@ def _remove_host_ports() -> None:
             subprocess.run(["nft", "flush", "chain", *place.split()], check=False)
 
 
-def _server_address(profile: Profile) -> str:
-    import socket
-
+def server_address(profile: Profile) -> str:
     host, port = parse_server(profile.joined)
-    return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
+    try:
+        return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError as error:
+        raise ClusterError(
+            f"the API server's name {host} has no address: {error}", "Try again: navarch start"
+        ) from error
 
 
 def _note(paths: Paths) -> Path:

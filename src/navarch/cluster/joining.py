@@ -92,7 +92,7 @@ def preflight(found: Profile, use: profile.HostUse) -> None:
     from navarch.cluster import composition, joined_network, readiness
 
     host, port = parse_server(found.joined)
-    server = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
+    server = joined_network.server_address(found)
     if own_address(host, port) == server:
         raise ClusterError(
             f"the API server at {found.joined} is on this machine",

@@ -63,6 +63,12 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
             ["configure", "metallb", "--set", "ranges=192.168.49.0/24"],
             "192.168.49.1 is taken by the cluster itself",
         ),
+        (["configure", "metallb", "--set", "ranges=fd00::/120"], "has addresses of ipv4"),
+        (["configure", "metallb", "--set", "ranges=127.0.0.0/28"], "is nobody's address"),
+        (["configure", "metallb", "--set", "ranges=224.0.0.0/28"], "is nobody's address"),
+        (["configure", "metallb", "--set", "ranges=10.96.7.0/24"], "meets 10.96.0.0/16"),
+        (["configure", "metallb", "--set", "ranges=10.244.0.1-10.250.0.1"], "meets 10.244.0.0/16"),
+        (["configure", "metallb", "--set", "ranges=,"], "(start, end), or ranges"),
         (["configure", "metallb", "--set", "start=10.0.0.9"], "(start, end), or ranges"),
         (
             ["configure", "metallb", "--set", "ranges=10.0.0.0/30,10.0.0.3/32"],
@@ -74,6 +80,11 @@ def test_what_cannot_be(words: list[str], said: str, capsys: pytest.CaptureFixtu
     assert run(*words) == 1
     assert said in capsys.readouterr().err
     assert addons.load(paths_of("dev")) == addons.Choices()
+
+
+def test_a_comma_too_many_is_no_range() -> None:
+    assert run("configure", "metallb", "--set", "ranges=192.168.49.220/30, ") == 0
+    assert addons.load(paths_of("dev")).settings["metallb"] == {"ranges": ["192.168.49.220/30"]}
 
 
 def test_it_asks_as_minikube_does(

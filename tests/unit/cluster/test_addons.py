@@ -111,7 +111,6 @@ def test_what_the_user_changed_stays_until_it_is_configured(paths: Paths) -> Non
         (("ipv4",), "10.1.0.0/24", []),
         (("ipv4", "ipv6"), "10.1.0.0/24", ["IPv6"]),
         (("ipv6", "ipv4"), "10.1.0.0/24, fd00:1::/120", []),
-        (("ipv6",), "10.1.0.0/24", ["IPv6"]),
     ],
 )
 def test_a_family_without_addresses_is_told_of(
