@@ -12,13 +12,19 @@ import json
 import os
 import random
 import signal
+import socket
+import statistics
 import sys
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from tests.cluster.node.environment import enter_network
 
 from bench.cluster import PROFILE, SLEEP, navarch, spec
 from bench.node import Bench
@@ -27,6 +33,7 @@ from bench.reliability.daemons import until
 from bench.reliability.figure import Figure
 from bench.reliability.lost import Loss, figure_of, lose
 from bench.reliability.node import (
+    PATIENCE,
     agent_pid,
     all_pods,
     are_ready,
@@ -147,6 +154,39 @@ async def is_served(app: App) -> bool:
     return "failed requests" not in found["counts"]
 
 
+async def expose(client: Client, name: str) -> str:
+    """Another Service in front of the application; its address."""
+    meta = ObjectMeta(name=name, namespace="default")
+    wanted = ServiceSpec(selector={"app": "web"}, ports=[ServicePort(port=traffic.WEB)])
+    return (
+        await client.resource(Service).create(Service(metadata=meta, spec=wanted))
+    ).spec.clusterIP
+
+
+async def reached(app: App, address: str) -> float:
+    """When the user's connections to a Service begin to succeed, in seconds since the boot."""
+
+    def ask() -> float:
+        enter_network(f"/proc/{app.user}/ns/net")
+        given_up = time.monotonic() + PATIENCE
+        while True:
+            try:
+                socket.create_connection((address, traffic.WEB), 0.5).close()
+                return time.clock_gettime(time.CLOCK_BOOTTIME)
+            except OSError:
+                assert time.monotonic() < given_up, f"nobody answers at {address}"
+            time.sleep(0.005)
+
+    with ThreadPoolExecutor(1) as alone:  # its thread stays in that network
+        return await asyncio.get_running_loop().run_in_executor(alone, ask)
+
+
+def start_of(pid: int) -> float:
+    """When a process began, in seconds since the boot."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
+
+
 async def sign_of_life(client: Client) -> str:
     """When the node was last heard of."""
     lease = await client.resource(Lease).get(PROFILE, "kube-node-lease")
@@ -160,24 +200,29 @@ async def kill_proxy(bench: Bench, app: App, kills: int, seed: int, repeat: str)
     Each life lasts until the node has been heard of, and a moment more. A node that is not heard of
     for 50 seconds is lost, whatever the reason, and its pods rightly get no new connections; on a
     busy machine lives of a few seconds and the supervisor's pauses between them would come to that.
+
+    While it is dead a Service is made: how soon it can be used tells how soon the proxy heals.
     """
-    chance, back, heard = random.Random(seed), list[float](), list[float]()
+    chance, back, heard, healed = random.Random(seed), list[float](), list[float](), list[float]()
     clock, turned_away = asyncio.get_running_loop().time, app.turned_away()
     async with using(app, "--rate", "100", "--held", "20") as found:
         await asyncio.sleep(1)
         pid = await agent_pid(bench)
-        for _ in range(kills):
+        for number in range(kills):
             last = await sign_of_life(bench.client)
             os.kill(pid, signal.SIGKILL)
             began = clock()
+            address = await expose(bench.client, f"late-{number}")
             pid = await agent_pid(bench, pid)
             back.append(clock() - began)
+            healed.append(await reached(app, address) - start_of(pid))
 
             async def is_heard(last: str = last) -> bool:
                 return await sign_of_life(bench.client) != last
 
             assert await until(is_heard, pause=0.05)
             heard.append(clock() - began - back[-1])
+            await bench.client.resource(Service).delete(f"late-{number}", "default")
             await asyncio.sleep(chance.uniform(0.0, 4.0))
         await asyncio.sleep(1)
     counts = found["counts"]
@@ -190,7 +235,9 @@ async def kill_proxy(bench: Bench, app: App, kills: int, seed: int, repeat: str)
         "turned away by full servers": app.turned_away() - turned_away,
         "slowest second": found["slowest"],
         "slowest process to come back": max(back),
-        "slowest to be heard of then": max(heard),
+        "median of its change in force then": statistics.median(healed),
+        "slowest change in force": max(healed),
+        "slowest to be heard of": max(heard),
     }
     figure.faults = {
         "drops": counts.get("drops", 0),

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 from tests.unit.network.test_proxy import HERE, endpoint, service, slice_of
@@ -72,6 +73,12 @@ async def until(condition: Callable[[], bool], what: str) -> float:
 def nft(command: str) -> str:
     found = subprocess.run(["nft", *command.split()], check=True, capture_output=True, text=True)
     return found.stdout
+
+
+def repeated_beginnings() -> int:
+    """How often a connection from here had to be begun again, for want of an answer."""
+    names, values = Path("/proc/thread-self/net/netstat").read_text().splitlines()[:2]
+    return int(dict(zip(names.split(), values.split(), strict=True))["TCPSynRetrans"])
 
 
 def ready(*addresses: str) -> list[Endpoint]:
@@ -315,12 +322,14 @@ async def restart(node: Node) -> None:
         while not stop.is_set():
             refused.add(await ask(SERVICE))
 
+    before = repeated_beginnings()
     clients = [asyncio.create_task(hammer()) for _ in range(4)]
     for _ in range(10):
         node.proxier = node.fresh()
         await node.put(service(), web)
     stop.set()
     await asyncio.gather(*clients)
+    assert repeated_beginnings() == before, "a packet was lost while the rules were laid again"
     assert refused <= set(PODS[:2]), "a connection was lost while the rules were laid again"
     assert await ask("10.96.0.30") == "silence", "a Service that was deleted meanwhile"
     writer.write(b"again\n")

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from tests.cluster.node.environment import run
 from tests.cluster.policy_ground import NODE, OUTSIDE, Scene, ground, inside, make_pod
+from tests.cluster.proxy_probe import repeated_beginnings
 
 from navarch.network.policy.claims import Claim
 from navarch.network.policy.rules import TABLE
@@ -195,6 +196,38 @@ async def test_no_packet_passes_during_a_restart(scene: Scene, tmp_path: Path) -
                 await asyncio.sleep(0.2)
     assert not list((tmp_path / "claims").iterdir())
     assert outside.packets == at_b.packets == []
+
+
+async def test_what_is_allowed_passes_during_restarts(scene: Scene) -> None:
+    """To make the table anew holds nobody up: not one packet that begins a connection is lost."""
+    a, b = scene.address("x/a"), scene.address("x/b")
+    scene.relabel("x/b", role="guest")
+    scene.put(FROM_GUESTS)
+    await scene.enforcer.sync()
+    loop, over, begun = asyncio.get_running_loop(), asyncio.Event(), 0
+    # To enter a namespace takes longer than to connect.
+    place = scene.ground.places[b]
+    sockets = inside(place, lambda: [socket.socket() for _ in range(4000)])
+
+    async def connect() -> None:
+        nonlocal begun
+        while not over.is_set() and sockets:
+            with sockets.pop() as asking:
+                asking.setblocking(False)
+                await loop.sock_connect(asking, (a, 80))
+                begun += 1
+
+    before = inside(place, repeated_beginnings)
+    connecting = [asyncio.create_task(connect()) for _ in range(4)]
+    for _ in range(10):
+        scene.enforcer.table.is_known = False
+        await scene.enforcer.sync()
+    over.set()
+    await asyncio.gather(*connecting)
+    for each in sockets:
+        each.close()
+    assert begun > 20
+    assert inside(place, repeated_beginnings) == before
 
 
 async def test_the_node_its_name_server_and_the_pod_itself(scene: Scene) -> None:
