@@ -16,7 +16,7 @@ class PodDisruptionBudgetStrategy(GenericStrategy):
     allow_unconditional_update = False
     rules = Rules(
         validation.validate_disruption_budget,
-        status=lambda obj, _: validation.validate_disruption_budget_status(obj),
+        status=lambda errors, obj, _: validation.validate_disruption_budget_status(errors, obj),
     )
 
 

@@ -210,5 +210,5 @@ class ResourceQuotaStrategy(GenericStrategy):
     rules = Rules(
         limits_rules.validate_resource_quota,
         limits_rules.validate_resource_quota_update,
-        status=lambda obj, _: limits_rules.validate_resource_quota_status(obj),
+        status=lambda errors, obj, _: limits_rules.validate_resource_quota_status(errors, obj),
     )

@@ -71,7 +71,7 @@ class APIServiceStrategy(GenericStrategy):
     allow_unconditional_update = False
     rules = Rules(
         definition_rules.validate_api_service,
-        status=lambda obj, _: definition_rules.validate_api_service_status(obj),
+        status=lambda errors, obj, _: definition_rules.validate_api_service_status(errors, obj),
     )
 
     def defaults(self, obj: Object) -> None:

@@ -23,6 +23,7 @@ from navarch.api.schema.facts import Shape, TypeFacts, schema_for
 from navarch.api.schema.walker import walker_of
 from navarch.api.strategies.base import Object, Strategy
 from navarch.api.times import format_time, now
+from navarch.api.validation.common import Errors
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -36,12 +37,13 @@ def _current_time() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The functions that say what is wrong with the objects of a kind."""
+    """The functions that say what is wrong with the objects of a kind: with the new state, and with
+    its difference from the old one. What they find they add to the errors."""
 
-    create: Callable[[Object], list[FieldError]] = lambda obj: []
-    update: Callable[[Object, Object], list[FieldError]] | None = None
+    create: Callable[[Errors, Object], None] = lambda errors, obj: None
+    update: Callable[[Errors, Object, Object], None] | None = None
     """Without one, the whole object has to be right as a new one has."""
-    status: Callable[[Object, Object], list[FieldError]] = lambda obj, old: []
+    status: Callable[[Errors, Object, Object], None] = lambda errors, obj, old: None
 
 
 class GenericStrategy(Strategy):
@@ -69,12 +71,17 @@ class GenericStrategy(Strategy):
         return (*fields, "metadata") if subresource and self.status_keeps_metadata else fields
 
     def validate(self, obj: Object) -> list[FieldError]:
-        return self.rules.create(obj)
+        errors = Errors()
+        self.rules.create(errors, obj)
+        return errors
 
     def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource:
-            return self.rules.status(obj, old)
-        return self.rules.update(obj, old) if self.rules.update else self.validate(obj)
+        rule = self.rules.status if subresource else self.rules.update
+        if rule is None:
+            return self.validate(obj)
+        errors = Errors()
+        rule(errors, obj, old)
+        return errors
 
     def prepare_create(self, obj: Object) -> None:
         metadata = obj.setdefault("metadata", {})

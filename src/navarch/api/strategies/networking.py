@@ -14,8 +14,8 @@ class IngressStrategy(GenericStrategy):
     has_generation = True
     rules = Rules(
         validation.validate_ingress_create,
-        lambda obj, _: validation.validate_ingress(obj),
-        status=lambda obj, _: validation.validate_ingress_status(obj),
+        lambda errors, obj, _: validation.validate_ingress(errors, obj),
+        status=lambda errors, obj, _: validation.validate_ingress_status(errors, obj),
     )
 
     def warnings(self, obj: Object, old: Object | None) -> list[str]:

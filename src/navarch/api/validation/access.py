@@ -41,15 +41,12 @@ USAGES = (
 VERDICTS = ("Approved", "Denied")
 
 
-def validate_role(obj: Object) -> Errors:
-    errors = Errors()
+def validate_role(errors: Errors, obj: Object) -> None:
     for index, rule in enumerate(obj.get("rules") or ()):
         _check_rule(errors, f"rules[{index}]", rule, namespaced=True)
-    return errors
 
 
-def validate_cluster_role(obj: Object) -> Errors:
-    errors = Errors()
+def validate_cluster_role(errors: Errors, obj: Object) -> None:
     for index, rule in enumerate(obj.get("rules") or ()):
         _check_rule(errors, f"rules[{index}]", rule, namespaced=False)
     aggregation = obj.get("aggregationRule")
@@ -63,7 +60,6 @@ def validate_cluster_role(obj: Object) -> Errors:
             errors.required(here, detail)
         for index, selector in enumerate(selectors or ()):
             errors.label_selector(f"{here}[{index}]", selector)
-    return errors
 
 
 def _check_rule(errors: Errors, path: str, rule: Object, namespaced: bool) -> None:

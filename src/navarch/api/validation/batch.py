@@ -7,7 +7,7 @@ import zoneinfo
 from typing import Any
 
 from navarch.api.cron import CronError, parse_schedule
-from navarch.api.errors import FieldError, invalid
+from navarch.api.errors import invalid
 from navarch.api.patch.common import copy_json
 from navarch.api.validation.common import (
     Errors,
@@ -34,8 +34,7 @@ _ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
 _ZONE = re.compile(r"[A-Za-z\._\-0-9+]{1,14}")
 
 
-def validate_job(obj: Object) -> Errors:
-    errors = Errors()
+def validate_job(errors: Errors, obj: Object) -> None:
     spec, metadata = obj["spec"], obj["metadata"]
     _check_generated_selector(errors, obj)
     selector = spec.get("selector")
@@ -55,7 +54,6 @@ def validate_job(obj: Object) -> Errors:
         if dns1123_label(hostname):
             detail = f"will not able to create pod with invalid DNS label: {hostname}"
             errors.invalid("metadata.name", metadata.get("name"), detail)
-    return errors
 
 
 def _check_generated_selector(errors: Errors, obj: Object) -> None:
@@ -284,8 +282,8 @@ def intervals(text: str, completions: int) -> list[tuple[int, int]]:
     return result
 
 
-def validate_job_update(obj: Object, old: Object) -> Errors:
-    errors = validate_job(obj)
+def validate_job_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_job(errors, obj)
     new, before = obj["spec"], old["spec"]
     for field in (
         "selector",
@@ -305,7 +303,6 @@ def validate_job_update(obj: Object, old: Object) -> Errors:
             detail = "can only be modified in tandem with spec.parallelism"
             errors.invalid("spec.completions", new["completions"], detail)
     _check_job_template_update(errors, new, old)
-    return errors
 
 
 def _check_job_template_update(errors: Errors, new: Object, old: Object) -> None:
@@ -350,12 +347,14 @@ def _is_true(status: Object, kind: str) -> bool:
     )
 
 
-def validate_job_status_update(obj: Object, old: Object) -> list[FieldError]:
+def validate_job_status_update(errors: Errors, obj: Object, old: Object) -> None:
     """What was wrong before is not held against a change of something else: the controller mends
     it, which may take more than one step."""
     spec, status, before = obj["spec"], obj.get("status") or {}, old.get("status") or {}
-    known = _job_status_errors(spec, before)
-    errors = Errors(each for each in _job_status_errors(spec, status) if each not in known)
+    known, found = Errors(), Errors()
+    _check_job_status(known, spec, before)
+    _check_job_status(found, spec, status)
+    errors += [each for each in found if each not in known]
     for kind in ("Failed", "Complete", "FailureTarget"):
         if _is_true(before, kind) and not _is_true(status, kind):
             detail = f"cannot disable the terminal {kind}=True condition"
@@ -383,12 +382,10 @@ def validate_job_status_update(obj: Object, old: Object) -> list[FieldError]:
     if since and started != since and not spec.get("suspend") and not is_resuming:
         detail = "field is immutable for unsuspended job once set"
         errors.invalid("status.startTime", started, detail)
-    return errors
 
 
-def _job_status_errors(spec: Object, status: Object) -> Errors:
+def _check_job_status(errors: Errors, spec: Object, status: Object) -> None:
     """What is wrong with a status by itself."""
-    errors = Errors()
     for field in ("active", "succeeded", "failed", "ready", "terminating"):
         errors.not_negative(f"status.{field}", status.get(field))
     uncounted, seen = status.get("uncountedTerminatedPods") or {}, set[str]()
@@ -404,7 +401,6 @@ def _job_status_errors(spec: Object, status: Object) -> Errors:
     ready, active = status.get("ready"), status.get("active") or 0
     if ready is not None and ready > active:
         errors.invalid("status.ready", ready, "cannot set more ready pods than active")
-    return errors
 
 
 def _check_job_conditions(errors: Errors, spec: Object, status: Object) -> None:
@@ -473,20 +469,18 @@ def _check_job_indexes(errors: Errors, spec: Object, status: Object) -> None:
                     return
 
 
-def validate_cron_job(obj: Object) -> Errors:
-    errors = _cron_job(obj, None)
+def validate_cron_job(errors: Errors, obj: Object) -> None:
+    _cron_job(errors, obj, None)
     name = obj["metadata"].get("name") or ""
     if len(name) > 52:
         errors.insert(0, invalid("metadata.name", name, "must be no more than 52 characters"))
-    return errors
 
 
-def validate_cron_job_update(obj: Object, old: Object) -> Errors:
-    return _cron_job(obj, old)
+def validate_cron_job_update(errors: Errors, obj: Object, old: Object) -> None:
+    _cron_job(errors, obj, old)
 
 
-def _cron_job(obj: Object, old: Object | None) -> Errors:
-    errors = Errors()
+def _cron_job(errors: Errors, obj: Object, old: Object | None) -> None:
     spec, before = obj["spec"], (old or {}).get("spec") or {}
     _check_schedule(errors, spec, before)
     errors.not_negative("spec.startingDeadlineSeconds", spec.get("startingDeadlineSeconds"))
@@ -506,7 +500,6 @@ def _cron_job(obj: Object, old: Object | None) -> Errors:
         errors.invalid(f"{here}.spec.selector", job["selector"], detail)
     if job.get("manualSelector"):
         errors.not_supported(f"{here}.spec.manualSelector", True, ("nil", "false"))
-    return errors
 
 
 def _check_schedule(errors: Errors, spec: Object, before: Object) -> None:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping
 
 from navarch.api import names
-from navarch.api.errors import FieldError
 from navarch.api.validation.common import Errors, Object
 
 MAX_SIZE = 1024 * 1024
@@ -29,8 +28,7 @@ def _decoded_size(text: str) -> int:
     return len(text) * 3 // 4 - text.endswith("=") - text.endswith("==")
 
 
-def validate_config_map(obj: Object) -> Errors:
-    errors = Errors()
+def validate_config_map(errors: Errors, obj: Object) -> None:
     data, binary = obj.get("data") or {}, obj.get("binaryData") or {}
     for key in data:
         errors.check(f"data[{key}]", key, names.config_map_key)
@@ -43,26 +41,23 @@ def validate_config_map(obj: Object) -> Errors:
         size += sum(map(_decoded_size, binary.values()))
         if size > MAX_SIZE:
             errors.too_long("", MAX_SIZE)
-    return errors
 
 
-def _check_sealed(obj: Object, old: Object, *fields: str) -> Errors:
-    errors = Errors()
+def _check_sealed(errors: Errors, obj: Object, old: Object, *fields: str) -> None:
     if old.get("immutable"):
         if not obj.get("immutable"):
             errors.forbidden("immutable", SEALED)
         for field in fields:
             if (obj.get(field) or {}) != (old.get(field) or {}):
                 errors.forbidden(field, SEALED)
-    return errors
 
 
-def validate_config_map_update(obj: Object, old: Object) -> list[FieldError]:
-    return _check_sealed(obj, old, "data", "binaryData") + validate_config_map(obj)
+def validate_config_map_update(errors: Errors, obj: Object, old: Object) -> None:
+    _check_sealed(errors, obj, old, "data", "binaryData")
+    validate_config_map(errors, obj)
 
 
-def validate_secret(obj: Object) -> Errors:
-    errors = Errors()
+def validate_secret(errors: Errors, obj: Object) -> None:
     data, kind = obj.get("data") or {}, obj.get("type")
     _check_keys(errors, "data", data)
     if sum(map(_decoded_size, data.values())) > MAX_SIZE:
@@ -83,7 +78,6 @@ def validate_secret(obj: Object) -> Errors:
         for key in ("tls.crt", "tls.key"):
             if key not in data:
                 errors.required(f"data[{key}]")
-    return errors
 
 
 def _check_docker(errors: Errors, data: Mapping[str, str], key: str) -> None:
@@ -101,7 +95,7 @@ def _check_docker(errors: Errors, data: Mapping[str, str], key: str) -> None:
         errors.invalid(f"data[{key}]", hidden, detail)
 
 
-def validate_secret_update(obj: Object, old: Object) -> list[FieldError]:
-    errors = Errors()
+def validate_secret_update(errors: Errors, obj: Object, old: Object) -> None:
     errors.immutable("type", obj.get("type"), old.get("type"))
-    return errors + _check_sealed(obj, old, "data") + validate_secret(obj)
+    _check_sealed(errors, obj, old, "data")
+    validate_secret(errors, obj)

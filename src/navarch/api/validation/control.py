@@ -23,8 +23,7 @@ SYSTEM_CLASSES = {
 }
 
 
-def validate_disruption_budget(obj: Object) -> Errors:
-    errors = Errors()
+def validate_disruption_budget(errors: Errors, obj: Object) -> None:
     spec = obj.get("spec") or {}
     if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
         errors.invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set")
@@ -36,15 +35,12 @@ def validate_disruption_budget(obj: Object) -> Errors:
     policy = spec.get("unhealthyPodEvictionPolicy")
     choices = ("AlwaysAllow", "IfHealthyBudget")
     errors.optional_choice("spec.unhealthyPodEvictionPolicy", policy, choices)
-    return errors
 
 
-def validate_disruption_budget_status(obj: Object) -> Errors:
-    errors = Errors()
+def validate_disruption_budget_status(errors: Errors, obj: Object) -> None:
     status = obj.get("status") or {}
     for field in ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"):
         errors.not_negative(f"status.{field}", status.get(field))
-    return errors
 
 
 def _check_target(errors: Errors, path: str, reference: Object) -> None:
@@ -82,18 +78,15 @@ def _check_range_and_target(errors: Errors, spec: Object, old: Object | None) ->
         errors.invalid("spec.scaleTargetRef.apiVersion", version, detail)
 
 
-def validate_autoscaler_v1(obj: Object, old: Object | None = None) -> Errors:
-    errors = Errors()
+def validate_autoscaler_v1(errors: Errors, obj: Object, old: Object | None = None) -> None:
     spec = obj.get("spec") or {}
     _check_range_and_target(errors, spec, old)
     percent = spec.get("targetCPUUtilizationPercentage")
     if percent is not None and percent < 1:
         errors.invalid("spec.targetCPUUtilizationPercentage", percent, "must be greater than 0")
-    return errors
 
 
-def validate_autoscaler(obj: Object, old: Object | None = None) -> Errors:
-    errors = Errors()
+def validate_autoscaler(errors: Errors, obj: Object, old: Object | None = None) -> None:
     spec = obj.get("spec") or {}
     _check_range_and_target(errors, spec, old)
     for index, metric in enumerate(spec.get("metrics") or ()):
@@ -102,7 +95,6 @@ def validate_autoscaler(obj: Object, old: Object | None = None) -> Errors:
     for field in ("scaleUp", "scaleDown"):
         if behavior.get(field) is not None:
             _check_scaling(errors, f"spec.behavior.{field}", behavior[field])
-    return errors
 
 
 _METRICS = {
@@ -199,8 +191,7 @@ def _check_scaling(errors: Errors, path: str, rules: Object) -> None:
             errors.invalid(f"{here}.periodSeconds", period, "must be less than or equal to 1800")
 
 
-def validate_priority_class(obj: Object) -> Errors:
-    errors = Errors()
+def validate_priority_class(errors: Errors, obj: Object) -> None:
     name, value = obj["metadata"].get("name") or "", obj.get("value") or 0
     if name.startswith("system-"):
         if SYSTEM_CLASSES.get(name) != value or obj.get("globalDefault"):
@@ -220,20 +211,16 @@ def validate_priority_class(obj: Object) -> Errors:
         errors.forbidden("value", detail)
     policy, choices = obj.get("preemptionPolicy"), ("PreemptLowerPriority", "Never")
     errors.optional_choice("preemptionPolicy", policy, choices)
-    return errors
 
 
-def validate_priority_class_update(obj: Object, old: Object) -> Errors:
-    errors = Errors()
+def validate_priority_class_update(errors: Errors, obj: Object, old: Object) -> None:
     if (obj.get("value") or 0) != (old.get("value") or 0):
         errors.forbidden("value", "may not be changed in an update.")
     new, before = obj.get("preemptionPolicy"), old.get("preemptionPolicy")
     errors.immutable("preemptionPolicy", new, before)
-    return errors
 
 
-def validate_runtime_class(obj: Object) -> Errors:
-    errors = Errors()
+def validate_runtime_class(errors: Errors, obj: Object) -> None:
     errors.name("handler", obj.get("handler"), dns1123_label)
     overhead = (obj.get("overhead") or {}).get("podFixed")
     if overhead:
@@ -245,17 +232,13 @@ def validate_runtime_class(obj: Object) -> Errors:
     for index, toleration in enumerate(tolerations):
         if toleration in tolerations[:index]:
             errors.duplicate(f"scheduling.tolerations[{index}]", toleration)
-    return errors
 
 
-def validate_runtime_class_update(obj: Object, old: Object) -> Errors:
-    errors = Errors()
+def validate_runtime_class_update(errors: Errors, obj: Object, old: Object) -> None:
     errors.immutable("handler", obj.get("handler"), old.get("handler"))
-    return errors
 
 
-def validate_lease(obj: Object) -> Errors:
-    errors = Errors()
+def validate_lease(errors: Errors, obj: Object) -> None:
     spec = obj.get("spec") or {}
     seconds, strategy = spec.get("leaseDurationSeconds"), spec.get("strategy")
     if seconds is not None and seconds <= 0:
@@ -265,7 +248,6 @@ def validate_lease(obj: Object) -> Errors:
         _check_lease_strategy(errors, strategy)
     if spec.get("preferredHolder") and not strategy:
         errors.forbidden("spec.preferredHolder", "may only be specified if `strategy` is defined")
-    return errors
 
 
 def _check_lease_strategy(errors: Errors, strategy: str) -> None:
@@ -275,19 +257,16 @@ def _check_lease_strategy(errors: Errors, strategy: str) -> None:
         errors.not_supported("spec.strategy.strategy", strategy, ("OldestEmulationVersion",))
 
 
-def validate_lease_candidate(obj: Object) -> Errors:
-    errors = Errors()
+def validate_lease_candidate(errors: Errors, obj: Object) -> None:
     spec = obj.get("spec") or {}
     for field in ("leaseName", "binaryVersion", "strategy"):
         if not spec.get(field):
             errors.required(f"spec.{field}")
     if spec.get("strategy"):
         _check_lease_strategy(errors, spec["strategy"])
-    return errors
 
 
-def validate_flow_schema(obj: Object) -> Errors:
-    errors = Errors()
+def validate_flow_schema(errors: Errors, obj: Object) -> None:
     spec, name = obj.get("spec") or {}, obj["metadata"].get("name")
     precedence, here = spec.get("matchingPrecedence") or 0, "spec.matchingPrecedence"
     if precedence <= 0:
@@ -306,7 +285,6 @@ def validate_flow_schema(obj: Object) -> Errors:
     errors.name("spec.priorityLevelConfiguration.name", level, dns1123_subdomain, detail)
     for index, rule in enumerate(spec.get("rules") or ()):
         _check_flow_rule(errors, f"spec.rules[{index}]", rule)
-    return errors
 
 
 def _check_flow_rule(errors: Errors, path: str, rule: Object) -> None:
@@ -361,8 +339,7 @@ def _check_flow_subject(errors: Errors, path: str, subject: Object) -> None:
                 errors.required(f"{path}.{field}.namespace", detail)
 
 
-def validate_priority_level(obj: Object) -> Errors:
-    errors = Errors()
+def validate_priority_level(errors: Errors, obj: Object) -> None:
     spec, name = obj.get("spec") or {}, obj["metadata"].get("name")
     kind = spec.get("type") or ""
     if (name == "exempt") != (kind == "Exempt"):
@@ -381,7 +358,6 @@ def validate_priority_level(obj: Object) -> Errors:
             _check_shares(errors, f"spec.{field}", value)
     if limited is not None:
         _check_limit_response(errors, "spec.limited.limitResponse", limited)
-    return errors
 
 
 def _check_shares(errors: Errors, path: str, level: Object) -> None:

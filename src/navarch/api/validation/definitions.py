@@ -373,8 +373,7 @@ def _stored_versions(obj: Object) -> list[FieldError]:
     return errors
 
 
-def validate_api_service(obj: Object) -> Errors:
-    errors = Errors()
+def validate_api_service(errors: Errors, obj: Object) -> None:
     spec = obj["spec"]
     group, version = spec.get("group") or "", spec.get("version") or ""
     expected = f"{version}.{group}"
@@ -399,19 +398,16 @@ def validate_api_service(obj: Object) -> Errors:
                 shown: Any = f"{len(bundle)} bytes" if field == "caBundle" else True
                 detail = f"local APIServices may not have {'a ' if value is bundle else ''}{field}"
                 errors.invalid(f"spec.{field}", shown, detail)
-        return errors
+        return
     for field in ("namespace", "name"):
         if not service.get(field):
             errors.required(f"spec.service.{field}")
     errors.port("spec.service.port", service.get("port"))
     if skips and bundle:
         errors.invalid("spec.insecureSkipTLSVerify", True, "may not be true if caBundle is present")
-    return errors
 
 
-def validate_api_service_status(obj: Object) -> Errors:
-    errors = Errors()
+def validate_api_service_status(errors: Errors, obj: Object) -> None:
     for index, condition in enumerate((obj.get("status") or {}).get("conditions") or ()):
         here = f"status.conditions[{index}].status"
         errors.optional_choice(here, condition.get("status") or "", ("True", "False", "Unknown"))
-    return errors

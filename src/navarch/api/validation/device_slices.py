@@ -41,8 +41,7 @@ SEMVER = re.compile(
 )
 
 
-def validate_slice(obj: Object, old: Object | None = None) -> Errors:
-    errors = Errors()
+def validate_slice(errors: Errors, obj: Object, old: Object | None = None) -> None:
     spec = obj.get("spec") or {}
     check_driver_name(errors, "spec.driver", spec.get("driver") or "")
     pool = spec.get("pool") or {}
@@ -72,11 +71,10 @@ def validate_slice(obj: Object, old: Object | None = None) -> Errors:
         errors.name(f"{here}.name", each.get("name"), dns1123_label)
         _check_counters(errors, here, each)
     errors.unique(path, counters, name_of)
-    return errors
 
 
-def validate_slice_update(obj: Object, old: Object) -> Errors:
-    return validate_slice(obj, old)
+def validate_slice_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_slice(errors, obj, old)
 
 
 def _check_places(errors: Errors, path: str, holder: Object, fields: Sequence[str]) -> None:

@@ -205,37 +205,28 @@ def _json_object(errors: Errors, path: str, value: Any) -> None:
         errors.invalid(path, "<value omitted>", "must be a valid JSON object")
 
 
-def validate_claim(obj: Object) -> Errors:
-    errors = Errors()
+def validate_claim(errors: Errors, obj: Object) -> None:
     _Claim(errors, (obj.get("spec") or {}).get("devices") or {}).check("spec.devices")
-    return errors
 
 
-def validate_claim_update(obj: Object, old: Object) -> Errors:
-    errors = Errors()
+def validate_claim_update(errors: Errors, obj: Object, old: Object) -> None:
     errors.immutable("spec", obj.get("spec"), old.get("spec"))
-    return errors
 
 
-def validate_template(obj: Object) -> Errors:
-    errors = Errors()
+def validate_template(errors: Errors, obj: Object) -> None:
     spec = (obj.get("spec") or {}).get("spec") or {}
     _Claim(errors, spec.get("devices") or {}).check("spec.spec.devices")
-    return errors
 
 
-def validate_template_update(obj: Object, old: Object) -> Errors:
-    errors = Errors()
+def validate_template_update(errors: Errors, obj: Object, old: Object) -> None:
     errors.immutable("spec", obj.get("spec"), old.get("spec"))
-    return errors
 
 
 def _device_key(device: Object) -> tuple[Any, ...]:
     return tuple(device.get(field) or "" for field in ("driver", "pool", "device", "shareID"))
 
 
-def validate_claim_status(obj: Object, old: Object) -> Errors:
-    errors = Errors()
+def validate_claim_status(errors: Errors, obj: Object, old: Object) -> None:
     status, before = obj.get("status") or {}, old.get("status") or {}
     allocation, known = status.get("allocation"), before.get("allocation")
     reserved = status.get("reservedFor") or ()
@@ -260,7 +251,6 @@ def validate_claim_status(obj: Object, old: Object) -> Errors:
     elif allocation is not None:
         claim = _Claim(errors, (obj.get("spec") or {}).get("devices") or {})
         _check_allocation(errors, claim, allocation)
-    return errors
 
 
 def drop_deallocated(obj: Object, old: Object) -> None:
@@ -324,8 +314,7 @@ def _check_devices(
     errors.unique("status.devices", devices, _device_key)
 
 
-def validate_class(obj: Object, old: Object | None = None) -> Errors:
-    errors = Errors()
+def validate_class(errors: Errors, obj: Object, old: Object | None = None) -> None:
     spec, before = obj.get("spec") or {}, (old or {}).get("spec") or {}
     stored = old is not None and spec.get("selectors") == before.get("selectors")
     check_selectors(errors, "spec", spec, stored)
@@ -334,4 +323,3 @@ def validate_class(obj: Object, old: Object | None = None) -> Errors:
     name = spec.get("extendedResourceName")
     if name is not None and not is_extended(name):
         errors.invalid("spec.extendedResourceName", name, "must be a valid extended resource name")
-    return errors

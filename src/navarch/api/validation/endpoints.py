@@ -58,19 +58,18 @@ def _check_port(errors: Errors, path: str, port: Object, needs_name: bool) -> No
         errors.label_name(f"{path}.appProtocol", port["appProtocol"])
 
 
-def validate_slice(obj: Object) -> Errors:
-    errors = Errors()
+def validate_slice(errors: Errors, obj: Object) -> None:
     kind = obj.get("addressType") or ""
     errors.choice("addressType", kind, ADDRESS_TYPES)
     endpoints, ports = obj.get("endpoints") or (), obj.get("ports") or ()
     if len(endpoints) > MAX_ENDPOINTS:
         errors.too_many("endpoints", len(endpoints), MAX_ENDPOINTS)
-        return errors
+        return
     for index, endpoint in enumerate(endpoints):
         _check_endpoint(errors, f"endpoints[{index}]", endpoint, kind)
     if len(ports) > MAX_PORTS:
         errors.too_many("ports", len(ports), MAX_PORTS)
-        return errors
+        return
     seen: set[Any] = set()
     for here, port in indexed("ports", ports):
         name = port.get("name")
@@ -84,7 +83,6 @@ def validate_slice(obj: Object) -> Errors:
             errors.port(f"{here}.port", port["port"])
         if port.get("appProtocol") is not None:
             errors.label_name(f"{here}.appProtocol", port["appProtocol"])
-    return errors
 
 
 def _check_endpoint(errors: Errors, path: str, endpoint: Object, kind: str) -> None:
@@ -134,13 +132,12 @@ def _check_hints(errors: Errors, path: str, hints: Object) -> None:
             errors.check(here, name, rule)
 
 
-def validate_slice_update(obj: Object, old: Object) -> Errors:
-    errors = validate_slice(obj)
+def validate_slice_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_slice(errors, obj)
     if errors and obj.get("endpoints") == old.get("endpoints"):
         # They were right once.
-        errors = Errors(each for each in errors if not each.field.startswith("endpoints"))
+        errors[:] = [each for each in errors if not each.field.startswith("endpoints")]
     errors.immutable("addressType", obj.get("addressType"), old.get("addressType"))
-    return errors
 
 
 def slice_warnings(obj: Object, old: Object | None) -> list[str]:

@@ -26,20 +26,17 @@ def _check_content(errors: Errors, obj: Object, field: str, controller: str) -> 
         _check_new_fields(errors, obj, controller)
 
 
-def validate_event(obj: Object) -> Errors:
+def validate_event(errors: Errors, obj: Object) -> None:
     """core/v1: an event with an eventTime follows the new rules, others the lenient old ones."""
-    errors = Errors()
     _check_content(errors, obj, "involvedObject", "reportingComponent")
-    return errors
 
 
-def validate_event_update(obj: Object, old: Object) -> Errors:
-    return validate_event(obj)
+def validate_event_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_event(errors, obj)
 
 
-def validate_new_event(obj: Object) -> Errors:
+def validate_new_event(errors: Errors, obj: Object) -> None:
     """events.k8s.io/v1."""
-    errors = Errors()
     _check_content(errors, obj, "regarding", "reportingController")
     _check_series(errors, obj)
     if not obj.get("eventTime"):
@@ -52,7 +49,6 @@ def validate_new_event(obj: Object) -> Errors:
     source = obj.get("deprecatedSource") or {}
     if source.get("component") or source.get("host"):
         errors.invalid("source", "", "needs to be unset")
-    return errors
 
 
 def _check_series(errors: Errors, obj: Object) -> None:
@@ -88,9 +84,8 @@ def _check_new_fields(errors: Errors, obj: Object, controller: str) -> None:
         errors.invalid("message", "", f"can have at most {_NOTE_LIMIT} characters")
 
 
-def validate_new_event_update(obj: Object, old: Object) -> Errors:
+def validate_new_event_update(errors: Errors, obj: Object, old: Object) -> None:
     """Only the series of an event may go on."""
-    errors = Errors()
     _check_content(errors, obj, "regarding", "reportingController")
     if obj.get("series") != old.get("series"):
         _check_series(errors, obj)
@@ -110,4 +105,3 @@ def validate_new_event_update(obj: Object, old: Object) -> Errors:
         ("reportingInstance", "reportingInstance"),
     ):
         errors.immutable(shown, obj.get(field), old.get(field))
-    return errors

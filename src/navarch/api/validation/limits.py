@@ -42,8 +42,7 @@ ONLY_EXISTS = (
 )
 
 
-def validate_limit_range(obj: Object) -> Errors:
-    errors = Errors()
+def validate_limit_range(errors: Errors, obj: Object) -> None:
     seen: set[str] = set()
     for here, limit in indexed("spec.limits", (obj.get("spec") or {}).get("limits")):
         kind = limit.get("type") or ""
@@ -53,7 +52,6 @@ def validate_limit_range(obj: Object) -> Errors:
             errors.invalid(f"{here}.type", kind, "must be a standard limit type or fully qualified")
         errors.once(seen, f"{here}.type", kind)
         _check_limit(errors, here, limit, kind)
-    return errors
 
 
 def _check_limit(errors: Errors, path: str, limit: Object, kind: str) -> None:
@@ -127,8 +125,7 @@ def _check_limit_order(errors: Errors, path: str, limit: Object, name: str) -> N
         errors.invalid(f"{path}.defaultRequest[{name}]", str(request), detail)
 
 
-def validate_resource_quota(obj: Object) -> Errors:
-    errors = Errors()
+def validate_resource_quota(errors: Errors, obj: Object) -> None:
     spec = obj.get("spec") or {}
     _check_amounts(errors, "spec.hard", spec.get("hard") or {})
     scopes, hard = spec.get("scopes") or [], spec.get("hard") or {}
@@ -142,7 +139,6 @@ def validate_resource_quota(obj: Object) -> Errors:
     selector = spec.get("scopeSelector")
     if selector is not None:
         _check_scope_selector(errors, selector, hard, scopes)
-    return errors
 
 
 def _check_amounts(errors: Errors, path: str, amounts: Object) -> None:
@@ -210,17 +206,14 @@ def _check_scope_selector(
     _check_pairs(errors, here, named, scopes)
 
 
-def validate_resource_quota_update(obj: Object, old: Object) -> Errors:
-    errors = validate_resource_quota(obj)
+def validate_resource_quota_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_resource_quota(errors, obj)
     new, before = obj["spec"].get("scopes") or [], old["spec"].get("scopes") or []
     if set(new) != set(before):
         errors.invalid("spec.scopes", new, IMMUTABLE)
-    return errors
 
 
-def validate_resource_quota_status(obj: Object) -> Errors:
-    errors = Errors()
+def validate_resource_quota_status(errors: Errors, obj: Object) -> None:
     status = obj.get("status") or {}
     for field in ("hard", "used"):
         _check_amounts(errors, f"status.{field}", status.get(field) or {})
-    return errors

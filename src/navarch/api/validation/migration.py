@@ -8,8 +8,7 @@ from navarch.api.validation.common import Errors, Object, dns1123_subdomain
 _MAX = 2**63
 
 
-def validate_migration(obj: Object) -> Errors:
-    errors = Errors()
+def validate_migration(errors: Errors, obj: Object) -> None:
     wanted = (obj.get("spec") or {}).get("resource") or {}
     here, plural, group = "spec.resource", wanted.get("resource"), wanted.get("group")
     if not plural:
@@ -18,17 +17,14 @@ def validate_migration(obj: Object) -> Errors:
         errors.check(f"{here}.resource", plural, names.dns1035_label)
     if group:
         errors.check(f"{here}.group", group, dns1123_subdomain)
-    return errors
 
 
-def validate_migration_update(obj: Object, old: Object) -> Errors:
-    errors = validate_migration(obj)
+def validate_migration_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_migration(errors, obj)
     errors.immutable("spec", obj.get("spec"), old.get("spec"))
-    return errors
 
 
-def validate_migration_status(obj: Object, old: Object) -> Errors:
-    errors = Errors()
+def validate_migration_status(errors: Errors, obj: Object, old: Object) -> None:
     status, before = obj.get("status") or {}, old.get("status") or {}
     here, version = "status.resourceVersion", status.get("resourceVersion") or ""
     if version and not (version.isascii() and version.isdigit() and int(version) < _MAX):
@@ -45,7 +41,6 @@ def validate_migration_status(obj: Object, old: Object) -> Errors:
         if kind in had_ended and kind not in ended:
             detail = f"{label} condition cannot be set to false once it is true"
             errors.invalid(here, conditions, detail)
-    return errors
 
 
 def _ended(status: Object) -> set[str]:

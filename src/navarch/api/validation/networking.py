@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 from navarch.api import names
-from navarch.api.errors import FieldError, invalid, required
+from navarch.api.errors import invalid, required
 from navarch.api.validation.addresses import (
     address_warnings,
     canonical_problem,
@@ -28,18 +28,16 @@ _BAD_SEQUENCES = ("//", "/./", "/../", "%2f", "%2F")
 _BAD_SUFFIXES = ("/..", "/.")
 
 
-def validate_ingress_create(obj: Object) -> list[FieldError]:
-    errors = Errors()
+def validate_ingress_create(errors: Errors, obj: Object) -> None:
     annotation = (obj["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION)
     named = (obj.get("spec") or {}).get("ingressClassName")
     if annotation is not None and named is not None and annotation != named:
         detail = "must match `ingressClassName` when both are specified"
         errors.invalid(f"annotations.{CLASS_ANNOTATION}", annotation, detail)
-    return errors + validate_ingress(obj)
+    validate_ingress(errors, obj)
 
 
-def validate_ingress(obj: Object) -> Errors:
-    errors = Errors()
+def validate_ingress(errors: Errors, obj: Object) -> None:
     spec = obj.get("spec") or {}
     backend, rules = spec.get("defaultBackend"), spec.get("rules") or []
     if not rules and backend is None:
@@ -63,7 +61,6 @@ def validate_ingress(obj: Object) -> Errors:
             errors.check(f"{here}.secretName", secret, dns1123_subdomain)
     if spec.get("ingressClassName") is not None:
         errors.check("spec.ingressClassName", spec["ingressClassName"], dns1123_subdomain)
-    return errors
 
 
 def _check_host(errors: Errors, path: str, host: str) -> None:
@@ -125,8 +122,7 @@ def _check_reference(errors: Errors, path: str, reference: Object) -> None:
         errors.name(f"{path}.{field}", reference.get(field), names.path_segment_name)
 
 
-def validate_ingress_status(obj: Object) -> Errors:
-    errors = Errors()
+def validate_ingress_status(errors: Errors, obj: Object) -> None:
     ingress = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
     for here, each in indexed("status.loadBalancer.ingress", ingress):
         if each.get("ip"):
@@ -137,18 +133,16 @@ def validate_ingress_status(obj: Object) -> Errors:
             if parse_address(hostname) is not None:
                 detail = "must be a DNS name, not an IP address"
                 errors.invalid(f"{here}.hostname", hostname, detail)
-    return errors
 
 
-def validate_ingress_class(obj: Object) -> Errors:
-    errors = Errors()
+def validate_ingress_class(errors: Errors, obj: Object) -> None:
     spec = obj.get("spec") or {}
     controller, parameters = spec.get("controller") or "", spec.get("parameters")
     if len(controller) > 250:
         errors.too_long("spec.controller", 250)
     errors.name("spec.controller", controller, names.domain_prefixed_path)
     if parameters is None:
-        return errors
+        return
     here = "spec.parameters"
     _check_reference(errors, here, parameters)
     scope, namespace = parameters.get("scope"), parameters.get("namespace")
@@ -160,17 +154,15 @@ def validate_ingress_class(obj: Object) -> Errors:
         errors.name(f"{here}.namespace", namespace, dns1123_label, detail)
     elif scope == "Cluster" and namespace is not None:
         errors.forbidden(f"{here}.namespace", "`parameters.scope` is set to 'Cluster'")
-    return errors
 
 
-def validate_ingress_class_update(obj: Object, old: Object) -> Errors:
-    errors = validate_ingress_class(obj)
+def validate_ingress_class_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_ingress_class(errors, obj)
     new, before = (
         (obj.get("spec") or {}).get("controller"),
         (old.get("spec") or {}).get("controller"),
     )
     errors.immutable("spec.controller", new, before)
-    return errors
 
 
 def validate_network_policy(obj: Object) -> Errors:
@@ -250,8 +242,7 @@ def _check_block(errors: Errors, path: str, block: Object) -> None:
             errors.invalid(here, part, "must be a strict subset of `cidr`")
 
 
-def validate_service_cidr(obj: Object) -> Errors:
-    errors = Errors()
+def validate_service_cidr(errors: Errors, obj: Object) -> None:
     ranges, here = (obj.get("spec") or {}).get("cidrs") or [], "spec.cidrs"
     if not ranges:
         errors.required(here, "at least one CIDR required")
@@ -267,20 +258,22 @@ def validate_service_cidr(obj: Object) -> Errors:
             "2001:db8::/64"
         )
         errors.invalid(here, ranges, detail)
-    return errors
 
 
-def validate_service_cidr_update(obj: Object, old: Object) -> list[FieldError]:
+def validate_service_cidr_update(errors: Errors, obj: Object, old: Object) -> None:
     new = (obj.get("spec") or {}).get("cidrs") or []
     before = (old.get("spec") or {}).get("cidrs") or []
     if len(before) == 1 and len(new) == 2:
         # A second family may be added, once.
         if new[0] != before[0]:
-            return [invalid("spec.cidrs[0]", new[0], IMMUTABLE)]
-        return validate_service_cidr(obj)
+            errors.append(invalid("spec.cidrs[0]", new[0], IMMUTABLE))
+            return
+        validate_service_cidr(errors, obj)
+        return
     if len(new) != len(before):
-        return [invalid("spec.cidrs", new, IMMUTABLE)]
-    return [
+        errors.append(invalid("spec.cidrs", new, IMMUTABLE))
+        return
+    errors += [
         invalid(f"spec.cidrs[{index}]", each, IMMUTABLE)
         for index, each in enumerate(new)
         if each != before[index]
@@ -293,26 +286,24 @@ def validate_address_name(name: str) -> list[str]:
     return [problem] if problem else []
 
 
-def validate_ip_address(obj: Object) -> list[FieldError]:
-    errors = Errors()
+def validate_ip_address(errors: Errors, obj: Object) -> None:
     parent = (obj.get("spec") or {}).get("parentRef")
     here = "spec.parentRef"
     if parent is None:
-        return [required(here)]
+        errors.append(required(here))
+        return
     if parent.get("group"):
         errors.check(f"{here}.group", parent["group"], dns1123_subdomain)
     for field in ("resource", "name"):
         errors.name(f"{here}.{field}", parent.get(field), names.path_segment_name)
     if parent.get("namespace"):
         errors.check(f"{here}.namespace", parent["namespace"], names.path_segment_name)
-    return errors
 
 
-def validate_ip_address_update(obj: Object, old: Object) -> list[FieldError]:
-    errors = Errors(validate_ip_address(obj))
+def validate_ip_address_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_ip_address(errors, obj)
     new = (obj.get("spec") or {}).get("parentRef")
     errors.immutable("spec.parentRef", new, (old.get("spec") or {}).get("parentRef"))
-    return errors
 
 
 def policy_warnings(obj: Object) -> list[str]:

@@ -13,8 +13,7 @@ from navarch.api.validation.scheduling import check_taints
 POD_RANGES = 'node updates may not change podCIDR except from "" to valid'
 
 
-def validate_node(obj: Object) -> Errors:
-    errors = Errors()
+def validate_node(errors: Errors, obj: Object) -> None:
     spec = obj.get("spec") or {}
     check_taints(errors, "metadata.taints", spec.get("taints") or ())
     _check_resources(errors, obj)
@@ -25,7 +24,6 @@ def validate_node(obj: Object) -> Errors:
     if len(ranges) > 1 and (len(ranges) > 2 or len(families) < 2):
         detail = "may specify no more than one CIDR for each IP family"
         errors.invalid("spec.podCIDRs", ranges, detail)
-    return errors
 
 
 def _check_resources(errors: Errors, obj: Object) -> None:
@@ -35,8 +33,7 @@ def _check_resources(errors: Errors, obj: Object) -> None:
             check_amount(errors, f"status.{field}.{name}", name, amount)
 
 
-def validate_node_update(obj: Object, old: Object) -> Errors:
-    errors = Errors()
+def validate_node_update(errors: Errors, obj: Object, old: Object) -> None:
     _check_resources(errors, obj)
     seen: set[str] = set()
     for index, address in enumerate((obj.get("status") or {}).get("addresses") or ()):
@@ -56,7 +53,6 @@ def validate_node_update(obj: Object, old: Object) -> Errors:
         for index, each in enumerate(new.get("podCIDRs") or ()):
             errors.cidr(f"spec.podCIDRs[{index}]", each)
     check_taints(errors, "metadata.taints", new.get("taints") or ())
-    return errors
 
 
 def validate_namespace_finalizers(obj: Object) -> Errors:

@@ -22,8 +22,7 @@ FAMILIES = ("IPv4", "IPv6")
 FAMILY_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 
 
-def validate_service(obj: Object, old: Object | None = None) -> Errors:
-    errors = Errors()
+def validate_service(errors: Errors, obj: Object, old: Object | None = None) -> None:
     spec = obj["spec"]
     kind, headless = spec.get("type") or "", is_headless(spec)
     annotations = obj["metadata"].get("annotations") or {}
@@ -52,7 +51,6 @@ def validate_service(obj: Object, old: Object | None = None) -> Errors:
     errors.choice("spec.type", kind, TYPES)
     _check_load_balancer(errors, obj, ((old or {}).get("spec") or {}))
     _check_traffic(errors, spec)
-    return errors
 
 
 def is_headless(spec: Object) -> bool:
@@ -234,8 +232,7 @@ def _check_traffic(errors: Errors, spec: Object) -> None:
     errors.optional_choice("spec.trafficDistribution", spec.get("trafficDistribution"), near)
 
 
-def validate_service_update(obj: Object, old: Object) -> list[FieldError]:
-    errors = Errors()
+def validate_service_update(errors: Errors, obj: Object, old: Object) -> None:
     new, before = obj["spec"], old["spec"]
     kinds = (new.get("type"), before.get("type"))
     if kinds == ("LoadBalancer", "LoadBalancer") and new.get("loadBalancerClass") != before.get(
@@ -249,7 +246,7 @@ def validate_service_update(obj: Object, old: Object) -> list[FieldError]:
     )
     if both and new.get("healthCheckNodePort") != before.get("healthCheckNodePort"):
         errors.forbidden("spec.healthCheckNodePort", "field is immutable")
-    return errors + validate_service(obj, old)
+    validate_service(errors, obj, old)
 
 
 def validate_addresses_update(new: Object, before: Object) -> list[FieldError]:
@@ -288,8 +285,7 @@ def _check_kept(errors: Errors, new: Object, before: Object, names: tuple[str, s
         errors.invalid("spec.ipFamilyPolicy", new.get("ipFamilyPolicy"), detail)
 
 
-def validate_service_status(obj: Object, old: Object) -> Errors:
-    errors = Errors()
+def validate_service_status(errors: Errors, obj: Object, old: Object) -> None:
     ingress, before = (
         ((each.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
         for each in (obj, old)
@@ -298,7 +294,7 @@ def validate_service_status(obj: Object, old: Object) -> Errors:
     here = "status.loadBalancer.ingress"
     if obj["spec"].get("type") != "LoadBalancer" and ingress:
         errors.forbidden(here, "may only be used when `spec.type` is 'LoadBalancer'")
-        return errors
+        return
     for index, each in enumerate(ingress):
         address, mode, hostname = each.get("ip"), each.get("ipMode"), each.get("hostname")
         if address:
@@ -314,4 +310,3 @@ def validate_service_status(obj: Object, old: Object) -> Errors:
             if parse_address(hostname) is not None:
                 detail = "must be a DNS name, not an IP address"
                 errors.invalid(f"{here}[{index}].hostname", hostname, detail)
-    return errors

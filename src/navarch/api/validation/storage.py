@@ -51,8 +51,7 @@ def _sources(spec: Object) -> list[str]:
     return [field for field in spec if field not in _NO_SOURCE and spec[field] is not None]
 
 
-def validate_volume(obj: Object) -> Errors:
-    errors = Errors()
+def validate_volume(errors: Errors, obj: Object) -> None:
     spec = obj["spec"]
     modes, capacity = spec.get("accessModes") or [], spec.get("capacity") or {}
     if not modes:
@@ -86,7 +85,6 @@ def validate_volume(obj: Object) -> Errors:
         errors.name("spec.volumeAttributesClassName", attributes, dns1123_subdomain, detail)
         if spec.get("csi") is None:
             errors.required("spec.csi", "has to be specified when using volumeAttributesClassName")
-    return errors
 
 
 def _check_volume_source(errors: Errors, spec: Object) -> None:
@@ -122,8 +120,8 @@ def _check_volume_source(errors: Errors, spec: Object) -> None:
                 errors.required(f"{here}.volumeHandle")
 
 
-def validate_volume_update(obj: Object, old: Object) -> Errors:
-    errors = validate_volume(obj)
+def validate_volume_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_volume(errors, obj)
     new, before = obj["spec"], old["spec"]
     new_source = {field: copy_json(new[field]) for field in _sources(new)}
     old_source = {field: before[field] for field in _sources(before)}
@@ -143,17 +141,14 @@ def validate_volume_update(obj: Object, old: Object) -> Errors:
     if before.get("volumeAttributesClassName") and not new.get("volumeAttributesClassName"):
         detail = "update from non-nil value to nil is forbidden"
         errors.forbidden("spec.volumeAttributesClassName", detail)
-    return errors
 
 
-def validate_claim(obj: Object) -> Errors:
-    errors = Errors()
+def validate_claim(errors: Errors, obj: Object) -> None:
     check_claim_spec(errors, "spec", obj["spec"])
-    return errors
 
 
-def validate_claim_update(obj: Object, old: Object) -> Errors:
-    errors = validate_claim(obj)
+def validate_claim_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_claim(errors, obj)
     new, before = copy_json(obj["spec"]), copy_json(old["spec"])
     bound = (obj.get("status") or {}).get("phase") == "Bound"
     if not before.get("volumeName") and new.get("volumeName"):
@@ -181,7 +176,6 @@ def validate_claim_update(obj: Object, old: Object) -> Errors:
             "update to nil is forbidden when status.currentVolumeAttributesClassName is not nil"
         )
         errors.forbidden("spec.volumeAttributesClassName", detail)
-    return errors
 
 
 def _check_shrink(errors: Errors, old: Object, new_size: Any, old_size: Any) -> None:
@@ -194,19 +188,16 @@ def _check_shrink(errors: Errors, old: Object, new_size: Any, old_size: Any) -> 
         errors.forbidden("spec.resources.requests.storage", detail)
 
 
-def validate_claim_status_update(obj: Object, old: Object) -> Errors:
-    errors = Errors()
+def validate_claim_status_update(errors: Errors, obj: Object, old: Object) -> None:
     status = obj.get("status") or {}
     for field in ("capacity", "allocatedResources"):
         for name, amount in (status.get(field) or {}).items():
             errors.quantity_not_negative(f"status.{field}[{name}]", amount)
     for mode in status.get("accessModes") or ():
         errors.optional_choice("status.accessModes", mode, ACCESS_MODES)
-    return errors
 
 
-def validate_class(obj: Object) -> Errors:
-    errors = Errors()
+def validate_class(errors: Errors, obj: Object) -> None:
     provisioner = obj.get("provisioner") or ""
     errors.name("provisioner", provisioner.lower(), names.qualified_name)
     _check_parameters(errors, obj.get("parameters") or {})
@@ -225,7 +216,6 @@ def validate_class(obj: Object) -> Errors:
                 errors.required(f"{here}.values")
             errors.label_name(f"{here}.key", key)
             errors.once(seen, f"{here}.key", key)
-    return errors
 
 
 def _check_parameters(errors: Errors, parameters: Object, needed: bool = False) -> None:
@@ -241,8 +231,7 @@ def _check_parameters(errors: Errors, parameters: Object, needed: bool = False) 
         errors.required("parameters", "must contain at least one key/value pair")
 
 
-def validate_class_update(obj: Object, old: Object) -> Errors:
-    errors = Errors()
+def validate_class_update(errors: Errors, obj: Object, old: Object) -> None:
     for field, detail in (
         ("parameters", "updates to parameters are forbidden."),
         ("provisioner", "updates to provisioner are forbidden."),
@@ -251,26 +240,20 @@ def validate_class_update(obj: Object, old: Object) -> Errors:
             errors.forbidden(field, detail)
     for field in ("reclaimPolicy", "volumeBindingMode"):
         errors.immutable(field, obj.get(field), old.get(field))
-    return errors
 
 
-def validate_attributes_class(obj: Object) -> Errors:
-    errors = Errors()
+def validate_attributes_class(errors: Errors, obj: Object) -> None:
     check_driver_name(errors, "driverName", obj.get("driverName") or "")
     _check_parameters(errors, obj.get("parameters") or {}, needed=True)
-    return errors
 
 
-def validate_attributes_class_update(obj: Object, old: Object) -> Errors:
-    errors = Errors()
+def validate_attributes_class_update(errors: Errors, obj: Object, old: Object) -> None:
     for field in ("driverName", "parameters"):
         if (obj.get(field) or None) != (old.get(field) or None):
             errors.forbidden(field, f"updates to {field} are forbidden.")
-    return errors
 
 
-def validate_driver(obj: Object) -> Errors:
-    errors = Errors()
+def validate_driver(errors: Errors, obj: Object) -> None:
     spec = obj.get("spec") or {}
     check_driver_name(errors, "metadata.name", obj["metadata"].get("name") or "")
     choices = ("File", "None", "ReadWriteOnceWithFSType")
@@ -291,19 +274,16 @@ def validate_driver(obj: Object) -> Errors:
     if period is not None and period < 10:
         detail = "must be greater than or equal to 10 seconds"
         errors.invalid("spec.nodeAllocatableUpdatePeriodSeconds", period, detail)
-    return errors
 
 
-def validate_driver_update(obj: Object, old: Object) -> Errors:
-    errors = validate_driver(obj)
+def validate_driver_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_driver(errors, obj)
     for field in ("attachRequired", "volumeLifecycleModes"):
         new, before = (obj.get("spec") or {}).get(field), (old.get("spec") or {}).get(field)
         errors.immutable(f"spec.{field}", new, before)
-    return errors
 
 
-def validate_csi_node(obj: Object) -> Errors:
-    errors = Errors()
+def validate_csi_node(errors: Errors, obj: Object) -> None:
     seen: set[str] = set()
     for here, driver in indexed("spec.drivers", (obj.get("spec") or {}).get("drivers")):
         name = driver.get("name") or ""
@@ -325,11 +305,10 @@ def validate_csi_node(obj: Object) -> Errors:
                 errors.duplicate(f"{here}.topologyKeys", key)
             keys.add(key)
             errors.check(f"{here}.topologyKeys", key, names.qualified_name)
-    return errors
 
 
-def validate_csi_node_update(obj: Object, old: Object) -> Errors:
-    errors = validate_csi_node(obj)
+def validate_csi_node_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_csi_node(errors, obj)
     known = {each.get("name"): each for each in (old.get("spec") or {}).get("drivers") or ()}
     for index, driver in enumerate((obj.get("spec") or {}).get("drivers") or ()):
         before = known.get(driver.get("name"))
@@ -339,27 +318,22 @@ def validate_csi_node_update(obj: Object, old: Object) -> Errors:
                 for each in (driver, before)
             )
             errors.immutable(f"spec.drivers[{index}]", new, old_driver)
-    return errors
 
 
-def validate_capacity(obj: Object) -> Errors:
-    errors = Errors()
+def validate_capacity(errors: Errors, obj: Object) -> None:
     errors.label_selector("nodeTopology", obj.get("nodeTopology"))
     errors.check("storageClassName", obj.get("storageClassName") or "", dns1123_subdomain)
     if obj.get("capacity") is not None:
         errors.quantity_not_negative("capacity", obj["capacity"])
-    return errors
 
 
-def validate_capacity_update(obj: Object, old: Object) -> Errors:
-    errors = validate_capacity(obj)
+def validate_capacity_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_capacity(errors, obj)
     for field in ("nodeTopology", "storageClassName"):
         errors.immutable(field, obj.get(field), old.get(field))
-    return errors
 
 
-def validate_attachment(obj: Object) -> Errors:
-    errors = Errors()
+def validate_attachment(errors: Errors, obj: Object) -> None:
     spec = obj.get("spec") or {}
     check_driver_name(errors, "spec.attacher", spec.get("attacher") or "")
     source = spec.get("source") or {}
@@ -379,11 +353,9 @@ def validate_attachment(obj: Object) -> Errors:
         if code is not None and code < 0:
             detail = names.in_range(0, MAX_INT32)
             errors.invalid(f"status.{field}.errorCode", code, detail)
-    return errors
 
 
-def validate_attachment_update(obj: Object, old: Object) -> Errors:
-    errors = validate_attachment(obj)
+def validate_attachment_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_attachment(errors, obj)
     if obj.get("spec") != old.get("spec"):
         errors.invalid("spec", obj.get("spec"), "field is immutable")
-    return errors

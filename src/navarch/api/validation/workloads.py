@@ -68,8 +68,7 @@ def _check_endless_template(errors: Errors, spec: Object, kind: str) -> None:
         errors.forbidden("spec.template.spec.activeDeadlineSeconds", detail)
 
 
-def validate_deployment(obj: Object) -> Errors:
-    errors = Errors()
+def validate_deployment(errors: Errors, obj: Object) -> None:
     spec = obj["spec"]
     for field in ("replicas", "minReadySeconds", "revisionHistoryLimit"):
         errors.not_negative(f"spec.{field}", spec.get(field))
@@ -81,7 +80,6 @@ def validate_deployment(obj: Object) -> Errors:
         if deadline <= (spec.get("minReadySeconds") or 0):
             detail = "must be greater than minReadySeconds"
             errors.invalid("spec.progressDeadlineSeconds", deadline, detail)
-    return errors
 
 
 def _check_deployment_strategy(errors: Errors, strategy: Object) -> None:
@@ -104,20 +102,17 @@ def _check_deployment_strategy(errors: Errors, strategy: Object) -> None:
         errors.not_more_than_all(f"{here}.rollingUpdate.maxUnavailable", unavailable)
 
 
-def validate_deployment_update(obj: Object, old: Object) -> Errors:
-    errors = validate_deployment(obj)
+def validate_deployment_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_deployment(errors, obj)
     errors.immutable("spec.selector", obj["spec"].get("selector"), old["spec"]["selector"])
-    return errors
 
 
-def validate_deployment_status(obj: Object, old: Object) -> Errors:
-    errors = Errors()
+def validate_deployment_status(errors: Errors, obj: Object, old: Object) -> None:
     status, before = obj.get("status") or {}, old.get("status") or {}
     below = ("updatedReplicas", "readyReplicas", "availableReplicas")
     counts = ("observedGeneration", "replicas", "unavailableReplicas", "terminatingReplicas")
     errors.status_counts(status, (*counts, *below, "collisionCount"), below)
     _check_collisions(errors, status, before)
-    return errors
 
 
 def _check_collisions(errors: Errors, status: Object, before: Object) -> None:
@@ -127,30 +122,24 @@ def _check_collisions(errors: Errors, status: Object, before: Object) -> None:
         errors.invalid("status.collisionCount", value, "cannot be decremented")
 
 
-def validate_replica_set(obj: Object) -> Errors:
-    errors = Errors()
+def validate_replica_set(errors: Errors, obj: Object) -> None:
     for field in ("replicas", "minReadySeconds"):
         errors.not_negative(f"spec.{field}", obj["spec"].get(field))
     _check_selected_template(errors, obj["spec"], "ReplicaSet", "deployment")
-    return errors
 
 
-def validate_replica_set_update(obj: Object, old: Object) -> Errors:
-    errors = validate_replica_set(obj)
+def validate_replica_set_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_replica_set(errors, obj)
     errors.immutable("spec.selector", obj["spec"].get("selector"), old["spec"]["selector"])
-    return errors
 
 
-def validate_replica_status(obj: Object) -> Errors:
+def validate_replica_status(errors: Errors, obj: Object) -> None:
     """The status of a ReplicaSet or ReplicationController."""
-    errors = Errors()
     counts = (*_REPLICA_COUNTS, "terminatingReplicas", "observedGeneration")
     errors.status_counts(obj.get("status") or {}, counts, _REPLICA_COUNTS[1:])
-    return errors
 
 
-def validate_replication_controller(obj: Object) -> Errors:
-    errors = Errors()
+def validate_replication_controller(errors: Errors, obj: Object) -> None:
     spec = obj["spec"]
     for field in ("minReadySeconds", "replicas"):
         errors.not_negative(f"spec.{field}", spec.get(field))
@@ -159,15 +148,13 @@ def validate_replication_controller(obj: Object) -> Errors:
         errors.required("spec.selector")
     if spec.get("template") is None:
         errors.required("spec.template")
-        return errors
+        return
     if selector:
         _check_match(errors, spec, {"matchLabels": selector})
     _check_endless_template(errors, spec, "ReplicationController")
-    return errors
 
 
-def validate_stateful_set(obj: Object) -> Errors:
-    errors = Errors()
+def validate_stateful_set(errors: Errors, obj: Object) -> None:
     spec = obj["spec"]
     policy = spec.get("podManagementPolicy") or ""
     if not policy:
@@ -190,7 +177,6 @@ def validate_stateful_set(obj: Object) -> Errors:
     for here, claim in indexed("spec.volumeClaimTemplates", claims):
         check_claim_spec(errors, f"{here}.spec", claim.get("spec") or {})
     _check_selected_template(errors, _as_pods_get_it(spec), "StatefulSet", "statefulset")
-    return errors
 
 
 def _as_pods_get_it(spec: Object) -> Object:
@@ -226,7 +212,7 @@ def _check_stateful_strategy(errors: Errors, strategy: Object) -> None:
         errors.invalid(here, strategy, "must be 'RollingUpdate' or 'OnDelete'")
 
 
-def validate_stateful_set_update(obj: Object, old: Object) -> Errors:
+def validate_stateful_set_update(errors: Errors, obj: Object, old: Object) -> None:
     mutable = (
         "replicas",
         "template",
@@ -236,26 +222,22 @@ def validate_stateful_set_update(obj: Object, old: Object) -> Errors:
         "minReadySeconds",
         "ordinals",
     )
-    errors = validate_stateful_set(obj)
+    validate_stateful_set(errors, obj)
     new, before = (
         {key: value for key, value in each["spec"].items() if key not in mutable}
         for each in (obj, old)
     )
     if new != before:
         errors.forbidden("spec", STATEFUL_SET_UPDATE)
-    return errors
 
 
-def validate_stateful_set_status(obj: Object) -> Errors:
-    errors = Errors()
+def validate_stateful_set_status(errors: Errors, obj: Object) -> None:
     below = ("readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas")
     counts = ("replicas", *below, "observedGeneration", "collisionCount")
     errors.status_counts(obj.get("status") or {}, counts, below)
-    return errors
 
 
-def validate_daemon_set(obj: Object) -> Errors:
-    errors = Errors()
+def validate_daemon_set(errors: Errors, obj: Object) -> None:
     spec = obj["spec"]
     _check_selected_template(errors, spec, "DaemonSet", "daemonset")
     for field in ("minReadySeconds", "revisionHistoryLimit"):
@@ -266,7 +248,7 @@ def validate_daemon_set(obj: Object) -> Errors:
     if kind == "RollingUpdate":
         if rolling is None:
             errors.required(f"{here}.rollingUpdate")
-            return errors
+            return
         unavailable, surge = rolling.get("maxUnavailable", 0), rolling.get("maxSurge", 0)
         for field, value in (("maxUnavailable", unavailable), ("maxSurge", surge)):
             errors.int_or_percent(f"{here}.rollingUpdate.{field}", value)
@@ -280,17 +262,14 @@ def validate_daemon_set(obj: Object) -> Errors:
             errors.required(f"{here}.rollingUpdate.maxUnavailable", detail)
     elif kind != "OnDelete":
         errors.not_supported(here, strategy, ("RollingUpdate", "OnDelete"))
-    return errors
 
 
-def validate_daemon_set_update(obj: Object, old: Object) -> Errors:
-    errors = validate_daemon_set(obj)
+def validate_daemon_set_update(errors: Errors, obj: Object, old: Object) -> None:
+    validate_daemon_set(errors, obj)
     errors.immutable("spec.selector", obj["spec"].get("selector"), old["spec"]["selector"])
-    return errors
 
 
-def validate_daemon_set_status(obj: Object) -> Errors:
-    errors = Errors()
+def validate_daemon_set_status(errors: Errors, obj: Object) -> None:
     fields = (
         "currentNumberScheduled",
         "numberMisscheduled",
@@ -303,29 +282,22 @@ def validate_daemon_set_status(obj: Object) -> Errors:
         "collisionCount",
     )
     errors.status_counts(obj.get("status") or {}, fields)
-    return errors
 
 
-def validate_pod_template(obj: Object) -> Errors:
-    errors = Errors()
+def validate_pod_template(errors: Errors, obj: Object) -> None:
     check_template(errors, "template", obj.get("template") or {})
-    return errors
 
 
-def validate_controller_revision(obj: Object) -> Errors:
-    errors = Errors()
+def validate_controller_revision(errors: Errors, obj: Object) -> None:
     errors.not_negative("revision", obj.get("revision"))
     data = obj.get("data")
     if data is None:
         errors.required("data", "data is mandatory")
     elif not isinstance(data, dict):
         errors.required("data", "data must be a valid JSON object")
-    return errors
 
 
-def validate_controller_revision_update(obj: Object, old: Object) -> Errors:
-    errors = Errors()
+def validate_controller_revision_update(errors: Errors, obj: Object, old: Object) -> None:
     errors.not_negative("revision", obj.get("revision"))
     if obj.get("data") != old.get("data"):
         errors.invalid("data", obj.get("data"), IMMUTABLE)
-    return errors

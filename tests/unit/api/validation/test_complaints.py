@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.api.validation.test_kinds import (
+from tests.unit.api.validation.samples import (
     CLAIM,
     KIND_OF,
     Object,

@@ -8,6 +8,7 @@ import pytest
 
 from navarch.api.validation import device_slices
 from navarch.api.validation import devices as rules
+from navarch.api.validation.common import Errors
 
 Object = dict[str, Any]
 DRIVER = "gpu.example.com"
@@ -101,7 +102,9 @@ def claim(*requests: Object, **devices: Any) -> Object:
     ],
 )  # fmt: skip
 def test_claims(obj: Object, expected: list[str]) -> None:
-    found = [str(each) for each in rules.validate_claim(obj)]
+    errors = Errors()
+    rules.validate_claim(errors, obj)
+    found = [str(each) for each in errors]
     assert [each.splitlines()[0] for each in found] == expected
 
 
@@ -193,7 +196,9 @@ def slice_(*devices: Object, **spec: Any) -> Object:
     ],
 )  # fmt: skip
 def test_slices(obj: Object, expected: list[str]) -> None:
-    assert [str(each) for each in device_slices.validate_slice(obj)] == expected
+    errors = Errors()
+    device_slices.validate_slice(errors, obj)
+    assert [str(each) for each in errors] == expected
 
 
 def test_devices_that_a_claim_has_no_more_are_not_reported() -> None:
@@ -206,4 +211,6 @@ def test_devices_that_a_claim_has_no_more_are_not_reported() -> None:
     kept = {**claim(request()), "status": {"allocation": allocation, "devices": [one]}}
     rules.drop_deallocated(kept, old)
     assert kept["status"]["devices"] == [one]
-    assert rules.validate_claim_status(kept, old) == []
+    errors = Errors()
+    rules.validate_claim_status(errors, kept, old)
+    assert not errors
