@@ -12,19 +12,21 @@ import base64
 import functools
 import json
 import os
+import shutil
 import ssl
 import subprocess
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
+import pytest_asyncio
 from aiohttp import web
 from tests.api.conftest import Api, secured_server
 from tests.api.controllers.conftest import client_as, running
-from tests.cluster.ingress_ground import Authority
+from tests.cluster.ingress_ground import Authority, new_directory
 from tests.unit.network.gateways import APP, INFRA, WEB, gateway
 from yarl import URL
 
@@ -415,3 +417,52 @@ class Ground:
             return True
 
         await self.until(check, "answers")
+
+
+Story = Callable[[Ground], Awaitable[None]]
+
+
+class Stories(dict[str, Story]):
+    """Tests by the names of the conformance tests that assert the same."""
+
+    def __call__(self, name: str) -> Callable[[Story], Story]:
+        def note(function: Story) -> Story:
+            self[name] = function
+            return function
+
+        return note
+
+
+HTTP_ROUTE = [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"}]
+REFUSED = {"ResolvedRefs": "False RefNotPermitted"}
+SERVED = {"Accepted": "True Accepted", "ResolvedRefs": "True ResolvedRefs"}
+
+
+def filtered(kind: str, **fields: Any) -> dict[str, Any]:
+    name = {"URLRewrite": "urlRewrite", "CORS": "cors"}.get(kind, kind[0].lower() + kind[1:])
+    return {"type": kind, name: fields}
+
+
+def pairs(**headers: str) -> list[dict[str, str]]:
+    return [{"name": name.replace("_", "-"), "value": text} for name, text in headers.items()]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared() -> AsyncIterator[Ground]:
+    directory = new_directory()
+    (directory / "api").mkdir()
+    ground = Ground(directory)
+    try:
+        await ground.start()
+        yield ground
+    finally:
+        await ground.stop()
+        shutil.rmtree(directory)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def ground(shared: Ground) -> AsyncIterator[Ground]:
+    try:
+        yield shared
+    finally:
+        await shared.clear()

@@ -8,7 +8,7 @@ import json
 import os
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -25,7 +25,7 @@ BACKEND, PORT = "127.0.7.15", 20281
 NAME = "api.example"
 
 
-class Echo(grpc.GenericRpcHandler):
+class Echo(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no types
     """Methods of every shape, on bytes, so that no generated code is needed."""
 
     def service(self, details: Any) -> Any:
@@ -230,22 +230,18 @@ async def test_backends_with_tls(
         assert status != 200 or answer.text == "hello"
 
 
-async def test_web_sockets_over_tls_on_both_sides(ground: Ground) -> None:
-    async with web_backend(tls_of(ground, "whoever.example")), AsyncExitStack() as stack:
-        await serve(ground, backend_protocol="HTTPS")
-        session = await stack.enter_async_context(aiohttp.ClientSession())
-        socket = await stack.enter_async_context(
-            session.ws_connect(
-                f"https://{ADDRESS}:{HTTPS}/",
-                headers={"Host": NAME},
-                ssl=ground.trusting(),
-                server_hostname=NAME,
-            )
-        )
-        for size in (1, 1 << 16, 3 << 20):
-            message = os.urandom(size)
-            await socket.send_bytes(message)
-            assert await socket.receive_bytes() == message
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS on both sides"])
+async def test_web_sockets(ground: Ground, tls: bool) -> None:
+    context = tls_of(ground, "whoever.example") if tls else None
+    url = f"https://{ADDRESS}:{HTTPS}/" if tls else f"http://{ADDRESS}:{HTTP}/"
+    options: dict[str, Any] = {"ssl": ground.trusting(), "server_hostname": NAME} if tls else {}
+    async with web_backend(context), aiohttp.ClientSession() as session:
+        await serve(ground, **({"backend_protocol": "HTTPS"} if tls else {}))
+        async with session.ws_connect(url, headers={"Host": NAME}, **options) as socket:
+            for size in (1, 1 << 16, 3 << 20):
+                message = os.urandom(size)
+                await socket.send_bytes(message)
+                assert await socket.receive_bytes() == message
 
 
 async def fetched(*arguments: str, feed: bytes = b"") -> bytes:
