@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -308,6 +309,7 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
 
 @asynccontextmanager
 async def playing(stage: Stage) -> AsyncIterator[Ground]:
+    before = len(os.listdir("/proc/self/fd"))
     config = ClientConfig.from_kubeconfig(stage.machine.kubeconfig)
     connector = aiohttp.TCPConnector(ssl=make_ssl_context(config), force_close=True)
     timeout = aiohttp.ClientTimeout(total=30)
@@ -316,4 +318,9 @@ async def playing(stage: Stage) -> AsyncIterator[Ground]:
         aiohttp.ClientSession(connector=connector, timeout=timeout) as web,
     ):
         yield Ground(stage, client, web)
-    await asyncio.sleep(0.05)  # connections say farewell in TLS, for which nobody waits
+
+    async def is_closed() -> bool:
+        return len(os.listdir("/proc/self/fd")) <= before
+
+    # Connections say farewell in TLS, for which nobody waits.
+    await soon(is_closed, lambda: "connections that do not end", 10.0)

@@ -26,6 +26,9 @@ from navarch.network.pods.plan import ranges
 
 log = logging.getLogger("navarch.host_routes")
 
+PROTOCOL = 77
+"""Who made a route, as the kernel notes it (see /etc/iproute2/rt_protos). By it we know ours again
+after a restart, and take away those for which the reason has gone meanwhile."""
 PERIOD = 30.0
 """After so long at most the routes are as they shall be, whoever has changed them."""
 
@@ -89,7 +92,8 @@ def added_ranges(
 async def run(options: HostRoutesOptions) -> None:
     """Keep the routes until cancelled."""
     changed, clock = asyncio.Event(), RealClock()
-    applied: dict[str, str] = {}
+    ours = (await asyncio.to_thread(look, options.bridge)).ours
+    told: dict[str, str] = {}
 
     def updated(old: Node, new: Node) -> None:
         if (is_ready(old), ranges(old)) != (is_ready(new), ranges(new)):
@@ -114,12 +118,15 @@ async def run(options: HostRoutesOptions) -> None:
                     changed.clear()
                     objects = cidrs.cache.list()
                     # A lone node and the ranges of the start have their routes already.
-                    if len(options.nodes) > 1 or len(objects) > 1 or applied:
-                        elsewhere = await asyncio.to_thread(_elsewhere, options.bridge)
-                        added = added_ranges(options, objects, elsewhere)
+                    if len(options.nodes) > 1 or len(objects) > 1 or ours:
+                        there = await asyncio.to_thread(look, options.bridge)
+                        added = added_ranges(options, objects, there.elsewhere)
                         wanted = plan(options, informer.cache.list(), added)
-                        await asyncio.to_thread(_apply, options.bridge, applied, wanted)
-                        applied = wanted
+                        await asyncio.to_thread(_apply, options.bridge, there.ours, wanted)
+                        ours = frozenset(wanted)
+                        if wanted != told:
+                            log.info("ways into the cluster: %s", wanted)
+                            told = wanted
                     timer = clock.call_later(PERIOD, changed.set)
                     await changed.wait()
                     timer.cancel()
@@ -127,32 +134,47 @@ async def run(options: HostRoutesOptions) -> None:
             await informers.stop()
 
 
-def _elsewhere(bridge: str) -> list[str]:
-    """Where the host's routes lead that are not by the bridge, but for the default ones."""
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Where the host's routes lead: by the bridge, being `ours`, and not by it, but for the default
+    ones."""
+
+    ours: frozenset[str]
+    elsewhere: tuple[str, ...]
+
+
+def look(bridge: str) -> Ways:
     from pyroute2 import IPRoute
 
     with IPRoute() as netlink:
         index = netlink.link_lookup(ifname=bridge)[0]
         routes: list[Any] = list(netlink.get_routes(table=254))
-    found = (
-        (each.get_attr("RTA_DST"), each["dst_len"], each.get_attr("RTA_OIF")) for each in routes
-    )
-    return [f"{to}/{length}" for to, length, by in found if to and length and by != index]
+    ours, elsewhere = set(), []
+    for each in routes:
+        to = each.get_attr("RTA_DST")
+        if to is None or not each["dst_len"]:
+            continue
+        if each.get_attr("RTA_OIF") != index:
+            elsewhere.append(f"{to}/{each['dst_len']}")
+        elif each["proto"] == PROTOCOL:
+            ours.add(f"{to}/{each['dst_len']}")
+    return Ways(frozenset(ours), tuple(elsewhere))
 
 
-def _apply(bridge: str, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+def _apply(bridge: str, ours: Iterable[str], wanted: Mapping[str, str]) -> None:
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
+    kept = {str(ip_network(each)) for each in wanted}
     with IPRoute() as netlink:
         index = netlink.link_lookup(ifname=bridge)[0]
-        for destination in old.keys() - new.keys():
+        for destination in ours:
+            if destination in kept:
+                continue
             try:
                 netlink.route("del", dst=destination, oif=index)
             except NetlinkError as error:
                 if error.code != errno.ESRCH:
                     raise
-        for destination, gateway in new.items():
-            netlink.route("replace", dst=destination, gateway=gateway, oif=index)
-    if old != new:
-        log.info("ways into the cluster: %s", new)
+        for destination, gateway in wanted.items():
+            netlink.route("replace", dst=destination, gateway=gateway, oif=index, proto=PROTOCOL)
