@@ -6,7 +6,6 @@ import re
 import sys
 import time
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -70,12 +69,7 @@ class Steps(AbstractContextManager["Steps"]):
             self._console.print(f"[{colour}]{mark}[/] {self._text} [dim]({seconds:.1f} s)[/]")
         self._text = ""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *exc: object) -> None:
         self._finish("red" if kind else "green", "✗" if kind else "✓")
 
 

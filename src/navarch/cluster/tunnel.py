@@ -16,7 +16,6 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from navarch.cluster import processes
 from navarch.cluster.api import Api
@@ -57,12 +56,7 @@ class Tunnel(AbstractContextManager["Tunnel"]):
         processes.write_pid_file(_pid_file(self._paths), processes.myself())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._api.close()
         clean(self._paths)
         _pid_file(self._paths).unlink(missing_ok=True)

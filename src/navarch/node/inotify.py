@@ -8,7 +8,6 @@ import os
 import struct
 from dataclasses import dataclass
 from enum import IntFlag
-from types import TracebackType
 from typing import Self
 
 _HEAD = struct.Struct("iIII")
@@ -46,12 +45,7 @@ class Watcher:
         asyncio.get_running_loop().add_reader(self._fd, self._changed.set)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         asyncio.get_running_loop().remove_reader(self._fd)
         os.close(self._fd)
 

@@ -24,7 +24,6 @@ from navarch.testing.control_plane import ControlPlane, Options, Settings
 from navarch.testing.operations import NAMESPACE, Manifest, Object, Operations, is_open
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
     from navarch.client import Client
@@ -129,24 +128,14 @@ class Cluster:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.stop()
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self.start)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         await asyncio.to_thread(self.stop)
 
     # ---- ways in

@@ -46,6 +46,12 @@ operation_seconds = Histogram(
 )
 
 
+def method_of(request: Message) -> str:
+    """A method of CRI has its request's name, and `Image` in it if it is of the image service."""
+    name = type(request).__name__.removesuffix("Request")
+    return f"/runtime.v1.{'Image' if 'Image' in name else 'Runtime'}Service/{name}"
+
+
 @cache
 def operation_of(method: str) -> str:
     """The name under which upstream counts a call: `run_podsandbox` for `RunPodSandbox`."""
@@ -62,7 +68,7 @@ def _figures_of(method: str) -> tuple[Counter, Callable[[], Counter], Histogram]
 
 
 class Calls:
-    """The channel to one endpoint, and the three kinds of calls over it."""
+    """The channel to one endpoint, and the kinds of calls over it."""
 
     def __init__(self, address: str, timeout: float) -> None:
         target = address if "://" in address or address.startswith("unix:") else f"unix:{address}"
@@ -111,12 +117,14 @@ class Calls:
             seconds.observe(perf_counter() - begin)
         return result
 
-    async def end(
-        self, method: str, request: Message, response: type[M], *, timeout: float = 0.0
-    ) -> None:
+    async def ask(self, request: Message, response: type[M], *, timeout: float | None = 0.0) -> M:
+        """A call of CRI: the request says which."""
+        return await self.call(method_of(request), request, response, timeout=timeout)
+
+    async def end(self, request: Message, response: type[M], *, timeout: float = 0.0) -> None:
         """A call whose purpose is fulfilled when its object does not exist."""
         try:
-            await self.call(method, request, response, timeout=timeout)
+            await self.ask(request, response, timeout=timeout)
         except RuntimeFailure as failure:
             if not failure.is_not_found:
                 raise

@@ -38,8 +38,6 @@ from .values import (
 
 log = logging.getLogger(__name__)
 
-_RUNTIME = "/runtime.v1.RuntimeService/"
-_IMAGES = "/runtime.v1.ImageService/"
 _TASKS = "/containerd.services.tasks.v1.Tasks/"
 _LASTING = (ContainerState.RUNNING, ContainerState.EXITED)
 """In these nothing about a container changes any more."""
@@ -70,8 +68,8 @@ class CriRuntime:
 
     async def info(self) -> RuntimeInfo:
         version, status = await asyncio.gather(
-            self.calls.call(_RUNTIME + "Version", pb.VersionRequest(), pb.VersionResponse),
-            self.calls.call(_RUNTIME + "Status", pb.StatusRequest(), pb.StatusResponse),
+            self.calls.ask(pb.VersionRequest(), pb.VersionResponse),
+            self.calls.ask(pb.StatusRequest(), pb.StatusResponse),
         )
         conditions = {each.type: each for each in status.status.conditions}
         runtime, network = conditions.get("RuntimeReady"), conditions.get("NetworkReady")
@@ -99,7 +97,7 @@ class CriRuntime:
         """`systemd` or `cgroupfs`; empty if the runtime is too old to say (containerd 1)."""
         request, response = pb.RuntimeConfigRequest(), pb.RuntimeConfigResponse
         try:
-            found = await self.calls.call(_RUNTIME + "RuntimeConfig", request, response)
+            found = await self.calls.ask(request, response)
         except RuntimeFailure as failure:
             if failure.code != "UNIMPLEMENTED":
                 raise
@@ -110,13 +108,11 @@ class CriRuntime:
     async def pods(self, uid: str = "") -> list[PodState]:
         selector = {POD_UID: uid} if uid else {}
         sandboxes, containers = await asyncio.gather(
-            self.calls.call(
-                _RUNTIME + "ListPodSandbox",
+            self.calls.ask(
                 pb.ListPodSandboxRequest(filter=pb.PodSandboxFilter(label_selector=selector)),
                 pb.ListPodSandboxResponse,
             ),
-            self.calls.call(
-                _RUNTIME + "ListContainers",
+            self.calls.ask(
                 pb.ListContainersRequest(filter=pb.ContainerFilter(label_selector=selector)),
                 pb.ListContainersResponse,
             ),
@@ -137,18 +133,16 @@ class CriRuntime:
 
     async def run_sandbox(self, config: pb.PodSandboxConfig, handler: str) -> str:
         request = pb.RunPodSandboxRequest(config=config, runtime_handler=handler)
-        response = await self.calls.call(
-            _RUNTIME + "RunPodSandbox", request, pb.RunPodSandboxResponse, timeout=240.0
-        )
+        response = await self.calls.ask(request, pb.RunPodSandboxResponse, timeout=240.0)
         return response.pod_sandbox_id
 
     async def stop_sandbox(self, sandbox_id: str) -> None:
         request = pb.StopPodSandboxRequest(pod_sandbox_id=sandbox_id)
-        await self.calls.end(_RUNTIME + "StopPodSandbox", request, pb.StopPodSandboxResponse)
+        await self.calls.end(request, pb.StopPodSandboxResponse)
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
         request = pb.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id)
-        await self.calls.end(_RUNTIME + "RemovePodSandbox", request, pb.RemovePodSandboxResponse)
+        await self.calls.end(request, pb.RemovePodSandboxResponse)
 
     async def create_container(
         self, sandbox_id: str, config: pb.ContainerConfig, sandbox: pb.PodSandboxConfig
@@ -156,14 +150,12 @@ class CriRuntime:
         request = pb.CreateContainerRequest(
             pod_sandbox_id=sandbox_id, config=config, sandbox_config=sandbox
         )
-        response = await self.calls.call(
-            _RUNTIME + "CreateContainer", request, pb.CreateContainerResponse
-        )
+        response = await self.calls.ask(request, pb.CreateContainerResponse)
         return response.container_id
 
     async def start_container(self, container_id: str) -> None:
         request = pb.StartContainerRequest(container_id=container_id)
-        await self.calls.call(_RUNTIME + "StartContainer", request, pb.StartContainerResponse)
+        await self.calls.ask(request, pb.StartContainerResponse)
 
     async def stop_container(self, container_id: str, timeout: float, stop_signal: int = 0) -> None:
         if (
@@ -174,7 +166,6 @@ class CriRuntime:
             timeout = 0  # it is over, or has had its time
         request = pb.StopContainerRequest(container_id=container_id, timeout=max(0, round(timeout)))
         await self.calls.end(
-            _RUNTIME + "StopContainer",
             request,
             pb.StopContainerResponse,
             timeout=timeout + self._timeout,
@@ -202,14 +193,13 @@ class CriRuntime:
 
     async def remove_container(self, container_id: str) -> None:
         request = pb.RemoveContainerRequest(container_id=container_id)
-        method = _RUNTIME + "RemoveContainer"
         try:
-            await self.calls.end(method, request, pb.RemoveContainerResponse)
+            await self.calls.end(request, pb.RemoveContainerResponse)
         except RuntimeFailure as failure:
             if failure.code != "FAILED_PRECONDITION":
                 raise
             await self._clear_task(container_id)
-            await self.calls.end(method, request, pb.RemoveContainerResponse)
+            await self.calls.end(request, pb.RemoveContainerResponse)
         self._containers.pop(container_id, None)
 
     async def _clear_task(self, container_id: str) -> None:
@@ -240,9 +230,7 @@ class CriRuntime:
         self, container_id: str, resources: pb.LinuxContainerResources
     ) -> None:
         request = pb.UpdateContainerResourcesRequest(container_id=container_id, linux=resources)
-        await self.calls.call(
-            _RUNTIME + "UpdateContainerResources", request, pb.UpdateContainerResourcesResponse
-        )
+        await self.calls.ask(request, pb.UpdateContainerResourcesResponse)
 
     async def update_sandbox(
         self,
@@ -253,9 +241,8 @@ class CriRuntime:
         request = pb.UpdatePodSandboxResourcesRequest(
             pod_sandbox_id=sandbox_id, resources=resources, overhead=overhead
         )
-        method = _RUNTIME + "UpdatePodSandboxResources"
         try:
-            await self.calls.call(method, request, pb.UpdatePodSandboxResourcesResponse)
+            await self.calls.ask(request, pb.UpdatePodSandboxResourcesResponse)
         except RuntimeFailure as failure:
             # containerd 2.2 says so with another code.
             if failure.code != "UNIMPLEMENTED" and "not implemented" not in failure.message:
@@ -263,16 +250,13 @@ class CriRuntime:
 
     async def reopen_log(self, container_id: str) -> None:
         request = pb.ReopenContainerLogRequest(container_id=container_id)
-        await self.calls.call(
-            _RUNTIME + "ReopenContainerLog", request, pb.ReopenContainerLogResponse
-        )
+        await self.calls.ask(request, pb.ReopenContainerLogResponse)
 
     async def checkpoint(self, container_id: str, location: str, timeout: int) -> None:
         request = pb.CheckpointContainerRequest(
             container_id=container_id, location=location, timeout=timeout
         )
-        await self.calls.call(
-            _RUNTIME + "CheckpointContainer",
+        await self.calls.ask(
             request,
             pb.CheckpointContainerResponse,
             timeout=float(timeout) if timeout > 0 else 0.0,
@@ -288,9 +272,7 @@ class CriRuntime:
         # The runtime ends what takes too long. That the runtime itself is stuck for a while says
         # nothing of the container: its probe has not failed because of that.
         deadline = timeout + self._timeout if timeout > 0 else None
-        response = await self.calls.call(
-            _RUNTIME + "ExecSync", request, pb.ExecSyncResponse, timeout=deadline
-        )
+        response = await self.calls.ask(request, pb.ExecSyncResponse, timeout=deadline)
         return ExecResult(response.exit_code, response.stdout, response.stderr)
 
     async def stream_url(self, request: StreamRequest) -> str:
@@ -303,7 +285,7 @@ class CriRuntime:
                 stdout=request.stdout,
                 stderr=request.stderr,
             )
-            return (await self.calls.call(_RUNTIME + "Exec", exec_request, pb.ExecResponse)).url
+            return (await self.calls.ask(exec_request, pb.ExecResponse)).url
         if isinstance(request, AttachStream):
             attach_request = pb.AttachRequest(
                 container_id=request.container_id,
@@ -312,17 +294,12 @@ class CriRuntime:
                 stdout=request.stdout,
                 stderr=request.stderr,
             )
-            return (
-                await self.calls.call(_RUNTIME + "Attach", attach_request, pb.AttachResponse)
-            ).url
+            return (await self.calls.ask(attach_request, pb.AttachResponse)).url
         forward = pb.PortForwardRequest(pod_sandbox_id=request.sandbox_id, port=request.ports)
-        return (
-            await self.calls.call(_RUNTIME + "PortForward", forward, pb.PortForwardResponse)
-        ).url
+        return (await self.calls.ask(forward, pb.PortForwardResponse)).url
 
     async def usage(self) -> list[ContainerUsage]:
-        response = await self.calls.call(
-            _RUNTIME + "ListContainerStats",
+        response = await self.calls.ask(
             pb.ListContainerStatsRequest(),
             pb.ListContainerStatsResponse,
         )
@@ -337,13 +314,11 @@ class CriRuntime:
 
     async def image(self, reference: str) -> ImageRecord | None:
         request = pb.ImageStatusRequest(image=pb.ImageSpec(image=reference))
-        response = await self.calls.call(_IMAGES + "ImageStatus", request, pb.ImageStatusResponse)
+        response = await self.calls.ask(request, pb.ImageStatusResponse)
         return image_record(response.image) if response.image.id else None
 
     async def images(self) -> list[ImageRecord]:
-        response = await self.calls.call(
-            _IMAGES + "ListImages", pb.ListImagesRequest(), pb.ListImagesResponse
-        )
+        response = await self.calls.ask(pb.ListImagesRequest(), pb.ListImagesResponse)
         return [image_record(each) for each in response.images]
 
     async def pull(self, reference: str, credentials: Credentials | None) -> str:
@@ -359,19 +334,15 @@ class CriRuntime:
                     registry_token=credentials.registry_token,
                 )
             )
-        response = await self.calls.call(
-            _IMAGES + "PullImage", request, pb.PullImageResponse, timeout=self._pull_timeout
-        )
+        response = await self.calls.ask(request, pb.PullImageResponse, timeout=self._pull_timeout)
         return response.image_ref
 
     async def remove_image(self, reference: str) -> None:
         request = pb.RemoveImageRequest(image=pb.ImageSpec(image=reference))
-        await self.calls.end(_IMAGES + "RemoveImage", request, pb.RemoveImageResponse)
+        await self.calls.end(request, pb.RemoveImageResponse)
 
     async def image_filesystem(self) -> tuple[str, int]:
-        response = await self.calls.call(
-            _IMAGES + "ImageFsInfo", pb.ImageFsInfoRequest(), pb.ImageFsInfoResponse
-        )
+        response = await self.calls.ask(pb.ImageFsInfoRequest(), pb.ImageFsInfoResponse)
         for each in response.image_filesystems:
             return each.fs_id.mountpoint, each.used_bytes.value
         return "", 0
@@ -384,8 +355,7 @@ class CriRuntime:
         ips: tuple[str, ...] = ()
         if ready:
             try:
-                response = await self.calls.call(
-                    _RUNTIME + "PodSandboxStatus",
+                response = await self.calls.ask(
                     pb.PodSandboxStatusRequest(pod_sandbox_id=item.id),
                     pb.PodSandboxStatusResponse,
                 )
@@ -416,8 +386,7 @@ class CriRuntime:
         if known is not None and known.state in _LASTING and known.state.value == item.state:
             return known
         try:
-            response = await self.calls.call(
-                _RUNTIME + "ContainerStatus",
+            response = await self.calls.ask(
                 pb.ContainerStatusRequest(container_id=item.id),
                 pb.ContainerStatusResponse,
             )

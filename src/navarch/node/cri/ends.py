@@ -10,7 +10,7 @@ from . import runtime_pb2 as pb
 from .calls import Calls
 from .values import RuntimeFailure
 
-_RUNTIME = "/runtime.v1.RuntimeService/"
+_EVENTS = "/runtime.v1.RuntimeService/GetContainerEvents"
 _SUBSCRIBE = "/containerd.services.events.v1.Events/Subscribe"
 CONTAINERD_NAMESPACE = (("containerd-namespace", "k8s.io"),)
 """Where containerd's CRI part keeps its containers, for calls that go past it."""
@@ -30,9 +30,7 @@ class Ends:
         except RuntimeFailure as failure:
             if failure.code != "UNIMPLEMENTED":
                 raise
-        stream = self._calls.stream(
-            _RUNTIME + "GetContainerEvents", pb.GetEventsRequest(), pb.ContainerEventResponse
-        )
+        stream = self._calls.stream(_EVENTS, pb.GetEventsRequest(), pb.ContainerEventResponse)
         async for event in stream:
             if event.container_event_type == pb.CONTAINER_STOPPED_EVENT:
                 yield event.container_id
@@ -86,8 +84,7 @@ class Ends:
 
     async def is_over(self, container_id: str) -> bool:
         try:
-            response = await self._calls.call(
-                _RUNTIME + "ContainerStatus",
+            response = await self._calls.ask(
                 pb.ContainerStatusRequest(container_id=container_id),
                 pb.ContainerStatusResponse,
             )
@@ -95,8 +92,7 @@ class Ends:
         except RuntimeFailure:
             pass
         try:
-            sandbox = await self._calls.call(
-                _RUNTIME + "PodSandboxStatus",
+            sandbox = await self._calls.ask(
                 pb.PodSandboxStatusRequest(pod_sandbox_id=container_id),
                 pb.PodSandboxStatusResponse,
             )

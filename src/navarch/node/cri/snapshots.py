@@ -25,7 +25,6 @@ from .values import RuntimeFailure
 M = TypeVar("M", bound=Message)
 
 _SNAPSHOTS = "/containerd.services.snapshots.v1.Snapshots/"
-_IMAGES = "/runtime.v1.ImageService/"
 _KEPT = {"containerd.io/gc.root": "navarch"}
 _PLUGIN_PREFIX = "io.containerd.snapshotter.v1."
 
@@ -92,9 +91,7 @@ class ContainerdSnapshots:
     async def _find_snapshotter(self) -> str:
         """The one that CRI uses: the image file system is its directory."""
         if not self._snapshotter:
-            found = await self._calls.call(
-                _IMAGES + "ImageFsInfo", pb.ImageFsInfoRequest(), pb.ImageFsInfoResponse
-            )
+            found = await self._calls.ask(pb.ImageFsInfoRequest(), pb.ImageFsInfoResponse)
             for each in found.image_filesystems:
                 name = PurePosixPath(each.fs_id.mountpoint).name
                 if name.startswith(_PLUGIN_PREFIX):
@@ -106,7 +103,7 @@ class ContainerdSnapshots:
     async def _chain(self, image_id: str) -> str:
         """The snapshot that is the image's topmost layer."""
         request = pb.ImageStatusRequest(image=pb.ImageSpec(image=image_id), verbose=True)
-        found = await self._calls.call(_IMAGES + "ImageStatus", request, pb.ImageStatusResponse)
+        found = await self._calls.ask(request, pb.ImageStatusResponse)
         try:
             chain = msgspec.json.decode(found.info.get("info", "{}"), type=_Info).chainID
         except msgspec.MsgspecError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .cgroup import CgroupReader, CgroupUsage, read_pressure
 
@@ -113,17 +113,13 @@ def whole_machine(reader: CgroupReader) -> CgroupUsage:
         used = total - memory["MemFree"]
         working_set = max(0, used - memory.get("Inactive(file)", 0))
         rss = rss or memory.get("AnonPages", 0)
-    return CgroupUsage(
-        cpu_nanoseconds=usage.cpu_nanoseconds,
+    return replace(
+        usage,
         memory=used,
         working_set=working_set,
         rss=rss,
-        page_faults=usage.page_faults,
-        major_page_faults=usage.major_page_faults,
         memory_limit=total,
         swap=memory.get("SwapTotal", 0) - memory.get("SwapFree", 0),
         swap_limit=memory.get("SwapTotal", 0),
-        processes=usage.processes,
-        details=usage.details,
         pressure=read_pressure("/proc/pressure"),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from .cgroup import CgroupReader, CgroupUsage
@@ -99,19 +99,13 @@ def _node(place: Place, own: CgroupUsage) -> CgroupUsage:
         return whole_machine(place.reader)
     pods = place.reader.read(place.root, full=True)
     # The agent lives beside its node's cgroup, not in it.
-    return CgroupUsage(
+    return replace(
+        pods,
         cpu_nanoseconds=_sum(pods.cpu_nanoseconds, own.cpu_nanoseconds),
         memory=_sum(pods.memory, own.memory),
         working_set=_sum(pods.working_set, own.working_set),
         rss=pods.rss + own.rss,
-        page_faults=pods.page_faults,
-        major_page_faults=pods.major_page_faults,
         memory_limit=pods.memory_limit or memory_information()["MemTotal"],
-        swap=pods.swap,
-        swap_limit=pods.swap_limit,
-        processes=pods.processes,
-        details=pods.details,
-        pressure=pods.pressure,
     )
 
 
