@@ -3,8 +3,9 @@ the data plane's model. Everything here is about one Ingress; `translate` puts t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from navarch.api.types.core_v1 import Secret
 from navarch.api.types.networking_v1 import Ingress
@@ -33,7 +34,48 @@ CORS_HEADERS = (
     "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,"
     "Range,Authorization"
 )
-CORS_METHODS = "GET, PUT, POST, DELETE, PATCH, OPTIONS"
+
+
+S = TypeVar("S")
+
+
+def _fields(prefix: str, text: str) -> Mapping[str, str]:
+    """Annotations by the field that has what they say: `tries=retries`, or just the name."""
+    pairs = ((field, name or field) for field, _, name in (w.partition("=") for w in text.split()))
+    return {field: prefix + name.replace("_", "-") for field, name in pairs}
+
+
+AFFINITY = _fields(
+    "session-cookie-",
+    "cookie=name path domain same_site=samesite max_age expires secure change_on_failure",
+)
+CORS = _fields(
+    "cors-",
+    "origins=allow-origin methods=allow-methods headers=allow-headers expose=expose-headers"
+    " credentials=allow-credentials max_age",
+)
+EXTERNAL_AUTH = _fields(
+    "auth-",
+    "url method signin signin_parameter=signin-redirect-param headers=response-headers"
+    " request_redirect always_sets_cookie=always-set-cookie",
+)
+CANARY = _fields(
+    "canary-",
+    "header=by-header value=by-header-value pattern=by-header-pattern cookie=by-cookie weight"
+    " total=weight-total",
+)
+ROUTE = _fields(
+    "",
+    "app_root tries=proxy-next-upstream-tries hash_by=upstream-hash-by deny=denylist-source-range"
+    " forwarded_prefix=x-forwarded-prefix connection_header=connection-proxy-header",
+)
+TIMEOUTS = _fields("proxy-", "connect=connect-timeout send=send-timeout read=read-timeout")
+POLICY = _fields(
+    "",
+    "protocol=backend-protocol buffers=proxy-buffers-number body_limit=proxy-body-size"
+    " body_buffer=client-body-buffer-size next_upstream=proxy-next-upstream"
+    " next_upstream_seconds=proxy-next-upstream-timeout verify_depth=proxy-ssl-verify-depth",
+)
 
 
 class RefusedError(ValueError):
@@ -91,62 +133,56 @@ def site(ingress: Ingress, annotations: Annotations, around: Surroundings) -> Si
 
 
 def _route(ingress: Ingress, given: Annotations, around: Surroundings) -> Route:
-    errors = _error_backend(ingress, given, around)
-    connect, send, read = (
-        float(given.get(f"proxy-{name}-timeout", default))
-        for name, default in (("connect", 5), ("send", 60), ("read", 60))
-    )
-    return Route(
+    cors, outside, affinity = None, None, None
+    if given.get("enable-cors"):
+        cors = _filled(Cors, CORS, given, headers=CORS_HEADERS, credentials=True)
+    if "auth-url" in given:
+        asked = (Variable(v="request_uri"),)
+        outside = _filled(ExternalAuth, EXTERNAL_AUTH, given, request_redirect=asked)
+    if "affinity" in given:
+        affinity = _filled(Affinity, AFFINITY, given, cookie="INGRESSCOOKIE")
+    return _filled(
+        Route,
+        ROUTE,
+        given,
         redirect=_redirect(given),
-        app_root=given.get("app-root", ""),
         rewrite=_rewrite(given),
         mirrors=_mirrors(given),
-        timeouts=Timeouts(connect=connect, send=send, read=read),
-        tries=given.get("proxy-next-upstream-tries", 3),
+        timeouts=_filled(Timeouts, TIMEOUTS, given),
         policy=policy(ingress, given, around),
-        affinity=_affinity(given),
-        hash_by=given.get("upstream-hash-by", ()),
+        affinity=affinity,
         least_latency=given.get("load-balance") == "ewma",
         limits=_limits(ingress, given),
         allow=(*given.get("whitelist-source-range", ()), *given.get("allowlist-source-range", ())),
-        deny=given.get("denylist-source-range", ()),
         basic_auth=_basic_auth(ingress, given, around),
-        external_auth=_external_auth(given),
-        cors=_cors(given),
-        error_backend=errors,
+        external_auth=outside,
+        cors=cors,
+        error_backend=_error_backend(ingress, given, around),
         error_backend_for_no_endpoints="default-backend" in given,
-        forwarded_prefix=given.get("x-forwarded-prefix", ""),
-        connection_header=given.get("connection-proxy-header", ""),
         unlogged=not given.get("enable-access-log", True),
     )
 
 
 def policy(ingress: Ingress, given: Annotations, around: Surroundings) -> Policy:
     """What needs a place in nginx' configuration: numbers, switches and words only."""
-    default = Policy()
-    sources = "whitelist-source-range" in given or "allowlist-source-range" in given
     trusted, client = _backend_certificates(ingress, given, around)
-    return Policy(
-        protocol=given.get("backend-protocol", default.protocol),
+    return _filled(
+        Policy,
+        POLICY,
+        given,
         http_1_0=given.get("proxy-http-version") == "1.0",
         buffering=given.get("proxy-buffering") == "on",
         streams_requests=given.get("proxy-request-buffering") == "off",
-        buffer_size=given.get("proxy-buffer-size", 0) or default.buffer_size,
-        buffers=given.get("proxy-buffers-number", default.buffers),
-        body_limit=given.get("proxy-body-size", default.body_limit),
-        body_buffer=given.get("client-body-buffer-size", default.body_buffer),
-        next_upstream=given.get("proxy-next-upstream", default.next_upstream),
-        next_upstream_seconds=given.get("proxy-next-upstream-timeout", 0),
+        buffer_size=given.get("proxy-buffer-size", 0) or Policy().buffer_size,
         intercepts=tuple(sorted(set(given.get("custom-http-errors", ())))),
         basic_auth="auth-type" in given,
         external_auth="auth-url" in given,
-        checks_source=sources,
+        checks_source="whitelist-source-range" in given or "allowlist-source-range" in given,
         satisfy_any=given.get("satisfy") == "any",
         mirrors=1 if "mirror-target" in given else 0,
         mirrors_body=given.get("mirror-request-body", "on") == "on",
         limit_rate_after=given.get("limit-rate-after", 0) << 10,
         verifies=given.get("proxy-ssl-verify") == "on",
-        verify_depth=given.get("proxy-ssl-verify-depth", 1),
         trusted=trusted,
         client_certificate=client,
     )
@@ -174,15 +210,9 @@ def _backend_certificates(
 
 
 def _redirect(given: Annotations) -> Redirect | None:
-    if "temporal-redirect" in given:
-        return Redirect(
-            status=given.get("temporal-redirect-code", 302), location=given.get("temporal-redirect")
-        )
-    if "permanent-redirect" in given:
-        return Redirect(
-            status=given.get("permanent-redirect-code", 301),
-            location=given.get("permanent-redirect"),
-        )
+    for name, status in (("temporal-redirect", 302), ("permanent-redirect", 301)):
+        if name in given:
+            return Redirect(status=given.get(f"{name}-code", status), location=given.get(name))
     return None
 
 
@@ -199,19 +229,10 @@ def _mirrors(given: Annotations) -> tuple[Mirror, ...]:
     return (Mirror(url=url, host=given.get("mirror-host", default)),)
 
 
-def _affinity(given: Annotations) -> Affinity | None:
-    if "affinity" not in given:
-        return None
-    return Affinity(
-        cookie=given.get("session-cookie-name", "INGRESSCOOKIE"),
-        path=given.get("session-cookie-path", "/"),
-        domain=given.get("session-cookie-domain", ""),
-        same_site=given.get("session-cookie-samesite", ""),
-        max_age=given.get("session-cookie-max-age", 0),
-        expires=given.get("session-cookie-expires", 0),
-        secure=given.get("session-cookie-secure", False),
-        change_on_failure=given.get("session-cookie-change-on-failure", False),
-    )
+def _filled(kind: Callable[..., S], names: Mapping[str, str], given: Annotations, **more: Any) -> S:
+    """A value whose fields are what annotations say. What is not said is `more`, or as usual."""
+    said = {field: given.get(name) for field, name in names.items() if name in given}
+    return kind(**{**more, **said})
 
 
 def _limits(ingress: Ingress, given: Annotations) -> Limits | None:
@@ -241,33 +262,6 @@ def _basic_auth(ingress: Ingress, given: Annotations, around: Surroundings) -> B
     return BasicAuth(file=around.keep(text), realm=realm)
 
 
-def _external_auth(given: Annotations) -> ExternalAuth | None:
-    if "auth-url" not in given:
-        return None
-    return ExternalAuth(
-        url=given.get("auth-url"),
-        method=given.get("auth-method", ""),
-        signin=given.get("auth-signin", ()),
-        signin_parameter=given.get("auth-signin-redirect-param", "rd"),
-        headers=given.get("auth-response-headers", ()),
-        request_redirect=given.get("auth-request-redirect", (Variable(v="request_uri"),)),
-        always_sets_cookie=given.get("auth-always-set-cookie", False),
-    )
-
-
-def _cors(given: Annotations) -> Cors | None:
-    if not given.get("enable-cors"):
-        return None
-    return Cors(
-        origins=given.get("cors-allow-origin", ("*",)),
-        methods=given.get("cors-allow-methods", CORS_METHODS),
-        headers=given.get("cors-allow-headers", CORS_HEADERS),
-        credentials=given.get("cors-allow-credentials", True),
-        expose=given.get("cors-expose-headers", ""),
-        max_age=given.get("cors-max-age", 1728000),
-    )
-
-
 def _error_backend(ingress: Ingress, given: Annotations, around: Surroundings) -> Backend | None:
     if "default-backend" not in given:
         return None
@@ -278,15 +272,7 @@ def _error_backend(ingress: Ingress, given: Annotations, around: Surroundings) -
 
 
 def canary(given: Annotations, backend: Backend) -> Canary:
-    return Canary(
-        backend=backend,
-        header=given.get("canary-by-header", ""),
-        value=given.get("canary-by-header-value", ""),
-        pattern=given.get("canary-by-header-pattern", ""),
-        cookie=given.get("canary-by-cookie", ""),
-        weight=given.get("canary-weight", 0),
-        total=given.get("canary-weight-total", 100),
-    )
+    return _filled(Canary, CANARY, given, backend=backend)
 
 
 def client_certificates(
