@@ -239,62 +239,60 @@ _header_list = matching(rf"\*|{TOKEN}(\s*,\s*{TOKEN})*", "a list of headers")
 _redirect_code = integer(300, 308)
 _text = matching(r"[A-Za-z0-9 _.,:;=@/()\[\]!?*+'-]*", "a text without unusual characters")
 
+_ALIKE: Mapping[Parser, str] = {
+    boolean: """
+        auth-always-set-cookie auth-tls-pass-certificate-to-upstream canary
+        cors-allow-credentials enable-access-log enable-cors force-ssl-redirect
+        from-to-www-redirect preserve-trailing-slash service-upstream
+        session-cookie-change-on-failure session-cookie-secure ssl-redirect use-regex
+    """,
+    location: "auth-request-redirect auth-signin permanent-redirect temporal-redirect",
+    _secret: "auth-secret auth-tls-secret proxy-ssl-secret",
+    integer(0): """
+        canary-weight cors-max-age limit-connections limit-rate limit-rate-after limit-rpm
+        limit-rps session-cookie-expires session-cookie-max-age
+    """,
+    _ranges: """
+        allowlist-source-range denylist-source-range limit-allowlist limit-whitelist
+        whitelist-source-range
+    """,
+    _host: "mirror-host proxy-ssl-name session-cookie-domain",
+    word("on", "off"): """
+        mirror-request-body proxy-buffering proxy-request-buffering proxy-ssl-verify
+    """,
+}
 PARSERS: Mapping[str, Parser] = {
+    **{name: parse for parse, names in _ALIKE.items() for name in names.split()},
     "affinity": word("cookie"),
     "affinity-mode": word("balanced", "persistent"),
     "app-root": app_root,
-    "auth-always-set-cookie": boolean,
     "auth-method": word("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"),
     "auth-realm": _text,
-    "auth-request-redirect": location,
     "auth-response-headers": list_of(_token),
-    "auth-secret": _secret,
     "auth-secret-type": word("auth-file", "auth-map"),
-    "auth-signin": location,
     "auth-signin-redirect-param": matching(r"[A-Za-z0-9_-]+", "a name of a parameter", 64),
     "auth-type": word("basic"),
     "auth-url": url,
     "backend-protocol": protocol,
-    "canary": boolean,
     "canary-by-cookie": _cookie_name,
     "canary-by-header": matching(r"[A-Za-z0-9_-]+", "a name of a header", 256),
     "canary-by-header-pattern": regex,
     "canary-by-header-value": matching(r"[A-Za-z0-9\-._~:/?@!&*+,=%|() ]+", "a header's value"),
-    "canary-weight": integer(0),
     "canary-weight-total": integer(1),
     "client-body-buffer-size": size(64 << 20),
     "connection-proxy-header": word("keep-alive", "close", "upgrade", ignore_case=True),
-    "cors-allow-credentials": boolean,
     "cors-allow-headers": _header_list,
     "cors-allow-methods": matching(r"\*|[A-Za-z]+(\s*,\s*[A-Za-z]+)*", "a list of methods"),
     "cors-allow-origin": origins,
     "cors-expose-headers": _header_list,
-    "cors-max-age": integer(0),
     "custom-http-errors": list_of(error_code),
     "default-backend": _name,
-    "denylist-source-range": _ranges,
-    "enable-access-log": boolean,
-    "enable-cors": boolean,
-    "force-ssl-redirect": boolean,
-    "from-to-www-redirect": boolean,
-    "limit-allowlist": _ranges,
     "limit-burst-multiplier": integer(1, 1000),
-    "limit-connections": integer(0),
-    "limit-rate": integer(0),
-    "limit-rate-after": integer(0),
-    "limit-rpm": integer(0),
-    "limit-rps": integer(0),
-    "limit-whitelist": _ranges,
     "load-balance": word("round_robin", "ewma"),
-    "mirror-host": _host,
-    "mirror-request-body": word("on", "off"),
     "mirror-target": url,
-    "permanent-redirect": location,
     "permanent-redirect-code": _redirect_code,
-    "preserve-trailing-slash": boolean,
     "proxy-body-size": size(1 << 45),
     "proxy-buffer-size": size(1 << 20),
-    "proxy-buffering": word("on", "off"),
     "proxy-buffers-number": integer(1, 1024),
     "proxy-connect-timeout": integer(1, 75),
     "proxy-http-version": word("1.0", "1.1"),
@@ -302,73 +300,46 @@ PARSERS: Mapping[str, Parser] = {
     "proxy-next-upstream-timeout": _seconds,
     "proxy-next-upstream-tries": integer(0, 100),
     "proxy-read-timeout": integer(1, 86400 * 365),
-    "proxy-request-buffering": word("on", "off"),
     "proxy-send-timeout": integer(1, 86400 * 365),
-    "proxy-ssl-name": _host,
-    "proxy-ssl-secret": _secret,
     "proxy-ssl-server-name": word("on"),
-    "proxy-ssl-verify": word("on", "off"),
     "proxy-ssl-verify-depth": integer(1, 16),
     "rewrite-target": rewrite_target,
     "satisfy": word("any", "all"),
     "server-alias": list_of(matching(rf"(\*\.)?{HOST}", "a host name", 253)),
-    "service-upstream": boolean,
-    "session-cookie-change-on-failure": boolean,
-    "session-cookie-domain": _host,
-    "session-cookie-expires": integer(0),
-    "session-cookie-max-age": integer(0),
     "session-cookie-name": _cookie_name,
     "session-cookie-path": app_root,
     "session-cookie-samesite": word("None", "Lax", "Strict"),
-    "session-cookie-secure": boolean,
-    "ssl-redirect": boolean,
-    "temporal-redirect": location,
     "temporal-redirect-code": _redirect_code,
     "upstream-hash-by": hash_key,
     "upstream-vhost": matching(rf"{HOST}(:[0-9]{{1,5}})?", "a host name", 260),
-    "use-regex": boolean,
-    "whitelist-source-range": _ranges,
-    "allowlist-source-range": _ranges,
     "auth-tls-match-cn": matching(r"CN=.+", "CN= and a regular expression"),
-    "auth-tls-pass-certificate-to-upstream": boolean,
-    "auth-tls-secret": _secret,
     "auth-tls-verify-client": word("on", "off", "optional", "optional_no_ca"),
     "auth-tls-verify-depth": integer(1, 16),
     "x-forwarded-prefix": matching(r"[A-Za-z0-9/_.~-]+", "a path prefix", 256),
 }
 
-SNIPPET = "snippets are nginx configuration written by users, which is never taken"
-NOT_HERE = "this data plane does not have it"
+SNIPPETS = """
+    auth-snippet configuration-snippet modsecurity-snippet server-snippet stream-snippet
+"""
+NOT_HERE = """
+    affinity-canary-behavior auth-cache-duration auth-cache-key auth-keepalive
+    auth-keepalive-requests auth-keepalive-share-vars auth-keepalive-timeout
+    auth-proxy-set-headers auth-tls-error-page custom-headers default-ssl-certificate
+    disable-proxy-intercept-errors enable-global-auth enable-modsecurity
+    enable-opentelemetry enable-owasp-core-rules enable-rewrite-log fastcgi-index
+    fastcgi-params-configmap global-rate-limit global-rate-limit-ignored-cidrs
+    global-rate-limit-key global-rate-limit-window modsecurity-transaction-id
+    opentelemetry-operation-name opentelemetry-trust-incoming-span
+    proxy-busy-buffers-size proxy-cookie-domain proxy-cookie-path
+    proxy-max-temp-file-size proxy-redirect-from proxy-redirect-to proxy-ssl-ciphers
+    proxy-ssl-protocols relative-redirects session-cookie-conditional-samesite-none
+    ssl-ciphers ssl-prefer-server-ciphers upstream-hash-by-subset
+    upstream-hash-by-subset-size
+"""
 REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(NOT_HERE.split(), "this data plane does not have it"),
     **dict.fromkeys(
-        (
-            *("configuration-snippet", "server-snippet", "stream-snippet", "auth-snippet"),
-            "modsecurity-snippet",
-        ),
-        SNIPPET,
-    ),
-    **dict.fromkeys(
-        (
-            *("auth-cache-key", "auth-cache-duration", "auth-keepalive", "auth-proxy-set-headers"),
-            *("auth-tls-error-page", "affinity-canary-behavior", "auth-keepalive-requests"),
-            *("auth-keepalive-timeout", "auth-keepalive-share-vars", "custom-headers"),
-            *("default-ssl-certificate", "enable-global-auth", "enable-modsecurity"),
-            *("enable-opentelemetry", "enable-owasp-core-rules", "enable-rewrite-log"),
-            *("fastcgi-index", "fastcgi-params-configmap", "modsecurity-transaction-id"),
-            *("opentelemetry-operation-name", "opentelemetry-trust-incoming-span"),
-            *("proxy-cookie-domain", "proxy-cookie-path", "proxy-max-temp-file-size"),
-            *("proxy-redirect-from", "proxy-redirect-to", "proxy-ssl-ciphers"),
-            *("proxy-ssl-protocols", "ssl-ciphers", "ssl-prefer-server-ciphers"),
-            *(
-                "session-cookie-conditional-samesite-none",
-                "stream-snippet",
-                "disable-proxy-intercept-errors",
-            ),
-            *("upstream-hash-by-subset", "upstream-hash-by-subset-size", "global-rate-limit"),
-            *("global-rate-limit-window", "global-rate-limit-key", "relative-redirects"),
-            *("global-rate-limit-ignored-cidrs", "proxy-busy-buffers-size"),
-        ),
-        NOT_HERE,
+        SNIPPETS.split(), "snippets are nginx configuration written by users, which is never taken"
     ),
 }
 REFUSED_WHEN_TRUE: Mapping[str, str] = {
