@@ -75,7 +75,7 @@ def attempted(headers: Mapping[str, str], has_certificate: bool) -> str:
 
 
 def build_auditor(options: ServerOptions) -> Auditor | None:
-    """None when nothing is audited. Raises PolicyError, ValueError."""
+    """None when nothing is audited. Raises ValueError."""
     if options.audit_policy_file is None or not options.audit_log_path:
         if options.audit_log_path or options.audit_policy_file:
             raise ValueError("an audit log needs both --audit-policy-file and --audit-log-path")

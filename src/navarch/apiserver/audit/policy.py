@@ -12,24 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from navarch.api.names import dns1123_subdomain
+from navarch.apiserver.configuration_file import Strict, read_configuration
 from navarch.apiserver.contracts import Attributes, RequestInfo
 
 LEVELS = ("None", "Metadata", "Request", "RequestResponse")
 STAGES = ("RequestReceived", "ResponseStarted", "ResponseComplete", "Panic")
 
 
-class PolicyError(ValueError):
-    """A policy file that cannot be used, and why."""
-
-
-class _Strict(msgspec.Struct, forbid_unknown_fields=True):
-    pass
-
-
-class GroupResources(_Strict):
+class GroupResources(Strict):
     """Resources of one API group: `pods`, `pods/log`, `pods/*`, `*/scale`, `*`."""
 
     group: str = ""
@@ -50,7 +41,7 @@ class GroupResources(_Strict):
         return not wanted.isdisjoint(self.resources)
 
 
-class Rule(_Strict):
+class Rule(Strict):
     """One rule. An empty list matches everything; lists must all match."""
 
     level: str = ""
@@ -82,7 +73,7 @@ class Rule(_Strict):
         return True
 
 
-class PolicyFile(_Strict):
+class PolicyFile(Strict):
     apiVersion: str = ""
     kind: str = ""
     metadata: dict[str, Any] = {}
@@ -132,18 +123,8 @@ class Policy:
 
 
 def load_policy(path: Path) -> Policy:
-    """Read a policy file. Raises PolicyError."""
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_bytes())
-        file = msgspec.convert(data, PolicyFile)
-    except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
-        raise PolicyError(f"{path} is not an audit policy: {error}") from error
-    problems = list(policy_problems(file))
-    if problems:
-        raise PolicyError(f"{path} is not a usable audit policy: {'; '.join(problems)}")
-    return Policy(file)
+    """Read a policy file. Raises ConfigurationError."""
+    return Policy(read_configuration(path, PolicyFile, "an audit policy", policy_problems))
 
 
 def policy_problems(file: PolicyFile) -> Iterable[str]:

@@ -15,7 +15,8 @@ from navarch.api.cel.environment import Environment, Program
 from navarch.api.cel.errors import CelError
 from navarch.api.cel.library import NEW, base_environment
 from navarch.api.cel.types import BOOL, DYN, STRING, list_of, map_of, object_type
-from navarch.apiserver.authentication.configuration import ConfigurationError, JwtIssuer
+from navarch.apiserver.authentication.configuration import JwtIssuer
+from navarch.apiserver.configuration_file import ConfigurationError
 from navarch.apiserver.contracts import UserInfo
 
 _STRINGS = list_of(STRING)

@@ -11,29 +11,20 @@ import re
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from navarch.api.trust import trusting
+from navarch.apiserver.configuration_file import VERSIONS, Strict, read_configuration
 
-VERSIONS = tuple(f"apiserver.config.k8s.io/{each}" for each in ("v1", "v1beta1", "v1alpha1"))
 MAX_ISSUERS = 64
 _DOMAIN_PATH = re.compile(
     r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
 )
 
 
-class ConfigurationError(ValueError):
-    """An authentication configuration that cannot be used, and why."""
-
-
-class _Strict(msgspec.Struct, forbid_unknown_fields=True):
-    pass
-
-
-class Issuer(_Strict):
+class Issuer(Strict):
     url: str = ""
     discoveryURL: str = ""
     certificateAuthority: str = ""
@@ -42,58 +33,58 @@ class Issuer(_Strict):
     egressSelectorType: str = ""
 
 
-class ClaimValidationRule(_Strict):
+class ClaimValidationRule(Strict):
     claim: str = ""
     requiredValue: str = ""
     expression: str = ""
     message: str = ""
 
 
-class PrefixedClaim(_Strict):
+class PrefixedClaim(Strict):
     claim: str = ""
     prefix: str | None = None
     expression: str = ""
 
 
-class Claim(_Strict):
+class Claim(Strict):
     claim: str = ""
     expression: str = ""
 
 
-class Extra(_Strict):
+class Extra(Strict):
     key: str = ""
     valueExpression: str = ""
 
 
-class ClaimMappings(_Strict):
+class ClaimMappings(Strict):
     username: PrefixedClaim = msgspec.field(default_factory=PrefixedClaim)
     groups: PrefixedClaim = msgspec.field(default_factory=PrefixedClaim)
     uid: Claim = msgspec.field(default_factory=Claim)
     extra: list[Extra] = []
 
 
-class UserValidationRule(_Strict):
+class UserValidationRule(Strict):
     expression: str = ""
     message: str = ""
 
 
-class JwtIssuer(_Strict):
+class JwtIssuer(Strict):
     issuer: Issuer = msgspec.field(default_factory=Issuer)
     claimValidationRules: list[ClaimValidationRule] = []
     claimMappings: ClaimMappings = msgspec.field(default_factory=ClaimMappings)
     userValidationRules: list[UserValidationRule] = []
 
 
-class Condition(_Strict):
+class Condition(Strict):
     path: str = ""
 
 
-class Anonymous(_Strict):
+class Anonymous(Strict):
     enabled: bool = False
     conditions: list[Condition] = []
 
 
-class AuthenticationConfiguration(_Strict):
+class AuthenticationConfiguration(Strict):
     apiVersion: str = VERSIONS[0]
     kind: str = "AuthenticationConfiguration"
     jwt: list[JwtIssuer] = []
@@ -103,19 +94,12 @@ class AuthenticationConfiguration(_Strict):
 def load_configuration(path: Path, own_issuers: tuple[str, ...]) -> AuthenticationConfiguration:
     """Read a file; `own_issuers` sign service-account tokens and are nobody else's. Raises
     ConfigurationError. Expressions are compiled by those who use them."""
-    import yaml
-
-    try:
-        data: Any = yaml.safe_load(path.read_bytes())
-        config = msgspec.convert(data, AuthenticationConfiguration)
-    except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
-        raise ConfigurationError(
-            f"{path} is not an authentication configuration: {error}"
-        ) from None
-    found = list(problems(config, own_issuers))
-    if found:
-        raise ConfigurationError(f"{path}: {'; '.join(found)}")
-    return config
+    return read_configuration(
+        path,
+        AuthenticationConfiguration,
+        "an authentication configuration",
+        lambda config: problems(config, own_issuers),
+    )
 
 
 def problems(config: AuthenticationConfiguration, own_issuers: tuple[str, ...]) -> Iterator[str]:

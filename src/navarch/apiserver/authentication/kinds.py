@@ -13,7 +13,6 @@ from navarch.apiserver.authentication.configuration import (
     AuthenticationConfiguration,
     ClaimMappings,
     ClaimValidationRule,
-    ConfigurationError,
     Issuer,
     JwtIssuer,
     PrefixedClaim,
@@ -26,6 +25,7 @@ from navarch.apiserver.authentication.static_tokens import StaticTokens, load_to
 from navarch.apiserver.authentication.tokens import INVALID, ForeignToken, VerifiedToken
 from navarch.apiserver.authentication.union import AnyAudience, Cached, TokenAuthenticator
 from navarch.apiserver.authentication.webhook import WebhookTokens, load_remote
+from navarch.apiserver.configuration_file import ConfigurationError
 from navarch.apiserver.contracts import Lookup
 from navarch.apiserver.options import ServerOptions
 

@@ -13,28 +13,24 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from navarch.api.times import parse_duration
+from navarch.apiserver.configuration_file import VERSIONS, Strict, read_configuration
 
 if TYPE_CHECKING:
     from navarch.apiserver.authorization.webhook import WebhookAuthorizer
 
-VERSIONS = tuple(f"apiserver.config.k8s.io/{each}" for each in ("v1", "v1beta1", "v1alpha1"))
 MAX_TIMEOUT, MAX_CONDITIONS = 30.0, 64
 
 
-class _Strict(msgspec.Struct, forbid_unknown_fields=True):
-    pass
-
-
-class ConnectionInfo(_Strict):
+class ConnectionInfo(Strict):
     type: str = ""
     kubeConfigFile: str = ""
 
 
-class MatchCondition(_Strict):
+class MatchCondition(Strict):
     expression: str = ""
 
 
-class Webhook(_Strict):
+class Webhook(Strict):
     authorizedTTL: str = "5m"
     cacheAuthorizedRequests: bool = True
     unauthorizedTTL: str = "30s"
@@ -47,13 +43,13 @@ class Webhook(_Strict):
     matchConditions: list[MatchCondition] = []
 
 
-class AuthorizerEntry(_Strict):
+class AuthorizerEntry(Strict):
     type: str = ""
     name: str = ""
     webhook: Webhook | None = None
 
 
-class AuthorizationConfiguration(_Strict):
+class AuthorizationConfiguration(Strict):
     apiVersion: str = ""
     kind: str = ""
     authorizers: list[AuthorizerEntry] = []
@@ -61,16 +57,8 @@ class AuthorizationConfiguration(_Strict):
 
 def load_authorizers(path: Path) -> list[AuthorizerEntry]:
     """The entries of a file, checked. Raises ValueError."""
-    import yaml
-
-    try:
-        config = msgspec.convert(yaml.safe_load(path.read_bytes()), AuthorizationConfiguration)
-    except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
-        raise ValueError(f"{path} is not an authorization configuration: {error}") from None
-    found = list(_problems(config))
-    if found:
-        raise ValueError(f"{path}: {'; '.join(found)}")
-    return config.authorizers
+    what = "an authorization configuration"
+    return read_configuration(path, AuthorizationConfiguration, what, _problems).authorizers
 
 
 def webhook_of(entry: AuthorizerEntry, now: Callable[[], float]) -> WebhookAuthorizer:

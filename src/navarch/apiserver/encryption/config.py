@@ -18,33 +18,24 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from navarch.api.kinds import KINDS
+from navarch.apiserver.configuration_file import Strict, read_configuration
 from navarch.apiserver.encryption.providers import KEY_SIZES, Cipher, cipher_of
 from navarch.store.sealing import SEALED, Unsealable, mark_of
 
 ROOT = "/registry/"
 
 
-class ConfigurationError(ValueError):
-    """An encryption configuration that cannot be used, and why."""
-
-
-class _Strict(msgspec.Struct, forbid_unknown_fields=True):
-    pass
-
-
-class Key(_Strict):
+class Key(Strict):
     name: str = ""
     secret: str = ""
 
 
-class Keys(_Strict):
+class Keys(Strict):
     keys: list[Key] = []
 
 
-class Provider(_Strict):
+class Provider(Strict):
     aesgcm: Keys | None = None
     aescbc: Keys | None = None
     secretbox: Keys | None = None
@@ -52,12 +43,12 @@ class Provider(_Strict):
     kms: dict[str, Any] | None = None
 
 
-class Rule(_Strict):
+class Rule(Strict):
     resources: list[str] = []
     providers: list[Provider] = []
 
 
-class EncryptionConfiguration(_Strict):
+class EncryptionConfiguration(Strict):
     apiVersion: str = ""
     kind: str = ""
     resources: list[Rule] = []
@@ -120,17 +111,8 @@ class ConfiguredSealer:
 
 def load_chains(path: Path) -> dict[str, Chain]:
     """By pattern (`secrets.`, `*.apps`, `*.*`), its providers. Raises ConfigurationError."""
-    import yaml
-
-    try:
-        config = msgspec.convert(yaml.safe_load(path.read_bytes()), EncryptionConfiguration)
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from None
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{path} is not an encryption configuration: {error}") from None
-    problems = list(_problems(config))
-    if problems:
-        raise ConfigurationError(f"{path}: {'; '.join(problems)}")
+    what = "an encryption configuration"
+    config = read_configuration(path, EncryptionConfiguration, what, _problems)
     providers: dict[str, list[Provider]] = {}
     for rule in config.resources:
         for resource in rule.resources:

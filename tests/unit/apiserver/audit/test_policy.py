@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from navarch.apiserver.audit.policy import Policy, PolicyError, PolicyFile, load_policy
+from navarch.apiserver.audit.policy import Policy, PolicyFile, load_policy
+from navarch.apiserver.configuration_file import ConfigurationError
 from navarch.apiserver.contracts import Attributes, RequestInfo, UserInfo
 
 ANN = UserInfo("ann", groups=("devs", "system:authenticated"))
@@ -126,7 +127,7 @@ GOOD = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n"
 def test_files_that_are_no_policies(tmp_path: Path, text: str, problem: str) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(text)
-    with pytest.raises(PolicyError, match=problem):
+    with pytest.raises(ConfigurationError, match=problem):
         load_policy(file)
 
 

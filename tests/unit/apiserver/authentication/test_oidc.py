@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from navarch.apiserver.authentication.configuration import (
     AuthenticationConfiguration,
-    ConfigurationError,
     JwtIssuer,
     load_configuration,
 )
@@ -28,6 +27,7 @@ from navarch.apiserver.authentication.oidc import (
 )
 from navarch.apiserver.authentication.tokens import ForeignToken, TokenError
 from navarch.apiserver.authentication.union import AnyAudience
+from navarch.apiserver.configuration_file import ConfigurationError
 from navarch.apiserver.contracts import UserInfo
 from navarch.apiserver.options import ServerOptions
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from navarch.apiserver.encryption.config import ConfigurationError, ConfiguredSealer, resource_of
+from navarch.apiserver.configuration_file import ConfigurationError
+from navarch.apiserver.encryption.config import ConfiguredSealer, resource_of
 from navarch.apiserver.encryption.providers import cipher_of
 from navarch.store.sealing import Unsealable, mark_of
 
