@@ -28,13 +28,7 @@ from typing import Any
 
 import apsw
 
-from navarch.store.contract import (
-    KeyValue,
-    StoreError,
-    StoreFailed,
-    StoreFull,
-    StoreUnusable,
-)
+from navarch.store.contract import KeyValue, StoreError, StoreFailed, StoreFull, StoreUnusable
 from navarch.store.engine import Sizes
 from navarch.store.files import OUT_OF_SPACE, Lock, Reserve, beside, sync_directory
 from navarch.store.index import Damaged, Index, is_tombstone

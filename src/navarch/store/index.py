@@ -145,9 +145,7 @@ class Index:
         before = {
             key: previous
             for key, previous in zip(
-                reversed(self._log_keys[first:]),
-                reversed(self._log_previous[first:]),
-                strict=True,
+                reversed(self._log_keys[first:]), reversed(self._log_previous[first:]), strict=True
             )
             if key >= low and (high is None or key < high)
         }

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from navarch.api.pod_resources import parse_amounts, pod_requests
 from navarch.api.quantity import parse_quantity
-from navarch.apiserver.admission.base import (
-    ReadingPlugin,
-    denied,
-    labels_of,
-    spec_of,
-)
+from navarch.apiserver.admission.base import ReadingPlugin, denied, labels_of, spec_of
 from navarch.apiserver.contracts import AdmissionRequest, Object
 
 _ZERO = parse_quantity("0")

@@ -13,12 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from navarch.api.errors import FieldError, invalid, invalid_object
-from navarch.apiserver.admission.base import (
-    ReadingPlugin,
-    denied,
-    labels_of,
-    spec_of,
-)
+from navarch.apiserver.admission.base import ReadingPlugin, denied, labels_of, spec_of
 from navarch.apiserver.admission.pod_security_checks import Check, Violation, checks_of
 from navarch.apiserver.authorization.rules import quoted
 from navarch.apiserver.contracts import AdmissionRequest, Object

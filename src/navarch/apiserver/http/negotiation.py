@@ -82,9 +82,7 @@ _kept_clauses = lru_cache(512)(_parse_accept)
 
 def not_acceptable(accepted: str = "application/json, application/yaml") -> ApiError:
     return ApiError(
-        406,
-        "NotAcceptable",
-        f"only the following media types are accepted: {accepted}",
+        406, "NotAcceptable", f"only the following media types are accepted: {accepted}"
     )
 
 

@@ -24,11 +24,7 @@ encode = msgspec.json.Encoder().encode
 
 def partial_object(obj: Object, version: str) -> Object:
     """The object's metadata as a kind of its own."""
-    return {
-        "kind": PARTIAL,
-        "apiVersion": f"{META_GROUP}/{version}",
-        "metadata": obj["metadata"],
-    }
+    return {"kind": PARTIAL, "apiVersion": f"{META_GROUP}/{version}", "metadata": obj["metadata"]}
 
 
 def transform_object(
