@@ -19,6 +19,7 @@ from tests.api.conftest import Api, secured_server
 from tests.certificates import Authority, Pair
 
 from navarch.api.errors import ApiError
+from navarch.api.trust import trusting
 from navarch.api.types.core_v1 import Pod
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client.client import Client
@@ -136,7 +137,7 @@ class Node:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        tls = ssl.create_default_context(cafile=str(self.authority.file))
+        tls = trusting(file=self.authority.file)
         if pair is not None:
             tls.load_cert_chain(pair.certificate, pair.key)
         sent = dict(headers or {})
@@ -543,7 +544,7 @@ async def test_a_path_is_judged_by_what_it_leads_to(start: Start) -> None:
         from yarl import URL
 
         url = URL(f"https://127.0.0.1:{node.port}{path}", encoded=True)
-        tls = ssl.create_default_context(cafile=str(node.authority.file))
+        tls = trusting(file=node.authority.file)
         tls.load_cert_chain(pair.certificate, pair.key)
         async with node.session.post(url, ssl=tls, allow_redirects=False) as answer:
             assert answer.status in (403, 404, 405), path

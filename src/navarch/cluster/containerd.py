@@ -85,6 +85,7 @@ disabled_plugins = [
 [{cri}]
   sandbox_image = {json.dumps(settings.pause_image)}
   restrict_oom_score_adj = {json.dumps(settings.restrict_oom_score)}
+  enable_cdi = true
   stream_server_address = "127.0.0.1"
   stream_server_port = "0"
   tolerate_missing_hugetlb_controller = true

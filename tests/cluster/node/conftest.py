@@ -142,6 +142,16 @@ class Cluster:
         lines = (directory / container / f"{attempt}.log").read_text().splitlines()
         return "\n".join(line.split(" ", 3)[3] for line in lines)
 
+    async def says(self, pod: Pod, container: str, text: str) -> None:
+        """Waits until a container that runs has printed exactly this."""
+        last = ""
+        try:
+            async with asyncio.timeout(10):
+                while (last := await self.logs(pod, container)) != text:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"{container} has printed {last!r}") from None
+
 
 @asynccontextmanager
 async def _cluster(environment: RuntimeEnvironment, directory: Path) -> AsyncIterator[Cluster]:

@@ -130,6 +130,8 @@ state = "{directory}/state"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{PAUSE_IMAGE}"
   restrict_oom_score_adj = true
+  enable_cdi = true
+  cdi_spec_dirs = ["{directory}/cdi"]
   stream_server_address = "127.0.0.1"
   tolerate_missing_hugetlb_controller = true
   [plugins."io.containerd.grpc.v1.cri".cni]

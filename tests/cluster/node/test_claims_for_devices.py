@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -47,8 +48,9 @@ async def driving(
 ) -> AsyncIterator[DraDriver]:
     """A driver that has registered and published two devices."""
     root = cluster.options.root_directory
-    monkeypatch.setattr(cdi, "DIRECTORIES", (root / "cdi",))
-    driver = DraDriver(cluster.client, root / "plugins" / DRIVER, root / "cdi", NODE, **options)
+    specs = Path(cluster.options.runtime_endpoint.removeprefix("unix://")).parent / "cdi"
+    monkeypatch.setattr(cdi, "DIRECTORIES", (specs,))
+    driver = DraDriver(cluster.client, root / "plugins" / DRIVER, specs, NODE, **options)
     async with driver, driver.registrar(root / "plugins_registry") as registrar:
         status = await registrar.status()
         assert status.plugin_registered, status.error

@@ -90,7 +90,7 @@ async def test_policies_reasons_and_events(cluster: Cluster, hub: Registry) -> N
     error = status_of(absent).state.waiting
     assert error is not None and error.message.startswith(
         "rpc error: code = NotFound desc = failed to pull and unpack image "
-        f'"{hub.host}/open/nothing:1": failed to resolve reference'
+        f'"{hub.host}/open/nothing:1": failed to resolve '
     )
     absent = await cluster.wait("absent", lambda each: waits(each, "ImagePullBackOff"))
     told = status_of(absent).state.waiting

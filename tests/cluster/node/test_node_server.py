@@ -19,6 +19,7 @@ from tests.cluster.node.environment import RuntimeEnvironment
 from tests.cluster.node.test_pod_life import is_ready
 from yarl import URL
 
+from navarch.api.trust import trusting
 from navarch.node.cri.values import ExecStream
 
 pytestmark = pytest.mark.cluster
@@ -69,7 +70,7 @@ async def served(cluster: Cluster, directory: Path, **options: Any) -> AsyncIter
         **options,
     )
     client = authority.issue("admin")
-    tls = ssl.create_default_context(cafile=str(authority.file))
+    tls = trusting(file=authority.file)
     tls.load_cert_chain(client.certificate, client.key)
     async with aiohttp.ClientSession() as session:
         yield Kubelet(session, tls)

@@ -21,12 +21,12 @@ def is_ready(pod: Pod) -> bool:
 
 
 async def test_a_pod_runs_and_is_deleted(cluster: Cluster) -> None:
-    await cluster.create(pod("web", shell("main", f"echo hello; {FOREVER}")))
+    await cluster.create(pod("web", shell("main", f"trap 'exit 0' TERM; echo hello; {FOREVER}")))
     ready = await cluster.wait("web", is_ready)
     assert ready.status.phase == "Running"
     assert ready.status.podIP.startswith("10.251.7.")
     assert ready.status.containerStatuses[0].started is True
-    assert await cluster.logs(ready, "main") == "hello"
+    await cluster.says(ready, "main", "hello")
     watching = asyncio.create_task(cluster.wait_gone("web"))
     await cluster.delete("web")
     last = await watching

@@ -72,7 +72,7 @@ async def test_devices(cluster: Cluster) -> None:
         limits = {"resources": {"limits": {RESOURCE: "1"}, "requests": {RESOURCE: "1"}}}
         await cluster.create(pod("user", shell("main", script, **limits)))
         user = await cluster.wait("user", is_running)
-        assert await cluster.logs(user, "main") == "a\n/dev/gadget-a\n/gadget/gadget.sock"
+        await cluster.says(user, "main", "a\n/dev/gadget-a\n/gadget/gadget.sock")
         (status,) = user.status.containerStatuses[0].allocatedResourcesStatus
         assert (status.name, [(each.resourceID, each.health) for each in status.resources]) == (
             RESOURCE, [("a", "Healthy")],

@@ -93,6 +93,7 @@ async def test_who_containers_are_and_what_they_may(cluster: Cluster) -> None:
 
 async def test_what_the_node_refuses(cluster: Cluster) -> None:
     """By name: before the pod begins, when its sandbox or when a container is made."""
+    await cluster.runtime.info()
     refused: dict[str, tuple[dict[str, Any], str, str]] = {
         "unsafe": (
             {"sysctls": [{"name": "kernel.msgmax", "value": "9"}]}, "SysctlForbidden",

@@ -205,7 +205,7 @@ async def test_block_devices(cluster: Cluster, disk: Path) -> None:
         return text_of(disk)[:5] == "hello"
 
     await eventually(is_written)
-    assert await cluster.logs(ready, "writer") == "block special file"
+    await cluster.says(ready, "writer", "block special file")
     reader = shell("reader", "head -c 5 /dev/disk; (printf x > /dev/disk) 2>&1",
                    volumeDevices=[{"name": "peek", "devicePath": "/dev/disk"}])  # fmt: skip
     await cluster.create(pod("peek", reader, restartPolicy="Never",

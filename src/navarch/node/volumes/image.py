@@ -1,8 +1,9 @@
 """Volumes of type image: the files of an image, read-only (KEP-4639).
 
-Upstream hands such a mount to the runtime, which needs containerd 2.1 or CRI-O. With an older
-containerd this node mounts the image itself: a view of its layers, below the pod's directory.
-Either way nothing in it can be changed or executed.
+Upstream hands such a mount to the runtime, which needs containerd 2.1 or CRI-O. With containerd, of
+whatever release, this node mounts the image itself: a view of its layers, below the pod's
+directory. Older ones cannot, and 2.1 lets files in it be executed, which the API promises they
+cannot be.
 
 The image is pulled when a container that mounts it is about to start, by the same rules as the
 container's own, and looked up anew each time: a container that starts again may find a newer
@@ -40,8 +41,8 @@ _FLAGS = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXE
 _OPTIONS_LIMIT = 4095
 """The kernel takes one page of mount options."""
 _ALGORITHM = "sha256:"
-_FIRST_RELEASES = {"containerd": (2, 1), "cri-o": (1, 31)}
-"""The first release of each runtime that mounts images itself."""
+_FIRST_RELEASES = {"cri-o": (1, 31)}
+"""The first release of each runtime that mounts images itself as it should."""
 RETRY_SECONDS = 10.0
 
 

@@ -34,12 +34,11 @@ HEX = "ab" * 32
     [
         ("containerd", "1.6.20~ds1", False),
         ("containerd", "2.0.5", False),
-        ("containerd", "v2.1.0", True),
-        ("containerd", "2.10.1", True),
+        ("containerd", "v2.1.0", False),
         ("cri-o", "1.30.9", False),
         ("cri-o", "1.31.0", True),
         ("other", "9.9", False),
-        ("containerd", "unknown", False),
+        ("cri-o", "unknown", False),
     ],
 )
 def test_which_runtimes_mount_images(runtime: str, version: str, does: bool) -> None:
@@ -154,7 +153,7 @@ async def test_mounted_by_a_runtime_that_can(tmp_path: Path) -> None:
     here.runtime.image_table["files:1"] = ImageRecord(f"sha256:{HEX}", ("files:1",))
 
     async def info() -> RuntimeInfo:
-        return RuntimeInfo("containerd", "2.1.4")
+        return RuntimeInfo("cri-o", "1.34.2")
 
     here.runtime.info = info  # type: ignore[method-assign]
     pod = mounting(subPath="part")
