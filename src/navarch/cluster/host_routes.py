@@ -122,7 +122,7 @@ async def run(options: HostRoutesOptions) -> None:
                         there = await asyncio.to_thread(look, options.bridge)
                         added = added_ranges(options, objects, there.elsewhere)
                         wanted = plan(options, informer.cache.list(), added)
-                        await asyncio.to_thread(_apply, options.bridge, there.ours, wanted)
+                        await asyncio.to_thread(apply, options.bridge, there.ours, wanted)
                         ours = frozenset(wanted)
                         if wanted != told:
                             log.info("ways into the cluster: %s", wanted)
@@ -161,7 +161,7 @@ def look(bridge: str) -> Ways:
     return Ways(frozenset(ours), tuple(elsewhere))
 
 
-def _apply(bridge: str, ours: Iterable[str], wanted: Mapping[str, str]) -> None:
+def apply(bridge: str, ours: Iterable[str], wanted: Mapping[str, str]) -> None:
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
