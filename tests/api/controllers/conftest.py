@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import pytest
+from tests.api.conftest import Api
 
 from navarch.api.errors import ApiError
 from navarch.api.times import format_time
@@ -27,6 +28,7 @@ from navarch.api.types.core_v1 import (
 from navarch.api.types.meta_v1 import LabelSelector, ObjectMeta
 from navarch.apiserver.server import Server
 from navarch.client import Client, ClientConfig, Informer, InformerFactory
+from navarch.controllers import job_pods
 from navarch.controllers.manager import ManagerOptions, run_controllers
 
 T = TypeVar("T")
@@ -195,3 +197,26 @@ def pod(name: str, labels: dict[str, str] | None = None, node: str = NODE) -> Po
 
 async def add_node(client: Client, name: str = NODE) -> Node:
     return await client.resource(Node).create(Node(metadata=ObjectMeta(name=name)))
+
+
+@pytest.fixture
+def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_pods, "FIRST_BACKOFF_SECONDS", 0.2)
+
+
+QUICK = {
+    "horizontal_pod_autoscaler_sync_period": "100ms",
+    "horizontal_pod_autoscaler_cpu_initialization_period": "0s",
+    "horizontal_pod_autoscaler_downscale_stabilization": "0s",
+}
+
+
+@pytest.fixture
+async def cluster(api: Api, client: Client) -> AsyncIterator[Api]:
+    """ReplicaSets and autoscalers at work, and a node that pods can be written on."""
+    (await api.post("/api/v1/nodes", {"metadata": {"name": "sim"}})).ok(201)
+    info = {"nodeInfo": {"containerRuntimeVersion": "simulated://1"}}
+    (await api.patch("/api/v1/nodes/sim/status", {"status": info})).ok()
+    names = ("horizontalpodautoscaling", "replicaset")
+    async with Kubelet(client), running(client, *names, **QUICK):
+        yield api

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
@@ -12,102 +11,28 @@ from navarch.api.types.batch_v1 import (
     Job,
     JobCondition,
     JobSpec,
-    PodFailurePolicy,
-    PodFailurePolicyOnExitCodesRequirement,
-    PodFailurePolicyOnPodConditionsPattern,
-    PodFailurePolicyRule,
-    SuccessPolicy,
-    SuccessPolicyRule,
 )
 from navarch.api.types.core_v1 import ContainerStatus, Event, Pod
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.api.types.policy_v1 import Eviction
 from navarch.client import Client, copy_object
 from navarch.controllers import job_pods
 from navarch.controllers.job_pods import FAILURE_COUNT, INDEX, TRACKING
 
 from .conftest import Kubelet, eventually, pod, running, selector, template
+from .jobs import (
+    REACHED,
+    by_index,
+    conditions,
+    get,
+    make,
+    patch,
+    pods_of,
+    until_over,
+    until_running,
+    until_status,
+)
 
-
-@pytest.fixture(autouse=True)
-def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_pods, "FIRST_BACKOFF_SECONDS", 0.2)
-
-
-async def make(client: Client, policy: str = "Never", **spec: Any) -> Job:
-    body = JobSpec(template=template({}, policy=policy), **spec)
-    return await client.resource(Job).create(
-        Job(metadata=ObjectMeta(name="j", namespace="default"), spec=body)
-    )
-
-
-async def get(client: Client) -> Job:
-    return await client.resource(Job).get("j", "default")
-
-
-async def patch(client: Client, **spec: Any) -> None:
-    await client.resource(Job).patch("j", "default", {"spec": spec})
-
-
-async def pods_of(client: Client, phase: str = "Running") -> list[Pod]:
-    """Living pods in that phase, oldest first."""
-    found = (await client.resource(Pod).list("default")).items
-    chosen = [p for p in found if p.status.phase == phase and not p.metadata.deletionTimestamp]
-    return sorted(chosen, key=lambda p: (p.metadata.creationTimestamp, p.metadata.name))
-
-
-async def until_running(client: Client, count: int) -> list[Pod]:
-    async def enough() -> list[Pod] | None:
-        found = await pods_of(client)
-        return found if len(found) == count else None
-
-    if count == 0:
-        await asyncio.sleep(0.3)
-        assert not await pods_of(client)
-        return []
-    return await eventually(enough, f"{count} running pods")
-
-
-async def until_status(client: Client, **wanted: Any) -> Job:
-    async def is_so() -> Job | None:
-        job = await get(client)
-        assert {name: getattr(job.status, name) for name in wanted} == wanted
-        return job
-
-    return await eventually(is_so, f"status {wanted}")
-
-
-async def until_over(client: Client, type_: str) -> Job:
-    async def is_over() -> Job | None:
-        job = await get(client)
-        true = [c.type for c in job.status.conditions if c.status == "True"]
-        assert type_ in true, job.status
-        return job
-
-    job = await eventually(is_over, type_)
-    assert job.status.uncountedTerminatedPods is not None
-    assert not job.status.uncountedTerminatedPods.succeeded
-    assert not job.status.uncountedTerminatedPods.failed
-    assert (job.status.active, job.status.ready, job.status.terminating) == (0, 0, 0)
-    assert bool(job.status.completionTime) == (type_ == "Complete")
-
-    async def all_free() -> bool:
-        found = (await client.resource(Pod).list("default")).items
-        return not [p for p in found if TRACKING in p.metadata.finalizers]
-
-    await eventually(all_free, "pods without finalizers")
-    return job
-
-
-def conditions(job: Job) -> list[tuple[str, str, str]]:
-    return [(c.type, c.reason, c.message) for c in job.status.conditions if c.status == "True"]
-
-
-def by_index(pods: list[Pod]) -> dict[int, Pod]:
-    return {int(p.metadata.annotations[INDEX]): p for p in pods}
-
-
-REACHED = "Reached expected number of succeeded pods"
+pytestmark = pytest.mark.usefixtures("short_backoff")
 
 
 async def test_completions_with_parallelism(client: Client) -> None:
@@ -328,161 +253,6 @@ async def test_a_job_that_has_nothing_to_do_ends_though_suspended(client: Client
         await make(client, completions=0, suspend=True)
         job = await until_over(client, "Complete")
         assert job.status.startTime is None
-
-
-def on_exit_code(action: str) -> PodFailurePolicy:
-    codes = PodFailurePolicyOnExitCodesRequirement(operator="In", values=[3])
-    return PodFailurePolicy(rules=[PodFailurePolicyRule(action=action, onExitCodes=codes)])
-
-
-@pytest.mark.conformance(
-    "Job should allow to use the pod failure policy on exit code to fail the job early",
-)
-async def test_an_exit_code_fails_the_job(client: Client) -> None:
-    async with running(client, "job"), Kubelet(client) as kubelet:
-        await make(client, completions=2, parallelism=2, podFailurePolicy=on_exit_code("FailJob"))
-        first, _ = await until_running(client, 2)
-        await kubelet.finish(first, "Failed", 3)
-        job = await until_over(client, "Failed")
-        text = (
-            f"Container main for pod default/{first.metadata.name} failed with exit code 3 "
-            "matching FailJob rule at index 0"
-        )
-        assert conditions(job) == [
-            ("FailureTarget", "PodFailurePolicy", text),
-            ("Failed", "PodFailurePolicy", text),
-        ]
-        assert not await pods_of(client)
-
-
-@pytest.mark.conformance(
-    "Job should mark indexes as failed when the FailIndex action is matched in podFailurePolicy",
-)
-async def test_an_exit_code_fails_the_index(client: Client) -> None:
-    async with running(client, "job"), Kubelet(client) as kubelet:
-        await make(
-            client,
-            completions=2,
-            parallelism=2,
-            completionMode="Indexed",
-            backoffLimitPerIndex=5,
-            podFailurePolicy=on_exit_code("FailIndex"),
-        )
-        pods = by_index(await until_running(client, 2))
-        await kubelet.finish(pods[1], "Failed", 3)
-        await until_status(client, failedIndexes="1")
-        await kubelet.finish(pods[0])
-        job = await until_over(client, "Failed")
-        assert (job.status.failedIndexes, job.status.completedIndexes) == ("1", "0")
-        assert job.status.failed == 1
-
-
-@pytest.mark.conformance(
-    "Job should allow to use a pod failure policy to ignore failure matching on "
-    "DisruptionTarget condition",
-)
-async def test_disrupted_pods_do_not_count(client: Client) -> None:
-    pattern = PodFailurePolicyOnPodConditionsPattern(type="DisruptionTarget", status="True")
-    rule = PodFailurePolicyRule(action="Ignore", onPodConditions=[pattern])
-    async with running(client, "job"), Kubelet(client) as kubelet:
-        await make(
-            client,
-            completions=1,
-            backoffLimit=0,
-            podFailurePolicy=PodFailurePolicy(rules=[rule]),
-        )
-        (first,) = await until_running(client, 1)
-        name = first.metadata.name
-        eviction = Eviction(metadata=ObjectMeta(name=name, namespace="default"))
-        await client.resource(Pod).post_subresource(name, "default", "eviction", eviction)
-
-        async def replaced() -> Pod | None:
-            found = await pods_of(client)
-            return found[0] if found and found[0].metadata.uid != first.metadata.uid else None
-
-        await kubelet.finish(await eventually(replaced, "the replacement"))
-        job = await until_over(client, "Complete")
-        assert (job.status.succeeded, job.status.failed) == (1, 0)
-
-
-WITH_POLICY = "Job with successPolicy "
-ALL = WITH_POLICY + "should succeeded when all indexes succeeded"
-PENDING = "should succeeded even when some indexes remain pending"
-
-
-@pytest.mark.parametrize(
-    ("rule", "done", "completed"),
-    [
-        pytest.param(
-            SuccessPolicyRule(succeededIndexes="0-3"),
-            [0, 1, 2, 3],
-            "0-3",
-            id="all",
-            marks=pytest.mark.conformance(
-                WITH_POLICY + "should succeeded when all indexes succeeded"
-            ),
-        ),
-        pytest.param(
-            SuccessPolicyRule(succeededIndexes="0"),
-            [0],
-            "0",
-            id="indexes",
-            marks=pytest.mark.conformance(WITH_POLICY + "succeededIndexes rule " + PENDING),
-        ),
-        pytest.param(
-            SuccessPolicyRule(succeededCount=2),
-            [1, 2],
-            "1,2",
-            id="count",
-            marks=pytest.mark.conformance(WITH_POLICY + "succeededCount rule " + PENDING),
-        ),
-        pytest.param(
-            SuccessPolicyRule(succeededIndexes="0-1", succeededCount=1), [1], "1", id="both"
-        ),
-    ],
-)
-async def test_success_policy(
-    client: Client, rule: SuccessPolicyRule, done: list[int], completed: str
-) -> None:
-    async with running(client, "job"), Kubelet(client) as kubelet:
-        await make(
-            client,
-            completions=4,
-            parallelism=4,
-            completionMode="Indexed",
-            successPolicy=SuccessPolicy(rules=[rule]),
-        )
-        pods = by_index(await until_running(client, 4))
-        for index in done:
-            await kubelet.finish(pods[index])
-        job = await until_over(client, "Complete")
-        assert conditions(job) == [
-            ("SuccessCriteriaMet", "SuccessPolicy", "Matched rules at index 0"),
-            ("Complete", "SuccessPolicy", "Matched rules at index 0"),
-        ]
-        assert (job.status.completedIndexes, job.status.failed) == (completed, 0)
-        assert not await pods_of(client)
-
-
-@pytest.mark.parametrize("policy", ["Failed", "TerminatingOrFailed"])
-async def test_when_leaving_pods_are_replaced(client: Client, policy: str) -> None:
-    async with running(client, "job"), Kubelet(client) as kubelet:
-        await make(client, completions=1, podReplacementPolicy=policy)
-        (first,) = await until_running(client, 1)
-        await client.resource(Pod).patch(
-            first.metadata.name, "default", {"metadata": {"finalizers": [TRACKING, "x.io/hold"]}}
-        )
-        kubelet.manual = True
-        finish = kubelet.finish
-        kubelet.finish = lambda *_: asyncio.sleep(0)  # type: ignore[method-assign]
-        await client.resource(Pod).delete(first.metadata.name, "default")
-        if policy == "Failed":
-            await until_status(client, terminating=1, active=0, failed=0)
-            await asyncio.sleep(0.3)
-            assert not await pods_of(client, "Pending")
-            await finish(first, "Failed", 143)
-        await until_status(client, active=1, failed=1)
-        assert len(await pods_of(client, "Pending")) == 1
 
 
 async def test_jobs_of_other_controllers_are_left_alone(client: Client) -> None:
