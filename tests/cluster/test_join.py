@@ -1,11 +1,12 @@
-"""A machine joins a cluster that runs on another one, and leaves it again.
+"""A machine joins a cluster that runs on another one, is lost and comes back, and leaves it again.
 
 The other machine is a network namespace that the test makes, with a link to this one, a home and
-a container runtime of its own.
+a container runtime of its own. The tests are one story, in the order of the file.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,17 +16,18 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests.cluster.machine import SHELL_IMAGE, Machine
+from tests.cluster.machine import SHELL_IMAGE, Machine, pod
 from tests.cluster.three_nodes import Trio, eventually, marks
 from tests.images.busybox import build_busybox
 
-from navarch.cluster import processes, topology
-from navarch.cluster.profile import Paths
+from navarch.cluster import namespaces, processes, topology
+from navarch.cluster.profile import Paths, Profile
 
 pytestmark = marks
 
@@ -52,16 +54,20 @@ class Far:
         ):
             subprocess.run(command, check=True)
 
-    def run(self, *command: str, check: bool = True) -> str:
+    def run(self, *command: str, check: bool = True, home: Path | None = None) -> str:
         # Not `ip netns exec`, which comes with mounts of its own that nobody else sees.
         inside = ["nsenter", f"--net=/run/netns/{PLACE}", *command]
-        environment = {**os.environ, "NAVARCH_HOME": str(self.home), "KUBECONFIG": "/nowhere"}
+        environment = {
+            **os.environ,
+            "NAVARCH_HOME": str(home or self.home),
+            "KUBECONFIG": "/nowhere",
+        }
         done = subprocess.run(inside, env=environment, capture_output=True, text=True, check=False)
         assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
-    def navarch(self, *words: str, check: bool = True) -> str:
-        return self.run(sys.executable, "-m", "navarch.cli.main", *words, check=check)
+    def navarch(self, *words: str, check: bool = True, home: Path | None = None) -> str:
+        return self.run(sys.executable, "-m", "navarch.cli.main", *words, check=check, home=home)
 
     @property
     def paths(self) -> Paths:
@@ -122,6 +128,11 @@ def test_the_joined_node_is_a_node_like_any(joined: tuple[Trio, Far]) -> None:
     for target in (unknown, nobody):
         said = far.run("busybox", "wget", "-T", "3", "-O", "-", f"http://{target}/", check=False)
         assert "timed out" not in said, said
+
+
+def ready(pod: dict[str, Any]) -> bool:
+    conditions = pod["status"].get("conditions") or []
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def near_its_end(pair: Path, pki: Path) -> bytes:
@@ -185,29 +196,124 @@ def test_who_has_no_right_does_not_join(joined: tuple[Trio, Far]) -> None:
     words = machine.navarch("token", "create", "-p", NAME, "--ttl", "1h").split()
     token, digest = words[4], words[6]
     assert token in machine.navarch("token", "list", "-p", NAME)
-    more = ["--discovery-token-ca-cert-hash", digest, "-p", "thief"]
-    wrong = ["--discovery-token-ca-cert-hash", "sha256:" + 64 * "0", "-p", "thief"]
-    server = f"{HERE}:{port}"
-    said = far.navarch("join", server, "--token", token, *wrong, check=False)
-    assert "not what was given" in said
+    home = far.home.with_name("thief")
+
+    def refused(token: str, digest: str, home: Path | None = home) -> str:
+        words = ("--token", token, "--discovery-token-ca-cert-hash", digest, "-p", "thief")
+        return far.navarch("join", f"{HERE}:{port}", *words, check=False, home=home)
+
+    assert "not what was given" in refused(token, "sha256:" + 64 * "0")
+    # Nor does a machine join twice, whether it knows of the other node or not.
+    assert "a kubelet listens at" in refused(token, digest)
+    assert "this machine is the node far of the cluster" in refused(token, digest, None)
     machine.navarch("token", "delete", "-p", NAME, token)
     assert token not in machine.navarch("token", "list", "-p", NAME)
     eventually(
-        lambda: (
-            "does not know this token"
-            in far.navarch("join", server, "--token", token, *more, check=False)
-        ),
+        lambda: "does not know this token" in refused(token, digest),
         "the token is of no use any more",
-        20,
+        30,
     )
+    assert not home.exists()
     assert not (far.home / "thief").exists()
+
+
+def test_what_runs_on_the_machine_is_started_again(joined: tuple[Trio, Far]) -> None:
+    """The supervisor by its guardian, the guardian and the agent by the supervisor; pods go on."""
+    trio, far = joined
+    run, name = far.paths.run, f"node-{OTHER}"
+    before = trio.machine.get("pod", OTHER)["status"]["containerStatuses"]
+
+    def killed(process: str) -> None:
+        old = processes.read_pid_file(run / f"{process}.pid")
+        assert old is not None
+        os.kill(old.pid, 9)
+        eventually(
+            lambda: processes.read_pid_file(run / f"{process}.pid") not in (None, old), process, 20
+        )
+
+    for process in ("guardian", "supervisor", name):
+        killed(process)
+    eventually(lambda: trio.machine.kubectl("logs", OTHER, expect=None) is not None, "logs", 20)
+    assert trio.machine.get("pod", OTHER)["status"]["containerStatuses"] == before
+
+
+def deployment(name: str, replicas: int = 1) -> str:
+    """Pods that would rather be on the other machine, and do not wait for it once it is lost."""
+    spec = json.loads(pod(name, "sleep 1000000"))["spec"]
+    here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [OTHER]}
+    term = {"weight": 100, "preference": {"matchExpressions": [here]}}
+    spec["affinity"] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}
+    lost = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "operator": "Exists"}
+    spec["tolerations"] = [lost | {"tolerationSeconds": 1}]
+    labels = {"app": name}
+    template = {"metadata": {"labels": labels}, "spec": spec}
+    body = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+    metadata = {"name": name, "labels": labels}
+    kind = {"apiVersion": "apps/v1", "kind": "Deployment"}
+    return json.dumps({**kind, "metadata": metadata, "spec": body})
+
+
+def condition(trio: Trio) -> str:
+    found = trio.machine.get("node", OTHER)["status"]["conditions"]
+    return str(next(each["status"] for each in found if each["type"] == "Ready"))
+
+
+def test_a_machine_that_is_lost_comes_back(joined: tuple[Trio, Far]) -> None:
+    """Its agent killed and its network cut: not ready, its pods evicted. Back: ready, and the pods
+    that nobody there could end are gone."""
+    trio, far = joined
+    machine = trio.machine
+    machine.hasten_loss(NAME)
+    machine.kubectl("apply", "-f", "-", feed=deployment("moving"))
+    machine.kubectl("rollout", "status", "deployment/moving", "--timeout=60s")
+    agent = processes.read_pid_file(far.paths.run / f"node-{OTHER}.pid")
+    assert agent is not None
+    subprocess.run(["ip", "link", "set", WIRE, "down"], check=True)
+    try:
+        os.kill(agent.pid, 9)
+        eventually(lambda: condition(trio) == "Unknown", "not ready", 40)
+        eventually(lambda: runs_on(trio, NAME), "the pod is started elsewhere", 40)
+    finally:
+        subprocess.run(["ip", "link", "set", WIRE, "up"], check=True)
+    eventually(lambda: condition(trio) == "True", "ready again", 40)
+    eventually(lambda: len(moving(trio)) == 1, "the evicted pod is gone", 30)
+    eventually(lambda: not machine.get("node", OTHER)["spec"].get("taints"), "no taints", 30)
+    eventually(lambda: trio.matrix() == {}, "the pods reach each other again", 30)
+
+
+def moving(trio: Trio) -> list[dict[str, Any]]:
+    return list(trio.machine.get("pods", "-l", "app=moving")["items"])
+
+
+def runs_on(trio: Trio, node: str) -> bool:
+    return any(
+        each["spec"].get("nodeName") == node and each["status"]["phase"] == "Running"
+        for each in moving(trio)
+    )
 
 
 def test_leaving_takes_everything_along(joined: tuple[Trio, Far]) -> None:
     trio, far = joined
     trio.close()
-    assert "navarch node delete far" in far.navarch("leave", "-p", OTHER)
+    machine = trio.machine
+    group = Machine(far.home, far.home).cgroup(Profile(OTHER))
+    assert processes.cgroup_directories(group)
+    # Of these a budget keeps one, until another runs elsewhere.
+    machine.kubectl("delete", "pod", "--wait=false", *trio.pods)
+    machine.kubectl("delete", "deployment", "moving", "--wait=false")
+    machine.kubectl("apply", "-f", "-", feed=deployment("kept", 2))
+    words = ("--selector=app=kept", "--min-available=1")
+    machine.kubectl("create", "poddisruptionbudget", "kept", *words)
+    machine.kubectl("rollout", "status", "deployment/kept", "--timeout=60s")
+    said = far.navarch("leave", "-p", OTHER)
+    assert "navarch node delete far" in said
+    assert "is deleted" not in said
+    pods = machine.get("pods", "-l", "app=kept")["items"]
+    assert {each["spec"]["nodeName"] for each in pods if ready(each)} == {NAME}
     assert not far.home.exists()
+    assert processes.cgroup_directories(group) == []
+    assert [line for line in namespaces.mount_points() if str(far.home) in line] == []
+    assert condition(trio) == "False"
     eventually(lambda: "veth" not in far.run("ip", "link"), "no pod's link", 20)
     routes = sorted(line.split()[0] for line in far.run("ip", "route").splitlines())
     assert routes == ["172.30.251.0/30", "default"]

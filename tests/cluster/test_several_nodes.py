@@ -147,11 +147,7 @@ def test_a_node_that_is_cut_off_and_comes_back(three_nodes: Trio) -> None:
     trio = three_nodes
     machine = trio.machine
     service = trio.expose()
-    file = machine.paths(NAME).run / "controllers.json"
-    options = json.loads(file.read_bytes())
-    options["components"]["controllers"]["node_monitor_grace_seconds"] = 12.0
-    file.write_text(json.dumps(options))
-    machine.kill(NAME, ["controllers"])
+    machine.hasten_loss(NAME)
     toleration = {
         "key": "node.kubernetes.io/unreachable",
         "operator": "Exists",

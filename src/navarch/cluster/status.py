@@ -8,10 +8,10 @@ imported.
 from __future__ import annotations
 
 import http.client
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from navarch.api.trust import trusting
 from navarch.cluster import kubeconfig, processes
 from navarch.cluster.namespaces import Pins
 from navarch.cluster.profile import Paths, Profile
@@ -90,7 +90,7 @@ def exit_code(machines: Sequence[MachineStatus]) -> int:
 
 def _control_plane(profile: Profile, paths: Paths) -> MachineStatus:
     names = profile.node_names()
-    running = _is_running(paths, "supervisor") or _is_running(paths, "apiserver")
+    running = any(processes.is_running(paths.run, each) for each in ("supervisor", "apiserver"))
     host = RUNNING if running else STOPPED
     if names and running:
         host = _node_host(paths, names[0])
@@ -111,22 +111,18 @@ def _node_host(paths: Paths, node: str) -> str:
     """A node is its namespaces and a container runtime in them."""
     if not Pins(paths.pins, node).are_alive():
         return STOPPED
-    return RUNNING if _is_running(paths, f"containerd-{node}") else ERROR
+    return RUNNING if processes.is_running(paths.run, f"containerd-{node}") else ERROR
 
 
 def _kubelet(paths: Paths, node: str) -> str:
-    return RUNNING if _is_running(paths, f"node-{node}") else STOPPED
-
-
-def _is_running(paths: Paths, name: str) -> bool:
-    return processes.read_pid_file(paths.run / f"{name}.pid") is not None
+    return RUNNING if processes.is_running(paths.run, f"node-{node}") else STOPPED
 
 
 def _apiserver(profile: Profile, paths: Paths) -> str:
-    if not _is_running(paths, "apiserver"):
+    if not processes.is_running(paths.run, "apiserver"):
         return STOPPED
     try:
-        context = ssl.create_default_context(cafile=str(paths.pki / "ca.crt"))
+        context = trusting(file=paths.pki / "ca.crt")
         connection = http.client.HTTPSConnection(
             "127.0.0.1", profile.api_port, context=context, timeout=2.0
         )

@@ -1,0 +1,85 @@
+"""What leaves a node that is emptied, and how; with an API that is a table."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from navarch.cluster import drain, leaving
+from navarch.cluster.api import Api, ApiUnavailableError
+
+NODE = "/api/v1/nodes/n1"
+
+
+class Fake(Api):
+    """Pods that end `rounds` looks after they were sent away; `held` ones by force only."""
+
+    def __init__(self, pods: list[str], held: str = "", ready: str = "True") -> None:
+        self.pods, self.held = list(pods), held
+        self.node: dict[str, Any] = {
+            "spec": {},
+            "status": {"conditions": [{"type": "Ready", "status": ready}]},
+        }
+        self.asked: list[str] = []
+
+    def get(self, path: str) -> Any:
+        if path == NODE:
+            return self.node
+        return {"items": [{"metadata": {"namespace": "ns", "name": name}} for name in self.pods]}
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
+    ) -> bytes:
+        self.asked.append(f"{method} {path}")
+        if method == "PATCH":
+            assert body is not None
+            change = json.loads(body)
+            self.node["spec"] |= change.get("spec", {})
+            self.node["status"] |= change.get("status", {})
+            return b"{}"
+        name = path.split("/")[6]
+        if method == "POST" and name == self.held:
+            raise ApiUnavailableError("its budget does not allow it", 429)
+        self.pods.remove(name)
+        return b"{}"
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PATIENCE", 0.05), ("ENDING", 5.0), ("INTERVAL", 0.01)):
+        monkeypatch.setattr(drain, name, value)
+
+
+def test_pods_are_evicted_and_those_with_a_budget_deleted_at_last() -> None:
+    api, notes = Fake(["a", "b"], held="b"), list[str]()
+    assert drain.drain(api, "n1", notes.append)
+    assert api.node["spec"] == {"unschedulable": True}
+    assert api.asked[1] == "POST /api/v1/namespaces/ns/pods/a/eviction"
+    assert api.asked[-1] == "DELETE /api/v1/namespaces/ns/pods/b"
+    assert notes == ["ns/b is deleted: no disruption budget has let it go in 0.05 s"]
+
+
+def test_nobody_waits_for_a_node_that_is_lost() -> None:
+    api, notes = Fake(["a"], ready="Unknown"), list[str]()
+    drain.drain(api, "n1", notes.append)
+    assert api.pods == ["a"]
+    assert notes == ["n1 is not ready: its pods go with it"]
+
+
+def test_a_node_that_has_left_says_so_and_takes_pods_when_it_joins_again() -> None:
+    api = Fake([])
+    assert drain.drain(api, "n1", lambda _: None)
+    leaving._farewell(api, "n1", cordoned=True)
+    (ready,) = api.node["status"]["conditions"]
+    assert (ready["status"], ready["reason"]) == ("False", "NodeLeft")
+    assert api.node["spec"] == {"unschedulable": None}
+
+
+def test_what_somebody_else_has_cordoned_stays_so() -> None:
+    api = Fake([])
+    api.node["spec"] = {"unschedulable": True}
+    assert not drain.drain(api, "n1", lambda _: None)
+    leaving._farewell(api, "n1", cordoned=False)
+    assert api.node["spec"] == {"unschedulable": True}
