@@ -59,14 +59,14 @@ class ListenerState:
     def conditions(self) -> list[Condition]:
         refused = self.refused or self.conflict
         found = [
-            _condition("Accepted", refused, "Accepted"),
+            condition("Accepted", refused),
             Condition(
                 "Conflicted",
                 self.conflict is not None,
                 self.conflict.reason if self.conflict else "NoConflicts",
                 self.conflict.message if self.conflict else "",
             ),
-            _condition("ResolvedRefs", self.unresolved, "ResolvedRefs"),
+            condition("ResolvedRefs", self.unresolved),
         ]
         if self.is_served:
             found.append(Condition("Programmed", True, "Programmed"))
@@ -79,10 +79,11 @@ class ListenerState:
         return found
 
 
-def _condition(kind: str, problem: Problem | None, reason: str) -> Condition:
+def condition(kind: str, problem: Problem | None) -> Condition:
+    """True, and its own reason, unless there is a problem."""
     if problem is not None:
         return Condition(kind, False, problem.reason, problem.message)
-    return Condition(kind, True, reason)
+    return Condition(kind, True, kind)
 
 
 @dataclass(slots=True)
@@ -108,7 +109,7 @@ class GatewayState:
 
     def accepted(self) -> Condition:
         if self.refused is not None:
-            return Condition("Accepted", False, self.refused.reason, self.refused.message)
+            return condition("Accepted", self.refused)
         good = [each for each in self.listeners if each.is_accepted]
         if len(good) == len(self.listeners):
             return Condition("Accepted", True, "Accepted")

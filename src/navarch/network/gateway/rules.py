@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -24,11 +26,13 @@ from navarch.network.gateway.objects import (
     BackendRef,
     CorsFilter,
     Filter,
+    Fraction,
     HeaderMatch,
     HeaderModifier,
     HTTPRoute,
     PathModifier,
     Reference,
+    RequestMirror,
     RequestRedirect,
     RouteMatch,
     RouteRule,
@@ -200,18 +204,6 @@ def _conditions(matches: Sequence[HeaderMatch], *, ignores_case: bool) -> tuple[
 
 
 @dataclass(slots=True)
-class _Filters:
-    """The filters of a rule or of a backend."""
-
-    request_headers: HeaderChange = field(default_factory=HeaderChange)
-    response_headers: HeaderChange = field(default_factory=HeaderChange)
-    redirect: Redirect | None = None
-    rewrite: Rewrite | None = None
-    mirrors: tuple[Mirror, ...] = ()
-    cors: Cors | None = None
-
-
-@dataclass(slots=True)
 class _Rule:
     route_object: HTTPRoute
     rule: RouteRule
@@ -224,43 +216,34 @@ class _Rule:
         timeouts = self._timeouts()
         policy = msgspec.structs.replace(
             POLICY,
-            mirrors=len(filters.mirrors),
+            mirrors=len(filters.get("mirrors", ())),
             limits_time=bool(timeouts.attempt or timeouts.total),
         )
         backends = tuple(self._backend(each, policy) for each in self.rule.backendRefs)
-        return Route(
-            backends=backends,
-            redirect=filters.redirect,
-            rewrite=filters.rewrite,
-            request_headers=filters.request_headers,
-            response_headers=filters.response_headers,
-            mirrors=filters.mirrors,
-            cors=filters.cors,
-            timeouts=timeouts,
-            policy=policy,
-        )
+        return Route(backends=backends, timeouts=timeouts, policy=policy, **filters)
 
-    def _filters(self, given: Sequence[Filter]) -> _Filters:
-        found = _Filters()
+    def _filters(self, given: Sequence[Filter]) -> dict[str, Any]:
+        """The filters of a rule or of a backend, as fields of a route or backend."""
+        found: dict[str, Any] = {}
         for each in given:
             if each.requestHeaderModifier is not None:
-                found.request_headers = _headers(each.requestHeaderModifier, OWN_HEADERS)
+                found["request_headers"] = _headers(each.requestHeaderModifier, OWN_HEADERS)
             elif each.responseHeaderModifier is not None:
-                found.response_headers = _headers(each.responseHeaderModifier, frozenset(("host",)))
+                found["response_headers"] = _headers(each.responseHeaderModifier, {"host"})
             elif each.requestRedirect is not None:
-                found.redirect = _redirect(each.requestRedirect)
+                found["redirect"] = _redirect(each.requestRedirect)
             elif each.urlRewrite is not None:
-                found.rewrite = _rewrite(each.urlRewrite)
+                found["rewrite"] = _rewrite(each.urlRewrite)
             elif each.requestMirror is not None:
-                mirror = self._mirror(each)
-                found.mirrors += (mirror,) if mirror is not None else ()
+                if (mirror := self._mirror(each.requestMirror)) is not None:
+                    found["mirrors"] = (*found.get("mirrors", ()), mirror)
             elif each.cors is not None:
-                found.cors = _cors(each.cors)
+                found["cors"] = _cors(each.cors)
             else:
                 if each.type == "ExtensionRef":
                     self.found.note(Problem("InvalidKind", "there are no filters of other kinds"))
                 raise RefusedError(f"a filter of type {each.type} is not supported")
-        if found.redirect is not None and found.rewrite is not None:
+        if "redirect" in found and "rewrite" in found:
             raise _FiltersError("a request is either redirected or rewritten")
         return found
 
@@ -281,41 +264,34 @@ class _Rule:
             return Backend(status=500, weight=weight)
         try:
             filters = self._filters(reference.filters)
+            if filters.keys() & {"mirrors", "cors"}:
+                raise RefusedError("mirrors and CORS are for whole rules, not backends")
         except RefusedError as error:
-            self.found.bad_rules.append(
-                Problem("UnsupportedValue", f"Dropped Rule's backend {reference.name}: {error}")
-            )
+            text = f"Dropped Rule's backend {reference.name}: {error}"
+            self.found.bad_rules.append(Problem("UnsupportedValue", text))
             return Backend(status=500, weight=weight)
-        if filters.mirrors or filters.cors:
-            self.found.bad_rules.append(
-                Problem("UnsupportedValue", "mirrors and CORS are for whole rules, not backends")
-            )
-            return Backend(status=500, weight=weight)
+        own = msgspec.structs.replace(policy, protocol=protocol)
         metadata = self.route_object.metadata
         return Backend(
             upstream=upstream,
             weight=weight,
-            policy=msgspec.structs.replace(policy, protocol=protocol)
-            if protocol is not policy.protocol
-            else None,
-            request_headers=filters.request_headers,
-            response_headers=filters.response_headers,
-            redirect=filters.redirect,
-            rewrite=filters.rewrite,
+            policy=own if own != policy else None,
             labels=(metadata.namespace, metadata.name, reference.name, str(reference.port)),
+            **filters,
         )
 
-    def _mirror(self, given: Filter) -> Mirror | None:
-        mirror = given.requestMirror
-        assert mirror is not None
-        upstream, _ = self._resolve(mirror.backendRef)
+    def _mirror(self, given: RequestMirror) -> Mirror | None:
+        upstream, _ = self._resolve(given.backendRef)
         if not upstream:
             return None
-        if mirror.fraction is not None:
-            numerator, denominator = mirror.fraction.numerator, mirror.fraction.denominator
-        else:
-            numerator, denominator = 100 if mirror.percent is None else mirror.percent, 100
-        return Mirror(upstream=upstream, numerator=numerator, denominator=max(1, denominator))
+        share = given.fraction or Fraction(
+            numerator=100 if given.percent is None else given.percent
+        )
+        return Mirror(
+            upstream=upstream,
+            numerator=share.numerator,
+            denominator=max(1, share.denominator),
+        )
 
     def _resolve(self, reference: Reference) -> tuple[str, Protocol]:
         """The upstream a reference stands for, empty if it cannot be used."""
@@ -358,7 +334,7 @@ def _check(text: str) -> str:
     return text
 
 
-def _headers(given: HeaderModifier, forbidden: frozenset[str]) -> HeaderChange:
+def _headers(given: HeaderModifier, forbidden: AbstractSet[str]) -> HeaderChange:
     names = [each.name for each in (*given.set, *given.add)] + given.remove
     for name in names:
         if TOKEN.fullmatch(name) is None:
@@ -388,29 +364,35 @@ def _host(name: str) -> str:
 
 
 def _redirect(given: RequestRedirect) -> Redirect:
-    redirect = Redirect(
+    path, prefix = _new_path(given.path)
+    return Redirect(
         status=given.statusCode or 302,
         scheme=given.scheme,
         host=_host(given.hostname),
         port=given.port,
+        path=quote(path, safe="/%:@!$&'()*+,;=~"),
+        prefix=prefix or "",
+        prefixed=prefix is not None,
     )
-    if given.path is None:
-        return redirect
-    if given.path.type == "ReplaceFullPath":
-        path = quote(_full_path(given.path), safe="/%:@!$&'()*+,;=~")
-        return msgspec.structs.replace(redirect, path=path)
-    prefix = _check(given.path.replacePrefixMatch)
-    return msgspec.structs.replace(redirect, prefix=prefix, prefixed=True)
 
 
 def _rewrite(given: URLRewrite) -> Rewrite:
-    rewrite = Rewrite(host=_host(given.hostname))
-    if given.path is None:
-        return rewrite
-    if given.path.type == "ReplaceFullPath":
-        return msgspec.structs.replace(rewrite, target=(_full_path(given.path),))
-    prefix = _check(given.path.replacePrefixMatch)
-    return msgspec.structs.replace(rewrite, prefix=prefix, prefixed=True)
+    path, prefix = _new_path(given.path)
+    return Rewrite(
+        host=_host(given.hostname),
+        target=(path,) if path else (),
+        prefix=prefix or "",
+        prefixed=prefix is not None,
+    )
+
+
+def _new_path(given: PathModifier | None) -> tuple[str, str | None]:
+    """A whole path, or what stands in place of a prefix, which may be empty."""
+    if given is None:
+        return "", None
+    if given.type == "ReplaceFullPath":
+        return _full_path(given), None
+    return "", _check(given.replacePrefixMatch)
 
 
 def _cors(given: CorsFilter) -> Cors:

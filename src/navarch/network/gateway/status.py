@@ -12,37 +12,19 @@ from navarch.network.gateway.listeners import Condition, GatewayState
 from navarch.network.gateway.objects import GatewayClass, HTTPRoute, Reference
 from navarch.network.gateway.translate import RouteState
 
-FEATURES = (
-    "Gateway",
-    "GatewayAddressEmpty",
-    "GatewayHTTPListenerIsolation",
-    "GatewayHTTPSListenerDetectMisdirectedRequests",
-    "GatewayInfrastructurePropagation",
-    "GatewayPort8080",
-    "HTTPRoute",
-    "HTTPRoute303RedirectStatusCode",
-    "HTTPRoute307RedirectStatusCode",
-    "HTTPRoute308RedirectStatusCode",
-    "HTTPRouteBackendProtocolH2C",
-    "HTTPRouteBackendProtocolWebSocket",
-    "HTTPRouteBackendRequestHeaderModification",
-    "HTTPRouteBackendTimeout",
-    "HTTPRouteHostRewrite",
-    "HTTPRouteMethodMatching",
-    "HTTPRouteNamedRouteRule",
-    "HTTPRouteParentRefPort",
-    "HTTPRoutePathRedirect",
-    "HTTPRoutePathRewrite",
-    "HTTPRoutePortRedirect",
-    "HTTPRouteQueryParamMatching",
-    "HTTPRouteRequestMirror",
-    "HTTPRouteRequestMultipleMirrors",
-    "HTTPRouteRequestPercentageMirror",
-    "HTTPRouteRequestTimeout",
-    "HTTPRouteResponseHeaderModification",
-    "HTTPRouteSchemeRedirect",
-    "ReferenceGrant",
-)
+_FEATURES = """
+    Gateway GatewayAddressEmpty GatewayHTTPListenerIsolation
+    GatewayHTTPSListenerDetectMisdirectedRequests GatewayInfrastructurePropagation
+    GatewayPort8080 HTTPRoute HTTPRoute303RedirectStatusCode HTTPRoute307RedirectStatusCode
+    HTTPRoute308RedirectStatusCode HTTPRouteBackendProtocolH2C
+    HTTPRouteBackendProtocolWebSocket HTTPRouteBackendRequestHeaderModification
+    HTTPRouteBackendTimeout HTTPRouteHostRewrite HTTPRouteMethodMatching
+    HTTPRouteNamedRouteRule HTTPRouteParentRefPort HTTPRoutePathRedirect HTTPRoutePathRewrite
+    HTTPRoutePortRedirect HTTPRouteQueryParamMatching HTTPRouteRequestMirror
+    HTTPRouteRequestMultipleMirrors HTTPRouteRequestPercentageMirror HTTPRouteRequestTimeout
+    HTTPRouteResponseHeaderModification HTTPRouteSchemeRedirect ReferenceGrant
+"""
+FEATURES = tuple(_FEATURES.split())
 
 
 def conditions(

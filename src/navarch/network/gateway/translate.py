@@ -16,12 +16,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from navarch.network.gateway import CONTROLLER
-from navarch.network.gateway.around import Around, Problem
+from navarch.network.gateway.around import Around
 from navarch.network.gateway.attach import Attached, attach
 from navarch.network.gateway.listeners import (
     Condition,
     GatewayState,
     ListenerState,
+    condition,
     covers,
     examine,
 )
@@ -57,17 +58,11 @@ class RouteState:
         converted, problem = self.converted, parent.problem
         if problem is None and converted.bad_rules and len(converted.bad_rules) >= converted.rules:
             problem = converted.bad_rules[0]
-        found = [_condition("Accepted", problem), _condition("ResolvedRefs", converted.unresolved)]
+        found = [condition("Accepted", problem), condition("ResolvedRefs", converted.unresolved)]
         if problem is None and converted.bad_rules:
             first = converted.bad_rules[0]
             found.append(Condition("PartiallyInvalid", True, first.reason, first.message))
         return found
-
-
-def _condition(kind: str, problem: Problem | None) -> Condition:
-    if problem is not None:
-        return Condition(kind, False, problem.reason, problem.message)
-    return Condition(kind, True, kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -294,9 +294,7 @@ class Nginx:
     def _write_files(self, plane: DataPlane, needed: Mapping[str, Policy]) -> None:
         """Keys and authorities for the master alone, password files for workers."""
         group = pwd.getpwnam(self.settings.user).pw_gid
-        names = {
-            name for each in needed.values() for name in (each.trusted, each.client_certificate)
-        }
+        names = _configured_files(needed)
         private, shared = self._file_directories
         for name, text in plane.files.items():
             if name != digest(text):

@@ -1,0 +1,63 @@
+"""What is taken back when the addon `ingress` is switched off."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from navarch.cluster.api import Api, ApiUnavailableError
+from navarch.cluster.ingress_addon import take_back
+
+INGRESSES = "/apis/networking.k8s.io/v1"
+SERVICE = "/api/v1/namespaces/ingress-nginx/services/ingress-nginx-controller"
+SLICES = "/apis/discovery.k8s.io/v1/namespaces/ingress-nginx/endpointslices"
+
+
+def balanced(name: str, *addresses: str) -> dict[str, Any]:
+    status = {"loadBalancer": {"ingress": [{"ip": each} for each in addresses]}}
+    return {"metadata": {"name": name, "namespace": "shop"}, "spec": {}, "status": status}
+
+
+class Answers:
+    """An API with some objects, which notes what is patched."""
+
+    def __init__(self, objects: dict[str, Any]) -> None:
+        self.objects = objects
+        self.patched: dict[str, Any] = {}
+
+    def get(self, path: str) -> Any:
+        if path not in self.objects:
+            raise ApiUnavailableError(path, 404)
+        return self.objects[path]
+
+    def merge(self, path: str, value: dict[str, Any]) -> None:
+        self.patched[path] = value
+
+
+def test_only_addresses_of_ours_are_taken_out_of_statuses() -> None:
+    ingresses = [
+        balanced("balanced", "10.0.0.9"),
+        balanced("by-node", "10.0.0.1"),
+        balanced("of-another-controller", "10.7.7.7"),
+        balanced("of-both", "10.0.0.9", "10.7.7.7"),
+        balanced("without"),
+        {"metadata": {"name": "new", "namespace": "shop"}},
+    ]
+    slices = [{"endpoints": [{"addresses": ["10.0.0.1"]}]}, {"endpoints": None}]
+    api = Answers(
+        {
+            SERVICE: balanced("ingress-nginx-controller", "10.0.0.9"),
+            SLICES: {"items": slices},
+            f"{INGRESSES}/ingresses": {"items": ingresses},
+        }
+    )
+    take_back(cast(Api, api))
+    assert api.patched == {
+        f"{INGRESSES}/namespaces/shop/ingresses/{name}/status": {"status": {"loadBalancer": None}}
+        for name in ("balanced", "by-node")
+    }
+
+
+def test_without_the_service_nothing_is_known_and_nothing_taken_back() -> None:
+    api = Answers({})
+    take_back(cast(Api, api))
+    assert api.patched == {}
