@@ -32,6 +32,8 @@ from navarch.cluster.composition import (
 POD_RANGE = "100.64.0.0/10"
 """Room for a /24 on each of 16 000 nodes."""
 API, CONTROL, NODES = "API server", "controllers and scheduler", "simulated nodes"
+LOAD = "load generator"
+"""This process."""
 ACCOUNT_SECONDS = 60.0
 
 
@@ -69,9 +71,17 @@ class Cluster:
         """In one process for all nodes, which is started anew: several would each follow all
         pods."""
         self.nodes += count
+        self.stop_nodes()
+        self.start_nodes()
+
+    def stop_nodes(self) -> None:
+        """Nobody plays them: what the API says of them stays, for as long as silence is taken for
+        health."""
         for process in self._running.pop(NODES, ()):
             process.terminate()
             process.wait()
+
+    def start_nodes(self) -> None:
         options = {
             "kubeconfig": str(self.server.paths.kubeconfig("simulated")),
             "names": [f"node-{number}" for number in range(self.nodes)],
@@ -126,9 +136,8 @@ class Cluster:
         return found
 
     def usage(self) -> Usage:
-        return Usage(
-            time.perf_counter(), {name: each.cpu() for name, each in self.processes.items()}
-        )
+        cpu = {name: each.cpu() for name, each in self.processes.items()}
+        return Usage(time.perf_counter(), {**cpu, LOAD: time.process_time()})
 
     def memory(self) -> dict[str, float]:
         """Megabytes (PSS: shared pages count in part)."""
@@ -170,11 +179,14 @@ async def listed(client: Client, path: str, **query: str) -> Listed:
     return msgspec.json.decode(await client.request("GET", path, query=query), type=Listed)
 
 
-async def until(cluster: Cluster, condition: Any, seconds: float, pause: float = 0.25) -> float:
+async def until(
+    cluster: Cluster | None, condition: Any, seconds: float, pause: float = 0.25
+) -> float:
     """Wait for `await condition()`; how long it took."""
     began = time.perf_counter()
     while not await condition():
-        cluster.check()
+        if cluster is not None:
+            cluster.check()
         if time.perf_counter() - began > seconds:
             raise TimeoutError(f"not within {seconds:.0f} s")
         await asyncio.sleep(pause)

@@ -80,14 +80,14 @@ async def ensure_namespace(cluster: Cluster, client: Client, name: str) -> None:
 
 
 async def create_pods(
-    cluster: Cluster, namespace: str, count: int, extra: Mapping[str, object]
+    target: load.Target, namespace: str, count: int, extra: Mapping[str, object]
 ) -> load.Result:
     """Pods for the scheduler, as fast as the server takes them."""
     path = f"/api/v1/namespaces/{namespace}/pods"
     result = await load.run(
-        cluster.target,
+        target,
         CONNECTIONS,
-        lambda index: cluster.target.request("POST", path, pod_body(f"pod-{index}", extra)),
+        lambda index: target.request("POST", path, pod_body(f"pod-{index}", extra)),
         count=count,
         seconds=600.0,
     )
