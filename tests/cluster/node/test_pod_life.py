@@ -34,8 +34,12 @@ async def test_a_pod_runs_and_is_deleted(cluster: Cluster) -> None:
     assert ended is not None and ended.exitCode == 0
     assert last.status.phase == "Succeeded"
     await until_empty(cluster)
-    assert not list(cluster.options.pod_logs_directory.iterdir())
-    assert not list((cluster.options.root_directory / "pods").iterdir())
+    places = [cluster.options.pod_logs_directory, cluster.options.root_directory / "pods"]
+
+    async def are_empty() -> bool:
+        return not any([*each.iterdir()] for each in places)
+
+    await eventually(are_empty)
 
 
 async def until_empty(cluster: Cluster) -> None:

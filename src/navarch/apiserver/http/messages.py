@@ -10,6 +10,7 @@ import asyncio
 import base64
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from aiohttp import WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
@@ -62,7 +63,7 @@ class MessageResponse(web.WebSocketResponse):
             self._listener = asyncio.create_task(self._listen(request))
         return writer
 
-    async def write(self, data: bytes | bytearray | memoryview[int] | memoryview[bytes]) -> None:
+    async def write(self, data: Any) -> None:  # a `Buffer`, a name that Python 3.11 lacks
         if self._cut is not None:
             for piece in self._cut(bytes(data)):
                 await self.send_str(piece.decode())
