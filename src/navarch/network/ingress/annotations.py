@@ -142,41 +142,30 @@ def template(text: str, captures: bool = False) -> Template:
     return tuple(parts)
 
 
-def url(text: str) -> Template:
-    """An absolute http or https URL, with variables behind its host at most."""
-    if re.fullmatch(rf"https?://{HOST}(:[0-9]{{1,5}})?([/?]{URL_CHARACTERS}*)?", text) is None:
-        raise ValueError("is not an http or https URL without unusual characters")
-    return template(text)
+def templated(pattern: str, what: str, *, captures: bool = False) -> Parser:
+    """A text of this form, with variables."""
+    check = matching(pattern, what, 1 << 13)
+    return lambda text: template(check(text), captures)
 
 
-def location(text: str) -> Template:
-    """Where to redirect: a URL or a path, with variables anywhere but in the scheme."""
-    if re.fullmatch(rf"(https?://|\$scheme://|/){URL_CHARACTERS}*", text) is None:
-        raise ValueError("is not a URL or path without unusual characters")
-    if text.startswith("//"):
-        raise ValueError("begins with two slashes")
-    return template(text)
+url = templated(
+    rf"https?://{HOST}(:[0-9]{{1,5}})?([/?]{URL_CHARACTERS}*)?",
+    "an http or https URL without unusual characters",
+)
+location = templated(
+    rf"(https?://|\$scheme://|/(?!/)){URL_CHARACTERS}*",
+    "a URL or path without unusual characters",
+)
+hash_key = templated(r"[A-Za-z0-9_\-.:$\{\}]+", "made of variables")
+app_root = matching(r"/(?!/)[A-Za-z0-9\-._~:/?@!&*+,=%|]*", "an absolute path")
 
 
 def rewrite_target(text: str) -> Template:
-    if re.fullmatch(rf"{URL_CHARACTERS}+", text) is None:
-        raise ValueError("is not a path without unusual characters")
-    parts = template(text, captures=True)
+    what = "a path without unusual characters"
+    parts: Template = templated(rf"{URL_CHARACTERS}+", what, captures=True)(text)
     if any(isinstance(part, Variable) for part in parts):
         raise ValueError("has a variable; only captured groups ($1 to $9) may be used")
     return parts
-
-
-def app_root(text: str) -> str:
-    if re.fullmatch(r"/[A-Za-z0-9\-._~:/?@!&*+,=%|]*", text) is None or text.startswith("//"):
-        raise ValueError("is not an absolute path")
-    return text
-
-
-def hash_key(text: str) -> Template:
-    if re.fullmatch(r"[A-Za-z0-9_\-.:$\{\}]+", text) is None:
-        raise ValueError("is not made of variables")
-    return template(text)
 
 
 def regex(text: str) -> str:

@@ -11,7 +11,7 @@ from navarch.api.types.core_v1 import Secret
 from navarch.api.types.networking_v1 import Ingress
 from navarch.network.ingress.annotations import Annotations, regex
 from navarch.network.nginx.backends import Around
-from navarch.network.nginx.certificates import SecretError, authorities, passwords, value
+from navarch.network.nginx.certificates import authorities, passwords, value
 from navarch.network.nginx.document import digest
 from navarch.network.nginx.model import (
     Affinity,
@@ -120,7 +120,7 @@ class Site:
 
 
 def site(ingress: Ingress, annotations: Annotations, around: Surroundings) -> Site:
-    """Raises RefusedError."""
+    """Raises RefusedError, or SecretError."""
     if annotations.problems:
         raise RefusedError("; ".join(annotations.problems))
     return Site(
@@ -195,15 +195,12 @@ def _backend_certificates(
     if "proxy-ssl-secret" not in given:
         return "", ""
     secret = around.secret_of(ingress, given.get("proxy-ssl-secret"))
-    try:
-        trusted = client = ""
-        if "ca.crt" in secret.data:
-            trusted = around.keep(authorities(secret))
-        if "tls.crt" in secret.data:
-            parts = (value(secret, "tls.crt"), value(secret, "tls.key"))
-            client = around.keep("\n".join(part.decode("ascii", "replace") for part in parts))
-    except SecretError as error:
-        raise RefusedError(str(error)) from error
+    trusted = client = ""
+    if "ca.crt" in secret.data:
+        trusted = around.keep(authorities(secret))
+    if "tls.crt" in secret.data:
+        parts = (value(secret, "tls.crt"), value(secret, "tls.key"))
+        client = around.keep("\n".join(part.decode("ascii", "replace") for part in parts))
     if given.get("proxy-ssl-verify") == "on" and not trusted:
         raise RefusedError(f"Secret {secret.metadata.name} has no ca.crt to verify backends with")
     return trusted, client
@@ -254,10 +251,7 @@ def _basic_auth(ingress: Ingress, given: Annotations, around: Surroundings) -> B
     if "auth-type" not in given:
         return None
     secret = around.secret_of(ingress, given.get("auth-secret"))
-    try:
-        text = passwords(secret, given.get("auth-secret-type", "auth-file"))
-    except SecretError as error:
-        raise RefusedError(str(error)) from error
+    text = passwords(secret, given.get("auth-secret-type", "auth-file"))
     realm = given.get("auth-realm") or "Authentication Required"
     return BasicAuth(file=around.keep(text), realm=realm)
 
@@ -285,12 +279,9 @@ def client_certificates(
     if mode == "optional_no_ca":
         raise RefusedError("auth-tls-verify-client: optional_no_ca would check nothing")
     secret = around.secret_of(ingress, given.get("auth-tls-secret"))
-    try:
-        chain = authorities(secret)
-        name = given.get("auth-tls-match-cn", "")
-        pattern = regex(name.removeprefix("CN=")) if name else ""
-    except ValueError as error:
-        raise RefusedError(str(error)) from error
+    chain = authorities(secret)
+    name = given.get("auth-tls-match-cn", "")
+    pattern = regex(name.removeprefix("CN=")) if name else ""
     fields: dict[str, object] = {
         "client_ca": digest(chain),
         "client_depth": given.get("auth-tls-verify-depth", 1),

@@ -173,7 +173,7 @@ class _Translator:
             self.warn(ingress, "UnknownAnnotation", f"not known, and ignored: {names}")
         try:
             return site(ingress, given, self.around)
-        except RefusedError as error:
+        except (RefusedError, SecretError) as error:
             self.warn(ingress, "Rejected", f"answered with 503: {error}")
         if given.get("canary"):
             return None
@@ -220,7 +220,7 @@ class _Translator:
     def _add_client_certificates(self, each: Site, host: _HostWork) -> None:
         try:
             wanted = client_certificates(each.ingress, each.annotations, self.around)
-        except RefusedError as error:
+        except ValueError as error:
             self.warn(each.ingress, "Rejected", f"answered with 503: {error}")
             # A host whose clients cannot be checked answers nobody.
             host.client = {"broken": True}
