@@ -290,11 +290,7 @@ class AttachDetachController(Controller):
     # Telling
 
     def _refuse(
-        self,
-        key: str,
-        action: Refuse,
-        by_node: dict[str, NodeView],
-        volume: PersistentVolume,
+        self, key: str, action: Refuse, by_node: dict[str, NodeView], volume: PersistentVolume
     ) -> None:
         told = self._told.setdefault(key, {})
         if told.get(action.node) == REFUSED:

@@ -69,7 +69,5 @@ class CsrCleanerController(Controller):
             self.queue.add_after(key, left)
             return
         await self.client.resource(CertificateSigningRequest).delete(
-            key,
-            uid=request.metadata.uid,
-            resource_version=request.metadata.resourceVersion,
+            key, uid=request.metadata.uid, resource_version=request.metadata.resourceVersion
         )

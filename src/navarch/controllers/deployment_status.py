@@ -11,12 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from navarch.api.times import format_time, parse_time
-from navarch.api.types.apps_v1 import (
-    Deployment,
-    DeploymentCondition,
-    DeploymentStatus,
-    ReplicaSet,
-)
+from navarch.api.types.apps_v1 import Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet
 from navarch.controllers.pods import find_condition
 from navarch.controllers.rollout import NO_LIMIT, max_unavailable, replicas_of
 

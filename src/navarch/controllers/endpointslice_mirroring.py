@@ -15,12 +15,7 @@ from collections.abc import Iterable
 
 from navarch.api.errors import ignoring
 from navarch.api.types.core_v1 import EndpointAddress, Endpoints, EndpointSubset, Service
-from navarch.api.types.discovery_v1 import (
-    Endpoint,
-    EndpointConditions,
-    EndpointPort,
-    EndpointSlice,
-)
+from navarch.api.types.discovery_v1 import Endpoint, EndpointConditions, EndpointPort, EndpointSlice
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import Controller, ControllerContext, owner_reference
 from navarch.controllers.endpointslice import MANAGED_BY_LABEL, SERVICE_LABEL, Group

@@ -164,10 +164,7 @@ def longest_window(
 
 
 def _limited_by_rates(
-    question: Question,
-    wanted: int,
-    behavior: HorizontalPodAutoscalerBehavior,
-    history: History,
+    question: Question, wanted: int, behavior: HorizontalPodAutoscalerBehavior, history: History
 ) -> tuple[int, Said]:
     current = question.current
     if wanted > current:

@@ -35,10 +35,7 @@ from navarch.controllers.job_view import (
     is_suspended,
     true_condition,
 )
-from navarch.controllers.pods import (
-    deletion_order,
-    is_terminating,
-)
+from navarch.controllers.pods import deletion_order, is_terminating
 
 BURST = 500
 """How many pods are created or deleted in one pass."""

@@ -25,12 +25,7 @@ from navarch.controllers.job_pods import (
     total_failure_count,
     valid_index,
 )
-from navarch.controllers.pods import (
-    find_condition,
-    is_active,
-    is_ready,
-    is_terminating,
-)
+from navarch.controllers.pods import find_condition, is_active, is_ready, is_terminating
 
 DEFAULT_BACKOFF_LIMIT = 6
 COMPLETE, FAILED = "Complete", "Failed"

@@ -12,12 +12,7 @@ from collections.abc import Iterable
 
 from navarch.api.errors import ApiError
 from navarch.api.types.core_v1 import Node, Service
-from navarch.api.types.discovery_v1 import (
-    Endpoint,
-    EndpointConditions,
-    EndpointPort,
-    EndpointSlice,
-)
+from navarch.api.types.discovery_v1 import Endpoint, EndpointConditions, EndpointPort, EndpointSlice
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import Controller, ControllerContext
 

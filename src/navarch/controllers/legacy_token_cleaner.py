@@ -17,14 +17,7 @@ from enum import Enum
 
 from navarch.api.errors import ignoring, outdated
 from navarch.api.times import parse_time
-from navarch.api.types.core_v1 import (
-    ConfigMap,
-    EnvFromSource,
-    EnvVar,
-    Pod,
-    Secret,
-    ServiceAccount,
-)
+from navarch.api.types.core_v1 import ConfigMap, EnvFromSource, EnvVar, Pod, Secret, ServiceAccount
 from navarch.client import Controller, ControllerContext
 from navarch.controllers.service_account_tokens import NAME, TYPE, belongs
 

@@ -62,9 +62,7 @@ class LoadBalancerController(Controller):
         self.namespaces.add_handler(on_update=self._relabelled)
         self.depends_on(self.config)
         self.config.add_handler(
-            self._configured,
-            lambda _, new: self._configured(new),
-            lambda _: self._use_pools(()),
+            self._configured, lambda _, new: self._configured(new), lambda _: self._use_pools(())
         )
 
     def _configured(self, config: ConfigMap) -> None:

@@ -170,11 +170,7 @@ CONTROLLERS: Mapping[str, Registered] = {
         },
         lambda options: bool(options.cluster_cidr),
     ),
-    "nodelifecycle": Registered(
-        "node_lifecycle",
-        "NodeLifecycleController",
-        _node_lifecycle,
-    ),
+    "nodelifecycle": Registered("node_lifecycle", "NodeLifecycleController", _node_lifecycle),
     "taint-eviction": Registered("taint_eviction", "TaintEvictionController"),
     "namespace": Registered("namespace", "NamespaceController"),
     "garbagecollector": Registered("garbage_collector", "GarbageCollector"),

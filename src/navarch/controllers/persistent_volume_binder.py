@@ -61,9 +61,7 @@ class Newest:
     was decided a moment ago must count when the next claim looks for a volume."""
 
     def __init__(
-        self,
-        volumes: Informer[PersistentVolume],
-        claims: Informer[PersistentVolumeClaim],
+        self, volumes: Informer[PersistentVolume], claims: Informer[PersistentVolumeClaim]
     ) -> None:
         self._volumes, self._claims = volumes, claims
         self._own_volumes: dict[str, PersistentVolume] = {}

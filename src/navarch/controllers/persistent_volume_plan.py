@@ -258,10 +258,7 @@ def _mode_mismatch(volume: PersistentVolume, claim: PersistentVolumeClaim) -> li
         "PersistentVolumeClaim due to incompatible volumeMode."
     )
     reason = "VolumeMismatch"
-    return [
-        Say("Warning", reason, of_volume),
-        SayOfClaim(claim, Say("Warning", reason, of_claim)),
-    ]
+    return [Say("Warning", reason, of_volume), SayOfClaim(claim, Say("Warning", reason, of_claim))]
 
 
 def _reclaim(volume: PersistentVolume) -> list[VolumeAction]:

@@ -87,10 +87,7 @@ def plan(
             storage_class.parameters,
             f"unknown parameters: {', '.join(sorted(storage_class.parameters))}",
         ),
-        (
-            storage_class.mountOptions,
-            "mount options are not supported",
-        ),
+        (storage_class.mountOptions, "mount options are not supported"),
     )
     for is_given, problem in unsupported:
         if is_given:
@@ -143,10 +140,7 @@ def _volume(
     body: Object = {
         "metadata": {
             "name": name,
-            "annotations": {
-                PROVISIONED_BY: LOCAL_PROVISIONER,
-                LOCAL_NODE: node.metadata.name,
-            },
+            "annotations": {PROVISIONED_BY: LOCAL_PROVISIONER, LOCAL_NODE: node.metadata.name},
             "finalizers": [EXTERNAL_FINALIZER] if policy == "Delete" else [],
         },
         "spec": {

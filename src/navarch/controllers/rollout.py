@@ -14,12 +14,7 @@ from dataclasses import dataclass, field
 
 from navarch.api.intstr import scaled_value
 from navarch.api.types.apps_v1 import Deployment, ReplicaSet
-from navarch.controllers.revisions import (
-    DESIRED_REPLICAS,
-    MAX_REPLICAS,
-    revision_of,
-    same_template,
-)
+from navarch.controllers.revisions import DESIRED_REPLICAS, MAX_REPLICAS, revision_of, same_template
 
 NO_LIMIT = 2**31 - 1
 Scale = Mapping[str, int]

@@ -101,10 +101,7 @@ class ServiceAccountTokensController(Controller):
     name = "serviceaccount-token"
 
     def __init__(
-        self,
-        context: ControllerContext,
-        read_key: Callable[[], bytes],
-        read_ca: Callable[[], str],
+        self, context: ControllerContext, read_key: Callable[[], bytes], read_ca: Callable[[], str]
     ) -> None:
         super().__init__(context)
         self.read_key = read_key

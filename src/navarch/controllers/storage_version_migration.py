@@ -24,13 +24,7 @@ from navarch.api.objects import copy_object
 from navarch.api.times import format_time, parse_time
 from navarch.api.types.meta_v1 import Condition
 from navarch.api.types.storagemigration_v1beta1 import StorageVersionMigration
-from navarch.client import (
-    Controller,
-    ControllerContext,
-    PartialObject,
-    PatchType,
-    ResourceClient,
-)
+from navarch.client import Controller, ControllerContext, PartialObject, PatchType, ResourceClient
 from navarch.controllers.discovery import ApiResource, discover
 
 MANAGER = "storage-version-migrator-controller"
@@ -202,11 +196,7 @@ class StorageVersionMigrationController(Controller):
         # Changed, deleted or made anew: then it was written, or need not be.
         with ignoring(outdated):
             await client.patch(
-                meta.name,
-                meta.namespace,
-                body,
-                patch_type=PatchType.APPLY,
-                field_manager=MANAGER,
+                meta.name, meta.namespace, body, patch_type=PatchType.APPLY, field_manager=MANAGER
             )
 
     async def _find(self, migration: StorageVersionMigration) -> ApiResource | None:

@@ -196,8 +196,7 @@ def _check_selectors(pod: Pod, node: NodeView) -> Refusal | None:
     if may_be_on(pod.spec, node.name, node.labels):
         return None
     return Refusal(
-        AFFINITY,
-        "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+        AFFINITY, "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
     )
 
 

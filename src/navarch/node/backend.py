@@ -13,13 +13,7 @@ from navarch.client.clock import Clock
 
 from .agent import NodeAgent
 from .cri.runtime import Runtime
-from .cri.values import (
-    AttachStream,
-    ContainerRecord,
-    ExecStream,
-    PortForwardStream,
-    RuntimeFailure,
-)
+from .cri.values import AttachStream, ContainerRecord, ExecStream, PortForwardStream, RuntimeFailure
 from .podspec import find_container
 from .server.backend import Streams
 from .worker import PodWorker

@@ -28,14 +28,14 @@ class Wait:
 class BackoffTable:
     """One wait per key."""
 
-    def __init__(self, maximum: float = MAXIMUM_SECONDS, reset: float = RESET_SECONDS) -> None:
-        self._initial, self._maximum, self._reset = min(INITIAL_SECONDS, maximum), maximum, reset
+    def __init__(self, maximum: float = MAXIMUM_SECONDS) -> None:
+        self._initial, self._maximum = min(INITIAL_SECONDS, maximum), maximum
         self._waits: dict[str, Wait] = {}
 
     def remaining(self, key: str, failed_at: float, now: float) -> float:
         """Seconds still to wait after the failure at `failed_at`; 0 when an attempt is due."""
         wait = self._waits.get(key)
-        if wait is None or now - wait.updated > self._reset or failed_at > now + SKEW_SECONDS:
+        if wait is None or now - wait.updated > RESET_SECONDS or failed_at > now + SKEW_SECONDS:
             return 0.0
         return max(0.0, failed_at + wait.seconds - now)
 
@@ -47,7 +47,7 @@ class BackoffTable:
     def advance(self, key: str, failed_at: float, now: float) -> None:
         """An attempt is being made after the failure at `failed_at`: the next one waits longer."""
         wait = self._waits.get(key)
-        if wait is None or failed_at - wait.updated > self._reset:
+        if wait is None or failed_at - wait.updated > RESET_SECONDS:
             seconds = self._initial
         else:
             seconds = min(wait.seconds * 2, self._maximum)

@@ -51,11 +51,7 @@ IMMEDIATE_GRACE = 1
 class EvictionManager:
     """The node's pressure: its conditions, and what is done about it."""
 
-    def __init__(
-        self,
-        services: NodeServices,
-        workers: Callable[[], Sequence[PodWorker]],
-    ) -> None:
+    def __init__(self, services: NodeServices, workers: Callable[[], Sequence[PodWorker]]) -> None:
         self._services, self._workers = services, workers
         self.remove_dead: Callable[[], Awaitable[object]] | None = None
         """Removes the containers of pods that have ended."""

@@ -273,11 +273,7 @@ def _plan_ephemeral(pod: Pod, state: PodState, view: View, result: Plan) -> None
 
 
 def _plan_init(
-    pod: Pod,
-    state: PodState,
-    view: View,
-    latest: Mapping[str, ContainerRecord],
-    result: Plan,
+    pod: Pod, state: PodState, view: View, latest: Mapping[str, ContainerRecord], result: Plan
 ) -> tuple[bool, bool]:
     """Returns whether the pod goes on at all, and whether app containers may start."""
     specs = containers_of(pod)
@@ -304,11 +300,7 @@ def _plan_init(
 
 
 def _plan_apps(
-    pod: Pod,
-    state: PodState,
-    view: View,
-    latest: Mapping[str, ContainerRecord],
-    result: Plan,
+    pod: Pod, state: PodState, view: View, latest: Mapping[str, ContainerRecord], result: Plan
 ) -> None:
     pending = False
     older = state.latest()

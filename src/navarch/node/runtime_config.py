@@ -11,11 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from navarch.api.types.core_v1 import (
-    Container,
-    Pod,
-    PodSecurityContext,
-)
+from navarch.api.types.core_v1 import Container, Pod, PodSecurityContext
 
 from .cri import runtime_pb2 as pb
 from .cri.values import (
@@ -204,12 +200,7 @@ def container_config(inputs: ContainerInputs) -> pb.ContainerConfig:
             resources=container_resources(pod, container, inputs.node),
             security_context=container_security(
                 SecurityInputs(
-                    pod,
-                    inputs.spec,
-                    inputs.image,
-                    inputs.security,
-                    inputs.users,
-                    inputs.target_id,
+                    pod, inputs.spec, inputs.image, inputs.security, inputs.users, inputs.target_id
                 )
             ),
         ),
@@ -229,10 +220,7 @@ def _image_volumes(inputs: ContainerInputs) -> dict[str, str]:
 def _mounts(inputs: ContainerInputs) -> list[pb.Mount]:
     container = inputs.spec.container
     mounts = volume_mounts(
-        container,
-        inputs.volumes,
-        inputs.subpaths,
-        recursive_read_only=inputs.recursive_read_only,
+        container, inputs.volumes, inputs.subpaths, recursive_read_only=inputs.recursive_read_only
     )
     taken = {each.container_path for each in mounts}
     if inputs.hosts_file is not None and "/etc/hosts" not in taken:

@@ -18,15 +18,7 @@ from navarch.client.informer import Informer
 
 from .agent import NodeAgent
 from .inotify import Mask, Watcher
-from .manifests import (
-    FILE,
-    URL,
-    ManifestProblem,
-    is_mirror_of,
-    mirror_of,
-    seen_at,
-    static_pods,
-)
+from .manifests import FILE, URL, ManifestProblem, is_mirror_of, mirror_of, seen_at, static_pods
 from .podapi import PodApi
 from .podspec import is_mirror, pod_key
 from .settings import NodeOptions
@@ -83,12 +75,7 @@ class StaticPods:
     """Keeps the static pods running and their mirrors true."""
 
     def __init__(
-        self,
-        options: NodeOptions,
-        agent: NodeAgent,
-        api: PodApi,
-        pods: Informer[Pod],
-        clock: Clock,
+        self, options: NodeOptions, agent: NodeAgent, api: PodApi, pods: Informer[Pod], clock: Clock
     ) -> None:
         self._options, self._agent, self._api, self._pods = options, agent, api, pods
         self._clock = clock

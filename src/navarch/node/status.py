@@ -151,8 +151,7 @@ def compute_status(pod: Pod, state: PodState, inputs: StatusInputs) -> PodStatus
         qosClass=qos_class(pod),
         allocatedResources=_amounts(pod_requests(_sizes(pod, pod.spec.resources))),
         resources=ResourceRequirements(
-            requests=_amounts(pod_requests(held)),
-            limits=_amounts(_enforced(pod, pod_limits(held))),
+            requests=_amounts(pod_requests(held)), limits=_amounts(_enforced(pod, pod_limits(held)))
         ),
         resourceClaimStatuses=before.resourceClaimStatuses,
         extendedResourceClaimStatus=before.extendedResourceClaimStatus,

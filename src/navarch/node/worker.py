@@ -39,14 +39,7 @@ from .plan import (
     to_resize,
 )
 from .podapi import PodApi, StatusWriter
-from .podspec import (
-    containers_of,
-    find_container,
-    full_name,
-    is_static,
-    is_terminal,
-    pod_key,
-)
+from .podspec import containers_of, find_container, full_name, is_static, is_terminal, pod_key
 from .probes.manager import ProbeManager
 from .resizing import Resizer
 from .runtime_config import log_directory

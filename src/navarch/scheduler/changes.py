@@ -30,6 +30,14 @@ class Subject(Enum):
     RESOURCE_SLICE = "ResourceSlice"
     DEVICE_CLASS = "DeviceClass"
 
+    def when(self, *actions: Action) -> Interests:
+        """These things that may happen to it."""
+        return frozenset((self, action) for action in actions)
+
+
+Interests = frozenset[tuple[Subject, Action]]
+ADD, UPDATE, DELETE = Action
+
 
 class Change(NamedTuple):
     """`old` is None for an addition, `new` for a deletion. Pods are given as PodInfo."""

@@ -90,10 +90,7 @@ class PodCounts:
         """The groups whose selector matches certain labels."""
 
     def tally(
-        self,
-        wanted: Wanted,
-        placed: Iterable[tuple[PodInfo, int]],
-        skip_deleting: bool = False,
+        self, wanted: Wanted, placed: Iterable[tuple[PodInfo, int]], skip_deleting: bool = False
     ) -> Tally:
         """The pods per slot that match; `placed` are all pods with their slots, which are looked
         through when the question is new. Not to be changed by the caller."""

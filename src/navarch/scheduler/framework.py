@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from navarch.api.types.core_v1 import PersistentVolume, PersistentVolumeClaim
-from navarch.scheduler.changes import Action, Change, Subject
+from navarch.scheduler.changes import Change, Interests
 from navarch.scheduler.cluster import Cluster, Mask, Numbers
 from navarch.scheduler.configuration.arguments import DefaultPreemptionArgs
 from navarch.scheduler.dra.plans import ClaimPlan
@@ -106,7 +106,7 @@ class Plugin:
     name: ClassVar[str] = ""
     weight: ClassVar[int] = 1
     """What its scores count in the default profile."""
-    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset()
+    interests: ClassVar[Interests] = frozenset()
     """The kinds of changes that `helped_by` wants to be asked about."""
 
     def holds_back(self, pod: PodInfo, objects: Objects) -> bool:
@@ -138,6 +138,13 @@ class Plugin:
     def helped_by(self, pod: PodInfo, change: Change) -> bool:
         """Whether a change may make this plugin accept a pod that it rejected."""
         return True
+
+
+class NodePlugin(Plugin):
+    """A plugin whose filter goes by what nodes are, whatever pods are there."""
+
+    def looks_at_pods(self, cycle: Cycle) -> bool:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

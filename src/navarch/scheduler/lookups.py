@@ -48,10 +48,7 @@ BY_CLASS, BY_NODE = "class", "node"
 
 def _identity(meta: ObjectMeta) -> ObjectMeta:
     return ObjectMeta(
-        name=meta.name,
-        namespace=meta.namespace,
-        uid=meta.uid,
-        resourceVersion=meta.resourceVersion,
+        name=meta.name, namespace=meta.namespace, uid=meta.uid, resourceVersion=meta.resourceVersion
     )
 
 

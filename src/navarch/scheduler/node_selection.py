@@ -8,12 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from navarch.api.node_selection import may_be_on
-from navarch.api.types.core_v1 import (
-    Node,
-    NodeSelector,
-    NodeSelectorRequirement,
-    NodeSelectorTerm,
-)
+from navarch.api.types.core_v1 import Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm
 from navarch.api.types.meta_v1 import LabelSelector
 from navarch.scheduler.cluster import Cluster, Mask
 from navarch.scheduler.podinfo import PodInfo

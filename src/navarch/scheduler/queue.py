@@ -26,7 +26,7 @@ from itertools import islice, takewhile
 from typing import NamedTuple
 
 from navarch.client.clock import Clock
-from navarch.scheduler.changes import Action, Change, Subject
+from navarch.scheduler.changes import Action, Change, Interests, Subject
 from navarch.scheduler.podinfo import PodInfo
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ Event = str | tuple[Subject, Action]
 class Hint(NamedTuple):
     """What may make a plugin accept a pod that it rejected."""
 
-    interests: frozenset[tuple[Subject, Action]]
+    interests: Interests
     """Other changes never do."""
     helps: Callable[[PodInfo, Change], bool]
 

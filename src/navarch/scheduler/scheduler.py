@@ -23,13 +23,7 @@ from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Binding, Node, ObjectReference, Pod
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.api.types.resource_v1 import ResourceClaim
-from navarch.client import (
-    Client,
-    ControllerContext,
-    EventRecorder,
-    Informer,
-    object_key,
-)
+from navarch.client import Client, ControllerContext, EventRecorder, Informer, object_key
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.cycle import Choice, Diagnosis, Failure, attempt

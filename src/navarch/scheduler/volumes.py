@@ -22,12 +22,7 @@ from navarch.api.persistent_volumes import (
     names_claim,
     reservation,
 )
-from navarch.api.types.core_v1 import (
-    Node,
-    ObjectReference,
-    PersistentVolume,
-    PersistentVolumeClaim,
-)
+from navarch.api.types.core_v1 import Node, ObjectReference, PersistentVolume, PersistentVolumeClaim
 from navarch.client import Client, object_key
 from navarch.client.clock import timeout
 from navarch.scheduler.framework import VolumePlan

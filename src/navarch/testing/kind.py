@@ -200,10 +200,7 @@ def _make_memory(name: str, config: Config, say: Say) -> None:
     _note(name, "memory", config)
 
 
-MAKERS: dict[str, Callable[[str, Config, Say], None]] = {
-    "real": _make_real,
-    "memory": _make_memory,
-}
+MAKERS: dict[str, Callable[[str, Config, Say], None]] = {"real": _make_real, "memory": _make_memory}
 
 
 @contextmanager

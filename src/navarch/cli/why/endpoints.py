@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from navarch.api.types.core_v1 import (
-    Event,
-    PersistentVolumeClaim,
-    Pod,
-    Service,
-    ServicePort,
-)
+from navarch.api.types.core_v1 import Event, PersistentVolumeClaim, Pod, Service, ServicePort
 from navarch.api.types.storage_v1 import StorageClass
 from navarch.cli.why.facts import condition
 from navarch.cli.why.report import Line, Report, Section, State, Tone, Verdict

@@ -97,9 +97,7 @@ class Calls:
         if call is None:
             assert self._channel is not None, "the runtime client is not open"
             call = self._methods[method] = self._channel.unary_unary(
-                method,
-                request_serializer=_serialize,
-                response_deserializer=response.FromString,
+                method, request_serializer=_serialize, response_deserializer=response.FromString
             )
         count, errors, seconds = _figures_of(method)
         begin = perf_counter()

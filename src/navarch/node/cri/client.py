@@ -46,12 +46,10 @@ _LASTING = (ContainerState.RUNNING, ContainerState.EXITED)
 class CriRuntime:
     """A CRI endpoint, such as containerd's socket. Use as an async context manager."""
 
-    def __init__(
-        self, address: str, *, timeout: float = 120.0, pull_timeout: float | None = None
-    ) -> None:
+    def __init__(self, address: str, *, timeout: float = 120.0) -> None:
         self.calls = Calls(address, timeout)
         self._ends = Ends(self.calls)
-        self._timeout, self._pull_timeout = timeout, pull_timeout
+        self._timeout = timeout
         self._containers: dict[str, ContainerRecord] = {}
         self._sandboxes: dict[str, SandboxRecord] = {}
         """What is known, by id: for as long as its state lasts, it is as it was."""
@@ -165,11 +163,7 @@ class CriRuntime:
         ):
             timeout = 0  # it is over, or has had its time
         request = pb.StopContainerRequest(container_id=container_id, timeout=max(0, round(timeout)))
-        await self.calls.end(
-            request,
-            pb.StopContainerResponse,
-            timeout=timeout + self._timeout,
-        )
+        await self.calls.end(request, pb.StopContainerResponse, timeout=timeout + self._timeout)
 
     async def _signal_and_wait(self, container_id: str, timeout: float, number: int) -> bool:
         """A stop signal of the pod's choice, which CRI takes only in runtimes newer than most.
@@ -257,9 +251,7 @@ class CriRuntime:
             container_id=container_id, location=location, timeout=timeout
         )
         await self.calls.ask(
-            request,
-            pb.CheckpointContainerResponse,
-            timeout=float(timeout) if timeout > 0 else 0.0,
+            request, pb.CheckpointContainerResponse, timeout=float(timeout) if timeout > 0 else 0.0
         )
 
     async def exec_sync(
@@ -300,8 +292,7 @@ class CriRuntime:
 
     async def usage(self) -> list[ContainerUsage]:
         response = await self.calls.ask(
-            pb.ListContainerStatsRequest(),
-            pb.ListContainerStatsResponse,
+            pb.ListContainerStatsRequest(), pb.ListContainerStatsResponse
         )
         return [
             usage_record(each) for each in response.stats if each.attributes.labels.get(POD_UID)
@@ -334,7 +325,7 @@ class CriRuntime:
                     registry_token=credentials.registry_token,
                 )
             )
-        response = await self.calls.ask(request, pb.PullImageResponse, timeout=self._pull_timeout)
+        response = await self.calls.ask(request, pb.PullImageResponse, timeout=None)
         return response.image_ref
 
     async def remove_image(self, reference: str) -> None:
@@ -356,8 +347,7 @@ class CriRuntime:
         if ready:
             try:
                 response = await self.calls.ask(
-                    pb.PodSandboxStatusRequest(pod_sandbox_id=item.id),
-                    pb.PodSandboxStatusResponse,
+                    pb.PodSandboxStatusRequest(pod_sandbox_id=item.id), pb.PodSandboxStatusResponse
                 )
             except RuntimeFailure as failure:
                 if failure.is_not_found:
@@ -387,8 +377,7 @@ class CriRuntime:
             return known
         try:
             response = await self.calls.ask(
-                pb.ContainerStatusRequest(container_id=item.id),
-                pb.ContainerStatusResponse,
+                pb.ContainerStatusRequest(container_id=item.id), pb.ContainerStatusResponse
             )
         except RuntimeFailure as failure:
             if failure.is_not_found:

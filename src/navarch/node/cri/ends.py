@@ -85,16 +85,14 @@ class Ends:
     async def is_over(self, container_id: str) -> bool:
         try:
             response = await self._calls.ask(
-                pb.ContainerStatusRequest(container_id=container_id),
-                pb.ContainerStatusResponse,
+                pb.ContainerStatusRequest(container_id=container_id), pb.ContainerStatusResponse
             )
             return response.status.state != pb.CONTAINER_RUNNING
         except RuntimeFailure:
             pass
         try:
             sandbox = await self._calls.ask(
-                pb.PodSandboxStatusRequest(pod_sandbox_id=container_id),
-                pb.PodSandboxStatusResponse,
+                pb.PodSandboxStatusRequest(pod_sandbox_id=container_id), pb.PodSandboxStatusResponse
             )
             return sandbox.status.state == pb.SANDBOX_NOTREADY
         except RuntimeFailure:

@@ -299,8 +299,7 @@ class DeviceManager:
                 await self._allocate_pod(pod)
         except DeviceProblem as problem:
             return Refusal(
-                "UnexpectedAdmissionError",
-                f"Allocate failed due to {problem}, which is unexpected",
+                "UnexpectedAdmissionError", f"Allocate failed due to {problem}, which is unexpected"
             )
         return None
 

@@ -144,9 +144,7 @@ class DeviceServer:
         return resources.ListPodResourcesResponse(pod_resources=found)
 
     async def _get(
-        self,
-        request: resources.GetPodResourcesRequest,
-        context: grpc.aio.ServicerContext[Any, Any],
+        self, request: resources.GetPodResourcesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> resources.GetPodResourcesResponse:
         for pod in self._pods():
             meta = pod.metadata
@@ -209,9 +207,7 @@ class DeviceServer:
 def _entry(resource: str, device: str, nodes: Iterable[int]) -> resources.ContainerDevices:
     topology = resources.TopologyInfo(nodes=[resources.NUMANode(ID=each) for each in nodes])
     return resources.ContainerDevices(
-        resource_name=resource,
-        device_ids=[device],
-        topology=topology if topology.nodes else None,
+        resource_name=resource, device_ids=[device], topology=topology if topology.nodes else None
     )
 
 

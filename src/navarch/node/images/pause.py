@@ -89,12 +89,12 @@ def _arm64_code(action: int, signals: int) -> bytes:
     return call(134, 17, action, 0, 8) + call(135, 0, signals, 0, 8) + wait + call(94, 0)
 
 
-def build_pause_image(target: Path, name: str = PAUSE_IMAGE) -> Path:
+def build_pause_image(target: Path) -> Path:
     """Writes the pause image of this machine's architecture as an OCI archive."""
     executable = ImageFile(pause_executable(machine_architecture()), mode=0o755)
     return build_image(
         target,
-        name,
+        PAUSE_IMAGE,
         ImageConfig(entrypoint=["/pause"], user="65535:65535"),
         files={"pause": executable},
     )

@@ -27,11 +27,7 @@ import msgspec
 
 from navarch.api.errors import ApiError
 from navarch.api.times import parse_duration
-from navarch.api.types.authentication_v1 import (
-    BoundObjectReference,
-    TokenRequest,
-    TokenRequestSpec,
-)
+from navarch.api.types.authentication_v1 import BoundObjectReference, TokenRequest, TokenRequestSpec
 from navarch.api.types.core_v1 import Pod, ServiceAccount
 from navarch.client.clock import Clock
 

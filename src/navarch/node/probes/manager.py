@@ -45,17 +45,11 @@ class _Watched:
 class ProbeManager:
     """The probes of this node, by container id."""
 
-    def __init__(
-        self,
-        handlers: Handlers,
-        events: PodEvents,
-        clock: Clock,
-        rng: random.Random | None = None,
-    ) -> None:
+    def __init__(self, handlers: Handlers, events: PodEvents, clock: Clock) -> None:
         self._handlers = handlers
         self._events = events
         self._clock = clock
-        self._random = rng or random.Random()
+        self._random = random.Random()
         self._watched: dict[str, _Watched] = {}
 
     def watch(

@@ -16,13 +16,7 @@ from aiohttp import WSMsgType, web
 
 from navarch.api.errors import ApiError
 from navarch.streaming import splice
-from navarch.streaming.channels import (
-    PORT_FORWARD_TUNNEL,
-    STREAM_TYPES,
-    V5,
-    Channel,
-    parse_message,
-)
+from navarch.streaming.channels import PORT_FORWARD_TUNNEL, STREAM_TYPES, V5, Channel, parse_message
 from navarch.streaming.spdy import DataReceived, PingReceived, SpdyConnection, SpdyError
 
 SPDY = "SPDY/3.1"

@@ -28,13 +28,7 @@ from navarch.api.selectors import (
 )
 from navarch.api.types.core_v1 import Pod, Taint
 
-from .timetable import (
-    Timetable,
-    TimetableError,
-    from_annotations,
-    merged,
-    parse_setting,
-)
+from .timetable import Timetable, TimetableError, from_annotations, merged, parse_setting
 
 API_VERSION, KIND = "navarch.dev/v1alpha1", "SimulatedNodes"
 DEFAULT_CAPACITY = {"cpu": "8", "memory": "32Gi", "ephemeral-storage": "100Gi", "pods": "110"}

@@ -53,11 +53,7 @@ class SimulatedPods(Controller):
     workers = 32
 
     def __init__(
-        self,
-        context: ControllerContext,
-        nodes: SimulatedNodes,
-        fleet: Fleet,
-        timetable: Timetable,
+        self, context: ControllerContext, nodes: SimulatedNodes, fleet: Fleet, timetable: Timetable
     ) -> None:
         super().__init__(context)
         self._nodes, self._fleet, self._default = nodes, fleet, timetable
@@ -241,11 +237,7 @@ class SimulatedPods(Controller):
         status["conditions"] = [unsaid | each for each in status.get("conditions", ())]
         patch = {"metadata": metadata, "status": status}
         answer = await self._resource.patch(
-            meta.name,
-            meta.namespace,
-            patch,
-            subresource="status",
-            patch_type=PatchType.STRATEGIC,
+            meta.name, meta.namespace, patch, subresource="status", patch_type=PatchType.STRATEGIC
         )
         version = int(answer.metadata.resourceVersion)
         self._written[key] = Written(meta.uid, version, now, meta.generation, write.then)

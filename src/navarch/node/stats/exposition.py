@@ -55,10 +55,7 @@ RESOURCE = {
         "counter",
         "[STABLE] Cumulative cpu time consumed by the node in core-seconds",
     ),
-    "node_memory_working_set_bytes": (
-        "gauge",
-        "[STABLE] Current working set of the node in bytes",
-    ),
+    "node_memory_working_set_bytes": ("gauge", "[STABLE] Current working set of the node in bytes"),
     "node_swap_usage_bytes": (
         "gauge",
         "[ALPHA] Current swap usage of the node in bytes. Reported only on non-windows systems",
@@ -89,10 +86,7 @@ RESOURCE = {
         "counter",
         "[STABLE] Cumulative cpu time consumed by the pod in core-seconds",
     ),
-    "pod_memory_working_set_bytes": (
-        "gauge",
-        "[STABLE] Current working set of the pod in bytes",
-    ),
+    "pod_memory_working_set_bytes": ("gauge", "[STABLE] Current working set of the pod in bytes"),
     "pod_swap_usage_bytes": (
         "gauge",
         "[ALPHA] Current amount of the pod swap usage in bytes. Reported only on non-windows "

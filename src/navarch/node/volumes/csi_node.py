@@ -17,12 +17,7 @@ from typing import Any
 from navarch.api.errors import ApiError
 from navarch.api.types.core_v1 import Node
 from navarch.api.types.meta_v1 import ObjectMeta, OwnerReference
-from navarch.api.types.storage_v1 import (
-    CSINode,
-    CSINodeDriver,
-    CSINodeSpec,
-    VolumeNodeResources,
-)
+from navarch.api.types.storage_v1 import CSINode, CSINodeDriver, CSINodeSpec, VolumeNodeResources
 from navarch.client.client import Client
 from navarch.client.ratelimit import Backoff
 
@@ -61,10 +56,7 @@ def with_driver(
     if info.limit > 0:
         allocatable = VolumeNodeResources(count=min(info.limit, _LARGEST_COUNT))
     wanted = CSINodeDriver(
-        name=name,
-        nodeID=info.node_id,
-        topologyKeys=sorted(info.topology),
-        allocatable=allocatable,
+        name=name, nodeID=info.node_id, topologyKeys=sorted(info.topology), allocatable=allocatable
     )
     if any(_same(each, wanted) for each in drivers):
         return None

@@ -88,11 +88,7 @@ class ImagePlugin(VolumePlugin):
         return provided
 
     async def _provide_one(
-        self,
-        pod: Pod,
-        source: ImageVolumeSource,
-        secrets: Sequence[Secret],
-        volume: PreparedVolume,
+        self, pod: Pod, source: ImageVolumeSource, secrets: Sequence[Secret], volume: PreparedVolume
     ) -> PreparedVolume:
         policy = source.pullPolicy or "IfNotPresent"
         tell = partial(self.host.events.pod, pod)

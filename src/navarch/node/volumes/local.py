@@ -11,14 +11,7 @@ from pathlib import Path
 from .kernel import bind, mounts_under, run_command, unmount
 from .local_path import make
 from .ownership import apply_fs_group
-from .plugin import (
-    PreparedVolume,
-    VolumePlugin,
-    VolumeProblem,
-    VolumeSpec,
-    VolumeUsage,
-    escaped,
-)
+from .plugin import PreparedVolume, VolumePlugin, VolumeProblem, VolumeSpec, VolumeUsage, escaped
 from .trees import file_system
 
 DEFAULT_FILE_SYSTEM = "ext4"

@@ -72,10 +72,7 @@ class PodTokens:
                 audiences=[wish.audience] if wish.audience else [],
                 expirationSeconds=wish.expiration_seconds,
                 boundObjectRef=BoundObjectReference(
-                    kind="Pod",
-                    apiVersion="v1",
-                    name=pod.metadata.name,
-                    uid=pod.metadata.uid,
+                    kind="Pod", apiVersion="v1", name=pod.metadata.name, uid=pod.metadata.uid
                 ),
             )
         )

@@ -42,8 +42,8 @@ POOLS_KEPT = 16384
 class Devices:
     """Plugins read, informers and whoever binds pods write."""
 
-    def __init__(self, now: Callable[[], datetime] | None = None) -> None:
-        self.now = now
+    def __init__(self) -> None:
+        self.now: Callable[[], datetime] | None = None
         self.claims: dict[str, ResourceClaim] = {}
         self.classes: dict[str, DeviceClass] = {}
         self.in_flight: dict[str, Results] = {}
@@ -229,10 +229,7 @@ class Devices:
             return known[1]
         if len(self._pools) >= POOLS_KEPT:
             self._pools.clear()
-        views: Iterable[SliceView] = [
-            *self._on_node.get(name, {}).values(),
-            *self._common.values(),
-        ]
+        views: Iterable[SliceView] = [*self._on_node.get(name, {}).values(), *self._common.values()]
         in_pool = {pool: [*views.values()] for pool, views in self._in_pool_of(views)}
         found = gather(node, views, in_pool)
         self._pools[name] = (node, found)

@@ -61,9 +61,7 @@ def _chosen(claim: ResourceClaim, taken: Sequence[Taken]) -> Iterator[tuple[str,
 
 
 def _class_config(
-    claim: ResourceClaim,
-    taken: Sequence[Taken],
-    device_class: Callable[[str], DeviceClass | None],
+    claim: ResourceClaim, taken: Sequence[Taken], device_class: Callable[[str], DeviceClass | None]
 ) -> Iterator[DeviceAllocationConfiguration]:
     """Each class is told once, with all requests that use it."""
     requests: dict[str, list[str]] = {}

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import product
 from typing import ClassVar
 from uuid import uuid4
 
@@ -35,13 +36,9 @@ from navarch.api.resource_claims import (
 from navarch.api.times import parse_time
 from navarch.api.types.core_v1 import Node, Pod
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.api.types.resource_v1 import (
-    DeviceClaim,
-    ResourceClaim,
-    ResourceClaimSpec,
-)
+from navarch.api.types.resource_v1 import DeviceClaim, ResourceClaim, ResourceClaimSpec
 from navarch.client import owner_reference
-from navarch.scheduler.changes import Action, Change, Subject
+from navarch.scheduler.changes import ADD, UPDATE, Change, Subject
 from navarch.scheduler.cluster import Mask, Numbers
 from navarch.scheduler.configuration.arguments import DynamicResourcesArgs
 from navarch.scheduler.dra import results as made
@@ -114,18 +111,17 @@ class DynamicResources(Plugin):
 
     name: ClassVar[str] = "DynamicResources"
     weight: ClassVar[int] = 2
-    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
+    interests = frozenset(
         {
-            (Subject.OWN_POD, Action.UPDATE),
-            *(
-                (subject, action)
-                for subject in (
+            (Subject.OWN_POD, UPDATE),
+            *product(
+                (
                     Subject.NODE,
                     Subject.RESOURCE_CLAIM,
                     Subject.DEVICE_CLASS,
                     Subject.RESOURCE_SLICE,
-                )
-                for action in (Action.ADD, Action.UPDATE)
+                ),
+                (ADD, UPDATE),
             ),
         }
     )

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from navarch.api.types.core_v1 import Node
-from navarch.scheduler.changes import Action, Change, Subject
+from navarch.scheduler.changes import ADD, UPDATE, Action, Change, Subject
 from navarch.scheduler.cluster import Cluster, Mask, Numbers
 from navarch.scheduler.configuration.arguments import InterPodAffinityArgs
 from navarch.scheduler.counts import Counts, Tally
@@ -32,13 +32,10 @@ class InterPodAffinity(Plugin):
 
     name: ClassVar[str] = "InterPodAffinity"
     weight: ClassVar[int] = 2
-    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
-        {
-            *((Subject.ASSIGNED_POD, action) for action in Action),
-            (Subject.NODE, Action.ADD),
-            (Subject.NODE, Action.UPDATE),
-            (Subject.OWN_POD, Action.UPDATE),
-        }
+    interests = (
+        Subject.ASSIGNED_POD.when(*Action)
+        | Subject.NODE.when(ADD, UPDATE)
+        | Subject.OWN_POD.when(UPDATE)
     )
 
     def __init__(self, arguments: InterPodAffinityArgs = DEFAULTS) -> None:

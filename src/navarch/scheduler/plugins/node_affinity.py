@@ -10,16 +10,11 @@ from navarch.api.node_selection import selects
 from navarch.api.objects import encode
 from navarch.api.types.core_v1 import Node
 from navarch.api.types.core_v1 import NodeAffinity as NodeAffinityTerms
-from navarch.scheduler.changes import Action, Change, Subject
+from navarch.scheduler.changes import ADD, UPDATE, Change, Subject
 from navarch.scheduler.cluster import Mask, Numbers
 from navarch.scheduler.configuration.arguments import NodeAffinityArgs
-from navarch.scheduler.framework import Cycle, Plugin, PodRejected, Verdict, normalised
-from navarch.scheduler.node_selection import (
-    is_selected,
-    matches_term,
-    matching_nodes,
-    selected,
-)
+from navarch.scheduler.framework import Cycle, NodePlugin, PodRejected, Verdict, normalised
+from navarch.scheduler.node_selection import is_selected, matches_term, matching_nodes, selected
 from navarch.scheduler.podinfo import PodInfo
 
 ENFORCED = "node(s) didn't match scheduler-enforced node affinity"
@@ -28,14 +23,12 @@ CHOSEN = "node(s) didn't match Pod's node affinity/selector"
 DEFAULTS = NodeAffinityArgs()
 
 
-class NodeAffinity(Plugin):
+class NodeAffinity(NodePlugin):
     """Filters by nodeSelector and required affinity; scores by the weights of preferred terms."""
 
     name: ClassVar[str] = "NodeAffinity"
     weight: ClassVar[int] = 2
-    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
-        {(Subject.NODE, Action.ADD), (Subject.NODE, Action.UPDATE)}
-    )
+    interests = Subject.NODE.when(ADD, UPDATE)
 
     def __init__(self, arguments: NodeAffinityArgs = DEFAULTS) -> None:
         added = arguments.addedAffinity or NodeAffinityTerms()
@@ -53,9 +46,6 @@ class NodeAffinity(Plugin):
         wanted = np.zeros(cycle.cluster.size, np.bool_)
         wanted[[slot for name in names if (slot := cycle.cluster.slots.get(name)) is not None]] = 1
         return wanted
-
-    def looks_at_pods(self, cycle: Cycle) -> bool:
-        return False
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         pod, cluster = cycle.pod, cycle.cluster

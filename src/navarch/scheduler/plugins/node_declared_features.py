@@ -11,29 +11,20 @@ from typing import ClassVar
 
 import numpy as np
 
-from navarch.scheduler.changes import Action, Change, Subject
+from navarch.scheduler.changes import ADD, UPDATE, Change, Subject
 from navarch.scheduler.cluster import Mask
-from navarch.scheduler.framework import Cycle, Plugin, Verdict
+from navarch.scheduler.framework import Cycle, NodePlugin, Verdict
 from navarch.scheduler.podinfo import PodInfo
 
 RESTART_ALL = "RestartAllContainersOnContainerExits"
 USERS_ON_HOST_NETWORK = "UserNamespacesHostNetworkSupport"
 
 
-class NodeDeclaredFeatures(Plugin):
+class NodeDeclaredFeatures(NodePlugin):
     """Keeps pods off nodes that do not declare what they use."""
 
     name: ClassVar[str] = "NodeDeclaredFeatures"
-    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
-        {
-            (Subject.NODE, Action.ADD),
-            (Subject.NODE, Action.UPDATE),
-            (Subject.OWN_POD, Action.UPDATE),
-        }
-    )
-
-    def looks_at_pods(self, cycle: Cycle) -> bool:
-        return False
+    interests = Subject.NODE.when(ADD, UPDATE) | Subject.OWN_POD.when(UPDATE)
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         used = features_of(cycle.pod)

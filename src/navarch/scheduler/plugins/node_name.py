@@ -6,19 +6,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from navarch.scheduler.changes import Action, Change, Subject
-from navarch.scheduler.framework import Cycle, Plugin, Verdict
+from navarch.scheduler.changes import ADD, Change, Subject
+from navarch.scheduler.framework import Cycle, NodePlugin, Verdict
 from navarch.scheduler.podinfo import PodInfo
 
 
-class NodeName(Plugin):
+class NodeName(NodePlugin):
     """A pod with `spec.nodeName` fits that node only."""
 
     name: ClassVar[str] = "NodeName"
-    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset({(Subject.NODE, Action.ADD)})
-
-    def looks_at_pods(self, cycle: Cycle) -> bool:
-        return False
+    interests = Subject.NODE.when(ADD)
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         wanted = cycle.pod.node

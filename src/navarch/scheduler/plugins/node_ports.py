@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from navarch.scheduler.changes import Action, Change, Subject
+from navarch.scheduler.changes import ADD, DELETE, Change, Subject
 from navarch.scheduler.framework import Code, Cycle, Plugin, Verdict
 from navarch.scheduler.podinfo import PodInfo, Port
 
@@ -18,9 +18,7 @@ class NodePorts(Plugin):
     """Keeps pods off nodes where a host port they want is taken."""
 
     name: ClassVar[str] = "NodePorts"
-    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
-        {(Subject.ASSIGNED_POD, Action.DELETE), (Subject.NODE, Action.ADD)}
-    )
+    interests = Subject.ASSIGNED_POD.when(DELETE) | Subject.NODE.when(ADD)
 
     def looks_at_pods(self, cycle: Cycle) -> bool:
         return bool(cycle.pod.ports)

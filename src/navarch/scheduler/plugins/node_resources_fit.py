@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from navarch.api.types.core_v1 import Node
-from navarch.scheduler.changes import Action, Change, Subject
+from navarch.scheduler.changes import ADD, DELETE, UPDATE, Action, Change, Subject
 from navarch.scheduler.cluster import PODS, Mask, Numbers
 from navarch.scheduler.configuration.arguments import NodeResourcesFitArgs
 from navarch.scheduler.following import Rows
@@ -27,16 +27,11 @@ class NodeResourcesFit(Plugin):
 
     name: ClassVar[str] = "NodeResourcesFit"
     weight: ClassVar[int] = 1
-    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
-        {
-            (Subject.NODE, Action.ADD),
-            (Subject.NODE, Action.UPDATE),
-            (Subject.ASSIGNED_POD, Action.DELETE),
-            (Subject.ASSIGNED_POD, Action.UPDATE),
-            (Subject.OWN_POD, Action.UPDATE),
-            (Subject.DEVICE_CLASS, Action.ADD),
-            (Subject.DEVICE_CLASS, Action.UPDATE),
-        }
+    interests = (
+        Subject.NODE.when(ADD, UPDATE)
+        | Subject.ASSIGNED_POD.when(DELETE, UPDATE)
+        | Subject.OWN_POD.when(UPDATE)
+        | Subject.DEVICE_CLASS.when(ADD, UPDATE)
     )
 
     def __init__(self, arguments: NodeResourcesFitArgs = DEFAULTS) -> None:

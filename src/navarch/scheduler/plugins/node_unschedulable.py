@@ -4,28 +4,19 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from navarch.scheduler.changes import Action, Change, Subject
-from navarch.scheduler.framework import Cycle, Plugin, Verdict
+from navarch.scheduler.changes import ADD, UPDATE, Change, Subject
+from navarch.scheduler.framework import Cycle, NodePlugin, Verdict
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.tolerations import tolerates
 
 TAINT = "node.kubernetes.io/unschedulable"
 
 
-class NodeUnschedulable(Plugin):
+class NodeUnschedulable(NodePlugin):
     """Keeps pods off closed nodes, except those that tolerate the taint such nodes get."""
 
     name: ClassVar[str] = "NodeUnschedulable"
-    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
-        {
-            (Subject.NODE, Action.ADD),
-            (Subject.NODE, Action.UPDATE),
-            (Subject.OWN_POD, Action.UPDATE),
-        }
-    )
-
-    def looks_at_pods(self, cycle: Cycle) -> bool:
-        return False
+    interests = Subject.NODE.when(ADD, UPDATE) | Subject.OWN_POD.when(UPDATE)
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         cluster = cycle.cluster

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from navarch.api.persistent_volumes import MIGRATED_PROVISIONERS, claim_class
-from navarch.scheduler.changes import Action, Change, Subject
+from navarch.scheduler.changes import ADD, DELETE, UPDATE, Change, Subject
 from navarch.scheduler.cluster import Numbers
 from navarch.scheduler.framework import Code, Cycle, Plugin, Verdict
 from navarch.scheduler.objects import Objects
@@ -40,14 +40,11 @@ class NodeVolumeLimits(Plugin):
     none."""
 
     name: ClassVar[str] = "NodeVolumeLimits"
-    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
-        {
-            (Subject.CSI_NODE, Action.ADD),
-            (Subject.CSI_NODE, Action.UPDATE),
-            (Subject.ASSIGNED_POD, Action.DELETE),
-            (Subject.CLAIM, Action.ADD),
-            (Subject.ATTACHMENT, Action.DELETE),
-        }
+    interests = (
+        Subject.CSI_NODE.when(ADD, UPDATE)
+        | Subject.ASSIGNED_POD.when(DELETE)
+        | Subject.CLAIM.when(ADD)
+        | Subject.ATTACHMENT.when(DELETE)
     )
 
     def looks_at_pods(self, cycle: Cycle) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 from navarch.api.objects import encode
 from navarch.api.selectors import LabelSelector, Operator, Requirement
 from navarch.api.types.core_v1 import Node, TopologySpreadConstraint
-from navarch.scheduler.changes import Action, Change, Subject
+from navarch.scheduler.changes import UPDATE, Action, Change, Subject
 from navarch.scheduler.cluster import Cluster, Mask, Numbers
 from navarch.scheduler.configuration.arguments import LIST, PodTopologySpreadArgs
 from navarch.scheduler.counts import Counts, Tally
@@ -63,12 +63,10 @@ class PodTopologySpread(Plugin):
 
     name: ClassVar[str] = "PodTopologySpread"
     weight: ClassVar[int] = 2
-    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
-        {
-            *((Subject.ASSIGNED_POD, action) for action in Action),
-            *((Subject.NODE, action) for action in Action),
-            (Subject.OWN_POD, Action.UPDATE),
-        }
+    interests = (
+        Subject.ASSIGNED_POD.when(*Action)
+        | Subject.NODE.when(*Action)
+        | Subject.OWN_POD.when(UPDATE)
     )
 
     def __init__(self, arguments: PodTopologySpreadArgs = DEFAULTS) -> None:

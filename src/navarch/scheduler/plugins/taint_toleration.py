@@ -7,29 +7,20 @@ from typing import ClassVar
 import numpy as np
 
 from navarch.api.types.core_v1 import Node
-from navarch.scheduler.changes import Action, Change, Subject
+from navarch.scheduler.changes import ADD, UPDATE, Change, Subject
 from navarch.scheduler.cluster import Cluster, Mask, Numbers
-from navarch.scheduler.framework import Cycle, Plugin, Verdict, normalised
+from navarch.scheduler.framework import Cycle, NodePlugin, Verdict, normalised
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.tolerations import tolerates
 
 
-class TaintToleration(Plugin):
+class TaintToleration(NodePlugin):
     """Filters by NoSchedule and NoExecute taints; scores by how few PreferNoSchedule taints are
     not tolerated. Both are decided once per distinct set of taints, of which there are few."""
 
     name: ClassVar[str] = "TaintToleration"
     weight: ClassVar[int] = 3
-    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
-        {
-            (Subject.NODE, Action.ADD),
-            (Subject.NODE, Action.UPDATE),
-            (Subject.OWN_POD, Action.UPDATE),
-        }
-    )
-
-    def looks_at_pods(self, cycle: Cycle) -> bool:
-        return False
+    interests = Subject.NODE.when(ADD, UPDATE) | Subject.OWN_POD.when(UPDATE)
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         cluster = cycle.cluster

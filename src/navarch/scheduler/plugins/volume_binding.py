@@ -32,7 +32,7 @@ from navarch.client import is_controlled_by
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster, Mask, Numbers
 from navarch.scheduler.configuration.arguments import VolumeBindingArgs
-from navarch.scheduler.framework import Cycle, Plugin, PodRejected, Verdict, VolumePlan
+from navarch.scheduler.framework import Cycle, NodePlugin, PodRejected, Verdict, VolumePlan
 from navarch.scheduler.node_selection import matches_labels, selected
 from navarch.scheduler.podinfo import ClaimUse, PodInfo
 
@@ -59,7 +59,7 @@ class _Claims:
 DEFAULTS = VolumeBindingArgs()
 
 
-class VolumeBinding(Plugin):
+class VolumeBinding(NodePlugin):
     """Rejects pods whose claims are missing, on their way out or not bound, and nodes on which
     their volumes cannot be used or had."""
 
@@ -96,9 +96,6 @@ class VolumeBinding(Plugin):
         bound = [claim for claim in claims if is_fully_bound(claim)]
         cycle.state[self.name] = _Claims(bound, [*found.values()])
         return None
-
-    def looks_at_pods(self, cycle: Cycle) -> bool:
-        return False
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
         claims: _Claims | None = cycle.state.get(self.name)

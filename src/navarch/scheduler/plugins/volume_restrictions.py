@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from navarch.api.types.core_v1 import Volume
-from navarch.scheduler.changes import Action, Change, Subject
+from navarch.scheduler.changes import ADD, DELETE, Change, Subject
 from navarch.scheduler.cluster import Mask
 from navarch.scheduler.framework import Code, Cycle, Plugin, PodRejected, Verdict
 from navarch.scheduler.podinfo import ClaimUse, PodInfo
@@ -24,9 +24,7 @@ class VolumeRestrictions(Plugin):
     in a pod itself is for one pod of a node, or for many if all only read."""
 
     name: ClassVar[str] = "VolumeRestrictions"
-    interests: ClassVar[frozenset[tuple[Subject, Action]]] = frozenset(
-        {(Subject.ASSIGNED_POD, Action.DELETE), (Subject.CLAIM, Action.ADD)}
-    )
+    interests = Subject.ASSIGNED_POD.when(DELETE) | Subject.CLAIM.when(ADD)
 
     def looks_at_pods(self, cycle: Cycle) -> bool:
         return bool(cycle.pod.claims or cycle.pod.disks)

@@ -10,7 +10,7 @@ import numpy as np
 from navarch.api.types.core_v1 import PersistentVolumeClaim
 from navarch.scheduler.changes import Action, Change, Subject
 from navarch.scheduler.cluster import Cluster, Mask
-from navarch.scheduler.framework import Cycle, Plugin, PodRejected, Verdict
+from navarch.scheduler.framework import Cycle, NodePlugin, PodRejected, Verdict
 from navarch.scheduler.podinfo import PodInfo
 
 LABELS = {
@@ -23,7 +23,7 @@ LABELS = {
 SEPARATOR = "__"
 
 
-class VolumeZone(Plugin):
+class VolumeZone(NodePlugin):
     """Keeps pods in the zones of their volumes. A node without any of these labels is not part of
     such a division, and takes all."""
 
@@ -33,9 +33,6 @@ class VolumeZone(Plugin):
         for subject in (Subject.CLAIM, Subject.VOLUME, Subject.STORAGE_CLASS, Subject.NODE)
         for action in (Action.ADD, Action.UPDATE)
     )
-
-    def looks_at_pods(self, cycle: Cycle) -> bool:
-        return False
 
     def pre_filter(self, cycle: Cycle) -> Mask | None:
         """Volumes of claims that the pod names must be there."""
