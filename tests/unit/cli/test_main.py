@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from navarch.cli import main as cli
+from navarch.cli.network import Flags
 from navarch.cli.output import Steps, printable
 from navarch.cli.table import table
 from navarch.cluster import profile as profiles
-from navarch.cluster.profile import Profile
+from navarch.cluster.profile import ClusterError, Profile
 
 
 @pytest.fixture(autouse=True)
@@ -280,3 +281,34 @@ def test_flags_of_start_reach_the_cluster(monkeypatch: pytest.MonkeyPatch) -> No
     assert [each.boot for each in asked] == [None, True, None]
     assert [each.is_plain for each in asked] == [False, False, True]
     assert (third.switch_context, third.timeout) == (False, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("cni", "asked", "enforced"),
+    [
+        ("", None, True),
+        ("cni.conflist", None, True),
+        ("cni.yaml", None, False),
+        ("false", None, False),
+        ("cni.yaml", "on", True),
+        ("", "off", False),
+    ],
+)
+def test_who_enforces_policies(cni: str, asked: str | None, enforced: bool) -> None:
+    found = Flags(network_policy=asked).settings(Profile("dev", cni=cni))
+    assert found.enforces_policies is enforced
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        Flags(network_policy="maybe"),
+        Flags(cluster_signing_duration="long"),
+        Flags(cluster_signing_duration="0s"),
+    ],
+)
+def test_what_start_cannot_be_told(flags: Flags) -> None:
+    with pytest.raises(ClusterError, match=r"is one of|is not a duration"):
+        flags.settings(Profile("dev"))
+    brief = Flags(cluster_signing_duration="720h").settings(Profile("dev"))
+    assert brief.signing_duration == "720h"
