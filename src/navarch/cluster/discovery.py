@@ -28,7 +28,7 @@ from navarch.cluster.profile import ClusterError
 CLUSTER_INFO = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
 CLUSTER_CONFIG = f"/api/v1/namespaces/kube-system/configmaps/{tokens.CLUSTER_CONFIG}"
 TIMEOUT = 10.0
-PATIENCE = 5.0
+PATIENCE = 3.0
 """How long a new token may take, in seconds, until the cluster has signed with it."""
 OLDEST_KUBELET = 3
 """How many minor versions a kubelet may be older than the API server (the version skew policy)."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from navarch.cluster import drain, leaving
+from navarch.cluster import drain, leaving, processes, profile, stop, teardown
 from navarch.cluster.api import Api, ApiUnavailableError
+from navarch.cluster.profile import Profile
 
 NODE = "/api/v1/nodes/n1"
 
@@ -83,3 +85,36 @@ def test_what_somebody_else_has_cordoned_stays_so() -> None:
     assert not drain.drain(api, "n1", lambda _: None)
     leaving._farewell(api, "n1", cordoned=False)
     assert api.node["spec"] == {"unschedulable": True}
+
+
+def test_a_cluster_that_does_not_answer_is_left_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAVARCH_HOME", str(tmp_path))
+    profile.save(Profile("far", joined="192.0.2.1:1", joined_node="n1", joined_addresses=("::",)))
+    done: list[str] = []
+
+    def deaf(*_: object) -> bytes:
+        raise ApiUnavailableError("nobody answers")
+
+    monkeypatch.setattr(Api, "request", deaf)
+    monkeypatch.setattr(processes, "is_running", lambda *_: True)
+    monkeypatch.setattr(teardown, "stop_processes", lambda _: done.append("stopped"))
+    monkeypatch.setattr(stop, "delete", lambda name, _: done.append(f"deleted {name}"))
+    told = Told()
+    leaving.leave("far", told, empty=True)
+    assert done == ["stopped", "deleted far"]
+    assert told.notes == [
+        "the cluster cannot be asked, its pods go with it: nobody answers",
+        "the cluster does not know yet that n1 has left: nobody answers",
+    ]
+
+
+class Told:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def step(self, text: str) -> None: ...
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)

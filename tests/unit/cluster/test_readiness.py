@@ -176,3 +176,13 @@ def test_who_does_not_wait_gets_a_whole_cluster_all_the_same(
     )
     assert "ClusterRoleBinding/navarch:network-policy" in api.written
     assert sorted(images) == ["dev", "dev-m02"] and api.labelled == 2
+
+
+def test_nodes_that_are_switched_off_are_not_waited_for(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "Api", lambda *_: Answers())
+    monkeypatch.setattr(readiness, "_accounts_are_there", lambda _: True)
+    profile = Profile("dev", nodes=2, stopped=("dev", "dev-m02"))
+    readiness.complete(profile, paths, Silent(), 1.0, wait=True)
+    assert readiness._count(Profile("dev", nodes=3, stopped=("dev-m02",))) == "2 nodes"
