@@ -240,6 +240,8 @@ MORE = {4: "10.197.77.0/24", 6: "fd4e:6176:77::/112"}
 async def test_further_ranges_of_services(ground: Ground, family: Family) -> None:
     """A ServiceCIDR is at work as soon as it is there, and the host has a way to it. It goes while
     nobody is there to see it; the test at the end looks for what is left."""
+    if len(family.versions) == 1:
+        pytest.skip("the other cluster shows it for both families, and it takes its time")
     cidrs = ground.client.dynamic("networking.k8s.io", "v1", "servicecidrs", namespaced=False)
     wanted = [MORE[each] for each in family.versions]
     made = {"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR"}
