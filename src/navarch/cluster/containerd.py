@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -271,9 +272,14 @@ def import_archive(pins: Pins, archive: Path) -> list[str]:
     except NoRoom:
         _drop_leases(pins, began)
         raise
-    return [
-        line.split()[1].rstrip(".") for line in output.splitlines() if line.startswith("unpacking ")
-    ]
+    return imported(output)
+
+
+def imported(output: str) -> list[str]:
+    """The names of the images that `ctr images import` says it has brought: containerd 1 tells of
+    each that it unpacks it, containerd 2 that it is saved."""
+    found = re.findall(r"^(?:unpacking (\S+)|(\S+)\s+saved\b)", output, re.MULTILINE)
+    return [*dict.fromkeys((unpacked or saved).rstrip(".") for unpacked, saved in found)]
 
 
 def _drop_leases(pins: Pins, since: datetime) -> None:

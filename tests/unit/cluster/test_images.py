@@ -102,6 +102,28 @@ def test_a_program_in_a_node_is_ended_when_the_disk_fills(
         )
 
 
+@pytest.mark.parametrize(
+    ("output", "names"),
+    [
+        pytest.param(
+            "unpacking r.example/a:1 (sha256:5ff)...done\nunpacking r.example/b:1 (sha256:6ff)...done\n",
+            ["r.example/a:1", "r.example/b:1"],
+            id="containerd 1",
+        ),
+        pytest.param(
+            "r.example/a:1          \tsaved\t\nr.example/a:1          \tsaved\t\n"
+            "application/vnd.oci.image.manifest.v1+json sha256:5ff\n"
+            "Importing\telapsed: 1.2 s\ttotal:   0.0 B\t(0.0 B/s)\t\n",
+            ["r.example/a:1"],
+            id="containerd 2",
+        ),
+        pytest.param("Importing\telapsed: 1.2 s\n", [], id="without a name"),
+    ],
+)
+def test_what_was_imported(output: str, names: list[str]) -> None:
+    assert containerd.imported(output) == names
+
+
 def test_nothing_on_standard_input(tmp_path: Path) -> None:
     assert images.spool(io.BytesIO(b"x"), tmp_path / "file").read_bytes() == b"x"
     with pytest.raises(ClusterError, match="nothing on standard input"):
