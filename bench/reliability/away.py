@@ -294,6 +294,32 @@ async def leave_alone(bench: Bench, app: App, seconds: float, seed: int, repeat:
     return figure
 
 
+async def lose_endpoint(bench: Bench, app: App, seed: int, repeat: str) -> Figure:
+    """One of the two pods is deleted at once, in the middle of what is said to it: who speaks with
+    it is told, and does not wait for nobody; who speaks with the other does not notice."""
+    async with using(app, "--rate", "100", "--held", "20") as found:
+        await asyncio.sleep(1)
+        await bench.client.resource(Pod).delete("web-0", "default", grace_period=0)
+        await asyncio.sleep(traffic.SECONDS + 1)
+    counts, silence = found["counts"], found["silence"]
+    figure = Figure("24", "who speaks with an endpoint that goes is told", seed, repeat)
+    figure.counts = {
+        "held connections": counts.get("held", 0),
+        "of them ended": counts.get("drops", 0),
+        "new connections": counts["requests"],
+        "of them refused": counts.get("failed requests", 0) - silence.get("failed requests", 0),
+        "slowest second": found["slowest"],
+    }
+    figure.faults = {
+        "held ones left waiting": silence.get("drops", 0),
+        "new ones left waiting": silence.get("failed requests", 0),
+        "all held ones ended": int(counts.get("drops", 0) == counts["held"]),
+        "none ended": int(not counts.get("drops", 0)),
+    }
+    figure.notes = found["notes"]
+    return figure
+
+
 def restarts(pod: Pod) -> int:
     return sum(status.restartCount for status in pod.status.containerStatuses)
 
@@ -317,7 +343,8 @@ async def alone(kills: int, seconds: float, seed: int, repeat: str) -> list[Figu
         killed = await kill_proxy(bench, app, kills, seed, repeat)
         assert await until(partial(is_well, bench.client))
         assert await until(partial(is_served, app))
-        return [killed, await leave_alone(bench, app, seconds, seed, repeat)]
+        left = await leave_alone(bench, app, seconds, seed, repeat)
+        return [killed, left, await lose_endpoint(bench, app, seed, repeat)]
 
 
 TWIN = ("sleep", "1000042")

@@ -91,6 +91,8 @@ class Traffic:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.counts: Counter[str] = Counter()
+        self.silence: Counter[str] = Counter()
+        """Those of the failures that no answer told of."""
         self.notes: list[str] = []
         self.slowest = 0.0
 
@@ -133,6 +135,7 @@ class Traffic:
 
     def note(self, what: str, error: Exception) -> None:
         self.counts[what] += 1
+        self.silence[what] += isinstance(error, TimeoutError)
         self.notes.append(f"{time.strftime('%X')} {what}: {type(error).__name__} {error}")
 
     async def run(self) -> None:
@@ -153,7 +156,12 @@ class Traffic:
             each.cancel()
         await asyncio.gather(*holding, return_exceptions=True)
         seconds = time.monotonic() - began
-        told = {"counts": self.counts, "slowest": self.slowest, "seconds": seconds}
+        told = {
+            "counts": self.counts,
+            "silence": self.silence,
+            "slowest": self.slowest,
+            "seconds": seconds,
+        }
         print(json.dumps({**told, "notes": self.notes[:20]}))
 
 

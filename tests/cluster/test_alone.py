@@ -1,5 +1,6 @@
 """Rows 24 and 25 of `docs/reliability.md` with small numbers, on a real node: an application's
-connections while the node's proxy is killed, and while the node has no control plane."""
+connections while the node's proxy is killed, while the node has no control plane, and while an
+endpoint goes."""
 
 from __future__ import annotations
 
@@ -21,11 +22,13 @@ pytestmark = [
 async def test_traffic_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NAVARCH_HOME", "KUBECONFIG"):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # the bench sets them for itself
-    proxy, plane = await alone(kills=2, seconds=10, seed=7, repeat="")
+    proxy, plane, endpoint = await alone(kills=2, seconds=10, seed=7, repeat="")
     assert proxy.is_kept, str(proxy)
     assert proxy.counts["kills"] == 2
+    assert proxy.counts["slowest change in force"] < 15, "a Service made while it was dead"
     assert proxy.counts["echoes"] > 100
     assert proxy.counts["new connections"] > 100
     assert plane.is_kept, str(plane)
     assert plane.counts["requests"] > 900
     assert plane.counts["echoes of held connections"] > 100
+    assert endpoint.is_kept, str(endpoint)
