@@ -89,14 +89,9 @@ def _trouble_of(facts: Facts, part: Part) -> Trouble | None:
             )
         if reason == "CrashLoopBackOff":
             return _crashing(facts, part, message)
-    if ended is not None and ended.exitCode and not _is_over(facts, part):
-        return _crashing(facts, part, "")
-    return None
-
-
-def _is_over(facts: Facts, part: Part) -> bool:
-    """Whether nobody will start it again; then the pod's phase tells how it went."""
-    return facts.pod.status.phase in ("Succeeded", "Failed")
+    # Where nobody will start it again the pod's phase tells how it went.
+    is_over = facts.pod.status.phase in ("Succeeded", "Failed")
+    return _crashing(facts, part, "") if ended and ended.exitCode and not is_over else None
 
 
 def _image(facts: Facts, part: Part, message: str) -> Trouble:

@@ -143,16 +143,14 @@ def _claim_verdict(
     if spec.volumeName:
         text = f"it asks for volume {spec.volumeName}, which is missing or cannot be bound to it"
         return Verdict(State.PENDING, begin + text)
+    there = f"storage classes here: {', '.join(c.metadata.name for c in classes) or 'none'}"
     if not spec.storageClassName:
         text = "it names no storage class, and only volumes without a class will do"
-        there = ", ".join(each.metadata.name for each in classes) or "none"
-        advice = f"storage classes here: {there}"
-        return Verdict(State.PENDING, begin + text, (advice,))
+        return Verdict(State.PENDING, begin + text, (there,))
     known = next((c for c in classes if c.metadata.name == spec.storageClassName), None)
     if known is None:
         text = f"storage class {spec.storageClassName} does not exist"
-        names = ", ".join(each.metadata.name for each in classes) or "none"
-        return Verdict(State.PENDING, begin + text, (f"storage classes here: {names}",))
+        return Verdict(State.PENDING, begin + text, (there,))
     if known.volumeBindingMode == "WaitForFirstConsumer" and not users:
         text = f"class {spec.storageClassName} waits until a pod uses the claim, and none does"
         return Verdict(State.PENDING, begin + text)

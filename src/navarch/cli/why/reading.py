@@ -38,14 +38,14 @@ MOST_LOG_BYTES = 65536
 PODS_FOR_SCORES = 20_000
 """Of a cluster with more pods it is not worked out why a pod is well placed: that takes reading
 all of them."""
-BETWEEN = (
-    ResourcePath("apps", "v1", "replicasets", True),
-    ResourcePath("batch", "v1", "jobs", True),
-    ResourcePath("apps", "v1", "deployments", True),
-    ResourcePath("apps", "v1", "statefulsets", True),
-    ResourcePath("apps", "v1", "daemonsets", True),
-)
-"""What may stand between an owner and its pods."""
+BETWEEN = {
+    "ReplicaSet": ResourcePath("apps", "v1", "replicasets", True),
+    "Job": ResourcePath("batch", "v1", "jobs", True),
+    "Deployment": ResourcePath("apps", "v1", "deployments", True),
+    "StatefulSet": ResourcePath("apps", "v1", "statefulsets", True),
+    "DaemonSet": ResourcePath("apps", "v1", "daemonsets", True),
+}
+"""What may stand between an owner and its pods, by kind: items of a list need not say theirs."""
 AUTOSCALERS = ResourcePath("autoscaling", "v2", "horizontalpodautoscalers", True)
 
 
@@ -105,8 +105,8 @@ class Reader:
         there = await self._allowed(client.list(), "")
         lines = [
             f"Perhaps {typed.plural.removesuffix('s')}/{name} is meant"
-            for typed in (BETWEEN if path == POD.path else ())
-            if await self._exists(typed, name)
+            for typed in (BETWEEN.values() if path == POD.path else ())
+            if await self._allowed(self._get(typed, name), "") is not None
         ]
         if there is not None:
             same = [e.metadata.namespace for e in there.items if e.metadata.name == name]
@@ -115,12 +115,9 @@ class Reader:
             stem = name.rsplit("-", 1)[0]
             near = [each for each in mine if each.startswith(stem) or name.startswith(each)]
             lines += [f"Did you mean {each}?" for each in sorted(near)[:3]]
-        past = await self._events_named(name)
+        past = await self._selected_events(f"involvedObject.name={name}")
         lines += [f"Last told of it: {each.reason}: {each.message}" for each in past[-2:]]
         return "\n".join(lines) or f"See: kubectl get {path.plural} -A"
-
-    async def _exists(self, path: ResourcePath, name: str) -> bool:
-        return await self._allowed(self._get(path, name), "") is not None
 
     async def _get(self, path: ResourcePath, name: str) -> Object:
         resource = self._client.dynamic(path.group, path.version, path.plural, path.namespaced)
@@ -175,9 +172,6 @@ class Reader:
 
     async def _events(self, uid: str) -> list[Event]:
         return await self._selected_events(f"involvedObject.uid={uid}")
-
-    async def _events_named(self, name: str) -> list[Event]:
-        return await self._selected_events(f"involvedObject.name={name}")
 
     async def _selected_events(self, selector: str) -> list[Event]:
         listing = self._client.resource(Event).list(self._namespace, field_selector=selector)
@@ -320,7 +314,7 @@ class Reader:
         pods, between = await self._descendants(root)
         for each in between:
             told = tuple(await self._events(each["metadata"]["uid"]))
-            chain.append(Owner(_kind(each), each["metadata"]["name"], each, told))
+            chain.append(Owner(each["kind"], each["metadata"]["name"], each, told))
         if not pods:
             facts = Facts(self._client.clock.now(), Pod())
             return assembly.empty_report(owner, tuple(chain), facts)
@@ -332,22 +326,19 @@ class Reader:
         target = autoscaler["spec"]["scaleTargetRef"]
         kind, name = target["kind"], target["name"]
         path = await path_of_kind(self._client, target.get("apiVersion", ""), kind)
-        if path is None:
-            return Owner(kind, name, None)
-        found = await self._allowed(self._get(path, name), path.plural)
-        if found is None:
-            return Owner(kind, name, None)
-        return Owner(kind, name, found, tuple(await self._events(found["metadata"]["uid"])))
+        found = await self._allowed(self._get(path, name), path.plural) if path else None
+        events = await self._events(found["metadata"]["uid"]) if found is not None else ()
+        return Owner(kind, name, found, tuple(events))
 
     async def _descendants(self, uid: str) -> tuple[list[Pod], list[Object]]:
         """The pods below an owner, and the newest of what stands in between."""
         pods, lists = await asyncio.gather(
             self._client.resource(Pod).list(self._namespace),
-            asyncio.gather(*(self._list(path) for path in BETWEEN)),
+            asyncio.gather(*map(self._list, BETWEEN.values())),
         )
         objects = [
-            {"kind": KINDS_BETWEEN[path.plural], **each}
-            for path, items in zip(BETWEEN, lists, strict=True)
+            {"kind": kind, **each}
+            for kind, items in zip(BETWEEN, lists, strict=True)
             for each in items
         ]
         family, between = {uid}, []
@@ -374,20 +365,6 @@ class Reader:
         there: Sequence[StorageClass] = classes.items if classes is not None else []
         now = self._client.clock.now()
         return endpoints.claim(claim, there, pods.items, events, now)
-
-
-KINDS_BETWEEN = {
-    "replicasets": "ReplicaSet",
-    "jobs": "Job",
-    "deployments": "Deployment",
-    "statefulsets": "StatefulSet",
-    "daemonsets": "DaemonSet",
-}
-"""Items of a list need not say their kind."""
-
-
-def _kind(obj: Object) -> str:
-    return str(obj["kind"])
 
 
 def _owner_uid(obj: Object) -> str:

@@ -8,6 +8,7 @@ running ones from being ready.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 from navarch.api.types.core_v1 import Pod
@@ -31,6 +32,13 @@ SURROUNDINGS = (
     "NetworkNotReady", "FailedCreatePodContainer", "FailedPrepareDynamicResources",
     "FailedSync", "FailedBinding",
 )  # fmt: skip
+PLAINLY = {
+    "FailedMount": "a volume cannot be mounted",
+    "FailedMapVolume": "a volume cannot be mapped",
+    "FailedAttachVolume": "a volume cannot be attached to the node",
+    "FailedCreatePodSandBox": "its network or sandbox cannot be set up",
+    "NetworkNotReady": "the node's network is not ready",
+}
 PATIENCE = 5.0
 """Seconds that a scheduler may take before its silence means something."""
 
@@ -134,19 +142,21 @@ def _eviction_remedy(reason: str) -> tuple[str, ...]:
     return ()
 
 
+def _waits(facts: Facts, text: str, *remedies: str) -> Verdict:
+    return Verdict(State.PENDING, f"{_name(facts)} is not running: {text}", remedies)
+
+
 def _held_before_scheduling(facts: Facts) -> Verdict | None:
     pod = facts.pod
     if pod.spec.nodeName:
         return None
-    begin = f"{_name(facts)} is not running: "
     if pod.spec.schedulingGates:
         gates = ", ".join(each.name for each in pod.spec.schedulingGates)
         text = f"it waits at {counted(len(pod.spec.schedulingGates), 'scheduling gate')} ({gates})"
-        remedy = "whoever put the gates there has to take them away"
-        return Verdict(State.PENDING, begin + text, (remedy,))
+        return _waits(facts, text, "whoever put the gates there has to take them away")
     if not facts.knows_scheduler and condition(pod, "PodScheduled") is None:
         text = f"it asks for scheduler {pod.spec.schedulerName}, and no such scheduler answers"
-        return Verdict(State.PENDING, begin + text, ("run that scheduler, or correct the name",))
+        return _waits(facts, text, "run that scheduler, or correct the name")
     return None
 
 
@@ -154,23 +164,22 @@ def _unscheduled(facts: Facts) -> Verdict | None:
     pod, found = facts.pod, facts.explanation
     if pod.spec.nodeName:
         return None
-    begin = f"{_name(facts)} is not running: "
     told = condition(pod, "PodScheduled")
     if found is None:
         text = shortened(told[2], 300) if told else "it has no node, and no scheduler says why"
-        return Verdict(State.PENDING, begin + text)
+        return _waits(facts, text)
     if claim := _claim_trouble(facts):
-        return Verdict(State.PENDING, begin + claim.text, claim.remedies)
+        return _waits(facts, claim.text, *claim.remedies)
     if found.nodes == 0:
         remedy = "add nodes, or see why none has joined: kubectl get nodes"
-        return Verdict(State.PENDING, f"{begin}there are no nodes", (remedy,))
+        return _waits(facts, "there are no nodes", remedy)
     if found.rejection:
-        return Verdict(State.PENDING, begin + found.rejection)
+        return _waits(facts, found.rejection)
     if found.feasible:
-        return _could_run(facts, begin, found.feasible)
+        return _could_run(facts, found.feasible)
     if waits_for := pod.status.nominatedNodeName:
         text = f"room is being made for it on {waits_for}, pods there are being ended"
-        return Verdict(State.PENDING, begin + text)
+        return _waits(facts, text)
     # Nodes that only a late rule stops came nearest to taking the pod: what stops them counts.
     order = list(dict.fromkeys(rule.plugin for rule in found.ruled_out))
     # Of devices those come first that are there and taken, however few nodes have any.
@@ -187,23 +196,21 @@ def _unscheduled(facts: Facts) -> Verdict | None:
     if len(rules) == 1:
         reasons = placement.cause(rules[0])
     who = f"none of {found.nodes} nodes can" if found.nodes > 1 else "the only node cannot"
-    text = f"{who} take it: {reasons}{more}"
-    return Verdict(State.PENDING, begin + text, remedies)
+    return _waits(facts, f"{who} take it: {reasons}{more}", *remedies)
 
 
-def _could_run(facts: Facts, begin: str, feasible: int) -> Verdict:
+def _could_run(facts: Facts, feasible: int) -> Verdict:
     told = condition(facts.pod, "PodScheduled")
     made = moment(facts.pod.metadata.creationTimestamp)
     age = (facts.now - made).total_seconds() if made else 0.0
     where = counted(feasible, "node") + " could take it now"
     if told is not None and told[1] == "SchedulerError":
-        text = f"the scheduler fails over it: {shortened(told[2], 300)}"
-        return Verdict(State.PENDING, begin + text)
+        return _waits(facts, f"the scheduler fails over it: {shortened(told[2], 300)}")
     if told is None and age > PATIENCE:
         name = facts.pod.spec.schedulerName or "default-scheduler"
         text = f"{where}, but {name} has not looked at it in {duration(age)}"
-        return Verdict(State.PENDING, begin + text, ("see whether the scheduler runs",))
-    return Verdict(State.PENDING, f"{begin}{where}, the scheduler will soon try it (again)")
+        return _waits(facts, text, "see whether the scheduler runs")
+    return _waits(facts, f"{where}, the scheduler will soon try it (again)")
 
 
 def _claim_trouble(facts: Facts) -> Trouble | None:
@@ -266,35 +273,23 @@ def _not_begun(facts: Facts) -> Verdict | None:
     pod = facts.pod
     if pod.status.phase not in ("Pending", ""):
         return None
-    begin = f"{_name(facts)} is not running: "
     pulling = next(iter(facts.happenings[-1:]), None)
     stuck = latest(facts.happenings, *SURROUNDINGS)
     created = latest(facts.happenings, "Created", "Started", "Pulled")
     if stuck is not None and stuck.is_warning and (created is None or created.last <= stuck.last):
-        text = f"{_surrounding(stuck.reason)}: {shortened(stuck.message, 300)}"
-        return Verdict(State.BROKEN, begin + text, _surrounding_remedy(stuck.message))
+        text = f"{PLAINLY.get(stuck.reason, stuck.reason)}: {shortened(stuck.message, 300)}"
+        return replace(_waits(facts, text, *_surrounding_remedy(stuck.message)), state=State.BROKEN)
     for part in parts_of(pod):
         running = part.status and part.status.state and part.status.state.running
         if part.is_init and running and part.spec.restartPolicy != "Always":
-            text = f"{part.title} has not ended, it runs {since(running.startedAt, facts.now)}"
-            return Verdict(State.PENDING, begin + text)
+            since_when = since(running.startedAt, facts.now)
+            return _waits(facts, f"{part.title} has not ended, it runs {since_when}")
     if pulling is not None and pulling.reason == "Pulling":
-        text = f"its image is being pulled {since(pulling.last.isoformat(), facts.now)}"
-        return Verdict(State.PENDING, begin + text)
+        since_when = since(pulling.last.isoformat(), facts.now)
+        return _waits(facts, f"its image is being pulled {since_when}")
     if not pod.status.containerStatuses and not pod.status.startTime:
-        text = f"node {pod.spec.nodeName} has not taken it up yet"
-        return Verdict(State.PENDING, begin + text)
-    return Verdict(State.PENDING, f"{begin}its containers are being made")
-
-
-def _surrounding(reason: str) -> str:
-    return {
-        "FailedMount": "a volume cannot be mounted",
-        "FailedMapVolume": "a volume cannot be mapped",
-        "FailedAttachVolume": "a volume cannot be attached to the node",
-        "FailedCreatePodSandBox": "its network or sandbox cannot be set up",
-        "NetworkNotReady": "the node's network is not ready",
-    }.get(reason, reason)
+        return _waits(facts, f"node {pod.spec.nodeName} has not taken it up yet")
+    return _waits(facts, "its containers are being made")
 
 
 def _surrounding_remedy(message: str) -> tuple[str, ...]:
