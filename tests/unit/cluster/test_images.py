@@ -106,7 +106,8 @@ def test_a_program_in_a_node_is_ended_when_the_disk_fills(
     ("output", "names"),
     [
         pytest.param(
-            "unpacking r.example/a:1 (sha256:5ff)...done\nunpacking r.example/b:1 (sha256:6ff)...done\n",
+            "unpacking r.example/a:1 (sha256:5ff)...done\n"
+            "unpacking r.example/b:1 (sha256:6ff)...done\n",
             ["r.example/a:1", "r.example/b:1"],
             id="containerd 1",
         ),
