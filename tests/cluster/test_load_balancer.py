@@ -227,6 +227,7 @@ def test_the_ingress_addon(machine: Machine) -> None:
     eventually(lambda: not answers(node), "what is refused by the new controller")
     machine.navarch("addons", "disable", "ingress", "-p", NAME)
     assert not answers(node)
+    eventually(lambda: not status_of(), "no address in the Ingress' status")
     machine.kubectl("delete", "ingress", "web")
 
 
