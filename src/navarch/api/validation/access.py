@@ -63,8 +63,7 @@ def validate_cluster_role(errors: Errors, obj: Object) -> None:
 
 
 def _check_rule(errors: Errors, path: str, rule: Object, namespaced: bool) -> None:
-    if not rule.get("verbs"):
-        errors.required(f"{path}.verbs", "verbs must contain at least one value")
+    errors.present(f"{path}.verbs", rule.get("verbs"), "verbs must contain at least one value")
     urls = rule.get("nonResourceURLs")
     if urls:
         if namespaced:
@@ -102,8 +101,7 @@ def _check_subject(errors: Errors, path: str, subject: Object, namespaced: bool)
         subject.get("name"),
         subject.get("apiGroup") or "",
     )
-    if not name:
-        errors.required(f"{path}.name")
+    errors.present(f"{path}.name", name)
     if kind == "ServiceAccount":
         if name:
             errors.check(f"{path}.name", name, dns1123_subdomain)
@@ -133,8 +131,7 @@ def validate_signing_request(obj: Object) -> Errors:
     except ValueError as error:
         errors.invalid("spec.request", spec.get("request") or None, str(error))
     usages = spec.get("usages") or ()
-    if not usages:
-        errors.required("spec.usages")
+    errors.present("spec.usages", usages)
     seen: set[str] = set()
     for index, usage in enumerate(usages):
         if usage not in USAGES:

@@ -81,8 +81,7 @@ def _check_webhook(errors: Errors, path: str, webhook: Object) -> None:
 
 def _check_rule(errors: Errors, path: str, rule: Object) -> None:
     operations = rule.get("operations") or []
-    if not operations:
-        errors.required(f"{path}.operations")
+    errors.present(f"{path}.operations", operations)
     if len(operations) > 1 and "*" in operations:
         detail = "if '*' is present, must not specify other operations"
         errors.invalid(f"{path}.operations", operations, detail)
@@ -91,21 +90,18 @@ def _check_rule(errors: Errors, path: str, rule: Object) -> None:
             errors.not_supported(f"{path}.operations[{index}]", operation, OPERATIONS)
     for field, what in (("apiGroups", "API groups"), ("apiVersions", "API versions")):
         values = rule.get(field) or []
-        if not values:
-            errors.required(f"{path}.{field}")
+        errors.present(f"{path}.{field}", values)
         if len(values) > 1 and "*" in values:
             detail = f"if '*' is present, must not specify other {what}"
             errors.invalid(f"{path}.{field}", values, detail)
     for index, version in enumerate(rule.get("apiVersions") or ()):
-        if not version:
-            errors.required(f"{path}.apiVersions[{index}]")
+        errors.present(f"{path}.apiVersions[{index}]", version)
     _check_rule_resources(errors, f"{path}.resources", rule.get("resources") or [])
     errors.optional_choice(f"{path}.scope", rule.get("scope"), sorted(SCOPES))
 
 
 def _check_rule_resources(errors: Errors, path: str, resources: list[str]) -> None:
-    if not resources:
-        errors.required(path)
+    errors.present(path, resources)
     whole = {each.partition("/")[0] for each in resources if each.endswith("/*")}
     parts = {each.partition("/")[2] for each in resources if each.startswith("*/")}
     for index, each in enumerate(resources):
@@ -139,8 +135,7 @@ def validate_policy(obj: Object, mutating: bool, old: Object | None = None) -> E
         errors.required("spec.matchConstraints")
     else:
         _check_match(errors, "spec.matchConstraints", match)
-        if not match.get("resourceRules"):
-            errors.required("spec.matchConstraints.resourceRules")
+        errors.present("spec.matchConstraints.resourceRules", match.get("resourceRules"))
         if mutating:
             _check_mutable(errors, match)
     checks = ExpressionChecks(errors, stored_texts(before), kind is not None)
@@ -296,8 +291,7 @@ def validate_policy_binding(obj: Object, mutating: bool) -> Errors:
     if mutating:
         return errors
     actions = spec.get("validationActions") or []
-    if not actions:
-        errors.required("spec.validationActions", "at least one validation action is required")
+    errors.present("spec.validationActions", actions, "at least one validation action is required")
     for index, action in enumerate(actions):
         here = f"spec.validationActions[{index}]"
         if action not in ("Audit", "Deny", "Warn"):

@@ -61,8 +61,7 @@ def _check_generated_selector(errors: Errors, obj: Object) -> None:
     spec, metadata = obj["spec"], obj["metadata"]
     if spec.get("manualSelector") or spec.get("selector") is None:
         return
-    if not metadata.get("uid"):
-        errors.required("metadata.uid")
+    errors.present("metadata.uid", metadata.get("uid"))
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
     expected: dict[str, str] = {}
     for key, field in GENERATED_LABELS:
@@ -96,8 +95,7 @@ def check_job_spec(errors: Errors, path: str, spec: Object) -> None:
             errors.invalid(f"{path}.managedBy", manager, detail)
         else:
             errors.check(f"{path}.managedBy", manager, qualified_name)
-        if len(manager) > 63:
-            errors.too_long(f"{path}.managedBy", 63)
+        errors.no_longer(f"{path}.managedBy", manager, 63)
     mode = spec.get("completionMode")
     errors.optional_choice(f"{path}.completionMode", mode, ("NonIndexed", "Indexed"))
     if mode == "Indexed":
@@ -167,8 +165,7 @@ def _check_failure_policy(errors: Errors, path: str, spec: Object) -> None:
     if policy is None:
         return
     rules = policy.get("rules") or ()
-    if len(rules) > 20:
-        errors.too_many(f"{path}.rules", len(rules), 20)
+    errors.at_most(f"{path}.rules", rules, 20)
     pod = (spec.get("template") or {}).get("spec") or {}
     containers = {
         each.get("name")
@@ -189,8 +186,7 @@ def _check_failure_policy(errors: Errors, path: str, spec: Object) -> None:
         codes, conditions = rule.get("onExitCodes"), rule.get("onPodConditions") or ()
         if codes is not None:
             _check_exit_codes(errors, f"{here}.onExitCodes", codes, containers)
-        if len(conditions) > 20:
-            errors.too_many(f"{here}.onPodConditions", len(conditions), 20)
+        errors.at_most(f"{here}.onPodConditions", conditions, 20)
         for each, pattern in indexed(f"{here}.onPodConditions", conditions):
             errors.label_name(f"{each}.type", pattern.get("type") or "")
             errors.choice(f"{each}.status", pattern.get("status"), ("False", "True", "Unknown"))
@@ -227,8 +223,7 @@ def _check_success_policy(errors: Errors, path: str, spec: Object) -> None:
     if not rules:
         detail = "at least one rules must be specified when the successPolicy is specified"
         errors.required(f"{path}.rules", detail)
-    if len(rules) > 20:
-        errors.too_many(f"{path}.rules", len(rules), 20)
+    errors.at_most(f"{path}.rules", rules, 20)
     for here, rule in indexed(f"{path}.rules", rules):
         indexes, count = rule.get("succeededIndexes"), rule.get("succeededCount")
         if indexes is None and count is None:
@@ -236,8 +231,7 @@ def _check_success_policy(errors: Errors, path: str, spec: Object) -> None:
             errors.required(here, detail)
         total = 0
         if indexes is not None:
-            if len(indexes) > 64 * 1024:
-                errors.too_long(f"{here}.succeededIndexes", 64 * 1024)
+            errors.no_longer(f"{here}.succeededIndexes", indexes, 64 * 1024)
             try:
                 total = sum(last - first + 1 for first, last in intervals(indexes, completions))
             except ValueError as error:

@@ -9,8 +9,7 @@ VOLUME_MODES = ("Block", "Filesystem")
 
 
 def check_access_modes(errors: Errors, path: str, modes: list[str]) -> None:
-    if not modes:
-        errors.required(path, "at least 1 access mode is required")
+    errors.present(path, modes, "at least 1 access mode is required")
     for mode in modes:
         if mode not in ACCESS_MODES:
             errors.not_supported(path, mode, ACCESS_MODES)
@@ -53,8 +52,7 @@ def _check_source(errors: Errors, path: str, source: Object | None) -> None:
     if source is None:
         return
     for key in ("name", "kind"):
-        if not source.get(key):
-            errors.required(f"{path}.{key}")
+        errors.present(f"{path}.{key}", source.get(key))
     group = source.get("apiGroup") or ""
     if not group and source.get("kind") != "PersistentVolumeClaim":
         detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup"

@@ -43,8 +43,7 @@ def check_client(errors: Errors, path: str, client: Object) -> None:
     else:
         assert service is not None
         for field in ("name", "namespace"):
-            if not service.get(field):
-                errors.required(f"{path}.service.{field}")
+            errors.present(f"{path}.service.{field}", service.get(field))
         port = service.get("port", 443)
         if problems := names.port_number(port or 0):
             detail = f"port is not valid: {', '.join(problems)}"

@@ -6,7 +6,7 @@ own. A path is a field's as in the manifest (`spec.containers[0].name`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -90,6 +90,19 @@ class Errors(list[FieldError]):
             self.invalid(path, value, problem)
 
     # ---- checks of one value
+
+    def present(self, path: str, value: object, detail: str = "") -> None:
+        """A value that must be set, and not empty."""
+        if not value:
+            self.required(path, detail)
+
+    def at_most(self, path: str, items: Sized, limit: int) -> None:
+        if len(items) > limit:
+            self.too_many(path, len(items), limit)
+
+    def no_longer(self, path: str, text: Sized, limit: int) -> None:
+        if len(text) > limit:
+            self.too_long(path, limit)
 
     def check(self, path: str, value: Any, rule: Rule) -> None:
         self.problems(path, value, rule(value))

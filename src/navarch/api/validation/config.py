@@ -72,8 +72,7 @@ def validate_secret(errors: Errors, obj: Object) -> None:
             errors.required("data[username]")
             errors.required("data[password]")
     elif kind == "kubernetes.io/ssh-auth":
-        if not data.get("ssh-privatekey"):
-            errors.required("data[ssh-privatekey]")
+        errors.present("data[ssh-privatekey]", data.get("ssh-privatekey"))
     elif kind == "kubernetes.io/tls":
         for key in ("tls.crt", "tls.key"):
             if key not in data:

@@ -137,8 +137,7 @@ def check_image_whitespace(errors: Errors, path: str, container: Object) -> None
 
 def _check_common(errors: Errors, path: str, container: Object, pod: PodFacts) -> None:
     errors.name(f"{path}.name", container.get("name"), dns1123_label)
-    if not container.get("image"):
-        errors.required(f"{path}.image")
+    errors.present(f"{path}.image", container.get("image"))
     errors.choice(
         f"{path}.terminationMessagePolicy",
         container.get("terminationMessagePolicy"),
@@ -222,8 +221,7 @@ def _check_value_source(errors: Errors, path: str, variable: Object) -> None:
         reference, here = source["fileKeyRef"], f"{path}.fileKeyRef"
         errors.name(f"{here}.key", reference.get("key"), names.environment_name)
         errors.name(f"{here}.volumeName", reference.get("volumeName"), dns1123_label)
-        if not reference.get("path"):
-            errors.required(f"{here}.path")
+        errors.present(f"{here}.path", reference.get("path"))
         check_no_backsteps(errors, f"{here}.path", reference.get("path") or "")
     count = sum(source.get(field) is not None for field in _SOURCES)
     if not count:
@@ -256,12 +254,10 @@ def _check_mounts(errors: Errors, path: str, container: Object, pod: PodFacts) -
     targets: set[str] = set()
     for here, mount in indexed(path, container["volumeMounts"]):
         name, target = mount.get("name") or "", mount.get("mountPath") or ""
-        if not name:
-            errors.required(f"{here}.name")
+        errors.present(f"{here}.name", name)
         if name not in pod.volumes:
             errors.not_found(f"{here}.name", name)
-        if not target:
-            errors.required(f"{here}.mountPath")
+        errors.present(f"{here}.mountPath", target)
         if target in targets:
             errors.invalid(f"{here}.mountPath", target, "must be unique")
         targets.add(target)
@@ -316,8 +312,7 @@ def _check_devices(errors: Errors, path: str, container: Object, pod: PodFacts) 
     for here, device in indexed(path, container["volumeDevices"]):
         name, target = device.get("name") or "", device.get("devicePath") or ""
         volume = pod.volumes.get(name)
-        if not name:
-            errors.required(f"{here}.name")
+        errors.present(f"{here}.name", name)
         if name in seen:
             errors.invalid(f"{here}.name", name, "must be unique")
         seen.add(name)
@@ -329,8 +324,7 @@ def _check_devices(errors: Errors, path: str, container: Object, pod: PodFacts) 
                 "for block mode"
             )
             errors.invalid(f"{here}.name", name, detail)
-        if not target:
-            errors.required(f"{here}.devicePath")
+        errors.present(f"{here}.devicePath", target)
         if target in targets:
             errors.invalid(f"{here}.devicePath", target, "must be unique")
         if ".." in target.split("/"):
@@ -390,15 +384,13 @@ def _check_probe(errors: Errors, path: str, probe: Object, pod: PodFacts, readin
 
 def _check_handler(errors: Errors, path: str, handler: Object, pod: PodFacts) -> None:
     given = [field for field in _HANDLERS if handler.get(field) is not None]
-    if not given:
-        errors.required(path, "must specify a handler type")
+    errors.present(path, given, "must specify a handler type")
     for field in given[1:]:
         errors.forbidden(f"{path}.{field}", "may not specify more than 1 handler type")
     for field in given[:1]:
         here, action = f"{path}.{field}", handler[field]
         if field == "exec":
-            if not action.get("command"):
-                errors.required(f"{here}.command")
+            errors.present(f"{here}.command", action.get("command"))
         elif field == "httpGet":
             _check_http(errors, here, action)
         elif field == "sleep":
@@ -413,8 +405,7 @@ def _check_handler(errors: Errors, path: str, handler: Object, pod: PodFacts) ->
 
 
 def _check_http(errors: Errors, path: str, action: Object) -> None:
-    if not action.get("path"):
-        errors.required(f"{path}.path")
+    errors.present(f"{path}.path", action.get("path"))
     errors.port_or_name(f"{path}.port", action.get("port"))
     errors.optional_choice(f"{path}.scheme", action.get("scheme") or "", ("HTTP", "HTTPS"))
     for header in action.get("httpHeaders") or ():
@@ -441,8 +432,7 @@ def _check_restart_policy(errors: Errors, path: str, container: Object) -> None:
         detail = "must specify restartPolicy when restart rules are used"
         errors.required(f"{path}.restartPolicy", detail)
     errors.optional_choice(f"{path}.restartPolicy", policy, ("Always", "Never", "OnFailure"))
-    if len(rules) > 20:
-        errors.too_many(f"{path}.restartPolicyRules", len(rules), 20)
+    errors.at_most(f"{path}.restartPolicyRules", rules, 20)
     for here, rule in indexed(f"{path}.restartPolicyRules", rules):
         if rule.get("action") not in RESTART_ACTIONS:
             errors.not_supported(f"{here}.action", rule.get("action") or "", RESTART_ACTIONS)
@@ -452,8 +442,7 @@ def _check_restart_policy(errors: Errors, path: str, container: Object) -> None:
             continue
         operator, values = codes.get("operator") or "", codes.get("values") or ()
         errors.optional_choice(f"{here}.exitCodes.operator", operator, ("In", "NotIn"))
-        if len(values) > 255:
-            errors.too_many(f"{here}.exitCodes.values", len(values), 255)
+        errors.at_most(f"{here}.exitCodes.values", values, 255)
 
 
 RESTART_ACTIONS = ("Restart", "RestartAllContainers")

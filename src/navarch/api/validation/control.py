@@ -123,8 +123,7 @@ def _check_metric(errors: Errors, path: str, metric: Object) -> None:
         errors.required(here, "must populate information for the given metric source")
         return
     if wanted in ("resource", "containerResource"):
-        if not source.get("name"):
-            errors.required(f"{here}.name", "must specify a resource name")
+        errors.present(f"{here}.name", source.get("name"), "must specify a resource name")
         if wanted == "containerResource" and not source.get("container"):
             errors.required(f"{here}.container", "must specify a container")
     else:
@@ -178,8 +177,7 @@ def _check_scaling(errors: Errors, path: str, rules: Object) -> None:
         errors.invalid(f"{path}.stabilizationWindowSeconds", window, detail)
     choices = ("Disabled", "Max", "Min")
     errors.optional_choice(f"{path}.selectPolicy", rules.get("selectPolicy"), choices)
-    if not rules.get("policies"):
-        errors.required(f"{path}.policies", "must specify at least one Policy")
+    errors.present(f"{path}.policies", rules.get("policies"), "must specify at least one Policy")
     for here, policy in indexed(f"{path}.policies", rules.get("policies")):
         period = policy.get("periodSeconds") or 0
         errors.optional_choice(f"{here}.type", policy.get("type") or "", ("Percent", "Pods"))
@@ -260,8 +258,7 @@ def _check_lease_strategy(errors: Errors, strategy: str) -> None:
 def validate_lease_candidate(errors: Errors, obj: Object) -> None:
     spec = obj.get("spec") or {}
     for field in ("leaseName", "binaryVersion", "strategy"):
-        if not spec.get(field):
-            errors.required(f"spec.{field}")
+        errors.present(f"spec.{field}", spec.get(field))
     if spec.get("strategy"):
         _check_lease_strategy(errors, spec["strategy"])
 
@@ -332,8 +329,7 @@ def _check_flow_subject(errors: Errors, path: str, subject: Object) -> None:
         if value is None:
             errors.required(f"{path}.{field}", f"{field} is required when subject kind is '{kind}'")
         else:
-            if not value.get("name"):
-                errors.required(f"{path}.{field}.name")
+            errors.present(f"{path}.{field}.name", value.get("name"))
             if kind == "ServiceAccount" and not value.get("namespace"):
                 detail = "must specify namespace for service account"
                 errors.required(f"{path}.{field}.namespace", detail)

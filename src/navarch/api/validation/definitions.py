@@ -234,14 +234,12 @@ def _check_selectable(errors: Errors, path: str, fields: Sequence[Object], schem
         if found in seen:
             errors.duplicate(here, target)
         seen.add(found)
-    if len(seen) > MAX_SELECTABLE_FIELDS:
-        errors.too_many(path, len(seen), MAX_SELECTABLE_FIELDS)
+    errors.at_most(path, seen, MAX_SELECTABLE_FIELDS)
 
 
 def _check_columns(errors: Errors, path: str, columns: list[Object]) -> None:
     for here, column in indexed(path, columns):
-        if not column.get("name"):
-            errors.required(f"{here}.name")
+        errors.present(f"{here}.name", column.get("name"))
         for field, choices in COLUMN_CHOICES.items():
             value, detail = column.get(field), f"must be one of {','.join(choices)}"
             if value and value not in choices:
@@ -276,8 +274,7 @@ def _check_scale(errors: Errors, path: str, scale: Object | None) -> None:
 
 def _check_kind_names(errors: Errors, path: str, given: Object) -> None:
     for field in ("plural", "singular", "kind", "listKind"):
-        if not given.get(field):
-            errors.required(f"{path}.{field}")
+        errors.present(f"{path}.{field}", given.get(field))
     for field in ("plural", "singular"):
         value = given.get(field)
         if value and (problems := names.dns1035_label(value)):
@@ -400,8 +397,7 @@ def validate_api_service(errors: Errors, obj: Object) -> None:
                 errors.invalid(f"spec.{field}", shown, detail)
         return
     for field in ("namespace", "name"):
-        if not service.get(field):
-            errors.required(f"spec.service.{field}")
+        errors.present(f"spec.service.{field}", service.get(field))
     errors.port("spec.service.port", service.get("port"))
     if skips and bundle:
         errors.invalid("spec.insecureSkipTLSVerify", True, "may not be true if caBundle is present")

@@ -34,8 +34,7 @@ def check_pool(errors: Errors, path: str, name: str) -> None:
     if not name:
         errors.required(path)
         return
-    if len(name) > 253:
-        errors.too_long(path, 253)
+    errors.no_longer(path, name, 253)
     for part in name.split("/"):
         errors.check(path, part, dns1123_subdomain)
 
@@ -51,8 +50,7 @@ def check_qualified(errors: Errors, path: str, name: str) -> None:
     if slash and not identifier:
         errors.invalid(path, "", "the name must not be empty")
         return
-    if len(identifier) > MAX_IDENTIFIER:
-        errors.too_long(path, MAX_IDENTIFIER)
+    errors.no_longer(path, identifier, MAX_IDENTIFIER)
     errors.check(path, identifier, names.c_identifier)
 
 

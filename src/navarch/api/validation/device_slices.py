@@ -177,8 +177,7 @@ def _check_attribute(errors: Errors, path: str, attribute: Object) -> None:
         if kind == "version" and SEMVER.fullmatch(value) is None:
             detail = "must be a string compatible with semver.org spec 2.0.0"
             errors.invalid(f"{path}.version", value, detail)
-        if len(value) > MAX_VALUE:
-            errors.too_long(f"{path}.{kind}", MAX_VALUE)
+        errors.no_longer(f"{path}.{kind}", value, MAX_VALUE)
 
 
 def _check_capacity(errors: Errors, path: str, capacity: Object, is_shared: bool) -> None:

@@ -233,8 +233,7 @@ def validate_claim_status(errors: Errors, obj: Object, old: Object) -> None:
     path = "status.reservedFor"
     for here, consumer in each_item(errors, path, reserved, MAX_RESERVED):
         for field in ("resource", "name", "uid"):
-            if not consumer.get(field):
-                errors.required(f"{here}.{field}")
+            errors.present(f"{here}.{field}", consumer.get(field))
     if len(reserved) <= MAX_RESERVED:
         errors.unique(path, reserved, lambda each: each.get("uid") or "")
     results = ((allocation or {}).get("devices") or {}).get("results") or ()
@@ -307,8 +306,7 @@ def _check_devices(
             name = "/".join(filter(None, _device_key(device)))
             errors.invalid(here, name, "must be an allocated device in the claim")
         conditions = device.get("conditions") or ()
-        if len(conditions) > MAX_STATUS_CONDITIONS:
-            errors.too_many(f"{here}.conditions", len(conditions), MAX_STATUS_CONDITIONS)
+        errors.at_most(f"{here}.conditions", conditions, MAX_STATUS_CONDITIONS)
         if device.get("data") is not None:
             _json_object(errors, f"{here}.data", device["data"])
     errors.unique("status.devices", devices, _device_key)

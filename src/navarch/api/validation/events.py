@@ -39,8 +39,7 @@ def validate_new_event(errors: Errors, obj: Object) -> None:
     """events.k8s.io/v1."""
     _check_content(errors, obj, "regarding", "reportingController")
     _check_series(errors, obj)
-    if not obj.get("eventTime"):
-        errors.required("eventTime")
+    errors.present("eventTime", obj.get("eventTime"))
     if obj.get("type") not in ("Normal", "Warning"):
         errors.invalid("type", "", f"has invalid value: {obj.get('type') or ''}")
     for field in ("deprecatedFirstTimestamp", "deprecatedLastTimestamp", "deprecatedCount"):
@@ -56,8 +55,7 @@ def _check_series(errors: Errors, obj: Object) -> None:
     if series is not None:
         if (series.get("count") or 0) < 2:
             errors.invalid("series.count", "", "should be at least 2")
-        if not series.get("lastObservedTime"):
-            errors.required("series.lastObservedTime")
+        errors.present("series.lastObservedTime", series.get("lastObservedTime"))
 
 
 def _core_name(field: str) -> str:
@@ -67,16 +65,14 @@ def _core_name(field: str) -> str:
 
 def _check_new_fields(errors: Errors, obj: Object, controller: str) -> None:
     name = obj.get(controller) or ""
-    if not name:
-        errors.required(controller)
+    errors.present(controller, name)
     errors.check(controller, name, names.qualified_name)
     for field, value in (
         ("reportingInstance", obj.get("reportingInstance") or ""),
         ("action", obj.get("action") or ""),
         ("reason", obj.get("reason") or ""),
     ):
-        if not value:
-            errors.required(field)
+        errors.present(field, value)
         if len(value) > _NAME_LIMIT:
             errors.invalid(field, "", f"can have at most {_NAME_LIMIT} characters")
     note = obj.get("note") or obj.get("message") or ""

@@ -80,8 +80,7 @@ class ExpressionChecks:
     def conditions(self, path: str, conditions: Sequence[Object] | None) -> None:
         """A list of match conditions, which do not know variables."""
         errors = self._errors
-        if len(conditions or ()) > MAX_CONDITIONS:
-            errors.too_many(path, len(conditions or ()), MAX_CONDITIONS)
+        errors.at_most(path, conditions or (), MAX_CONDITIONS)
         seen: set[str] = set()
         for here, condition in indexed(path, conditions):
             name = condition.get("name") or ""

@@ -166,13 +166,11 @@ def _check_managed_fields(errors: Errors, path: str, entries: list[Object]) -> N
         if entry.get("fieldsType") not in (None, "", "FieldsV1"):
             errors.invalid(f"{here}.fieldsType", entry["fieldsType"], "must be `FieldsV1`")
         check_field_manager(errors, f"{here}.manager", entry.get("manager") or "")
-        if len(entry.get("subresource") or "") > 256:
-            errors.too_long(f"{here}.subresource", 256)
+        errors.no_longer(f"{here}.subresource", entry.get("subresource") or "", 256)
 
 
 def check_field_manager(errors: Errors, path: str, manager: str) -> None:
-    if len(manager.encode(errors="surrogatepass")) > 128:
-        errors.too_long(path, 128)
+    errors.no_longer(path, manager.encode(errors="surrogatepass"), 128)
     for position, character in enumerate(manager):
         if not character.isprintable():
             detail = f"invalid character U+{ord(character):04X} (at position {position})"

@@ -69,8 +69,7 @@ def _check_host(errors: Errors, path: str, host: str) -> None:
 
 
 def _check_http(errors: Errors, path: str, http: Object) -> None:
-    if not http.get("paths"):
-        errors.required(f"{path}.paths")
+    errors.present(f"{path}.paths", http.get("paths"))
     for here, each in indexed(f"{path}.paths", http.get("paths")):
         kind, target = each.get("pathType"), each.get("path") or ""
         if kind is None:
@@ -138,8 +137,7 @@ def validate_ingress_status(errors: Errors, obj: Object) -> None:
 def validate_ingress_class(errors: Errors, obj: Object) -> None:
     spec = obj.get("spec") or {}
     controller, parameters = spec.get("controller") or "", spec.get("parameters")
-    if len(controller) > 250:
-        errors.too_long("spec.controller", 250)
+    errors.no_longer("spec.controller", controller, 250)
     errors.name("spec.controller", controller, names.domain_prefixed_path)
     if parameters is None:
         return
@@ -244,8 +242,7 @@ def _check_block(errors: Errors, path: str, block: Object) -> None:
 
 def validate_service_cidr(errors: Errors, obj: Object) -> None:
     ranges, here = (obj.get("spec") or {}).get("cidrs") or [], "spec.cidrs"
-    if not ranges:
-        errors.required(here, "at least one CIDR required")
+    errors.present(here, ranges, "at least one CIDR required")
     if len(ranges) > 2:
         errors.invalid(here, obj.get("spec"), "may only hold up to 2 values")
     for index, each in enumerate(ranges):

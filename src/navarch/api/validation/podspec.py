@@ -138,8 +138,7 @@ def _check_names(errors: Errors, path: str, spec: Object) -> None:
             errors.forbidden(here, "may not be specified when setHostnameAsFQDN is true")
         if spec.get("hostNetwork"):
             errors.forbidden(here, "may not be specified when hostNetwork is true")
-        if len(override) > 64:
-            errors.too_long(here, 64)
+        errors.no_longer(here, override, 64)
         errors.check(here, override, dns1123_subdomain)
 
 
@@ -196,8 +195,7 @@ def _check_dns(errors: Errors, path: str, spec: Object) -> None:
                 f"{path}.searches[{index}]", plain, names.dns1123_subdomain_with_underscore
             )
     for index, option in enumerate(config.get("options") or ()):
-        if not option.get("name"):
-            errors.required(f"{path}.options[{index}]", "must not be empty")
+        errors.present(f"{path}.options[{index}]", option.get("name"), "must not be empty")
 
 
 def _check_claims(errors: Errors, path: str, spec: Object, metadata: Object) -> None:

@@ -84,8 +84,7 @@ def _check_node_requirement(errors: Errors, path: str, requirement: Object) -> N
     operator, values = requirement.get("operator"), requirement.get("values") or ()
     here = f"{path}.values"
     if operator in ("In", "NotIn"):
-        if not values:
-            errors.required(here, "must be specified when `operator` is 'In' or 'NotIn'")
+        errors.present(here, values, "must be specified when `operator` is 'In' or 'NotIn'")
     elif operator in ("Exists", "DoesNotExist"):
         if values:
             detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
@@ -105,8 +104,7 @@ def _check_pod_term(errors: Errors, path: str, term: Object) -> None:
         errors.check(f"{path}.namespace", name, dns1123_label)
     _check_label_keys(errors, path, term)
     topology = term.get("topologyKey") or ""
-    if not topology:
-        errors.required(f"{path}.topologyKey", "can not be empty")
+    errors.present(f"{path}.topologyKey", topology, "can not be empty")
     errors.label_name(f"{path}.topologyKey", topology)
 
 
@@ -187,8 +185,7 @@ def check_spread(errors: Errors, path: str, constraints: Sequence[Object]) -> No
         topology, action = constraint.get("topologyKey") or "", constraint.get("whenUnsatisfiable")
         if skew <= 0:
             errors.invalid(f"{here}.maxSkew", skew, "must be greater than 0")
-        if not topology:
-            errors.required(f"{here}.topologyKey", "can not be empty")
+        errors.present(f"{here}.topologyKey", topology, "can not be empty")
         errors.optional_choice(
             f"{here}.whenUnsatisfiable", action or "", ("DoNotSchedule", "ScheduleAnyway")
         )

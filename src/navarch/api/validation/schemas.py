@@ -510,8 +510,7 @@ def _check_list_and_map(errors: Errors, schema: Schema, path: str) -> None:
 
 def _check_map_list(errors: Errors, schema: Schema, path: str) -> None:
     keys, items = schema.get(_KEYS) or [], schema.get("items")
-    if not keys:
-        errors.required(f"{path}.{_KEYS}", f"must not be empty if {_LIST} is map")
+    errors.present(f"{path}.{_KEYS}", keys, f"must not be empty if {_LIST} is map")
     if not isinstance(items, dict):
         errors.required(f"{path}.items", f"must have a schema if {_LIST} is map")
         return

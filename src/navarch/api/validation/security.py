@@ -88,8 +88,7 @@ def _check_profiles(errors: Errors, path: str, context: Object) -> None:
 
 def _check_seccomp(errors: Errors, path: str, profile: Object) -> None:
     kind, file = profile.get("type"), profile.get("localhostProfile")
-    if not kind:
-        errors.required(f"{path}.type", "type is required when seccompProfile is set")
+    errors.present(f"{path}.type", kind, "type is required when seccompProfile is set")
     errors.optional_choice(f"{path}.type", kind or None, PROFILES)
     here = f"{path}.localhostProfile"
     if kind == "Localhost":

@@ -58,8 +58,7 @@ def validate_volume(errors: Errors, obj: Object) -> None:
         errors.required("spec.accessModes")
     else:
         check_access_modes(errors, "spec.accessModes", modes)
-    if not capacity:
-        errors.required("spec.capacity")
+    errors.present("spec.capacity", capacity)
     if set(capacity) != {"storage"}:
         errors.not_supported("spec.capacity", capacity or None, ("storage",))
     for name, amount in capacity.items():
@@ -89,15 +88,13 @@ def validate_volume(errors: Errors, obj: Object) -> None:
 
 def _check_volume_source(errors: Errors, spec: Object) -> None:
     sources = _sources(spec)
-    if not sources:
-        errors.required("spec", "must specify a volume type")
+    errors.present("spec", sources, "must specify a volume type")
     for field in sources[1:]:
         errors.forbidden(f"spec.{field}", "may not specify more than 1 volume type")
     for field in sources[:1]:
         source, here = spec[field], f"spec.{field}"
         if field in ("hostPath", "local"):
-            if not source.get("path"):
-                errors.required(f"{here}.path")
+            errors.present(f"{here}.path", source.get("path"))
             check_no_backsteps(errors, f"{here}.path", source.get("path") or "")
         if field == "local" and spec.get("nodeAffinity") is None:
             errors.required("spec.nodeAffinity", "Local volume requires node affinity")
@@ -110,14 +107,12 @@ def _check_volume_source(errors: Errors, spec: Object) -> None:
             errors.forbidden("spec.persistentVolumeReclaimPolicy", detail)
         if field == "nfs":
             for key in ("server", "path"):
-                if not source.get(key):
-                    errors.required(f"{here}.{key}")
+                errors.present(f"{here}.{key}", source.get(key))
             if source.get("path") and not source["path"].startswith("/"):
                 errors.invalid(f"{here}.path", source["path"], "must be an absolute path")
         if field == "csi":
             check_driver_name(errors, f"{here}.driver", source.get("driver") or "")
-            if not source.get("volumeHandle"):
-                errors.required(f"{here}.volumeHandle")
+            errors.present(f"{here}.volumeHandle", source.get("volumeHandle"))
 
 
 def validate_volume_update(errors: Errors, obj: Object, old: Object) -> None:
@@ -212,8 +207,7 @@ def validate_class(errors: Errors, obj: Object) -> None:
             f"allowedTopologies[{index}].matchLabelExpressions", term.get("matchLabelExpressions")
         ):
             key, values = expression.get("key") or "", expression.get("values") or ()
-            if not values:
-                errors.required(f"{here}.values")
+            errors.present(f"{here}.values", values)
             errors.label_name(f"{here}.key", key)
             errors.once(seen, f"{here}.key", key)
 
@@ -290,8 +284,7 @@ def validate_csi_node(errors: Errors, obj: Object) -> None:
         check_driver_name(errors, f"{here}.name", name)
         errors.once(seen, f"{here}.name", name)
         identity = driver.get("nodeID") or ""
-        if not identity:
-            errors.required(f"{here}.nodeID")
+        errors.present(f"{here}.nodeID", identity)
         if len(identity) > 192:
             errors.invalid(f"{here}.nodeID", identity, "must be 192 characters or less")
         count = (driver.get("allocatable") or {}).get("count")

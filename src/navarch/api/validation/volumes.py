@@ -102,10 +102,8 @@ def _check_source(errors: Errors, path: str, volume: Object, pod_name: str) -> N
         if checker is not None:
             checker(errors, f"{path}.{field}", source)
         for key in _REQUIRED.get(field, ()):
-            if not source.get(key):
-                errors.required(f"{path}.{field}.{key}")
-    if not found:
-        errors.required(path, "must specify a volume type")
+            errors.present(f"{path}.{field}.{key}", source.get(key))
+    errors.present(path, found, "must specify a volume type")
     if "ephemeral" in volume and pod_name and volume.get("name"):
         claim = f"{pod_name}-{volume['name']}"
         problems = (f'PVC name "{claim}": {text}' for text in dns1123_subdomain(claim))
@@ -139,8 +137,7 @@ def check_not_reserved(errors: Errors, path: str, target: str) -> None:
 def _check_items(errors: Errors, path: str, source: Object) -> None:
     for here, item in indexed(f"{path}.items", source.get("items")):
         for key in ("key", "path"):
-            if not item.get(key):
-                errors.required(f"{here}.{key}")
+            errors.present(f"{here}.{key}", item.get(key))
         check_not_reserved(errors, f"{here}.path", item.get("path") or "")
         check_mode(errors, f"{here}.mode", item.get("mode"))
 
@@ -172,8 +169,7 @@ def _downward_api(errors: Errors, path: str, source: Object) -> None:
 
 
 def _check_downward_file(errors: Errors, path: str, item: Object) -> None:
-    if not item.get("path"):
-        errors.required(f"{path}.path")
+    errors.present(f"{path}.path", item.get("path"))
     check_not_reserved(errors, f"{path}.path", item.get("path") or "")
     field, resource = item.get("fieldRef"), item.get("resourceFieldRef")
     if field is not None:
@@ -258,8 +254,7 @@ def _projected(errors: Errors, path: str, source: Object) -> None:
             part = each.get(field)
             if part is None:
                 continue
-            if not part.get("name"):
-                errors.required(f"{here}.{field}.name")
+            errors.present(f"{here}.{field}.name", part.get("name"))
             _check_items(errors, f"{here}.{field}", part)
             for item in part.get("items") or ():
                 claim(item.get("path") or "", part.get("name") or "")
@@ -293,19 +288,16 @@ def _check_bundle(errors: Errors, path: str, bundle: Object) -> None:
     if name is not None and signer is not None:
         errors.invalid(path, bundle, "only one of name and signerName may be used")
     elif name is not None:
-        if not name:
-            errors.required(f"{path}.name", "must be a valid object name")
+        errors.present(f"{path}.name", name, "must be a valid object name")
         if bundle.get("labelSelector") is not None:
             detail = "labelSelector must be unset if name is specified"
             errors.invalid(f"{path}.labelSelector", bundle["labelSelector"], detail)
     elif signer is not None:
-        if not signer:
-            errors.required(f"{path}.signerName", "must be a valid signer name")
+        errors.present(f"{path}.signerName", signer, "must be a valid signer name")
         errors.label_selector(f"{path}.labelSelector", bundle.get("labelSelector"))
     else:
         errors.required(path, "either name or signerName must be specified")
-    if not bundle.get("path"):
-        errors.required(f"{path}.path")
+    errors.present(f"{path}.path", bundle.get("path"))
     check_not_reserved(errors, f"{path}.path", bundle.get("path") or "")
 
 
@@ -320,8 +312,7 @@ def check_driver_name(errors: Errors, path: str, name: str) -> None:
     if not name:
         errors.required(path)
         return
-    if len(name) > 63:
-        errors.too_long(path, 63)
+    errors.no_longer(path, name, 63)
     errors.problems(path, name, dns1123_subdomain(name.lower()))
 
 
@@ -344,8 +335,7 @@ def _ephemeral(errors: Errors, path: str, source: Object) -> None:
 
 def _image(errors: Errors, path: str, source: Object) -> None:
     policy = source.get("pullPolicy")
-    if not policy:
-        errors.required(f"{path}.pullPolicy")
+    errors.present(f"{path}.pullPolicy", policy)
     errors.optional_choice(
         f"{path}.pullPolicy", policy or None, ("Always", "IfNotPresent", "Never")
     )

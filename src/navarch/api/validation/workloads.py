@@ -144,8 +144,7 @@ def validate_replication_controller(errors: Errors, obj: Object) -> None:
     for field in ("minReadySeconds", "replicas"):
         errors.not_negative(f"spec.{field}", spec.get(field))
     selector = spec.get("selector")
-    if not selector:
-        errors.required("spec.selector")
+    errors.present("spec.selector", selector)
     if spec.get("template") is None:
         errors.required("spec.template")
         return
