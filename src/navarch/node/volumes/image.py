@@ -2,8 +2,9 @@
 
 Upstream hands such a mount to the runtime, which needs containerd 2.1 or CRI-O. With containerd, of
 whatever release, this node mounts the image itself: a view of its layers, below the pod's
-directory. Older ones cannot, and 2.1 lets files in it be executed, which the API promises they
-cannot be.
+directory. Older ones cannot, and 2.1 knows no `subPath`. It is an overlay without an upper layer,
+which nobody can make writable: runc since 1.2 clears what flags a mount had, so that with it
+nothing is kept from being executed either, whoever mounts.
 
 The image is pulled when a container that mounts it is about to start, by the same rules as the
 container's own, and looked up anew each time: a container that starts again may find a newer
@@ -142,13 +143,8 @@ def mount_image(steps: Sequence[MountStep], place: Path) -> None:
         raise OSError(f"the view of the image takes {len(steps)} mounts, not one")
     (step,) = steps
     if step.kind in ("bind", "rbind") or {"bind", "rbind"} & {*step.options}:
-        kernel.bind(Path(step.source), place)
-        try:
-            kernel.mount("none", place, flags=kernel.MS_BIND | kernel.MS_REMOUNT | _FLAGS)
-        except OSError:
-            kernel.unmount(place)
-            raise
-        return
+        # An overlay wants two layers: the other is the place itself, which is empty.
+        step = MountStep("overlay", "overlay", (f"lowerdir={step.source}:{place}",))
     options = [each for each in step.options if each not in ("ro", "rw")]
     with ExitStack() as opened:
         if len(",".join(options)) > _OPTIONS_LIMIT:

@@ -49,7 +49,7 @@ def volume_mounts(
                 container_path=str(PurePosixPath("/") / wanted.mountPath),
                 host_path=str(subpaths.get(number, volume.path)),
                 # runc mounts anew what it is to make read-only, and forgets "noexec" over it; the
-                # node's own mount of an image is both already.
+                # node's own mount of an image is both already, and cannot be made writable.
                 readonly=(wanted.readOnly or volume.read_only) and not volume.image_id,
                 propagation=_propagation(wanted, container),
                 recursive_read_only=is_recursive_read_only(wanted, recursive_read_only),
