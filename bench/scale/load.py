@@ -15,7 +15,8 @@ from navarch.client.client import Client
 from navarch.cluster import simulation
 
 PER_NAMESPACE = 1000
-CONNECTIONS = 16
+CONNECTIONS = 32
+"""As many as in the other benches of the API."""
 PODS = "/api/v1/pods"
 
 

@@ -33,9 +33,10 @@ REGISTRY = "/registry/"
 PAGE = 2000
 MAX_HINTS = 4096
 MAX_RECALLED = 20_000
-MAX_LENT = 1024
-"""Objects that stay decoded for a moment after they were written: a pod is bound and gets its
-status within a second of its creation, and each of these writes begins with what is there."""
+MAX_LENT = 3000
+"""Writes whose objects stay decoded for a moment: a pod is bound and gets its status within a
+second of its creation, three writes in all, and each begins with what is there. In a burst a
+thousand pods are on their way."""
 
 log = logging.getLogger(__name__)
 
