@@ -196,6 +196,7 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "service_cidrs": list(profile.service_cidrs),
         "pod_cidrs": list(profile.pod_cidrs),
         "refuses_unassigned": True,
+        "local_pod_cidrs": not profile.cni,
     }
     dns = {
         "kubeconfig": user,

@@ -213,6 +213,26 @@ async def test_how_long_changes_take_is_counted_from_their_beginning(loop: Loop)
         assert figure("network_programming_duration_seconds_sum") - seconds < 1
 
 
+async def test_pods_of_other_nodes_are_strangers_to_a_local_policy(loop: Loop) -> None:
+    """Sent on to a third node, their own node would not know the answer."""
+    ports = [ServicePort(name="http", port=80, protocol="TCP", nodePort=30080)]
+    loop.proxier.put_service(service(type="NodePort", ports=ports, externalTrafficPolicy="Local"))
+    loop.proxier.put_slice(slice_of(endpoint("10.244.0.1"), endpoint("10.244.1.1", THERE)))
+
+    async def pods() -> list[str]:
+        await loop.proxier.sync()
+        chains = loop.kernel.tables.tables[("ip", "kube-proxy")].chains
+        (chain,) = (rules for name, rules in chains.items() if name.startswith("external-"))
+        return [rule.split()[2] for rule in chain if rule.startswith("ip saddr")]
+
+    assert await pods() == ["10.244.0.0/16"], "nobody has told where this node's pods are"
+    loop.proxier.set_local_pods(["10.244.0.0/24", "fd44::/80"])
+    assert await pods() == ["10.244.0.0/24"]
+    transactions = len(loop.kernel.transactions)
+    loop.proxier.set_local_pods(["10.244.0.0/24", "fd44::/80"])
+    assert await pods() == ["10.244.0.0/24"] and len(loop.kernel.transactions) == transactions
+
+
 async def test_local_policies_without_local_endpoints_are_counted(loop: Loop) -> None:
     def count(policy: str) -> float:
         return figure("sync_proxy_rules_no_local_endpoints_total", traffic_policy=policy)

@@ -45,6 +45,8 @@ class ProxyOptions:
     masquerade_all: bool = False
     refuses_unassigned: bool = False
     """What is sent to addresses of the Service ranges that nobody has is refused, not dropped."""
+    local_pod_cidrs: bool = False
+    """This node's pods have addresses of its `spec.podCIDRs`, as not all CNI plug-ins see to."""
     health_address: str = "0.0.0.0:10256"
     metrics_address: str = "127.0.0.1:10249"
     conntrack: Mapping[str, int] = field(default_factory=dict)
@@ -200,6 +202,8 @@ def _watch(
         if node is not None:
             for proxier in proxiers:
                 proxier.set_zone(node.metadata.labels.get(ZONE_LABEL, ""))
+                if options.local_pod_cidrs:
+                    proxier.set_local_pods(node.spec.podCIDRs)
 
     informers.informer(Node, field_selector=f"metadata.name={options.node_name}").add_handler(
         on_add=see_node,

@@ -141,6 +141,14 @@ class Proxier:
             self._pending.services |= self._services.keys()
             self._queue()
 
+    def set_local_pods(self, cidrs: Sequence[str]) -> None:
+        """The node has got its ranges, which Services with the Local policy ask for."""
+        network = dataclasses.replace(self._network, local_pods=tuple(cidrs)).of(self.family)
+        if network != self._network:
+            self._network = network
+            self._pending.services |= self._services.keys()
+            self._queue()
+
     def set_service_cidrs(self, cidrs: Sequence[str]) -> None:
         network = dataclasses.replace(self._network, service_cidrs=tuple(cidrs)).of(self.family)
         if network != self._network:

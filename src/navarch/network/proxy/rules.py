@@ -48,6 +48,9 @@ class Network:
     refuses_unassigned: bool = False
     """What is sent to an address of the Service ranges that no Service has is refused, so that
     nobody waits in vain. Upstream drops it."""
+    local_pods: tuple[str, ...] = ()
+    """Where this node's pods are, if known. What pods of other nodes send to this one's node ports
+    is a stranger's: their own node would not know the answer of an endpoint that is not here."""
 
     def of(self, family: str) -> Network:
         """Its part in one address family."""
@@ -61,6 +64,7 @@ class Network:
             node_ips=mine(self.node_ips),
             service_cidrs=mine(self.service_cidrs),
             pod_cidrs=mine(self.pod_cidrs),
+            local_pods=mine(self.local_pods),
             node_port_addresses=ranges if PRIMARY in ranges else mine(ranges),
         )
 
@@ -299,9 +303,8 @@ class _Writer:
     def _external_rules(self) -> list[str]:
         if not self.port.external_local:
             return [MARK_RULE, f"goto {self.cluster}"]
-        rules = [
-            f"{self.family} saddr {cidr} goto {self.cluster}" for cidr in self.network.pod_cidrs
-        ]
+        pods = self.network.local_pods or self.network.pod_cidrs
+        rules = [f"{self.family} saddr {cidr} goto {self.cluster}" for cidr in pods]
         rules += [
             f"fib saddr type local {MARK_RULE}",
             f"fib saddr type local goto {self.cluster}",
