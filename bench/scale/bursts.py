@@ -24,7 +24,7 @@ from navarch.api.types.meta_v1 import LabelSelector, ObjectMeta
 from navarch.client.client import Client
 
 WORK_SECONDS = 300.0
-UPSTREAM = 245
+UPSTREAM = 278
 """Pods a second of kube-apiserver, etcd and kube-scheduler, by `bench.scale.other`."""
 NOT_RUNNING = "status.phase!=Running"
 POLL_SECONDS = 0.25
