@@ -260,7 +260,7 @@ def test_logs_and_addresses(machine: Machine) -> None:
     for name in ("apiserver", "controllers", "supervisor", f"node-{NAME}", f"containerd-{NAME}"):
         assert f"==> {name} <==" in text
     assert machine.navarch("ip", "-p", NAME).strip() == machine.profile(NAME).node_address(NAME)
-    assert machine.navarch("ssh", "-p", NAME, "--", "hostname").strip() == NAME
+    assert machine.navarch("ssh", "-p", NAME, "echo $(hostname)").strip() == NAME
     assert "server: https://127.0.0.1" in machine.navarch("kubeconfig", "-p", NAME)
     assert "apiserver" in machine.navarch("logs", "-p", NAME, "--file", "etcd", expect=1)
 

@@ -185,10 +185,15 @@ def ssh(
     node: Annotated[str, typer.Option("--node", "-n", help="Default: the first one.")] = "",
     profile: ProfileOption = None,
 ) -> None:
-    """Run a command, or a shell, inside a node."""
+    """Run a command, or a shell, inside a node.
+
+    One word is a line for the shell there, as with ssh: "ip route | grep eth0".
+    """
     found = existing(context, profile)
     chosen = node_named(found.profile, node)
     program = command or [os.environ.get("SHELL", "/bin/sh")]
+    if command and len(command) == 1:
+        program = ["/bin/sh", "-c", *command]
     helper = [sys.executable, "-P", "-m", "navarch.cluster.enter", str(found.paths.pins), chosen]
     os.execv(sys.executable, [*helper, "--", *program])
 

@@ -244,6 +244,25 @@ def test_a_node_that_is_not_there(
     assert 'The node "nosuch" does not exist in the cluster "dev"' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "program"),
+    [
+        (("ip route | grep eth0",), ["/bin/sh", "-c", "ip route | grep eth0"]),
+        (("--", "ls", "-l", "a b"), ["ls", "-l", "a b"]),
+        ((), ["/bin/shell"]),
+    ],
+)
+def test_what_ssh_runs(
+    words: tuple[str, ...], program: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiles.save(Profile("dev"))
+    monkeypatch.setenv("SHELL", "/bin/shell")
+    ran: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda _, arguments: ran.append(arguments))
+    assert run("ssh", "-p", "dev", *words) == 0
+    assert ran[0][ran[0].index("--") + 1 :] == program
+
+
 def test_nodes_on_other_machines_are_theirs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
