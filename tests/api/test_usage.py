@@ -249,6 +249,10 @@ async def test_simulated_nodes_use_what_annotations_say(api: Api) -> None:
     }
     [node] = (await api.get(f"{BASE}/nodes")).ok()["items"]
     assert node["usage"] == {"cpu": "1150m", "memory": "64Mi"}
+    dead = {"metadata": {"annotations": {"simulated.navarch.dev/fault": "dead"}}}
+    (await api.patch("/api/v1/nodes/sim-0", dead)).ok()
+    for what in ("nodes", "pods"):
+        assert (await api.get(f"{BASE}/{what}")).ok()["items"] == []
 
 
 async def test_the_group_is_known(api: Api) -> None:

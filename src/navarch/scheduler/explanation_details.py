@@ -327,6 +327,7 @@ def _volumes(cycle: Cycle, reason: str, nodes: Mask) -> list[Detail]:
                 f"claim {use.name} wants {amount('memory', requested(claim).value())} "
                 f"of class {name or '(none)'}"
             )
+            remedy = f"navarch why pvc/{use.name}"
         elif volume is not None:
             required = volume.spec.nodeAffinity and volume.spec.nodeAffinity.required
             terms = required.nodeSelectorTerms if required else []

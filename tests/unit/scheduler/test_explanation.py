@@ -9,6 +9,7 @@ import pytest
 
 from navarch.api.objects import from_object
 from navarch.api.types.core_v1 import PersistentVolume, PersistentVolumeClaim
+from navarch.api.types.storage_v1 import StorageClass
 from navarch.scheduler.explanation import Explanation, explain
 from navarch.scheduler.explanation_details import amount, requirement_text
 from navarch.scheduler.podinfo import PodInfo
@@ -225,6 +226,21 @@ def test_a_volume_that_is_elsewhere() -> None:
     found = explained(user, [node("a", {ZONE: "x"})], objects=objects)
     assert told(found) == [("VolumeBinding", 1, f"volume pv of claim data is only at {ZONE}=y")]
     assert "kubectl delete pvc data" in found.ruled_out[0].remedy
+
+
+def test_a_volume_that_nobody_offers() -> None:
+    claim = {"metadata": {"name": "data", "namespace": "default"}, "spec": {
+        "storageClassName": "slow", "resources": {"requests": {"storage": "5Gi"}}}}  # fmt: skip
+    slow = {"metadata": {"name": "slow"}, "provisioner": "kubernetes.io/no-provisioner",
+            "volumeBindingMode": "WaitForFirstConsumer"}  # fmt: skip
+    objects = FakeObjects(
+        claims={"default/data": from_object(PersistentVolumeClaim, claim)},
+        classes={"slow": from_object(StorageClass, slow)},
+    )
+    user = pod(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}])
+    found = explained(user, [node("a")], objects=objects)
+    assert told(found) == [("VolumeBinding", 1, "claim data wants 5Gi of class slow")]
+    assert found.ruled_out[0].remedy == "navarch why pvc/data"
 
 
 def test_a_pod_that_has_a_node_is_no_obstacle_to_itself() -> None:

@@ -51,7 +51,13 @@ from navarch.apiserver.usage.documents import (
 )
 from navarch.apiserver.usage.samples import NODE, Key, Usage
 from navarch.apiserver.usage.scraper import PodName, UsageScraper
-from navarch.apiserver.usage.simulated import PREFIX, container_usages, is_simulated, total
+from navarch.apiserver.usage.simulated import (
+    PREFIX,
+    container_usages,
+    is_silent,
+    is_simulated,
+    total,
+)
 from navarch.apiserver.verbs.read import chosen
 from navarch.apiserver.verbs.selection import selection_of
 
@@ -156,10 +162,11 @@ class UsageApi:
         simulated: dict[str, Usage] = {}
         now = datetime.now(UTC).timestamp()
         for entry in entries:
-            if is_simulated(core.lookup.get("nodes", "", entry.name)):
-                simulated[entry.name] = Usage(now, 1.0, 0, 0)
-            else:
+            node = core.lookup.get("nodes", "", entry.name)
+            if not is_simulated(node):
                 real.append(entry.name)
+            elif not is_silent(node):
+                simulated[entry.name] = Usage(now, 1.0, 0, 0)
         if simulated:
             await _add_pods(core, simulated)
         found = await self._scraper.usages(dict.fromkeys(real, ()))
@@ -172,9 +179,10 @@ class UsageApi:
 
     async def _pods(self, core: Core, entries: Sequence[Entry]) -> list[Object]:
         running, node_of = await _running(core, entries)
-        names = {node_of[each] for each in running}
-        simulated = {name for name in names if is_simulated(core.lookup.get("nodes", "", name))}
-        wanted: dict[str, set[PodName]] = {name: set() for name in names - simulated}
+        nodes = {name: core.lookup.get("nodes", "", name) for name in set(node_of.values())}
+        simulated = {name for name, node in nodes.items() if is_simulated(node)}
+        wanted: dict[str, set[PodName]] = {name: set() for name in nodes.keys() - simulated}
+        simulated = {name for name in simulated if not is_silent(nodes[name])}
         for each in running:
             if node_of[each] in wanted:
                 wanted[node_of[each]].add((each.namespace, each.name))

@@ -26,6 +26,13 @@ def is_simulated(node: Mapping[str, Any] | None) -> bool:
     return str(info.get("containerRuntimeVersion") or "").startswith(SIMULATED_RUNTIME)
 
 
+def is_silent(node: Mapping[str, Any] | None) -> bool:
+    """Whether the node is made to be dead or hung: nobody would get figures out of such a one."""
+    meta = (node or {}).get("metadata") or {}
+    found = [(meta.get(where) or {}).get(f"{PREFIX}/fault") for where in ("annotations", "labels")]
+    return (found[0] or found[1]) in ("dead", "hung")
+
+
 def container_usages(pod: Object, now: float) -> dict[str, Usage]:
     """By the containers' names."""
     annotations = pod["metadata"].get("annotations") or {}

@@ -41,7 +41,9 @@ def owner_report(owner: Owner, chain: tuple[Owner, ...], facts: Facts, pods: int
         of = f" (the worst of {counted(pods, 'pod')})" if pods > 1 else ""
         remedies = (*owners.remedies_of(standing.complaint), *found.remedies)
         found = Verdict(
-            found.state, f"{begin}. {found.text[0].upper()}{found.text[1:]}{of}", remedies
+            found.state,
+            f"{begin.rstrip('.')}. {found.text[0].upper()}{found.text[1:]}{of}",
+            remedies,
         )
     return Report(f"{owner.kind.lower()}/{owner.name}", found, _sections(facts), _data(facts))
 

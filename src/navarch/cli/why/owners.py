@@ -12,6 +12,7 @@ from navarch.cli.why.report import Line, State, Tone, Verdict
 from navarch.cli.why.words import ago, condensed, counted, latest, shortened
 
 CREATION_FAILED = ("FailedCreate", "ReplicaSetCreateError", "FailedUpdate")
+JOB_CONTROLLER = "kubernetes.io/job-controller"
 
 
 class Standing(NamedTuple):
@@ -96,6 +97,8 @@ def _job(obj: Object, now: datetime) -> Standing:
     text += f" ({limit} {spec.get(limit, 6)})"
     if failed := status.get("failedIndexes"):
         text += f", failed indexes {failed}"
+    if spec.get("managedBy", JOB_CONTROLLER) != JOB_CONTROLLER:
+        text += f"; left to {spec['managedBy']} (managedBy)"
     if spec.get("suspend"):
         return Standing(f"{text}; suspended", True)
     for kind in ("Failed", "FailureTarget"):
@@ -121,10 +124,10 @@ def _cron_job(obj: Object, now: datetime) -> Standing:
 
 def _autoscaler(obj: Object, now: datetime) -> Standing:
     spec, status = obj.get("spec", {}), obj.get("status", {})
-    text = (
-        f"wants {status.get('desiredReplicas', 0)}, has {status.get('currentReplicas', 0)} "
-        f"({spec.get('minReplicas', 1)} to {spec.get('maxReplicas')})"
-    )
+    desired, current = status.get("desiredReplicas", 0), status.get("currentReplicas", 0)
+    text = f"has {current} ({spec.get('minReplicas', 1)} to {spec.get('maxReplicas')})"
+    if desired or not current:  # one that has never come to a result desires 0
+        text = f"wants {desired}, {text}"
     for kind in ("AbleToScale", "ScalingActive"):
         each = _conditions(obj).get(kind, {})
         if each.get("status") == "False":

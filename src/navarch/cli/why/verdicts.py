@@ -39,6 +39,7 @@ PLAINLY = {
     "FailedCreatePodSandBox": "its network or sandbox cannot be set up",
     "NetworkNotReady": "the node's network is not ready",
 }
+TEMPLATE = "resourceclaimtemplate.resource.k8s.io"
 PATIENCE = 5.0
 """Seconds that a scheduler may take before its silence means something."""
 
@@ -174,6 +175,10 @@ def _unscheduled(facts: Facts) -> Verdict | None:
         remedy = "add nodes, or see why none has joined: kubectl get nodes"
         return _waits(facts, "there are no nodes", remedy)
     if found.rejection:
+        failed = latest(facts.happenings, "FailedResourceClaimCreation")
+        if failed is not None and "ResourceClaim not created" in found.rejection:
+            text = f"a device claim cannot be made for it: {shortened(failed.message, 300)}"
+            return _waits(facts, text, *_surrounding_remedy(failed.message))
         return _waits(facts, found.rejection)
     if found.feasible:
         return _could_run(facts, found.feasible)
@@ -293,9 +298,10 @@ def _not_begun(facts: Facts) -> Verdict | None:
 
 
 def _surrounding_remedy(message: str) -> tuple[str, ...]:
-    for kind in ("configmap", "secret", "persistentvolumeclaim"):
+    for kind in ("configmap", "secret", "persistentvolumeclaim", TEMPLATE):
         if f'{kind} "' in message.lower() and "not found" in message:
             name = message.lower().partition(f'{kind} "')[2].partition('"')[0]
+            kind = kind.partition(".")[0]
             return (f"create the {kind} {name}, or correct its name in the pod",)
     return ()
 

@@ -63,6 +63,9 @@ STUCK = condition("Progressing", "False", reason="ProgressDeadlineExceeded", mes
         (owner("Job", spec={"completions": 4, "backoffLimit": 2**31 - 1,
                             "backoffLimitPerIndex": 1}, succeeded=3, failed=2, failedIndexes="2"),
          "3 succeeded of 4, 0 active, 2 failed (backoffLimitPerIndex 1), failed indexes 2", False),
+        (owner("Job", spec={"managedBy": "example.com/queue"}),
+         "0 succeeded, 0 active, 0 failed (backoffLimit 6); left to example.com/queue (managedBy)",
+         False),
         (owner("CronJob", spec={"schedule": "0 3 * * *", "timeZone": "Europe/Berlin"},
                lastScheduleTime="2026-03-01T11:00:00Z"),
          'schedule "0 3 * * *" in Europe/Berlin, last run 60 min ago', False),
@@ -70,6 +73,8 @@ STUCK = condition("Progressing", "False", reason="ProgressDeadlineExceeded", mes
                currentReplicas=2, conditions=[condition(
                    "ScalingActive", "False", reason="FailedGetResourceMetric", message="none")]),
          "wants 2, has 2 (1 to 5); FailedGetResourceMetric: none", True),
+        (owner("HorizontalPodAutoscaler", spec={"maxReplicas": 5}, currentReplicas=1),
+         "has 1 (1 to 5)", False),
         (owner("PodDisruptionBudget", disruptionsAllowed=1, currentHealthy=3, desiredHealthy=2),
          "3 healthy, 2 needed; allows 1 disruption", False),
         (owner("Database", conditions=[condition("Ready", "False", message="no quorum")]),

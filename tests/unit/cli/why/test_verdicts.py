@@ -375,6 +375,12 @@ def test_causes(given: Facts, state: State, text: str) -> None:
     assert report.json()
 
 
+NO_TEMPLATE = (
+    'PodResourceClaim d: resource claim template "one": '
+    'resourceclaimtemplate.resource.k8s.io "one" not found'
+)
+
+
 @pytest.mark.parametrize(
     ("given", "remedy"),
     [
@@ -386,6 +392,9 @@ def test_causes(given: Facts, state: State, text: str) -> None:
         (facts(pod_of(waiting("ContainerCreating")),
                event("FailedMount", 'configmap "c" not found')),
          "create the configmap c, or correct its name in the pod"),
+        (facts(pod_of(nodeName=""), event("FailedResourceClaimCreation", NO_TEMPLATE),
+               explanation=Explanation(2, rejection='pod "x": ResourceClaim not created yet')),
+         "create the resourceclaimtemplate one, or correct its name in the pod"),
     ],
 )  # fmt: skip
 def test_remedies(given: Facts, remedy: str) -> None:
@@ -422,6 +431,14 @@ def test_the_worst_pod_comes_first() -> None:
 def deployment(**status: Any) -> Owner:
     return Owner("Deployment", "web", {
         "metadata": {"name": "web"}, "spec": {"replicas": 3}, "status": status})  # fmt: skip
+
+
+def test_an_owner_and_its_worst_pod_are_two_sentences() -> None:
+    late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded",
+            "message": "It has timed out."}  # fmt: skip
+    lacking = deployment(updatedReplicas=3, conditions=[late])
+    text = owner_report(lacking, (lacking,), facts(pod_of({"phase": "Pending"})), 1).verdict.text
+    assert "It has timed out. Pod web-0 " in text
 
 
 def test_an_owner_whose_pods_are_fine_may_still_lack_some() -> None:
