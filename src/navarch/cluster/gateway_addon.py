@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from navarch.cluster.ingress_addon import Placed, labelled, rights
-from navarch.network.gateway import CLASS, CONTROLLER, GROUP
+from navarch.cluster.ingress_addon import Placed, labelled, lease_rules, rights
+from navarch.network.gateway import CLASS, CONTROLLER, GROUP, LEASE
 
 USER = "system:navarch:gateway"
 
@@ -28,14 +28,13 @@ RULES = (
     (GROUP, ("gateways/finalizers",), ("update",)),
     ("", ("services/finalizers",), ("update",)),
 )
-OWN_RULES = (("coordination.k8s.io", ("leases",), ("get", "create", "update")),)
 
 
 def gateway_objects() -> Iterable[Placed]:
     """In the order in which they are made."""
     for definition in definitions():
         yield "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition
-    yield from rights("navarch:gateway-api", USER, RULES, "kube-system", OWN_RULES)
+    yield from rights("navarch:gateway-api", USER, RULES, "kube-system", lease_rules(LEASE))
     yield (
         f"/apis/{GROUP}/v1/gatewayclasses",
         labelled(f"{GROUP}/v1", "GatewayClass", CLASS) | {"spec": {"controllerName": CONTROLLER}},

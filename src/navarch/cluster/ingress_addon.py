@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from navarch.cluster import processes
 from navarch.cluster.api import Api, ApiUnavailableError
+from navarch.network.ingress import LEASE
 
 if TYPE_CHECKING:
     from navarch.cluster.profile import Paths, Profile
@@ -30,8 +31,9 @@ _LABELS = {
     "app.kubernetes.io/component": "controller",
 }
 Placed = tuple[str, dict[str, Any]]
-Rule = tuple[str, tuple[str, ...], tuple[str, ...]]
-"""Group, resources, verbs."""
+Words = tuple[str, ...]
+Rule = tuple[str, Words, Words] | tuple[str, Words, Words, Words]
+"""Group, resources, verbs, and the names of the only objects that are meant."""
 
 
 def ingress_objects(profile: Profile) -> list[Placed]:
@@ -78,9 +80,17 @@ RULES = (
     ("", ("events",), ("create", "patch")),
     ("events.k8s.io", ("events",), ("create", "patch")),
 )
-OWN_RULES = (
+
+
+def lease_rules(name: str) -> tuple[Rule, ...]:
+    """To hold one lease, and no other component's. What is made cannot be bound to a name."""
+    group, leases = "coordination.k8s.io", ("leases",)
+    return (group, leases, ("create",)), (group, leases, ("get", "update"), (name,))
+
+
+OWN_RULES: tuple[Rule, ...] = (
     ("discovery.k8s.io", ("endpointslices",), ("create", "patch", "delete")),
-    ("coordination.k8s.io", ("leases",), ("get", "create", "update")),
+    *lease_rules(LEASE),
 )
 
 
@@ -97,8 +107,9 @@ def rights(
         where = f"/apis/{_RBAC}/v1/" + (f"namespaces/{within}/" if within else "")
         role = labelled(f"{_RBAC}/v1", kind, name, within)
         role["rules"] = [
-            {"apiGroups": [group], "resources": list(resources), "verbs": list(verbs)}
-            for group, resources, verbs in allowed
+            {"apiGroups": [rule[0]], "resources": list(rule[1]), "verbs": list(rule[2])}
+            | ({"resourceNames": list(*rule[3:])} if rule[3:] else {})
+            for rule in allowed
         ]
         binding = labelled(f"{_RBAC}/v1", f"{kind}Binding", name, within)
         binding["roleRef"] = {"apiGroup": _RBAC, "kind": kind, "name": name}

@@ -1,11 +1,18 @@
-"""What is taken back when the addon `ingress` is switched off."""
+"""What is taken back when the addon `ingress` is switched off, and what nodes may do while it and
+`gateway-api` are on."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
+import pytest
+
 from navarch.cluster.api import Api, ApiUnavailableError
-from navarch.cluster.ingress_addon import take_back
+from navarch.cluster.gateway_addon import gateway_objects
+from navarch.cluster.ingress_addon import ingress_objects, take_back
+from navarch.cluster.profile import Profile
+from navarch.network.gateway.controller import GatewayServing
+from navarch.network.ingress.controller import IngressServing
 
 INGRESSES = "/apis/networking.k8s.io/v1"
 SERVICE = "/api/v1/namespaces/ingress-nginx/services/ingress-nginx-controller"
@@ -61,3 +68,26 @@ def test_without_the_service_nothing_is_known_and_nothing_taken_back() -> None:
     api = Answers({})
     take_back(cast(Api, api))
     assert api.patched == {}
+
+
+@pytest.mark.parametrize(
+    ("placed", "serving"),
+    [
+        (ingress_objects(Profile("test")), IngressServing),
+        ([*gateway_objects()], GatewayServing),
+    ],
+)
+def test_a_node_may_hold_its_component_s_lease_and_no_other(
+    placed: list[tuple[str, dict[str, Any]]], serving: type[IngressServing | GatewayServing]
+) -> None:
+    """Every node has these credentials, and the control plane's leases are in kube-system."""
+    rules = [
+        (path.rpartition("/")[0].rpartition("/")[2], rule)
+        for path, each in placed
+        for rule in (each.get("rules") or ())
+        if "leases" in rule["resources"]
+    ]
+    assert {(where, *rule["verbs"], *rule.get("resourceNames", ())) for where, rule in rules} == {
+        (serving.lease_namespace, "create"),
+        (serving.lease_namespace, "get", "update", serving.lease),
+    }

@@ -7,7 +7,7 @@ attach.py      which routes belong to which listeners; pure
 rules.py       an HTTPRoute's rules -> routes of the data plane; pure
 translate.py   everything together -> a model of the data plane, and statuses; pure
 status.py      the conditions of everything; pure
-publish.py     the Service and the endpoints of a Gateway; pure
+publish.py     the Service of a Gateway; pure
 controller.py  follows the API, has nginx serve the translation, writes statuses
 main.py        the component
 crds.json      the CustomResourceDefinitions (tools/generate_gateway_crds.py)
@@ -16,5 +16,7 @@ crds.json      the CustomResourceDefinitions (tools/generate_gateway_crds.py)
 GROUP = "gateway.networking.k8s.io"
 CONTROLLER = "navarch.io/gateway-controller"
 CLASS = "navarch"
+LEASE = "navarch-gateway-leader"
+"""In kube-system: of all nodes' controllers its holder writes statuses."""
 HOSTNAMES = "navarch.io/gateway-hostnames"
 """An annotation of a Gateway's Service: the names that its routes are for, for the name server."""

@@ -17,6 +17,7 @@ from navarch.api.types.discovery_v1 import EndpointSlice
 from navarch.client.controller import ControllerContext
 from navarch.client.objects import drop_managed_fields
 from navarch.client.resource import ResourceClient
+from navarch.network.gateway import LEASE
 from navarch.network.gateway.around import Around
 from navarch.network.gateway.listeners import GatewayState
 from navarch.network.gateway.objects import Gateway, GatewayClass, HTTPRoute, Resources
@@ -31,7 +32,7 @@ from navarch.network.nginx.serving import Serving, Write, is_same
 
 class GatewayServing(Serving[Translation]):
     name, manager = "gateway", "gateway.navarch.dev"
-    lease = "navarch-gateway-leader"
+    lease = LEASE
 
     def __init__(self, context: ControllerContext, nginx: Nginx, place: Place) -> None:
         super().__init__(context, nginx, place)

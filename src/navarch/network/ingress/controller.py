@@ -25,6 +25,7 @@ from navarch.api.types.networking_v1 import (
     IngressLoadBalancerIngress,
 )
 from navarch.client.controller import ControllerContext
+from navarch.network.ingress import LEASE
 from navarch.network.ingress.routes import Surroundings
 from navarch.network.ingress.translate import Ports, Problem, Translation, is_ours, translate
 from navarch.network.nginx.backends import Around, Services
@@ -52,7 +53,7 @@ class Scope:
 
 class IngressServing(Serving[Translation]):
     name, manager = "ingress", "ingress.navarch.dev"
-    lease, lease_namespace = "ingress-nginx-leader", "ingress-nginx"
+    lease, lease_namespace = LEASE, "ingress-nginx"
 
     def __init__(
         self, context: ControllerContext, nginx: Nginx, place: Place, scope: Scope
