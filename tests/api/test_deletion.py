@@ -69,11 +69,13 @@ async def test_jobs_orphan_their_pods_by_default(api: Api) -> None:
     template = {"spec": pod("x", restartPolicy="Never")["spec"]}
     job = {"metadata": {"name": "j"}, "spec": {"template": template}}
     (await api.post(path, job)).ok(201)
-    marked = (await api.delete(f"{path}/j")).ok(200)
-    assert marked["metadata"]["finalizers"] == ["orphan"]
+    answer = await api.delete(f"{path}/j")
+    assert answer.ok(200)["metadata"]["finalizers"] == ["orphan"]
+    assert "child pods are preserved by default" in answer.headers["Warning"]
     (await api.post(path, {**job, "metadata": {"name": "k"}})).ok(201)
-    background = (await api.delete(f"{path}/k", {"propagationPolicy": "Background"})).ok(200)
-    assert background["status"] == "Success"
+    background = await api.delete(f"{path}/k", {"propagationPolicy": "Background"})
+    assert background.ok(200)["status"] == "Success" and "Warning" not in background.headers
+    assert "child pods are preserved by default" in (await api.delete(path)).headers["Warning"]
 
 
 async def test_a_bound_pod_gets_its_grace_and_it_can_only_shrink(api: Api) -> None:

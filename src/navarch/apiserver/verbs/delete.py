@@ -41,6 +41,10 @@ ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
 DELETED_AT_ONCE = 64
 ORPHANED_BY_DEFAULT = frozenset({"replicationcontrollers", "jobs.batch"})
+JOBS_LEAVE_PODS = (
+    "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background "
+    "to remove them or set propagationPolicy=Orphan to suppress this warning"
+)
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 PROTECTED_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
@@ -165,9 +169,17 @@ def _checked(options: DeleteOptions, dry_run: list[Any]) -> DeleteOptions:
     return replace(options, dry_run=bool(dry_run))
 
 
+async def _options_for(call: Call, resource: Resource) -> DeleteOptions:
+    """Raises 400, 422."""
+    options = await read_options(call)
+    if resource.name == "jobs.batch" and not options.propagation and options.orphan is None:
+        call.warn(JOBS_LEAVE_PODS)
+    return options
+
+
 async def delete(core: Core, call: Call, resource: Resource) -> StreamResponse:
     """One object."""
-    options = await read_options(call)
+    options = await _options_for(call, resource)
     namespace = call.info.namespace if resource.kind.namespaced else ""
     context = delete_context(call, options)
     deletion = Deletion(core.registry, resource, options, context)
@@ -212,7 +224,7 @@ def delete_context(call: Call, options: DeleteOptions) -> WriteContext:
 
 async def delete_collection(core: Core, call: Call, resource: Resource) -> StreamResponse:
     """Every object that the selectors match; answers with the list of them."""
-    options = await read_options(call)
+    options = await _options_for(call, resource)
     wanted = list_options(call, is_watch=False)
     namespace = call.info.namespace if resource.kind.namespaced else ""
     selection = selection_of(resource, namespace, wanted)
