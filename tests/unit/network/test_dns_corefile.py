@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import dns.message
 import pytest
-from tests.unit.network.dns_builders import BASE, ask, data, ingress, responder, service, shop
+from tests.unit.network.dns_builders import (
+    BASE,
+    UDP,
+    ask,
+    data,
+    ingress,
+    query,
+    responder,
+    service,
+    shop,
+)
 
 from navarch.api.types.core_v1 import LoadBalancerIngress
+from navarch.network.dns import wire
+from navarch.network.dns.cache import Question
 from navarch.network.dns.corefile import (
     CacheRules,
     CorefileError,
@@ -219,6 +232,26 @@ def test_rewritten_names_are_answered_under_their_own(rule: str, name: str) -> N
     answer = ask(responder(corefile=text), name)
     assert data(answer) == ["10.96.0.20"]
     assert str(answer.answer[0].name) == f"{name}."
+
+
+async def test_what_an_alias_leads_to_bears_the_name_that_the_alias_says() -> None:
+    """Whatever it is rewritten to on the way there, and in whatever case others are asked."""
+    rule = "    rewrite name foo.example.com real.example.com\n"
+    target = responder(
+        corefile=DEFAULT_COREFILE.replace("    ingress\n", rule), upstreams=(("192.0.2.53", 53),)
+    )
+    waiting = target.begin(query(f"out.shop.{BASE}").to_wire(), UDP)
+    assert isinstance(waiting, Waiting) and waiting.path.forwarder is not None
+
+    async def ask_others(question: Question) -> wire.Reply:
+        assert question[0] == b"\x04real\x07example\x03com\x00"
+        said = wire.Record(b"\x04reAL\x07ExampLe\x03cOm\x00", wire.A, 30, b"\x01\x02\x03\x04")
+        return wire.Reply(0, [said])
+
+    waiting.path.forwarder.ask = ask_others  # type: ignore[method-assign, assignment]
+    answer = dns.message.from_wire(await target.finish(waiting))
+    assert [str(each.name) for each in answer.answer] == [f"out.shop.{BASE}.", "foo.example.com."]
+    assert data(answer) == ["foo.example.com.", "1.2.3.4"]
 
 
 def test_hosts_of_ingresses() -> None:

@@ -86,6 +86,8 @@ class Waiting:
     path: Path
     name: bytes
     """The name to ask about, at the end of all aliases."""
+    alias: bytes
+    """What that name was before the rewrites, and is again in the answer."""
     question: Question
     records: list[Record]
     tags: list[Tag]
@@ -96,7 +98,8 @@ class _Found:
     """What the look-up of a name has come to."""
 
     reply: Reply | None = None
-    waits_for: tuple[Path, tuple[str, ...]] | None = None
+    waits_for: tuple[Path, tuple[str, ...], tuple[str, ...]] | None = None
+    """Whom to ask, for which name, and what that name was before the rewrites."""
     records: list[Record] = field(default_factory=list)
     tags: list[Tag] = field(default_factory=list)
     plugin: str = "kubernetes"
@@ -214,12 +217,14 @@ class Responder:
         found = self._find(query, path)
         if found.waits_for is None:
             return self._answer(query, packet, via, found)
-        target, labels = found.waits_for
+        target, labels, alias = found.waits_for
         if target.forwarder is None:
             return self._fail(query, packet, via, wire.REFUSED)
         name = encode(labels)
         question = (name, query.type, query.dnssec_ok, bool(query.flags & wire.CD))
-        waiting = Waiting(query, packet, via, target, name, question, found.records, found.tags)
+        waiting = Waiting(
+            query, packet, via, target, name, encode(alias), question, found.records, found.tags
+        )
         now = self.clock.monotonic()
         kept = target.cache.get(question, now) if target.cache else None
         if kept is None:
@@ -245,13 +250,10 @@ class Responder:
 
     def _passed_on(self, waiting: Waiting, reply: Reply, age: int, until: float) -> bytes:
         query = waiting.query
-        asked = encode(query.labels)
-        answers = [*waiting.records, *reply.answers]
-        if not waiting.records and waiting.name != asked:
-            answers = [_renamed(record, waiting.name, asked) for record in answers]
+        answers = [_renamed(record, waiting.name, waiting.alias) for record in reply.answers]
         whole = Reply(
             reply.flags & ~wire.AA if waiting.records else reply.flags,
-            answers,
+            [*waiting.records, *answers],
             reply.authority,
             reply.additional,
         )
@@ -333,7 +335,7 @@ class Responder:
                     code = wire.REFUSED if not found.records else wire.NOERROR
                     found.reply = Reply(code, found.records)
                 else:
-                    found.waits_for = (at, looked)
+                    found.waits_for = (at, looked, labels)
                 return found
             if turn == 0:
                 found.plugin = plugin
