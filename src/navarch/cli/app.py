@@ -172,7 +172,7 @@ def ip(
     names = there.profile.node_names()
     if not names and not node:
         print("127.0.0.1")
-    elif node not in names and (address := joined_nodes(there).get(node)):
+    elif node and node not in names and (address := joined_nodes(there).get(node)):
         print(address)
     else:
         print(there.profile.node_address(node_named(there.profile, node)))

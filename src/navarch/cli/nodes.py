@@ -197,8 +197,9 @@ def _switch(context: typer.Context, names: list[str], profile: str | None, *, on
     from navarch.cluster.start import StartRequest
 
     there = running(context, profile)
+    own = there.profile.node_names()
     for name in names:
-        if name in joined_nodes(there):
+        if name not in own and name in joined_nodes(there):
             raise ClusterError(
                 f"{name} is another machine", f"Run there: navarch {'start' if on else 'stop'}"
             )

@@ -39,15 +39,22 @@ def parse_server(text: str) -> tuple[str, int]:
 
 
 class Connection:
-    """One connection to an API server. `token`, if any, says who asks."""
+    """One connection to an API server. `token`, if any, says who asks. Of an answer no more than
+    `most` bytes are read, if that is given: who is not trusted yet might never come to an end."""
 
     def __init__(
-        self, place: tuple[str, int], trust: Trust, token: str = "", timeout: float = 5.0
+        self,
+        place: tuple[str, int],
+        trust: Trust,
+        token: str = "",
+        timeout: float = 5.0,
+        most: int | None = None,
     ) -> None:
         self._place = place
         self._trust = trust
         self._token = token
         self._timeout = timeout
+        self._most = most
         self._connection: http.client.HTTPSConnection | None = None
 
     def get(self, path: str) -> Any:
@@ -93,7 +100,7 @@ class Connection:
                 headers["Authorization"] = f"Bearer {self._token}"
             connection.request(method, path, body, headers)
             response = connection.getresponse()
-            content = response.read()
+            content = response.read(self._most)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise ApiUnavailableError(f"{method} {path}: {error}") from error

@@ -28,6 +28,8 @@ from navarch.cluster.profile import ClusterError
 CLUSTER_INFO = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
 CLUSTER_CONFIG = f"/api/v1/namespaces/kube-system/configmaps/{tokens.CLUSTER_CONFIG}"
 TIMEOUT = 10.0
+LONGEST = 1 << 20
+"""The most that is read of a server nobody has vouched for, in bytes."""
 PATIENCE = 3.0
 """How long a new token may take, in seconds, until the cluster has signed with it."""
 OLDEST_KUBELET = 3
@@ -85,7 +87,7 @@ def discover(place: tuple[str, int], token: str, hashes: Sequence[str]) -> Disco
     """The cluster behind an address. Raises ClusterError when there is none to be believed."""
 
     def authority(trust: Trust) -> bytes:
-        connection = Connection(place, trust, timeout=TIMEOUT)
+        connection = Connection(place, trust, timeout=TIMEOUT, most=LONGEST)
         try:
             return trusted_authority(_ask(connection, place, CLUSTER_INFO)["data"], token, hashes)
         finally:

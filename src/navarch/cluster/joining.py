@@ -164,6 +164,7 @@ def joined_profile(request: JoinRequest, cluster: dict[str, Any]) -> Profile:
         cluster_domain=domain,
         pod_network=mode,
         metadata_blocked=bool(cluster.get("metadataBlocked")),
+        network_policy="off" if cluster.get("networkPolicy") == "off" else "auto",
         api_port=port,
         joined=server,
         joined_node=name,

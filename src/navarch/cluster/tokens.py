@@ -186,6 +186,7 @@ def objects(profile: Profile, paths: Paths) -> list[tuple[str, dict[str, Any]]]:
         "clusterDomain": profile.cluster_domain,
         "podNetwork": profile.pod_network,
         "metadataBlocked": profile.metadata_blocked,
+        "networkPolicy": "on" if profile.enforces_policies else "off",
     }
     nodes, bootstrappers = _subject("Group", "system:nodes"), _subject("Group", GROUP)
     everybody = [_subject("User", "system:anonymous")]

@@ -88,6 +88,29 @@ def test_addresses_of_nodes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("ip", "-p", "dev", "-n", "none") == 85
 
 
+def test_nodes_of_this_machine_are_known_without_the_api(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from navarch.cli import app, nodes, options
+    from navarch.cluster import start
+
+    profiles.save(Profile("dev", nodes=2))
+    asked: list[object] = []
+
+    def joined_nodes(there: object) -> dict[str, str]:
+        asked.append(there)
+        return {}
+
+    for module in (app, nodes):
+        monkeypatch.setattr(module, "joined_nodes", joined_nodes)
+    monkeypatch.setattr(nodes, "running", options.existing)
+    monkeypatch.setattr(start, "start", lambda request, steps: None)
+    assert run("ip", "-p", "dev") == 0
+    assert capsys.readouterr().out == "192.168.49.2\n"
+    assert run("node", "stop", "-p", "dev", "dev-m02") == 0
+    assert asked == []
+
+
 def test_deleting_what_is_not_there_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("delete") == 0
     assert "no" in capsys.readouterr().out

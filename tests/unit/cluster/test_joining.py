@@ -90,6 +90,30 @@ def test_an_impostor_is_not_believed(paths: Paths) -> None:
         discovery.trusted_authority(nonsense, TOKEN, [])
 
 
+def test_an_impostor_is_not_listened_to_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless:
+        """A server whose answer has no end."""
+
+        status = 200
+
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def request(self, *_: object) -> None: ...
+
+        def close(self) -> None: ...
+
+        def getresponse(self) -> Endless:
+            return self
+
+        def read(self, most: int | None) -> bytes:
+            assert most is not None, "this would go on for ever"
+            return b" " * most
+
+    monkeypatch.setattr("http.client.HTTPSConnection", Endless)
+    with pytest.raises(ClusterError, match="is no API server"):
+        discovery.discover(("10.0.0.1", 8443), TOKEN, [HASH])
+
+
 @pytest.mark.parametrize(
     ("text", "place"),
     [
@@ -151,10 +175,26 @@ def test_a_machine_that_joins_has_a_profile_and_a_network(tmp_path: Path) -> Non
     assert "192.168.49.0/24" not in rules
     assert 'oifname "uplink0" masquerade' in rules
     assert 'oifname "uplink0" ip daddr 10.96.0.0/16 reject' in rules
+    assert profile.enforces_policies  # also where the cluster is too old to say
     with pytest.raises(ClusterError):
         joining.joined_profile(request, described(podSubnets=["nonsense"]))
     with pytest.raises(ClusterError, match="nodes of its own"):
         joining.joined_profile(replace(request, node_name="dev-m02"), described(name="dev"))
+
+
+@pytest.mark.parametrize(
+    ("network", "enforced"),
+    [({}, True), ({"network_policy": "off"}, False), ({"cni": "cni.yaml"}, False)],
+)
+def test_policies_are_enforced_where_the_cluster_does(
+    paths: Paths, network: dict[str, Any], enforced: bool
+) -> None:
+    cluster = Profile("dev", **network)
+    found = {value["metadata"]["name"]: value for _, value in tokens.objects(cluster, paths)}
+    told = json.loads(found[tokens.CLUSTER_CONFIG]["data"]["cluster.json"])
+    request = JoinRequest("there", "10.0.0.1:8443", TOKEN, node_name="far")
+    request = replace(request, node_addresses=("10.0.0.7",))
+    assert joining.joined_profile(request, told).enforces_policies is enforced
 
 
 @pytest.mark.parametrize(
