@@ -307,10 +307,12 @@ class Serving(Generic[T]):
     async def _lead(self) -> None:
         """Write whenever this controller leads."""
         while True:
-            with contextlib.suppress(LeadershipLost):
-                await self._elector.run(self._write)
-            # The work has ended; what this node says of itself needs no lease.
-            self.context.client.fence = None
+            try:
+                with contextlib.suppress(LeadershipLost):
+                    await self._elector.run(self._write)
+            finally:
+                # The work has ended; what this node says of itself needs no lease.
+                self.context.client.fence = None
             self._led = False
 
     async def _write(self) -> None:
