@@ -54,3 +54,14 @@ def test_our_own_are_known_again_and_those_of_others_left_alone(host: None) -> N
     assert "via 192.0.2.3" in run("ip", "-n", PLACE, "route", "show", "10.1.0.0/16")
     assert run("ip", "-n", PLACE, "-6", "route", "show", "2001:db8:2::/64").count("via") == 1
     assert run("ip", "-n", PLACE, "route", "show", "203.0.113.0/24")
+
+
+def test_a_bridge_that_is_gone_ends_nothing(host: None) -> None:
+    """The controllers are in the same process."""
+    inside(PLACE, partial(apply, BRIDGE, (), {"10.1.0.0/16": "192.0.2.2"}))
+    run("ip", "-n", PLACE, "link", "del", BRIDGE)
+    found = inside(PLACE, partial(look, BRIDGE))
+    assert found.ours == frozenset()
+    assert "198.51.100.0/24" in found.elsewhere
+    inside(PLACE, partial(apply, BRIDGE, found.ours, {"10.1.0.0/16": "192.0.2.2"}))
+    assert run("ip", "-n", PLACE, "route", "show", "10.1.0.0/16") == ""

@@ -147,7 +147,7 @@ def look(bridge: str) -> Ways:
     from pyroute2 import IPRoute
 
     with IPRoute() as netlink:
-        index = netlink.link_lookup(ifname=bridge)[0]
+        index = next(iter(netlink.link_lookup(ifname=bridge)), 0)
         routes: list[Any] = list(netlink.get_routes(table=254))
     ours, elsewhere = set(), []
     for each in routes:
@@ -167,7 +167,11 @@ def apply(bridge: str, ours: Iterable[str], wanted: Mapping[str, str]) -> None:
 
     kept = {str(ip_network(each)) for each in wanted}
     with IPRoute() as netlink:
-        index = netlink.link_lookup(ifname=bridge)[0]
+        index = next(iter(netlink.link_lookup(ifname=bridge)), 0)
+        if not index:
+            # Somebody took it away. `navarch start` brings it back; controllers go on meanwhile.
+            log.warning("no ways into the cluster: there is no %s", bridge)
+            return
         for destination in ours:
             if destination in kept:
                 continue
