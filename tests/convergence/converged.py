@@ -36,6 +36,17 @@ class State:
         uid = owner["metadata"]["uid"]
         return [each for each in self.of(resource, group) if controller_uid(each) == uid]
 
+    def has_strangers(self, owner: Object) -> bool:
+        """Whether pods that are not a StatefulSet's bear names of its pods, such as one that it let
+        go: it can make none in their place."""
+        meta = owner["metadata"]
+        return any(
+            pod["metadata"]["namespace"] == meta["namespace"]
+            and pod["metadata"]["name"].rpartition("-")[0] == meta["name"]
+            and controller_uid(pod) != meta["uid"]
+            for pod in self.pods
+        )
+
 
 def check(function: Callable[[State], Found]) -> Callable[[State], Found]:
     CHECKS.append(function)
@@ -224,8 +235,8 @@ def stateful_sets(state: State) -> Found:
         first = spec.get("ordinals", {}).get("start", 0)
         ordinals = {int(pod["metadata"]["name"].rsplit("-", 1)[1]) for pod in pods}
         wanted = {*range(first, first + spec["replicas"])}
-        is_limited = each["metadata"]["namespace"] in state.limited
-        if all(map(is_ready, pods)) and ordinals != wanted and not is_limited:
+        is_held_up = each["metadata"]["namespace"] in state.limited or state.has_strangers(each)
+        if all(map(is_ready, pods)) and ordinals != wanted and not is_held_up:
             yield f"{title(each)}: ordinals {sorted(ordinals)}, should be {sorted(wanted)}"
         if ordinals - wanted and all(map(is_ready, pods)):
             yield f"{title(each)}: ordinals {sorted(ordinals)} beyond {sorted(wanted)}"

@@ -106,17 +106,18 @@ def _hot(world: World) -> list[str]:
 
 
 def shrink(script: Sequence[Step], seed: int, patience: int = 200) -> list[Step]:
-    """The shortest script found that goes wrong in any way: parts are left out, ever smaller."""
-    best = [*script]
+    """The shortest script found that goes wrong in any way: parts are left out, ever smaller. The
+    last step stays: it mends the faults, and without it nearly everything goes wrong."""
+    best, last = [*script[:-1]], [*script[-1:]]
     size = len(best) // 2
     while size and patience:
         start = 0
         while start < len(best) and patience:
             patience -= 1
             shorter = best[:start] + best[start + size :]
-            if run(shorter, seed).problems:
+            if run([*shorter, *last], seed).problems:
                 best = shorter
             else:
                 start += size
         size //= 2
-    return best
+    return best + last

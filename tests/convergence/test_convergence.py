@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from .runner import run
-from .steps import Step, draw
+from . import runner
+from .runner import Outcome, run, shrink
+from .steps import Step, draw, template_of
 
 SEEDS = range(6)
 
@@ -26,6 +27,32 @@ def test_a_history_can_be_told_again() -> None:
     """What a seed gives, it gives always: else nothing found here could be looked into."""
     script = draw(3, 12)
     assert run(script, 3) == run(script, 3)
+
+
+def test_a_name_that_is_taken_holds_a_stateful_set_up() -> None:
+    """A pod that a StatefulSet let go keeps its name, so nothing can be made in its place."""
+    labels = {"matchLabels": {"app": "queue"}}
+    spec = {"replicas": 1, "serviceName": "queue", "selector": labels,
+            "template": template_of("queue", 0)}  # fmt: skip
+    script = [
+        Step("namespace_made", ("one",)),
+        Step("put", ("statefulsets", "one", "queue", spec), 15.0),
+        Step("touch_pod", (0, "release"), 15.0),
+    ]
+    assert run(script, 0).problems == ()
+
+
+def test_a_script_is_shortened_without_what_mends_the_faults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def judged(script: list[Step], seed: int) -> Outcome:
+        actions = [step.action for step in script]
+        is_bad = "cut" in actions or "heal" not in actions
+        return Outcome(("bad",) if is_bad else (), 0, 0.0)
+
+    monkeypatch.setattr(runner, "run", judged)
+    script = [Step("forget"), Step("cut"), Step("forget"), Step("heal")]
+    assert shrink(script, 0) == [Step("cut"), Step("heal")]
 
 
 def test_what_is_wrong_is_found() -> None:
