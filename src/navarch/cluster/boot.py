@@ -117,6 +117,8 @@ def switch_off(profile: Profile) -> None:
 
 
 def _systemctl(words: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["systemctl", *words], capture_output=True, text=True, timeout=TIMEOUT, check=False
-    )
+    command = ["systemctl", *words]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", f"no answer within {TIMEOUT:g} s")

@@ -90,6 +90,13 @@ def test_what_systemd_refuses_is_told(told: Path) -> None:
         boot.switch_on(FAR)
 
 
+def test_systemd_that_hangs_is_not_waited_for(told: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (told.parent / "bin" / "systemctl").write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(boot, "TIMEOUT", 0.1)
+    with pytest.raises(ClusterError, match=r"daemon-reload: no answer within 0\.1 s"):
+        boot.switch_on(FAR)
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd to ask")
 def test_systemd_understands_it(told: Path, tmp_path: Path) -> None:
     file = tmp_path / "navarch-far.service"
