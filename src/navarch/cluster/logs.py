@@ -13,22 +13,28 @@ INTERVAL = 0.2
 
 
 def files(paths: Paths, prefix: str = "") -> list[Path]:
-    """The logs whose names begin with `prefix`: those of processes, and what an ingress node's
-    nginx was asked (`ingress-access`)."""
-    nodes = paths.root.glob("nodes/*/ingress/*.log")
+    """The logs whose names begin with `prefix`: those of processes, and what the nginx of each node
+    was asked (`ingress-access-NODE`, `gateway-access-NODE`)."""
+    nodes = paths.root.glob("nodes/*/*/*-access.log")
     found = [*sorted(paths.logs.glob("*.log")), *sorted(nodes)]
-    chosen = [file for file in found if file.name.startswith(prefix)]
+    chosen = [file for file in found if name_of(file).startswith(prefix)]
     if prefix and not chosen:
-        names = ", ".join(file.stem for file in found) or "none"
+        names = ", ".join(map(name_of, found)) or "none"
         raise ClusterError(f"there is no log {prefix!r}", f"There are: {names}")
     return chosen
+
+
+def name_of(log: Path) -> str:
+    """What it is called here: an access log after its node, too."""
+    node = log.parent.parent
+    return f"{log.stem}-{node.name}" if node.parent.name == "nodes" else log.stem
 
 
 def last(logs: Sequence[Path], lines: int) -> Iterator[str]:
     """The end of every log, under a heading, as minikube prints them."""
     for file in logs:
         yield ""
-        yield f"==> {file.stem} <=="
+        yield f"==> {name_of(file)} <=="
         yield from tail(file, lines).splitlines()
 
 
@@ -46,5 +52,5 @@ def follow(logs: Sequence[Path]) -> Iterator[str]:
             start = position if size > position else 0
             positions[file] = start + len(complete) + len(newline)
             for line in complete.decode(errors="replace").splitlines():
-                yield f"{file.stem}: {line}" if len(logs) > 1 else line
+                yield f"{name_of(file)}: {line}" if len(logs) > 1 else line
         time.sleep(INTERVAL)

@@ -323,6 +323,12 @@ def test_logs_are_chosen_by_name(tmp_path: Path) -> None:
     chosen = cluster_logs.files(paths, "node")
     assert [file.stem for file in chosen] == ["node-a", "node-b"]
     assert list(cluster_logs.last(chosen[:1], 2)) == ["", "==> node-a <==", "2", "3"]
+    for node in ("a", "b"):
+        access = paths.root / "nodes" / node / "gateway" / "gateway-access.log"
+        access.parent.mkdir(parents=True)
+        access.write_text("GET\n")
+    told = [*cluster_logs.last(cluster_logs.files(paths, "gateway-access"), 1)]
+    assert told == ["", "==> gateway-access-a <==", "GET", "", "==> gateway-access-b <==", "GET"]
     with pytest.raises(ClusterError, match="no log"):
         cluster_logs.files(paths, "etcd")
 
