@@ -148,7 +148,8 @@ def replica_sets(state: State) -> Found:
 
 @check
 def adoption(state: State) -> Found:
-    """Who is selected is owned, who is not is not."""
+    """Who is selected is owned, who is not is not. ReplicaSets and ReplicationControllers do not
+    look at pods that are over."""
     owners = [
         *(each for name in ("replicasets", "statefulsets", "daemonsets")
           for each in state.of(name, "apps")),
@@ -161,7 +162,8 @@ def adoption(state: State) -> Found:
             if pod["metadata"]["namespace"] != owner["metadata"]["namespace"]:
                 continue
             is_owned = controller_uid(pod) == owner["metadata"]["uid"]
-            if is_owned and not has_labels(pod, wanted):
+            is_looked_at = owner["kind"] in ("StatefulSet", "DaemonSet") or is_active(pod)
+            if is_owned and is_looked_at and not has_labels(pod, wanted):
                 yield f"{title(pod)} was not released by {title(owner)}"
             could_be = owner["kind"] != "StatefulSet" and is_active(pod)
             if not controller_uid(pod) and could_be and has_labels(pod, wanted):

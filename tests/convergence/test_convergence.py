@@ -42,6 +42,20 @@ def test_a_name_that_is_taken_holds_a_stateful_set_up() -> None:
     assert run(script, 0).problems == ()
 
 
+def test_a_pod_that_is_over_stays_with_its_replica_set() -> None:
+    labels = {"matchLabels": {"app": "cache"}}
+    spec = {"replicas": 1, "selector": labels, "template": template_of("cache", 0)}
+    script = [
+        Step("namespace_made", ("one",)),
+        Step("put", ("replicasets", "one", "cache", spec), 15.0),
+        Step("touch_pod", (0, "fail"), 15.0),
+        # Of the two that there are now, whichever comes first by name.
+        Step("touch_pod", (0, "release"), 15.0),
+        Step("touch_pod", (1, "release"), 15.0),
+    ]
+    assert run(script, 0).problems == ()
+
+
 def test_a_script_is_shortened_without_what_mends_the_faults(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
