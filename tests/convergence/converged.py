@@ -406,14 +406,18 @@ def budgets(state: State) -> Found:
         ]
         # As upstream: not the phase counts here, but readiness.
         healthy = sum(is_ready(pod) and "deletionTimestamp" not in pod["metadata"] for pod in pods)
-        yield from _observed(each)
         status = each.get("status", {})
         allowed = max(0, healthy - status.get("desiredHealthy", 0))
         if not status.get("expectedPods"):
             allowed = 0
-        yield from _differences(each, {"currentHealthy": healthy})
-        if not any(one.get("reason") == "SyncFailed" for one in status.get("conditions", ())):
-            yield from _differences(each, {"disruptionsAllowed": allowed})
+        # A share of pods whose owner has no scale (a DaemonSet) cannot be worked out: nothing is
+        # allowed then, and what was counted before stays.
+        if any(one.get("reason") == "SyncFailed" for one in status.get("conditions", ())):
+            yield from _differences(each, {"disruptionsAllowed": 0})
+        else:
+            yield from _observed(each)
+            wanted = {"currentHealthy": healthy, "disruptionsAllowed": allowed}
+            yield from _differences(each, wanted)
         if status.get("disruptedPods"):
             yield f"{title(each)}: disruptedPods {status['disruptedPods']}"
 

@@ -56,6 +56,18 @@ def test_a_pod_that_is_over_stays_with_its_replica_set() -> None:
     assert run(script, 0).problems == ()
 
 
+def test_a_share_of_a_daemon_sets_pods_is_no_budget() -> None:
+    labels = {"matchLabels": {"app": "agent"}}
+    daemons = {"selector": labels, "template": template_of("agent", 0)}
+    script = [
+        Step("namespace_made", ("one",)),
+        Step("put", ("poddisruptionbudgets", "one", "keep",
+                     {"selector": labels, "maxUnavailable": "50%"}), 2.0),
+        Step("put", ("daemonsets", "one", "agent", daemons), 15.0),
+    ]  # fmt: skip
+    assert run(script, 0).problems == ()
+
+
 def test_a_script_is_shortened_without_what_mends_the_faults(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
