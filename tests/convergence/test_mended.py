@@ -83,3 +83,40 @@ def test_a_pod_is_made_once_though_the_answer_is_lost(
             assert not [each for each in deleted if "/pods/" in each.path]
 
     run_virtually(story(), 1)
+
+
+@pytest.mark.parametrize("resource", ["replicasets", "statefulsets", "daemonsets"])
+def test_pods_become_available_though_others_cannot_be_made(resource: str) -> None:
+    """Whoever is refused some pods by a quota asks ever less often, and still looks after those it
+    has: upstream's controllers come back when a pod that became ready is to count as available."""
+    field = "numberAvailable" if resource == "daemonsets" else "availableReplicas"
+    template = template_of("some", 0)
+    template["metadata"]["annotations"] = {
+        f"{PREFIX}/start": "0s", f"{PREFIX}/ready": "0s",
+        f"{PREFIX}/unready-every": "100s", f"{PREFIX}/unready-for": "5s",
+    }  # fmt: skip
+    spec: dict[str, object] = {
+        "selector": {"matchLabels": {"app": "some"}}, "template": template, "minReadySeconds": 3,
+    }  # fmt: skip
+    if resource != "daemonsets":
+        spec["replicas"] = 3
+    if resource == "statefulsets":
+        spec |= {"serviceName": "some", "podManagementPolicy": "Parallel"}
+
+    async def story() -> None:
+        async with running_world(1) as world:
+            await namespace_made(world, "one")
+            await put(world, "resourcequotas", "one", "few", {"hard": {"pods": "2"}})
+            await asyncio.sleep(2)
+            await put(world, resource, "one", "some", spec)
+
+            def available() -> int:
+                (found,) = world.objects(resource, "apps")
+                return int(found["status"].get(field, 0))
+
+            await asyncio.sleep(102)
+            assert available() == 0
+            await asyncio.sleep(10)
+            assert available() == 2
+
+    run_virtually(story(), 1)

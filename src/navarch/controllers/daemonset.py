@@ -104,9 +104,9 @@ class DaemonSetController(RevisionedController[DaemonSet]):
         view = plan.View(owner, fits, plan.by_node(pods), label, self.clock.now())
         failure = await self._advance(view, history, pods)
         await self.put_status(owner, plan.next_status(view, history.collisions))
+        self.await_availability(owner, pods, view.now)
         if failure is not None:
             raise failure
-        self.await_availability(owner, pods, view.now)
 
     async def _labelled(
         self, owner: DaemonSet, revisions: Sequence[ControllerRevision]

@@ -145,9 +145,9 @@ class ReplicaSetController(WorkloadController[Set]):
         elif decided.delete:
             failure = await self.delete_pods(owner, decided.delete)
         await self.put_status(owner, next_status(view, failure))
+        self.await_availability(owner, view.active, view.now)
         if failure is not None:
             raise failure
-        self.await_availability(owner, view.active, view.now)
 
     async def _view(self, owner: Set) -> View:
         selector = self.selector(owner)

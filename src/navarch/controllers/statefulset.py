@@ -78,10 +78,10 @@ class StatefulSetController(RevisionedController[StatefulSet]):
         except ApiError as error:
             failure = error
         await self.put_status(owner, plan.next_status(view, replaced, history.collisions))
+        self.await_availability(owner, pods, view.now)
         await self._clean(view, history)
         if failure is not None and not is_namespace_terminating(failure):
             raise failure
-        self.await_availability(owner, pods, view.now)
 
     def _view(self, owner: StatefulSet, history: History, pods: Sequence[Pod]) -> plan.View:
         update = version_of(history.current)
