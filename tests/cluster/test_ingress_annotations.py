@@ -215,6 +215,15 @@ async def test_cors(ground: Ground) -> None:
         assert (answer.headers.get("Access-Control-Allow-Origin") == origin) == allowed
 
 
+async def test_every_origin_is_no_origin_with_cookies(ground: Ground) -> None:
+    said = ingress(enable_cors="true", cors_allow_credentials="true", cors_allow_origin="*")
+    for each in (ingress(enable_cors="true"), said):
+        await ground.serve(each)
+        answer = await ground.ask(headers={"Origin": "https://evil.example"})
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
 async def test_rate_limits(ground: Ground) -> None:
     await ground.serve(ingress("rps", limit_rpm="1", limit_burst_multiplier="3"))
     statuses = [(await ground.ask(source="127.0.7.60")).status for _ in range(6)]

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import msgspec
+
 from navarch.api.types.core_v1 import Secret
 from navarch.api.types.networking_v1 import Ingress
 from navarch.network.ingress.annotations import Annotations, regex
@@ -136,6 +138,10 @@ def _route(ingress: Ingress, given: Annotations, around: Surroundings) -> Route:
     cors, outside, affinity = None, None, None
     if given.get("enable-cors"):
         cors = _filled(Cors, CORS, given, headers=CORS_HEADERS, credentials=True)
+        if "*" in cors.origins:
+            # Upstream says `*` then, with which browsers send no cookies. Naming the origin would
+            # let every page of the world read what only its visitor may see.
+            cors = msgspec.structs.replace(cors, credentials=False)
     if "auth-url" in given:
         asked = (Variable(v="request_uri"),)
         outside = _filled(ExternalAuth, EXTERNAL_AUTH, given, request_redirect=asked)
