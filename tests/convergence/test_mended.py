@@ -120,3 +120,23 @@ def test_pods_become_available_though_others_cannot_be_made(resource: str) -> No
             assert available() == 2
 
     run_virtually(story(), 1)
+
+
+def test_a_job_ends_at_its_deadline_though_its_pods_cannot_be_made() -> None:
+    """Not when it next asks for them, which is up to a minute later."""
+    template = template_of("some", 0)
+    template["spec"]["restartPolicy"] = "Never"
+
+    async def story() -> None:
+        async with running_world(1) as world:
+            await namespace_made(world, "one")
+            await put(world, "resourcequotas", "one", "none", {"hard": {"pods": "0"}})
+            await asyncio.sleep(2)
+            spec = {"template": template, "activeDeadlineSeconds": 100}
+            await put(world, "jobs", "one", "some", spec)
+            await asyncio.sleep(105)
+            (found,) = world.objects("jobs", "batch")
+            reasons = [each["reason"] for each in found["status"].get("conditions", ())]
+            assert reasons == ["DeadlineExceeded", "DeadlineExceeded"]
+
+    run_virtually(story(), 1)

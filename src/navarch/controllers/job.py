@@ -129,10 +129,10 @@ class JobController(WorkloadController[Job]):
         await self._write(key, view, track(view, verdict), cached)
         if event:
             self.recorder.event(cached, "Normal", event, f"Job {event.lower()}")
-        if failure is not None:
-            raise failure
         if waits:
             self.queue.add_after(key, max(min(waits), SHORTEST_WAIT_SECONDS))
+        if failure is not None:
+            raise failure
 
     async def _change(
         self, view: View, delete: Sequence[Pod], create: Sequence[int | None]

@@ -250,9 +250,12 @@ def _job_without_pods(subject: str, obj: Object, now: datetime) -> Verdict:
 
 def _creation_failure(owner: Owner) -> str:
     assert owner.object is not None
-    failure = _conditions(owner.object).get("ReplicaFailure", {})
+    conditions = _conditions(owner.object)
+    failure = conditions.get("ReplicaFailure", {})
     if failure.get("status") == "True":
         return _said(failure)
+    if any(conditions.get(each, {}).get("status") == "True" for each in ("Complete", "Failed")):
+        return ""  # a Job that is over: what it could not make is past
     status, spec = owner.object.get("status", {}), owner.object.get("spec", {})
     if status.get("replicas") and status["replicas"] >= spec.get("replicas", 1):
         return ""

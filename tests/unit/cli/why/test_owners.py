@@ -114,6 +114,9 @@ def test_a_complaint_is_told_once_and_an_owner_that_is_gone_is_told() -> None:
         ([owner("Deployment"), owner("ReplicaSet", event("FailedCreate", "exceeded quota: few"))],
          State.BROKEN, "they cannot be made: exceeded quota: few"),
         ([owner("DaemonSet")], State.PENDING, "no node matches its selector"),
+        ([owner("Job", event("FailedCreate", "exceeded quota: few"), conditions=[condition(
+            "Failed", "True", reason="DeadlineExceeded", message="too long")])],
+         State.BROKEN, "given up (DeadlineExceeded): too long"),
         ([owner("Job", conditions=[condition("Complete", "True")])], State.FINISHED,
          "is complete, its pods are gone"),
         ([Owner("StatefulSet", "x", {"metadata": {"name": "x", "generation": 2}, "spec": {},
