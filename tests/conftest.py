@@ -11,6 +11,7 @@ Whatever a test does, it fails if an object in an informer's cache was changed m
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -32,6 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        # Like Ctrl-C: fixtures take away what they made when a time limit ends the run.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     target = config.getoption("--conformance-results")
     if target and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Outcomes(Path(target)), "conformance-outcomes")
