@@ -131,6 +131,10 @@ class Controller:
                 await self._reconcile_guarded(key)
             finally:
                 self.queue.done(key)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # A request that failed in the same moment has taken the place of the end.
+                raise asyncio.CancelledError
 
     async def _reconcile_guarded(self, key: str) -> None:
         try:

@@ -105,6 +105,26 @@ async def test_a_failed_key_comes_back_with_growing_delays(failure: Exception) -
     await stage.stop()
 
 
+async def test_an_end_counts_though_a_request_fails_in_the_same_moment() -> None:
+    class Stubborn(Recording):
+        async def reconcile(self, key: str) -> None:
+            self.reconciled.append(key)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise ApiError(500, "InternalError", "down")
+
+    stage = Stage()
+    stage.controller.__class__ = Stubborn
+    stage.informer._synced.set()
+    stage.controller.enqueue("k")
+    await stage.clock.settle()
+    assert stage.controller.reconciled == ["k"]
+    stage.task.cancel()
+    done, _ = await asyncio.wait([stage.task], timeout=1)
+    assert done and stage.task.cancelled()
+
+
 async def test_a_failed_informer_ends_the_controller() -> None:
     stage = Stage()
     await stage.clock.settle()
