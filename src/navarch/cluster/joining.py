@@ -143,6 +143,11 @@ def joined_profile(request: JoinRequest, cluster: dict[str, Any]) -> Profile:
         domain, mode = str(cluster["clusterDomain"]), str(cluster["podNetwork"])
     except (KeyError, ValueError, TypeError) as error:
         raise ClusterError(f"the cluster's ranges cannot be read: {error}") from error
+    if cluster.get("foreignNetwork"):
+        raise ClusterError(
+            "the cluster's pods have a network plug-in of the user's, which does not come along",
+            "Machines join clusters that were started without --cni.",
+        )
     addresses = request.node_addresses or (own_address(host, port),)
     versions = [f"ipv{ipaddress.ip_address(each).version}" for each in addresses]
     if families[0] not in versions or not set(versions) <= set(families):

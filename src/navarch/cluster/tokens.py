@@ -185,6 +185,7 @@ def objects(profile: Profile, paths: Paths) -> list[tuple[str, dict[str, Any]]]:
         "podSubnets": list(profile.pod_cidrs),
         "clusterDomain": profile.cluster_domain,
         "podNetwork": profile.pod_network,
+        "foreignNetwork": bool(profile.cni),
         "metadataBlocked": profile.metadata_blocked,
         "networkPolicy": "on" if profile.enforces_policies else "off",
     }

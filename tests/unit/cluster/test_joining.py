@@ -182,19 +182,28 @@ def test_a_machine_that_joins_has_a_profile_and_a_network(tmp_path: Path) -> Non
         joining.joined_profile(replace(request, node_name="dev-m02"), described(name="dev"))
 
 
-@pytest.mark.parametrize(
-    ("network", "enforced"),
-    [({}, True), ({"network_policy": "off"}, False), ({"cni": "cni.yaml"}, False)],
-)
+def join_the_one_with(paths: Paths, network: dict[str, Any]) -> Profile:
+    """What a machine makes of what the cluster with this network tells it."""
+    found = {
+        each["metadata"]["name"]: each
+        for _, each in tokens.objects(Profile("dev", **network), paths)
+    }
+    told = json.loads(found[tokens.CLUSTER_CONFIG]["data"]["cluster.json"])
+    request = JoinRequest("there", "10.0.0.1:8443", TOKEN, node_name="far")
+    return joining.joined_profile(replace(request, node_addresses=("10.0.0.7",)), told)
+
+
+@pytest.mark.parametrize(("network", "enforced"), [({}, True), ({"network_policy": "off"}, False)])
 def test_policies_are_enforced_where_the_cluster_does(
     paths: Paths, network: dict[str, Any], enforced: bool
 ) -> None:
-    cluster = Profile("dev", **network)
-    found = {value["metadata"]["name"]: value for _, value in tokens.objects(cluster, paths)}
-    told = json.loads(found[tokens.CLUSTER_CONFIG]["data"]["cluster.json"])
-    request = JoinRequest("there", "10.0.0.1:8443", TOKEN, node_name="far")
-    request = replace(request, node_addresses=("10.0.0.7",))
-    assert joining.joined_profile(request, told).enforces_policies is enforced
+    assert join_the_one_with(paths, network).enforces_policies is enforced
+
+
+@pytest.mark.parametrize("cni", ["cni.yaml", "cni.conflist", "false"])
+def test_a_network_that_cannot_come_along_is_said(paths: Paths, cni: str) -> None:
+    with pytest.raises(ClusterError, match="plug-in of the user's"):
+        join_the_one_with(paths, {"cni": cni})
 
 
 @pytest.mark.parametrize(
