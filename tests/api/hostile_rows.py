@@ -121,8 +121,8 @@ ROWS: dict[int, tuple[str, ...]] = {
     77: (f"{INPUT} | host path | subPath | absolute subPath | item path | seccomp profile"
          " | config map key ..x",),
     78: ("security:test_a_restricted_namespace",),
-    79: ("webhooks:test_bad_configurations_are_refused",
-         "webhooks:test_broken_webhooks_fail_or_are_passed_over"),
+    79: ("webhooks/configurations:test_bad_configurations_are_refused",
+         "webhooks/failures:test_broken_webhooks_fail_or_are_passed_over"),
     80: ("validation_rules:test_definitions_that_are_refused | pattern | too dear",
          "validating_policies:test_policies_that_are_refused",
          f"{CUSTOM} | row-80 not structural | row-80 group of others"),
@@ -140,7 +140,8 @@ def missing(reference: str) -> list[str]:
     """What a reference names and no file has."""
     place, *cases = reference.split(" | ")
     file, _, function = place.partition(":")
-    text = (FOLDER / f"test_{file}.py").read_text()
+    folder, _, name = file.rpartition("/")
+    text = (FOLDER / folder / f"test_{name}.py").read_text()
     found = [] if re.search(rf"^async def {function}\(", text, re.MULTILINE) else [function]
     return found + [case for case in cases if case.strip() not in text]
 
