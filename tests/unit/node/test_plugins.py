@@ -13,6 +13,7 @@ from tests.csi_driver import Registrar, Server
 from navarch.client.clock import RealClock
 from navarch.node import pluginregistration_pb2 as pb
 from navarch.node import plugins
+from navarch.node.cri.calls import Calls
 from navarch.node.plugins import PluginManager, PluginRefused
 
 
@@ -103,6 +104,26 @@ async def test_a_socket_made_anew_is_another_plugin(directory: Path) -> None:
         async with plugin(directory / "a.sock", "second"):
             assert (await handler.next())[:2] == ("deregister", "first")
             assert (await handler.next())[:2] == ("register", "second")
+
+
+async def test_who_is_asked_is_who_listens_now(directory: Path) -> None:
+    directory.mkdir()
+
+    async def name_at(path: Path) -> str:
+        calls = Calls(str(path), 20)
+        calls.open()
+        request, method = pb.InfoRequest(), "/pluginregistration.Registration/GetInfo"
+        try:
+            return (await calls.call(method, request, pb.PluginInfo)).name
+        finally:
+            await calls.close()
+
+    for number in range(50):
+        path = directory / f"{number}.sock"
+        async with plugin(path, "first"):
+            assert await name_at(path) == "first"
+            async with plugin(path, "second"):
+                assert await name_at(path) == "second"
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.default_authority", "localhost"),
     ("grpc.enable_http_proxy", 0),
+    # Or a channel to a socket that was made anew takes the connection of one closed a moment ago.
+    ("grpc.use_local_subchannel_pool", 1),
     # A runtime that was restarted is back in a second; the default waits up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
