@@ -107,8 +107,6 @@ async def test_a_socket_made_anew_is_another_plugin(directory: Path) -> None:
 
 
 async def test_who_is_asked_is_who_listens_now(directory: Path) -> None:
-    directory.mkdir()
-
     async def name_at(path: Path) -> str:
         calls = Calls(str(path), 20)
         calls.open()
@@ -119,7 +117,7 @@ async def test_who_is_asked_is_who_listens_now(directory: Path) -> None:
             await calls.close()
 
     for number in range(50):
-        path = directory / f"{number}.sock"
+        path = directory.parent / f"{number}.sock"
         async with plugin(path, "first"):
             assert await name_at(path) == "first"
             async with plugin(path, "second"):
