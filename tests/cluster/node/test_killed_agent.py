@@ -63,8 +63,10 @@ async def _killed(cluster: Cluster, doom: Doom, over: Callable[[], Awaitable[boo
 
 
 async def running(cluster: Cluster) -> set[str]:
-    """The containers that run, when whatever was asked of the runtime has come to an end."""
-    await asyncio.sleep(0.05)
+    """The containers that run, when whatever was asked of the runtime has come to an end: it goes
+    on with a call whose caller is gone, for which nobody tells the end, and a start takes 0.1 s. An
+    agent that is really killed is not back so soon."""
+    await asyncio.sleep(0.3)
     return {
         each.id for state in await cluster.runtime.pods() for each in state.containers
         if each.running and each.name == "main"
