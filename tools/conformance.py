@@ -1,7 +1,7 @@
 """Writes `docs/conformance.md`: each test of the official conformance suite, the tests of ours
 that assert what it asserts, and whether they pass.
 
-    python tools/conformance.py            # without real clusters: a minute
+    python tools/conformance.py            # without real clusters: two minutes
     python tools/conformance.py --cluster  # those as well; needs root
     python tools/conformance.py --list     # says what no test covers, and runs none
 
@@ -11,6 +11,7 @@ holds the suite's names for Kubernetes v1.36.
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -88,13 +89,17 @@ def page(suite: list[tuple[str, str]], outcomes: Outcomes) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Write docs/conformance.md.")
+    parser.add_argument("--cluster", action="store_true", help="run tests on real clusters too")
+    parser.add_argument("--list", action="store_true", help="only say what no test covers")
+    options = parser.parse_args()
     listed = Path(__file__).with_name("conformance.tsv").read_text().splitlines()
     suite = [(group, name) for group, _, name in (line.partition("\t") for line in listed)]
-    if "--list" in sys.argv[1:]:
+    if options.list:
         covered = run_tests("-m", "conformance", "--collect-only", "-qq", "-n0")
         sys.stdout.writelines(f"{group}\t{name}\n" for group, name in suite if name not in covered)
         return
-    which = "conformance" if "--cluster" in sys.argv[1:] else "conformance and not cluster"
+    which = "conformance" if options.cluster else "conformance and not cluster"
     PAGE.write_text(page(suite, run_tests("-m", which)))
 
 
