@@ -10,6 +10,7 @@ Whatever a test does, it fails if an object in an informer's cache was changed m
 
 from __future__ import annotations
 
+import gc
 import json
 import signal
 from collections.abc import Iterator
@@ -21,9 +22,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tests.caches import CacheGuard
 
-# How long it takes to think of an example says nothing on a machine that does other work.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
+# How long it takes to think of an example says nothing on a machine that does other work. The same
+# examples are drawn every time, so that a change is judged by what it changed; others are searched
+# with `--hypothesis-profile search`.
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", settings.get_profile("search"), derandomize=True)
+settings.load_profile("same")
 
 SUITE = Path(__file__).parents[1] / "tools" / "conformance.tsv"
 
@@ -50,6 +54,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if unknown:
                 raise pytest.UsageError(f"{item.nodeid}: no conformance test is named {unknown}")
             item.user_properties.append(("conformance", list(marker.args)))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from going over thousands of collected tests again and again: one
+    such round takes a good part of what a request may take where processor time is measured."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ What a writer says on its standard output, one line each and each written at onc
     ack REVISION KEY VALUE       a put was acknowledged; VALUE is - for a deletion
     failed                       the store has failed
     over                         a writer has ended, however it ended
+
+A killed writer may leave the beginning of a line behind it, which the `over` then ends.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.unit.network.gateways import gateway, listener, route, translated
 from tests.unit.network.test_ingress_fuzz import ORDINARY, TEXTS, comparable, rendered
@@ -95,6 +95,7 @@ def routes(draw: st.DrawFn) -> Object:
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(routes(), min_size=1, max_size=2), TEXTS, TEXTS)
+@example([route("r", {"timeouts": {"request": "1m"}})], "", "")
 def test_no_route_becomes_configuration(found: list[Object], host: str, name: str) -> None:
     listeners = (listener(name, hostname=host), listener("plain"))
     result = translated(gateway("gateway", *listeners), *found)
@@ -113,9 +114,10 @@ def test_no_route_becomes_configuration(found: list[Object], host: str, name: st
 
 PLAIN = translated(gateway(), route("r", {"backendRefs": [{"name": "a", "port": 80}]}))
 EVERYTHING = [
-    Policy(mirrors=count, protocol=protocol, body_limit=0)
+    Policy(mirrors=count, protocol=protocol, body_limit=0, limits_time=limits_time)
     for count in range(4)
     for protocol in Protocol
+    for limits_time in (False, True)
 ]
 ALLOWED = comparable(rendered(EVERYTHING, PLAIN.plane.listeners))
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.network.ingresses import ingress, secret, translated
@@ -148,6 +149,21 @@ def test_no_ingress_becomes_configuration(found: list[Ingress]) -> None:
     assert set(json.loads(document(plane))) == {"policies", "listeners", "tables"}
     for problem in result.problems:
         assert problem.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    "annotations", [{"server_alias": "alias.example"}, {"from_to_www_redirect": "true"}], ids=str
+)
+def test_further_names_of_a_refused_host(annotations: dict[str, str]) -> None:
+    """They are refused with it, and the Ingress' other hosts are served."""
+    result = translated(
+        ingress("bad", host="a b", **annotations),
+        ingress("good", host="web.example", **annotations),
+    )
+    names = {"alias.example", "web.example", "www.web.example"}
+    hosts = {each.name for table in result.plane.tables.values() for each in table}
+    assert "web.example" in hosts and hosts <= names and len(hosts) > 1
+    assert any("not a host name" in problem.message for problem in result.problems)
 
 
 def texts(found: Ingress) -> Iterator[str]:

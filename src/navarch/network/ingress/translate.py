@@ -181,10 +181,10 @@ class _Translator:
 
     def add(self, each: Site) -> None:
         spec = each.ingress.spec
-        names = {rule.host: self._host(each, rule.host) for rule in spec.rules}
+        asked = {rule.host: self._host(each, rule.host) for rule in spec.rules}
+        served = {name: host for name, host in asked.items() if host is not None}
         for rule in spec.rules:
-            host = names[rule.host]
-            if host is None:
+            if (host := served.get(rule.host)) is None:
                 continue
             host.regex = host.regex or each.uses_regex
             for path in rule.http.paths if rule.http else ():
@@ -192,20 +192,20 @@ class _Translator:
         if spec.defaultBackend is not None:
             route = self._answer(each, spec.defaultBackend)
             if not spec.rules:
-                names = {"": self.hosts.setdefault("", _HostWork())}
-            for host in names.values():
-                if host is not None and host.fallback is None:
+                served = {"": self.hosts.setdefault("", _HostWork())}
+            for host in served.values():
+                if host.fallback is None:
                     host.fallback = route
-        self._add_tls(each, [name for name, host in names.items() if host is not None])
+        self._add_tls(each, [*served])
         given = each.annotations
         self.aliases += [
             (alias.lower(), name, each)
             for alias in given.get("server-alias", ())
-            for name in names
+            for name in served
             if name
         ]
         if given.get("from-to-www-redirect"):
-            self.www += [name for name in names if name and not name.startswith("*.")]
+            self.www += [name for name in served if name and not name.startswith("*.")]
 
     def _host(self, each: Site, name: str) -> _HostWork | None:
         """The API checks hosts as well; what is in the store may be older than its checks."""
