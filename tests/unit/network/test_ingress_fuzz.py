@@ -157,8 +157,8 @@ def test_no_ingress_becomes_configuration(found: list[Ingress]) -> None:
 def test_further_names_of_a_refused_host(annotations: dict[str, str]) -> None:
     """They are refused with it, and the Ingress' other hosts are served."""
     result = translated(
-        ingress("bad", host="a b", **annotations),
-        ingress("good", host="web.example", **annotations),
+        ingress("bad", None, "a b", **annotations),
+        ingress("good", None, "web.example", **annotations),
     )
     names = {"alias.example", "web.example", "www.web.example"}
     hosts = {each.name for table in result.plane.tables.values() for each in table}
