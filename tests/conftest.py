@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from tests.caches import CacheGuard
+from tests.hang import HangGuard
 
 # How long it takes to think of an example says nothing on a machine that does other work. The same
 # examples are drawn every time, so that a change is judged by what it changed; others are searched
@@ -37,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(HangGuard(), "hang-guard")
     if not hasattr(config, "workerinput"):
         # Like Ctrl-C: fixtures take away what they made when a time limit ends the run.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
