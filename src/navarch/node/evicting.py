@@ -19,7 +19,6 @@ from .cri.values import RuntimeFailure
 from .eviction import (
     REASON,
     Explanation,
-    FileSystems,
     Judgement,
     Observations,
     PodUse,
@@ -29,14 +28,15 @@ from .eviction import (
     judge,
     over_disk_limit,
     rank,
+    reclaims,
     refuses,
 )
 from .figures import evictions
 from .images.collector import CollectionFailed
-from .measuring import Places, file_systems, measure_pods, observe
+from .measuring import Places, has_image_filesystem, measure_pods, observe
 from .podspec import is_critical, pod_key
 from .starting import NodeServices
-from .thresholds import STORAGE, Threshold, parse_thresholds, with_container_filesystem
+from .thresholds import STORAGE, Threshold, parse_thresholds
 from .worker import PodWorker
 
 log = logging.getLogger(__name__)
@@ -56,10 +56,10 @@ class EvictionManager:
         self.remove_dead: Callable[[], Awaitable[object]] | None = None
         """Removes the containers of pods that have ended."""
         options = services.options
-        self._configured = parse_thresholds(options)
-        self._thresholds: Sequence[Threshold] = ()
-        self._layout: FileSystems | None = None
+        self._thresholds = parse_thresholds(options)
         self._images = ""
+        """Where images are; empty until the runtime has said it."""
+        self._has_image_filesystem = False
         self._judgement = Judgement()
         self._places = Places(
             options.root_directory / "pods", options.pod_logs_directory, services.cgroups
@@ -105,7 +105,7 @@ class EvictionManager:
     async def _listen(self) -> None:
         from .memory_events import memory_events
 
-        limit = next((each for each in self._configured if each.signal == "memory.available"), None)
+        limit = next((each for each in self._thresholds if each.signal == "memory.available"), None)
         if limit is None:
             return
         try:
@@ -123,8 +123,10 @@ class EvictionManager:
 
     async def look(self) -> Sequence[PodWorker]:
         """One round; the pods that were told to go."""
-        if self._layout is None:
-            await self._learn_layout()
+        if not self._images:
+            self._images = await self._services.collector.directory()
+            root = self._services.options.root_directory
+            self._has_image_filesystem = has_image_filesystem(root, self._images)
         observed = await self._observe()
         before = self._judgement.conditions
         clock, options = self._services.clock, self._services.options
@@ -147,19 +149,10 @@ class EvictionManager:
             return ()
         return await self._relieve(active, self._judgement.due, observed)
 
-    async def _learn_layout(self) -> None:
-        options = self._services.options
-        self._images = await self._services.collector.directory()
-        self._layout = file_systems(options.root_directory, self._images)
-        self._thresholds = with_container_filesystem(
-            self._configured, image_filesystem=self._layout.image, split=self._layout.split
-        )
-
     async def _observe(self) -> Observations:
         root, cgroups = self._services.options.root_directory, self._services.cgroups
-        layers = str(root) if self._layout is not None and self._layout.split else self._images
         # A file system that hangs must not hold up the pods.
-        return await asyncio.to_thread(observe, root, self._images, layers, cgroups)
+        return await asyncio.to_thread(observe, root, self._images, cgroups)
 
     async def _measure(self, workers: Sequence[PodWorker], *, disk: bool) -> dict[str, PodUse]:
         used = await self._services.runtime.usage()
@@ -171,12 +164,10 @@ class EvictionManager:
         if not limited:
             return []
         uses = await self._measure(limited, disk=True)
-        own = self._layout is not None and self._layout.image
         evicted = []
         for worker in limited:
-            exceeded = over_disk_limit(
-                worker.pod, uses[worker.pod.metadata.uid], image_filesystem=own
-            )
+            use = uses[worker.pod.metadata.uid]
+            exceeded = over_disk_limit(worker.pod, use, image_filesystem=self._has_image_filesystem)
             if exceeded is not None and self._evict(
                 worker, Explanation(exceeded.message, {}), IMMEDIATE_GRACE, disruption=False
             ):
@@ -187,14 +178,13 @@ class EvictionManager:
     async def _relieve(
         self, active: Sequence[PodWorker], due: Sequence[Threshold], observed: Observations
     ) -> Sequence[PodWorker]:
-        assert self._layout is not None
         threshold = due[0]
         resource = threshold.resource
         log.warning("attempting to reclaim %s (%s)", resource, threshold.signal)
         self._services.events.node(
             "Warning", "EvictionThresholdMet", f"Attempting to reclaim {resource}"
         )
-        if await self._clear_away(self._layout.reclaims(threshold.signal)):
+        if await self._clear_away(reclaims(threshold.signal, self._has_image_filesystem)):
             return ()
         if not active:
             log.error("eviction thresholds have been met, but no pods are active to evict")
@@ -202,7 +192,13 @@ class EvictionManager:
         disk = threshold.condition == "DiskPressure" or resource == STORAGE
         uses = await self._measure(active, disk=disk)
         workers = {each.pod.metadata.uid: each for each in active}
-        for pod in rank([each.pod for each in active], uses, threshold.signal, self._layout):
+        order = rank(
+            [each.pod for each in active],
+            uses,
+            threshold.signal,
+            image_filesystem=self._has_image_filesystem,
+        )
+        for pod in order:
             why = explain(pod, uses.get(pod.metadata.uid), resource, due, observed)
             grace = IMMEDIATE_GRACE
             if not threshold.is_hard:

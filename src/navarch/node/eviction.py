@@ -209,10 +209,10 @@ _Rank = Callable[[Pod, PodUse], tuple[int, ...]]
 
 
 def rank(
-    pods: Sequence[Pod], uses: Mapping[str, PodUse], signal: str, layout: FileSystems
+    pods: Sequence[Pod], uses: Mapping[str, PodUse], signal: str, *, image_filesystem: bool
 ) -> list[Pod]:
     """The pods in the order they are to go; those that could not be measured come first."""
-    key = _rank_of(signal, layout)
+    key = _rank_of(signal, image_filesystem)
 
     def position(pod: Pod) -> tuple[int, ...]:
         use = uses.get(pod.metadata.uid)
@@ -221,7 +221,7 @@ def rank(
     return sorted(pods, key=position)
 
 
-def _rank_of(signal: str, layout: FileSystems) -> _Rank:
+def _rank_of(signal: str, image_filesystem: bool) -> _Rank:
     if signal == "pid.available":
         return lambda pod, use: (pod.spec.priority or 0, -use.processes)
 
@@ -233,35 +233,24 @@ def _rank_of(signal: str, layout: FileSystems) -> _Rank:
     if "memory" in signal.casefold():
         return lambda pod, use: over(pod, use.memory, "memory", "memory")
     resource = INODES if signal.endswith("inodesFree") else STORAGE
-    parts = layout.parts(signal)
+    parts = disk_parts(signal, image_filesystem)
     return lambda pod, use: over(pod, use.disk(parts).of(resource), resource, STORAGE)
 
 
-@dataclass(frozen=True, slots=True)
-class FileSystems:
-    """Whether images lie on a file system of their own, and writable layers apart from them."""
+def disk_parts(signal: str, image_filesystem: bool) -> tuple[str, ...]:
+    """What a pod's use of a file system consists of. Images may lie on one of their own, and the
+    containers' writable layers with them."""
+    if not image_filesystem:
+        return ("root", "logs", "volumes")
+    return ("logs", "volumes") if signal.startswith("nodefs") else ("root",)
 
-    image: bool = False
-    split: bool = False
 
-    def parts(self, signal: str) -> tuple[str, ...]:
-        """What a pod's use of that file system consists of."""
-        on_node = ("logs", "volumes")
-        if not self.image:
-            return ("root", *on_node)
-        if self.split:
-            return () if signal.startswith("imagefs") else ("root", *on_node)
-        return on_node if signal.startswith("nodefs") else ("root",)
-
-    def reclaims(self, signal: str) -> tuple[str, ...]:
-        """What can be cleared away (`containers`, `images`) before a pod has to go."""
-        if not signal.partition(".")[0].endswith("fs"):
-            return ()
-        if not self.image:
-            return "containers", "images"
-        if self.split:
-            return ("images",) if signal.startswith("imagefs") else ("containers",)
-        return () if signal.startswith("nodefs") else ("containers", "images")
+def reclaims(signal: str, image_filesystem: bool) -> tuple[str, ...]:
+    """What can be cleared away (`containers`, `images`) before a pod has to go."""
+    is_disk = signal.startswith(("nodefs", "imagefs"))
+    if not is_disk or (image_filesystem and signal.startswith("nodefs")):
+        return ()
+    return "containers", "images"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from navarch.api.types.core_v1 import Pod
 
 from .cgroups import Cgroups
 from .cri.values import ContainerUsage
-from .eviction import ContainerUse, Disk, FileSystems, Observation, PodUse
+from .eviction import ContainerUse, Disk, Observation, PodUse
 from .machine import memory_total_and_available, process_limits
 from .runtime_config import log_directory
 from .thresholds import ALLOCATABLE_MEMORY
@@ -94,17 +94,13 @@ def _local_kinds(volume: object) -> tuple[str, ...]:
     return ("kubernetes.io~configmap",) if getattr(volume, "configMap", None) is not None else ()
 
 
-def file_systems(root: Path, images: str, containers: str = "") -> FileSystems:
-    """How the directories of pods, images and writable layers are spread over disks."""
+def has_image_filesystem(root: Path, images: str) -> bool:
+    """Whether images lie on another disk than the directories of pods."""
     node = _device(str(root), 0)
-    image = _device(images, node)
-    layers = _device(containers, image)
-    return FileSystems(image=image != node, split=image != node and layers != image)
+    return _device(images, node) != node
 
 
-def observe(
-    root: Path, images: str, containers: str, cgroups: Cgroups
-) -> Mapping[str, Observation]:
+def observe(root: Path, images: str, cgroups: Cgroups) -> Mapping[str, Observation]:
     """What is left of everything that eviction looks at, by signal."""
     total, available = memory_total_and_available()
     limit, processes = process_limits()
@@ -116,7 +112,7 @@ def observe(
     if pods is not None:
         capacity, working_set = pods
         result[ALLOCATABLE_MEMORY] = Observation(max(0, capacity - working_set), capacity)
-    for name, path in (("nodefs", str(root)), ("imagefs", images), ("containerfs", containers)):
+    for name, path in (("nodefs", str(root)), ("imagefs", images)):
         try:
             disk = os.statvfs(path or root)
         except OSError:

@@ -8,7 +8,7 @@ Pure.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from navarch.api.quantity import Format, Quantity, parse_quantity
@@ -106,22 +106,8 @@ def parse_thresholds(options: NodeOptions) -> list[Threshold]:
             for each in result
             if each.signal == "memory.available" and each.is_hard
         ]
-    return result
-
-
-def with_container_filesystem(
-    thresholds: Sequence[Threshold], *, image_filesystem: bool, split: bool
-) -> list[Threshold]:
-    """The writable layers' file system has no thresholds of its own: it is the images', or (one
-    disk for all, or images alone on theirs) the node's."""
-    source = "imagefs." if image_filesystem and not split else "nodefs."
-    own = [each for each in thresholds if not each.signal.startswith("containerfs.")]
-    copies = [
-        replace(each, signal="containerfs." + each.signal.removeprefix(source))
-        for each in own
-        if each.signal.startswith(source)
-    ]
-    return own + copies
+    # The writable layers are on the images' file system, which has its own thresholds.
+    return [each for each in result if not each.signal.startswith("containerfs.")]
 
 
 def _parse(statements: Mapping[str, str]) -> list[Threshold]:

@@ -17,7 +17,6 @@ from navarch.node import evicting
 from navarch.node.eviction import (
     ContainerUse,
     Disk,
-    FileSystems,
     Judgement,
     Observation,
     PodUse,
@@ -26,6 +25,7 @@ from navarch.node.eviction import (
     judge,
     over_disk_limit,
     rank,
+    reclaims,
     refuses,
 )
 from navarch.node.measuring import measure_path
@@ -34,7 +34,6 @@ from navarch.node.thresholds import (
     InvalidThreshold,
     Threshold,
     parse_thresholds,
-    with_container_filesystem,
 )
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -129,22 +128,9 @@ def test_a_threshold_can_be_switched_off() -> None:
     assert thresholds(eviction_hard={"nodefs.available": "0%", "imagefs.available": "100%"}) == []
 
 
-@pytest.mark.parametrize(
-    ("layout", "expected"),
-    [
-        (FileSystems(), "10%"),
-        (FileSystems(image=True), "15%"),
-        (FileSystems(image=True, split=True), "10%"),
-    ],
-)
-def test_the_writable_layers_take_their_disks_threshold(layout: FileSystems, expected: str) -> None:
-    all_of_them = with_container_filesystem(
-        thresholds(eviction_hard={"nodefs.available": "10%", "imagefs.available": "15%"}),
-        image_filesystem=layout.image,
-        split=layout.split,
-    )
-    (found,) = [each for each in all_of_them if each.signal == "containerfs.available"]
-    assert found.value.fraction == pytest.approx(int(expected[:-1]) / 100)
+def test_the_writable_layers_have_no_thresholds_of_their_own() -> None:
+    found = thresholds(eviction_hard={"imagefs.available": "15%", "containerfs.available": "9%"})
+    assert [each.signal for each in found] == ["imagefs.available"]
 
 
 # Judgement
@@ -205,8 +191,11 @@ def named(uid: str, priority: int = 0, **requests: str) -> Pod:
                     metadata={"uid": uid, "name": uid}, priority=priority)  # fmt: skip
 
 
-def order(pods: list[Pod], uses: Mapping[str, PodUse], signal: str, layout: FileSystems) -> str:
-    return " ".join(pod.metadata.name for pod in rank(pods, uses, signal, layout))
+def order(
+    pods: list[Pod], uses: Mapping[str, PodUse], signal: str, image_filesystem: bool = False
+) -> str:
+    found = rank(pods, uses, signal, image_filesystem=image_filesystem)
+    return " ".join(pod.metadata.name for pod in found)
 
 
 def test_memory_order() -> None:
@@ -216,21 +205,18 @@ def test_memory_order() -> None:
         name: PodUse({"main": ContainerUse(memory=50 * MIB)})
         for name in ("modest", "greedy", "vip", "greedier")
     }
-    assert order(pods, uses, "memory.available", FileSystems()) == (
-        "unseen greedier greedy vip modest"
-    )
+    assert order(pods, uses, "memory.available") == ("unseen greedier greedy vip modest")
 
 
 def test_disk_order_by_file_system() -> None:
     pods = [named("layers"), named("volumes"), named("asked", ephemeral_storage="1Gi")]
     uses = {"layers": use(root=9 * MIB), "volumes": use(scratch=8 * MIB), "asked": use(20 * MIB)}
-    one, own = FileSystems(), FileSystems(image=True)
-    assert order(pods, uses, "nodefs.available", one) == "layers volumes asked"
-    assert order(pods, uses, "nodefs.available", own) == "volumes layers asked"
-    assert order(pods, uses, "imagefs.available", own) == "layers volumes asked"
-    assert own.reclaims("nodefs.available") == ()
-    assert own.reclaims("imagefs.inodesFree") == ("containers", "images")
-    assert one.reclaims("memory.available") == one.reclaims("pid.available") == ()
+    assert order(pods, uses, "nodefs.available") == "layers volumes asked"
+    assert order(pods, uses, "nodefs.available", True) == "volumes layers asked"
+    assert order(pods, uses, "imagefs.available", True) == "layers volumes asked"
+    assert reclaims("nodefs.available", True) == ()
+    assert reclaims("imagefs.inodesFree", True) == ("containers", "images")
+    assert reclaims("memory.available", False) == reclaims("pid.available", False) == ()
 
 
 def test_inodes_and_processes() -> None:
@@ -240,8 +226,8 @@ def test_inodes_and_processes() -> None:
         "many": PodUse({}, {"a": Disk(1, 900)}, processes=900),
         "vip": PodUse({}, {"a": Disk(1, 5000)}, processes=5000),
     }
-    assert order(pods, uses, "nodefs.inodesFree", FileSystems()) == "many few vip"
-    assert order(pods, uses, "pid.available", FileSystems()) == "many few vip"
+    assert order(pods, uses, "nodefs.inodesFree") == "many few vip"
+    assert order(pods, uses, "pid.available") == "many few vip"
 
 
 def test_the_explanation() -> None:
