@@ -21,6 +21,10 @@ BASE_DELAY = 0.005
 MAX_DELAY = 1000.0
 BUCKET_RATE = 10.0
 BUCKET_BURST = 100.0
+TURN_SECONDS = 0.01
+"""So long keys are handed out before the event loop gets a turn. Work on a key that needs nothing
+never waits: a hundred thousand of them, as after a start, would let no heartbeat, watch or timer
+through until the last was done."""
 
 
 class QueueShutDown(Exception):
@@ -55,6 +59,8 @@ class WorkQueue:
         self._order = itertools.count()
         self._timer: Timer | None = None
         self._shutting_down = False
+        self._turn_began: float | None = None
+        """When the first key of this turn of the event loop was handed out."""
         self._instruments = _Instruments(self) if name else None
 
     def __len__(self) -> int:
@@ -107,11 +113,15 @@ class WorkQueue:
 
     async def get(self) -> str:
         """The next key, which the caller must give back with `done`. Raises `QueueShutDown`."""
-        while not self._ready:
-            if self._shutting_down:
+        loop = asyncio.get_running_loop()
+        while not self._ready or self._turn_is_over(loop):
+            if self._shutting_down and not self._ready:
                 raise QueueShutDown
-            getter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._getters.append(getter)
+            getter: asyncio.Future[None] = loop.create_future()
+            if self._ready:
+                loop.call_soon(_wake, getter)
+            else:
+                self._getters.append(getter)
             try:
                 await getter
             except asyncio.CancelledError:
@@ -127,6 +137,18 @@ class WorkQueue:
         if self._instruments:
             self._instruments.wait.observe(max(0.0, now - added))
         return key
+
+    def _turn_is_over(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether all that the event loop still has to call in this turn, other workers among it,
+        is to leave the waiting keys to the next."""
+        now = self._clock.monotonic()
+        if self._turn_began is None:
+            self._turn_began = now
+            loop.call_soon(self._begin_turn)
+        return now - self._turn_began >= TURN_SECONDS
+
+    def _begin_turn(self) -> None:
+        self._turn_began = None
 
     def done(self, key: str) -> None:
         """The work on the key has ended, well or not."""
@@ -156,9 +178,7 @@ class WorkQueue:
 
     def _wake_one(self) -> None:
         while self._getters:
-            getter = self._getters.popleft()
-            if not getter.done():
-                getter.set_result(None)
+            if _wake(self._getters.popleft()):
                 return
 
     def _set_timer(self) -> None:
@@ -179,6 +199,13 @@ class WorkQueue:
                 self.add(key)
         self._timer = None
         self._set_timer()
+
+
+def _wake(getter: asyncio.Future[None]) -> bool:
+    if getter.done():
+        return False
+    getter.set_result(None)
+    return True
 
 
 class _Instruments:
