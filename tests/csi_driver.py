@@ -104,7 +104,7 @@ class Registrar:
         await self._server.stop()
 
     async def status(self) -> registration.RegistrationStatus:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self.statuses.get()
 
 
@@ -206,7 +206,7 @@ class CsiDriver:
             if getattr(call.request, "volume_id", None) == volume_id
         ]
 
-    async def called(self, method: str, times: int = 1, seconds: float = 30.0) -> Call:
+    async def called(self, method: str, times: int = 1, seconds: float = 60.0) -> Call:
         """Waits until a method was called so often; the latest call."""
         async with asyncio.timeout(seconds):
             while len(self.of(method)) < times:

@@ -63,7 +63,7 @@ async def both(tmp_path: Path) -> AsyncIterator[tuple[Api, ExtensionServer]]:
         yield pair
 
 
-async def until(check: Callable[[], Awaitable[Any]], seconds: float = 15) -> Any:
+async def until(check: Callable[[], Awaitable[Any]], seconds: float = 60) -> Any:
     """Wait until `check` returns something."""
     async with asyncio.timeout(seconds):
         while not (found := await check()):  # noqa: ASYNC110 - nothing tells of all of these
@@ -233,7 +233,7 @@ async def test_redirects_lead_nowhere(both: tuple[Api, ExtensionServer], tmp_pat
 async def test_watches_stream(both: tuple[Api, ExtensionServer], tmp_path: Path) -> None:
     api, extension = both
     await registered(api, extension, tmp_path)
-    async with asyncio.timeout(10), api.watch(f"{FLUNDERS}?watch=1") as events:
+    async with asyncio.timeout(60), api.watch(f"{FLUNDERS}?watch=1") as events:
         for name in ("a", "b"):
             (await api.post(FLUNDERS, {"metadata": {"name": name}})).ok(201)
             assert (await anext(events))["object"]["metadata"]["name"] == name

@@ -32,7 +32,7 @@ async def test_watch_tells_every_change(api: Api) -> None:
         await api.post(PATH, config_map("a", key="1"))
         await api.patch(f"{PATH}/a", {"data": {"key": "2"}})
         await api.delete(f"{PATH}/a")
-        seen = [await asyncio.wait_for(anext(events), 5) for _ in range(3)]
+        seen = [await asyncio.wait_for(anext(events), 60) for _ in range(3)]
     assert [each["type"] for each in seen] == ["ADDED", "MODIFIED", "DELETED"]
     versions = [int(each["object"]["metadata"]["resourceVersion"]) for each in seen]
     assert versions == sorted(set(versions))

@@ -250,7 +250,7 @@ async def test_an_upgraded_connection_is_passed_through(api: Api, kubelet: Backe
         False,
     )
     assert "c2VjcmV0" not in asked.headers["Sec-WebSocket-Protocol"]
-    await asyncio.wait_for(_until_idle(api), 5)
+    await asyncio.wait_for(_until_idle(api), 60)
 
 
 async def _until_idle(api: Api) -> None:
@@ -266,10 +266,10 @@ async def test_a_refused_upgrade_ends_the_connection(api: Api, kubelet: Backend)
         "Upgrade: SPDY/3.1\r\nContent-Length: 0\r\n\r\n"
     )
     writer.write(head.encode())
-    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
     assert answer.startswith(b"HTTP/1.1 400")
     writer.write(b"GET /pods HTTP/1.1\r\nHost: x\r\n\r\n")
-    rest = await asyncio.wait_for(reader.read(), 5)
+    rest = await asyncio.wait_for(reader.read(), 60)
     assert rest == b"no"
     assert len(kubelet.requests) == 1
     writer.close()

@@ -84,7 +84,7 @@ async def process(tmp_path: Path) -> AsyncIterator[Process]:
 async def ready(session: aiohttp.ClientSession) -> float:
     """Wait until the server says that it is ready; how long that took."""
     began = time.perf_counter()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 async with session.get("/readyz") as response:

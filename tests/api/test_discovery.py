@@ -77,7 +77,7 @@ async def test_custom_resources_at_once(api: Api) -> None:
     headers["If-None-Match"] = again.headers["ETag"]
     assert (await api.get("/apis", headers=headers)).status == 304
     (await api.delete(f"{DEFINITIONS}/{definition()['metadata']['name']}")).ok()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while ("ex.io", "v1", "foos") in await aggregated(api):  # noqa: ASYNC110 - only a document
             await asyncio.sleep(0.02)
 

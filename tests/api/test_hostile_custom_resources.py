@@ -25,7 +25,7 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 async def api(shared_api: Api) -> Api:
     await furnish(shared_api)
     (await shared_api.post(DEFINITIONS, THING_DEFINITION, **ROOT)).ok(201)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await shared_api.get(THINGS, **ROOT)).status != 200:  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(0.02)
     (await shared_api.post(THINGS, thing(name="there"), **ROOT)).ok(201)

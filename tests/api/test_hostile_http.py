@@ -43,9 +43,9 @@ async def talk(server: Server, *parts: bytes, pause: float = 0.0) -> Heard:
             writer.write(part)
             await writer.drain()
             await asyncio.sleep(pause)
-        text = await asyncio.wait_for(reader.read(65536), 5)
+        text = await asyncio.wait_for(reader.read(65536), 60)
         took = time.perf_counter() - began
-        while piece := await asyncio.wait_for(reader.read(65536), 5):
+        while piece := await asyncio.wait_for(reader.read(65536), 60):
             text += piece
     except ConnectionResetError:
         took = time.perf_counter() - began

@@ -98,7 +98,7 @@ async def settled(api: Api, expected: str | None) -> None:
     """Until the definition of the custom kind says what is expected; None: is gone."""
     changed = asyncio.Event()
     api.server.core.catalog.on_change(changed.set)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await published(api) != expected:
             await changed.wait()
             changed.clear()

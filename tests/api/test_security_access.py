@@ -100,7 +100,7 @@ async def test_of_two_credentials_the_first_counts_and_a_bad_one_is_not_passed_o
             f"GET {CORE}/pods HTTP/1.1\r\nHost: x\r\nAuthorization: {first}\r\n"
             f"Authorization: {second}\r\nConnection: close\r\n\r\n".encode()
         )
-        answer = await asyncio.wait_for(reader.read(), 20)
+        answer = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         assert answer.split(b" ")[1] in (status, b"400"), answer
 
@@ -305,7 +305,7 @@ async def test_custom_resources_keep_to_their_scope_and_prefix(ready: Api) -> No
     crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     for plural, scope in (("foos", "Cluster"), ("foosbars", "Cluster"), ("bars", "Namespaced")):
         (await ready.post(crds, definition(plural, scope), **ROOT)).ok(201)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 served = await ready.get(f"/apis/shop.example/v1/{plural}", **ROOT)
                 if served.status == 200:

@@ -207,6 +207,6 @@ async def test_a_full_disk_stops_the_audit_log_and_not_the_api(tmp_path: Path) -
             assert (await Api(server, session).get("/version", **ROOT)).status == status
             auditor = server.core.auditor
             assert auditor is not None
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await auditor.backend.flushed()
             assert auditor.backend.dropped > 0

@@ -82,7 +82,7 @@ async def status_of(api: Api, token: str) -> int:
 
 async def until_refused(api: Api, token: str) -> None:
     """Ten seconds are what upstream promises; ours is quicker, the machine may be slow."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             if await status_of(api, token) == 401:
                 return

@@ -35,7 +35,7 @@ async def test_an_address_lives_as_long_as_its_service(api: Api) -> None:
     assert "already allocated" in taken.json["message"]
     async with api.watch(ADDRESSES + "?watch=1&resourceVersion=0") as events:
         await api.delete(f"{PATH}/a")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             async for event in events:
                 if event["type"] == "DELETED":
                     assert event["object"]["metadata"]["name"] == made["clusterIP"]

@@ -53,7 +53,7 @@ async def test_writes_under_load_are_answered() -> None:
                 answered.add(name)
 
     clients = [asyncio.create_task(write(client)) for client in range(16)]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(answered) < 200:  # noqa: ASYNC110 - a plain number
             await asyncio.sleep(0.01)
         kept: set[str] = set()
@@ -82,7 +82,7 @@ async def test_a_slow_request_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
         return await original(*arguments)
 
     monkeypatch.setitem(server.app.verbs, "create", slow)
-    async with asyncio.timeout(20), aiohttp.ClientSession() as session:
+    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
         api = Api(server, session)
         task = asyncio.create_task(api.post(CM, config_map("x")))
         while not server.app.is_busy:  # noqa: ASYNC110 - a plain flag
@@ -99,7 +99,7 @@ async def test_a_slow_request_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_watches_end_as_they_should() -> None:
     """With the last chunk, not in the middle of a line, and after all that was to be said."""
     server = await started()
-    async with asyncio.timeout(20), aiohttp.ClientSession() as session:
+    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
         api = Api(server, session)
         async with session.get(f"{server.url}{CM}?watch=1") as response:
             for number in range(20):
@@ -115,7 +115,7 @@ async def test_watches_end_as_they_should() -> None:
 async def test_not_ready_before_it_stops() -> None:
     """Load balancers and endpoints get time to hear of it; until then everything works."""
     server = await started(shutdown_delay_seconds=1.0)
-    async with asyncio.timeout(20), aiohttp.ClientSession() as session:
+    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
         api = Api(server, session)
         assert (await api.get("/readyz")).status == 200
         stopping = asyncio.create_task(server.stop())
@@ -174,7 +174,7 @@ async def test_a_process_that_is_told_to_end(tmp_path: Path) -> None:
 
         clients = [asyncio.create_task(write(client)) for client in range(8)]
         watcher = asyncio.create_task(watch())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(answered) < 200:  # noqa: ASYNC110 - a plain number
                 await asyncio.sleep(0.01)
             assert process._process is not None

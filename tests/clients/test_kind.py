@@ -39,7 +39,7 @@ def test_cluster(k8s):
     k8s.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
     k8s.load_image("registry.example/web")
     k8s.kubectl(["run", "web", "--image=registry.example/web", "-n", "shop"], as_dict=False)
-    k8s.wait("pod/web", "condition=Ready", namespace="shop", timeout=30)
+    k8s.wait("pod/web", "condition=Ready", namespace="shop", timeout=60)
     assert k8s.kubectl(["get", "pod", "web", "-n", "shop"])["status"]["phase"] == "Running"
     assert k8s.version() >= (1, 36)
     assert k8s.ready()

@@ -48,7 +48,7 @@ def api(cluster: Cluster) -> Any:
 def test_the_life_of_a_pod(api: Any, namespace: str) -> None:
     made = Pod(pod("p", namespace, app="a"), api=api)
     made.create()
-    made.wait("condition=Ready", timeout=30)
+    made.wait("condition=Ready", timeout=60)
     assert made.ready() and made.exists()
     made.label(tier="front")
     made.annotate({"note": "1"})
@@ -62,7 +62,7 @@ def test_the_life_of_a_pod(api: Any, namespace: str) -> None:
     (listed,) = api.get("pods", namespace=namespace, label_selector={"x": "y"})
     assert listed.name == "p"
     made.delete(grace_period=0)
-    made.wait("delete", timeout=30)
+    made.wait("delete", timeout=60)
     assert not made.exists()
     with pytest.raises(kr8s.NotFoundError):
         made.refresh()
@@ -72,13 +72,13 @@ def test_a_deployment_is_scaled(api: Any, namespace: str) -> None:
     web = Deployment(deployment(namespace), api=api)
     web.create()
     web.scale(3)
-    web.wait("jsonpath='{.spec.replicas}'=3", timeout=30)
-    web.wait("condition=Available", timeout=30)
+    web.wait("jsonpath='{.spec.replicas}'=3", timeout=60)
+    web.wait("condition=Available", timeout=60)
     assert {each.labels.app for each in web.pods()} == {"web"}
     node = web.pods()[0].spec.nodeName
     assert node.startswith("node-")
     web.delete(propagation_policy="Foreground")
-    web.wait("delete", timeout=30)
+    web.wait("delete", timeout=60)
     assert not list(api.get("pods", namespace=namespace))
 
 
@@ -94,7 +94,7 @@ def test_owners_and_custom_resources(api: Any, namespace: str) -> None:
     widget.refresh()
     assert widget.status.size == 2
     widget.delete()
-    child.wait("delete", timeout=30)
+    child.wait("delete", timeout=60)
     # Kinds that kr8s has no class for are looked up in discovery.
     assert list(api.get("widgets.example.com", namespace=namespace)) == []
     assert list(api.get("wd", namespace=namespace)) == []
@@ -126,7 +126,7 @@ async def test_watches(cluster: Cluster, namespace: str) -> None:
         for name in ("a", "b"):
             made = await aio.Pod(pod(name, namespace), api=api)
             await made.create()
-            await made.wait("condition=Ready", timeout=30)
+            await made.wait("condition=Ready", timeout=60)
         await follows.wait()
         await made.delete(grace_period=0)
         await following

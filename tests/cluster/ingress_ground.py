@@ -195,7 +195,7 @@ class Ground:
 
     async def until_received(self, count: int) -> None:
         """Until backends have been asked so often."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.received) < count:
                 self.arrived.clear()
                 await self.arrived.wait()

@@ -273,7 +273,7 @@ class Ground:
 
 
 async def soon(
-    condition: Callable[[], Awaitable[bool]], what: Callable[[], str], seconds: float = 30.0
+    condition: Callable[[], Awaitable[bool]], what: Callable[[], str], seconds: float = 60.0
 ) -> None:
     """Asks until it is true."""
     end = time.monotonic() + seconds

@@ -64,7 +64,7 @@ async def ground(addresses: None) -> AsyncIterator[Ground]:
 
 async def until(condition: Callable[[], Awaitable[Any]], what: str) -> None:
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 with suppress(OSError):
                     if await condition():

@@ -122,7 +122,7 @@ def address_of(trio: Trio, kind: str) -> str:
 
 def asked_by_pods(trio: Trio, address: str, *names: str) -> None:
     clients = {name: trio.enter(name, ASK, address, HOST) for name in names}
-    heard = {name: each.communicate(timeout=30)[0] for name, each in clients.items()}
+    heard = {name: each.communicate(timeout=60)[0] for name, each in clients.items()}
     assert heard == dict.fromkeys(names, "200\n")
 
 
@@ -146,14 +146,14 @@ def test_addresses_outlive_a_node(trio: Trio) -> None:
     addresses = [address_of(trio, kind) for kind in ("ingress", "gateway")]
     assert not {*addresses} & {trio.profile.node_address(name) for name in nodes}
     for address in (*addresses, *map(trio.profile.node_address, nodes)):
-        eventually(partial(answers, address), f"the host, asking {address}", 20)
+        eventually(partial(answers, address), f"the host, asking {address}")
     for address in addresses:
         asked_by_pods(trio, address, *nodes)
 
     machine.navarch("node", "stop", "-p", NAME, NAME)
-    eventually(partial(served_by, trio, nodes[1:]), "without the first node", 10)
+    eventually(partial(served_by, trio, nodes[1:]), "without the first node")
     for address in (*addresses, *map(trio.profile.node_address, nodes[1:])):
-        eventually(partial(answers, address), f"{address} without the first node", 10)
+        eventually(partial(answers, address), f"{address} without the first node")
     for address in addresses:
         asked_by_pods(trio, address, *nodes[1:])
     # Another one leads now, and does what is new.
@@ -172,7 +172,7 @@ def test_addresses_outlive_a_node(trio: Trio) -> None:
     assert [address_of(trio, kind) for kind in ("ingress", "gateway")] == addresses
 
     machine.navarch("node", "start", "-p", NAME, NAME)
-    eventually(partial(served_by, trio, nodes), "it is back", 30)
+    eventually(partial(served_by, trio, nodes), "it is back")
     machine.navarch("addons", "disable", "ingress", "-p", NAME)
     assert address_of(trio, "ingress") == ""
     assert answers(addresses[1])

@@ -70,7 +70,7 @@ def machine() -> Iterator[Machine]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def eventually(condition: Callable[[], object], what: str, timeout: float = 20.0) -> None:
+def eventually(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
     assert processes.wait_until(lambda: bool(condition()), timeout, 0.05), what
 
 

@@ -56,7 +56,7 @@ async def running(scene: Scene) -> AsyncIterator[None]:
             await task
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -163,7 +163,7 @@ async def test_what_a_stranger_destroys_is_repaired(scene: Scene, damage: str) -
     async with running(scene):
         assert not await scene.ground.reaches(b, a, "UDP", 80)
         run("nft", damage.format(TABLE))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await scene.ground.reaches(b, a, "UDP", 80):
                 pass
         assert scene.strangers == 1
@@ -373,7 +373,7 @@ async def test_both_families_of_a_pod_are_isolated(scene: Scene) -> None:
         cells = list(zip(seven, six, strict=True))
         return [await scene.ground.reaches(*cell, "UDP", 80, 1.0) for cell in cells]
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         # New addresses of IPv6 are looked for before they are used (RFC 4862).
         while await reached() != [True, True]:
             pass

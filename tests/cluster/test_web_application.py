@@ -62,7 +62,7 @@ def apply(machine: Machine, name: str) -> None:
     machine.kubectl("apply", "-f", str(EXAMPLE / "manifests" / f"{name}.yaml"))
 
 
-def eventually(condition: Callable[[], object], what: str, timeout: float = 30.0) -> None:
+def eventually(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
     assert processes.wait_until(lambda: bool(condition()), timeout, 0.1), what
 
 

@@ -39,7 +39,7 @@ async def until_refused(client: Client, name: str) -> str:
 
 async def until_told(client: Client, name: str) -> None:
     """An event says the same."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for event in client.dynamic("events.k8s.io", "v1", "events").watch("default"):
             found = event.object
             if found["regarding"]["name"] == name and found["reason"] == "FailedScheduling":

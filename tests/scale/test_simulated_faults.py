@@ -87,7 +87,7 @@ async def annotate(client: Client, nodes: list[str], **values: str | None) -> No
 
 async def nodes_are(client: Client, done: Callable[[dict[str, Node]], bool]) -> dict[str, Node]:
     found: dict[str, Node] = {}
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for event in client.resource(Node).watch():
             found[event.object.metadata.name] = event.object
             if done(found):
@@ -234,7 +234,7 @@ async def test_nothing_is_evicted_while_no_node_is_heard_of(client: Client) -> N
             ("RegisteredNode", "Node sim-1 event: Registered Node sim-1 in Controller"),
             ("NodeNotReady", "Node sim-1 status is now: NodeNotReady"),
         }
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async for event in client.resource(Event).watch("default"):
                 wanted.discard((event.object.reason, event.object.message))
                 if not wanted:
@@ -292,7 +292,7 @@ async def test_a_job_on_failing_pods(client: Client) -> None:
     async with cluster(client, nodes=1):
         job = Job(metadata=ObjectMeta(name="j", namespace="default"), spec=spec)
         await client.resource(Job).create(job)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async for event in client.resource(Job).watch("default"):
                 if any(c.type == "Failed" for c in event.object.status.conditions):
                     break
@@ -368,7 +368,7 @@ async def test_a_node_lives_while_others_are_still_made(client: Client) -> None:
     """One of them never will be: it is called as no node may be."""
     options = SimulatedOptions("", names=("good", "Bad_Name"), heartbeat_seconds=0.1)
     seen = set[str]()
-    async with running(run_nodes(client, options)), asyncio.timeout(30):
+    async with running(run_nodes(client, options)), asyncio.timeout(60):
         async for event in client.resource(Lease).watch("kube-node-lease"):
             assert event.object.metadata.name == "good"
             seen.add(event.object.spec.renewTime or "")

@@ -34,7 +34,7 @@ def hints_of(slice_: EndpointSlice) -> dict[str, Hint]:
 async def until_hints(client: Client, done: Callable[[dict[str, Hint]], bool]) -> None:
     last: Any = None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async for event in client.resource(EndpointSlice).watch("default"):
                 last = hints_of(event.object)
                 if event.type != "DELETED" and done(last):
@@ -45,7 +45,7 @@ async def until_hints(client: Client, done: Callable[[dict[str, Hint]], bool]) -
 
 async def until_told(client: Client, *wanted: str) -> None:
     left = set(wanted)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for event in client.resource(Event).watch("default"):
             left.discard(f"{event.object.reason}: {event.object.message}")
             if not left:

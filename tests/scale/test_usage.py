@@ -22,7 +22,7 @@ async def listed(client: Client, what: str) -> list[dict[str, Any]]:
 
 async def test_use_comes_from_flags_and_annotations(client: Client) -> None:
     timetable = {"cpu": "50m", "memory": "1Mi"}
-    async with cluster(client, nodes=3, timetable=timetable), asyncio.timeout(20):
+    async with cluster(client, nodes=3, timetable=timetable), asyncio.timeout(60):
         pods = client.dynamic("", "v1", "pods")
         for number in range(6):
             annotations = {"simulated.navarch.dev/cpu": "1"} if number == 0 else {}

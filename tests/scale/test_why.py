@@ -68,7 +68,7 @@ def pod(name: str, *, requests: dict[str, str] | None = None, **spec: Any) -> Po
 
 async def settled(client: Client, name: str) -> Pod:
     """The pod once the scheduler has spoken."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for event in client.resource(Pod).watch(
             "shop", field_selector=f"metadata.name={name}"
         ):
@@ -88,7 +88,7 @@ async def test_what_keeps_pods_from_nodes(client: Client, tmp_path: Any) -> None
         run_scheduler(client, Settings(), 1),
         run_nodes(client, SimulatedOptions("", config=str(file))),
     ):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             there = set()
             async for event in client.resource(Node).watch():
                 there.add(event.object.metadata.name)

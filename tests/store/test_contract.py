@@ -27,7 +27,7 @@ AtOnce = Callable[[Any], Any]
 async def take(events: Any, count: int) -> list[Event]:
     """The next events of a watch: exactly so many."""
     taken: list[Event] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(taken) < count:
             taken += await anext(events)
     assert len(taken) == count
@@ -485,7 +485,7 @@ async def test_a_watch_behind_is_told_when_compaction_overtakes_it(store: LogSto
     live = store.watch("/", after_revision=1001)
     await store.compact(1001)
     with pytest.raises(Compacted):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for _ in behind:
                 pass
     await store.put("/0", b"")

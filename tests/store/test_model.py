@@ -202,7 +202,7 @@ class StoreLife(RuleBasedStateMachine):
                 last = follower.told[-1].revision if follower.told else follower.after
                 if not self.model.told(follower.prefix, last):
                     break
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     follower.told += await anext(follower.events)
             if is_cut:
                 after = follower.told[-1].revision if follower.told else follower.after

@@ -300,7 +300,7 @@ async def test_the_quota_refuses_puts_until_there_is_room(path: Path) -> None:
         await store.delete(f"/{i}")
     await store.compact(await store.revision())
     await store.settle()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await until_it_takes_puts(store)
     await store.close()
 
@@ -486,7 +486,7 @@ async def test_a_full_disk(small_disk: Path, by_whom: str) -> None:
     else:
         await asyncio.gather(*(store.delete(item.key) for item in present[150:]))
         await store.compact(await store.revision())
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         await until_it_takes_puts(store)
     assert not store.statistics().full
     before, revision = await contents(store), await store.revision()
@@ -510,6 +510,6 @@ async def test_a_store_opens_on_a_full_disk(small_disk: Path) -> None:
     with pytest.raises(StoreFull):
         await store.put("/refused", bytes(2000))
     filler.unlink()
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         await until_it_takes_puts(store)
     await store.close()

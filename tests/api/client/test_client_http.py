@@ -308,7 +308,7 @@ async def test_an_informer_survives_cuts_in_mid_line_and_410() -> None:
         cached = informer.cache.get("ns/a")
         assert cached is not None
         assert cached.metadata.managedFields == []
-        await asyncio.wait_for(done.wait(), 10)
+        await asyncio.wait_for(done.wait(), 60)
     assert told[:4] == [("+", "a"), ("1", "2"), ("+", "b"), ("+", "c")]
     assert sorted(told[4:]) == [("-", "a"), ("-", "b")]
     assert watched.watched_from[:3] == ["5", "6", "20"]

@@ -132,7 +132,7 @@ class Log:
         self.changed.set()
 
     async def until_last_is(self, name: str, kind: str) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.events.get(name, [("", "")])[-1][0] != kind:
                 self.changed.clear()
                 await self.changed.wait()
@@ -228,7 +228,7 @@ async def test_lists_come_in_pages_of_one_snapshot(api_server: Server, client: C
     assert first.resource_version == third.resource_version
     informer = Informer(maps, page_size=10)
     task = asyncio.create_task(informer.run())
-    await asyncio.wait_for(informer.wait_synced(), 10)
+    await asyncio.wait_for(informer.wait_synced(), 60)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert len(informer.cache.list("default")) == 24
@@ -357,14 +357,14 @@ async def test_a_lease_has_one_holder_and_refuses_the_stale_one(client: Client) 
         await asyncio.Event().wait()
 
     one = asyncio.create_task(first.run(lambda: work("a")))
-    assert await asyncio.wait_for(leads.get(), 5) == "a"
+    assert await asyncio.wait_for(leads.get(), 60) == "a"
     stale = copy_object(first._seen) if first._seen else None
     assert stale is not None
     two = asyncio.create_task(second.run(lambda: work("b")))
     # The leader freezes: it does not renew, and does not know.
     first._held_until = float("inf")
     first._try_to_lead = lambda: asyncio.sleep(60, True)  # type: ignore[method-assign]
-    assert await asyncio.wait_for(leads.get(), 10) == "b"
+    assert await asyncio.wait_for(leads.get(), 60) == "b"
     with pytest.raises(ApiError) as caught:
         await first._leases.update(stale)
     assert caught.value.is_conflict

@@ -64,15 +64,15 @@ async def test_nothing_late_is_sent(api_server: Server) -> None:
 
         other = LeaderElector(client, "l", "other", namespace="default", timing=TIMING)
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while not await all_write():  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             leader.send_signal(signal.SIGSTOP)
             leading = asyncio.create_task(other.run(work))
-            await asyncio.wait_for(leads.wait(), 30)
+            await asyncio.wait_for(leads.wait(), 60)
             before = await versions()
             leader.send_signal(signal.SIGCONT)
-            _, said = await asyncio.wait_for(leader.communicate(), 30)
+            _, said = await asyncio.wait_for(leader.communicate(), 60)
             assert await versions() == before
             assert b"LeadershipLost" in said
             assert not leading.done()

@@ -76,7 +76,7 @@ async def define(api: Api, wanted: Object) -> Object:
     name = wanted["metadata"]["name"]
     (await api.post(DEFINITIONS, wanted)).ok(201)
     path = f"{DEFINITIONS}?watch=1&fieldSelector=metadata.name%3D{name}"
-    async with api.watch(path) as events, asyncio.timeout(10):
+    async with api.watch(path) as events, asyncio.timeout(60):
         async for event in events:
             crd: Object = event["object"]
             conditions = crd.get("status", {}).get("conditions") or ()

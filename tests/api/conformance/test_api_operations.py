@@ -453,7 +453,7 @@ async def updated(api: Api, path: str, annotation: str, change: Object) -> Objec
 async def taken(events: AsyncIterator[Object], name: str, until: str) -> set[str]:
     """What happened to an object until that."""
     seen: set[str] = set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for event in events:
             if event["object"]["metadata"]["name"] == name:
                 seen.add(event["type"])

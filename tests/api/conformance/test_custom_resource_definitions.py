@@ -112,7 +112,7 @@ async def test_watches_of_single_custom_objects(api: Api) -> None:
         for name in names:
             (await api.delete(f"{path}/{name}")).ok()
         for name, events in zip(names, (one, two), strict=True):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 seen = [await anext(events) for _ in range(3)]
             assert [each["type"] for each in seen] == ["ADDED", "MODIFIED", "DELETED"]
             assert {each["object"]["metadata"]["name"] for each in seen} == {name}

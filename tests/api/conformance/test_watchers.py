@@ -36,7 +36,7 @@ async def change(api: Api, name: str, mutation: str = "", label: str = "") -> Ob
 
 
 async def take(events: AsyncIterator[Object], count: int) -> list[tuple[str, Object]]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         found = [await anext(events) for _ in range(count)]
     return [(each["type"], each["object"]) for each in found]
 

@@ -72,7 +72,7 @@ async def running(client: Client, *names: str, **settings: Any) -> AsyncIterator
 
 
 async def eventually(
-    check: Callable[[], Awaitable[T | None]], what: str = "", seconds: float = 15.0
+    check: Callable[[], Awaitable[T | None]], what: str = "", seconds: float = 60.0
 ) -> T:
     """What `check` answers as soon as that is true. An AssertionError inside means not yet."""
     last: object = None

@@ -371,7 +371,7 @@ async def test_the_life_of_a_deployment(client: Client) -> None:
 
     async def see(type_: str, check: Callable[[Deployment], bool]) -> None:
         events = resource.watch("default", resource_version=start, label_selector=flat)
-        async with asyncio.timeout(20), aclosing(events) as stream:
+        async with asyncio.timeout(60), aclosing(events) as stream:
             async for event in stream:
                 if (not type_ or event.type == type_) and check(event.object):
                     return

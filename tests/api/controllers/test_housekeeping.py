@@ -220,7 +220,7 @@ async def test_a_range_stays_while_addresses_need_it(client: Client) -> None:
         async def is_gone() -> bool:
             return "small" not in [r.metadata.name for r in (await ranges.list()).items]
 
-        await eventually(is_gone, "the range's end", seconds=40)
+        await eventually(is_gone, "the range's end")
 
 
 async def migrate(client: Client, name: str, group: str, plural: str) -> StorageVersionMigration:

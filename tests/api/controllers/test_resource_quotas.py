@@ -468,7 +468,7 @@ async def test_a_status_that_others_write_is_put_right(space: Space) -> None:
     assert patched["status"]["hard"] == wrong
     assert patched["spec"]["hard"] == larger
     seen: list[Any] = []
-    async with aclosing(events) as stream, asyncio.timeout(30):
+    async with aclosing(events) as stream, asyncio.timeout(60):
         async for event in stream:
             seen.append(event.object.get("status", {}).get("hard"))
             if wrong in seen and seen[-1] == larger:

@@ -31,7 +31,7 @@ from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.server import Server
 from navarch.store.memory import open_memory_store
 
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 Object = dict[str, Any]
 
 

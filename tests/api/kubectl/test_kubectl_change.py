@@ -231,12 +231,12 @@ async def test_wait(kubectl: Kubectl) -> None:
     async with kubectl.started("wait", "--for=condition=Ready", "pod/p", "--timeout=20s") as ready:
         conditions = [{"type": "Ready", "status": "True"}]
         await kubectl.set_status("pod/p", phase="Running", conditions=conditions)
-        assert await asyncio.wait_for(ready.wait(), 20) == 0
+        assert await asyncio.wait_for(ready.wait(), 60) == 0
     by_path = "--for=jsonpath={.status.phase}=Running"
     assert "condition met" in await kubectl("wait", by_path, "pod/p", "--timeout=20s")
     async with kubectl.started("wait", "--for=delete", "pod/p", "--timeout=20s") as gone:
         await kubectl("delete", "pod", "p", "--force", "--grace-period=0")
-        assert await asyncio.wait_for(gone.wait(), 20) == 0
+        assert await asyncio.wait_for(gone.wait(), 60) == 0
 
 
 async def test_status_is_not_changed_through_the_main_resource(kubectl: Kubectl) -> None:

@@ -130,7 +130,7 @@ async def test_proxy(kubectl: Kubectl, tmp_path: Path, way: str) -> None:
     flags = ["--port=0"] if way == "port" else [f"--unix-socket={path}"]
     async with kubectl.started("proxy", *flags) as process:
         assert process.stdout is not None
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             line = (await process.stdout.readline()).decode()
         assert line.startswith("Starting to serve on ")
         address = line.removeprefix("Starting to serve on ").strip()

@@ -128,7 +128,7 @@ async def test_watch(kubectl: Kubectl) -> None:
 
         async def next_line() -> list[str]:
             assert process.stdout is not None
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 return (await process.stdout.readline()).decode().split()
 
         assert (await next_line())[:2] == ["NAME", "READY"]

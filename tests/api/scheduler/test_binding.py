@@ -38,7 +38,7 @@ async def scheduling(client: Client, name: str = "default-scheduler") -> AsyncIt
 
 async def when(client: Client, name: str, check: Callable[[Pod], bool]) -> Pod:
     """The pod once it is as wanted."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for event in client.resource(Pod).watch(
             "default", field_selector=f"metadata.name={name}"
         ):
@@ -137,7 +137,7 @@ async def test_each_scheduler_minds_its_own_pods(client: Client) -> None:
 
 async def events_until(client: Client, wanted: set[tuple[str, str]]) -> AsyncIterator[Event]:
     """Events about pods, until the wanted ones were among them."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for event in client.resource(Event).watch("default"):
             wanted.discard((event.object.involvedObject.name, event.object.reason))
             yield event.object

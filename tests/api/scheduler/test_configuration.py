@@ -112,7 +112,7 @@ async def test_profiles_share_the_cluster(
             assert await bound(client, name) == "b"
         found = await pods.get("strange", "default")
         assert not found.spec.nodeName and not found.status.conditions
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for event in client.resource(Event).watch("default"):
                 if event.object.involvedObject.name == "packed":
                     assert event.object.reason == "Scheduled"
@@ -122,7 +122,7 @@ async def test_profiles_share_the_cluster(
 
 
 async def lease_held(client: Client, other_than: str = "") -> Lease:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for event in client.resource(Lease).watch("kube-system"):
             holder = event.object.spec.holderIdentity or ""
             if holder != other_than:

@@ -173,7 +173,7 @@ async def test_a_pod_that_cannot_be_bound_gives_its_claim_back(
         await client.resource(Pod).create(user("a", claim="mine"))
         bound = await when(client, "a", lambda p: bool(p.spec.nodeName))
         users: list[list[str]] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             version = made.metadata.resourceVersion
             watch = client.resource(ResourceClaim).watch("default", resource_version=version)
             async for event in watch:
@@ -310,7 +310,7 @@ async def test_devices_that_are_prepared_for_their_node(client: Client) -> None:
     async with working(client):
         await claims.create(claim("mine"))
         await pods.create(user("a", claim="mine"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for event in claims.watch("default"):
                 if event.object.status.allocation is not None:
                     break

@@ -132,7 +132,7 @@ async def define_widgets(api: Api, storage: str = "v1", *fields: str) -> None:
         resource = api.server.core.catalog.find("example.com", "v1", "widgets")
         return resource is not None and resource.stored.version == storage
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not is_served():  # noqa: ASYNC110 - the server follows its definitions by itself
             await asyncio.sleep(0.01)
 

@@ -49,7 +49,7 @@ def runtime_environment() -> Iterator[RuntimeEnvironment]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+async def eventually(check: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
     """Waits for what nobody announces: files and the runtime's records."""
     async with asyncio.timeout(seconds):
         while not await check():  # noqa: ASYNC110
@@ -91,7 +91,7 @@ class Cluster:
     async def get(self, name: str) -> Pod:
         return await self.client.resource(Pod).get(name, "default")
 
-    async def wait(self, name: str, check: Check, seconds: float = 20.0) -> Pod:
+    async def wait(self, name: str, check: Check, seconds: float = 60.0) -> Pod:
         """Waits by watching until the pod is as wanted; shows what it was like if it never is."""
         last: Pod | None = None
         try:
@@ -111,7 +111,7 @@ class Cluster:
                 f"{name} is {last.status if last else None}\nevents: {events}"
             ) from None
 
-    async def wait_gone(self, name: str, seconds: float = 20.0) -> Pod:
+    async def wait_gone(self, name: str, seconds: float = 60.0) -> Pod:
         """Waits until the pod is deleted; returns its last version."""
         async with asyncio.timeout(seconds):
             pods = self.client.resource(Pod)
@@ -146,7 +146,7 @@ class Cluster:
         """Waits until a container that runs has printed exactly this."""
         last = ""
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while (last := await self.logs(pod, container)) != text:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
         except TimeoutError:
@@ -188,7 +188,7 @@ async def _cluster(environment: RuntimeEnvironment, directory: Path) -> AsyncIte
 
 async def remove_all_pods(runtime: CriRuntime) -> None:
     """A start that was interrupted a moment ago may keep the runtime busy a little longer."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while states := await runtime.pods():
             for sandbox in [each for state in states for each in state.sandboxes]:
                 try:

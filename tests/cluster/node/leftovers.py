@@ -85,7 +85,7 @@ async def until_clean(
     """Waits until there is nothing that was not there before."""
     left = before
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while left:
                 found = await asyncio.to_thread(leftovers, environment)
                 left = {what: names - before[what] for what, names in found.items()

@@ -108,7 +108,7 @@ async def _story(cluster: Cluster) -> None:
         found = await client.resource(Deployment).get("web", "default")
         return found.status.readyReplicas == 2
 
-    await eventually(is_scaled, 30)
+    await eventually(is_scaled)
     status = (await client.resource(HorizontalPodAutoscaler).get("web", "default")).status
     assert status.desiredReplicas == 2
     assert status.lastScaleTime

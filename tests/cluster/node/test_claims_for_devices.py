@@ -118,7 +118,7 @@ async def test_containers_get_the_devices_of_their_requests(
                 template="two",
             )
         )
-        running = await cluster.wait("web", is_ready, 40.0)
+        running = await cluster.wait("web", is_ready)
         await printed(cluster, running, "both", "GPU_A=gpu-0\nGPU_B=gpu-1\n/dev/gadget")
         await printed(cluster, running, "one", "GPU_B=gpu-1")
         await printed(cluster, running, "none", "ls: /dev/gadget: No such file or directory")
@@ -137,7 +137,7 @@ async def test_containers_get_the_devices_of_their_requests(
             return found.status.allocation is None and not found.status.reservedFor
 
         # There is no garbage collector here to take the claim away.
-        await eventually(is_free, 20.0)
+        await eventually(is_free)
 
 
 async def printed(cluster: Cluster, pod: Pod, container: str, text: str) -> None:
@@ -150,7 +150,7 @@ async def printed(cluster: Cluster, pod: Pod, container: str, text: str) -> None
         return seen == text
 
     try:
-        await eventually(is_there, 10.0)
+        await eventually(is_there)
     except TimeoutError:
         raise AssertionError(f"{container} has printed {seen!r}") from None
 
@@ -183,7 +183,7 @@ async def test_a_shared_claim_outlives_pods_and_agents(
         for name in ("first", "second"):
             await cluster.create(using(name, given("main"), of="shared"))
         for name in ("first", "second"):
-            running = await cluster.wait(name, is_ready, 40.0)
+            running = await cluster.wait(name, is_ready)
             await printed(cluster, running, "main", "GPU_R=gpu-0")
         assert driver.calls == [("prepare", ["shared"])]
         assert checkpoint(cluster) == [("shared", 2)]
@@ -195,7 +195,7 @@ async def test_a_shared_claim_outlives_pods_and_agents(
         async def has_one() -> bool:
             return checkpoint(cluster) == [("shared", 1)]
 
-        await eventually(has_one, 20.0)
+        await eventually(has_one)
         assert driver.calls == [("prepare", ["shared"])]
         await cluster.delete("second")
         await cluster.wait_gone("second")
@@ -217,9 +217,9 @@ async def test_what_a_driver_refuses_is_told_and_tried_again(
             )
             return ("FailedPrepareDynamicResources", text) in await cluster.events("web")
 
-        await eventually(is_told, 30.0)
+        await eventually(is_told)
         driver.fails = ""
-        await cluster.wait("web", lambda p: bool(p.status.containerStatuses), 30.0)
+        await cluster.wait("web", lambda p: bool(p.status.containerStatuses))
 
 
 async def test_health_and_the_end_of_a_driver(
@@ -243,7 +243,7 @@ async def test_health_and_the_end_of_a_driver(
                     for each in status.resources
                 ]
 
-            await cluster.wait("web", lambda p: state(p) == [("claim:gpus", "Healthy", None)], 40.0)
+            await cluster.wait("web", lambda p: state(p) == [("claim:gpus", "Healthy", None)])
             await driver.tell(**{"gpu-0": "UNHEALTHY"})
             ill = [("claim:gpus", "Unhealthy", "overheated")]
             await cluster.wait("web", lambda p: state(p) == ill)
@@ -255,4 +255,4 @@ async def test_health_and_the_end_of_a_driver(
         async def is_withdrawn() -> bool:
             return not (await slices.list()).items
 
-        await eventually(is_withdrawn, 20.0)
+        await eventually(is_withdrawn)

@@ -33,7 +33,7 @@ async def test_a_follower_sees_each_line_once_while_files_are_rotated(cluster: C
     running = await cluster.wait("talker", lambda each: each.status.phase == "Running")
     path = log_file(cluster, running)
     ended = asyncio.create_task(
-        cluster.wait("talker", lambda each: each.status.phase == "Succeeded", 60)
+        cluster.wait("talker", lambda each: each.status.phase == "Succeeded")
     )
     text = b""
     async with asyncio.timeout(60):
@@ -74,7 +74,7 @@ printf '2026-01-01T00:00:00Z stdout F fake\n\r\033[31m\377\n'; echo err >&2; pri
     async def is_full() -> bool:
         return len(list(directory.iterdir())) == cluster.options.container_log_max_files
 
-    await eventually(is_full, 40)
+    await eventually(is_full)
     assert is_ready(await cluster.get("flood"))
     await cluster.delete("flood", grace=0)
 

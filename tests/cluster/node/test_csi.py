@@ -101,7 +101,7 @@ async def told(cluster: Cluster, name: str, reason: str, *parts: str) -> str:
                 found = message
         return bool(found)
 
-    await eventually(check, 20.0)
+    await eventually(check)
     return found
 
 
@@ -120,7 +120,7 @@ async def clean(cluster: Cluster) -> None:
         return not left_over(cluster)
 
     try:
-        await eventually(check, 20.0)
+        await eventually(check)
     except TimeoutError:
         raise AssertionError(left_over(cluster)) from None
 
@@ -192,7 +192,7 @@ async def test_drivers_show_in_the_api(cluster: Cluster, driver: CsiDriver) -> N
             (entry,) = (await csi_nodes.get(NODE)).spec.drivers
             return entry.allocatable is not None and entry.allocatable.count == 9
 
-        await eventually(has_new_limit, 20.0)
+        await eventually(has_new_limit)
 
     async def is_gone() -> bool:
         node = await nodes.get(NODE)
@@ -418,12 +418,12 @@ async def test_volumes_grow_under_running_pods(cluster: Cluster, driver: CsiDriv
         for name in names:
             await cluster.wait(name, is_ready)
         await resize("large", "2Gi")
-        await eventually(is_grown, 25.0)
+        await eventually(is_grown)
         (call,) = driver.of("NodeExpandVolume")
         assert call.fields["capacity_range"] == {"required_bytes": str(2 << 30)}
         driver.failures["NodeExpandVolume"] = [(grpc.StatusCode.OUT_OF_RANGE, "too large")]
         await resize("small", "3Gi")
-        await eventually(is_given_up, 25.0)
+        await eventually(is_given_up)
         found = await status("small")
         assert found["capacity"] == {"storage": "1Gi"}
         by_type = {each["type"]: each for each in found["conditions"]}
@@ -458,7 +458,7 @@ async def test_agents_and_drivers_come_and_go(cluster: Cluster, driver: CsiDrive
         states = await cluster.runtime.pods()
         return not any(each.running for state in states for each in state.containers)
 
-    await eventually(containers_end, 20.0)
+    await eventually(containers_end)
     for made in pods:
         assert (directory / made.metadata.uid / "volumes/kubernetes.io~csi").is_dir()
     assert len(set(started)) == 2 and not gone.done()

@@ -95,8 +95,8 @@ async def test_an_agent_on_a_full_disk(cluster: Cluster) -> None:
         assert cluster.agent is not None and not cluster.agent.done()
         for each in root.glob("filler*"):
             each.unlink()
-        await cluster.wait("late", is_ready, 60)
-        again = await cluster.wait("early", is_ready, 60)
+        await cluster.wait("late", is_ready)
+        again = await cluster.wait("early", is_ready)
         assert again.status.containerStatuses[0].restartCount == 1
     finally:
         await cluster.stop_agent()

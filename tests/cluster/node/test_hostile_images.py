@@ -124,7 +124,7 @@ async def test_configurations_are_refused_or_harmless(cluster: Cluster, hub: Reg
             image = variant(hub, f"hostile/{name}", **config)
             await cluster.create(running(image, name, script))
         for name in CONFIGURATIONS:
-            found = await cluster.wait(name, is_settled, 60)
+            found = await cluster.wait(name, is_settled)
             if status_of(found).state.running is None:
                 continue
 
@@ -186,7 +186,7 @@ async def test_layers_do_not_reach_out_of_the_image(
     for name, content in layers.items():
         await cluster.create(running(variant(hub, f"layers/{name}", content), name))
     for name in layers:
-        await cluster.wait(name, is_settled, 60)
+        await cluster.wait(name, is_settled)
     assert victim.read_text() == "untouched"
 
 
@@ -211,7 +211,7 @@ async def test_manifests_that_lie_are_refused(cluster: Cluster, hub: Registry) -
         await cluster.create(running(f"{hub.host}/lies/{name}:1", name))
     await cluster.create(running(f"{hub.host}/lies/digest@{wrong}", "digest"))
     for name in (*lies, "digest"):
-        found = await cluster.wait(name, is_settled, 60)
+        found = await cluster.wait(name, is_settled)
         if name != "huge":
             assert reason_of(found) in ("ErrImagePull", "ImagePullBackOff"), name
 
@@ -241,6 +241,6 @@ async def test_credentials_are_not_shown_to_foreign_hosts(cluster: Cluster, hub:
         manifest = running(f"{hub.host}/team/app:1", "app")
         manifest["spec"]["imagePullSecrets"] = [{"name": "pull"}]
         await cluster.create(manifest)
-        await cluster.wait("app", is_settled, 60)
+        await cluster.wait("app", is_settled)
         assert all(not each.authorization for each in foreign.asked)
         assert any(each.authorization for each in hub.asked)

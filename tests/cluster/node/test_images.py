@@ -318,8 +318,8 @@ async def test_a_part_of_an_image_and_no_way_out_of_it(cluster: Cluster, data: s
         await cluster.stop_agent()
         await cluster.delete("mounting", grace=1)
         cluster.start_agent()
-        await eventually(lambda: nothing_left(cluster), 30)
-        await eventually(lambda: has_gone(cluster, "mounting"), 30)
+        await eventually(lambda: nothing_left(cluster))
+        await eventually(lambda: has_gone(cluster, "mounting"))
 
 
 async def has_gone(cluster: Cluster, name: str) -> bool:
@@ -366,7 +366,7 @@ async def test_unused_images_go_when_the_disk_fills(
     async def is_gone() -> bool:
         return f"{hub.host}/open/unused:1" not in await names()
 
-    await eventually(is_gone, 30)
+    await eventually(is_gone)
     assert {f"{hub.host}/open/kept:1", data, "docker.io/library/busybox:1.36"} <= await names()
 
     async def is_told() -> bool:

@@ -55,7 +55,7 @@ async def _killed(cluster: Cluster, doom: Doom, over: Callable[[], Awaitable[boo
     async def done() -> bool:
         return doom.is_dead or await over()
 
-    await eventually(done, 30)
+    await eventually(done)
     died_at = doom.died_at
     doom.bury()
     await cluster.stop_agent()

@@ -72,7 +72,7 @@ async def test_namespaces_and_names(cluster: Cluster) -> None:
     await asyncio.gather(*(cluster.create(each) for each in pods.values()))
     said: dict[str, list[list[str]]] = {}
     for name in pods:
-        done = await cluster.wait(name, has_ended, 40)
+        done = await cluster.wait(name, has_ended)
         containers = [each.name for each in done.spec.containers]
         said[name] = [(await cluster.logs(done, each)).split() for each in containers]
     (pid, *others), (other_pid, *more) = said["own"]

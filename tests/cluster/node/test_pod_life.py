@@ -99,7 +99,7 @@ async def test_a_crashing_container_backs_off(cluster: Cluster) -> None:
     assert status.lastState.terminated.reason == "Error"
     assert waiting.status.phase == "Running"
     assert await cluster.logs(waiting, "main", 1) == "run"
-    await cluster.wait("crash", lambda each: restarts_of(each) == 2, seconds=15)
+    await cluster.wait("crash", lambda each: restarts_of(each) == 2)
 
 
 async def test_a_liveness_probe_restarts(cluster: Cluster) -> None:

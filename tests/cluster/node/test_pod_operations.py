@@ -122,7 +122,7 @@ async def test_pods_come_and_go(cluster: Cluster) -> None:
     assert (await names(cluster, "time=2"), await names(cluster, "time=3")) == ([], ["late"])
     await update(cluster, "late", lambda each: each["spec"].update(activeDeadlineSeconds=1))
     await cluster.delete("submitted", grace=30)
-    kinds, last = await asyncio.wait_for(watching, 30)
+    kinds, last = await asyncio.wait_for(watching, 60)
     assert (kinds[0], kinds[-1], {*kinds[1:-1]}) == ("ADDED", "DELETED", {"MODIFIED"})
     assert last.metadata.deletionTimestamp and last.metadata.deletionGracePeriodSeconds == 30
     assert await names(cluster, "time=1") == []

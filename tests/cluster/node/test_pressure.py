@@ -49,7 +49,7 @@ def condition(pod: Pod, kind: str) -> tuple[str, str, str]:
 
 
 async def node_until(cluster: Cluster, check: Any) -> Node:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             async for event in cluster.client.resource(Node).watch():
                 if event.type in ("ADDED", "MODIFIED") and check(event.object):
@@ -143,7 +143,7 @@ async def test_pods_that_fill_the_disk(attentive: None, cluster: Cluster) -> Non
         volumes = [volume] if "volumeMounts" in container else []
         await cluster.create(pod(name, container, volumes=volumes))
     for name, (_, message) in expected.items():
-        evicted = await cluster.wait(name, has_failed, seconds=40)
+        evicted = await cluster.wait(name, has_failed)
         assert (evicted.status.reason, evicted.status.message) == ("Evicted", message), name
         assert ("Evicted", message) in await cluster.events(name)
         assert "DisruptionTarget" not in {each.type for each in evicted.status.conditions}
@@ -253,7 +253,7 @@ async def test_the_kernel_tells_of_memory_running_out() -> None:
     waiting = asyncio.ensure_future(anext(events))
     try:
         eaten: list[bytearray] = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not waiting.done():
                 if len(eaten) < 40:
                     eaten.append(bytearray(os.urandom(1 << 20)) * 8)

@@ -96,7 +96,7 @@ def is_settled(each: Pod) -> bool:
 
 async def check(cluster: Cluster, name: str, amounts: list[Amounts]) -> Pod:
     """All of the pod tells of these amounts, and so does the kernel."""
-    found = await cluster.wait(name, is_settled, 40)
+    found = await cluster.wait(name, is_settled)
     quality = "guaranteed" if found.status.qosClass == "Guaranteed" else "burstable"
     middle = "" if quality == "guaranteed" else f"/{quality}"
     group = f"{cluster.options.cgroup_root}/kubepods{middle}/pod{found.metadata.uid}"

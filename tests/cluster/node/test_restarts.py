@@ -62,7 +62,7 @@ async def test_who_begins_again(cluster: Cluster) -> None:
     }  # fmt: skip
     await asyncio.gather(*(cluster.create(each) for each in pods.values()))
     always, failure, never, rules = await asyncio.gather(
-        cluster.wait("always", lambda each: counts(each) == [2] and is_ready(each), 60),
+        cluster.wait("always", lambda each: counts(each) == [2] and is_ready(each)),
         cluster.wait("failure", has_ended),
         cluster.wait("never", has_ended),
         cluster.wait("rules", has_ended),
@@ -170,7 +170,7 @@ async def test_reasons(cluster: Cluster) -> None:
     )
     found = {}
     for name in names:
-        status = (await cluster.wait(name, has_ended, 30)).status.containerStatuses[0]
+        status = (await cluster.wait(name, has_ended)).status.containerStatuses[0]
         end = status.state.terminated
         assert end is not None and end.startedAt and end.finishedAt
         found[name] = (end.reason, end.exitCode)
@@ -193,7 +193,7 @@ async def test_dead_instances_are_kept_by_one(cluster: Cluster) -> None:
     await cluster.wait("crash", restarted(1))
     await cluster.stop_agent()
     cluster.start_agent()
-    waiting = await cluster.wait("crash", restarted(2), 30)
+    waiting = await cluster.wait("crash", restarted(2))
     states = await cluster.runtime.pods()
     attempts = sorted(each.attempt for state in states for each in state.containers)
     assert attempts in ([1, 2], [0, 1, 2])  # the oldest may be on its way out

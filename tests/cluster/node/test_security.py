@@ -86,7 +86,7 @@ async def test_who_containers_are_and_what_they_may(cluster: Cluster) -> None:
     }
     specs = [each for each, _ in containers.values()]
     await cluster.create(pod("identities", *specs, securityContext=whole, restartPolicy="Never"))
-    done = await cluster.wait("identities", has_ended, 40)
+    done = await cluster.wait("identities", has_ended)
     said = {name: await cluster.logs(done, name) for name in containers}
     assert said == {name: expected for name, (_, expected) in containers.items()}
 
@@ -140,7 +140,7 @@ async def test_what_the_node_refuses(cluster: Cluster) -> None:
     async def is_told(name: str, text: str) -> bool:
         return any(text in message for _, message in await cluster.events(name))
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         for name, (_, text) in held.items():
             while not await is_told(name, text):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)

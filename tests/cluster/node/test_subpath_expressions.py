@@ -62,7 +62,7 @@ async def test_parts_named_by_variables(cluster: Cluster) -> None:
     await cluster.wait("named", is_ready)
     await pods.patch("named", "default", {"metadata": {"annotations": {"part": "other"}}})
     await pods.patch("late", "default", {"metadata": {"annotations": {"part": "mypath"}}})
-    await cluster.wait("late", is_ready, 40)
+    await cluster.wait("late", is_ready)
     still = await cluster.get("named")
     assert is_ready(still) and still.status.containerStatuses[0].restartCount == 0
     for name in ("named", "late", *refused):

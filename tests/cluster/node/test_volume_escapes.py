@@ -94,7 +94,7 @@ async def test_a_pod_that_swaps_while_another_mounts(cluster: Cluster, tmp_path:
     look = shell("main", "test ! -e /seen/passwd || echo ESCAPED; exit 1", volumeMounts=part)
     lookers = [{**look, "name": f"looker-{number}"} for number in range(4)]
     await cluster.create(pod("looker", *lookers, volumes=listed(volumes), restartPolicy="Never"))
-    ended = await cluster.wait("looker", lambda each: each.status.phase == "Failed", 60)
+    ended = await cluster.wait("looker", lambda each: each.status.phase == "Failed")
     for looker in lookers:
         assert await cluster.logs(ended, looker["name"]) == ""
 

@@ -76,7 +76,7 @@ class Harness:
         return found.pid if found else 0
 
     def wait(self, condition: Callable[[], object]) -> None:
-        assert processes.wait_until(lambda: bool(condition()), 10.0), (
+        assert processes.wait_until(lambda: bool(condition()), 60.0), (
             self.run / "supervisor.log"
         ).read_text()
 
@@ -154,7 +154,7 @@ async def test_a_killed_supervisor_is_started_again_but_not_one_that_was_told_to
     os.kill(supervisor, signal.SIGTERM)
     await asyncio.to_thread(harness.wait, lambda: not harness.pid("supervisor"))
     assert not is_lost(harness.run)
-    assert not processes.wait_gone([supervisor], 10.0)
+    assert not processes.wait_gone([supervisor], 60.0)
     guardian.cancel()
     with pytest.raises(asyncio.CancelledError):
         await guardian

@@ -268,7 +268,7 @@ async def test_an_announced_pod_is_isolated_before_the_answer(tmp_path: Path) ->
 async def test_a_pod_that_no_policy_selects_waits_for_nothing() -> None:
     kernel, clock = FakeKernel(), FakeClock()
     enforcer = Enforcer(Planner(), Book("here"), kernel, clock)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         running = asyncio.create_task(enforcer.run())
         await clock.advance(1)
         for number in range(3):
@@ -288,7 +288,7 @@ async def test_an_announcement_that_waits_keeps_nobody_from_ending(tmp_path: Pat
         asked.set()
         await asyncio.Event().wait()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         server = asyncio.create_task(serve(path, admit))
         sandbox = SandboxRecord("s", "a", "x", "a", 0, True, ips=("10.1.0.1",))
         pod_waits = asyncio.create_task(Announcer(path, FakeClock()).announce(pod("a"), sandbox))

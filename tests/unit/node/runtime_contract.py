@@ -74,7 +74,7 @@ class RuntimeContract:
         waiting = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0.05)
         await runtime.stop_container(container_id, 0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await waiting == container_id
         ended = (await self.state(runtime)).containers[0]
         assert ended.state is ContainerState.EXITED and ended.exit_code != 0

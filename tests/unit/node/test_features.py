@@ -76,7 +76,7 @@ async def test_the_log_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     task = asyncio.create_task(watch(told.put_nowait, log))
     try:
         os.write(kernel, GLOBAL.encode())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert (await told.get()).endswith("pid: 4711")
     finally:
         task.cancel()

@@ -151,7 +151,7 @@ async def test_a_url_is_read_to_its_end(tmp_path: Path) -> None:
         options = replace(node.options, static_pod_url=url)
         static = StaticPods(options, agent, node.api, pods, node.clock)
         task = asyncio.create_task(static.run())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert (await begun).metadata.name == "static-node-1"
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

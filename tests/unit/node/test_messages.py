@@ -155,7 +155,7 @@ async def test_a_talkative_container_is_looked_at_more_often(tmp_path: Path) -> 
     options = NodeOptions(kubeconfig=tmp_path, node_name="n", container_log_max_size=200)
     made = ContainerRecord("c", "main", 0, "s", ContainerState.RUNNING, log_path=str(path))
     task = asyncio.create_task(keep_rotating(Talkative(), options, clock, lambda: [made]))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(rotated_at) < 2:
             await clock.advance(0.5)
             await asyncio.sleep(0.05)  # packing takes real time

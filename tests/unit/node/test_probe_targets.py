@@ -71,7 +71,7 @@ async def probe(document: dict[str, Any], runtime: Any = None, **container: Any)
     handlers = Handlers(runtime or FakeRuntime())
     target = Target(make_container(**container), "c1", "127.0.0.1")
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await handlers.probe(from_object(Probe, document), target)
     finally:
         await handlers.close()

@@ -229,7 +229,7 @@ async def logind(override: Path) -> AsyncIterator[Logind]:
 
 
 async def until(check: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not check():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 

@@ -83,7 +83,7 @@ async def test_a_look_that_is_out_of_date_removes_nothing(
     monkeypatch.setattr(node.runtime, "start_container", slow_start)
     monkeypatch.setattr(node.runtime, "pods", slow_pods)
     await node.create(make_pod())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await may_answer.wait()
     await node.rest()
     assert "remove_container" not in node.runtime.calls

@@ -78,7 +78,7 @@ async def test_on_a_full_disk_deletions_go_on(store: LogStore, log: FaultyLog) -
     assert log.appended == appended  # refused without trying the disk
     assert await store.delete("/b") == 5
     log.has_room = True
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await log.got_room.wait()
     assert not store.statistics().full
     assert await store.put("/e", b"") == 6
@@ -146,7 +146,7 @@ async def test_a_compaction_that_finds_no_room_is_taken_up_again(
         assert store.statistics().full
         assert len(await log.read(range(2, 12))) == 10
     log.has_room = True
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await log.got_room.wait()
     await store.settle()
     assert [record.mod_revision for record in await log.read(range(2, 12))] == [11]

@@ -391,7 +391,7 @@ async def test_a_request_that_ends_just_after_its_write_loses_nothing(
         with monkeypatch.context() as patched:
             patched.setattr(only.registry, "create", slow)
             asked = asyncio.create_task(only.create(service("a")))
-            await asyncio.wait_for(written.wait(), 10)
+            await asyncio.wait_for(written.wait(), 60)
             asked.cancel()
             await asyncio.gather(asked, return_exceptions=True)
         with pytest.raises(AssertionError):

@@ -61,7 +61,7 @@ class Registry(FakeRuntime):
 
     async def reached(self, pulls: int) -> None:
         """Waits until so many pulls are under way; records are written in threads."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.at_once < pulls:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
 

@@ -187,7 +187,7 @@ async def test_volumes_of_one_name_are_let_go_at_once(stage: Stage) -> None:
     for uid in ("one", "two"):
         pod = make_pod(mount, metadata={"uid": uid}, volumes=[{"name": "vol", "emptyDir": {}}])
         await stage.manager.prepare(pod)
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         for uid in ("one", "two"):
             tasks.create_task(stage.manager.take_down(uid))
 
