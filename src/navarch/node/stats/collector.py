@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from navarch.api.persistent_volumes import claim_name
@@ -25,11 +26,13 @@ from ..measuring import Places, measure_pods
 from ..probes.manager import ProbeManager
 from ..settings import NodeOptions
 from ..volumes.manager import VolumeManager
+from ..volumes.plugin import VolumeUsage
+from ..volumes.trees import file_system
 from ..worker import PodWorker
 from .cgroup import CgroupReader
 from .exposition import Machine, cadvisor_metrics, resource_metrics
 from .figures import kubelet_metrics, probe_metrics
-from .machine import boot_time, file_system, memory_information
+from .machine import boot_time, memory_information
 from .snapshot import ContainerTarget, Place, PodTarget, Rates, Snapshot, take, usages_of
 from .summary import NodeIdentity, Storage, VolumeUse, summary
 
@@ -158,8 +161,8 @@ class StatsCollector:
             asyncio.to_thread(measure_pods, pods, used, sources.places, disk=True),
             asyncio.gather(*(sources.volumes.usage(pod) for pod in pods)),
         )
-        node = await asyncio.to_thread(file_system, sources.options.root_directory)
-        images = await asyncio.to_thread(file_system, mount) if mount else node
+        node = await asyncio.to_thread(_space, sources.options.root_directory)
+        images = await asyncio.to_thread(_space, Path(mount)) if mount else node
         return Storage(
             time=sources.clock.now(),
             node=node,
@@ -184,6 +187,13 @@ class StatsCollector:
         }
         swap = memory_information().get("SwapTotal", 0)
         return Machine(facts.cpus, facts.memory_bytes, swap, facts.kernel, facts.os_image, ids)
+
+
+def _space(path: Path) -> VolumeUsage | None:
+    try:
+        return file_system(path)
+    except OSError:
+        return None
 
 
 def _runs(worker: PodWorker) -> bool:

@@ -1,13 +1,17 @@
 """`/metrics/resource` and `/metrics/cadvisor` in Prometheus' text format, with upstream's names.
 
-Dashboards and autoscalers go by names, labels and units, so these are tables of upstream's. Lines
-are written straight: objects for some ten thousand samples would cost more than the measuring.
+Dashboards and autoscalers go by names, labels and units, so `metrics.json` has upstream's.
+Lines are written straight: objects for some ten thousand samples would cost more than the
+measuring.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from .cgroup import CgroupUsage
 from .snapshot import ContainerLook, PodLook, Snapshot
@@ -26,15 +30,18 @@ def labels_text(labels: Labels) -> str:
     return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
 
 
+@cache
+def _heads() -> dict[str, dict[str, tuple[str, str]]]:
+    return dict(json.loads(Path(__file__).with_name("metrics.json").read_bytes()))
+
+
 class Exposition:
-    """Collects samples by metric, and writes them with their explanation."""
+    """Collects samples by metric, and writes them with their explanation: for each page and metric,
+    `metrics.json` has its type and text."""
 
-    def __init__(self) -> None:
+    def __init__(self, page: str) -> None:
         self._samples: dict[str, list[str]] = {}
-        self._heads: dict[str, tuple[str, str]] = {}
-
-    def head(self, name: str, kind: str, text: str) -> None:
-        self._heads[name] = (kind, text)
+        self._heads = _heads()[page]
 
     def add(self, name: str, labels: str, value: float, milliseconds: int | None = None) -> None:
         shown = str(value) if isinstance(value, int) else repr(float(value))
@@ -50,65 +57,9 @@ class Exposition:
         return "".join(parts).encode()
 
 
-RESOURCE = {
-    "node_cpu_usage_seconds_total": (
-        "counter",
-        "[STABLE] Cumulative cpu time consumed by the node in core-seconds",
-    ),
-    "node_memory_working_set_bytes": ("gauge", "[STABLE] Current working set of the node in bytes"),
-    "node_swap_usage_bytes": (
-        "gauge",
-        "[ALPHA] Current swap usage of the node in bytes. Reported only on non-windows systems",
-    ),
-    "container_cpu_usage_seconds_total": (
-        "counter",
-        "[STABLE] Cumulative cpu time consumed by the container in core-seconds",
-    ),
-    "container_memory_working_set_bytes": (
-        "gauge",
-        "[STABLE] Current working set of the container in bytes",
-    ),
-    "container_swap_usage_bytes": (
-        "gauge",
-        "[ALPHA] Current amount of the container swap usage in bytes. Reported only on "
-        "non-windows systems",
-    ),
-    "container_swap_limit_bytes": (
-        "gauge",
-        "[ALPHA] Current amount of the container swap limit in bytes. Reported only on "
-        "non-windows systems",
-    ),
-    "container_start_time_seconds": (
-        "gauge",
-        "[STABLE] Start time of the container since unix epoch in seconds",
-    ),
-    "pod_cpu_usage_seconds_total": (
-        "counter",
-        "[STABLE] Cumulative cpu time consumed by the pod in core-seconds",
-    ),
-    "pod_memory_working_set_bytes": ("gauge", "[STABLE] Current working set of the pod in bytes"),
-    "pod_swap_usage_bytes": (
-        "gauge",
-        "[ALPHA] Current amount of the pod swap usage in bytes. Reported only on non-windows "
-        "systems",
-    ),
-    "resource_scrape_error": (
-        "gauge",
-        "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise",
-    ),
-    "scrape_error": (
-        "gauge",
-        "[ALPHA] (Deprecated since 1.29.0) 1 if there was an error while getting container "
-        "metrics, 0 otherwise",
-    ),
-}
-
-
 def resource_metrics(snapshot: Snapshot | None) -> bytes:
     """None: the look has failed, and only that is told."""
-    result = Exposition()
-    for name, (kind, text) in RESOURCE.items():
-        result.head(name, kind, text)
+    result = Exposition("/metrics/resource")
     failed = int(snapshot is None)
     result.add("scrape_error", "", failed)
     result.add("resource_scrape_error", "", failed)
@@ -140,103 +91,6 @@ def _usage(result: Exposition, kind: str, labels: str, usage: CgroupUsage, stamp
         result.add(f"{kind}_swap_usage_bytes", labels, usage.swap, stamp)
 
 
-CADVISOR = {
-    "container_cpu_usage_seconds_total": "Cumulative cpu time consumed in seconds.",
-    "container_cpu_user_seconds_total": "Cumulative user cpu time consumed in seconds.",
-    "container_cpu_system_seconds_total": "Cumulative system cpu time consumed in seconds.",
-    "container_cpu_cfs_periods_total": "Number of elapsed enforcement period intervals.",
-    "container_cpu_cfs_throttled_periods_total": "Number of throttled period intervals.",
-    "container_cpu_cfs_throttled_seconds_total": (
-        "Total time duration the container has been throttled."
-    ),
-    "container_memory_usage_bytes": (
-        "Current memory usage in bytes, including all memory regardless of when it was accessed"
-    ),
-    "container_memory_working_set_bytes": "Current working set in bytes.",
-    "container_memory_rss": "Size of RSS in bytes.",
-    "container_memory_cache": "Number of bytes of page cache memory.",
-    "container_memory_mapped_file": "Size of memory mapped files in bytes.",
-    "container_memory_kernel_usage": "Size of kernel memory allocated in bytes.",
-    "container_memory_swap": "Container swap usage in bytes.",
-    "container_memory_failcnt": "Number of memory usage hits limits",
-    "container_memory_max_usage_bytes": "Maximum memory usage recorded in bytes",
-    "container_memory_total_active_file_bytes": "Current total active file in bytes.",
-    "container_memory_total_inactive_file_bytes": "Current total inactive file in bytes.",
-    "container_memory_failures_total": "Cumulative count of memory allocation failures.",
-    "container_oom_events_total": "Count of out of memory events observed for the container",
-    "container_fs_inodes_free": "Number of available Inodes",
-    "container_fs_inodes_total": "Number of Inodes",
-    "container_fs_limit_bytes": (
-        "Number of bytes that can be consumed by the container on this filesystem."
-    ),
-    "container_fs_usage_bytes": (
-        "Number of bytes that are consumed by the container on this filesystem."
-    ),
-    "container_fs_reads_bytes_total": "Cumulative count of bytes read",
-    "container_fs_writes_bytes_total": "Cumulative count of bytes written",
-    "container_fs_reads_total": "Cumulative count of reads completed",
-    "container_fs_writes_total": "Cumulative count of writes completed",
-    "container_network_receive_bytes_total": "Cumulative count of bytes received",
-    "container_network_receive_packets_total": "Cumulative count of packets received",
-    "container_network_receive_packets_dropped_total": (
-        "Cumulative count of packets dropped while receiving"
-    ),
-    "container_network_receive_errors_total": (
-        "Cumulative count of errors encountered while receiving"
-    ),
-    "container_network_transmit_bytes_total": "Cumulative count of bytes transmitted",
-    "container_network_transmit_packets_total": "Cumulative count of packets transmitted",
-    "container_network_transmit_packets_dropped_total": (
-        "Cumulative count of packets dropped while transmitting"
-    ),
-    "container_network_transmit_errors_total": (
-        "Cumulative count of errors encountered while transmitting"
-    ),
-    "container_pressure_cpu_stalled_seconds_total": (
-        "Total time duration no tasks in the container could make progress due to CPU congestion."
-    ),
-    "container_pressure_cpu_waiting_seconds_total": (
-        "Total time duration tasks in the container have waited due to CPU congestion."
-    ),
-    "container_pressure_memory_stalled_seconds_total": (
-        "Total time duration no tasks in the container could make progress due to memory "
-        "congestion."
-    ),
-    "container_pressure_memory_waiting_seconds_total": (
-        "Total time duration tasks in the container have waited due to memory congestion."
-    ),
-    "container_pressure_io_stalled_seconds_total": (
-        "Total time duration no tasks in the container could make progress due to IO congestion."
-    ),
-    "container_pressure_io_waiting_seconds_total": (
-        "Total time duration tasks in the container have waited due to IO congestion."
-    ),
-    "container_processes": "Number of processes running inside the container.",
-    "container_last_seen": "Last time a container was seen by the exporter",
-    "container_start_time_seconds": "Start time of the container since unix epoch in seconds.",
-    "container_spec_cpu_period": "CPU period of the container.",
-    "container_spec_cpu_quota": "CPU quota of the container.",
-    "container_spec_cpu_shares": "CPU share of the container.",
-    "container_spec_memory_limit_bytes": "Memory limit for the container.",
-    "container_spec_memory_swap_limit_bytes": "Memory swap limit for the container.",
-    "container_scrape_error": (
-        "1 if there was an error while getting container metrics, 0 otherwise"
-    ),
-    "machine_cpu_cores": "Number of logical CPU cores.",
-    "machine_cpu_physical_cores": "Number of physical CPU cores.",
-    "machine_cpu_sockets": "Number of CPU sockets.",
-    "machine_memory_bytes": "Amount of memory installed on the machine.",
-    "machine_swap_bytes": "Amount of swap memory available on the machine.",
-    "machine_scrape_error": "1 if there was an error while getting machine metrics, 0 otherwise.",
-    "cadvisor_version_info": (
-        "A metric with a constant '1' value labeled by kernel version, OS version, docker version, "
-        "cadvisor version & cadvisor revision."
-    ),
-}
-_NOT_AS_NAMED = frozenset({"container_memory_failcnt", "container_fs_inodes_total"})
-"""A counter whose name does not end in total, and a gauge whose name does."""
-
-
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What the metrics of the machine tell."""
@@ -251,10 +105,7 @@ class Machine:
 
 
 def cadvisor_metrics(snapshot: Snapshot, machine: Machine, storage: Storage) -> bytes:
-    result = Exposition()
-    for name, text in CADVISOR.items():
-        is_counter = name.endswith("_total") != (name in _NOT_AS_NAMED)
-        result.head(name, "counter" if is_counter else "gauge", text)
+    result = Exposition("/metrics/cadvisor")
     _machine(result, machine)
     stamp = int(snapshot.time.timestamp() * 1000)
     result.add("container_scrape_error", "", 0)

@@ -24,14 +24,7 @@ from .summary import Storage
 # Upstream's counters have no series of when they were created.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-_VOLUMES = (
-    ("capacity_bytes", "capacity", "Capacity in bytes of the volume"),
-    ("available_bytes", "available", "Number of available bytes in the volume"),
-    ("used_bytes", "used", "Number of used bytes in the volume"),
-    ("inodes", "inodes", "Maximum number of inodes in the volume"),
-    ("inodes_free", "inodes_free", "Number of free inodes in the volume"),
-    ("inodes_used", "inodes_used", "Number of used inodes in the volume"),
-)
+_BYTES, _INODES = ("capacity", "available", "used"), ("inodes", "inodes_free", "inodes_used")
 
 
 def build_info() -> dict[str, str]:
@@ -54,18 +47,9 @@ def build_info() -> dict[str, str]:
 def kubelet_metrics(
     node: str, workers: Sequence[PodWorker], storage: Storage, cgroup_version: int
 ) -> bytes:
-    result = Exposition()
-    result.head(
-        "kubernetes_build_info",
-        "gauge",
-        "[ALPHA] A metric with a constant '1' value labeled by major, minor, git version, git "
-        "commit, git tree state, build date, Go version, and compiler from which Kubernetes was "
-        "built, and platform on which it is running.",
-    )
+    result = Exposition("/metrics")
     result.add("kubernetes_build_info", labels_text(build_info()), 1)
-    result.head("kubelet_node_name", "gauge", "[ALPHA] The node's name. The count is always 1.")
     result.add("kubelet_node_name", labels_text({"node": node}), 1)
-    result.head("kubelet_cgroup_version", "gauge", "[ALPHA] cgroup version on the hosts.")
     result.add("kubelet_cgroup_version", "", cgroup_version)
     _pods(result, workers)
     _volumes(result, storage)
@@ -75,35 +59,15 @@ def kubelet_metrics(
 def _pods(result: Exposition, workers: Sequence[PodWorker]) -> None:
     sandboxes = (worker.state.sandbox for worker in workers)
     running = sum(1 for sandbox in sandboxes if sandbox is not None and sandbox.ready)
-    result.head(
-        "kubelet_running_pods", "gauge", "[BETA] Number of pods that have a running pod sandbox"
-    )
     result.add("kubelet_running_pods", "", running)
     states = Counter(
         each.state.name.lower() for worker in workers for each in worker.state.containers
     )
-    result.head(
-        "kubelet_running_containers", "gauge", "[BETA] Number of containers currently running"
-    )
     for state, count in sorted(states.items()):
         labels = labels_text({"container_state": state})
         result.add("kubelet_running_containers", labels, count)
-    for name, text, chosen in (
-        (
-            "kubelet_desired_pods",
-            "[ALPHA] The number of pods the kubelet is being instructed to run. static is true if "
-            "the pod is not from the apiserver.",
-            workers,
-        ),
-        (
-            "kubelet_active_pods",
-            "[ALPHA] The number of pods the kubelet considers active and which are being "
-            "considered when admitting new pods. static is true if the pod is not from the "
-            "apiserver.",
-            [each for each in workers if each.active],
-        ),
-    ):
-        result.head(name, "gauge", text)
+    active = [each for each in workers if each.active]
+    for name, chosen in (("kubelet_desired_pods", workers), ("kubelet_active_pods", active)):
         counts = Counter("true" if is_static(each.pod) else "" for each in chosen)
         for static in ("", "true"):
             result.add(name, labels_text({"static": static}), counts[static])
@@ -116,22 +80,15 @@ def _volumes(result: Exposition, storage: Storage) -> None:
         for use in uses
         if use.claim is not None
     }
-    for name, attribute, text in _VOLUMES:
-        metric = f"kubelet_volume_stats_{name}"
-        result.head(metric, "gauge", f"[ALPHA] {text}")
+    for name in (*(f"{each}_bytes" for each in _BYTES), *_INODES):
         for (namespace, claim), space in sorted(shown.items()):
             labels = labels_text({"namespace": namespace, "persistentvolumeclaim": claim})
-            result.add(metric, labels, getattr(space, attribute))
+            value = getattr(space, name.removesuffix("_bytes"))
+            result.add(f"kubelet_volume_stats_{name}", labels, value)
 
 
 def probe_metrics(probes: ProbeManager) -> bytes:
-    result = Exposition()
-    result.head(
-        "prober_probe_total",
-        "counter",
-        "[BETA] Cumulative number of a liveness, readiness or startup probe for a container by "
-        "result.",
-    )
+    result = Exposition("/metrics")
     for pod, spec, found in probes.watched():
         for kind, tracker in found.trackers.items():
             for outcome, count in tracker.totals.items():

@@ -1,5 +1,4 @@
-"""What the machine itself uses, its network interfaces and its file systems, as `/proc` and
-statvfs(2) tell."""
+"""What the machine itself uses, and its network interfaces, as `/proc` tells."""
 
 from __future__ import annotations
 
@@ -23,36 +22,6 @@ class Interface:
     tx_packets: int
     tx_errors: int
     tx_dropped: int
-
-
-@dataclass(frozen=True, slots=True)
-class FileSystem:
-    """What a file system has and what is left of it."""
-
-    capacity: int
-    available: int
-    used: int
-    inodes: int
-    inodes_free: int
-
-    @property
-    def inodes_used(self) -> int:
-        return self.inodes - self.inodes_free
-
-
-def file_system(path: str | os.PathLike[str]) -> FileSystem | None:
-    try:
-        found = os.statvfs(path)
-    except OSError:
-        return None
-    block = found.f_frsize
-    return FileSystem(
-        found.f_blocks * block,
-        found.f_bavail * block,
-        (found.f_blocks - found.f_bfree) * block,
-        found.f_files,
-        found.f_ffree,
-    )
 
 
 def interfaces(pid: int | str = "self") -> Sequence[Interface]:

@@ -15,7 +15,7 @@ from navarch.api.times import format_time
 from ..eviction import ContainerUse, Disk, PodUse
 from ..volumes.plugin import VolumeUsage
 from .cgroup import CgroupUsage, Pressure
-from .machine import FileSystem, Interface
+from .machine import Interface
 from .snapshot import KUBELET, NODE, ContainerLook, PodLook, Rates, Snapshot
 
 DEFAULT_INTERFACE = "eth0"
@@ -37,8 +37,8 @@ class Storage:
     """What lies on disks: measured seldom, because it takes long."""
 
     time: datetime
-    node: FileSystem | None = None
-    images: FileSystem | None = None
+    node: VolumeUsage | None = None
+    images: VolumeUsage | None = None
     images_used: int = 0
     images_inodes: int = 0
     pods: Mapping[str, PodUse] = field(default_factory=dict)
@@ -145,7 +145,7 @@ def _network(found: Sequence[Interface], time: str) -> Document:
     return {"time": time, **main, "interfaces": shown}
 
 
-def _space(found: FileSystem | None, time: datetime) -> Document:
+def _space(found: VolumeUsage | None, time: datetime) -> Document:
     if found is None:
         return {}
     return {
@@ -191,17 +191,7 @@ def _pod(pod: PodLook, rates: Rates, time: str, storage: Storage | None) -> Docu
 
 
 def _volume(use: VolumeUse, time: datetime) -> Document:
-    space = use.space
-    shown: Document = {
-        "time": format_time(time),
-        "availableBytes": space.available,
-        "capacityBytes": space.capacity,
-        "usedBytes": space.used,
-        "inodesFree": space.inodes_free,
-        "inodes": space.inodes,
-        "inodesUsed": space.inodes_used,
-        "name": use.name,
-    }
+    shown = {**_space(use.space, time), "name": use.name}
     if use.claim is not None:
         namespace, name = use.claim
         shown["pvcRef"] = {"name": name, "namespace": namespace}
@@ -223,5 +213,5 @@ def _container(
     return result
 
 
-def _part(disk: Disk, whole: FileSystem | None, time: datetime) -> Document:
+def _part(disk: Disk, whole: VolumeUsage | None, time: datetime) -> Document:
     return {**_space(whole, time), "usedBytes": disk.bytes, "inodesUsed": disk.inodes}

@@ -10,7 +10,7 @@ import pytest
 from navarch.node.eviction import ContainerUse, Disk, PodUse
 from navarch.node.stats.cgroup import CgroupReader, CgroupUsage
 from navarch.node.stats.exposition import Machine, cadvisor_metrics, resource_metrics
-from navarch.node.stats.machine import FileSystem, Interface
+from navarch.node.stats.machine import Interface
 from navarch.node.stats.snapshot import (
     ContainerLook,
     ContainerTarget,
@@ -120,7 +120,7 @@ def test_rates() -> None:
     assert rates.of("a") is None
 
 
-SPACE = FileSystem(1000, 400, 500, 100, 60)
+SPACE = VolumeUsage(500, 1000, 400, inodes_used=40, inodes=100, inodes_free=60)
 USAGE = CgroupUsage(
     cpu_nanoseconds=1_500_000_000, memory=1000, working_set=600, rss=300, memory_limit=4000, swap=10
 )
