@@ -125,8 +125,7 @@ class Ground:
         admin = await self.stack.enter_async_context(client_as(server, "admin", "system:masters"))
         await self._make_surroundings()
         await self.stack.enter_async_context(running(admin, "load-balancer"))
-        client = await self.stack.enter_async_context(client_as(server, USER))
-        clock = RealClock()
+        self.client = await self.stack.enter_async_context(client_as(server, USER))
         self.nginx = Nginx(
             Settings(
                 directory=self.directory / "private",
@@ -135,18 +134,24 @@ class Ground:
                 health_port=HEALTH,
                 access_log=str(self.directory / "access.log"),
             ),
-            clock,
+            RealClock(),
         )
-        context = ControllerContext(client, InformerFactory(client), clock, "n1")
-        controller = GatewayServing(context, self.nginx, Place("n1", (ADDRESS,)))
         self.stack.push_async_callback(self.nginx.stop)
-        self.stack.push_async_callback(context.close)
-        self.task = asyncio.create_task(controller.run())
-        self.stack.push_async_callback(self._end)
+        self.stack.push_async_callback(self.end)
+        self.begin()
 
-    async def _end(self) -> None:
+    def begin(self) -> None:
+        """Run the controller."""
+        self.context = ControllerContext(
+            self.client, InformerFactory(self.client), RealClock(), "n1"
+        )
+        controller = GatewayServing(self.context, self.nginx, Place("n1", (ADDRESS,)))
+        self.task = asyncio.create_task(controller.run())
+
+    async def end(self) -> None:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
+        await self.context.close()
 
     async def stop(self) -> None:
         await self.stack.aclose()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
+import socket
 from typing import Any
 
 import aiohttp
@@ -10,7 +14,10 @@ import pytest
 from tests.cluster.gateway_ground import (
     ADDRESS,
     BACKENDS,
+    COLLECTIONS,
+    HEALTH,
     SERVED,
+    STANDING,
     Ground,
     conditions,
     filtered,
@@ -30,10 +37,16 @@ from tests.unit.network.gateways import (
     rule,
 )
 
+from navarch.network.gateway import translate
+from navarch.network.nginx import serving
 from navarch.network.nginx.process import PROGRAM
+from navarch.network.nginx.publish import MANAGED_BY
 
 __all__ = ["ground", "shared"]
 pytestmark = marks
+
+FEW_PORTS = (23990, 23991)
+SLICES = f"{COLLECTIONS['EndpointSlice'] % INFRA}?labelSelector={MANAGED_BY}=gateway.navarch.dev"
 
 
 async def test_response_headers_and_rewrites_and_redirects(ground: Ground) -> None:
@@ -250,6 +263,58 @@ async def test_endpoints_come_and_go(ground: Ground) -> None:
         )
         await ground.answers([({}, who)])
         assert ground.nginx.reloads == reloads
+
+
+async def test_a_port_is_waited_for(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While other programs have all ports of the node a Gateway says so."""
+    await ground.programmed(STANDING)
+    monkeypatch.setattr(translate, "FIRST_PORT", FEW_PORTS[0])
+    monkeypatch.setattr(translate, "PORTS", len(FEW_PORTS))
+    late = gateway("late")
+    with contextlib.ExitStack() as stack:
+        takers = [stack.enter_context(socket.create_server((ADDRESS, each))) for each in FEW_PORTS]
+        await ground.make(late, route("late", rule("a"), parents=["late"]))
+        status = await ground.expect(late, {"Programmed": "False NoResources"})
+        (told,) = [each for each in status["conditions"] if each["type"] == "Programmed"]
+        assert told["message"] == "node n1 has no port to serve 80 on"
+        # What has a port keeps it.
+        await ground.programmed(STANDING)
+        takers[1].close()
+        await ground.programmed(late)
+        await ground.answers([({"gateway": "late"}, "a")])
+        assert await ground.port("late") == FEW_PORTS[1]
+
+
+async def test_what_keeps_nginx_away_is_told(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it does not start, and when it cannot come back."""
+    monkeypatch.setattr(serving, "START_SECONDS", 0.2)
+    await ground.programmed(STANDING)
+    down, up = {"Programmed": "False NoResources"}, {"Programmed": "True Programmed"}
+    await ground.end()
+    await ground.nginx.stop()
+    with socket.create_server((ADDRESS, HEALTH)):
+        ground.begin()
+        await ground.expect(STANDING, down)
+    await ground.expect(STANDING, up)
+    await ground.answers([({}, 404)])
+
+    async def take() -> socket.socket:
+        try:
+            return socket.create_server((ADDRESS, HEALTH))
+        except OSError as error:
+            with contextlib.suppress(ValueError, ProcessLookupError):
+                os.kill(int(ground.nginx.settings.pid_file.read_text()), signal.SIGTERM)
+            raise AssertionError from error
+
+    with await ground.until(take, "the port of a nginx that is ended again and again"):
+        status = await ground.expect(STANDING, down)
+        (told,) = [each for each in status["conditions"] if each["type"] == "Programmed"]
+        assert told["message"] == f"{ADDRESS} port {HEALTH}: Address already in use"
+        assert not (await ground.admin("GET", SLICES)).json["items"]
+    await ground.expect(STANDING, up)
+    await ground.answers([({}, 404)])
 
 
 async def test_web_sockets_pass(ground: Ground) -> None:

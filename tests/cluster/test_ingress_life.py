@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
+import socket
 from pathlib import Path
 
 import aiohttp
@@ -100,18 +103,16 @@ async def test_nginx_outlives_its_controller(ground: Ground) -> None:
 @pytest.mark.parametrize("victim", ["master", "workers", "all"])
 async def test_a_killed_nginx_is_back_with_everything(ground: Ground, victim: str) -> None:
     """Workers whose master is gone go on for the moment, and do not keep the next one's ports."""
-    import signal
-
     ground.secrets["site"] = ground.authority.secret("site", "web.example")
     await ground.serve(ingress(tls="site", ssl_redirect="false"))
-    keeper = asyncio.create_task(ground.nginx.run())
+    keeper = asyncio.create_task(ground.nginx.run(str))
     try:
         master = int(ground.nginx.settings.pid_file.read_text())
         workers = children(master)
         killed = {"master": [master], "workers": workers, "all": [master, *workers]}[victim]
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             file = ground.nginx.settings.pid_file
             old = ("", str(master))
             while victim != "workers" and file.read_text().strip() in old:  # noqa: ASYNC110
@@ -127,6 +128,39 @@ async def test_a_killed_nginx_is_back_with_everything(ground: Ground, victim: st
         await ground.serve(ingress(paths={"/": "b"}))
         assert await ground.names(8) == ["b"] * 8
     finally:
+        keeper.cancel()
+
+
+async def test_a_port_that_is_lost_is_waited_for(ground: Ground) -> None:
+    """Somebody else takes it while nginx is away: that is told, and so is its end."""
+    await ground.serve(ingress())
+    told: list[str] = []
+    keeper = asyncio.create_task(ground.nginx.run(told.append))
+    thief = socket.socket()
+    thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        master = int(ground.nginx.settings.pid_file.read_text())
+        for pid in (master, *children(master)):
+            os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(20):
+            while thief.getsockname()[1] != HTTP:
+                with contextlib.suppress(OSError):
+                    thief.bind((ADDRESS, HTTP))
+                    thief.listen()
+                await asyncio.sleep(0)
+            while not told:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            assert told[0] == f"{ADDRESS} port {HTTP}: Address already in use"
+            thief.close()
+            while told[-1]:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    assert (await ground.ask()).status == 200
+                    break
+                await asyncio.sleep(0.02)
+    finally:
+        thief.close()
         keeper.cancel()
 
 

@@ -137,6 +137,14 @@ def served_by(trio: Trio, nodes: Iterable[str]) -> bool:
     return all(found.get(name) == {*nodes} for name in services)
 
 
+def told_of(trio: Trio, name: str) -> list[str]:
+    """The reasons of an Ingress' events."""
+    about = f"involvedObject.kind=Ingress,involvedObject.name={name}"
+    return [
+        each["reason"] for each in trio.machine.get("events", f"--field-selector={about}")["items"]
+    ]
+
+
 def test_addresses_outlive_a_node(trio: Trio) -> None:
     """From the host and from pods of all nodes; then without the first node."""
     machine = trio.machine
@@ -167,8 +175,11 @@ def test_addresses_outlive_a_node(trio: Trio) -> None:
             "an address for a later Ingress",
             40,
         )
+        # Of three controllers one tells, and the next one does not say again what is known.
+        eventually(lambda: told_of(trio, "later") == ["Sync"], "an event of one node", 10)
     finally:
         machine.kubectl("delete", "ingress", "later")
+    assert told_of(trio, "web") == ["Sync"]
     assert [address_of(trio, kind) for kind in ("ingress", "gateway")] == addresses
 
     machine.navarch("node", "start", "-p", NAME, NAME)

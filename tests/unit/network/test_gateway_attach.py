@@ -283,11 +283,28 @@ def test_grants(given: list[Object], allowed: bool) -> None:
 # -- ports ----------------------------------------------------------------------------------------
 
 
+NONE_TAKEN = frozenset[int]().__contains__
+
+
 def test_ports_stay_and_avoid_what_is_taken() -> None:
     wanted = [(f"{INFRA}/g{number}", 80) for number in range(500)]
-    found = allocate(wanted)
+    found = allocate(wanted, {}, NONE_TAKEN)
     assert len(set(found.values())) == 500
     assert all(FIRST_PORT <= port < FIRST_PORT + PORTS for port in found.values())
-    assert allocate([*wanted, (f"{INFRA}/new", 80)]).items() > found.items()
+    assert allocate([*wanted, (f"{INFRA}/new", 80)], {}, NONE_TAKEN).items() > found.items()
     first = wanted[0]
-    assert allocate(wanted, frozenset((found[first],)))[first] != found[first]
+    moved = allocate(wanted, found, {found[first]}.__contains__)
+    assert moved[first] not in found.values()
+    assert {**moved, first: 0} == {**found, first: 0}
+    # When the port is free again nobody moves back, as that would take a reload.
+    assert allocate(wanted, moved, NONE_TAKEN) == moved
+    assert [*moved] == wanted
+
+
+def test_without_a_free_port_nothing_is_given() -> None:
+    held = {("a", 80): FIRST_PORT}
+    wanted = [*held, ("b", 80)]
+    taken = {*range(FIRST_PORT + 1, FIRST_PORT + PORTS)}
+    assert allocate(wanted, held, taken.__contains__) == held
+    taken.remove(FIRST_PORT + 7)
+    assert allocate(wanted, held, taken.__contains__)["b", 80] == FIRST_PORT + 7

@@ -6,7 +6,7 @@ Service, and every status.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,8 @@ from navarch.network.nginx.process import Nginx
 from navarch.network.nginx.publish import Place, slices_of
 from navarch.network.nginx.serving import Serving, Write, is_same
 
+PORTS_SECONDS = 5.0
+
 
 class GatewayServing(Serving[Translation]):
     name, manager = "gateway", "gateway.navarch.dev"
@@ -44,36 +46,39 @@ class GatewayServing(Serving[Translation]):
         self._grants = informers.of(self._resources.grants, drop_managed_fields)
         self._namespaces = informers.informer(Namespace)
         self.follow(self._classes, self._gateways, self._routes, self._grants, self._namespaces)
-        self._taken: set[int] = set()
-        """Ports of the node that something else has."""
-        self._problem = ""
-        """Why nginx does not serve the translation."""
+        self._ports: Mapping[tuple[str, int], int] = {}
         self._applied: dict[str, Object] = {}
 
     def translate(self, services: Services, secret: Any) -> tuple[Around, Translation]:
         around = Around(services, secret, self._labels, self._grants.cache.list())
+        listening = self.nginx.listening()
         view = View(
             self._classes.cache.list(),
             self._gateways.cache.list(),
             self._routes.cache.list(),
             around,
-            frozenset(self._taken),
+            self._ports,
+            lambda port: port not in listening and self.nginx.obstacle(port),
         )
-        return around, translate(view)
+        translation = translate(view)
+        self._ports = translation.ports
+        return around, translation
 
-    async def lacks(self, around: Any, translation: Translation) -> bool:
-        taken = {port for port in translation.ports.values() if self.nginx.obstacle(port)}
-        self._taken |= taken
-        return bool(taken)
+    def besides(self) -> Mapping[str, Coroutine[Any, Any, None]]:
+        return {"ports": self._wait_for_ports()}
+
+    async def _wait_for_ports(self) -> None:
+        """Nobody tells when a port of the node becomes free."""
+        while True:
+            await self.clock.sleep(PORTS_SECONDS)
+            if any(map(self.translation.unplaced, self.translation.gateways.values())):
+                self.wake()
 
     def _labels(self, namespace: str) -> dict[str, str] | None:
         found = self._namespaces.cache.get(namespace)
         return found.metadata.labels if found is not None else None
 
     # -- what comes of it ---------------------------------------------------------------------
-
-    def told(self, problem: str) -> None:
-        self._problem = problem
 
     def publishes(self, service: Service) -> bool:
         labels = service.metadata.labels
@@ -98,8 +103,7 @@ class GatewayServing(Serving[Translation]):
                 yield from slices_of(service, self.place, ports, self.manager)
 
     def _service_of(self, state: GatewayState) -> Service | None:
-        namespace = state.gateway.metadata.namespace
-        return self.services.cache.get(f"{namespace}/{service_name(state.gateway)}")
+        return self.services.cache.get(_service_key(state))
 
     def writes(self) -> Iterable[Write]:
         translation = self.translation
@@ -124,11 +128,13 @@ class GatewayServing(Serving[Translation]):
         gateway = self._gateways.cache.get(state.key)
         if gateway is None or not is_same(state.gateway, gateway):
             return  # a new translation is on its way
-        problem = self._problem
+        there = self._service_of(state)
+        problem = "" if self._is_served_elsewhere(state) else self.problem
+        if ports := self.translation.unplaced(state):
+            problem = f"node {self.place.node} has no port to serve {', '.join(map(str, ports))} on"
         wanted = service_of(state, self.translation.hostnames(state))
         addresses: list[str] = []
         if wanted is not None:
-            there = self._service_of(state)
             if there is not None and not _belongs(there, state):
                 name = f"{wanted.metadata.namespace}/{wanted.metadata.name}"
                 problem = f"Service {name} is there and not this Gateway's"
@@ -138,6 +144,12 @@ class GatewayServing(Serving[Translation]):
                 addresses = [each.ip for each in there.status.loadBalancer.ingress if each.ip]
         status = gateway_status(state, addresses, problem, now)
         yield from _status(self._resources.gateways, gateway, status)
+
+    def _is_served_elsewhere(self, state: GatewayState) -> bool:
+        """Whether this node's nginx does not run, but others' do."""
+        slices = self.slices.cache.by_index("service", _service_key(state))
+        nodes = {one.nodeName for each in slices for one in each.endpoints}
+        return not self.serves and bool(nodes - {self.place.node})
 
     def _service_writes(self, wanted: Service, there: Service | None) -> Iterable[Write]:
         value = to_object(wanted) | {"apiVersion": "v1", "kind": "Service"}
@@ -173,6 +185,10 @@ def _status(
     metadata = each.metadata
     patch = {"metadata": {"resourceVersion": metadata.resourceVersion}, "status": status}
     yield partial(resource.patch, metadata.name, metadata.namespace, patch, subresource="status")
+
+
+def _service_key(state: GatewayState) -> str:
+    return f"{state.gateway.metadata.namespace}/{service_name(state.gateway)}"
 
 
 def _belongs(service: Service, state: GatewayState) -> bool:

@@ -11,8 +11,7 @@ nginx listens on a port of the node for each port of a Gateway; the Gateway's Se
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from navarch.network.gateway import CONTROLLER
@@ -42,8 +41,10 @@ class View:
     gateways: Sequence[Gateway]
     routes: Sequence[HTTPRoute]
     around: Around
-    taken: AbstractSet[int] = frozenset()
-    """Ports of the node that something else has."""
+    held: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    """Where nginx listened so far."""
+    is_taken: Callable[[int], object] = bool
+    """Whether something else has a port of the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,10 @@ class Translation:
     gateways: Mapping[str, GatewayState]
     routes: tuple[RouteState, ...]
     ports: Mapping[tuple[str, int], int] = field(default_factory=dict)
-    """Where nginx listens, by a Gateway's key and port."""
+    """Where nginx listens, by a Gateway's key and port; some have no place while all are taken."""
+
+    def unplaced(self, gateway: GatewayState) -> list[int]:
+        return [port for port in gateway.ports if (gateway.key, port) not in self.ports]
 
     def hostnames(self, gateway: GatewayState) -> set[str]:
         """The names that routes have at what is served of a Gateway."""
@@ -102,9 +106,8 @@ def translate(view: View) -> Translation:
         if attached := attach(route, gateways, view.around):
             routes.append(RouteState(route, tuple(attached), convert(route, view.around)))
     _count(routes)
-    ports = allocate(
-        [(state.key, port) for state in gateways.values() for port in state.ports], view.taken
-    )
+    wanted = [(state.key, port) for state in gateways.values() for port in state.ports]
+    ports = allocate(wanted, view.held, view.is_taken)
     tables = {f"{key} {port}": _Table(gateways[key], port, routes) for key, port in ports}
     plane = DataPlane(
         listeners=tuple(
@@ -142,20 +145,23 @@ def _count(routes: Iterable[RouteState]) -> None:
 
 
 def allocate(
-    wanted: Sequence[tuple[str, int]], taken: AbstractSet[int] = frozenset()
+    wanted: Sequence[tuple[str, int]],
+    held: Mapping[tuple[str, int], int],
+    is_taken: Callable[[int], object],
 ) -> dict[tuple[str, int], int]:
     """Ports of the node for ports of Gateways. They follow from names, so they are the same after
-    a restart; where two fall together, the younger Gateway's moves on."""
+    a restart; where two fall together, the younger Gateway's moves on, and where something else
+    has one, until it has found another. What has a place keeps it."""
+    kept = {each: held[each] for each in wanted if each in held and not is_taken(held[each])}
+    used = {*kept.values()}
     found: dict[tuple[str, int], int] = {}
-    used = set(taken)
-    for key, port in wanted:
-        start = int.from_bytes(hashlib.sha256(f"{key} {port}".encode()).digest()[:4]) % PORTS
-        for step in range(PORTS):
-            inner = FIRST_PORT + (start + step) % PORTS
-            if inner not in used:
-                used.add(inner)
-                found[key, port] = inner
-                break
+    for each in wanted:
+        start = int.from_bytes(hashlib.sha256("{} {}".format(*each).encode()).digest()[:4])
+        places = (FIRST_PORT + (start + step) % PORTS for step in range(PORTS))
+        free = (place for place in places if place not in used and not is_taken(place))
+        if (place := kept.get(each) or next(free, None)) is not None:
+            used.add(place)
+            found[each] = place
     return found
 
 

@@ -1,9 +1,9 @@
 """Follows Ingresses and what they refer to, has nginx serve them, and tells what came of it.
 
-An Ingress whose values are refused has a Warning event; one that is served for the first time, or
-anew after a change, has upstream's Normal event `Sync`. The status of each Ingress says what the
-addresses of the Service are that leads to nginx: those of its load balancer, else external ones,
-else the nodes'.
+Whoever leads tells: an Ingress whose values are refused has a Warning event; one that is served for
+the first time, or anew after a change, has upstream's Normal event `Sync`. The status of each
+Ingress says what the addresses of the Service are that leads to nginx: those of its load balancer,
+else external ones, else the nodes'.
 """
 
 from __future__ import annotations
@@ -119,7 +119,11 @@ class IngressServing(Serving[Translation]):
 
     # -- what users are told ------------------------------------------------------------------
 
-    def told(self, problem: str) -> None:
+    def tell(self) -> None:
+        """Of the Ingresses one node tells; of its nginx each node."""
+        if not (self.problem or self.leads):
+            self._told.clear()
+            return
         recorder = self.context.recorder(COMPONENT)
         ours = self.ours
         problems: dict[str, list[Problem]] = {}
@@ -127,16 +131,17 @@ class IngressServing(Serving[Translation]):
             problems.setdefault(each.ingress.metadata.uid, []).append(each)
         for ingress in ours:
             metadata = ingress.metadata
-            told = self._told.setdefault(metadata.uid, set())
-            if problem:
-                text = f"Error reloading NGINX: {problem}"
-                current = [Problem(ingress, "RELOAD", text)]
-                keep = told
+            told = self._told.get(metadata.uid, set())
+            if self.problem:
+                text = f"Error reloading NGINX: {self.problem}"
+                current, keep = [Problem(ingress, "RELOAD", text)], told
             else:
                 mark = f"generation {metadata.generation} {sorted(metadata.annotations.items())}"
                 if mark not in told:
-                    told.clear()
-                    recorder.event(ingress, "Normal", "Sync", "Scheduled for sync")
+                    # Who has addresses already was told of by another leader.
+                    if told or not ingress.status.loadBalancer.ingress:
+                        recorder.event(ingress, "Normal", "Sync", "Scheduled for sync")
+                    told = set()
                 current, keep = problems.get(metadata.uid, []), {mark}
             for each in current:
                 if each.message not in told:
@@ -157,6 +162,8 @@ class IngressServing(Serving[Translation]):
     def writes(self) -> Iterable[Write]:
         service = self.services.cache.get(self._scope.service)
         slices = self.slices.cache.by_index("service", self._scope.service)
+        if not (slices or self.serves):
+            return ()
         return self._statuses(addresses_of(service, slices, self.place.addresses))
 
     def farewell(self) -> Iterable[Write]:

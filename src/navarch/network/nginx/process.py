@@ -25,7 +25,7 @@ import os
 import pwd
 import signal
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ class Nginx:
         text, generation = render(
             self.settings, plane.listeners, self._policies, not checks_clients(plane)
         )
-        self._check_ports(plane.listeners)
+        self._check_ports(_ports(plane) | {self.settings.health_port})
         self._served, self._document = plane, document(plane)
         self._save()
         await self._test(text)
@@ -121,8 +121,9 @@ class Nginx:
         self._generation = generation
         self._known_certificates = set(plane.certificates)
 
-    async def run(self) -> None:
-        """Start nginx again whenever it ends, with growing pauses; returns never."""
+    async def run(self, tell: Callable[[str], object]) -> None:
+        """Start nginx again whenever it ends, with growing pauses; returns never. What keeps it
+        from serving is told, and "" once it serves."""
         pause = 0.1
         while True:
             began = self._clock.monotonic()
@@ -135,7 +136,13 @@ class Nginx:
             self._pid = self._running()
             if not self._pid:
                 await self._end_orphans()
-                await self._launch()
+                try:
+                    self._check_ports(_ports(self._served) | {self.settings.health_port})
+                except NginxError as error:
+                    tell(str(error))
+                else:
+                    await self._launch()
+                    tell("")
 
     async def stop(self) -> None:
         """End nginx after the requests that are under way, or after a few seconds."""
@@ -207,7 +214,7 @@ class Nginx:
 
     async def _reload(self, plane: DataPlane, text: str, generation: str) -> None:
         try:
-            self._check_ports(plane.listeners)
+            self._check_ports(_ports(plane))
             await self._test(text)
             await self._post("draining", str(DRAIN_SECONDS + RELOAD_SECONDS).encode())
             await self._clock.sleep(DRAIN_SECONDS)
@@ -224,16 +231,18 @@ class Nginx:
         self.reloads += 1
         log.info("nginx serves generation %s", generation)
 
-    def _check_ports(self, listeners: Iterable[Listener]) -> None:
+    def _check_ports(self, ports: set[int]) -> None:
         """nginx finds out that a port is taken when it is too late to say so."""
-        for listener in listeners:
-            if problem := self.obstacle(listener.port):
+        for port in sorted(ports - self.listening()):
+            if problem := self.obstacle(port):
                 raise NginxError(problem)
 
+    def listening(self) -> set[int]:
+        """The ports that nginx has."""
+        return _ports(self._served) if self._running() else set()
+
     def obstacle(self, port: int) -> str:
-        """Why nginx could not listen on a port, unless it does already."""
-        if port in {each.port for each in self._served.listeners}:
-            return ""
+        """Why nginx could not listen on another port."""
         for address in self.settings.addresses:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -423,6 +432,8 @@ class Nginx:
             raise NginxError("old workers do not stop accepting") from error
 
     async def _until_ended(self) -> None:
+        if not self._pid:
+            return
         try:
             descriptor = os.pidfd_open(self._pid)
         except ProcessLookupError:
@@ -460,6 +471,10 @@ class Nginx:
                 return answer
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise NginxError(f"{action}: {error}") from error
+
+
+def _ports(plane: DataPlane) -> set[int]:
+    return {each.port for each in plane.listeners}
 
 
 def _workers(master: int) -> list[int]:

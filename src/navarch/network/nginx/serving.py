@@ -127,8 +127,10 @@ class Serving(Generic[T]):
         )
         self._led = False
         """Also after the end of leadership that was not lost: the last to lead takes back."""
-        self._serves: bool | None = None
+        self.serves: bool | None = None
         """Whether nginx does; before the first attempt nobody knows."""
+        self.problem = ""
+        """Why it does not serve the translation."""
         self._around = Around(self._known_services(), self._secrets.get)
         self._changed, self._due, self._moved = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._stale = True
@@ -142,6 +144,11 @@ class Serving(Generic[T]):
         for informer in informers:
             informer.add_handler(self.wake, self._wake_if_other, self.wake)
 
+    @property
+    def leads(self) -> bool:
+        """Whether this node's controller is the one that speaks for all."""
+        return self._elector.is_leader
+
     # -- what is different ---------------------------------------------------------------------
 
     def translate(self, services: Services, secret: Any) -> tuple[Around, T]:
@@ -151,8 +158,8 @@ class Serving(Generic[T]):
         """Whether something was missing that is known now: then it is translated again."""
         return False
 
-    def told(self, problem: str) -> None:
-        """The translation is served, or there is a problem with it."""
+    def tell(self) -> None:
+        """Say what came of the translation; `problem` is why this node does not serve it."""
 
     def publishes(self, service: Service) -> bool:
         """Whether a Service is one of those that lead to nginx."""
@@ -183,11 +190,12 @@ class Serving(Generic[T]):
         async with asyncio.TaskGroup() as group:
             group.create_task(informers.join(), name=f"{self.name} informers")
             group.create_task(self._publish(), name=f"{self.name} endpoints")
+            # Also where nginx does not start: then this is what the statuses have to say.
+            group.create_task(self._lead(), name=f"{self.name} status")
             await self._start()
             tasks = {
-                "nginx": self.nginx.run(),
+                "nginx": self.nginx.run(lambda problem: self._tell(problem, serves=not problem)),
                 "changes": self._follow(),
-                "status": self._lead(),
                 "log": self._rotate(),
             }
             for name, each in {**tasks, **self.besides()}.items():
@@ -223,7 +231,7 @@ class Serving(Generic[T]):
                     await self.nginx.apply_endpoints(endpoints)
             except NginxError as error:
                 log.error("what was served before is served on: %s", error)
-                self._tell(str(error), serves=True)
+                self._tell(str(error), serves=bool(self.serves))
                 await self.clock.sleep(RETRY_SECONDS)
                 self.wake()
 
@@ -251,8 +259,8 @@ class Serving(Generic[T]):
         )
 
     def _tell(self, problem: str, *, serves: bool) -> None:
-        self._serves = serves
-        self.told(problem)
+        self.serves, self.problem = serves, problem
+        self.tell()
         self.note()
 
     async def _rotate(self) -> None:
@@ -265,7 +273,7 @@ class Serving(Generic[T]):
     async def _publish(self) -> None:
         while True:
             await self._gathered(self._moved)
-            if self._serves is not None and not await self._all(self._publishing()):
+            if self.serves is not None and not await self._all(self._publishing()):
                 await self.clock.sleep(RETRY_SECONDS)
                 self._moved.set()
 
@@ -273,10 +281,10 @@ class Serving(Generic[T]):
         resource = self.context.client.resource(EndpointSlice)
         found = changes(
             self._published(),
-            self.own_slices() if self._serves else (),
+            self.own_slices() if self.serves else (),
             self.place.node,
             live(self._nodes.cache.list()),
-            leads=self._elector.is_leader,
+            leads=self.leads,
         )
         for each in found.applied:
             value = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice"}
@@ -317,10 +325,12 @@ class Serving(Generic[T]):
 
     async def _write(self) -> None:
         self._led = True
+        if self.serves is not None:
+            self.tell()
         self.note()
         while True:
             await self._gathered(self._due)
-            if not await self._all(self.writes()):
+            if self.serves is not None and not await self._all(self.writes()):
                 await self.clock.sleep(RETRY_SECONDS)
                 self._due.set()
 
@@ -340,7 +350,7 @@ class Serving(Generic[T]):
 
     async def retract(self) -> None:
         """This node serves no more: its endpoints go, and if it was the last, what it told."""
-        self._serves = False
+        self.serves = False
         with contextlib.suppress(ApiError, OSError, TimeoutError):
             async with timeout(self.clock, STOP_SECONDS):
                 nodes = {one.nodeName for each in self._published() for one in each.endpoints}
