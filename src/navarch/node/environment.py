@@ -13,18 +13,25 @@ from dataclasses import dataclass, field
 
 from navarch.api.types.core_v1 import (
     ConfigMap,
+    ConfigMapEnvSource,
+    ConfigMapKeySelector,
     Container,
     EnvVar,
     EnvVarSource,
     FileKeySelector,
     Pod,
     Secret,
+    SecretEnvSource,
+    SecretKeySelector,
     Service,
 )
 
 from .downward import PodAddresses, field_value, resource_value
 from .env_files import EnvFiles
 from .resources import NodeResources
+
+_Reference = ConfigMapEnvSource | SecretEnvSource | ConfigMapKeySelector | SecretKeySelector
+_Texts = Mapping[str, str]
 
 _REFERENCE = re.compile(r"\$(\$|\(([^)]*)\))")
 
@@ -82,7 +89,7 @@ def unresolved(text: str, variables: Mapping[str, str]) -> list[str]:
 def build(pod: Pod, container: Container, sources: EnvironmentSources) -> dict[str, str]:
     """The environment of one container at the moment it is created."""
     services = service_variables(pod, sources.services)
-    result = dict(_from_sources(pod, container, sources))
+    result = dict(_from_sources(container, sources))
     # References see the Services' variables as well, but an explicit variable hides them.
     visible = {**services, **result}
     for variable in container.env:
@@ -92,24 +99,25 @@ def build(pod: Pod, container: Container, sources: EnvironmentSources) -> dict[s
     return {**services, **result}
 
 
-def _from_sources(
-    pod: Pod, container: Container, sources: EnvironmentSources
-) -> Iterable[tuple[str, str]]:
+def _from_sources(container: Container, sources: EnvironmentSources) -> Iterable[tuple[str, str]]:
     for source in container.envFrom:
-        if (reference := source.configMapRef) is not None:
-            config_map = sources.config_maps.get(reference.name)
-            if config_map is None:
-                _require(reference.optional, f'configmap "{reference.name}" not found')
-                continue
-            for key in sorted(config_map.data):
-                yield source.prefix + key, config_map.data[key]
-        if (secret_reference := source.secretRef) is not None:
-            secret = sources.secrets.get(secret_reference.name)
-            if secret is None:
-                _require(secret_reference.optional, f'secret "{secret_reference.name}" not found')
-                continue
-            for key in sorted(secret.data):
-                yield source.prefix + key, secret_text(secret, key)
+        for kind, reference in (("ConfigMap", source.configMapRef), ("Secret", source.secretRef)):
+            if reference is not None:
+                found = _texts(kind, reference, sources) or {}
+                for key in sorted(found):
+                    yield source.prefix + key, found[key]
+
+
+def _texts(kind: str, reference: _Reference, sources: EnvironmentSources) -> _Texts | None:
+    """What the ConfigMap or Secret says; None for one that need not exist."""
+    found: _Texts | None = None
+    if kind == "ConfigMap" and (config_map := sources.config_maps.get(reference.name)):
+        found = config_map.data
+    elif kind == "Secret" and (secret := sources.secrets.get(reference.name)):
+        found = {key: _secret_text(text) for key, text in secret.data.items()}
+    if found is None:
+        _require(reference.optional, f'{kind.lower()} "{reference.name}" not found')
+    return found
 
 
 def _require(optional: bool | None, problem: str) -> None:
@@ -117,9 +125,9 @@ def _require(optional: bool | None, problem: str) -> None:
         raise EnvironmentProblem(problem)
 
 
-def secret_text(secret: Secret, key: str) -> str:
+def _secret_text(text: str) -> str:
     """A secret's value as text; bytes that are no text pass through unharmed (surrogates)."""
-    return base64.b64decode(secret.data[key]).decode("utf-8", "surrogateescape")
+    return base64.b64decode(text).decode("utf-8", "surrogateescape")
 
 
 def _value(
@@ -141,32 +149,17 @@ def _value_from(
         return field_value(pod, source.fieldRef.fieldPath, sources.addresses)
     if source.resourceFieldRef is not None:
         return resource_value(pod, source.resourceFieldRef, container, sources.node)
-    namespace = pod.metadata.namespace
-    if (reference := source.configMapKeyRef) is not None:
-        config_map = sources.config_maps.get(reference.name)
-        if config_map is None:
-            _require(reference.optional, f'configmap "{reference.name}" not found')
-            return None
-        if reference.key not in config_map.data:
-            _require(
-                reference.optional,
-                f"couldn't find key {reference.key} in ConfigMap {namespace}/{reference.name}",
-            )
-            return None
-        return config_map.data[reference.key]
-    if (secret_reference := source.secretKeyRef) is not None:
-        secret = sources.secrets.get(secret_reference.name)
-        if secret is None:
-            _require(secret_reference.optional, f'secret "{secret_reference.name}" not found')
-            return None
-        if secret_reference.key not in secret.data:
-            _require(
-                secret_reference.optional,
-                f"couldn't find key {secret_reference.key} in Secret "
-                f"{namespace}/{secret_reference.name}",
-            )
-            return None
-        return secret_text(secret, secret_reference.key)
+    for kind, reference in (
+        ("ConfigMap", source.configMapKeyRef),
+        ("Secret", source.secretKeyRef),
+    ):
+        if reference is None:
+            continue
+        found = _texts(kind, reference, sources)
+        if found is not None and reference.key not in found:
+            where = f"{kind} {pod.metadata.namespace}/{reference.name}"
+            _require(reference.optional, f"couldn't find key {reference.key} in {where}")
+        return None if found is None else found.get(reference.key)
     if (file := source.fileKeyRef) is not None:
         return _file_value(file, sources.files)
     raise EnvironmentProblem("environment variable source is not supported by this node")

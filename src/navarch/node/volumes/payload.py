@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 
 from navarch.api.types.core_v1 import (
     ConfigMap,
+    ConfigMapProjection,
+    DownwardAPIProjection,
     DownwardAPIVolumeFile,
-    KeyToPath,
     Pod,
     ProjectedVolumeSource,
     Secret,
+    SecretProjection,
+    ServiceAccountTokenProjection,
     Volume,
     VolumeProjection,
 )
@@ -64,51 +67,54 @@ class VolumeReferences:
 
 def references(volume: Volume) -> VolumeReferences:
     """The objects a volume's files are made of."""
-    if volume.configMap is not None:
-        return VolumeReferences(config_maps=frozenset([volume.configMap.name]))
-    if volume.secret is not None:
-        return VolumeReferences(secrets=frozenset([volume.secret.secretName]))
-    result = VolumeReferences()
-    for source in volume.projected.sources if volume.projected is not None else ():
-        if source.configMap is not None:
-            result |= VolumeReferences(config_maps=frozenset([source.configMap.name]))
-        if source.secret is not None:
-            result |= VolumeReferences(secrets=frozenset([source.secret.name]))
-        if (token := source.serviceAccountToken) is not None:
-            wish = TokenWish(token.audience, token.expirationSeconds or 3600)
-            result |= VolumeReferences(tokens=frozenset([wish]))
-    return result
+    projected = _as_projected(volume)
+    sources = projected.sources if projected is not None else []
+    return VolumeReferences(
+        frozenset(each.configMap.name for each in sources if each.configMap is not None),
+        frozenset(each.secret.name for each in sources if each.secret is not None),
+        frozenset(_wish(each.serviceAccountToken) for each in sources if each.serviceAccountToken),
+    )
+
+
+def _as_projected(volume: Volume) -> ProjectedVolumeSource | None:
+    """A volume that is made of files as a projected one, which the other types are special cases
+    of: they have one source."""
+    if (config_map := volume.configMap) is not None:
+        source = VolumeProjection(
+            configMap=ConfigMapProjection(
+                name=config_map.name, items=config_map.items, optional=config_map.optional
+            )
+        )
+        return ProjectedVolumeSource(sources=[source], defaultMode=config_map.defaultMode)
+    if (secret := volume.secret) is not None:
+        source = VolumeProjection(
+            secret=SecretProjection(
+                name=secret.secretName, items=secret.items, optional=secret.optional
+            )
+        )
+        return ProjectedVolumeSource(sources=[source], defaultMode=secret.defaultMode)
+    if (downward := volume.downwardAPI) is not None:
+        source = VolumeProjection(downwardAPI=DownwardAPIProjection(items=downward.items))
+        return ProjectedVolumeSource(sources=[source], defaultMode=downward.defaultMode)
+    return volume.projected
+
+
+def _wish(token: ServiceAccountTokenProjection) -> TokenWish:
+    return TokenWish(token.audience, token.expirationSeconds or 3600)
 
 
 def payload_of(pod: Pod, volume: Volume, sources: VolumeSources) -> dict[str, FileContent] | None:
-    """The files of the volume, or None for a volume that is not made of files."""
-    if (config_map := volume.configMap) is not None:
-        found = sources.config_maps.get(config_map.name)
-        data = _config_map_data(found, config_map.name, config_map.optional)
-        mode = _mode(config_map.defaultMode)
-        return _select(data, config_map.items, mode, config_map.optional, CONFIG)
-    if (secret := volume.secret) is not None:
-        secret_found = sources.secrets.get(secret.secretName)
-        data = _secret_data(secret_found, secret.secretName, secret.optional)
-        mode = _mode(secret.defaultMode)
-        return _select(data, secret.items, mode, secret.optional, SECRET)
-    if volume.downwardAPI is not None:
-        mode = _mode(volume.downwardAPI.defaultMode)
-        return _downward(pod, volume.downwardAPI.items, mode, sources)
-    if volume.projected is not None:
-        return _projected(pod, volume.projected, sources)
-    return None
-
-
-def _projected(
-    pod: Pod, projected: ProjectedVolumeSource, sources: VolumeSources
-) -> dict[str, FileContent]:
-    """All sources in one; of equal paths the last counts. Everything that is wrong is told."""
+    """The files of the volume, or None for a volume that is not made of files. Of equal paths the
+    last counts. Everything that is wrong is told."""
+    projected = _as_projected(volume)
+    if projected is None:
+        return None
     result: dict[str, FileContent] = {}
     problems = []
+    mode = DEFAULT_MODE if projected.defaultMode is None else projected.defaultMode
     for source in projected.sources:
         try:
-            result |= _projection(pod, source, _mode(projected.defaultMode), sources)
+            result |= _projection(pod, source, mode, sources)
         except VolumeProblem as problem:
             problems.append(str(problem))
     if problems:
@@ -121,21 +127,19 @@ def _projection(
     pod: Pod, source: VolumeProjection, default: int, sources: VolumeSources
 ) -> dict[str, FileContent]:
     if (config_map := source.configMap) is not None:
-        found = sources.config_maps.get(config_map.name)
-        data = _config_map_data(found, config_map.name, config_map.optional)
-        return _select(data, config_map.items, default, config_map.optional, CONFIG)
+        data = _config_map_data(sources.config_maps.get(config_map.name), config_map)
+        return _select(data, config_map, default, CONFIG)
     if (secret := source.secret) is not None:
-        data = _secret_data(sources.secrets.get(secret.name), secret.name, secret.optional)
-        return _select(data, secret.items, default, secret.optional, SECRET)
+        data = _secret_data(sources.secrets.get(secret.name), secret)
+        return _select(data, secret, default, SECRET)
     if source.downwardAPI is not None:
         return _downward(pod, source.downwardAPI.items, default, sources)
     if (token := source.serviceAccountToken) is not None:
-        wish = TokenWish(token.audience, token.expirationSeconds or 3600)
         owner = single_user(pod)
         context = pod.spec.securityContext
         group = context.fsGroup if context is not None else None
         mode = default if owner is None and group is None else PRIVATE_MODE
-        return {token.path: FileContent(sources.tokens[wish].encode(), mode, owner)}
+        return {token.path: FileContent(sources.tokens[_wish(token)].encode(), mode, owner)}
     kind = "clusterTrustBundle" if source.clusterTrustBundle is not None else "podCertificate"
     raise VolumeProblem(f"{kind} projection is not supported by this node")
 
@@ -152,46 +156,40 @@ def single_user(pod: Pod) -> int | None:
     return users.pop() if len(users) == 1 else None
 
 
-def _mode(value: int | None) -> int:
-    return DEFAULT_MODE if value is None else value
+def _config_map_data(found: ConfigMap | None, wanted: ConfigMapProjection) -> dict[str, bytes]:
+    if found is None:
+        return _nothing(wanted, "configmap")
+    data = {key: text.encode() for key, text in found.data.items()}
+    return data | {key: base64.b64decode(text) for key, text in found.binaryData.items()}
 
 
-def _config_map_data(
-    config_map: ConfigMap | None, name: str, optional: bool | None
-) -> dict[str, bytes]:
-    if config_map is None:
-        if optional:
-            return {}
-        raise VolumeProblem(f'configmap "{name}" not found')
-    data = {key: text.encode() for key, text in config_map.data.items()}
-    return data | {key: base64.b64decode(text) for key, text in config_map.binaryData.items()}
+def _secret_data(found: Secret | None, wanted: SecretProjection) -> dict[str, bytes]:
+    if found is None:
+        return _nothing(wanted, "secret")
+    return {key: base64.b64decode(text) for key, text in found.data.items()}
 
 
-def _secret_data(secret: Secret | None, name: str, optional: bool | None) -> dict[str, bytes]:
-    if secret is None:
-        if optional:
-            return {}
-        raise VolumeProblem(f'secret "{name}" not found')
-    return {key: base64.b64decode(text) for key, text in secret.data.items()}
+def _nothing(wanted: ConfigMapProjection | SecretProjection, kind: str) -> dict[str, bytes]:
+    if not wanted.optional:
+        raise VolumeProblem(f'{kind} "{wanted.name}" not found')
+    return {}
 
 
 def _select(
     data: Mapping[str, bytes],
-    items: Sequence[KeyToPath],
+    wanted: ConfigMapProjection | SecretProjection,
     mode: int,
-    optional: bool | None,
     complaint: str,
 ) -> dict[str, FileContent]:
-    if not items:
+    if not wanted.items:
         return {key: FileContent(content, mode) for key, content in data.items()}
     result = {}
-    for item in items:
-        if item.key not in data:
-            if optional:
-                continue
+    for item in wanted.items:
+        if item.key in data:
+            item_mode = mode if item.mode is None else item.mode
+            result[item.path] = FileContent(data[item.key], item_mode)
+        elif not wanted.optional:
             raise VolumeProblem(f"{complaint}: {item.key}")
-        item_mode = mode if item.mode is None else item.mode
-        result[item.path] = FileContent(data[item.key], item_mode)
     return result
 
 
