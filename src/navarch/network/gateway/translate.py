@@ -43,7 +43,7 @@ class View:
     around: Around
     held: Mapping[tuple[str, int], int] = field(default_factory=dict)
     """Where nginx listened so far."""
-    is_taken: Callable[[int], object] = bool
+    is_taken: Callable[[int], object] = frozenset[int]().__contains__
     """Whether something else has a port of the node."""
 
 
