@@ -47,10 +47,12 @@ async def run_nodes(client: Client, options: SimulatedOptions) -> None:
     context = ControllerContext(client, InformerFactory(client), client.clock)
     try:
         nodes = SimulatedNodes(context, options, members(options, fleet))
-        pods = SimulatedPods(context, nodes, fleet, timetable)
         await context.informers.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(nodes.run(), name="simulated nodes")
+            await nodes.are_heard.wait()
+            pods = SimulatedPods(context, nodes, fleet, timetable)
+            await context.informers.start()
             group.create_task(pods.run(), name="simulated pods")
     finally:
         await context.close()

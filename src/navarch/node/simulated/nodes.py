@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 
 from navarch import KUBERNETES_VERSION
@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 LEASE_NAMESPACE = "kube-node-lease"
 LEASE_SECONDS = 40
 AT_ONCE = 16
+NODES_IN_PART = 100
+"""Heartbeats of so many nodes wait for each other: a server that is busy may take a quarter of a
+second for each, and none is late."""
 KIND_LABEL = "navarch.dev/node-kind"
 OWNER = f"{PREFIX}/owner"
 GROUP = f"{PREFIX}/group"
@@ -75,20 +78,32 @@ class SimulatedNodes:
         self.informer = context.informers.informer(Node, transform=slim.node)
         self.informer.add_handler(self._seen, lambda _, new: self._seen(new), self._deleted)
         self._repairs: asyncio.Queue[str] = asyncio.Queue()
+        self.are_heard = asyncio.Event()
+        """Set once all nodes that were there before this process have sent a heartbeat. Taking over
+        their pods can wait: after the grace period, all of them would be said not to be ready, and
+        have to be said to be ready again."""
 
     async def run(self) -> None:
         await self.informer.wait_synced()
         for node in self.informer.cache.list():
             self._addresses.know(node.metadata.name, _internal_address(node))
         self._addresses.give(self._members)
-        gate = asyncio.Semaphore(AT_ONCE)
+        there = [name for name in self._members if name in self._objects]
+        new = [name for name in self._members if name not in self._objects]
         async with asyncio.TaskGroup() as group:
             # Nodes that are there live while others are still made: thousands may take a minute.
             group.create_task(self._repair(), name="repair nodes")
-            parts = min(AT_ONCE, max(1, len(self._members)))
+            parts = min(len(self._members), max(AT_ONCE, len(self._members) // NODES_IN_PART))
             for part in range(parts):
                 group.create_task(self._heartbeats(part, parts), name=f"heartbeats {part}")
-            for name in self._members:
+            await self._register_all(there)
+            self.are_heard.set()
+            await self._register_all(new)
+
+    async def _register_all(self, names: Iterable[str]) -> None:
+        gate = asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for name in names:
                 await gate.acquire()
                 group.create_task(self._register(name, gate), name=f"register {name}")
 
