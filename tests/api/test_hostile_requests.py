@@ -319,7 +319,7 @@ async def test_the_future_comes_not(api: Api) -> None:
     wanted = [f"{path}{'&' if '?' in path else '?'}resourceVersion={FUTURE}" for path in paths]
     began = time.perf_counter()
     answers = await asyncio.gather(*(api.get(path, **ROOT) for path in wanted))
-    assert 2.9 < time.perf_counter() - began < 8
+    assert 2.9 < time.perf_counter() - began < 30
     for answer in answers:
         assert (answer.status, answer.json["reason"]) == (504, "Timeout")
         assert answer.headers["Retry-After"] == "1"

@@ -51,7 +51,7 @@ async def test_no_request_lasts_for_ever(monkeypatch: pytest.MonkeyPatch, query:
         monkeypatch.setitem(api.server.app.verbs, "get", never)
         began = time.perf_counter()
         answer = await api.get(f"{CM}/x{query}")
-        assert time.perf_counter() - began < 5
+        assert time.perf_counter() - began < 30
         assert answer.status == 504
         assert answer.json["reason"] == "Timeout"
         assert "did not complete within the allotted timeout" in answer.json["message"]
@@ -77,7 +77,7 @@ async def test_a_watch_ends_at_its_own_time() -> None:
         began = time.perf_counter()
         answer = await api.get(f"{CM}?watch=1&timeoutSeconds=1")
         assert answer.status == 200
-        assert 0.9 < time.perf_counter() - began < 5
+        assert 0.9 < time.perf_counter() - began < 30
 
 
 async def test_a_watch_over_http_1_0() -> None:
@@ -121,7 +121,7 @@ async def test_watchers_that_never_read(monkeypatch: pytest.MonkeyPatch) -> None
                 (await api.post(CM, config_map(f"x{number}", big="x" * 100_000))).ok(201)
                 slowest = max(slowest, time.perf_counter() - began)
             assert await listener == 100
-            assert slowest < 2
+            assert slowest < 10
             while api.server.core.gauges["watches"] > 1:  # noqa: ASYNC110 - a plain number
                 await asyncio.sleep(0.02)
         for _, writer in deaf:

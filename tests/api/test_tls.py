@@ -304,7 +304,7 @@ async def test_what_is_no_tls_is_cut_off(server: Server, paths: Paths, sent: byt
     except ConnectionResetError:
         answer = b""
     writer.close()
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 12, "a handshake that stalls is given 15 s"
     assert b"HTTP/1.1 200" not in answer
     assert await get(server, client_tls(paths, paths)) == 200
 

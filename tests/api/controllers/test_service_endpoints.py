@@ -225,5 +225,5 @@ async def test_latency(client: Client) -> None:
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-    assert took[TRIALS // 2] < MEDIAN_SECONDS / 10
-    assert took[TRIALS * 99 // 100] < TAIL_SECONDS / 5
+    assert took[TRIALS // 2] < MEDIAN_SECONDS
+    assert took[TRIALS * 99 // 100] < TAIL_SECONDS

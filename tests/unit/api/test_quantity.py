@@ -130,7 +130,7 @@ def test_hostile_values_are_refused_at_once(text: str) -> None:
     started = time.process_time()
     with pytest.raises(QuantityError):
         parse_quantity(text)
-    assert time.process_time() - started < 0.1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +14,7 @@ import dns.flags
 import dns.message
 import dns.rcode
 import pytest
+from tests.ports import free_port
 from tests.unit.network.dns_builders import BASE, data, ingress, query, responder, shop, slice_of
 
 from navarch.network.dns.responder import Responder
@@ -39,24 +39,16 @@ FORWARD = """. {
 
 @asynccontextmanager
 async def serving(target: Responder, clients: tuple[str, ...] = ()) -> AsyncIterator[int]:
-    """A server on a port that is free for UDP and TCP, below those the kernel gives out."""
-    for port in random.sample(range(20_000, 30_000), 50):
-        server = DnsServer(target, Clients.of(clients))
-        try:
-            server.bind([HOST], port)
-        except OSError:
-            await server.stop()
-            continue
+    server = DnsServer(target, Clients.of(clients))
+    try:
+        server.bind([HOST], port := free_port())
         await server.serve()
-        try:
-            yield port
-        finally:
-            await server.stop()
-            for path in target.paths:
-                if path.forwarder is not None:
-                    await path.forwarder.close()
-        return
-    raise RuntimeError("no free port")
+        yield port
+    finally:
+        await server.stop()
+        for path in target.paths:
+            if path.forwarder is not None:
+                await path.forwarder.close()
 
 
 Answering = Callable[[dns.message.Message], dns.message.Message | bytes | None]
@@ -319,7 +311,7 @@ async def test_one_client_cannot_take_all_connections(monkeypatch: pytest.Monkey
 async def test_what_is_asked_during_a_start_is_answered_after_it() -> None:
     target = responder()
     server = DnsServer(target, Clients.of(()))
-    port = random.choice(range(30_000, 32_000))
+    port = free_port()
     server.bind([HOST], port)
     try:
         early = [asyncio.create_task(ask(WEB, port)) for ask in (udp, tcp)]

@@ -268,13 +268,13 @@ def test_no_nodes() -> None:
 
 def test_many_different_reasons_are_told_as_few() -> None:
     nodes = [node(f"n{n:04}", taints=[f"own=n{n}:NoSchedule"]) for n in range(3000)]
-    began = time.perf_counter()
+    began = time.process_time()
     found = explained(pod(), nodes)
     assert sum(rule.nodes for rule in found.ruled_out) == 3000
     assert len(found.ruled_out) == 4
     assert found.ruled_out[-1].detail.startswith("2997 further, such as taint own=")
     assert len(found.ruled_out[-1].examples) == 3
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize(

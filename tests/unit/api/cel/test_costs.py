@@ -179,10 +179,10 @@ def test_the_estimate_is_never_below_the_cost() -> None:
 
 
 def _seconds(text: str, data: dict[str, Any]) -> float:
-    start = time.monotonic()
+    start = time.process_time()
     with contextlib.suppress(CelError):
         ENVIRONMENT.compile(text).evaluate(data)
-    return time.monotonic() - start
+    return time.process_time() - start
 
 
 HUGE: dict[str, Any] = {
@@ -209,11 +209,11 @@ HUGE: dict[str, Any] = {
 )
 def test_multiplying_work_is_cancelled(text: str) -> None:
     program = ENVIRONMENT.compile(text)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(CostExceeded, match="operation cancelled: actual cost limit exceeded") as e:
         program.evaluate(HUGE)
     assert e.value.cost > PER_CALL_LIMIT or "self.array" in text  # which is too much memory
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
 
 
 def test_doubling_lists_and_strings_does_not_eat_the_memory() -> None:
@@ -308,11 +308,11 @@ def test_refusals_name_the_limit() -> None:
     ids=lambda text: text[:20],
 )
 def test_wide_texts_are_fine(text: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     program = ENVIRONMENT.compile(text)
     program.evaluate({"x": [1]})
     program.estimate()
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
 
 
 def test_a_smaller_budget_is_a_smaller_limit() -> None:

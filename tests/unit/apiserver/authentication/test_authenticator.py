@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from cryptography.x509.oid import NameOID, ObjectIdentifier
+from tests.pace import slowness
 from tests.unit.apiserver.memory_lookup import MemoryLookup
 
 from navarch.api.errors import ApiError
@@ -196,5 +197,6 @@ async def test_a_repeated_caller_is_quick(
         assert isinstance(user, UserInfo)
         return (time.perf_counter() - start) / 300
 
-    assert min([await timed(PeerCertificate(der)) for _ in range(5)]) < 20e-6
-    assert min([await timed(None) for _ in range(5)]) < 20e-6
+    limit = 20e-6 * slowness()
+    assert min([await timed(PeerCertificate(der)) for _ in range(5)]) < limit
+    assert min([await timed(None) for _ in range(5)]) < limit

@@ -90,7 +90,7 @@ async def test_planning_is_quick() -> None:
     build_authorizer(lookup)
     start = time.process_time()
     await bootstrap(access(lookup))
-    assert time.process_time() - start < 0.1
+    assert time.process_time() - start < 0.5
 
 
 async def test_a_race_is_no_error_but_a_failure_is() -> None:
