@@ -105,10 +105,8 @@ async def test_what_has_not_changed_is_not_written_again(client: Client) -> None
                 lambda pods: len(pods) == len(made) and all(map(is_settled, pods.values())),
             )
         before = await writes(client)
-        async with (
-            Listening(ClientConfig(client.config.server)) as anew,
-            running(run_nodes(anew, options)),
-        ):
+        anew = Listening(ClientConfig(client.config.server))
+        async with anew, running(run_nodes(anew, options)):
             async with asyncio.timeout(30):
                 await anew.knows_pods.wait()
             # Keys are handed out in order: when this one has come, all others have been looked at.
