@@ -229,7 +229,7 @@ def stateful_sets(state: State) -> Found:
             each,
             {
                 "replicas": len(pods),
-                **_counts(pods),
+                **_counts([pod for pod in pods if is_active(pod)]),
                 "currentReplicas": hashes[current],
                 "updatedReplicas": hashes[update],
             },
