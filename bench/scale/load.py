@@ -13,6 +13,7 @@ from navarch.api.types.core_v1 import ConfigMap, Namespace
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client.client import Client
 from navarch.cluster import simulation
+from navarch.cluster.manifests import manifests
 
 PER_NAMESPACE = 1000
 CONNECTIONS = 32
@@ -54,7 +55,7 @@ async def add_nodes(cluster: Cluster, client: Client, count: int) -> float:
     """Until all are there and pods may go to them; the seconds it took."""
     began = time.perf_counter()
     if not cluster.nodes:
-        for collection, value in simulation.access_objects():
+        for collection, value in manifests("simulated", user=simulation.USER):
             await client.request("POST", collection, body=msgspec.json.encode(value))
     cluster.add_nodes(count)
 

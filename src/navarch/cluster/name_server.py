@@ -4,57 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from navarch.cluster.manifests import Placed, collection_of, manifests
 from navarch.cluster.profile import Profile
 from navarch.network.dns.default import default_corefile
 
 NAME, NAMESPACE = "kube-dns", "kube-system"
 CONFIG_MAP = "coredns"
-USER = "system:kube-proxy"
-"""As whom a node's network components speak to the API."""
 PORTS = (("dns", 53, "UDP"), ("dns-tcp", 53, "TCP"), ("metrics", 9153, "TCP"))
-RBAC = "/apis/rbac.authorization.k8s.io/v1"
-Put = tuple[str, dict[str, Any]]
-"""A collection and what belongs into it."""
 
 
-def dns_objects(profile: Profile) -> list[Put]:
-    """The Service under which every node's own name server is known. Its endpoints are the nodes
-    themselves, and a pod always asks its own node."""
-    labels = {
-        "k8s-app": NAME,
-        "kubernetes.io/cluster-service": "true",
-        "kubernetes.io/name": "CoreDNS",
-    }
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {
-            "name": NAME,
-            "namespace": NAMESPACE,
-            "labels": labels,
-            "annotations": {"prometheus.io/port": "9153", "prometheus.io/scrape": "true"},
-        },
-        "spec": {
-            "type": "ClusterIP",
-            "clusterIP": profile.dns_address,
-            "clusterIPs": list(profile.dns_addresses),
-            "ipFamilyPolicy": "RequireDualStack"
-            if len(profile.dns_addresses) > 1
-            else "SingleStack",
-            "internalTrafficPolicy": "Local",
-            "ports": [
-                {"name": name, "port": port, "protocol": protocol, "targetPort": port}
-                for name, port, protocol in PORTS
-            ],
-        },
-    }
-    slices = [_slice(profile, index) for index in range(len(profile.dns_addresses))]
-    collection = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
-    return [
-        (f"/api/v1/namespaces/{NAMESPACE}/services", service),
-        *((collection, each) for each in slices),
-        *_rights(),
-    ]
+def dns_objects(profile: Profile) -> list[Placed]:
+    """The Service under which every node's own name server is known, and what these may read."""
+    count = len(profile.dns_addresses)
+    service, *rights = manifests(
+        "dns",
+        address=profile.dns_address,
+        addresses=list(profile.dns_addresses),
+        family_policy="RequireDualStack" if count > 1 else "SingleStack",
+    )
+    slices = [_slice(profile, index) for index in range(count)]
+    return [service, *((collection_of(each), each) for each in slices), *rights]
 
 
 def _slice(profile: Profile, family: int) -> dict[str, Any]:
@@ -86,73 +55,12 @@ def _slice(profile: Profile, family: int) -> dict[str, Any]:
     }
 
 
-def _rights() -> list[Put]:
-    """What the name servers read: what upstream's may, the hosts of Ingresses, and their own
-    configuration."""
-    group = "rbac.authorization.k8s.io"
-    subjects = [{"apiGroup": group, "kind": "User", "name": USER}]
-    watch = ["list", "watch"]
-    cluster_role = {
-        "apiVersion": f"{group}/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": "system:coredns"},
-        "rules": [
-            {
-                "apiGroups": [""],
-                "resources": ["endpoints", "services", "pods", "namespaces"],
-                "verbs": watch,
-            },
-            {
-                "apiGroups": ["discovery.k8s.io"],
-                "resources": ["endpointslices"],
-                "verbs": watch,
-            },
-            {"apiGroups": ["networking.k8s.io"], "resources": ["ingresses"], "verbs": watch},
-        ],
-    }
-    role = {
-        "apiVersion": f"{group}/v1",
-        "kind": "Role",
-        "metadata": {"name": "navarch:coredns", "namespace": NAMESPACE},
-        "rules": [
-            {
-                "apiGroups": [""],
-                "resources": ["configmaps"],
-                "resourceNames": [CONFIG_MAP, NAME],
-                "verbs": ["get", *watch],
-            }
-        ],
-    }
-
-    def binding(role: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "apiVersion": f"{group}/v1",
-            "kind": f"{role['kind']}Binding",
-            "metadata": role["metadata"],
-            "roleRef": {
-                "apiGroup": group,
-                "kind": role["kind"],
-                "name": role["metadata"]["name"],
-            },
-            "subjects": subjects,
-        }
-
-    return [
-        (f"{RBAC}/clusterroles", cluster_role),
-        (f"{RBAC}/clusterrolebindings", binding(cluster_role)),
-        (f"{RBAC}/namespaces/{NAMESPACE}/roles", role),
-        (f"{RBAC}/namespaces/{NAMESPACE}/rolebindings", binding(role)),
-    ]
-
-
-def configuration(profile: Profile) -> Put:
+def configuration(profile: Profile) -> Placed:
     """The Corefile that users edit. Made once; afterwards it is theirs."""
-    return (
-        f"/api/v1/namespaces/{NAMESPACE}/configmaps",
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": CONFIG_MAP, "namespace": NAMESPACE},
-            "data": {"Corefile": default_corefile(profile.cluster_domain)},
-        },
-    )
+    value = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": CONFIG_MAP, "namespace": NAMESPACE},
+        "data": {"Corefile": default_corefile(profile.cluster_domain)},
+    }
+    return collection_of(value), value

@@ -20,12 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from navarch.cluster import addons, containerd, network_plugin, policies, simulation, tokens
+from navarch.cluster import addons, containerd, network_plugin, policies, simulation
 from navarch.cluster.api import Api, ApiUnavailableError
 from navarch.cluster.composition import KUBELET_PORT
-from navarch.cluster.name_server import USER, configuration, dns_objects
+from navarch.cluster.manifests import manifests
+from navarch.cluster.name_server import configuration, dns_objects
 from navarch.cluster.namespaces import Pins
-from navarch.cluster.pki import KUBELET_CLIENT
 from navarch.cluster.profile import ClusterError, Paths, Profile
 from navarch.cluster.progress import Progress
 
@@ -214,57 +214,17 @@ def _accounts_are_there(api: Api) -> bool:
 
 def _put_own_objects(api: Api, profile: Profile, paths: Paths) -> bool:
     if profile.nodes:
-        for collection, value in (*dns_objects(profile), *access_objects()):
+        for collection, value in (*dns_objects(profile), *manifests("access")):
             api.put_in_place(collection, value)
         api.create_missing(*configuration(profile))
         if policies.kubelet_config(paths).is_file():  # it may ask for rotation
-            for collection, value in tokens.certificate_rights():
+            for collection, value in manifests("certificates"):
                 api.put_in_place(collection, value)
     if profile.simulated:
-        for collection, value in simulation.access_objects():
+        for collection, value in manifests("simulated", user=simulation.USER):
             api.put_in_place(collection, value)
     addons.put_objects(api, profile, paths)
     return True
-
-
-def access_objects() -> list[tuple[str, dict[str, Any]]]:
-    """The right of the API server to do what it asks of kubelets, which check it there, and that of
-    the enforcement of network policies to see what they are about."""
-    group = "rbac.authorization.k8s.io"
-    binding = {
-        "apiVersion": f"{group}/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": "navarch:kubelet-api-admin"},
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "system:kubelet-api-admin"},
-        "subjects": [{"apiGroup": group, "kind": "User", "name": KUBELET_CLIENT}],
-    }
-    policies = {"apiGroup": group, "kind": "ClusterRole", "name": "navarch:network-policy"}
-    watch = ["list", "watch"]
-    reads = {
-        "apiVersion": f"{group}/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": policies["name"]},
-        "rules": [
-            {"apiGroups": [""], "resources": ["pods", "namespaces"], "verbs": watch},
-            {
-                "apiGroups": ["networking.k8s.io"],
-                "resources": ["networkpolicies"],
-                "verbs": watch,
-            },
-        ],
-    }
-    enforcement = {
-        "apiVersion": f"{group}/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": policies["name"]},
-        "roleRef": policies,
-        "subjects": [{"apiGroup": group, "kind": "User", "name": USER}],
-    }
-    return [
-        (f"/apis/{group}/v1/clusterrolebindings", binding),
-        (f"/apis/{group}/v1/clusterroles", reads),
-        (f"/apis/{group}/v1/clusterrolebindings", enforcement),
-    ]
 
 
 def resolves(server: str, name: str, timeout: float = 0.2) -> bool:

@@ -26,7 +26,6 @@ OWNER = "simulated.navarch.dev/owner"
 FAULT = "simulated.navarch.dev/fault"
 CONDITIONS = "simulated.navarch.dev/conditions"
 SELECTOR = "navarch.dev/node-kind=simulated"
-RBAC = "rbac.authorization.k8s.io"
 OFF = "off"
 
 
@@ -171,42 +170,6 @@ def in_turn(changes: Iterable[Change]) -> Change:
         return replace(now, rules=rules)
 
     return change
-
-
-def access_objects() -> list[tuple[str, dict[str, Any]]]:
-    """What the process that simulates nodes may do, as collections and contents: what a kubelet
-    does, for all nodes, and neither secrets nor anybody's token."""
-    rules = [
-        ("", ["nodes"], ["create", "get", "list", "watch"]),
-        ("", ["nodes/status"], ["patch"]),
-        ("", ["pods"], ["get", "list", "watch", "delete"]),
-        ("", ["pods/status"], ["patch"]),
-        ("", ["events"], ["create", "patch"]),
-        ("events.k8s.io", ["events"], ["create", "patch"]),
-    ]
-    leases = [("coordination.k8s.io", ["leases"], ["create", "get", "patch"])]
-    found = []
-    for namespace, prefix, allowed in (("", "Cluster", rules), ("kube-node-lease", "", leases)):
-        where = f"/apis/{RBAC}/v1" + (f"/namespaces/{namespace}" if namespace else "")
-        meta = {"name": USER, **({"namespace": namespace} if namespace else {})}
-        role = {
-            "apiVersion": f"{RBAC}/v1",
-            "kind": f"{prefix}Role",
-            "metadata": meta,
-            "rules": [{"apiGroups": [g], "resources": r, "verbs": v} for g, r, v in allowed],
-        }
-        binding = {
-            "apiVersion": f"{RBAC}/v1",
-            "kind": f"{prefix}RoleBinding",
-            "metadata": meta,
-            "roleRef": {"apiGroup": RBAC, "kind": f"{prefix}Role", "name": USER},
-            "subjects": [{"apiGroup": RBAC, "kind": "User", "name": USER}],
-        }
-        found += [
-            (f"{where}/{prefix.lower()}roles", role),
-            (f"{where}/{prefix.lower()}rolebindings", binding),
-        ]
-    return found
 
 
 def is_disturbed(node: Mapping[str, Any]) -> bool:

@@ -25,6 +25,7 @@ from typing import Any
 from navarch.api.times import format_time
 from navarch.cluster import kubeconfig, pki
 from navarch.cluster.api import Api, ApiUnavailableError
+from navarch.cluster.manifests import Placed, manifests
 from navarch.cluster.profile import ClusterError, Paths, Profile
 
 ALPHABET = string.ascii_lowercase + string.digits
@@ -33,9 +34,6 @@ GROUP = "system:bootstrappers:kubeadm:default-node-token"
 TYPE = "bootstrap.kubernetes.io/token"
 SECRETS = "/api/v1/namespaces/kube-system/secrets"
 CLUSTER_CONFIG = "navarch-config"
-SIGNER_ROLE = "kubeadm:bootstrap-signer-clusterinfo"
-RBAC = "rbac.authorization.k8s.io"
-CERTIFICATES = "certificates.k8s.io"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +161,7 @@ def prepare(api: Api, profile: Profile, paths: Paths) -> None:
         api.put_in_place(collection, value)
 
 
-def objects(profile: Profile, paths: Paths) -> list[tuple[str, dict[str, Any]]]:
+def objects(profile: Profile, paths: Paths) -> list[Placed]:
     """Collections and what is in them."""
     authority = base64.b64encode((paths.pki / "ca.crt").read_bytes()).decode()
     server = f"https://{join_address(profile)}"
@@ -189,120 +187,12 @@ def objects(profile: Profile, paths: Paths) -> list[tuple[str, dict[str, Any]]]:
         "metadataBlocked": profile.metadata_blocked,
         "networkPolicy": "on" if profile.enforces_policies else "off",
     }
-    nodes, bootstrappers = _subject("Group", "system:nodes"), _subject("Group", GROUP)
-    everybody = [_subject("User", "system:anonymous")]
-    approving = f"system:{CERTIFICATES}:certificatesigningrequests"
     return [
-        _map("kube-public", "cluster-info", {"kubeconfig": kubeconfig.render(info)}),
-        *_readable(
-            "kube-public", "cluster-info", "kubeadm:bootstrap-signer-clusterinfo", everybody
+        *manifests(
+            "joining",
+            kubeconfig=kubeconfig.render(info),
+            cluster=json.dumps(ranges),
+            bootstrappers=GROUP,
         ),
-        _map("kube-system", CLUSTER_CONFIG, {"cluster.json": json.dumps(ranges)}),
-        *_readable("kube-system", CLUSTER_CONFIG, "navarch:config", [bootstrappers, nodes]),
-        # Who joins looks whether its name is taken.
-        _cluster_role("kubeadm:get-nodes", [_rule("", "get", "nodes")]),
-        _cluster_binding("kubeadm:get-nodes", "kubeadm:get-nodes", bootstrappers),
-        _cluster_binding("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", bootstrappers),
-        _cluster_binding(
-            "kubeadm:node-autoapprove-bootstrap", f"{approving}:nodeclient", bootstrappers
-        ),
-        *certificate_rights(),
+        *manifests("certificates"),
     ]
-
-
-Placed = tuple[str, dict[str, Any]]
-
-
-def certificate_rights() -> list[Placed]:
-    """That nodes renew their certificates without anybody's doing (kubeadm does the same)."""
-    nodes = _subject("Group", "system:nodes")
-    manager = _subject("User", "system:kube-controller-manager")
-    requests = "certificatesigningrequests"
-    return [
-        _cluster_binding(
-            "kubeadm:node-autoapprove-certificate-rotation",
-            f"system:{CERTIFICATES}:{requests}:selfnodeclient",
-            nodes,
-        ),
-        _cluster_role(
-            "navarch:node-certificates",
-            [
-                _rule(CERTIFICATES, "create", f"{requests}/selfnodeserver"),
-                _rule(CERTIFICATES, "create", f"{requests}/nodeproxyclient"),
-            ],
-        ),
-        _cluster_binding("navarch:node-certificates", "navarch:node-certificates", nodes),
-        _cluster_role(
-            "navarch:node-approver",
-            [
-                {
-                    **_rule(CERTIFICATES, "approve", "signers"),
-                    "resourceNames": [
-                        "kubernetes.io/kubelet-serving",
-                        "kubernetes.io/kube-apiserver-client",
-                    ],
-                }
-            ],
-        ),
-        _cluster_binding("navarch:node-approver", "navarch:node-approver", manager),
-    ]
-
-
-def _subject(kind: str, name: str) -> dict[str, str]:
-    return {"apiGroup": RBAC, "kind": kind, "name": name}
-
-
-def _rule(group: str, verb: str, resource: str) -> dict[str, list[str]]:
-    return {"apiGroups": [group], "verbs": [verb], "resources": [resource]}
-
-
-def _map(namespace: str, name: str, data: dict[str, str]) -> Placed:
-    metadata = {"name": name, "namespace": namespace}
-    return (
-        f"/api/v1/namespaces/{namespace}/configmaps",
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data},
-    )
-
-
-def _readable(namespace: str, name: str, role: str, subjects: list[dict[str, str]]) -> list[Placed]:
-    """A role to read one ConfigMap, and its binding."""
-    rules = [{**_rule("", "get", "configmaps"), "resourceNames": [name]}]
-    metadata = {"name": role, "namespace": namespace}
-    reference = {"apiGroup": RBAC, "kind": "Role", "name": role}
-    kinds: list[tuple[str, str, dict[str, Any]]] = [
-        ("roles", "Role", {"rules": rules}),
-        ("rolebindings", "RoleBinding", {"roleRef": reference, "subjects": subjects}),
-    ]
-    return [
-        (
-            f"/apis/{RBAC}/v1/namespaces/{namespace}/{plural}",
-            {"apiVersion": f"{RBAC}/v1", "kind": kind, "metadata": metadata, **body},
-        )
-        for plural, kind, body in kinds
-    ]
-
-
-def _cluster_role(name: str, rules: list[Any]) -> Placed:
-    return (
-        f"/apis/{RBAC}/v1/clusterroles",
-        {
-            "apiVersion": f"{RBAC}/v1",
-            "kind": "ClusterRole",
-            "metadata": {"name": name},
-            "rules": rules,
-        },
-    )
-
-
-def _cluster_binding(name: str, role: str, subject: dict[str, str]) -> Placed:
-    reference = {"apiGroup": RBAC, "kind": "ClusterRole", "name": role}
-    return (
-        f"/apis/{RBAC}/v1/clusterrolebindings",
-        {
-            "apiVersion": f"{RBAC}/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": name},
-            "roleRef": reference,
-            "subjects": [subject],
-        },
-    )
