@@ -23,7 +23,9 @@ from tests.images.busybox import build_busybox
 
 pytestmark = marks
 
-NAME, LIFE = "brief", 12
+NAME, LIFE = "brief", 24
+"""Signed as if they had begun five minutes ago, these are due for renewal at once: a machine may be
+so slow that this takes 20 seconds, and nobody is ever without a valid one."""
 CONFIGURATION = """
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -88,7 +90,7 @@ def ready_since(machine: Machine) -> Any:
     return ready["status"], ready["lastTransitionTime"]
 
 
-def test_nobody_notices_that_certificates_change(machine: Machine) -> None:
+def test_nobody_notices_that_certificates_change(machine: Machine, tmp_path: Path) -> None:
     """For longer than any of them lives: logs go on, new ones begin, commands run, the node stays
     ready, and its process is the same."""
     kubectl, paths = machine.kubectl, certificates(machine)
@@ -105,20 +107,23 @@ def test_nobody_notices_that_certificates_change(machine: Machine) -> None:
     process, ready = machine.pid(NAME, f"node-{NAME}"), ready_since(machine)
     words = ["kubectl", "logs", "-f", "--tail=1", "talker"]
     environment = machine.environment()
-    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as follower:
+    followed = tmp_path / "followed"
+    with (
+        followed.open("w") as file,
+        subprocess.Popen(words, env=environment, stdout=file) as follower,
+    ):
         try:
             # By then the first ones have ended, and all connections made with them are old.
-            while datetime.now(UTC) < first + timedelta(seconds=3):
+            while datetime.now(UTC) < first or min(map(len, seen.values())) <= 2:
                 assert kubectl(*hello) == "hello\n"
-                kubectl("logs", "--tail=1", "talker")
+                newest = kubectl("logs", "--tail=1", "talker")
                 for name, path in paths.items():
                     seen[name].add(read(path).serial_number)
                 time.sleep(0.3)
+            eventually(lambda: newest in followed.read_text().splitlines(True), "the last line")
         finally:
-            follower.terminate()
-            numbers = [int(line) for line in follower.communicate()[0].split()]
+            follower.kill()
+    numbers = [int(line) for line in followed.read_text().split()]
     assert numbers == [*range(numbers[0], numbers[0] + len(numbers))]
-    assert len(numbers) >= LIFE
-    assert all(len(serials) > 2 for serials in seen.values()), seen
     assert (machine.pid(NAME, f"node-{NAME}"), ready_since(machine)) == (process, ready)
     assert not machine.get("pod", "talker")["status"]["containerStatuses"][0]["restartCount"]
