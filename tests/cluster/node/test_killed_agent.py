@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.node.conftest import Cluster, eventually, pod, shell, text_of
-from tests.cluster.node.environment import RuntimeEnvironment
+from tests.cluster.node.environment import RuntimeEnvironment, run
 from tests.cluster.node.leftovers import leftovers, networks, until_clean
 from tests.doom import Doom
 
@@ -62,13 +62,21 @@ async def _killed(cluster: Cluster, doom: Doom, over: Callable[[], Awaitable[boo
     return died_at
 
 
-async def running(cluster: Cluster) -> set[str]:
+async def running(cluster: Cluster, environment: RuntimeEnvironment) -> set[str]:
     """The containers that run, when whatever was asked of the runtime has come to an end: it goes
-    on with a call whose caller is gone, for which nobody tells the end, and a start takes 0.1 s. An
-    agent that is really killed is not back so soon."""
-    await asyncio.sleep(0.3)
+    on with a call whose caller is gone, for which nobody tells the end, and a start takes 0.1 s. So
+    two looks must be alike; the processes that look are slow where the runtime is. An agent that is
+    really killed is not back so soon."""
+    ctr = ("ctr", "-a", str(environment.socket), "-n", "k8s.io")
+    last, now = "", "?"
+    while last != now:
+        await asyncio.sleep(0.2)
+        last, lists = now, (f"{what} ls".split() for what in ("containers", "tasks"))
+        told = [await asyncio.to_thread(run, *ctr, *each) for each in lists]
+        states = await cluster.runtime.pods()
+        now = f"{told} {states}"
     return {
-        each.id for state in await cluster.runtime.pods() for each in state.containers
+        each.id for state in states for each in state.containers
         if each.running and each.name == "main"
     }  # fmt: skip
 
@@ -106,7 +114,7 @@ async def test_every_step_of_a_pod_kills_its_agent(
     deaths, seen = [], set()
     async for died_at in killed_agents(cluster, STARTS, is_up):
         deaths.append(died_at)
-        seen |= await running(cluster)
+        seen |= await running(cluster, runtime_environment)
         networks(runtime_environment)
     cluster.start_agent()
     ready = await cluster.wait("survivor", is_ready)
