@@ -108,15 +108,18 @@ def now() -> datetime:
 
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)", re.ASCII)
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST_SECONDS = 2**63 / 1e9
+"""Go counts a duration's nanoseconds in 64 bits."""
 
 
 def parse_duration(text: str) -> float:
     """A Go duration (`1m30s`) in seconds. Raises ValueError with Go's message."""
     body = text[1:] if text[:1] in ("-", "+") else text
     parts = _DURATION.findall(body)
-    if body != "0" and (not parts or "".join(map("".join, parts)) != body):
-        raise ValueError(f'time: invalid duration "{text}"')
     seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    is_whole = body == "0" or (parts and "".join(map("".join, parts)) == body)
+    if not is_whole or seconds >= _LONGEST_SECONDS:
+        raise ValueError(f'time: invalid duration "{text}"')
     return -seconds if text.startswith("-") else seconds
 
 

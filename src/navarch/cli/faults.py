@@ -7,6 +7,7 @@ docs/simulated-nodes.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
@@ -135,18 +136,13 @@ def _annotate(
     values: dict[str, str | None],
     said: str,
 ) -> None:
-    from navarch.cluster.api import Api, ApiUnavailableError
+    from navarch.cluster.api import Api
 
     found = owned(context, profile)
     annotations = {f"simulated.navarch.dev/{key}": value for key, value in values.items()}
-    api = Api(found.profile, found.paths)
-    try:
+    with closing(Api(found.profile, found.paths)) as api:
         nodes = chosen.nodes(api)
         for name in nodes:
             api.merge(f"/api/v1/nodes/{name}", {"metadata": {"annotations": annotations}})
-    except ApiUnavailableError as error:
-        raise ClusterError(str(error), "See: navarch status") from error
-    finally:
-        api.close()
     listed = ", ".join(nodes[:5]) + (f" and {len(nodes) - 5} more" if len(nodes) > 5 else "")
     print(f"* {said}: {listed}")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,18 +35,10 @@ def parse_ttl(text: str) -> timedelta:
     raise ClusterError(f"--ttl: {text!r} is not a duration", "Such as 24h, 90m, or 0 for ever.")
 
 
-@contextmanager
-def _speaking(there: Existing) -> Iterator[Api]:
-    """A connection to the API server, whose refusals are told as they are."""
-    from navarch.cluster.api import Api, ApiUnavailableError
+def _speaking(there: Existing) -> closing[Api]:
+    from navarch.cluster.api import Api
 
-    api = Api(there.profile, there.paths)
-    try:
-        yield api
-    except ApiUnavailableError as error:
-        raise ClusterError(str(error), "See: navarch status") from error
-    finally:
-        api.close()
+    return closing(Api(there.profile, there.paths))
 
 
 @token_app.command("create")

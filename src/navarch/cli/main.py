@@ -46,6 +46,10 @@ def _application(words: list[str]) -> int:
         # The reader has gone, as with `navarch logs | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # A full disk, a file of another user: nothing of that is mended by a traceback.
+        fail(str(error), "Mend it, and run the same command again.")
+        return 1
     return int(result or 0)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -52,6 +53,8 @@ def service(
         raise ClusterError(
             f"--format: there is no {{{{{min(unknown)}}}}}", "There are .IP, .Port and .Name"
         )
+    if not name:
+        raise ClusterError("the Service's name is missing", "All of them: navarch service list")
     api = Api(there.profile, there.paths)
     if name == "list":
         _list(api, there, namespace or "", template, output)
@@ -85,7 +88,8 @@ def _find(api: Api, there: Existing, key: tuple[str, str], wait: float, interval
 
     def is_there() -> bool:
         try:
-            value = api.get(f"/api/v1/namespaces/{namespace}/services/{name}")
+            place = quote(namespace, safe="")
+            value = api.get(f"/api/v1/namespaces/{place}/services/{quote(name, safe='')}")
         except ApiUnavailableError as error:
             if error.status != 404:
                 raise
@@ -93,10 +97,7 @@ def _find(api: Api, there: Existing, key: tuple[str, str], wait: float, interval
         found[:] = [exposure.exposed(value, _node_address(there))]
         return not found[0].is_pending
 
-    try:
-        processes.wait_until(is_there, wait, max(interval, 0.1))
-    except ApiUnavailableError as error:
-        raise ClusterError(str(error)) from error
+    processes.wait_until(is_there, wait, max(interval, 0.1))
     if not found:
         fail(
             f"Exiting due to SVC_NOT_FOUND: Service '{name}' was not found in '{namespace}' "
@@ -110,14 +111,12 @@ def _find(api: Api, there: Existing, key: tuple[str, str], wait: float, interval
 
 def _list(api: Api, there: Existing, namespace: str, template: str, output: Output) -> None:
     from navarch.cluster import exposure
-    from navarch.cluster.api import ApiUnavailableError
 
-    path = f"/api/v1/namespaces/{namespace}/services" if namespace else "/api/v1/services"
-    try:
-        items = api.get(path)["items"]
-    except ApiUnavailableError as error:
-        raise ClusterError(str(error)) from error
-    services = [exposure.exposed(value, _node_address(there)) for value in items]
+    within = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
+    services = [
+        exposure.exposed(value, _node_address(there))
+        for value in api.get(f"/api/v1{within}/services")["items"]
+    ]
     rows = [(each, [_url(template, place) for place in each.outside]) for each in services]
     if output is Output.JSON:
         values = [

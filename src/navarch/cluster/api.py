@@ -22,11 +22,11 @@ Trust = Callable[[], ssl.SSLContext]
 """Whom to believe to be the API server, and with which certificate to ask."""
 
 
-class ApiUnavailableError(Exception):
+class ApiUnavailableError(ClusterError):
     """The server did not answer, or not as hoped."""
 
     def __init__(self, message: str, status: int = 0) -> None:
-        super().__init__(message)
+        super().__init__(message, "See: navarch status")
         self.status = status
 
 

@@ -257,7 +257,11 @@ def _load(path: Path) -> Config:
         ) from error
     if config is None:
         return {}
-    if not isinstance(config, dict):
+    if not isinstance(config, dict) or not all(
+        isinstance(entries := config.get(section) or [], list)
+        and all(isinstance(entry, dict) for entry in entries)
+        for section in SECTIONS
+    ):
         raise ClusterError(f"{path} is not a kubeconfig", "Set KUBECONFIG to another file.")
     return config
 

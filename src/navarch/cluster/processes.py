@@ -213,7 +213,7 @@ def wait_until(condition: Callable[[], bool], timeout: float, interval: float = 
     """Wait for something the kernel gives no notice of."""
     deadline = time.monotonic() + timeout
     while not condition():
-        if time.monotonic() > deadline:
+        if not time.monotonic() < deadline:  # nor for ever, should that be no number
             return False
         time.sleep(interval)
     return True

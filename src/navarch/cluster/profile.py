@@ -28,7 +28,7 @@ import re
 import shutil
 import socket
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -321,19 +321,25 @@ def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 def load(name: str) -> Profile | None:
     """The profile as it was saved, None when there is no such cluster."""
+    import msgspec
+
     path = paths_of(check_name(name)).profile
     try:
-        data = json.loads(path.read_bytes())
-        known = {field.name for field in fields(Profile)}
-        values: dict[str, Any] = {key: value for key, value in data.items() if key in known}
-        lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-        return Profile(**values | lists)
+        return msgspec.json.decode(path.read_bytes(), type=Profile)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except PermissionError as error:
+        raise belongs_to_another(path) from error
+    except (msgspec.MsgspecError, UnicodeError) as error:
         raise ClusterError(
             f"{path} cannot be read: {error}", f"Mend it, or run: navarch delete -p {name}"
         ) from error
+
+
+def belongs_to_another(path: Path) -> ClusterError:
+    return ClusterError(
+        f"{path} belongs to another user", "Run the command as that user, or with sudo."
+    )
 
 
 def save(profile: Profile) -> None:

@@ -215,9 +215,7 @@ def exclusive(name: str) -> Iterator[None]:
         home.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except PermissionError as error:
-        raise ClusterError(
-            f"{home} belongs to another user", "Run the command as that user, or with sudo."
-        ) from error
+        raise profile.belongs_to_another(home) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

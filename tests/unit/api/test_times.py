@@ -92,7 +92,9 @@ def test_durations(text: str, seconds: float, written: str) -> None:
     assert format_duration(parse_duration(text)) == written
 
 
-@pytest.mark.parametrize("text", ["", "10", "s", "1 s", "1d", "1s!"])
+@pytest.mark.parametrize(
+    "text", ["", "10", "s", "1 s", "1d", "1s!", "2562048h", "1" + "0" * 400 + "h"]
+)
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f'time: invalid duration "{text}"')):
         parse_duration(text)

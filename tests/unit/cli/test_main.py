@@ -71,6 +71,67 @@ def test_a_bad_profile_name_is_refused(capsys: pytest.CaptureFixture[str]) -> No
     assert "not a profile name" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "\xff", '{"name": 5}', '{"nodes": "two"}'])
+def test_a_profile_that_cannot_be_read(content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    profiles.save(Profile("dev"))
+    profiles.paths_of("dev").profile.write_bytes(content.encode("latin-1"))
+    for words in (("node", "list"), ("status",), ("leave",), ("profile", "list")):
+        assert run("-p", "dev", *words) == 1
+        assert "navarch delete -p dev" in capsys.readouterr().err
+
+
+def test_what_the_machine_refuses_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tests run as root, whom no file refuses."""
+
+    def refused(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    profiles.save(Profile("dev"))
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert run("-p", "dev", "node", "list") == 1
+    assert "belongs to another user" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    profiles.save(Profile("dev"))
+    monkeypatch.setattr(profiles, "write_json", full)
+    assert run("profile", "dev") == 1
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_a_service_without_a_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The API would answer with all Services."""
+    from navarch.cli import options, services
+
+    profiles.save(Profile("dev"))
+    monkeypatch.setattr(services, "running", options.existing)
+    assert run("-p", "dev", "service", "") == 1
+    assert "name is missing" in capsys.readouterr().err
+
+
+def test_an_api_that_does_not_answer_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from navarch.cli import join, options, services
+
+    profiles.save(Profile("dev"))
+    for module in (join, services):
+        monkeypatch.setattr(module, "running", options.existing)
+    for words in (("service", "list"), ("service", "x"), ("token", "list")):
+        assert run("-p", "dev", *words) == 1
+        assert "certificates" in (said := capsys.readouterr().err), said
+        assert "navarch status" in said
+
+
 def test_profiles_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("profile", "list") == 0
     assert "navarch start" in capsys.readouterr().out

@@ -127,7 +127,9 @@ def test_a_symbolic_link_stays_one(paths: Paths, tmp_path: Path) -> None:
     assert read(target)["current-context"] == "dev"
 
 
-@pytest.mark.parametrize("content", ["a: [", "- list", "just text"])
+@pytest.mark.parametrize(
+    "content", ["a: [", "- list", "just text", "contexts: [x]", "users: 5", "clusters: {a: b}"]
+)
 def test_an_unreadable_file_is_left_alone(paths: Paths, tmp_path: Path, content: str) -> None:
     file = tmp_path / "config"
     file.write_text(content)
