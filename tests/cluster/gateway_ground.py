@@ -30,10 +30,11 @@ from tests.cluster.ingress_ground import Authority, new_directory
 from tests.unit.network.gateways import APP, INFRA, WEB, gateway
 from yarl import URL
 
+from navarch.api.named_secrets import GATEWAY_USER
 from navarch.client.clock import RealClock
 from navarch.client.controller import ControllerContext
 from navarch.client.informer import InformerFactory
-from navarch.cluster.gateway_addon import USER, gateway_objects
+from navarch.cluster.gateway_addon import gateway_objects
 from navarch.network.gateway import CONTROLLER
 from navarch.network.gateway.controller import GatewayServing
 from navarch.network.nginx.process import Nginx
@@ -125,7 +126,7 @@ class Ground:
         admin = await self.stack.enter_async_context(client_as(server, "admin", "system:masters"))
         await self._make_surroundings()
         await self.stack.enter_async_context(running(admin, "load-balancer"))
-        self.client = await self.stack.enter_async_context(client_as(server, USER))
+        self.client = await self.stack.enter_async_context(client_as(server, GATEWAY_USER))
         self.nginx = Nginx(
             Settings(
                 directory=self.directory / "private",

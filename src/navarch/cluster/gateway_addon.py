@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from navarch.api.named_secrets import GATEWAY_USER
 from navarch.cluster.ingress_addon import Placed, labelled, lease_rules, rights
 from navarch.network.gateway import CLASS, CONTROLLER, GROUP, LEASE
-
-USER = "system:navarch:gateway"
 
 WATCH = ("get", "list", "watch")
 RULES = (
@@ -34,7 +33,7 @@ def gateway_objects() -> Iterable[Placed]:
     """In the order in which they are made."""
     for definition in definitions():
         yield "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition
-    yield from rights("navarch:gateway-api", USER, RULES, "kube-system", lease_rules(LEASE))
+    yield from rights("navarch:gateway-api", GATEWAY_USER, RULES, "kube-system", lease_rules(LEASE))
     yield (
         f"/apis/{GROUP}/v1/gatewayclasses",
         labelled(f"{GROUP}/v1", "GatewayClass", CLASS) | {"spec": {"controllerName": CONTROLLER}},

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from navarch.api.named_secrets import INGRESS_USER
 from navarch.cluster import processes
 from navarch.cluster.api import Api, ApiUnavailableError
 from navarch.network.ingress import LEASE
@@ -21,7 +22,6 @@ from navarch.network.ingress import LEASE
 if TYPE_CHECKING:
     from navarch.cluster.profile import Paths, Profile
 
-USER = "system:navarch:ingress"
 CLASS = "nginx"
 NAMESPACE, SERVICE = "ingress-nginx", "ingress-nginx-controller"
 _RBAC = "rbac.authorization.k8s.io"
@@ -45,7 +45,7 @@ def ingress_objects(profile: Profile) -> list[Placed]:
     ingress_class["spec"] = {"controller": "k8s.io/ingress-nginx"}
     return [
         ("/api/v1/namespaces", _object("v1", "Namespace", NAMESPACE)),
-        *rights("ingress-nginx", USER, RULES, NAMESPACE, OWN_RULES),
+        *rights("ingress-nginx", INGRESS_USER, RULES, NAMESPACE, OWN_RULES),
         (f"{_NETWORKING}/ingressclasses", ingress_class),
         (
             f"/api/v1/namespaces/{NAMESPACE}/services",

@@ -20,7 +20,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from navarch.cluster import gateway_addon, ingress_addon, simulation
+from navarch.api.named_secrets import GATEWAY_USER, INGRESS_USER
+from navarch.cluster import simulation
 from navarch.cluster.profile import Paths, Profile, write_file, write_json
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ def requests(profile: Profile) -> list[Request]:
             ),
             Request(f"{directory}/kubelet", f"system:node:{node}", ("system:nodes",)),
             Request(f"{directory}/proxy", "system:kube-proxy"),
-            Request(f"{directory}/ingress", ingress_addon.USER),
-            Request(f"{directory}/gateway", gateway_addon.USER),
+            Request(f"{directory}/ingress", INGRESS_USER),
+            Request(f"{directory}/gateway", GATEWAY_USER),
         ]
     return found
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from navarch.api.named_secrets import ANNOTATION_PREFIX
 from navarch.api.types.core_v1 import Secret, Service, ServicePort, ServiceSpec
 from navarch.api.types.discovery_v1 import (
     Endpoint,
@@ -17,7 +18,6 @@ from navarch.api.types.discovery_v1 import (
 )
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.api.types.networking_v1 import Ingress
-from navarch.network.ingress.annotations import PREFIX
 from navarch.network.ingress.routes import Surroundings
 from navarch.network.ingress.translate import Ports, Translation, translate
 from navarch.network.nginx.backends import Services
@@ -54,7 +54,7 @@ def ingress(
         "uid": f"uid-{name}",
         "creationTimestamp": created,
         "annotations": {
-            PREFIX + key.replace("_", "-"): value for key, value in annotations.items()
+            ANNOTATION_PREFIX + key.replace("_", "-"): value for key, value in annotations.items()
         },
     }
     return msgspec.convert({"metadata": metadata, "spec": spec}, Ingress)

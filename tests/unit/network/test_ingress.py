@@ -15,9 +15,10 @@ from tests.unit.network.ingresses import (
     translated,
 )
 
+from navarch.api.named_secrets import ANNOTATION_PREFIX
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.api.types.networking_v1 import Ingress, IngressClass, IngressClassSpec
-from navarch.network.ingress.annotations import PREFIX, Annotations, parse
+from navarch.network.ingress.annotations import Annotations, parse
 from navarch.network.ingress.controller import addresses_of
 from navarch.network.ingress.translate import Ports, is_ours, path_problem, translate
 from navarch.network.nginx.backends import ready_endpoints
@@ -58,7 +59,7 @@ VALUES: list[tuple[str, str, Any]] = [
 
 @pytest.mark.parametrize(("name", "text", "value"), VALUES)
 def test_values(name: str, text: str, value: Any) -> None:
-    found = parse({PREFIX + name: text})
+    found = parse({ANNOTATION_PREFIX + name: text})
     assert (found.get(name), found.problems) == (value, ())
 
 

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.unit.network.ingresses import ingress, secret, translated
 
+from navarch.api.named_secrets import ANNOTATION_PREFIX
 from navarch.api.types.networking_v1 import Ingress
-from navarch.network.ingress.annotations import PARSERS, PREFIX, REFUSED
+from navarch.network.ingress.annotations import PARSERS, REFUSED
 from navarch.network.nginx.document import document, policies, policy_name
 from navarch.network.nginx.model import NextUpstream, Policy, Protocol
 from navarch.network.nginx.render import Settings, render
@@ -61,7 +62,7 @@ def ingresses(draw: st.DrawFn) -> Ingress:
     kind = draw(st.sampled_from(["Prefix", "Exact", "ImplementationSpecific"]))
     host = draw(st.sampled_from(["web.example", "*.web.example", ""]) | TEXTS)
     found = ingress(paths=dict.fromkeys(paths, "a"), host=host, kind=kind)
-    found.metadata.annotations = {PREFIX + name: value for name, value in values.items()}
+    found.metadata.annotations = {ANNOTATION_PREFIX + name: value for name, value in values.items()}
     return found
 
 

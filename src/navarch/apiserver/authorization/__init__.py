@@ -1,4 +1,5 @@
-"""Authorization: may this user do that? system:masters, then the node authorizer, then RBAC."""
+"""Authorization: may this user do that? system:masters, then the node authorizer, then RBAC; and
+before them what the addons' components are denied."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from pathlib import Path
 from navarch.apiserver.authorization.bootstrap_policy import node_rules
 from navarch.apiserver.authorization.combined import CombinedAuthorizer, forbidden_error, require
 from navarch.apiserver.authorization.configuration import load_authorizers, webhook_of
+from navarch.apiserver.authorization.named_secrets import NamedSecrets
 from navarch.apiserver.authorization.node import NodeAuthorizer
 from navarch.apiserver.authorization.node_graph import NodeGraph
 from navarch.apiserver.authorization.rbac import RbacAuthorizer
@@ -43,10 +45,11 @@ def build_authorizer(
     Raises OSError or ValueError when the file cannot be used."""
     rbac = RbacAuthorizer(lookup)
     node = NodeAuthorizer(NodeGraph(lookup), node_rules())
+    named = NamedSecrets(lookup)
     if file is None:
-        return Authorization(CombinedAuthorizer((node, rbac)), rbac)
+        return Authorization(CombinedAuthorizer((named, node, rbac)), rbac)
     local: dict[str, Authorizer] = {"Node": node, "RBAC": rbac}
     entries = load_authorizers(file)
     chain = [local.get(each.type) or webhook_of(each, now) for each in entries]
     has_remotes = any(each.type == "Webhook" for each in entries)
-    return Authorization(CombinedAuthorizer(chain), rbac, has_remotes)
+    return Authorization(CombinedAuthorizer((named, *chain)), rbac, has_remotes)

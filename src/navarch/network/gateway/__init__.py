@@ -13,7 +13,9 @@ main.py        the component
 crds.json      the CustomResourceDefinitions (tools/generate_gateway_crds.py)
 """
 
-GROUP = "gateway.networking.k8s.io"
+from navarch.api.named_secrets import GATEWAY_GROUP
+
+GROUP = GATEWAY_GROUP
 CONTROLLER = "navarch.io/gateway-controller"
 CLASS = "navarch"
 LEASE = "navarch-gateway-leader"

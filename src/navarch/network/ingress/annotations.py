@@ -19,9 +19,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from navarch.api.named_secrets import ANNOTATION_PREFIX, SECRET_ANNOTATIONS
 from navarch.network.nginx.model import Capture, NextUpstream, Protocol, Template, Variable
-
-PREFIX = "nginx.ingress.kubernetes.io/"
 
 Parser = Callable[[str], Any]
 
@@ -236,7 +235,7 @@ _ALIKE: Mapping[Parser, str] = {
         session-cookie-change-on-failure session-cookie-secure ssl-redirect use-regex
     """,
     location: "auth-request-redirect auth-signin permanent-redirect temporal-redirect",
-    _secret: "auth-secret auth-tls-secret proxy-ssl-secret",
+    _secret: " ".join(SECRET_ANNOTATIONS),
     integer(0): """
         canary-weight cors-max-age limit-connections limit-rate limit-rate-after limit-rpm
         limit-rps session-cookie-expires session-cookie-max-age
@@ -357,9 +356,9 @@ def parse(annotations: Mapping[str, str]) -> Annotations:
     problems: list[str] = []
     unknown: list[str] = []
     for full_name, text in sorted(annotations.items()):
-        if not full_name.startswith(PREFIX):
+        if not full_name.startswith(ANNOTATION_PREFIX):
             continue
-        name = full_name.removeprefix(PREFIX)
+        name = full_name.removeprefix(ANNOTATION_PREFIX)
         try:
             if name in REFUSED:
                 raise ValueError(f"is refused: {REFUSED[name]}")
