@@ -71,6 +71,7 @@ class SimulatedNodes:
         self._booted: dict[str, datetime] = {}
         self._first_seen: dict[str, float] = {}
         self._ranges: dict[str, Addresses] = {}
+        self._registered: set[str] = set()
         self._gone: set[str] = set()
         """Nodes that somebody deleted: they stay deleted until this process starts anew."""
         self.on_return: Callable[[str], None] = lambda _: None
@@ -88,24 +89,45 @@ class SimulatedNodes:
         for node in self.informer.cache.list():
             self._addresses.know(node.metadata.name, _internal_address(node))
         self._addresses.give(self._members)
-        there = [name for name in self._members if name in self._objects]
-        new = [name for name in self._members if name not in self._objects]
+        there = await self._longest_silent_first()
+        names = [*there, *(name for name in self._members if name not in self._objects)]
+        parts = min(len(names), max(AT_ONCE, len(names) // NODES_IN_PART))
         async with asyncio.TaskGroup() as group:
-            # Nodes that are there live while others are still made: thousands may take a minute.
             group.create_task(self._repair(), name="repair nodes")
-            parts = min(len(self._members), max(AT_ONCE, len(self._members) // NODES_IN_PART))
-            for part in range(parts):
-                group.create_task(self._heartbeats(part, parts), name=f"heartbeats {part}")
-            await self._register_all(there)
+            async with asyncio.TaskGroup() as first:
+                for part in range(parts):
+                    first.create_task(self._greet(there[part::parts]), name=f"first {part}")
             self.are_heard.set()
-            await self._register_all(new)
-
-    async def _register_all(self, names: Iterable[str]) -> None:
-        gate = asyncio.Semaphore(AT_ONCE)
-        async with asyncio.TaskGroup() as group:
+            # Nodes that are there live while others are still made: thousands may take a minute.
+            for part in range(parts):
+                turns = self._heartbeats(names[part::parts], part / parts)
+                group.create_task(turns, name=f"heartbeats {part}")
+            gate = asyncio.Semaphore(AT_ONCE)
             for name in names:
-                await gate.acquire()
-                group.create_task(self._register(name, gate), name=f"register {name}")
+                if name not in self._registered:
+                    await gate.acquire()
+                    group.create_task(self._register(name, gate), name=f"register {name}")
+
+    async def _longest_silent_first(self) -> list[str]:
+        """Those of our nodes that are there already. On a busy machine thousands of heartbeats take
+        so long that their order decides whose grace period ends before."""
+        renewed: dict[str, str] = {}
+
+        async def read(_: str) -> None:
+            for lease in (await self._leases.list(LEASE_NAMESPACE)).items:
+                renewed[lease.metadata.name] = lease.spec.renewTime or ""
+
+        await self._patiently("leases of nodes", read)
+        there = (name for name in self._members if name in self._objects)
+        return sorted(there, key=lambda name: renewed.get(name, ""))
+
+    async def _greet(self, names: Iterable[str]) -> None:
+        """Take over nodes that are there, one after another; what fails is tried again later."""
+        for name in names:
+            try:
+                await self._register_once(name)
+            except ApiError as error:
+                log.warning("%s: %s; again later", name, error)
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
@@ -210,6 +232,10 @@ class SimulatedNodes:
                 return
 
     async def _register_once(self, name: str) -> None:
+        await self._put_in_place(name)
+        self._registered.add(name)
+
+    async def _put_in_place(self, name: str) -> None:
         node = self._objects.get(name)
         if node is None:
             wanted = self._described(name)
@@ -308,16 +334,13 @@ class SimulatedNodes:
                 if not error.is_not_found:
                     log.warning("%s: status not written: %s", name, error)
 
-    async def _heartbeats(self, part: int, parts: int) -> None:
-        """Renew every `parts`-th node's Lease, evenly over the time between two heartbeats; now
-        and then, the node's status as well."""
-        names = [*self._members][part::parts]
-        if not names:
-            return
+    async def _heartbeats(self, names: Sequence[str], offset: float) -> None:
+        """Renew these nodes' Leases one by one, evenly over the time between two heartbeats; now
+        and then, the node's status as well. The first comes after `offset` of a step."""
         seconds = heartbeat_seconds(self._options, len(self._members))
         pause = seconds / len(names)
         rounds = max(1, round(self._options.status_seconds / seconds))
-        due = self._clock.monotonic() + pause * part / parts
+        due = self._clock.monotonic() + pause * offset
         turn = 0
         while True:
             for number, name in enumerate(names):
