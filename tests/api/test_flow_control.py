@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import statistics
 import time
 from collections.abc import AsyncIterator
@@ -14,7 +15,9 @@ import pytest
 from tests.api.conftest import Api, config_map, running_server
 
 from navarch.apiserver.flowcontrol.control import FlowControl
+from navarch.apiserver.flowcontrol.upkeep import FlowUpkeep
 from navarch.apiserver.options import ServerOptions
+from navarch.apiserver.start import bootstrap_access
 
 Object = dict[str, Any]
 
@@ -280,6 +283,19 @@ async def test_our_own_objects_come_back(monkeypatch: pytest.MonkeyPatch) -> Non
             path = f"{SCHEMAS}/global-default"
             while (await api.get(path)).status != 200:  # noqa: ASYNC110 - it is simply there again
                 await asyncio.sleep(0.02)
+
+
+async def test_an_upkeep_that_ends_at_once_leaves_nothing_half_begun() -> None:
+    """A coroutine that nobody awaits any more would be complained of, and fail this test."""
+    async with serving() as api:
+        core = api.server.core
+        access = bootstrap_access(core.registry, core.lookup)
+        telling = asyncio.create_task(FlowUpkeep(core.registry, access, None)._tell())
+        await asyncio.sleep(0)
+        telling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await telling
+    gc.collect()
 
 
 async def test_without_it_requests_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

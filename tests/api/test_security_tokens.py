@@ -320,7 +320,7 @@ async def judging(tmp_path: Path) -> AsyncIterator[tuple[Judge, Path]]:
     judge = Judge()
     app = web.Application()
     app.router.add_route("*", "/{rest:.*}", judge.handle)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()

@@ -224,7 +224,7 @@ class Ground:
     async def _backend(self, name: str, address: str) -> None:
         app = web.Application()
         app.router.add_route("*", r"/{rest:[\s\S]*}", functools.partial(self._answer, name))
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         self.stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, address, BACKEND_PORT).start()

@@ -161,7 +161,7 @@ class Ground:
     async def _backend(self, name: str, address: str) -> int:
         app = web.Application(client_max_size=64 << 20)
         app.router.add_route("*", r"/{rest:[\s\S]*}", functools.partial(self._answer, name))
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         self.stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, address, self.ports.get("a", 0))

@@ -176,7 +176,7 @@ async def pieces(request: web.Request) -> web.StreamResponse:
 async def web_backend(context: ssl.SSLContext | None = None) -> AsyncIterator[None]:
     app = web.Application(client_max_size=1 << 30)
     app.router.add_route("*", "/{rest:.*}", pieces)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, BACKEND, PORT, ssl_context=context).start()
     try:
@@ -293,7 +293,7 @@ async def test_large_answers_to_slow_clients(ground: Ground) -> None:
 
     app = web.Application()
     app.router.add_get("/", endless)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, BACKEND, PORT).start()
     try:

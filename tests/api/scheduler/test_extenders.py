@@ -55,7 +55,7 @@ async def serving(replies: dict[str, Reply], context: Any = None) -> AsyncIterat
     extender = FakeExtender(replies)
     app = web.Application()
     app.router.add_post("/e/{verb}", extender.handle)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
     await site.start()

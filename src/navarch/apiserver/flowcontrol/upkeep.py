@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from navarch.api.errors import ApiError
@@ -44,18 +45,18 @@ class FlowUpkeep:
             obj = upkeep(wanted, there)
             if obj is not None:
                 write = self._access.create if there is None else self._access.replace
-                writes.append(self._write(write(name, copy_json(obj))))
+                writes.append(self._write(write, name, copy_json(obj)))
         await asyncio.gather(*writes)
         await self._tell()
 
     async def _tell(self) -> None:
         lookup = self._access.lookup
-        await asyncio.gather(*(self._write(self._judge(each)) for each in lookup.list(SCHEMAS)))
+        await asyncio.gather(*(self._write(self._judge, each) for each in lookup.list(SCHEMAS)))
 
-    async def _write(self, write: Any) -> None:
+    async def _write(self, write: Callable[..., Awaitable[Any]], *what: Any) -> None:
         """Another server does the same work: whoever is first is as good."""
         try:
-            await write
+            await write(*what)
         except ApiError as error:
             if not (error.is_already_exists or error.is_conflict or error.is_not_found):
                 raise
