@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from navarch.api.quantity import Format, Quantity, parse_quantity
@@ -60,6 +61,24 @@ class Target:
     scene: Scene
 
 
+@contextmanager
+def _saying(what: str) -> Iterator[None]:
+    """What went wrong inside is told with this before it."""
+    try:
+        yield
+    except CannotCompute as error:
+        raise CannotCompute(f"{what}: {error}") from error
+
+
+@contextmanager
+def _failing(reason: str, what: str) -> Iterator[None]:
+    """What went wrong inside is the metric's failure."""
+    try:
+        yield
+    except CannotCompute as error:
+        raise MetricFailed(reason, str(error), f"{what}: {error}") from error
+
+
 Compute = Callable[[MetricsApis, Target, MetricSpec], Awaitable[Computed]]
 
 
@@ -78,11 +97,8 @@ async def compute(apis: MetricsApis, target: Target, metric: MetricSpec) -> Comp
 async def _resource(apis: MetricsApis, target: Target, metric: MetricSpec) -> Computed:
     assert metric.resource is not None
     name = metric.resource.name
-    try:
+    with _failing("FailedGetResourceMetric", f"failed to get {name} resource metric value"):
         found, current = await _used(apis, target, name, "", metric.resource.target)
-    except CannotCompute as error:
-        text = f"failed to get {name} resource metric value: {error}"
-        raise MetricFailed("FailedGetResourceMetric", str(error), text) from error
     status = ResourceMetricStatus(name=name, current=current)
     what = f"{name} resource"
     if found.utilization is not None:
@@ -94,11 +110,9 @@ async def _container_resource(apis: MetricsApis, target: Target, metric: MetricS
     source = metric.containerResource
     assert source is not None
     name, container = source.name, source.container
-    try:
+    said = f"failed to get {container} container metric value"
+    with _failing("FailedGetContainerResourceMetric", said):
         found, current = await _used(apis, target, name, container, source.target)
-    except CannotCompute as error:
-        text = f"failed to get {container} container metric value: {error}"
-        raise MetricFailed("FailedGetContainerResourceMetric", str(error), text) from error
     status = ContainerResourceMetricStatus(name=name, container=container, current=current)
     what = f"{name} resource"
     if found.utilization is not None:
@@ -116,21 +130,14 @@ async def _used(
             "invalid resource metric source: neither an average utilization target nor an average "
             "value (usage) target was set"
         )
-    try:
-        try:
+    with _saying(f"failed to get {resource} {'utilization' if average is None else 'usage'}"):
+        with _saying(f"unable to get metrics for resource {resource}"):
             samples = await apis.resource(target.namespace, target.selector, resource, container)
-        except CannotCompute as error:
-            raise CannotCompute(
-                f"unable to get metrics for resource {resource}: {error}"
-            ) from error
         if average is not None:
             found = by_average(target.scene, samples, resource, _milli(average))
         else:
             assert percent is not None
             found = by_utilization(target.scene, samples, resource, container, percent)
-    except CannotCompute as error:
-        what = "usage" if average is not None else "utilization"
-        raise CannotCompute(f"failed to get {resource} {what}: {error}") from error
     if resource == "memory":
         usage = str(Quantity.of(-(-found.usage // 1000), Format.BINARY))
     else:
@@ -145,16 +152,11 @@ async def _used(
 async def _pods(apis: MetricsApis, target: Target, metric: MetricSpec) -> Computed:
     assert metric.pods is not None
     identifier = metric.pods.metric
-    try:
-        try:
+    with _failing("FailedGetPodsMetric", "failed to get pods metric value"):
+        with _saying(f"unable to get metric {identifier.name}"):
             samples = await apis.pods(target.namespace, target.selector, identifier)
-        except CannotCompute as error:
-            raise CannotCompute(f"unable to get metric {identifier.name}: {error}") from error
         wanted = _milli(metric.pods.target.averageValue or "0")
         found = by_average(target.scene, samples, "", wanted)
-    except CannotCompute as error:
-        text = f"failed to get pods metric value: {error}"
-        raise MetricFailed("FailedGetPodsMetric", str(error), text) from error
     current = MetricValueStatus(averageValue=_quantity(found.usage))
     status = PodsMetricStatus(metric=_shown(identifier), current=current)
     name = f"pods metric {identifier.name}"
@@ -166,7 +168,10 @@ async def _object(apis: MetricsApis, target: Target, metric: MetricSpec) -> Comp
     assert source is not None
     identifier, about, wanted = source.metric, source.describedObject, source.target
     is_value = wanted.type == "Value" and wanted.value is not None
-    try:
+    said = "failed to get object metric value"
+    if wanted.type == "AverageValue":
+        said += f": failed to get {identifier.name} object metric"
+    with _failing("FailedGetObjectMetric", said):
         if not is_value and (wanted.type != "AverageValue" or wanted.averageValue is None):
             raise CannotCompute(
                 "invalid object metric source: neither a value target nor an average value target "
@@ -179,12 +184,6 @@ async def _object(apis: MetricsApis, target: Target, metric: MetricSpec) -> Comp
             text = f"unable to get metric {identifier.name}: {error} on {where}"
             raise CannotCompute(text) from error
         found = _proposed(target, wanted, usage)
-    except CannotCompute as error:
-        inner = str(error)
-        if wanted.type == "AverageValue":
-            inner = f"failed to get {identifier.name} object metric: {error}"
-        text = f"failed to get object metric value: {inner}"
-        raise MetricFailed("FailedGetObjectMetric", str(error), text) from error
     current = _current(wanted, found.usage)
     status = ObjectMetricStatus(describedObject=about, metric=_shown(identifier), current=current)
     name = f"{about.kind} metric {identifier.name}"
@@ -198,24 +197,18 @@ async def _external(apis: MetricsApis, target: Target, metric: MetricSpec) -> Co
     assert source is not None
     identifier, wanted = source.metric, source.target
     name = identifier.name
-    try:
+    kind = "external metric " + name if wanted.averageValue is None else name + " external metric"
+    said = f"failed to get {name} external metric value: failed to get {kind}"
+    with _failing("FailedGetExternalMetric", said):
         if wanted.averageValue is None and wanted.value is None:
             raise CannotCompute(
                 "invalid external metric source: neither a value target nor an average value "
                 "target was set"
             )
-        try:
+        which = f"{target.namespace}/{name}/{go_text(identifier)}"
+        with _saying(f"unable to get external metric {which}"):
             usage = total(await apis.external(target.namespace, identifier))
-        except CannotCompute as error:
-            which = f"{target.namespace}/{name}/{go_text(identifier)}"
-            raise CannotCompute(f"unable to get external metric {which}: {error}") from error
         found = _proposed(target, wanted, usage)
-    except CannotCompute as error:
-        inner = f"failed to get external metric {name}: {error}"
-        if wanted.averageValue is not None:
-            inner = f"failed to get {name} external metric: {error}"
-        text = f"failed to get {name} external metric value: {inner}"
-        raise MetricFailed("FailedGetExternalMetric", str(error), text) from error
     status = ExternalMetricStatus(metric=_shown(identifier), current=_current(wanted, found.usage))
     what = f"external metric {name}({go_text(identifier)})"
     return Computed(found.replicas, what, MetricStatus(type="External", external=status))

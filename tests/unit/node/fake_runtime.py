@@ -238,9 +238,6 @@ class FakeRuntime:
                 each.id,
                 each.name,
                 each.labels[POD_UID],
-                "",
-                "",
-                self._moment(),
                 memory_usage=self.memory_in_use,
             )
             for each in self._containers.values()

@@ -93,13 +93,8 @@ def usage_record(stats: pb.ContainerStats) -> ContainerUsage:
         id=stats.attributes.id,
         name=labels.get(CONTAINER_NAME, ""),
         pod_uid=labels[POD_UID],
-        pod_name=labels.get(POD_NAME, ""),
-        pod_namespace=labels.get(POD_NAMESPACE, ""),
-        timestamp=stats.cpu.timestamp or stats.memory.timestamp,
-        cpu_nanoseconds=stats.cpu.usage_core_nano_seconds.value,
         memory_working_set=stats.memory.working_set_bytes.value,
         memory_usage=stats.memory.usage_bytes.value,
-        memory_rss=stats.memory.rss_bytes.value,
         filesystem_bytes=stats.writable_layer.used_bytes.value,
         filesystem_inodes=stats.writable_layer.inodes_used.value,
     )

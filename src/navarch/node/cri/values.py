@@ -202,13 +202,8 @@ class ContainerUsage:
     id: str
     name: str
     pod_uid: str
-    pod_name: str
-    pod_namespace: str
-    timestamp: int
-    cpu_nanoseconds: int = 0
     memory_working_set: int = 0
     memory_usage: int = 0
-    memory_rss: int = 0
     filesystem_bytes: int = 0
     filesystem_inodes: int = 0
 

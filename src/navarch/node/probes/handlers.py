@@ -62,7 +62,6 @@ class Target:
     container: Container
     container_id: str
     host: str
-    node_host: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
