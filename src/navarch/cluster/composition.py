@@ -183,8 +183,8 @@ def _kubelet(profile: Profile, paths: Paths, node: str) -> Options:
 
 
 def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Options]:
-    """Everything that shares a node's process: what the traffic of pods needs goes first, so that
-    it is in force again soon after a kill. The kubelet has most to read."""
+    """Everything that shares a node's process: what traffic needs goes first, so that it is in
+    force again soon after a kill, and no balancer address moves. The kubelet has most to read."""
     directory = paths.node(node)
     addresses = profile.node_addresses(node)
     kubelet = _kubelet(profile, paths, node)
@@ -231,7 +231,6 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "dns": dns,
         "policy": policy,
         "podnetwork": network,
-        "kubelet": kubelet,
     }
     if profile.enforces_policies:
         kubelet["policy_socket"] = f"{POLICY_DIRECTORY}/{SOCKET_NAME}"
@@ -240,7 +239,7 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
             "kubeconfig": str(directory / "kubelet.conf"),
             "proxy_kubeconfig": user,
         }
-    return own | addons.node_components(profile, paths, node)
+    return own | addons.node_components(profile, paths, node) | {"kubelet": kubelet}
 
 
 EVICTION_HARD = {

@@ -136,5 +136,7 @@ def test_components_and_controllers(paths: Paths, monkeypatch: pytest.MonkeyPatc
     choices = addons.switched(Choices(), ["lamp"], True)
     addons.save(paths, addons.configured(choices, PROFILE, "lamp", {"colour": "red"}))
     found = composition.node_components(PROFILE, paths, "dev")
+    # What traffic needs is there before the kubelet, which takes longest to read.
+    assert [*found][-1] == "kubelet"
     assert found["lamp"] == {"node": "dev", "colour": "red"}
     assert composition.controllers_options(PROFILE, paths)["controllers"] == ["*"]
