@@ -135,8 +135,11 @@ async def test_what_keeps_pods_from_nodes(client: Client, tmp_path: Any) -> None
         with pytest.raises(NotThereError) as caught:
             await asked(client, "fine", namespace="default")
         assert "namespace shop" in caught.value.advice
-        with pytest.raises(UnknownTypeError):
-            await asked(client, "nothing/x")
+        for word in ("nothing/x", "nodes/x"):
+            with pytest.raises(UnknownTypeError):
+                await asked(client, word)
+        with pytest.raises(NotThereError):
+            await asked(client, "a=b,c\\")
 
 
 async def test_of_an_autoscaler_that_is_told_what_it_scales(client: Client) -> None:

@@ -49,11 +49,13 @@ def load(paths: Paths) -> Simulation:
 
     try:
         document = json.loads(file_of(paths).read_bytes())
+        return Simulation(parse(document), tuple(document["pods"]))
     except FileNotFoundError:
         return Simulation(Fleet())
-    except ValueError as error:
-        raise ClusterError(f"{file_of(paths)} cannot be read: {error}") from error
-    return Simulation(parse(document), tuple(document["pods"]))
+    except (ValueError, KeyError) as error:
+        raise ClusterError(
+            f"{file_of(paths)} cannot be read: {error}", "Mend it, or delete it"
+        ) from error
 
 
 def changed(paths: Paths, change: Change) -> Simulation:

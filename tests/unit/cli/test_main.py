@@ -12,6 +12,7 @@ from navarch.cli.network import Flags
 from navarch.cli.output import Steps, printable
 from navarch.cli.table import table
 from navarch.cluster import profile as profiles
+from navarch.cluster import simulation
 from navarch.cluster.profile import ClusterError, Profile
 
 
@@ -78,6 +79,14 @@ def test_a_profile_that_cannot_be_read(content: str, capsys: pytest.CaptureFixtu
     for words in (("node", "list"), ("status",), ("leave",), ("profile", "list")):
         assert run("-p", "dev", *words) == 1
         assert "navarch delete -p dev" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"nodes": 7}'])
+def test_a_fleet_that_cannot_be_read(content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    profiles.save(Profile("dev", simulated=1))
+    simulation.file_of(profiles.paths_of("dev")).write_text(content)
+    assert run("-p", "dev", "node", "list") == 1
+    assert "simulated.json cannot be read" in capsys.readouterr().err
 
 
 def test_what_the_machine_refuses_is_told(

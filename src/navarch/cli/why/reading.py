@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from navarch.api.errors import ApiError
 from navarch.api.objects import Object, from_object
 from navarch.api.persistent_volumes import claim_name
-from navarch.api.selectors import label_selector_from_object
+from navarch.api.selectors import escape_field_value, label_selector_from_object
 from navarch.api.types.core_v1 import Event, Node, PersistentVolumeClaim, Pod, Service
 from navarch.api.types.meta_v1 import LabelSelector, OwnerReference
 from navarch.api.types.policy_v1 import PodDisruptionBudget
@@ -115,7 +115,7 @@ class Reader:
             stem = name.rsplit("-", 1)[0]
             near = [each for each in mine if each.startswith(stem) or name.startswith(each)]
             lines += [f"Did you mean {each}?" for each in sorted(near)[:3]]
-        past = await self._selected_events(f"involvedObject.name={name}")
+        past = await self._selected_events(f"involvedObject.name={escape_field_value(name)}")
         lines += [f"Last told of it: {each.reason}: {each.message}" for each in past[-2:]]
         return "\n".join(lines) or f"See: kubectl get {path.plural} -A"
 

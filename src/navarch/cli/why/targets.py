@@ -49,7 +49,11 @@ async def resource_of(client: Client, word: str) -> Typed:
     plain, _, group = word.partition(".")
     for each in KINDS:
         names = {each.plural, each.singular, each.kind.lower(), *each.short_names}
-        if plain in names and group in ("", each.group) and each.namespaced:
+        if plain in names and group in ("", each.group):
+            if not each.namespaced:
+                raise UnknownTypeError(
+                    f"{each.plural} are in no namespace: kubectl describe {word}"
+                )
             return Typed(each.kind, ResourcePath(each.group, each.version, each.plural, True))
     groups = json.loads(await client.request("GET", "/apis"))["groups"]
     for found in groups:
