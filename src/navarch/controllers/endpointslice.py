@@ -27,8 +27,7 @@ from navarch.api.types.discovery_v1 import (
     ForZone,
 )
 from navarch.api.types.meta_v1 import ObjectMeta
-from navarch.client import ControllerContext, owner_reference
-from navarch.client.objects import object_key
+from navarch.client import ControllerContext, Writes, owner_reference
 from navarch.controllers.endpointslice_topology import (
     ZONE_LABEL,
     is_topology_aware,
@@ -50,7 +49,7 @@ from navarch.controllers.service_pods import (
 
 MAX_ENDPOINTS = 100
 PATIENCE_SECONDS = 5.0
-"""How long a write of our own is waited for; after that the cache is believed as it is."""
+"""When it is looked again whether the cache shows what was written, if no event tells of it."""
 SERVICE_LABEL = "kubernetes.io/service-name"
 MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "endpointslice-controller.k8s.io"
@@ -91,8 +90,24 @@ def desired(
     return groups
 
 
-def _port(port: EndpointPort) -> Port:
-    return Port(port.name or "", port.protocol or "", port.port or 0, port.appProtocol or "")
+def group_of(slice_: EndpointSlice) -> Group:
+    ports = (
+        Port(each.name or "", each.protocol or "", each.port or 0, each.appProtocol or "")
+        for each in slice_.ports
+    )
+    return slice_.addressType, tuple(ports)
+
+
+def slice_ports(ports: Iterable[Port]) -> list[EndpointPort]:
+    return [
+        EndpointPort(
+            name=port.name,
+            protocol=port.protocol,
+            port=port.number,
+            appProtocol=port.app_protocol or None,
+        )
+        for port in ports
+    ]
 
 
 def _endpoint(backend: Backend, address: str, service: Service, zones: dict[str, str]) -> Endpoint:
@@ -136,7 +151,7 @@ def plan(
     labels = labels_of(service)
     by_group: dict[Group, list[EndpointSlice]] = {}
     for slice_ in existing:
-        group = (slice_.addressType, tuple(map(_port, slice_.ports)))
+        group = group_of(slice_)
         if group in wanted:
             by_group.setdefault(group, []).append(slice_)
         else:
@@ -207,15 +222,7 @@ def _new_slice(
             ownerReferences=[owner_reference(service)],
         ),
         addressType=group[0],
-        ports=[
-            EndpointPort(
-                name=port.name,
-                protocol=port.protocol,
-                port=port.number,
-                appProtocol=port.app_protocol or None,
-            )
-            for port in group[1]
-        ],
+        ports=slice_ports(group[1]),
         endpoints=endpoints,
     )
 
@@ -232,14 +239,6 @@ def _reuse(result: Plan) -> None:
         result.update.append(updated)
         result.delete.remove(old)
         result.create.remove(new)
-
-
-@dataclass(frozen=True, slots=True)
-class Unseen:
-    """A write of our own that the informer has not shown yet."""
-
-    resource_version: int
-    until: float
 
 
 @dataclass(slots=True)
@@ -262,7 +261,7 @@ class EndpointSliceController(ServiceController):
         self.slices = context.informers.informer(EndpointSlice)
         super().__init__(context, self.slices, _service_key)
         self.nodes = context.informers.informer(Node)
-        self._unseen: dict[str, dict[str, Unseen]] = {}
+        self.writes = Writes(self.clock)
         self._hints = Hints()
         self.recorder = context.recorder("endpoint-slice-controller")
         index_by_node(self.pods)
@@ -282,24 +281,10 @@ class EndpointSliceController(ServiceController):
         self._hints.zones = None
         self.enqueue({key for key, _ in self._hints.told})
 
-    def _awaits_own_writes(self, key: str) -> bool:
-        """Whether slices written in an earlier pass are not in the cache yet: to plan without them
-        would write them twice. Their event queues the key again."""
-        unseen = self._unseen.get(key, {})
-        now = self.clock.monotonic()
-        for name, write in list(unseen.items()):
-            seen = self.slices.cache.get(name)
-            version = int(seen.metadata.resourceVersion) if seen is not None else 0
-            if version >= write.resource_version or now > write.until:
-                del unseen[name]
-        if not unseen:
-            self._unseen.pop(key, None)
-            return False
-        self.queue.add_after(key, max(write.until for write in unseen.values()) - now)
-        return True
-
     async def reconcile(self, key: str) -> None:
-        if self._awaits_own_writes(key):
+        if not self.writes.are_seen(key):
+            # To plan without these slices would write them twice. Their event queues the key again.
+            self.queue.add_after(key, PATIENCE_SECONDS)
             return
         service = self.services.cache.get(key)
         namespace, _, name = key.partition("/")
@@ -383,15 +368,11 @@ class EndpointSliceController(ServiceController):
 
     async def _apply(self, key: str, decided: Plan) -> None:
         resource = self.client.resource(EndpointSlice)
-        unseen = self._unseen.setdefault(key, {})
-        until = self.clock.monotonic() + PATIENCE_SECONDS
         # New endpoints first: between the writes a reader sees too many rather than none.
         for slice_ in decided.create:
-            written = await resource.create(slice_)
-            unseen[object_key(written)] = Unseen(int(written.metadata.resourceVersion), until)
+            self.writes.wrote(key, self.slices, await resource.create(slice_))
         for slice_ in decided.update:
-            written = await resource.update(slice_)
-            unseen[object_key(written)] = Unseen(int(written.metadata.resourceVersion), until)
+            self.writes.wrote(key, self.slices, await resource.update(slice_))
         for slice_ in decided.delete:
             await resource.remove(slice_)
 

@@ -15,10 +15,16 @@ from collections.abc import Iterable
 
 from navarch.api.errors import ignoring
 from navarch.api.types.core_v1 import EndpointAddress, Endpoints, EndpointSubset, Service
-from navarch.api.types.discovery_v1 import Endpoint, EndpointConditions, EndpointPort, EndpointSlice
+from navarch.api.types.discovery_v1 import Endpoint, EndpointConditions, EndpointSlice
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import Controller, ControllerContext, owner_reference
-from navarch.controllers.endpointslice import MANAGED_BY_LABEL, SERVICE_LABEL, Group
+from navarch.controllers.endpointslice import (
+    MANAGED_BY_LABEL,
+    SERVICE_LABEL,
+    Group,
+    group_of,
+    slice_ports,
+)
 from navarch.controllers.pods import is_namespace_terminating
 from navarch.controllers.service_pods import Port
 
@@ -98,25 +104,9 @@ def slice_of(endpoints: Endpoints, group: Group, wanted: dict[str, Endpoint]) ->
             ownerReferences=[owner_reference(endpoints)],
         ),
         addressType=family,
-        ports=[
-            EndpointPort(
-                name=port.name,
-                protocol=port.protocol,
-                port=port.number,
-                appProtocol=port.app_protocol or None,
-            )
-            for port in ports
-        ],
+        ports=slice_ports(ports),
         endpoints=list(wanted.values()),
     )
-
-
-def _group_of(slice_: EndpointSlice) -> Group:
-    ports = (
-        Port(each.name or "", each.protocol or "", each.port or 0, each.appProtocol or "")
-        for each in slice_.ports
-    )
-    return slice_.addressType, tuple(sorted(ports))
 
 
 def _content(slice_: EndpointSlice) -> tuple[object, ...]:
@@ -174,7 +164,8 @@ class EndpointSliceMirroringController(Controller):
         slices = self.client.resource(EndpointSlice)
         spare: list[EndpointSlice] = []
         for slice_ in present:
-            new = wanted.pop(_group_of(slice_), None)
+            family, ports = group_of(slice_)
+            new = wanted.pop((family, tuple(sorted(ports))), None)
             if new is None:
                 spare.append(slice_)
             elif _content(new) != _content(slice_):
