@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
+from typing import Any
 
 from navarch.api.errors import ApiError
 from navarch.apiserver.aggregation.aggregator import Aggregator
@@ -60,7 +61,9 @@ from navarch.apiserver.upkeep import (
     Compaction,
     EventExpiry,
     FileWatch,
+    ended,
     forever,
+    told,
 )
 from navarch.apiserver.usage.scraper import UsageScraper
 from navarch.apiserver.usage.serving import UsageApi
@@ -209,7 +212,7 @@ class Server:
             core.registry, bootstrap_access(core.registry, core.lookup), core.flow_control
         )
         await flows.start()
-        self._tasks.append(asyncio.create_task(flows.run(), name="flow control"))
+        self._begin("flow control", flows.run())
         access = bootstrap_access(core.registry, core.lookup)
         trust = TrustKeeper(access, options)
         await trust.turn()
@@ -217,9 +220,9 @@ class Server:
         addresses, repair = self._allocation()
         custom = CustomResources(core)
         await custom.start()
-        self._tasks.append(asyncio.create_task(custom.run(), name="custom resources"))
+        self._begin("custom resources", custom.run())
         await self._aggregator.start()
-        self._tasks.append(asyncio.create_task(self._aggregator.run(), name="aggregation"))
+        self._begin("aggregation", self._aggregator.run())
         where = options.advertised, self.port
         own = self._own = KubernetesService(core.registry, core.lookup, addresses, where)
         await own.repair()
@@ -236,13 +239,18 @@ class Server:
             ("renewal of certificates", RENEWAL_SECONDS, self._renewal().turn),
             ("trust of extension servers", REPAIR_SECONDS, trust.turn),
         ):
-            task = asyncio.create_task(forever(name, seconds, turn), name=name)
-            self._tasks.append(task)
+            self._begin(name, forever(name, seconds, turn))
         self._start_security_turns()
         if self._sealer is not None:
             watch = FileWatch([self._sealer.path], self._sealer.reload, "encryption keys were read")
             turns = forever("reading the encryption keys", RENEWAL_SECONDS, watch.turn)
-            self._tasks.append(asyncio.create_task(turns, name="encryption keys"))
+            self._begin("encryption keys", turns)
+
+    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Steady work, whose end by itself is told."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(told)
+        self._tasks.append(task)
 
     def _allocation(self) -> tuple[AddressAllocator, Repair]:
         """Let Services have addresses and node ports."""
@@ -276,7 +284,7 @@ class Server:
             watch = FileWatch([issuers.path], issuers.reload, "authentication was configured anew")
             turns.append(("reading the authentication file", RENEWAL_SECONDS, watch.turn))
         for name, seconds, turn in turns:
-            self._tasks.append(asyncio.create_task(forever(name, seconds, turn), name=name))
+            self._begin(name, forever(name, seconds, turn))
 
     def _renewal(self) -> FileWatch:
         options = self.options
@@ -330,9 +338,7 @@ class Server:
         for listener in self._listeners:
             listener.close()
         await self._drain()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(self._tasks)
         self._scraper.stop()
         await self._forwarder.close()
         await self.core.webhooks.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,6 +25,7 @@ COMPACT_SECONDS = 300.0
 EVENT_SECONDS = 15.0
 REPAIR_SECONDS = 10.0
 RENEWAL_SECONDS = 30.0
+AGAIN_SECONDS = 0.5
 
 
 async def forever(name: str, seconds: float, turn: Callable[[], Awaitable[None]]) -> None:
@@ -35,6 +36,22 @@ async def forever(name: str, seconds: float, turn: Callable[[], Awaitable[None]]
             await turn()
         except Exception:
             log.exception("%s failed; it is tried again in %.0f s", name, seconds)
+
+
+def told(task: asyncio.Task[None]) -> None:
+    """Steady work does not end by itself; if it does, somebody has to hear of it."""
+    if not task.cancelled():
+        log.critical("%s has ended", task.get_name(), exc_info=task.exception())
+
+
+async def ended(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Ends tasks. A turn whose clean-up fails puts its failure in the place of the end, and its
+    loop goes on after any failure: so who does not end is told again."""
+    left = {*tasks}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=AGAIN_SECONDS)
 
 
 class Compaction:

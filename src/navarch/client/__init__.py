@@ -4,7 +4,7 @@
 """
 
 from navarch.api.objects import Object, copy_object
-from navarch.client.batches import slow_start
+from navarch.client.batches import slow_start, together
 from navarch.client.cache import Cache
 from navarch.client.client import ApiConnectionError, Client
 from navarch.client.clock import Clock, FakeClock, RealClock
@@ -73,4 +73,5 @@ __all__ = [
     "plan_claims",
     "slow_start",
     "split_key",
+    "together",
 ]

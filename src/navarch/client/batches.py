@@ -1,4 +1,4 @@
-"""Writing many objects: first one, then two, four, ... at once.
+"""Several requests at once: all together, or first one, then two, four, ...
 
 When creates fail for a reason that holds for all (a full quota, a refusing webhook), doubling
 batches find out after one or a few attempts instead of after hundreds (upstream's
@@ -8,8 +8,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, overload
 
 from navarch.api.errors import ApiError
+
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+
+
+@overload
+async def together(one: Awaitable[T1], two: Awaitable[T2], /) -> tuple[T1, T2]: ...
+@overload
+async def together(
+    one: Awaitable[T1], two: Awaitable[T2], three: Awaitable[T3], /
+) -> tuple[T1, T2, T3]: ...
+@overload
+async def together(*works: Awaitable[T1]) -> tuple[T1, ...]: ...
+async def together(*works: Awaitable[Any]) -> tuple[Any, ...]:
+    """The results of all; when all have ended, the first failure is raised.
+
+    Unlike with `asyncio.gather`, nothing goes on behind the back of who saw a failure, and who is
+    told to end ends: there a failure of one in that very moment takes the place of the end, and a
+    loop that tries again after failures would then run for ever."""
+    results = await asyncio.gather(*works, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return tuple(results)
 
 
 async def slow_start(

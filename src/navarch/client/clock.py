@@ -134,6 +134,14 @@ class FakeClock:
             await asyncio.sleep(0)
 
 
+def end_if_told() -> None:
+    """For loops that go on after whatever fails: ends the task if it was told to end. A clean-up
+    that failed in that moment has put its own failure in the place of the end."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 @asynccontextmanager
 async def timeout(clock: Clock, seconds: float) -> AsyncIterator[None]:
     """`asyncio.timeout` on the clock that is handed in: raises TimeoutError after `seconds`."""

@@ -15,8 +15,9 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from navarch.api.errors import ApiError
 from navarch.client import metrics
+from navarch.client.batches import together
 from navarch.client.client import Client
-from navarch.client.clock import Clock, RealClock
+from navarch.client.clock import Clock, RealClock, end_if_told
 from navarch.client.events import EventRecorder
 from navarch.client.informer import Informer, InformerFactory
 from navarch.client.objects import AnyObject, object_key
@@ -48,9 +49,10 @@ class ControllerContext:
 
     async def close(self) -> None:
         """Write out the events that wait and stop the informers."""
-        for recorder in self._recorders.values():
-            await recorder.close()
-        await self.informers.stop()
+        try:
+            await together(*(recorder.close() for recorder in self._recorders.values()))
+        finally:
+            await self.informers.stop()
 
 
 class Controller:
@@ -131,10 +133,7 @@ class Controller:
                 await self._reconcile_guarded(key)
             finally:
                 self.queue.done(key)
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                # A request that failed in the same moment has taken the place of the end.
-                raise asyncio.CancelledError
+            end_if_told()
 
     async def _reconcile_guarded(self, key: str) -> None:
         try:

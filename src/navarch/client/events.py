@@ -27,6 +27,7 @@ from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import metrics
 from navarch.client.client import Client
 from navarch.client.clock import Clock, timeout
+from navarch.client.leader import LeadershipLost
 from navarch.client.objects import AnyObject, identify
 from navarch.client.ratelimit import Backoff, TokenBucket
 
@@ -261,6 +262,9 @@ class EventRecorder:
                     return
                 backoff = backoff or Backoff(0.5, 10.0, rng=random.Random())
                 await self._clock.sleep(backoff.next())
+            except LeadershipLost:
+                self._drop("no longer leading")
+                return
         self._drop("no answer")
 
     async def _write_once(self, write: Write) -> None:

@@ -30,6 +30,9 @@ from navarch.client.clock import Clock, timeout
 
 log = logging.getLogger(__name__)
 
+RELEASE_SECONDS = 5.0
+"""A process that is told to end waits no longer for a server that does not answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseTiming:
@@ -196,6 +199,8 @@ class LeaderElector:
         lease.spec.leaseDurationSeconds = 1
         lease.spec.renewTime = format_micro_time(self._clock.now())
         try:
-            await self._leases.update(lease)
-        except ApiError as error:
-            log.info("lease %s/%s not released: %s", self.namespace, self.name, error)
+            async with timeout(self._clock, RELEASE_SECONDS):
+                await self._leases.update(lease)
+        except (ApiError, TimeoutError) as error:
+            what = str(error) or "no answer"
+            log.info("lease %s/%s not released: %s", self.namespace, self.name, what)

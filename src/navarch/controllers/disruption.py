@@ -39,6 +39,7 @@ from navarch.client import (
     Controller,
     ControllerContext,
     PatchType,
+    Writes,
     controller_of,
     object_key,
     split_key,
@@ -195,6 +196,7 @@ class DisruptionController(Controller):
         self.deployments = informer(Deployment)
         self.controllers = informer(ReplicationController)
         self.recorder = context.recorder("controllermanager")
+        self.writes = Writes(self.clock)
         self._discovered = Discovered(())
         self.watch(self.budgets)
         self.watch(self.pods, self._keys_of_pod)
@@ -220,8 +222,11 @@ class DisruptionController(Controller):
         if key.startswith(POD):
             await self._look_at_pod(key)
             return
+        if not self.writes.are_seen(key):
+            return  # the event of what was written queues the key again
         budget = self.budgets.cache.get(key)
         if budget is None:
+            self.writes.forget(key)
             return
         now = self.clock.now()
         try:
@@ -234,7 +239,8 @@ class DisruptionController(Controller):
         if status != budget.status:
             written = copy_object(budget)
             written.status = status
-            await self.client.resource(PodDisruptionBudget).update_status(written)
+            answer = await self.client.resource(PodDisruptionBudget).update_status(written)
+            self.writes.wrote(key, self.budgets, answer)
         if recheck is not None:
             self.queue.add_after(key, (recheck - now).total_seconds() + 1)
 

@@ -11,7 +11,6 @@ upstream's `pkg/controller/job`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -19,7 +18,7 @@ from navarch.api.errors import ApiError, ignoring, missing
 from navarch.api.objects import copy_object
 from navarch.api.types.batch_v1 import Job, JobCondition
 from navarch.api.types.core_v1 import Pod
-from navarch.client import ControllerContext, PatchType, controller_of, object_key
+from navarch.client import ControllerContext, PatchType, controller_of, object_key, together
 from navarch.client.objects import KubernetesObject
 from navarch.controllers.job_plan import deadline_left, decide, is_complete, manage
 from navarch.controllers.job_pods import TRACKING, Backoff, is_tracked, new_pod
@@ -197,7 +196,7 @@ class JobController(WorkloadController[Job]):
                 holders.discard(pod.metadata.uid)
             return None
 
-        results = await asyncio.gather(*map(release, filter(is_tracked, pods)))
+        results = await together(*map(release, filter(is_tracked, pods)))
         return next((error for error in results if error is not None), None)
 
     async def _release(self, pod: Pod) -> Pod | None:

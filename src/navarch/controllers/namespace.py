@@ -12,7 +12,6 @@ Source: upstream's `pkg/controller/namespace`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -20,7 +19,7 @@ from navarch.api.errors import ApiError, ignoring, missing
 from navarch.api.objects import copy_object
 from navarch.api.times import parse_time
 from navarch.api.types.core_v1 import Namespace, Pod
-from navarch.client import Controller, ControllerContext, PartialObject, ResourceClient
+from navarch.client import Controller, ControllerContext, PartialObject, ResourceClient, together
 from navarch.client.ratelimit import exponential
 from navarch.controllers.discovery import ApiResource, discover
 from navarch.controllers.namespace_status import Leftovers, next_conditions
@@ -131,7 +130,7 @@ class NamespaceController(Controller):
         if total.remaining or total.failures:
             return total
         name = namespace.metadata.name
-        results = await asyncio.gather(
+        results = await together(
             *(
                 self._guarded(resource, name)
                 for resource in discovered.resources

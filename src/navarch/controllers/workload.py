@@ -10,7 +10,6 @@ Source: upstream's `pkg/controller/controller_{utils,ref_manager}.go`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeVar, cast
@@ -32,6 +31,7 @@ from navarch.client import (
     controller_of,
     object_key,
     slow_start,
+    together,
 )
 from navarch.controllers.pods import (
     PACE_SECONDS,
@@ -215,7 +215,7 @@ class WorkloadController(Controller, Generic[W]):
             self.writes.deleted(key, self.pods, pod)
             return None
 
-        results = await asyncio.gather(*(delete(pod) for pod in pods))
+        results = await together(*(delete(pod) for pod in pods))
         return next((error for error in results if error is not None), None)
 
     async def put_status(self, owner: W, status: Any) -> None:

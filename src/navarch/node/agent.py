@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from navarch.api.types.core_v1 import Node, Pod
+from navarch.client.batches import together
 
 from .admission import Refusal, load_of, problems
 from .admitting import Admitter
@@ -390,7 +391,7 @@ class NodeAgent:
         host = next(iter(state.sandbox.ips), "") if state.sandbox is not None else ""
         order = StopOrder(self._clock.monotonic() + termination_grace(pod), host=host)
         stopper = Stopper(self._services)
-        await asyncio.gather(
+        await together(
             *(
                 stopper.stop(
                     pod,

@@ -60,7 +60,8 @@ class Watcher:
     async def wait(self, timeout: float | None = None) -> list[Change]:
         """What has changed; an empty list when `timeout` seconds pass without a change."""
         try:
-            await asyncio.wait_for(self._changed.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
         except TimeoutError:
             return []
         self._changed.clear()

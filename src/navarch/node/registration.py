@@ -19,6 +19,7 @@ from navarch.api.times import format_micro_time
 from navarch.api.types.coordination_v1 import Lease, LeaseSpec
 from navarch.api.types.core_v1 import Node, NodeStatus
 from navarch.api.types.meta_v1 import ObjectMeta, OwnerReference
+from navarch.client.batches import together
 from navarch.client.client import Client
 from navarch.client.clock import Clock, timeout
 from navarch.client.events import EventRecorder
@@ -220,7 +221,7 @@ class Registration:
         """A runtime that is restarted, or busy for a moment, does not make the node unready."""
         try:
             async with timeout(self._clock, RUNTIME_ANSWER_SECONDS):
-                self._runtime_info, self._image_list = await asyncio.gather(
+                self._runtime_info, self._image_list = await together(
                     self._runtime.info(), self._images.images()
                 )
             self._answered_at = self._clock.monotonic()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from navarch.client.batches import together
 from navarch.client.clock import Clock
 
 from .cri.runtime import Runtime
@@ -50,7 +51,7 @@ async def keep_rotating(
     delay = interval
     while True:
         await clock.sleep(delay)
-        sizes = await asyncio.gather(*map(rotate, running()))
+        sizes = await together(*map(rotate, running()))
         # Who fills the disk faster than we look is looked at more often.
         delay = min(interval, HURRY_SECONDS) if max(sizes, default=0) > 2 * size else interval
 

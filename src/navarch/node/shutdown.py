@@ -9,7 +9,6 @@ within its own time (KEP-2000, KEP-2712). Reasons and texts are upstream's
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from navarch.api.times import format_micro_time, parse_time
 from navarch.api.types.core_v1 import Pod
+from navarch.client.batches import together
 from navarch.client.clock import timeout
 
 from .admission import Refusal
@@ -147,7 +147,7 @@ class ShutdownManager:
         # Whoever watches is to see how they ended, too.
         try:
             async with timeout(self._clock, max(1.0, deadline - self._clock.monotonic())):
-                await asyncio.gather(*(each.writer.flush() for each in workers))
+                await together(*(each.writer.flush() for each in workers))
         except TimeoutError:
             log.error("the API does not hear how %d pods have ended", len(workers))
 

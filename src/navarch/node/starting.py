@@ -12,6 +12,7 @@ from pathlib import Path
 from navarch.api.errors import ApiError
 from navarch.api.resource_claims import ClaimProblem
 from navarch.api.types.core_v1 import Container, Pod, Service
+from navarch.client.batches import together
 from navarch.client.clock import Clock
 
 from .announcing import Announcer, NotAnnounced
@@ -361,9 +362,9 @@ class Starter:
         maps, secrets = references(spec.container)
         namespace = pod.metadata.namespace
         objects = self._services.objects
-        found_maps, found_secrets = await asyncio.gather(
-            asyncio.gather(*(objects.config_map(namespace, name) for name in sorted(maps))),
-            asyncio.gather(*(objects.secret(namespace, name) for name in sorted(secrets))),
+        found_maps, found_secrets = await together(
+            together(*(objects.config_map(namespace, name) for name in sorted(maps))),
+            together(*(objects.secret(namespace, name) for name in sorted(secrets))),
         )
         return build(
             pod,

@@ -18,6 +18,7 @@ from datetime import datetime
 from navarch.api.errors import ApiError
 from navarch.api.times import parse_time
 from navarch.api.types.core_v1 import Pod, ResourceStatus
+from navarch.client.clock import end_if_told
 
 from .acting import VOLUMES, Actor
 from .cri.values import PodState, RuntimeFailure
@@ -213,6 +214,7 @@ class PodWorker:
             self._is_blind = self._dirty = True
             pause = RUNTIME_RETRY_SECONDS
         except Exception:
+            end_if_told()
             # A fault must neither leave the pod alone nor forget that it is to end.
             log.exception("worker of %s failed", pod_key(self.pod))
             self._dirty = True

@@ -15,7 +15,7 @@ from navarch.api.errors import ApiError
 from navarch.api.objects import to_object
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Pod
-from navarch.client import ControllerContext
+from navarch.client import ControllerContext, together
 from navarch.scheduler.pod_status import patch_status
 from navarch.scheduler.podinfo import DEFAULT_SCHEDULER, PodInfo
 from navarch.scheduler.preemption import disruption
@@ -38,7 +38,7 @@ class Evictor:
     async def evict(self, victims: Iterable[PodInfo], pod: PodInfo, node: str) -> bool:
         """Returns when all of them are on their way out, False if one could not be made to."""
         staying = [each for each in victims if not each.deleting]
-        results = await asyncio.gather(*(self._evict(each, pod, node) for each in staying))
+        results = await together(*(self._evict(each, pod, node) for each in staying))
         return all(results)
 
     async def clear(self, pods: Iterable[PodInfo]) -> None:

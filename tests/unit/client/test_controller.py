@@ -14,6 +14,7 @@ from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client.client import Client
 from navarch.client.clock import FakeClock
 from navarch.client.controller import Controller, ControllerContext
+from navarch.client.events import EventRecorder
 from navarch.client.informer import Informer, InformerFactory
 from navarch.client.objects import Codec
 
@@ -132,3 +133,35 @@ async def test_a_failed_informer_ends_the_controller() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         await stage.task
     assert caught.group_contains(RuntimeError, match="an informer failed")
+
+
+async def test_closing_waits_for_all_recorders_at_once_and_stops_the_informers() -> None:
+    clock = FakeClock()
+    closed: list[str] = []
+
+    class Recorder:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def close(self) -> None:
+            await clock.sleep(5.0)
+            closed.append(self.name)
+            if self.name == "broken":
+                raise ZeroDivisionError
+
+    class Informers:
+        async def stop(self) -> None:
+            closed.append("informers")
+
+    context = ControllerContext(
+        cast("Client", SimpleNamespace(clock=clock)),
+        cast("InformerFactory", Informers()),
+        clock,
+        "",
+        cast("dict[str, EventRecorder]", {name: Recorder(name) for name in ("a", "broken", "c")}),
+    )
+    task = asyncio.create_task(context.close())
+    await clock.advance(5.0)
+    assert closed == ["a", "broken", "c", "informers"]
+    with pytest.raises(ZeroDivisionError):
+        await task

@@ -24,6 +24,7 @@ from navarch.client.events import (
     Write,
     reference_to,
 )
+from navarch.client.leader import LeadershipLost
 
 POD = Pod(metadata=ObjectMeta(name="web", namespace="ns", uid="u", resourceVersion="5"))
 
@@ -218,3 +219,19 @@ def test_references_to_dicts_structs_and_parts() -> None:
     )
     assert reference_to(whole, "part").fieldPath == "part"
     assert whole.fieldPath == ""
+
+
+async def test_who_no_longer_leads_drops_its_events_and_ends() -> None:
+    clock = FakeClock()
+    recorder, server = make_recorder(clock)
+
+    async def refused(event: Event) -> None:
+        server.calls.append("create")
+        raise LeadershipLost("a no longer leads")
+
+    server.create = refused  # type: ignore[method-assign]
+    recorder.event(POD, "Normal", "Reason", "a")
+    recorder.event(POD, "Normal", "Reason", "b")
+    await clock.settle()
+    assert server.calls == ["create", "create"]
+    await recorder.close()

@@ -14,7 +14,12 @@ from navarch.api.objects import copy_object
 from navarch.api.types.coordination_v1 import Lease
 from navarch.client.client import ApiConnectionError, Client
 from navarch.client.clock import FakeClock
-from navarch.client.leader import LeaderElector, LeadershipLost, LeaseTiming
+from navarch.client.leader import (
+    RELEASE_SECONDS,
+    LeaderElector,
+    LeadershipLost,
+    LeaseTiming,
+)
 
 
 class Leases:
@@ -203,3 +208,20 @@ async def test_work_that_fails_ends_the_run_and_gives_the_lease_up() -> None:
 def test_timings_that_would_let_two_act_are_refused() -> None:
     with pytest.raises(ValueError, match="duration > renew > retry"):
         LeaseTiming(duration=10, renew=10)
+
+
+async def test_who_ends_waits_not_long_for_a_server_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, leases = FakeClock(), Leases()
+    candidate = Candidate(leases, "a", clock)
+    await clock.settle()
+
+    async def silent(lease: Lease) -> Lease:
+        await asyncio.Event().wait()
+        return lease
+
+    monkeypatch.setattr(candidate.elector._leases, "update", silent)
+    candidate.task.cancel()
+    await clock.advance(RELEASE_SECONDS + 0.1)
+    assert candidate.task.cancelled()

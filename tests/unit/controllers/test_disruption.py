@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from navarch.api.objects import copy_object
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Pod, PodCondition, PodStatus
 from navarch.api.types.meta_v1 import Condition, ObjectMeta
@@ -15,7 +16,10 @@ from navarch.api.types.policy_v1 import (
     PodDisruptionBudgetSpec,
     PodDisruptionBudgetStatus,
 )
+from navarch.client import Client, ClientConfig, ControllerContext, FakeClock, InformerFactory
+from navarch.client.objects import WatchEvent
 from navarch.controllers.disruption import (
+    DisruptionController,
     Expectation,
     count_healthy,
     expectation,
@@ -130,3 +134,34 @@ def target(reason: str = "EvictionByEvictionAPI", status: str = "True") -> PodCo
 def test_a_disruption_that_does_not_come_gets_stale(given: Pod, seconds: int | None) -> None:
     expected = None if seconds is None else timedelta(seconds=seconds)
     assert stale_after(given, NOW) == expected
+
+
+async def test_a_status_is_written_once_though_the_informer_lags(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or each attempt is a conflict with what was just written."""
+    clock = FakeClock()
+    client = Client(ClientConfig("http://nowhere.example"), clock=clock)
+    context = ControllerContext(client, InformerFactory(client), clock)
+    controller = DisruptionController(context)
+    written: list[PodDisruptionBudget] = []
+
+    async def update_status(budget: PodDisruptionBudget) -> PodDisruptionBudget:
+        written.append(copy_object(budget))
+        written[-1].metadata.resourceVersion = "2"
+        return written[-1]
+
+    monkeypatch.setattr(client.resource(PodDisruptionBudget), "update_status", update_status)
+    meta = ObjectMeta(name="b", namespace="a", uid="u", generation=1, resourceVersion="1")
+    spec = PodDisruptionBudgetSpec(minAvailable=1)
+    controller.budgets._handle(WatchEvent("ADDED", PodDisruptionBudget(metadata=meta, spec=spec)))
+    for _ in range(3):
+        await controller.reconcile("a/b")
+    assert len(written) == 1
+    controller.budgets._handle(WatchEvent("MODIFIED", copy_object(written[0])))
+    changed = copy_object(written[0])
+    changed.metadata.generation = 2
+    changed.metadata.resourceVersion = "3"
+    controller.budgets._handle(WatchEvent("MODIFIED", changed))
+    await controller.reconcile("a/b")
+    assert [each.status.observedGeneration for each in written] == [1, 2]

@@ -324,3 +324,17 @@ async def test_after_a_refusal_everything_is_made_anew() -> None:
     before = len(kernel.transactions)
     await enforcer.sync()
     assert len(kernel.transactions) == before, "nothing has changed"
+
+
+async def test_the_enforcer_ends_though_something_changes_in_the_same_moment() -> None:
+    clock = FakeClock()
+    for turns in range(4):
+        enforcer = Enforcer(Planner(), Book("here"), FakeKernel(), clock)
+        task = asyncio.create_task(enforcer._keep_table())
+        await clock.advance(10)
+        enforcer._wake.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        assert done, f"{turns} turns after the change"

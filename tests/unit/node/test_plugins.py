@@ -14,6 +14,7 @@ from navarch.client.clock import RealClock
 from navarch.node import pluginregistration_pb2 as pb
 from navarch.node import plugins
 from navarch.node.cri.calls import Calls
+from navarch.node.cri.values import RuntimeFailure
 from navarch.node.plugins import PluginManager, PluginRefused
 
 
@@ -209,3 +210,48 @@ async def test_a_hidden_socket_is_no_plugin(directory: Path) -> None:
         async with plugin(directory / "a.sock"):
             assert (await handler.next())[:2] == ("register", "one")
         await hidden.stop()
+
+
+async def test_who_asks_a_plugin_that_goes_is_told_so_and_not_ended(directory: Path) -> None:
+    """grpc cancels the calls of a channel that is closed; a task that took this for its own end
+    would be lost without a word."""
+    begun = asyncio.Event()
+
+    async def never(request: bytes, context: object) -> bytes:
+        begun.set()
+        await asyncio.Event().wait()
+        return request
+
+    server = grpc.aio.server()
+    methods = {"Ask": grpc.unary_unary_rpc_method_handler(never)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("a", methods),))
+    server.add_insecure_port(f"unix:{directory.parent / 'a.sock'}")
+    await server.start()
+    calls = Calls(str(directory.parent / "a.sock"), 60.0)
+    calls.open()
+
+    async def ask() -> RuntimeFailure:
+        with pytest.raises(RuntimeFailure) as failed:
+            await calls.call("/a/Ask", pb.InfoRequest(), pb.PluginInfo)
+        return failed.value
+
+    async def listen() -> RuntimeFailure:
+        with pytest.raises(RuntimeFailure) as failed:
+            async for _ in calls.stream("/a/Ask", pb.InfoRequest(), pb.PluginInfo):
+                pass
+        return failed.value
+
+    try:
+        ended = asyncio.create_task(calls.call("/a/Ask", pb.InfoRequest(), pb.PluginInfo))
+        tasks = [asyncio.create_task(ask()), asyncio.create_task(listen())]
+        async with asyncio.timeout(60):
+            await begun.wait()
+            ended.cancel()
+            await asyncio.wait([ended])
+            assert ended.cancelled()
+            await calls.close()
+            failures = [*await asyncio.gather(*tasks), await ask()]
+    finally:
+        await server.stop(None)
+    text = "rpc error: code = Canceled desc = grpc: the client connection is closing"
+    assert {each.message for each in failures} == {text}

@@ -522,3 +522,26 @@ async def test_the_hosts_file_has_the_new_address_and_no_other(node: Stage) -> N
     node.runtime.finish("c2", 1)
     await node.rest()
     assert "10.1.0.1\tweb" in file.read_text()
+
+
+async def test_a_worker_ends_though_a_clean_up_fails_in_the_same_moment(
+    node: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await node.create(make_pod())
+    (worker,) = node.agent.workers()
+    begun = asyncio.Event()
+
+    async def pods(uid: str = "") -> list[PodState]:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("the disk is full")
+
+    monkeypatch.setattr(node.runtime, "pods", pods)
+    worker.wake()
+    await begun.wait()
+    (task,) = [each.task for each in node.agent._pods.values()]
+    task.cancel()
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled()

@@ -36,6 +36,7 @@ from navarch.apiserver.discovery.documents import Registrations, RemoteVersion
 from navarch.apiserver.http.app import App
 from navarch.apiserver.hub.entry import Entry
 from navarch.apiserver.openapi.documents import OpenApi
+from navarch.apiserver.upkeep import ended
 
 Object = dict[str, Any]
 
@@ -88,10 +89,7 @@ class Aggregator:
             await self._register.run()
         finally:
             self._is_running = False
-            tasks = list(self._tasks.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await ended(self._tasks.values())
 
     # ---- changes
 

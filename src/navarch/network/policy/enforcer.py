@@ -136,7 +136,8 @@ class Enforcer:
                 await self.clock.sleep(MIN_INTERVAL)
             timeout = SWEEP_SECONDS if self.table.has_leftovers else REBUILD_SECONDS
             try:
-                await asyncio.wait_for(self._wake.wait(), timeout)
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
             except TimeoutError:
                 await self._tidy()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import cache, partial
@@ -12,6 +13,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 from prometheus_client import Counter, Histogram
+
+from navarch.client.clock import end_if_told
 
 from .values import RuntimeFailure
 
@@ -29,6 +32,9 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 
+_FAILURES = (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.CancelledError)
+"""grpc cancels the calls of a channel that is closed as if their callers were told to end. These
+are not: a plug-in has gone, and who waits for it goes on."""
 
 operations = Counter(
     "kubelet_runtime_operations",
@@ -107,9 +113,10 @@ class Calls:
         try:
             limit = self._timeout if timeout == 0.0 else timeout
             result: M = _readable(method, await call(request, timeout=limit, metadata=metadata))
-        except grpc.aio.AioRpcError as error:
+        except _FAILURES as error:
+            failure = _failure(error)
             errors().inc()
-            raise _failure(error) from error
+            raise failure from error
         except RuntimeFailure:
             errors().inc()
             raise
@@ -143,7 +150,7 @@ class Calls:
         try:
             async for message in call(request, metadata=tuple(metadata)):
                 yield _readable(method, message)
-        except grpc.aio.AioRpcError as error:
+        except _FAILURES as error:
             raise _failure(error) from error
 
 
@@ -160,7 +167,12 @@ def _readable(method: str, message: M | None) -> M:
     return message
 
 
-def _failure(error: grpc.aio.AioRpcError) -> RuntimeFailure:
+def _failure(error: BaseException) -> RuntimeFailure:
+    if not isinstance(error, grpc.aio.AioRpcError):
+        end_if_told()
+        text = "grpc: the client connection is closing"
+        whole = f"rpc error: code = Canceled desc = {text}"
+        return RuntimeFailure(whole, code="CANCELLED", details=text)
     code = error.code().name
     message = error.details() or code
     # containerd reports a missing object in a few calls with a plain "unknown" code.

@@ -13,6 +13,8 @@ from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
+from navarch.client.batches import together
+
 from . import containerd_pb2 as containerd
 from . import runtime_pb2 as pb
 from .calls import Calls
@@ -65,7 +67,7 @@ class CriRuntime:
     # Sandboxes and containers
 
     async def info(self) -> RuntimeInfo:
-        version, status = await asyncio.gather(
+        version, status = await together(
             self.calls.ask(pb.VersionRequest(), pb.VersionResponse),
             self.calls.ask(pb.StatusRequest(), pb.StatusResponse),
         )
@@ -105,7 +107,7 @@ class CriRuntime:
 
     async def pods(self, uid: str = "") -> list[PodState]:
         selector = {POD_UID: uid} if uid else {}
-        sandboxes, containers = await asyncio.gather(
+        sandboxes, containers = await together(
             self.calls.ask(
                 pb.ListPodSandboxRequest(filter=pb.PodSandboxFilter(label_selector=selector)),
                 pb.ListPodSandboxResponse,
@@ -117,8 +119,8 @@ class CriRuntime:
         )
         # Sandboxes without the label are somebody else's (made with crictl, for example).
         owned = [item for item in sandboxes.items if item.labels.get(POD_UID)]
-        records = await asyncio.gather(*(self._sandbox(item) for item in owned))
-        statuses = await asyncio.gather(
+        records = await together(*(self._sandbox(item) for item in owned))
+        statuses = await together(
             *(self._container(item) for item in containers.containers if item.labels.get(POD_UID))
         )
         if not uid:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from navarch.client.batches import together
 from navarch.client.clock import Clock
 
 from ..cri.runtime import Images, Runtime
@@ -189,7 +190,7 @@ class ImageCollector:
             return await self._free(await self._candidates(now), wanted, now)
 
     async def _candidates(self, now: datetime) -> list[Candidate]:
-        images, states = await asyncio.gather(self._images.images(), self._runtime.pods())
+        images, states = await together(self._images.images(), self._runtime.pods())
         used = used_images(images, states) | self.in_volumes()
         self._seen = {image.id: self._seen.get(image.id) or _Seen(first=now) for image in images}
         for image_id in used & self._seen.keys():

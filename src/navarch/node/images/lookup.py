@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from navarch.api.types.core_v1 import Pod, Secret
+from navarch.client.batches import together
 from navarch.client.clock import Clock
 
 from ..events import PodEvents
@@ -85,7 +86,7 @@ async def pull_secrets(pod: Pod, objects: Objects, events: PodEvents) -> list[Se
     """The Secrets a pod names for pulls (admission adds its service account's). One that is not
     there is told of; the image may be had without."""
     names = [each.name for each in pod.spec.imagePullSecrets if each.name]
-    found = await asyncio.gather(
+    found = await together(
         *(objects.secret(pod.metadata.namespace, name, fresh=False) for name in names)
     )
     missing = [name for name, secret in zip(names, found, strict=True) if secret is None]

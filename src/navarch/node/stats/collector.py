@@ -17,6 +17,7 @@ from typing import Any
 
 from navarch.api.persistent_volumes import claim_name
 from navarch.api.types.core_v1 import Pod
+from navarch.client.batches import together
 from navarch.client.clock import Clock
 
 from ..cri.runtime import Images, Runtime
@@ -154,12 +155,12 @@ class StatsCollector:
     async def _measure(self) -> Storage:
         sources = self._sources
         pods = [worker.pod for worker in sources.workers() if _runs(worker)]
-        used, (mount, image_bytes) = await asyncio.gather(
+        used, (mount, image_bytes) = await together(
             sources.runtime.usage(), sources.images.image_filesystem()
         )
-        measured, volumes = await asyncio.gather(
+        measured, volumes = await together(
             asyncio.to_thread(measure_pods, pods, used, sources.places, disk=True),
-            asyncio.gather(*(sources.volumes.usage(pod) for pod in pods)),
+            together(*(sources.volumes.usage(pod) for pod in pods)),
         )
         node = await asyncio.to_thread(_space, sources.options.root_directory)
         images = await asyncio.to_thread(_space, Path(mount)) if mount else node

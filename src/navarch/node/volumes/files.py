@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from navarch.api.types.core_v1 import Pod
+from navarch.client.batches import together
 
 from .atomic import FileContent, write_payload
 from .claims import all_containers
@@ -45,14 +46,14 @@ class FilesPlugin(VolumePlugin):
     async def _sources(self, spec: VolumeSpec, wanted: VolumeReferences) -> VolumeSources:
         namespace, objects = spec.pod.metadata.namespace, self.host.objects
         fresh = spec.is_fresh
-        config_maps, secrets, tokens = await asyncio.gather(
-            asyncio.gather(
+        config_maps, secrets, tokens = await together(
+            together(
                 *(
                     objects.config_map(namespace, name, fresh=fresh)
                     for name in sorted(wanted.config_maps)
                 )
             ),
-            asyncio.gather(
+            together(
                 *(objects.secret(namespace, name, fresh=fresh) for name in sorted(wanted.secrets))
             ),
             self._tokens.get(spec.pod, wanted.tokens),

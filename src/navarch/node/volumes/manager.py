@@ -17,6 +17,7 @@ from pathlib import Path
 from navarch.api.errors import ApiError
 from navarch.api.persistent_volumes import claim_name
 from navarch.api.types.core_v1 import Pod, Volume
+from navarch.client.batches import together
 
 from . import claims
 from .devices import map_device, unmap_device
@@ -124,7 +125,7 @@ class VolumeManager:
         except OSError as error:
             text = f"error making pod data directories: {error}"
             raise VolumesFailed([("Failed", text)]) from error
-        outcomes = await asyncio.gather(
+        outcomes = await together(
             *(self._prepare_one(pod, volume, known, fresh) for volume in used)
         )
         problems = [each for each in outcomes if isinstance(each, tuple)]

@@ -6,7 +6,6 @@ process that reads the file now and then never holds an expired one.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +19,7 @@ from navarch.api.types.authentication_v1 import (
     TokenRequestStatus,
 )
 from navarch.api.types.core_v1 import Pod
+from navarch.client.batches import together
 from navarch.client.clock import Clock
 
 from ..objects import Objects
@@ -55,7 +55,7 @@ class PodTokens:
     ) -> dict[TokenWish, TokenRequestStatus]:
         """The same, with the time each token ends."""
         ordered = list(wishes)
-        found = await asyncio.gather(*(self._one(pod, wish) for wish in ordered))
+        found = await together(*(self._one(pod, wish) for wish in ordered))
         return dict(zip(ordered, found, strict=True))
 
     def forget(self, pod_uid: str) -> None:
