@@ -10,6 +10,7 @@ Source: upstream's `pkg/controller/volume/pvcprotection`, `pvprotection` and `va
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 from navarch.api.persistent_volumes import claim_name
@@ -57,7 +58,7 @@ def classes_of(user: PersistentVolumeClaim | PersistentVolume) -> list[str]:
     return [name for name in found if name]
 
 
-class Protection(Controller, Generic[T]):
+class Protection(Controller, ABC, Generic[T]):
     """Gives objects of a kind their finalizer, and takes it away from deleted ones out of use."""
 
     finalizer = ""
@@ -68,8 +69,9 @@ class Protection(Controller, Generic[T]):
         self.objects = context.informers.informer(kind)
         self.watch(self.objects)
 
+    @abstractmethod
     async def is_used(self, obj: T, key: str) -> bool:
-        raise NotImplementedError
+        """Whether anybody needs the object; deleted ones stay as long as that is so."""
 
     async def reconcile(self, key: str) -> None:
         obj = self.objects.cache.get(key)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from navarch.client.leader import LeadershipLost
-from navarch.network.nginx.serving import Serving
+from navarch.network.ingress.controller import IngressServing
 
 
 class LostLease:
@@ -30,7 +30,7 @@ class LostLease:
 @pytest.mark.parametrize("is_told", [False, True])
 async def test_endpoints_can_be_taken_back_after_a_lease_was_lost(is_told: bool) -> None:
     """A node that ends says so, leader or not."""
-    serving: Any = Serving.__new__(Serving)
+    serving: Any = IngressServing.__new__(IngressServing)
     client = SimpleNamespace(fence=None)
     serving.context = SimpleNamespace(client=client)
     serving._elector = LostLease(client, is_told=is_told)

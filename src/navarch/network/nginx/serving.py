@@ -18,6 +18,7 @@ import hashlib
 import logging
 import os
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -99,7 +100,7 @@ def is_same(one: Written, other: Written) -> bool:
     )
 
 
-class Serving(Generic[T]):
+class Serving(ABC, Generic[T]):
     """`run` serves until it is cancelled; `retract` takes back what others see of it."""
 
     name = ""
@@ -151,8 +152,9 @@ class Serving(Generic[T]):
 
     # -- what is different ---------------------------------------------------------------------
 
+    @abstractmethod
     def translate(self, services: Services, secret: Any) -> tuple[Around, T]:
-        raise NotImplementedError
+        """The data plane, and what it depends on."""
 
     async def lacks(self, around: Around, translation: T) -> bool:
         """Whether something was missing that is known now: then it is translated again."""
@@ -161,17 +163,17 @@ class Serving(Generic[T]):
     def tell(self) -> None:
         """Say what came of the translation; `problem` is why this node does not serve it."""
 
+    @abstractmethod
     def publishes(self, service: Service) -> bool:
         """Whether a Service is one of those that lead to nginx."""
-        raise NotImplementedError
 
+    @abstractmethod
     def own_slices(self) -> Iterable[EndpointSlice]:
         """This node's endpoints of these Services."""
-        raise NotImplementedError
 
+    @abstractmethod
     def writes(self) -> Iterable[Write]:
         """What the API says else than it should: statuses first of all. Asked of who leads."""
-        raise NotImplementedError
 
     def farewell(self) -> Iterable[Write]:
         """Written by the last of all nodes."""
