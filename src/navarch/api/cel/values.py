@@ -19,6 +19,7 @@ Functions see these values and must not change them.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -133,18 +134,19 @@ class ObjectValue:
     """Base of values with declared fields. `get` returns the field's value, or MISSING if absent.
 
     Upstream treats a null field as absent; `get` has to decide that, `has(o.f)` is `get` too.
-    `cel_equals` compares with any other value; `cel_type` is what `type(o)` returns.
+    `cel_equals` compares with any other value; `cel_type` is what `type(o)` returns. Not an `ABC`,
+    as every value is asked whether it is one, and `isinstance` is slow with these.
     """
 
     @property
-    def cel_type(self) -> CelType:
-        raise NotImplementedError
+    @abstractmethod
+    def cel_type(self) -> CelType: ...
 
-    def get(self, name: str) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def get(self, name: str) -> Any: ...
 
-    def cel_equals(self, other: Any) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def cel_equals(self, other: Any) -> bool: ...
 
 
 class ListValue(list[Any]):
@@ -153,11 +155,11 @@ class ListValue(list[Any]):
     The left operand's class decides. Lazy subclasses override `__getitem__`, `__iter__`, `__len__`.
     """
 
-    def cel_equals(self, other: list[Any]) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def cel_equals(self, other: list[Any]) -> bool: ...
 
-    def cel_concat(self, other: list[Any]) -> list[Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def cel_concat(self, other: list[Any]) -> list[Any]: ...
 
 
 _TYPES: Final[dict[type, CelType]] = {
