@@ -48,6 +48,7 @@ from .csi_values import (
     CsiVolume,
     Source,
     access_mode,
+    driver_call,
     is_final,
     pod_info,
     source_of,
@@ -356,12 +357,8 @@ class CsiPlugin(VolumePlugin):
             return
         self.remember_attached(name, record)
         driver = self.driver(record[DRIVER], "Unmounter.TearDownAt failed to get CSI client")
-        try:
+        with driver_call("Unmounter.TearDownAt"):
             await driver.unpublish(record[HANDLE], str(target / "mount"))
-        except RuntimeFailure as failure:
-            raise VolumeProblem(
-                f"{CSI}: Unmounter.TearDownAt failed: {failure.message}"
-            ) from failure
         if record.get(LIFECYCLE) == PERSISTENT:
             key = record[DRIVER], record[HANDLE]
             if not await asyncio.to_thread(self.paths.is_published, *key, but=target):
@@ -400,13 +397,9 @@ class CsiPlugin(VolumePlugin):
             driver_name, "attacher.UnmountDevice failed to create newCsiDriverClient"
         )
         self._staged.discard((driver_name, handle))
-        try:
+        with driver_call("attacher.UnmountDevice"):
             if "STAGE_UNSTAGE_VOLUME" in await driver.capabilities():
                 await driver.unstage(handle, str(directory / "globalmount"))
-        except RuntimeFailure as failure:
-            raise VolumeProblem(
-                f"{CSI}: attacher.UnmountDevice failed: {failure.message}"
-            ) from failure
         await asyncio.to_thread(remove, directory, "globalmount")
 
     # Block devices, growth, figures

@@ -19,7 +19,7 @@ from navarch.api.csi import attachment_name
 
 from ..cri.values import RuntimeFailure
 from .csi_records import CSI, DRIVER, HANDLE, NAME, load, save
-from .csi_values import CsiVolume, access_mode, is_final, pod_info, source_of
+from .csi_values import CsiVolume, access_mode, driver_call, is_final, pod_info, source_of
 from .kernel import mounts_under
 from .plugin import VolumeProblem, VolumeSpec
 
@@ -96,12 +96,8 @@ class BlockVolumes:
         )
         self._plugin.remember_attached(name, record)
         published = self._paths.device_published(name) / uid
-        try:
+        with driver_call("blockMapper.unpublishVolumeForBlock"):
             await driver.unpublish(record[HANDLE], str(published))
-        except RuntimeFailure as failure:
-            raise VolumeProblem(
-                f"{CSI}: blockMapper.unpublishVolumeForBlock failed: {failure.message}"
-            ) from failure
         await asyncio.to_thread(_remove_file, published)
         if not await asyncio.to_thread(self._users, name):
             await self.unstage(name)
@@ -114,14 +110,10 @@ class BlockVolumes:
             record[DRIVER], "blockMapper.TearDownDevice failed to get CSI client"
         )
         staging = self._paths.device_staging(name)
-        try:
+        with driver_call("blockMapper.unstageVolumeForBlock"):
             is_staged = await asyncio.to_thread(staging.is_dir)
             if is_staged and "STAGE_UNSTAGE_VOLUME" in await driver.capabilities():
                 await driver.unstage(record[HANDLE], str(staging))
-        except RuntimeFailure as failure:
-            raise VolumeProblem(
-                f"{CSI}: blockMapper.unstageVolumeForBlock failed: {failure.message}"
-            ) from failure
         await asyncio.to_thread(self._clean, name)
 
     def _users(self, name: str) -> list[str]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from navarch.api.csi import unique_name
 from navarch.api.types.core_v1 import CSIPersistentVolumeSource, CSIVolumeSource, Pod
 
 from ..cri.values import RuntimeFailure
-from .csi_records import inline_handle
-from .plugin import VolumeSpec
+from .csi_records import CSI, inline_handle
+from .plugin import VolumeProblem, VolumeSpec
 
 _INFO = "csi.storage.k8s.io/"
 _UNCERTAIN = {"CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED"}
@@ -21,6 +22,15 @@ INFEASIBLE_CODES = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "NOT_FOUND"})
 def is_final(failure: RuntimeFailure) -> bool:
     """Whether a failed call has certainly left nothing behind and nothing at work."""
     return failure.code not in _UNCERTAIN
+
+
+@contextmanager
+def driver_call(what: str) -> Iterator[None]:
+    """A call inside that fails is a problem of the volume."""
+    try:
+        yield
+    except RuntimeFailure as failure:
+        raise VolumeProblem(f"{CSI}: {what} failed: {failure.message}") from failure
 
 
 @dataclass(frozen=True, slots=True)
