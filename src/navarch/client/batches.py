@@ -31,11 +31,10 @@ async def together(*works: Awaitable[Any]) -> tuple[Any, ...]:
     Unlike with `asyncio.gather`, nothing goes on behind the back of who saw a failure, and who is
     told to end ends: there a failure of one in that very moment takes the place of the end, and a
     loop that tries again after failures would then run for ever."""
-    results = await asyncio.gather(*works, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return tuple(results)
+    tasks = [asyncio.ensure_future(work) for work in works]
+    await asyncio.gather(*tasks, return_exceptions=True)
+    # Not by what gather returns: a result may be an exception that nobody has raised.
+    return tuple(task.result() for task in tasks)
 
 
 async def slow_start(
