@@ -105,6 +105,10 @@ class Lookup(Protocol):
 
     def get(self, resource: str, namespace: str, name: str) -> Object | None: ...
 
+    def labels(self, resource: str, namespace: str, name: str) -> Mapping[str, str]:
+        """Those of an object, which need no decoding; none if it is not there."""
+        ...
+
     def list(self, resource: str, namespace: str = "") -> Iterable[Object]: ...
 
     def subscribe(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from navarch.apiserver.contracts import Object
 
@@ -18,6 +18,10 @@ class MemoryLookup:
 
     def get(self, resource: str, namespace: str, name: str) -> Object | None:
         return self._objects.get(resource, {}).get((namespace, name))
+
+    def labels(self, resource: str, namespace: str, name: str) -> Mapping[str, str]:
+        obj = self.get(resource, namespace, name) or {"metadata": {}}
+        return obj["metadata"].get("labels") or {}
 
     def list(self, resource: str, namespace: str = "") -> Iterable[Object]:
         for (held_in, _), obj in self._objects.get(resource, {}).items():

@@ -5,7 +5,7 @@ created with a node gets them directly."""
 
 from __future__ import annotations
 
-from navarch.apiserver.admission.base import ReadingPlugin, labels_of, spec_of
+from navarch.apiserver.admission.base import ReadingPlugin, spec_of
 from navarch.apiserver.contracts import AdmissionRequest
 
 LABELS = ("topology.kubernetes.io/zone", "topology.kubernetes.io/region")
@@ -29,8 +29,8 @@ class PodTopologyLabels(ReadingPlugin):
             node_name = spec_of(obj).get("nodeName")
         if not node_name:
             return
-        node = self._access.lookup.get("nodes", "", node_name)
-        found = {key: value for key, value in labels_of(node).items() if key in LABELS}
+        labels = self._access.lookup.labels("nodes", "", node_name)
+        found = {key: labels[key] for key in LABELS if key in labels}
         if found:
             metadata = obj.setdefault("metadata", {})
             metadata["labels"] = {**(metadata.get("labels") or {}), **found}

@@ -7,7 +7,7 @@ service accounts) cost nothing and ten thousand pods do not fill the memory.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from navarch.apiserver.hub.cache import Cache
@@ -47,6 +47,11 @@ class HubLookup:
         if cache is None or entry is None:
             return None
         return self._shared(cache, entry)
+
+    def labels(self, resource: str, namespace: str, name: str) -> Mapping[str, str]:
+        cache = self.cache(resource)
+        entry = cache.get(namespace, name) if cache is not None else None
+        return entry.facts.labels if entry is not None else {}
 
     def list(self, resource: str, namespace: str = "") -> Iterator[Object]:
         cache = self.cache(resource)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from multidict import CIMultiDict
+from tests.unit.apiserver.memory_lookup import MemoryLookup
 
 from navarch.api.errors import ApiError
 from navarch.apiserver.aggregation.availability import (
@@ -34,26 +34,15 @@ Object = dict[str, Any]
 REF = ServiceRef("ns", "svc", 443)
 
 
-class Stored:
-    """A `Lookup` on given objects."""
+class Stored(MemoryLookup):
+    """A Service that may be there, and its slices."""
 
     def __init__(self, service: Object | None, *slices: Object) -> None:
-        self.service = service
-        self.slices = slices
-
-    def get(self, resource: str, namespace: str, name: str) -> Object | None:
-        assert (resource, namespace, name) == ("services", "ns", "svc")
-        return self.service
-
-    def list(self, resource: str, namespace: str = "") -> Iterator[Object]:
-        assert (resource, namespace) == (SLICES, "ns")
-        return iter(self.slices)
-
-    def subscribe(self, resource: str, callback: object) -> None:
-        raise NotImplementedError
-
-    def follow(self, resource: str, callback: object) -> None:
-        raise NotImplementedError
+        super().__init__()
+        if service is not None:
+            self.put("services", service)
+        for number, each in enumerate(slices):
+            self.put(SLICES, {**each, "metadata": {**each["metadata"], "name": str(number)}})
 
 
 def service(port: int = 443, name: str = "", **spec: Any) -> Object:

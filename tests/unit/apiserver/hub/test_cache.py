@@ -9,8 +9,11 @@ import pytest
 from navarch.apiserver.hub.cache import HISTORY_EVENTS, Cache, Expired
 from navarch.apiserver.hub.change import Change
 from navarch.apiserver.hub.entry import Entry, Facts, StoredKind, encode_stored, entry_of
+from navarch.apiserver.hub.hub import Hub
+from navarch.apiserver.hub.lookup import HubLookup
 from navarch.apiserver.hub.watcher import Form, Selection, Watcher
 from navarch.store.contract import KeyValue
+from navarch.store.memory import open_memory_store
 
 PODS = StoredKind("/registry/pods/", "v1", "Pod", True, ("spec.nodeName",), lambda obj: {})
 TEXT = Form("text", lambda event, entry: f"{event} {entry.path}\n".encode(), lambda *_: b"mark\n")
@@ -53,6 +56,15 @@ async def told(watcher: Watcher) -> list[str]:
 
 def labelled(value: str) -> Selection:
     return Selection(matches=lambda each: each.facts.labels["app"] == value)
+
+
+def test_labels_are_known_without_decoding() -> None:
+    """What is stored of these objects has none: they are told from the facts."""
+    story = Story()
+    story.put("a/x", label="web")
+    lookup = HubLookup(Hub(open_memory_store()), {"pods": story.cache}.get)
+    assert lookup.labels("pods", "a", "x") == {"app": "web"}
+    assert lookup.labels("pods", "a", "y") == lookup.labels("nodes", "", "x") == {}
 
 
 def test_objects_come_in_the_order_of_their_keys() -> None:
