@@ -10,14 +10,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.cluster.machine import SHELL_IMAGE
 from tests.cluster.three_nodes import NAME, PORT, WHOLE, Trio, eventually, marks, three_nodes
 
-from navarch.cluster import topology
+from navarch.cluster import images, topology
+from navarch.cluster.namespaces import Pins
 
 __all__ = ["three_nodes"]
 pytestmark = marks
 
 LAST = f"{NAME}-m03"
+MEANWHILE = "navarch.local/meanwhile:1"
 PLENTY = 400 << 20
 FLOOD = """
 import socket, sys, time
@@ -209,8 +212,10 @@ def test_nodes_are_stopped_deleted_and_added(three_nodes: Trio) -> None:
     machine.navarch("node", "stop", "-p", NAME, gone)
     assert directory.is_dir()
     assert not machine.pid(NAME, f"node-{gone}")
+    machine.navarch("image", "tag", "-p", NAME, SHELL_IMAGE, MEANWHILE)
     machine.navarch("node", "start", "-p", NAME, gone)
     assert is_ready(trio, gone)
+    assert MEANWHILE in images.digests(Pins(machine.paths(NAME).pins, gone))
     machine.navarch("node", "delete", "-p", NAME, gone)
     assert not directory.exists()
     assert [node["metadata"]["name"] for node in machine.get("nodes")["items"]] == [NAME, LAST]
@@ -223,6 +228,8 @@ def test_nodes_are_stopped_deleted_and_added(three_nodes: Trio) -> None:
     assert names[-1] in machine.navarch("node", "list", "-p", NAME)
     for name in [name for name in trio.pods if name not in (NAME, LAST)]:
         del trio.pods[name]
+    # It has the images of the others: the pod's is pulled from nowhere.
+    trio.add_pod(names[-1], names[-1])
     assert trio.matrix() == {}
     output = machine.navarch("node", "delete", "-p", NAME, *names, expect=1)
     assert "last real node" in output

@@ -26,15 +26,16 @@ from navarch.cluster.namespaces import Pins
 from navarch.cluster.profile import ClusterError, Paths, Profile, write_json
 
 PINNED = "io.cri-containerd.pinned=pinned"
+ARE_PINNED = 'labels."io.cri-containerd.pinned"==pinned'
 
 
 def running_nodes(profile: Profile, paths: Paths) -> list[Pins]:
-    """The nodes of a running cluster."""
-    pins = [Pins(paths.pins, node) for node in profile.node_names()]
+    """The nodes of a running cluster, less those that are switched off."""
+    pins = [Pins(paths.pins, node) for node in profile.running_nodes()]
     if not pins:
         raise ClusterError(
-            f"the cluster {profile.name} has no nodes of its own",
-            "Images live on real nodes: navarch start --nodes 1",
+            f"the cluster {profile.name} has no nodes of its own that run",
+            "Images live on real nodes: navarch node start NAME, or navarch start --nodes 1",
         )
     for pin in pins:
         process = processes.read_pid_file(paths.run / f"containerd-{pin.node}.pid")
@@ -76,6 +77,27 @@ def pin(nodes: Sequence[Pins], names: Sequence[str]) -> None:
     for name in names:
         command = ["images", "label", name, PINNED]
         on_each(nodes, lambda pins, command=command: containerd.ctr(pins, command))  # type: ignore[misc]
+
+
+def copy(source: Pins, target: Pins) -> None:
+    """Bring to a node what was brought to others while it was not there, or switched off."""
+    there = digests(target)
+    names = [
+        name for name, digest in digests(source, ARE_PINNED).items() if there.get(name) != digest
+    ]
+    if not names:
+        return
+    reader, writer = os.pipe()
+
+    def export() -> None:
+        with open(writer, "wb") as pipe:
+            containerd.ctr(source, ["images", "export", "-", *names], stdout=pipe.fileno())
+
+    with ThreadPoolExecutor(1) as pool, open(reader, "rb"):
+        exported = pool.submit(export)
+        containerd.import_archive(target, Path(f"/dev/fd/{reader}"))
+    exported.result()
+    pin([target], names)
 
 
 def save(nodes: Sequence[Pins], names: Sequence[str], target: IO[bytes]) -> None:
@@ -254,9 +276,9 @@ def _fingerprint(archive: Path) -> list[int]:
     return [state.st_size, state.st_mtime_ns, state.st_ino]
 
 
-def digests(pins: Pins) -> dict[str, str]:
+def digests(pins: Pins, *filters: str) -> dict[str, str]:
     """The images of a node and the digest of what each name stands for."""
-    return {str(image["name"]): str(image["digest"]) for image in describe(pins)}
+    return {str(image["name"]): str(image["digest"]) for image in describe(pins, *filters)}
 
 
 def remove(nodes: Sequence[Pins], name: str) -> None:
@@ -295,9 +317,9 @@ def on_each(nodes: Sequence[Pins], action: Callable[[Pins], T]) -> list[T]:
         return list(pool.map(action, nodes))
 
 
-def describe(pins: Pins) -> list[dict[str, object]]:
+def describe(pins: Pins, *filters: str) -> list[dict[str, object]]:
     """The images of a node with their sizes, for `navarch image ls -o json`."""
-    lines = containerd.ctr(pins, ["images", "ls"]).splitlines()[1:]
+    lines = containerd.ctr(pins, ["images", "ls", *filters]).splitlines()[1:]
     found: list[dict[str, object]] = []
     for line in lines:
         name, _, digest, *size = line.split()

@@ -14,7 +14,7 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -38,17 +38,29 @@ Check = Callable[[], bool]
 
 
 def complete(
-    profile: Profile, paths: Paths, progress: Progress, timeout: float, *, wait: bool
+    profile: Profile,
+    paths: Paths,
+    progress: Progress,
+    timeout: float,
+    *,
+    wait: bool,
+    newcomers: Sequence[str] = (),
 ) -> None:
     """Give a cluster that is starting what its processes do not make themselves: its own objects
     (the Service of the name servers and its endpoints, rights, addons), the image of every pod, the
-    first node's role. To `wait` is to return when the cluster is usable. Raises ClusterError when
-    something is not there in time."""
+    first node's role, and to newcomers the images that the other nodes have. To `wait` is to return
+    when the cluster is usable. Raises ClusterError when something is not there in time."""
     api = Api(profile, paths)
     waiting = Waiting(paths, time.monotonic() + timeout)
-    with ThreadPoolExecutor(max(1, profile.nodes), "pause-image") as pool:
+    with ThreadPoolExecutor(max(1, 2 * profile.nodes), "images") as pool:
         running = profile.running_nodes()
         images = [pool.submit(bring_pause_image, profile, paths, node) for node in running]
+        others = [node for node in running if node not in newcomers]
+        copies = {
+            node: pool.submit(bring_loaded_images, paths, others[0], node)
+            for node in newcomers
+            if others
+        }
         waiting.until("the API server", api.is_ready, "apiserver")
         simulated = frozenset(simulation.names(paths)) if profile.simulated else frozenset()
         _remove_gone_nodes(api, profile, simulated)
@@ -67,6 +79,13 @@ def complete(
             waiting.until("the name server", lambda: resolves(profile.dns_address, name), "node")
         for image in images:
             waiting.until("the pause image", partial(_is_done, image), "containerd")
+        for node, copied in copies.items():
+            if not copied.done():
+                progress.step(f"Copying images to {node}")
+            try:
+                copied.result()  # it takes as long as it takes
+            except ClusterError as error:
+                progress.note(f"{node} lacks images that {others[0]} has: {error}")
     api.close()
 
 
@@ -271,6 +290,16 @@ def bring_pause_image(profile: Profile, paths: Paths, node: str) -> None:
         build_pause_image(archive)
         containerd.import_archive(pins, archive)
         archive.unlink()
+
+
+def bring_loaded_images(paths: Paths, source: str, target: str) -> None:
+    """Copy what was loaded into a node to another one, as soon as both runtimes answer."""
+    from navarch.cluster import images
+
+    pins = [Pins(paths.pins, node) for node in (source, target)]
+    for each in pins:
+        wait_for_runtime(each, paths, each.node)
+    images.copy(*pins)
 
 
 def wait_for_runtime(pins: Pins, paths: Paths, node: str, timeout: float = 30.0) -> None:

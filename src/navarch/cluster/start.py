@@ -153,7 +153,10 @@ def _start_own(request: StartRequest, progress: Progress) -> Profile:
             progress.note(note)
         if wanted.cni:
             network_plugin.install(wanted, paths, progress, request.timeout)
-        readiness.complete(wanted, paths, progress, request.timeout, wait=request.wait)
+        known = before.running_nodes() if before is not None else wanted.running_nodes()
+        new = [node for node in wanted.running_nodes() if node not in known]
+        wait, timeout = request.wait, request.timeout
+        readiness.complete(wanted, paths, progress, timeout, wait=wait, newcomers=new)
         return wanted
 
 

@@ -129,9 +129,13 @@ def test_nodes_the_cluster_no_longer_has_are_told_by_their_names() -> None:
 
 
 class Silent:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
     def step(self, text: str) -> None: ...
 
-    def note(self, text: str) -> None: ...
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 class Answers:
@@ -176,6 +180,24 @@ def test_who_does_not_wait_gets_a_whole_cluster_all_the_same(
     )
     assert "ClusterRoleBinding/navarch:network-policy" in api.written
     assert sorted(images) == ["dev", "dev-m02"] and api.labelled == 2
+
+
+def test_a_newcomer_that_lacks_images_is_a_node_all_the_same(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bring(paths: Paths, source: str, target: str) -> None:
+        copies.add((source, target))
+        raise ClusterError("no room")
+
+    copies, told = set[tuple[str, str]](), Silent()
+    monkeypatch.setattr(readiness, "Api", lambda *_: Answers())
+    monkeypatch.setattr(readiness, "bring_pause_image", lambda *_: None)
+    monkeypatch.setattr(readiness, "bring_loaded_images", bring)
+    profile = Profile("dev", nodes=3)
+    new = ["dev", "dev-m03"]
+    readiness.complete(profile, paths, told, 5.0, wait=False, newcomers=new)
+    assert copies == {("dev-m02", "dev"), ("dev-m02", "dev-m03")}
+    assert told.notes == [f"{name} lacks images that dev-m02 has: no room" for name in new]
 
 
 def test_nodes_that_are_switched_off_are_not_waited_for(
