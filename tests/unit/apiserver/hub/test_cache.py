@@ -58,7 +58,7 @@ def labelled(value: str) -> Selection:
     return Selection(matches=lambda each: each.facts.labels["app"] == value)
 
 
-def test_labels_are_known_without_decoding() -> None:
+async def test_labels_are_known_without_decoding() -> None:
     """What is stored of these objects has none: they are told from the facts."""
     story = Story()
     story.put("a/x", label="web")
