@@ -159,7 +159,7 @@ async def test_queues_fill_and_empty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does a request whose client has left stay in the queue."""
-    async with serving(request_timeout_seconds=2.0) as api:
+    async with serving(request_timeout_seconds=8.0) as api:
         await make_level(api, "small", 1, queues=1, handSize=1, queueLengthLimit=9)
         control = control_of(api)
         control.refresh()

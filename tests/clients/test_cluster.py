@@ -156,7 +156,7 @@ def test_service_accounts_have_tokens(navarch_cluster: Cluster) -> None:
 
 
 def test_nodes_come_and_fall_silent() -> None:
-    with Cluster(controllers={"node_monitor_grace_seconds": 1.0}) as cluster:
+    with Cluster(controllers={"node_monitor_grace_seconds": 3.0}) as cluster:
         node = cluster.add_node(
             "gpu",
             labels={"accelerator": "yes"},

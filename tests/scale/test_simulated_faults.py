@@ -44,7 +44,7 @@ async def cluster(client: Client, **options: Any) -> AsyncIterator[None]:
         "",
         CONTROLLERS,
         cluster_cidr="10.244.0.0/16",
-        node_monitor_grace_seconds=2.0,
+        node_monitor_grace_seconds=4.0,
         node_eviction_rate=10.0,
     )
     async with running(

@@ -220,7 +220,7 @@ async def test_no_more_than_needed(tmp_path: Path) -> None:
 
 async def test_the_most_important_is_served_first(tmp_path: Path) -> None:
     """A pod that waits for its victims is pushed aside by one that matters more, and waits on."""
-    async with cluster(tmp_path, 1, "1", stop_seconds=2.0) as client:
+    async with cluster(tmp_path, 1, "1", stop_seconds=5.0) as client:
         await add(client, "victim", template("low", 1))
         await when(client, "victim", is_running)
         await add(client, "first", template("medium", 1))
