@@ -21,7 +21,6 @@ from navarch.client.clock import RealClock
 from navarch.client.informer import InformerFactory
 from navarch.cluster.gateway_addon import gateway_objects
 from navarch.cluster.ingress_addon import ingress_objects
-from navarch.cluster.profile import Profile
 from navarch.network.nginx.secrets import Secrets
 
 ROOT: Any = {"user": "root", "groups": "system:masters"}
@@ -48,7 +47,7 @@ async def ready(api: Api) -> Api:
         for secret in "abc":
             body = {"metadata": {"name": secret}, "stringData": {"k": "v"}}
             (await api.post(f"/api/v1/namespaces/{name}/secrets", body, **ROOT)).ok()
-    for collection, value in (*ingress_objects(Profile("test")), *gateway_objects()):
+    for collection, value in (*ingress_objects(), *gateway_objects()):
         path = f"{collection}/{value['metadata']['name']}?fieldManager=test&force=true"
 
         async def applied(path: str = path, value: Any = value) -> bool:

@@ -240,7 +240,7 @@ ADDONS: Mapping[str, Addon] = {
             "ingress",
             "Ingresses of the class nginx, served by an nginx on every node",
             components=lambda place: _nginx("ingress", place),
-            objects=lambda profile, settings: ingress_objects(profile),
+            objects=lambda profile, settings: ingress_objects(),
             packages="ingress",
             ended=_end_ingress,
         ),

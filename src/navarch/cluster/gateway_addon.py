@@ -12,31 +12,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from navarch.api.named_secrets import GATEWAY_USER
-from navarch.cluster.ingress_addon import Placed, labelled, lease_rules, rights
-from navarch.network.gateway import CLASS, CONTROLLER, GROUP, LEASE
-
-WATCH = ("get", "list", "watch")
-RULES = (
-    ("", ("services", "secrets", "namespaces", "nodes"), WATCH),
-    ("discovery.k8s.io", ("endpointslices",), WATCH),
-    ("", ("services",), ("create", "patch", "delete")),
-    ("discovery.k8s.io", ("endpointslices",), ("create", "patch", "delete")),
-    (GROUP, ("gatewayclasses", "gateways", "httproutes", "referencegrants"), WATCH),
-    (GROUP, ("gatewayclasses/status", "gateways/status", "httproutes/status"), ("patch",)),
-    # Whoever makes an object its owner's must be able to keep the owner from going before it.
-    (GROUP, ("gateways/finalizers",), ("update",)),
-    ("", ("services/finalizers",), ("update",)),
-)
+from navarch.cluster.manifests import Placed, manifests
+from navarch.network.gateway import CLASS, CONTROLLER, LEASE
 
 
 def gateway_objects() -> Iterable[Placed]:
     """In the order in which they are made."""
     for definition in definitions():
         yield "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition
-    yield from rights("navarch:gateway-api", GATEWAY_USER, RULES, "kube-system", lease_rules(LEASE))
-    yield (
-        f"/apis/{GROUP}/v1/gatewayclasses",
-        labelled(f"{GROUP}/v1", "GatewayClass", CLASS) | {"spec": {"controllerName": CONTROLLER}},
+    yield from manifests(
+        "gateway", user=GATEWAY_USER, lease=LEASE, controller=CONTROLLER, **{"class": CLASS}
     )
 
 
@@ -54,7 +39,13 @@ def definitions() -> Iterable[dict[str, Any]]:
             for row in each["rows"]
             for version, storage in row["versions"].items()
         ]
-        definition = labelled("apiextensions.k8s.io/v1", "CustomResourceDefinition", each["name"])
-        definition["metadata"]["annotations"] = each["annotations"]
-        definition["spec"] = each["spec"] | {"versions": versions}
-        yield definition
+        yield {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {
+                "name": each["name"],
+                "labels": {"app.kubernetes.io/managed-by": "navarch"},
+                "annotations": each["annotations"],
+            },
+            "spec": each["spec"] | {"versions": versions},
+        }

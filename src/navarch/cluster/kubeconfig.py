@@ -248,7 +248,7 @@ def _load(path: Path) -> Config:
     import yaml
 
     try:
-        config = _safe_loader()(path.read_bytes()).get_single_data()
+        config = safe_loader()(path.read_bytes()).get_single_data()
     except FileNotFoundError:
         return {}
     except (yaml.YAMLError, PermissionError) as error:
@@ -266,7 +266,7 @@ def _load(path: Path) -> Config:
     return config
 
 
-def _safe_loader() -> Any:
+def safe_loader() -> Any:
     """libyaml's parser where it is built in: ten times faster."""
     import yaml
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from navarch.cluster.kubeconfig import safe_loader
+
 Placed = tuple[str, dict[str, Any]]
 """A collection and what belongs into it."""
 
@@ -18,7 +20,7 @@ def manifests(name: str, **values: Any) -> list[Placed]:
 
     text = (Path(__file__).parent / "data" / f"{name}.yaml").read_text()
     filled = Template(text).substitute({key: json.dumps(each) for key, each in values.items()})
-    return [(collection_of(each), each) for each in yaml.load_all(filled, yaml.CSafeLoader)]
+    return [(collection_of(each), each) for each in yaml.load_all(filled, safe_loader())]
 
 
 def collection_of(value: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ import pytest
 from navarch.cluster.api import Api, ApiUnavailableError
 from navarch.cluster.gateway_addon import gateway_objects
 from navarch.cluster.ingress_addon import ingress_objects, take_back
-from navarch.cluster.profile import Profile
 from navarch.network.gateway.controller import GatewayServing
 from navarch.network.ingress.controller import IngressServing
 
@@ -73,7 +72,7 @@ def test_without_the_service_nothing_is_known_and_nothing_taken_back() -> None:
 @pytest.mark.parametrize(
     ("placed", "serving"),
     [
-        (ingress_objects(Profile("test")), IngressServing),
+        (ingress_objects(), IngressServing),
         ([*gateway_objects()], GatewayServing),
     ],
 )
