@@ -48,6 +48,9 @@ S = TypeVar("S", bound=KubernetesObject)
 log = logging.getLogger(__name__)
 
 PAGE_SIZE = 1000
+AT_ONCE = 100
+"""So many objects of a page are taken in before others get a turn: heartbeats must not wait until
+the last of a hundred thousand pods is known, page after page."""
 WATCH_SECONDS = 300
 """A watch asks to be ended after 1 to 2 times this long, so that watches spread over servers and
 rotated credentials are taken up."""
@@ -188,8 +191,10 @@ class Informer(Generic[T]):
                 seen.clear()
                 limit, token = 0, ""
                 continue
-            for obj in page.items:
+            for number, obj in enumerate(page.items, 1):
                 seen.add(self._apply(self._transform(obj)))
+                if not number % AT_ONCE:
+                    await asyncio.sleep(0)
             token = page.continue_
             if not token:
                 break

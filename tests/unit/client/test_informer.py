@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from navarch.api.types.core_v1 import ConfigMap
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client.client import ApiConnectionError, Client
 from navarch.client.clock import FakeClock
-from navarch.client.informer import Informer, InformerFactory
+from navarch.client.informer import AT_ONCE, Informer, InformerFactory
 from navarch.client.objects import ObjectList, WatchEvent
 from navarch.client.resource import ResourceClient, ResourcePath
 
@@ -192,6 +193,21 @@ async def test_it_lists_in_pages_then_follows() -> None:
         assert resource.lists == 1
 
     await following(story, five_objects)
+
+
+async def test_a_large_page_leaves_turns_to_others() -> None:
+    resource = PretendResource(FakeClock())
+    for number in range(5 * AT_ONCE):
+        resource.set(str(number), "1")
+    informer = make_informer(resource, page_size=0)
+    reading = asyncio.create_task(informer.read())
+    sizes = [0]
+    while not reading.done():
+        await asyncio.sleep(0)
+        sizes.append(len(informer.cache))
+    await reading
+    assert sizes[-1] == 5 * AT_ONCE
+    assert max(b - a for a, b in pairwise(sizes)) == AT_ONCE
 
 
 async def test_a_cut_watch_is_resumed_without_a_list_and_without_loss() -> None:
