@@ -147,11 +147,20 @@ async def using(app: App, *options: str) -> AsyncIterator[dict[str, Any]]:
         found.update(json.loads(output))
 
 
+def measured(figure: Figure, found: dict[str, Any]) -> Figure:
+    """With what the traffic tells of itself."""
+    figure.counts["seconds the asking process was late"] = found["late"]
+    figure.counts["the servers"] = found["servers late"]
+    figure.starved = found["counts"].get("starved", 0)
+    figure.notes = found["notes"]
+    return figure
+
+
 async def is_served(app: App) -> bool:
     """By name: the name server has come back, too."""
     async with using(app, "--name", NAME, "--nameserver", app.nameserver, "--rate", "10") as found:
         await asyncio.sleep(0.5)
-    return "failed requests" not in found["counts"]
+    return not any(found["counts"].get(each) for each in ("failed requests", "starved"))
 
 
 async def expose(client: Client, name: str) -> str:
@@ -243,8 +252,7 @@ async def kill_proxy(bench: Bench, app: App, kills: int, seed: int, repeat: str)
         "drops": counts.get("drops", 0),
         "failed requests": counts.get("failed requests", 0),
     }
-    figure.notes = found["notes"]
-    return figure
+    return measured(figure, found)
 
 
 async def leave_alone(bench: Bench, app: App, seconds: float, seed: int, repeat: str) -> Figure:
@@ -290,8 +298,7 @@ async def leave_alone(bench: Bench, app: App, seconds: float, seed: int, repeat:
         "pods or containers changed": int(before != after),
         "not back": int(not is_back),
     }
-    figure.notes = found["notes"]
-    return figure
+    return measured(figure, found)
 
 
 async def lose_endpoint(bench: Bench, app: App, seed: int, repeat: str) -> Figure:
@@ -316,8 +323,7 @@ async def lose_endpoint(bench: Bench, app: App, seed: int, repeat: str) -> Figur
         "all held ones ended": int(counts.get("drops", 0) == counts["held"]),
         "none ended": int(not counts.get("drops", 0)),
     }
-    figure.notes = found["notes"]
-    return figure
+    return measured(figure, found)
 
 
 def restarts(pod: Pod) -> int:

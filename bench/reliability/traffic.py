@@ -11,6 +11,9 @@ The servers have room for all that may come while they get no processor for a mo
 have not (busybox' httpd: for nine), the kernel drops what begins new connections, and on a busy
 machine that looks like a fault of the network: held connections go on, nobody is refused, and new
 ones of one moment time out.
+
+Both sides watch how late they are themselves. What times out while the asking process, or the
+server's, got no processor is counted apart: it says nothing of the network.
 """
 
 from __future__ import annotations
@@ -30,12 +33,39 @@ WEB, ECHO, DNS = 80, 7, 53
 PULSE = 0.1
 ROOM = 4096
 """Connections that wait to be taken by a server."""
+LATE = 1.0
+"""Seconds of its own lateness that explain why something timed out."""
+
+
+class Lag:
+    """How late this process is: the time it should have been at work and was not."""
+
+    def __init__(self) -> None:
+        self._before, self._due = 0.0, time.monotonic()
+        self.worst = 0.0
+
+    async def watch(self) -> None:
+        while True:
+            self._due = time.monotonic() + PULSE
+            await asyncio.sleep(PULSE)
+            late = max(0.0, time.monotonic() - self._due)
+            self._before += late
+            self.worst = max(self.worst, late)
+
+    @property
+    def total(self) -> float:
+        """Up to now: whoever asks may be woken before `watch` is."""
+        return self._before + max(0.0, time.monotonic() - self._due)
+
+
+lag = Lag()
 
 
 async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.0 200 OK\r\n\r\nhello\n")
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\n%f\n" % lag.worst)
+        lag.worst = 0.0
         await writer.drain()
     except (OSError, asyncio.IncompleteReadError):
         pass  # its user has gone
@@ -57,7 +87,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 async def serve() -> None:
     for port, answer in ((WEB, page), (ECHO, echo)):
         await asyncio.start_server(answer, port=port, backlog=ROOM)
-    await asyncio.Event().wait()
+    await lag.watch()
 
 
 def question(name: str, number: int) -> bytes:
@@ -95,9 +125,11 @@ class Traffic:
         """Those of the failures that no answer told of."""
         self.notes: list[str] = []
         self.slowest = 0.0
+        self.servers_late = 0.0
+        """How late a server was at most, as pages tell."""
 
     async def request(self) -> None:
-        options, began = self.options, time.monotonic()
+        options, began, late = self.options, time.monotonic(), lag.total
         try:
             async with asyncio.timeout(SECONDS):
                 address = options.address
@@ -111,8 +143,9 @@ class Traffic:
                     writer.close()
                 if b" 200 " not in reply.split(b"\r\n")[0]:
                     raise ValueError(f"the server says {reply[:40]!r}")
+                self.servers_late = max(self.servers_late, float(reply.split()[-1]))
         except (OSError, ValueError) as error:
-            self.note("failed requests", error)
+            self.note("failed requests", error, lag.total - late)
         self.counts["requests"] += 1
         self.slowest = max(self.slowest, time.monotonic() - began)
 
@@ -121,6 +154,7 @@ class Traffic:
         self.counts["held"] += 1
         try:
             while True:
+                late = lag.total
                 async with asyncio.timeout(SECONDS):
                     line = b"%d\n" % self.counts["echoes"]
                     writer.write(line)
@@ -129,18 +163,33 @@ class Traffic:
                 self.counts["echoes"] += 1
                 await asyncio.sleep(PULSE)
         except OSError as error:
-            self.note("drops", error)
+            self.note("drops", error, lag.total - late)
         finally:
             writer.close()
 
-    def note(self, what: str, error: Exception) -> None:
-        self.counts[what] += 1
-        self.silence[what] += isinstance(error, TimeoutError)
-        self.notes.append(f"{time.strftime('%X')} {what}: {type(error).__name__} {error}")
+    def note(self, what: str, error: Exception, late: float) -> None:
+        is_silence = isinstance(error, TimeoutError)
+        text = f"{time.strftime('%X')} {what}: {type(error).__name__} {error}"
+        if is_silence and late >= LATE:
+            self.counts["starved"] += 1
+            text += f" (we ourselves were {late:.1f} s late)"
+        else:
+            self.counts[what] += 1
+            self.silence[what] += is_silence
+        self.notes.append(text)
+
+    def excuse(self) -> None:
+        """Of servers that were late, silence is no fault of the network's."""
+        if self.servers_late >= LATE:
+            for what, number in self.silence.items():
+                self.counts[what] -= number
+                self.counts["starved"] += number
+            self.silence.clear()
 
     async def run(self) -> None:
         ended = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+        watching = asyncio.create_task(lag.watch())
         print("begun", flush=True)
         holding = [asyncio.create_task(self.hold()) for _ in range(self.options.held)]
         requests: set[asyncio.Task[None]] = set()
@@ -152,14 +201,18 @@ class Traffic:
             wait = began + started / self.options.rate - time.monotonic()
             await asyncio.sleep(max(0.0, wait))
         await asyncio.gather(*requests)
+        holding.append(watching)
         for each in holding:
             each.cancel()
         await asyncio.gather(*holding, return_exceptions=True)
         seconds = time.monotonic() - began
+        self.excuse()
         told = {
             "counts": self.counts,
             "silence": self.silence,
             "slowest": self.slowest,
+            "late": lag.worst,
+            "servers late": self.servers_late,
             "seconds": seconds,
         }
         print(json.dumps({**told, "notes": self.notes[:20]}))
