@@ -134,7 +134,7 @@ def _empty(there: Existing, names: list[str], *, force: bool) -> None:
                 with Steps() as steps:
                     steps.step(f"Moving the pods of {name} to other nodes")
                     drain.drain(api, name, steps.note)
-            drain.forget(api, name)
+            api.remove(f"/api/v1/nodes/{name}")
     except ApiUnavailableError as error:
         raise ClusterError(str(error), "To delete the node all the same, add --force") from error
     finally:

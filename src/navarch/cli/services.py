@@ -81,18 +81,14 @@ def service(
 def _find(api: Api, there: Existing, key: tuple[str, str], wait: float, interval: float) -> Exposed:
     """The Service, once it is there and has the address that its type promises."""
     from navarch.cluster import exposure, processes
-    from navarch.cluster.api import ApiUnavailableError
 
     namespace, name = key
     found: list[Exposed] = []
 
     def is_there() -> bool:
-        try:
-            place = quote(namespace, safe="")
-            value = api.get(f"/api/v1/namespaces/{place}/services/{quote(name, safe='')}")
-        except ApiUnavailableError as error:
-            if error.status != 404:
-                raise
+        place = quote(namespace, safe="")
+        value = api.find(f"/api/v1/namespaces/{place}/services/{quote(name, safe='')}")
+        if value is None:
             return False
         found[:] = [exposure.exposed(value, _node_address(there))]
         return not found[0].is_pending

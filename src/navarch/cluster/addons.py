@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from navarch.cluster.api import Api, ApiUnavailableError
+from navarch.cluster.api import Api
 from navarch.cluster.gateway_addon import gateway_objects
 from navarch.cluster.ingress_addon import end_nginx, ingress_objects, take_back
 from navarch.cluster.profile import ClusterError, Paths, Profile, write_json
@@ -386,7 +386,7 @@ def put_objects(api: Api, profile: Profile, paths: Paths) -> None:
         elif name in applied:
             addon.ended(api, paths)
             for collection, value in reversed(placed):
-                _delete(api, f"{collection}/{value['metadata']['name']}")
+                api.remove(f"{collection}/{value['metadata']['name']}")
             applied.discard(name)
             _note(paths, applied)
 
@@ -401,11 +401,3 @@ def _apply(api: Api, collection: str, value: dict[str, Any]) -> None:
     """Server-side apply: what the user added to an object stays."""
     path = f"{collection}/{value['metadata']['name']}?fieldManager={MANAGER}&force=true"
     api.request("PATCH", path, json.dumps(value).encode(), APPLY)
-
-
-def _delete(api: Api, path: str) -> None:
-    try:
-        api.request("DELETE", path)
-    except ApiUnavailableError as error:
-        if error.status != 404:
-            raise

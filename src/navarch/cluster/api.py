@@ -60,6 +60,25 @@ class Connection:
     def get(self, path: str) -> Any:
         return json.loads(self.request("GET", path))
 
+    def find(self, path: str) -> Any | None:
+        """The same, or None where there is nothing."""
+        try:
+            return self.get(path)
+        except ApiUnavailableError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    def remove(self, path: str) -> bool:
+        """Delete an object. Whether it was there."""
+        try:
+            self.request("DELETE", path)
+        except ApiUnavailableError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
     def is_ready(self) -> bool:
         try:
             return self.request("GET", "/readyz") == b"ok"
@@ -77,11 +96,7 @@ class Connection:
     def put_in_place(self, collection: str, value: dict[str, Any]) -> None:
         """Create an object, or bring one that is there to the same state."""
         path = f"{collection}/{value['metadata']['name']}"
-        try:
-            self.request("GET", path)
-        except ApiUnavailableError as error:
-            if error.status != 404:
-                raise
+        if self.find(path) is None:
             self.request("POST", collection, json.dumps(value).encode())
         else:
             self.merge(path, value)

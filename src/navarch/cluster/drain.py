@@ -36,12 +36,8 @@ def drain(api: Api, node: str, note: Callable[[str], None]) -> bool:
     """Empty a node as far as its pods end in time, and tell what did not go by itself. Returns
     whether the node took pods before. A node that is not there is empty."""
     path = f"/api/v1/nodes/{node}"
-    try:
-        found = api.get(path)
-    except ApiUnavailableError as error:
-        if error.status == 404:
-            return False
-        raise
+    if (found := api.find(path)) is None:
+        return False
     took_pods = not (found.get("spec") or {}).get("unschedulable")
     if took_pods:
         api.merge(path, {"spec": {"unschedulable": True}})
@@ -89,13 +85,4 @@ def _send_away(api: Api, pod: dict[str, Any], *, by_force: bool) -> None:
     except ApiUnavailableError as error:
         # 404: it has ended; 409: it is about to; 429: a budget says not yet.
         if error.status not in (404, 409, 429):
-            raise
-
-
-def forget(api: Api, node: str) -> None:
-    """Delete the Node object."""
-    try:
-        api.request("DELETE", f"/api/v1/nodes/{node}")
-    except ApiUnavailableError as error:
-        if error.status != 404:
             raise

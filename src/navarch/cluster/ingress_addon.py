@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from navarch.api.named_secrets import INGRESS_USER
 from navarch.cluster import processes
-from navarch.cluster.api import Api, ApiUnavailableError
+from navarch.cluster.api import Api
 from navarch.cluster.manifests import Placed, manifests
 from navarch.network.ingress import LEASE
 
@@ -34,12 +34,9 @@ def ingress_objects() -> list[Placed]:
 def take_back(api: Api) -> None:
     """The addon is off: no Ingress shall say any more that it can be reached there. Controllers
     cannot take that back, as they end with their rights. What another one wrote stays."""
-    try:
-        service = api.get(f"/api/v1/namespaces/{NAMESPACE}/services/{SERVICE}")
-    except ApiUnavailableError as error:
-        if error.status == 404:
-            return
-        raise
+    service = api.find(f"/api/v1/namespaces/{NAMESPACE}/services/{SERVICE}")
+    if service is None:
+        return
     slices = api.get(f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices")["items"]
     ours = {*_addresses(service), *(service["spec"].get("externalIPs") or ())}
     for each in (one for every in slices for one in every.get("endpoints") or ()):

@@ -193,11 +193,7 @@ def gone_nodes(profile: Profile, nodes: Iterable[dict[str, Any]], simulated: Set
 
 def _remove_gone_nodes(api: Api, profile: Profile, simulated: Set[str]) -> None:
     for name in gone_nodes(profile, api.get("/api/v1/nodes")["items"], simulated):
-        try:
-            api.request("DELETE", f"/api/v1/nodes/{name}")
-        except ApiUnavailableError as error:
-            if error.status != 404:
-                raise
+        api.remove(f"/api/v1/nodes/{name}")
 
 
 def is_ready(node: dict[str, Any]) -> bool:

@@ -119,12 +119,8 @@ def delete(api: Api, token: str) -> None:
     identifier = token.partition(".")[0]
     if not re.fullmatch(r"[a-z0-9]{6}", identifier):
         raise ClusterError(f"{token!r} is neither a token nor a token's id")
-    try:
-        api.request("DELETE", f"{SECRETS}/bootstrap-token-{identifier}")
-    except ApiUnavailableError as error:
-        if error.status == 404:
-            raise ClusterError(f"there is no token {identifier}") from error
-        raise
+    if not api.remove(f"{SECRETS}/bootstrap-token-{identifier}"):
+        raise ClusterError(f"there is no token {identifier}")
 
 
 def authority_hash(certificate: bytes) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from navarch.cluster import addons, composition
 from navarch.cluster.addons import Addon, Choices
-from navarch.cluster.api import ApiUnavailableError
+from navarch.cluster.api import ApiUnavailableError, Connection
 from navarch.cluster.profile import ClusterError, Paths, Profile
 
 PROFILE = Profile("dev")
@@ -23,7 +23,7 @@ def paths(tmp_path: Path) -> Paths:
     return found
 
 
-class Fake:
+class Fake(Connection):
     """The API as far as addons write to it."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from navarch.cluster.api import Api, ApiUnavailableError
+from navarch.cluster.api import Api, ApiUnavailableError, Connection
 from navarch.cluster.gateway_addon import gateway_objects
 from navarch.cluster.ingress_addon import ingress_objects, take_back
 from navarch.network.gateway.controller import GatewayServing
@@ -23,7 +23,7 @@ def balanced(name: str, *addresses: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "namespace": "shop"}, "spec": {}, "status": status}
 
 
-class Answers:
+class Answers(Connection):
     """An API with some objects, which notes what is patched."""
 
     def __init__(self, objects: dict[str, Any]) -> None:
