@@ -21,3 +21,25 @@ async def running(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+TURN_SECONDS = 0.05
+
+
+@asynccontextmanager
+async def patience(seconds: float) -> AsyncIterator[None]:
+    """Like `asyncio.timeout`, for what is expected to stay away. It is counted in turns of the
+    loop: while a busy machine does not run this process, answers wait as well as the clock, and
+    they would be called late before they have been looked at."""
+    async with asyncio.timeout(None) as limit:
+
+        async def count() -> None:
+            for _ in range(round(seconds / TURN_SECONDS)):
+                await asyncio.sleep(TURN_SECONDS)
+            limit.reschedule(asyncio.get_running_loop().time())
+
+        counting = asyncio.create_task(count())
+        try:
+            yield
+        finally:
+            counting.cancel()

@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 from tests.cluster.node.environment import enter_network, run
+from tests.tasks import patience
 from tests.unit.network.policy_model import World
 
 from navarch.api.types.core_v1 import (
@@ -183,10 +184,10 @@ class Ground:
             self.servers.append(transport)
 
     async def reaches(
-        self, source: str, target: str, protocol: str, port: int, patience: float = PATIENCE
+        self, source: str, target: str, protocol: str, port: int, seconds: float = PATIENCE
     ) -> bool:
         """Whether an answer comes."""
-        return await _ask(self.socket(source, KINDS[protocol]), target, port, patience)
+        return await _ask(self.socket(source, KINDS[protocol]), target, port, seconds)
 
     async def table(
         self, addresses: list[str], ports: tuple[tuple[str, int], ...]
@@ -205,11 +206,11 @@ class Ground:
         return dict(zip(cells, answers, strict=True))
 
 
-async def _ask(asking: socket.socket, target: str, port: int, patience: float = PATIENCE) -> bool:
+async def _ask(asking: socket.socket, target: str, port: int, seconds: float = PATIENCE) -> bool:
     loop = asyncio.get_running_loop()
     with asking:
         try:
-            async with asyncio.timeout(patience):
+            async with patience(seconds):
                 await loop.sock_connect(asking, (target, port))
                 await loop.sock_sendall(asking, b"?")
                 return bool(await loop.sock_recv(asking, 1))
@@ -310,6 +311,6 @@ class Scene:
             if not passes_here or answered == self.world.allows(*cell):
                 continue
             # On a busy machine an answer may come later; one that must not come never does.
-            if answered or not await self.ground.reaches(*cell, patience=5.0):
+            if answered or not await self.ground.reaches(*cell, seconds=5.0):
                 wrong.append((*cell, answered))
         assert not wrong, (what, wrong, rules())

@@ -169,7 +169,7 @@ def expected(address: str, names: str = "abc") -> str:
 
 def eventually(ground: Ground, address: str, owner: str) -> None:
     """The client's kernel sends to this node."""
-    there = processes.wait_until(lambda: ground.neighbour(address) == owner, 20)
+    there = processes.wait_until(lambda: ground.neighbour(address) == owner, 60)
     assert there, (address, owner, ground.neighbour(address))
 
 
@@ -177,7 +177,7 @@ def test_one_answers_and_another_takes_over(ground: Ground) -> None:
     for name in NAMES:
         ground.start(name)
     for address in FOUR:
-        assert processes.wait_until(partial(ground.is_answered, address), 20), address
+        assert processes.wait_until(partial(ground.is_answered, address), 60), address
     for address, end, begin in (
         (FOUR[0], ground.kill, ground.start),
         (SIX, ground.pull, ground.plug),
@@ -190,7 +190,7 @@ def test_one_answers_and_another_takes_over(ground: Ground) -> None:
         eventually(ground, address, heir)
         seconds = time.monotonic() - began
         print(f"{address}: {heir} has taken over from {owner} after {seconds:.1f} s")
-        assert seconds < SILENCE + 5.0  # a busy machine is granted some
+        assert seconds < SILENCE + 15.0  # a busy machine is granted some
         begin(owner)
         eventually(ground, address, owner)
-    assert ground.is_answered(FOUR[0])
+    assert processes.wait_until(partial(ground.is_answered, FOUR[0]), 60)

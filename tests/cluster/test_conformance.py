@@ -602,7 +602,7 @@ def test_classes_of_runtimes(machine: Machine) -> None:
 )
 def test_pods_leave_a_node_with_a_taint(machine: Machine) -> None:
     """Each as late as it may. Other pods of this cluster leave as well: this test is the last."""
-    seconds = {"soon": 3, "later": 5, "long": 3600}
+    seconds = {"soon": 6, "later": 8, "long": 3600}
     for name, number in seconds.items():
         toleration = {"key": "evict", "value": "yes", "effect": "NoExecute"}
         manifest = pod(name, FOREVER, tolerations=[{**toleration, "tolerationSeconds": number}])

@@ -134,7 +134,7 @@ def test_logs(machine: Machine) -> None:
     assert machine.kubectl("logs", "talker", "--tail=2") == "line 4\nline 5\n"
     stamped = machine.kubectl("logs", "talker", "--timestamps", "--tail=1")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z line 5\n", stamped), stamped
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while machine.kubectl("logs", "talker", "--since=1s"):
         assert time.monotonic() < deadline
     assert machine.kubectl("logs", "talker", "--since=24h").count("\n") == 5
@@ -216,7 +216,7 @@ def on_terminal(machine: Machine, words: list[str], keys: bytes, until: bytes) -
     seen = b""
     typed = False
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while until not in seen:
             assert time.monotonic() < deadline, seen
             if not select.select([main], [], [], 1.0)[0]:
@@ -430,7 +430,7 @@ def version(text: str) -> dict[str, str]:
 
 
 def eventually_serves(urls: list[str], expected: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while {fetch(url) for url in urls for _ in range(5)} != {expected}:
         assert time.monotonic() < deadline, [fetch(url) for url in urls]
 
@@ -469,9 +469,9 @@ def test_refused_addresses(machine: Machine) -> None:
     service = machine.get("service", "kubernetes")["spec"]["clusterIP"]
     unused = service.rsplit(".", 1)[0] + ".250"
     began = time.monotonic()
-    text = machine_error(machine, "exec", "prober", "--", "nc", "-w", "20", unused, "80")
+    text = machine_error(machine, "exec", "prober", "--", "nc", "-w", "60", unused, "80")
     assert "refused" in text, text
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 KNOCK = (
@@ -500,7 +500,7 @@ def test_a_walled_pod_is_so_from_its_first_moment(machine: Machine) -> None:
         machine.kubectl(
             "-n", namespace, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s"
         )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not (lines := machine.kubectl("-n", namespace, "logs", name).split()):
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -511,7 +511,7 @@ def test_a_walled_pod_is_so_from_its_first_moment(machine: Machine) -> None:
     machine.kill(NAME, [f"node-{NAME}"])
     assert knock("meanwhile", "walled") == "closed"
     machine.kubectl("-n", "walled", "label", "pod", "walled", "pass=given")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while "open" not in machine.kubectl("-n", "walled", "logs", "--tail=2", "walled"):
         assert time.monotonic() < deadline
         time.sleep(0.1)

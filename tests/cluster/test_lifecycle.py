@@ -125,13 +125,13 @@ def test_what_is_for_nobody_does_not_leave(machine: Machine) -> None:
     ]
     for address in unknown:
         begin = time.monotonic()
-        with pytest.raises(OSError), socket.create_connection((address, 80), 5):
+        with pytest.raises(OSError), socket.create_connection((address, 80), 30):
             pass
-        assert time.monotonic() - begin < 4, address
-        command = ["ssh", "-p", NAME, "--", "busybox", "nc", "-w", "5", address, "80"]
+        assert time.monotonic() - begin < 25, address
+        command = ["ssh", "-p", NAME, "--", "busybox", "nc", "-w", "60", address, "80"]
         begin = time.monotonic()
         machine.navarch(*command, expect=None)
-        assert time.monotonic() - begin < 4, address
+        assert time.monotonic() - begin < 25, address
 
 
 @pytest.mark.parametrize(

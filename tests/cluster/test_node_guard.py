@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from tests.cluster.node.environment import run
 from tests.cluster.policy_ground import NODE, OUTSIDE, Ground, ground, inside
+from tests.tasks import patience
 
 from navarch.cluster import topology
 from navarch.cluster.netns import load_rules
@@ -71,7 +72,7 @@ async def test_what_listens_on_loopback_is_the_nodes_own(where: Ground) -> None:
     async def heard(text: bytes) -> bytes:
         inside(where.places[pod], partial(send, text))
         try:
-            async with asyncio.timeout(1):
+            async with patience(1):
                 return await loop.sock_recv(listening, 100)
         except TimeoutError:
             return b""
@@ -92,6 +93,6 @@ async def test_a_clouds_metadata_is_out_of_reach_where_asked(where: Ground) -> N
         profile = Profile("guard", subnet=PROFILE.subnet, pod_cidr=PROFILE.pod_cidr,
                           metadata_blocked=is_blocked)  # fmt: skip
         guard(where, profile)
-        reached = await where.reaches(pod, METADATA, "TCP", 80, patience=1.0)
+        reached = await where.reaches(pod, METADATA, "TCP", 80, seconds=1.0)
         assert reached is not is_blocked
-        assert await where.reaches(NODE, METADATA, "TCP", 80, patience=1.0)
+        assert await where.reaches(NODE, METADATA, "TCP", 80, seconds=1.0)
