@@ -15,7 +15,7 @@ def test_the_example() -> None:
         [*command, "-q", "-p", "no:cacheprovider", str(EXAMPLE)],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=230,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "2 passed" in result.stdout

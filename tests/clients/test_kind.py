@@ -22,7 +22,7 @@ def test_cluster(kind_cluster):
     assert found.obj["data"] == {"a": "b"}
     assert [node.name for node in Node.objects(kind_cluster.api)] == ["pytest-kind-control-plane"]
     kind_cluster.kubectl("run", "web", "--image=registry.example/web")
-    kind_cluster.kubectl("wait", "pod/web", "--for=condition=Ready", "--timeout=30s")
+    kind_cluster.kubectl("wait", "pod/web", "--for=condition=Ready", "--timeout=120s")
     kind_cluster.load_docker_image("registry.example/web")
     found = Pod.objects(kind_cluster.api).get_by_name("web")
     found.labels["tier"] = "front"

@@ -69,7 +69,7 @@ def kubectl(
 def test_apply_diff_and_rollout(kubectl: Kubectl) -> None:
     file = str(kubectl.manifest)
     assert kubectl("apply", "-f", file) == "deployment.apps/web created\n"
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=120s")
     assert kubectl("apply", "-f", file) == "deployment.apps/web unchanged\n"
     assert kubectl("diff", "-f", file) == ""
     kubectl.manifest.write_text(DEPLOYMENT.replace("web:1", "web:2"))
@@ -77,19 +77,19 @@ def test_apply_diff_and_rollout(kubectl: Kubectl) -> None:
     assert changed.returncode == 1
     assert "+" in changed.stdout and "registry.example/web:2" in changed.stdout
     assert kubectl("apply", "-f", file) == "deployment.apps/web configured\n"
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=120s")
     assert len(kubectl("rollout", "history", "deployment/web").split("\n")) >= 4
     kubectl("rollout", "undo", "deployment/web")
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=120s")
     image = "jsonpath={.spec.template.spec.containers[0].image}"
     assert kubectl("get", "deployment", "web", "-o", image) == "registry.example/web:1"
     kubectl("scale", "deployment", "web", "--replicas=1")
-    kubectl("wait", "deployment/web", "--for=jsonpath={.status.replicas}=1", "--timeout=30s")
+    kubectl("wait", "deployment/web", "--for=jsonpath={.status.replicas}=1", "--timeout=120s")
     kubectl("set", "image", "deployment/web", "web=registry.example/web:3")
     kubectl("rollout", "restart", "deployment/web")
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=120s")
     kubectl("apply", "--server-side", "--force-conflicts", "-f", file)
-    kubectl("delete", "-f", file, "--wait", "--timeout=30s")
+    kubectl("delete", "-f", file, "--wait", "--timeout=120s")
     assert kubectl("get", "deployments", "-o", "name") == ""
 
 
@@ -128,8 +128,8 @@ def test_custom_resources_and_pods(kubectl: Kubectl, cluster: Cluster) -> None:
     kubectl("scale", "widget", "w", "--replicas=4")
     assert kubectl("get", "widget", "w", "-o", "jsonpath={.spec.size}") == "4"
     kubectl("run", "p", "--image=registry.example/p")
-    kubectl("wait", "pod/p", "--for=condition=Ready", "--timeout=30s")
+    kubectl("wait", "pod/p", "--for=condition=Ready", "--timeout=120s")
     kubectl("expose", "pod", "p", "--port=80")
-    kubectl("delete", "pod", "p", "--grace-period=1", "--timeout=30s")
+    kubectl("delete", "pod", "p", "--grace-period=1", "--timeout=120s")
     assert "Error from server (NotFound)" in kubectl.run("get", "pod", "p").stderr
     assert "Scheduled" in kubectl("get", "events", "--field-selector=involvedObject.name=p")

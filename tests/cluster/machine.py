@@ -44,7 +44,7 @@ class Machine:
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=170,
+            timeout=400,
             check=False,
         )
         output = result.stdout + result.stderr
@@ -58,7 +58,7 @@ class Machine:
             input=feed,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
         assert expect is None or result.returncode == expect, f"{words}: {result.stderr}"

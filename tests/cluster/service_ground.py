@@ -171,7 +171,7 @@ class Stage:
         self.machine.kubectl("create", "-f", "-", feed=json.dumps(made))
         names = [pod["metadata"]["name"] for pod in members]
         everything = ["-n", SPACE, *(f"pod/{name}" for name in names)]
-        self.machine.kubectl("wait", "--for=condition=Ready", *everything, "--timeout=90s")
+        self.machine.kubectl("wait", "--for=condition=Ready", *everything, "--timeout=120s")
         found = self.machine.get("pods", "-n", SPACE)["items"]
         self.pods = {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in found}
 

@@ -12,7 +12,7 @@ from bench.reliability.away import alone
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root"),
     pytest.mark.skipif(shutil.which("containerd") is None, reason="run: navarch setup"),
     pytest.mark.skipif(shutil.which("busybox") is None, reason="run: navarch setup"),

@@ -25,7 +25,7 @@ from navarch.network.announce.election import Claim, Nodes, winner
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
     pytest.mark.skipif(shutil.which("ip") is None, reason="run: navarch setup"),
 ]

@@ -47,7 +47,7 @@ def machine() -> Iterator[Machine]:
         found.navarch("image", "load", "-p", NAME, str(archive))
         talk = "i=0; while true; do i=$((i+1)); echo $i; sleep 1; done"
         found.kubectl("apply", "-f", "-", feed=pod("talker", talk))
-        found.kubectl("wait", "--for=condition=Ready", "pod/talker", "--timeout=60s")
+        found.kubectl("wait", "--for=condition=Ready", "pod/talker", "--timeout=120s")
         yield found
     finally:
         found.navarch("delete", "--all", expect=None)

@@ -24,7 +24,7 @@ from navarch.testing.kind import install
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root"),
     pytest.mark.skipif(shutil.which("containerd") is None, reason="run: navarch setup"),
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="run: navarch setup"),
@@ -53,7 +53,7 @@ class KindMachine(Machine):
             input=feed,
             capture_output=True,
             text=True,
-            timeout=170,
+            timeout=400,
             check=True,
         )
 
@@ -80,7 +80,7 @@ def machine() -> Iterator[KindMachine]:
 @pytest.fixture
 def running(machine: KindMachine) -> Iterator[str]:
     machine.kubectl("apply", "-f", "-", feed=pod("shell", SERVE))
-    machine.kubectl("wait", "--for=condition=Ready", "pod/shell", "--timeout=60s")
+    machine.kubectl("wait", "--for=condition=Ready", "pod/shell", "--timeout=120s")
     yield "shell"
     machine.kubectl("delete", "pod", "shell", "--grace-period=1")
 

@@ -30,7 +30,7 @@ from navarch.node.images.oci import ImageConfig
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root"),
     pytest.mark.skipif(shutil.which("containerd") is None, reason="run: navarch setup"),
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="run: navarch setup"),
@@ -306,7 +306,7 @@ def test_run_and_replace(machine: Machine) -> None:
     machine.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/once")
 
     machine.kubectl(*run, "replaced", "--", "sh", "-c", FOREVER)
-    machine.kubectl("wait", "--for=condition=Ready", "pod/replaced", "--timeout=60s")
+    machine.kubectl("wait", "--for=condition=Ready", "pod/replaced", "--timeout=120s")
     before = machine.get("pod", "replaced")
     text = json.dumps(before)
     changed = text.replace(f'"image": "{SHELL_IMAGE}"', f'"image": "{OTHER_IMAGE}"', 1)
@@ -423,7 +423,7 @@ def test_what_is_mounted_for_a_service_account(machine: Machine) -> None:
     machine.kubectl("create", "serviceaccount", "mount-test")
     manifest = pod("account", FOREVER, serviceAccountName="mount-test")
     machine.kubectl("apply", "-f", "-", feed=manifest)
-    machine.kubectl("wait", "--for=condition=Ready", "pod/account", "--timeout=60s")
+    machine.kubectl("wait", "--for=condition=Ready", "pod/account", "--timeout=120s")
 
     def mounted(name: str) -> str:
         path = f"/var/run/secrets/kubernetes.io/serviceaccount/{name}"
@@ -473,7 +473,7 @@ def test_a_projected_token(machine: Machine) -> None:
     manifest = pod("reader", "", containers=[container], volumes=[volume], restartPolicy="Never")
     machine.kubectl("apply", "-f", "-", feed=manifest)
     machine.kubectl(
-        "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/reader", "--timeout=60s"
+        "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/reader", "--timeout=120s"
     )
     text = machine.kubectl("logs", "reader")
     assert re.fullmatch(r"[\w=-]+\.[\w=-]+\.[\w=-]+", text)
@@ -501,7 +501,7 @@ def test_what_is_asked_of_a_running_pod(machine: Machine) -> None:
     """Also in the oldest protocol: a byte for the channel, no word of how the command ended."""
     manifest = pod("remote", f"echo container is alive; {FOREVER}")
     machine.kubectl("apply", "-f", "-", feed=manifest)
-    machine.kubectl("wait", "--for=condition=Ready", "pod/remote", "--timeout=60s")
+    machine.kubectl("wait", "--for=condition=Ready", "pod/remote", "--timeout=120s")
     path = "/api/v1/namespaces/default/pods/remote"
     command = "command=echo&command=remote%20execution%20test"
     query = f"stdout=1&stderr=1&container=main&{command}"
@@ -518,7 +518,7 @@ def test_what_is_asked_of_a_running_pod(machine: Machine) -> None:
             "--image-pull-policy=Never", "--", "sh", "-c", "while :; do echo polo; sleep 1; done",
         )  # fmt: skip
         running = f"{{.status.ephemeralContainerStatuses[{number - 1}].state.running.startedAt}}"
-        machine.kubectl("wait", f"--for=jsonpath={running}", "pod/remote", "--timeout=60s")
+        machine.kubectl("wait", f"--for=jsonpath={running}", "pod/remote", "--timeout=120s")
         assert machine.kubectl("exec", "remote", "-c", name, "--", "echo", "marco") == "marco\n"
         eventually(partial(machine.kubectl, "logs", "remote", "-c", name), "a word")
         assert machine.kubectl("logs", "remote", "-c", name).startswith("polo")
@@ -588,7 +588,7 @@ def test_classes_of_runtimes(machine: Machine) -> None:
         manifest = pod(f"class-{name}", FOREVER, runtimeClassName=name)
         machine.kubectl("apply", "-f", "-", feed=manifest)
     for name, overhead in (("plain", None), ("heavy", fixed)):
-        machine.kubectl("wait", "--for=condition=Ready", f"pod/class-{name}", "--timeout=60s")
+        machine.kubectl("wait", "--for=condition=Ready", f"pod/class-{name}", "--timeout=120s")
         spec = machine.get("pod", f"class-{name}")["spec"]
         assert (spec.get("overhead"), spec["nodeName"]) == (overhead, NAME)
     machine.kubectl("delete", "pods", "class-plain", "class-heavy", "--now")
@@ -608,7 +608,7 @@ def test_pods_leave_a_node_with_a_taint(machine: Machine) -> None:
         manifest = pod(name, FOREVER, tolerations=[{**toleration, "tolerationSeconds": number}])
         machine.kubectl("apply", "-f", "-", feed=manifest)
     names = [f"pod/{name}" for name in seconds]
-    machine.kubectl("wait", "--for=condition=Ready", *names, "--timeout=60s")
+    machine.kubectl("wait", "--for=condition=Ready", *names, "--timeout=120s")
 
     def left() -> set[str]:
         found = machine.get("pods", "-l", f"app in ({','.join(seconds)})")["items"]

@@ -71,7 +71,7 @@ class Family(Stage):
         made = {"apiVersion": "v1", "kind": "List", "items": [space, *cast]}
         self.machine.kubectl("create", "-f", "-", feed=json.dumps(made))
         names = [f"pod/{each['metadata']['name']}" for each in cast]
-        words = ("--for=condition=Ready", *names, "-n", SPACE, "--timeout=90s")
+        words = ("--for=condition=Ready", *names, "-n", SPACE, "--timeout=120s")
         self.machine.kubectl("wait", *words)
         self.nodes = {name: profile.node_address(name) for name in profile.node_names()}
         found = self.machine.get("pods", "-n", SPACE)["items"]

@@ -82,7 +82,7 @@ def fill(stage: Stage) -> None:
     feed = json.dumps({"apiVersion": "v1", "kind": "List", "items": made})
     kubectl = stage.machine.kubectl
     kubectl("create", "-f", "-", feed=feed)
-    words = ("--for=condition=Ready", "pod", "--all", "-n", SPACE, "--timeout=90s")
+    words = ("--for=condition=Ready", "pod", "--all", "-n", SPACE, "--timeout=120s")
     kubectl("wait", *words)
     found = stage.machine.get("pods", "-n", SPACE)["items"]
     stage.pods = {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in found}

@@ -22,7 +22,7 @@ from navarch.cluster.namespaces import Pins
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root"),
     pytest.mark.skipif(shutil.which("containerd") is None, reason="run: navarch setup"),
 ]
@@ -79,7 +79,7 @@ def run(machine: Machine, *words: str, feed: bytes = b"") -> bytes:
         input=feed,
         stdout=subprocess.PIPE,
         check=True,
-        timeout=170,
+        timeout=400,
     ).stdout
 
 

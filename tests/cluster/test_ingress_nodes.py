@@ -86,7 +86,7 @@ def trio(three_nodes: Trio) -> Iterator[Trio]:
     machine.navarch("addons", "enable", *ADDONS, "-p", NAME)
     serve = "mkdir /tmp/w; echo hello > /tmp/w/index.html; exec httpd -f -p 8080 -h /tmp/w"
     machine.kubectl("apply", "-f", "-", feed=pod("web", serve, node=f"{NAME}-m03"))
-    machine.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=60s")
+    machine.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=120s")
     feed = "\n".join(map(json.dumps, OBJECTS))
     machine.kubectl("apply", "-f", "-", feed=feed)
     try:

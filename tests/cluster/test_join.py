@@ -265,7 +265,7 @@ def test_a_machine_that_is_lost_comes_back(joined: tuple[Trio, Far]) -> None:
     machine = trio.machine
     machine.hasten_loss(NAME)
     machine.kubectl("apply", "-f", "-", feed=deployment("moving"))
-    machine.kubectl("rollout", "status", "deployment/moving", "--timeout=60s")
+    machine.kubectl("rollout", "status", "deployment/moving", "--timeout=120s")
     agent = processes.read_pid_file(far.paths.run / f"node-{OTHER}.pid")
     assert agent is not None
     subprocess.run(["ip", "link", "set", WIRE, "down"], check=True)
@@ -304,7 +304,7 @@ def test_leaving_takes_everything_along(joined: tuple[Trio, Far]) -> None:
     machine.kubectl("apply", "-f", "-", feed=deployment("kept", 2))
     words = ("--selector=app=kept", "--min-available=1")
     machine.kubectl("create", "poddisruptionbudget", "kept", *words)
-    machine.kubectl("rollout", "status", "deployment/kept", "--timeout=60s")
+    machine.kubectl("rollout", "status", "deployment/kept", "--timeout=120s")
     said = far.navarch("leave", "-p", OTHER)
     assert "navarch node delete far" in said
     assert "is deleted" not in said

@@ -24,7 +24,7 @@ from tests.images.busybox import build_busybox
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root"),
     pytest.mark.skipif(shutil.which("containerd") is None, reason="run: navarch setup"),
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="run: navarch setup"),
@@ -50,7 +50,7 @@ def machine() -> Iterator[Machine]:
 def run(machine: Machine, name: str, command: str, **spec: Any) -> None:
     """A pod that runs a line of shell, and is ready."""
     machine.kubectl("apply", "-f", "-", feed=pod(name, command, **spec))
-    machine.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+    machine.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
 
 
 FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
@@ -62,7 +62,7 @@ def test_run_get_describe_and_events(machine: Machine) -> None:
         "--labels=app=hello", "--env=NAME=world", "--", "sh", "-c", "echo hello $NAME",
     )  # fmt: skip
     machine.kubectl(
-        "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/hello", "--timeout=60s"
+        "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/hello", "--timeout=120s"
     )
     assert machine.kubectl("logs", "hello") == "hello world\n"
     table = machine.kubectl("get", "pod", "hello")
@@ -174,7 +174,7 @@ def wait_for_start(machine: Machine, name: str) -> None:
     for number in (0, 1):
         machine.kubectl(
             "wait", f"--for=jsonpath={{.status.containerStatuses[{number}].containerID}}",
-            f"pod/{name}", "--timeout=60s",
+            f"pod/{name}", "--timeout=120s",
         )  # fmt: skip
 
 
@@ -182,7 +182,7 @@ def test_previous_logs_and_crash_loop(machine: Machine) -> None:
     machine.kubectl("apply", "-f", "-", feed=pod("crash", "echo attempt; exit 3"))
     machine.kubectl(
         "wait", "--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}"
-        "=CrashLoopBackOff", "pod/crash", "--timeout=60s",
+        "=CrashLoopBackOff", "pod/crash", "--timeout=120s",
     )  # fmt: skip
     assert machine.kubectl("logs", "crash", "--previous") == "attempt\n"
     assert "CrashLoopBackOff" in machine.kubectl("get", "pod", "crash")
@@ -422,7 +422,7 @@ def test_deployment_from_create_to_undo(machine: Machine) -> None:
     for line in ("pod/shop-", "service/shop", "deployment.apps/shop", "replicaset.apps/shop-"):
         assert line in everything
     machine.kubectl("delete", "deploy,service", "shop")
-    machine.kubectl("wait", "--for=delete", "pod", "-l", "app=shop", "--timeout=60s")
+    machine.kubectl("wait", "--for=delete", "pod", "-l", "app=shop", "--timeout=120s")
 
 
 def version(text: str) -> dict[str, str]:
@@ -498,7 +498,7 @@ def test_a_walled_pod_is_so_from_its_first_moment(machine: Machine) -> None:
         shell = f"while :; do {KNOCK}; sleep 0.1; done"
         machine.kubectl("-n", namespace, "apply", "-f", "-", feed=pod(name, shell))
         machine.kubectl(
-            "-n", namespace, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s"
+            "-n", namespace, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s"
         )
         deadline = time.monotonic() + 60
         while not (lines := machine.kubectl("-n", namespace, "logs", name).split()):

@@ -27,7 +27,7 @@ from navarch.cluster.readiness import resolves
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root"),
     pytest.mark.skipif(shutil.which("containerd") is None, reason="run: navarch setup"),
 ]
@@ -58,7 +58,7 @@ def machine() -> Iterator[Machine]:
 def running_pod(machine: Machine, name: str, command: str = "sleep 1000000") -> str:
     """Run a pod and wait for it; returns its container's ID."""
     machine.kubectl("apply", "-f", "-", feed=pod(name, command, node=NAME))
-    machine.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+    machine.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
     return container(machine, name)
 
 
@@ -154,7 +154,7 @@ def test_killed_processes_come_back_and_containers_do_not_notice(
     # The cluster does not only look alive: it works.
     name = f"after-{victim.partition('-')[0]}"
     running_pod(machine, name)
-    machine.kubectl("delete", "pod", name, "--timeout=30s")
+    machine.kubectl("delete", "pod", name, "--timeout=120s")
 
 
 def test_starting_a_running_cluster_restarts_nothing(machine: Machine) -> None:
@@ -206,9 +206,9 @@ def test_images_are_built_upon_those_that_were_loaded(machine: Machine, tmp_path
     manifest = json.loads(pod("built", "cat /said; sleep 100000", node=NAME))
     manifest["spec"]["containers"][0]["image"] = "built:1"
     machine.kubectl("apply", "-f", "-", feed=json.dumps(manifest))
-    machine.kubectl("wait", "--for=condition=Ready", "pod/built", "--timeout=60s")
+    machine.kubectl("wait", "--for=condition=Ready", "pod/built", "--timeout=120s")
     assert machine.kubectl("logs", "built") == "built\n"
-    machine.kubectl("delete", "pod", "built", "--timeout=30s")
+    machine.kubectl("delete", "pod", "built", "--timeout=120s")
     machine.navarch("image", "rm", "-p", NAME, "built:1")
     assert "docker.io/library/built:1" not in machine.navarch("image", "ls", "-p", NAME).split()
 
@@ -231,12 +231,12 @@ def test_host_ports_are_open_on_the_node_and_closed_with_the_pod(machine: Machin
     manifest = json.loads(pod("ported", serve, node=NAME))
     manifest["spec"]["containers"][0]["ports"] = [{"containerPort": 8080, "hostPort": 8099}]
     machine.kubectl("apply", "-f", "-", feed=json.dumps(manifest))
-    machine.kubectl("wait", "--for=condition=Ready", "pod/ported", "--timeout=60s")
+    machine.kubectl("wait", "--for=condition=Ready", "pod/ported", "--timeout=120s")
     address = machine.profile(NAME).node_address(NAME)
     eventually(lambda: answer(address, 8099).endswith("hello\n"), "the host port answers")
     inside = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 5 127.0.0.1 8099"
     assert "hello" in machine.navarch("ssh", "-p", NAME, "--", "sh", "-c", inside)
-    machine.kubectl("delete", "pod", "ported", "--timeout=30s")
+    machine.kubectl("delete", "pod", "ported", "--timeout=120s")
     with pytest.raises(OSError):
         fetch(address, 8099)
 
@@ -269,7 +269,7 @@ def test_a_workload_survives_stop_and_start(machine: Machine) -> None:
     machine.kubectl(
         "apply", "-f", "-", feed=pod("kept", "sleep 1000000", node=NAME, restartPolicy="Always")
     )
-    machine.kubectl("wait", "--for=condition=Ready", "pod/kept", "--timeout=60s")
+    machine.kubectl("wait", "--for=condition=Ready", "pod/kept", "--timeout=120s")
     machine.kubectl("create", "configmap", "note", "--from-literal=key=value")
     uid = machine.get("pod", "kept")["metadata"]["uid"]
     profile = machine.profile(NAME)
@@ -282,12 +282,12 @@ def test_a_workload_survives_stop_and_start(machine: Machine) -> None:
     assert "host: Stopped" in machine.navarch("status", "-p", NAME, expect=7)
 
     machine.navarch("start", "-p", NAME)
-    machine.kubectl("wait", "--for=condition=Ready", "pod/kept", "--timeout=90s")
+    machine.kubectl("wait", "--for=condition=Ready", "pod/kept", "--timeout=120s")
     found = machine.get("pod", "kept")
     assert found["metadata"]["uid"] == uid
     assert found["status"]["containerStatuses"][0]["restartCount"] >= 1
     assert machine.get("configmap", "note")["data"] == {"key": "value"}
-    machine.kubectl("delete", "pod", "kept", "--timeout=30s")
+    machine.kubectl("delete", "pod", "kept", "--timeout=120s")
 
 
 def test_a_reboot_is_healed(machine: Machine) -> None:
@@ -314,7 +314,7 @@ def test_a_reboot_is_healed(machine: Machine) -> None:
     assert list(paths.run.glob("*.pid"))
 
     machine.navarch("start", "-p", NAME)
-    machine.kubectl("wait", "--for=condition=Ready", "pod/rebooted", "--timeout=90s")
+    machine.kubectl("wait", "--for=condition=Ready", "pod/rebooted", "--timeout=120s")
     running_pod(machine, "afterwards")
 
 
@@ -346,7 +346,7 @@ def _pods_on_two_nodes_talk(machine: Machine) -> None:
     machine.kubectl("apply", "-f", "-", feed=pod("server", serve, node="other"))
     machine.kubectl("apply", "-f", "-", feed=pod("asker", "sleep 1000000", node="other-m02"))
     for name in ("server", "asker"):
-        machine.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+        machine.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
     address = machine.get("pod", "server")["status"]["podIP"]
     ask = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {address} 8080"
     assert "hello" in machine.kubectl("exec", "asker", "--", "sh", "-c", ask)

@@ -29,7 +29,7 @@ from navarch.cluster import processes
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(200),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root"),
     pytest.mark.skipif(shutil.which("containerd") is None, reason="run: navarch setup"),
 ]
@@ -63,7 +63,7 @@ def machine() -> Iterator[Machine]:
             "spec": {"containers": [container], "terminationGracePeriodSeconds": 0},
         }
         found.kubectl("apply", "-f", "-", feed=json.dumps(pod))
-        found.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=60s")
+        found.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=120s")
         yield found
     finally:
         found.navarch("delete", "--all", expect=None)
@@ -278,4 +278,4 @@ def test_switched_off_everything_is_given_back(machine: Machine) -> None:
         )
 
     eventually(is_cleared, "no address is left")
-    machine.kubectl("delete", "service", "web", "one", "two", "far", "new", "--timeout=20s")
+    machine.kubectl("delete", "service", "web", "one", "two", "far", "new", "--timeout=120s")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.cluster.machine import Machine
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 NAME = "configured"
 CONFIGURATION = """
@@ -110,7 +110,7 @@ def test_profiles_an_extender_and_figures(machine: Machine, extender: int) -> No
     machine.navarch("start", "-p", NAME, "--simulated", "4", "--scheduler-config", str(file))
     for name, scheduler in (("spread", "default-scheduler"), ("packed", "packing")):
         machine.kubectl("apply", "-f", "-", feed=PODS % {"name": name, "scheduler": scheduler})
-        machine.kubectl("rollout", "status", f"deployment/{name}", "--timeout=60s")
+        machine.kubectl("rollout", "status", f"deployment/{name}", "--timeout=120s")
     assert nodes_of(machine, "spread") == {"sim-1": 1, "sim-2": 1, "sim-3": 1}
     assert [*nodes_of(machine, "packed").values()] == [3]
 
@@ -124,5 +124,5 @@ def test_profiles_an_extender_and_figures(machine: Machine, extender: int) -> No
     # Without the extender's say the node that it kept free is as good as any.
     machine.navarch("start", "-p", NAME, "--scheduler-config", "off")
     machine.kubectl("scale", "deployment/spread", "--replicas=4")
-    machine.kubectl("rollout", "status", "deployment/spread", "--timeout=60s")
+    machine.kubectl("rollout", "status", "deployment/spread", "--timeout=120s")
     assert nodes_of(machine, "spread")["sim-0"] == 1

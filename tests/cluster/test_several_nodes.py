@@ -177,7 +177,7 @@ def test_a_node_that_is_cut_off_and_comes_back(three_nodes: Trio) -> None:
         },
     }
     machine.kubectl("apply", "-f", "-", feed=json.dumps(manifest))
-    machine.kubectl("wait", "--for=condition=Ready", "pod/tolerant", "--timeout=60s")
+    machine.kubectl("wait", "--for=condition=Ready", "pod/tolerant", "--timeout=120s")
     wire = f"{trio.profile.bridge}n1"
     subprocess.run(["ip", "link", "set", wire, "down"], check=True)
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.cluster.machine import Machine
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 NAME = "simulated"
 RULES = """

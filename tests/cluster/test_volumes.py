@@ -18,7 +18,7 @@ from navarch.cluster import processes
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root"),
     pytest.mark.skipif(shutil.which("containerd") is None, reason="run: navarch setup"),
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="run: navarch setup"),
@@ -88,7 +88,7 @@ def eventually(condition: Callable[[], object], what: str) -> None:
 
 
 def rolled_out(machine: Machine) -> None:
-    machine.kubectl("rollout", "status", "statefulset/db", "--timeout=60s")
+    machine.kubectl("rollout", "status", "statefulset/db", "--timeout=120s")
 
 
 def directories(machine: Machine) -> dict[str, Path]:

@@ -29,7 +29,7 @@ from navarch.cluster import processes
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root"),
     pytest.mark.skipif(shutil.which("containerd") is None, reason="run: navarch setup"),
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="run: navarch setup"),
@@ -67,7 +67,7 @@ def eventually(condition: Callable[[], object], what: str, timeout: float = 60.0
 
 
 def wait_for(machine: Machine, what: str, *objects: str) -> None:
-    machine.kubectl("wait", f"--for={what}", "--timeout=60s", *objects)
+    machine.kubectl("wait", f"--for={what}", "--timeout=120s", *objects)
 
 
 def fetch(url: str) -> str:
@@ -250,14 +250,14 @@ def test_a_patch_and_a_variable_cure_it(machine: Machine) -> None:
         "create", "secret", "generic", "database", f"--from-literal=password={PASSWORD}"
     )
     apply(machine, "database")
-    machine.kubectl("rollout", "status", "deploy/database", "--timeout=60s")
+    machine.kubectl("rollout", "status", "deploy/database", "--timeout=120s")
     patch = EXAMPLE / "manifests" / "shop-password.yaml"
     machine.kubectl("patch", "deploy", "shop", "--patch-file", str(patch))
     complaint = "shop: the database at nowhere does not answer"
     logs = ("logs", "-l", "app=shop")  # which fails while one of the pods has none yet
     eventually(lambda: complaint in machine.kubectl(*logs, expect=None), "one step further")
     machine.kubectl("set", "env", "deploy/shop", "DATABASE=database")
-    machine.kubectl("rollout", "status", "deploy/shop", "--timeout=60s")
+    machine.kubectl("rollout", "status", "deploy/shop", "--timeout=120s")
     wait_for(machine, "jsonpath={.status.replicas}=3", "deploy/shop")
     for url in addresses(machine):
         eventually(partial(serves_customers, url), url)
@@ -279,7 +279,7 @@ def test_a_rolling_update_stays_within_its_bounds(machine: Machine) -> None:
     with Traffic(addresses(machine)) as traffic, Watched(machine) as watched:
         eventually(watched.has_begun, "the watch has begun")
         machine.kubectl("set", "image", "deploy/shop", "shop=navarch.local/web-shop:2")
-        machine.kubectl("rollout", "status", "deploy/shop", "--timeout=60s")
+        machine.kubectl("rollout", "status", "deploy/shop", "--timeout=120s")
         before = traffic.answers["2"]
         eventually(lambda: traffic.answers["2"] > before + 20, "the new version answers")
         listed = partial(machine.kubectl, "get", "pods", "-l", "app=shop", "--no-headers")
@@ -499,7 +499,7 @@ def test_a_pod_may_speak_to_the_api(machine: Machine) -> None:
 
 
 def test_customers_notice_no_process_that_dies(machine: Machine) -> None:
-    machine.kubectl("rollout", "status", "deploy/shop", "--timeout=60s")
+    machine.kubectl("rollout", "status", "deploy/shop", "--timeout=120s")
     before = {each["metadata"]["name"]: container(each) for each in pods(machine, "shop")}
     victims = ["apiserver", "controllers", f"node-{NAME}", f"containerd-{NAME}", "supervisor"]
     with Traffic(addresses(machine)) as traffic:
@@ -527,7 +527,7 @@ def test_a_rolling_update_goes_on_when_those_who_do_it_die(machine: Machine) -> 
         machine.kubectl("set", "env", "deploy/shop", "COLOUR=green")
         wait_for(machine, "jsonpath={.status.updatedReplicas}", "deploy/shop")
         machine.kill(NAME, victims)
-        machine.kubectl("rollout", "status", "deploy/shop", "--timeout=60s")
+        machine.kubectl("rollout", "status", "deploy/shop", "--timeout=120s")
         listed = partial(machine.kubectl, "get", "pods", "-l", "app=shop", "--no-headers")
         eventually(lambda: listed().count("\n") == 3, "the old ones have ended", 60)
     assert traffic.failures == []

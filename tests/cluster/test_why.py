@@ -15,7 +15,7 @@ from tests.images.busybox import build_busybox
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root"),
     pytest.mark.skipif(shutil.which("containerd") is None, reason="run: navarch setup"),
 ]
@@ -44,7 +44,7 @@ def container(**further: object) -> dict[str, object]:
 
 
 def wait(machine: Machine, name: str, path: str, value: str) -> None:
-    machine.kubectl("wait", f"pod/{name}", f"--for=jsonpath={path}={value}", "--timeout=60s")
+    machine.kubectl("wait", f"pod/{name}", f"--for=jsonpath={path}={value}", "--timeout=120s")
 
 
 def test_the_first_line_says_it(machine: Machine) -> None:
@@ -65,8 +65,8 @@ def test_the_first_line_says_it(machine: Machine) -> None:
     wait(machine, "crash", reason, "CrashLoopBackOff")
     wait(machine, "config", reason, "CreateContainerConfigError")
     wait(machine, "probe", "{.status.phase}", "Running")
-    machine.kubectl("wait", "pod/fine", "--for=condition=Ready", "--timeout=60s")
-    machine.kubectl("wait", "pod/cpu", "--for=condition=PodScheduled=False", "--timeout=60s")
+    machine.kubectl("wait", "pod/fine", "--for=condition=Ready", "--timeout=120s")
+    machine.kubectl("wait", "pod/cpu", "--for=condition=PodScheduled=False", "--timeout=120s")
 
     def told(name: str) -> str:
         text = machine.navarch("why", "-p", NAME, name)
@@ -86,7 +86,7 @@ def test_the_first_line_says_it(machine: Machine) -> None:
 
 def test_owners_other_clusters_and_what_is_not_there(machine: Machine) -> None:
     machine.kubectl("create", "deployment", "web", f"--image={SHELL_IMAGE}", "--replicas=0")
-    machine.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    machine.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
     # By the user's own kubeconfig, as with any cluster.
     config = ["--kubeconfig", str(machine.kubeconfig)]
     text = machine.navarch("why", *config, "deployment/web", "-o", "json")

@@ -17,7 +17,7 @@ from navarch.cluster import processes
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user"),
     pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv"),
 ]
@@ -48,7 +48,7 @@ class User:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=400,
             check=False,
             cwd="/",
         )
@@ -73,7 +73,7 @@ def test_simulated_nodes_take_pods(user: User) -> None:
     user.navarch("start", "--simulated", "3")
     user.navarch("status")
     user.run("kubectl", "create", "deployment", "web", "--image=none", "--replicas=6")
-    user.run("kubectl", "rollout", "status", "deployment/web", "--timeout=60s")
+    user.run("kubectl", "rollout", "status", "deployment/web", "--timeout=120s")
     pods = json.loads(user.run("kubectl", "get", "pods", "-o", "json"))["items"]
     assert {pod["status"]["phase"] for pod in pods} == {"Running"}
     assert len({pod["spec"]["nodeName"] for pod in pods}) == 3

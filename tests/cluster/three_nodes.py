@@ -120,7 +120,7 @@ class Trio:
         manifest["metadata"] |= metadata
         manifest["metadata"].setdefault("labels", {})["app"] = "echo"
         self.machine.kubectl("apply", "-f", "-", feed=json.dumps(manifest))
-        self.machine.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+        self.machine.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
         self.serve(name)
         self.pods[name] = str(self.machine.get("pod", name)["status"]["podIP"])
         return self.pods[name]
@@ -232,7 +232,7 @@ def _start(config: pytest.Config) -> Trio:
 
 marks = [
     pytest.mark.cluster,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="real nodes need root"),
     pytest.mark.skipif(shutil.which("containerd") is None, reason="run: navarch setup"),
 ]

@@ -138,7 +138,7 @@ async def test_rollout(kubectl: Kubectl) -> None:
     history = await kubectl("rollout", "history", "deployment/d")
     assert [line.split()[0] for line in history.splitlines()[2:] if line] == ["1", "2"]
     assert "i:1" in await kubectl("rollout", "history", "deployment/d", "--revision=1")
-    async with kubectl.started("rollout", "status", "deployment/d", "--timeout=20s") as process:
+    async with kubectl.started("rollout", "status", "deployment/d", "--timeout=120s") as process:
         await kubectl.set_status(
             "deployment/d",
             observedGeneration=1,
@@ -171,7 +171,7 @@ async def test_drain(kubectl: Kubectl) -> None:
     placed = pod("p")
     placed["spec"] |= {"nodeName": name, "terminationGracePeriodSeconds": 0}
     await kubectl("create", "-f", "-", stdin=placed)
-    drained = await kubectl("drain", name, "--force", "--timeout=20s")
+    drained = await kubectl("drain", name, "--force", "--timeout=120s")
     assert "pod/p evicted" in drained
     assert (await kubectl.get("node", name))["spec"]["unschedulable"] is True
 
@@ -228,13 +228,13 @@ async def test_wait(kubectl: Kubectl) -> None:
     await kubectl("create", "-f", "-", stdin=pod("p"))
     late = await kubectl.fails("wait", "--for=condition=Ready", "pod/p", "--timeout=0s")
     assert "condition not met for pods/p" in late
-    async with kubectl.started("wait", "--for=condition=Ready", "pod/p", "--timeout=20s") as ready:
+    async with kubectl.started("wait", "--for=condition=Ready", "pod/p", "--timeout=120s") as ready:
         conditions = [{"type": "Ready", "status": "True"}]
         await kubectl.set_status("pod/p", phase="Running", conditions=conditions)
         assert await asyncio.wait_for(ready.wait(), 60) == 0
     by_path = "--for=jsonpath={.status.phase}=Running"
-    assert "condition met" in await kubectl("wait", by_path, "pod/p", "--timeout=20s")
-    async with kubectl.started("wait", "--for=delete", "pod/p", "--timeout=20s") as gone:
+    assert "condition met" in await kubectl("wait", by_path, "pod/p", "--timeout=120s")
+    async with kubectl.started("wait", "--for=delete", "pod/p", "--timeout=120s") as gone:
         await kubectl("delete", "pod", "p", "--force", "--grace-period=0")
         assert await asyncio.wait_for(gone.wait(), 60) == 0
 

@@ -172,7 +172,7 @@ async def test_finalizers_hold_a_deletion(kubectl: Kubectl) -> None:
     await kubectl("create", "-f", "-", stdin=held)
     await kubectl("delete", "cm", "held", "--wait=false")
     assert (await kubectl.get("cm", "held"))["metadata"]["deletionTimestamp"]
-    async with kubectl.started("wait", "--for=delete", "cm/held", "--timeout=20s") as process:
+    async with kubectl.started("wait", "--for=delete", "cm/held", "--timeout=120s") as process:
         await kubectl(
             "patch", "cm", "held", "--type=merge", "-p", '{"metadata":{"finalizers":null}}'
         )

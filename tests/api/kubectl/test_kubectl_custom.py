@@ -80,7 +80,7 @@ async def test_custom_resources(kubectl: Kubectl) -> None:
     group = "shop.example.io"
     await kubectl("apply", "-f", "-", stdin=definition(group))
     crd = f"crd/gadgets.{group}"
-    await kubectl("wait", "--for=condition=Established", crd, "--timeout=20s")
+    await kubectl("wait", "--for=condition=Established", crd, "--timeout=120s")
     await kubectl("create", "-f", "-", stdin=gadget(group, "a", size=3))
     await kubectl.set_status("gadget/a", conditions=[{"type": "Ready", "status": "True"}])
     table = await kubectl("get", "gd")

@@ -22,7 +22,7 @@ async def define(kubectl: Kubectl, group: str, kind: str, schema: Object) -> str
     crd = definition(group, kind, "Namespaced", v1=schema)
     await kubectl("create", "-f", "-", stdin=crd)
     name = crd["metadata"]["name"]
-    await kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=20s")
+    await kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=120s")
     return f"{group}/v1"
 
 
