@@ -10,18 +10,26 @@ may. Its rights exist only while the addon is on.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from navarch.api.named_secrets import INGRESS_USER
-from navarch.cluster import processes
+from navarch.cluster import containerd, processes
 from navarch.cluster.api import Api
 from navarch.cluster.manifests import Placed, manifests
+from navarch.cluster.namespaces import Pins
+from navarch.cluster.supervisor import Description
 from navarch.network.ingress import LEASE
+from navarch.network.nginx import shared_directory
 
 if TYPE_CHECKING:
     from navarch.cluster.profile import Paths
 
+REPLACED_SECONDS, DRAIN_SECONDS = 30.0, 5.0
 NAMESPACE, SERVICE = "ingress-nginx", "ingress-nginx-controller"
 _NETWORKING = "/apis/networking.k8s.io/v1"
 
@@ -56,13 +64,38 @@ def _addresses(each: dict[str, Any]) -> list[str]:
 
 
 def end_nginx(paths: Paths, component: str) -> None:
-    """End the nginx of a node, which outlives its controller so that a new one can go on with it:
-    when the addon is off, none comes."""
-    for file in paths.root.glob(f"nodes/*/{component}/nginx.pid"):
-        try:
-            pid = int(file.read_text())
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except (OSError, ValueError):
-            continue
-        if str(file.parent).encode() in command:
-            processes.end([pid], grace=2.0)
+    """End the nginx of all nodes, and remove what they kept, keys among it. They outlive their
+    controllers, so that new ones can go on with them: when the addon is off, none come."""
+    # A controller that is still there would start its nginx anew.
+    processes.wait_until(lambda: _are_as_described(paths), REPLACED_SECONDS)
+    directories = [*paths.root.glob(f"nodes/*/{component}")]
+    pids = [pid for each in directories if (pid := _nginx_of(each))]
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGQUIT)
+    # What is under way may end; what does not, as a WebSocket, is cut.
+    processes.end(processes.wait_gone(pids, DRAIN_SECONDS), grace=2.0)
+    for each in directories:
+        pins = Pins(paths.pins, each.parent.name)
+        if pins.are_alive():
+            containerd.run_in_node(pins, ["rm", "-rf", str(shared_directory(each))])
+        shutil.rmtree(each)
+
+
+def _are_as_described(paths: Paths) -> bool:
+    """Whether no node's process runs that began before the addon was off."""
+    for spec in Description.read(paths.run / "supervisor.json").processes:
+        process = processes.read_pid_file(paths.run / f"{spec.name}.pid")
+        if spec.node and process is not None and process.digest != spec.digest:
+            return False
+    return True
+
+
+def _nginx_of(directory: Path) -> int:
+    """The master that serves from a directory, 0 if there is none."""
+    try:
+        pid = int((directory / "nginx.pid").read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return 0
+    return pid if str(directory).encode() in command else 0

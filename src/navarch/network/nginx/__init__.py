@@ -11,3 +11,11 @@ publish.py       each node's endpoints of the Services that lead to nginx; pure
 serving.py       what both controllers have in common, and a component's life
 lua/             what runs inside nginx: matching, balancing, limits, certificates
 """
+
+import hashlib
+from pathlib import Path
+
+
+def shared_directory(state: Path) -> Path:
+    """Where workers may read and write, by the directory that only root may see."""
+    return Path(f"/run/navarch-nginx-{hashlib.sha256(str(state).encode()).hexdigest()[:12]}")

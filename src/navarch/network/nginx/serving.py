@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import socket
@@ -37,6 +36,7 @@ from navarch.client.controller import ControllerContext
 from navarch.client.informer import Informer, InformerFactory
 from navarch.client.leader import LeaderElector, LeadershipLost
 from navarch.client.resource import PatchType, ResourceClient
+from navarch.network.nginx import shared_directory
 from navarch.network.nginx.backends import Around, Services, endpoints_of, services_of
 from navarch.network.nginx.model import DataPlane
 from navarch.network.nginx.process import Nginx, NginxError
@@ -400,10 +400,9 @@ class Serving(ABC, Generic[T]):
 
 def settings(options: ServingOptions, name: str) -> Settings:
     directory = Path(options.state_directory)
-    digest = hashlib.sha256(str(directory).encode()).hexdigest()[:12]
     return Settings(
         directory=directory,
-        shared=Path(options.shared_directory or f"/run/navarch-nginx-{digest}"),
+        shared=Path(options.shared_directory or shared_directory(directory)),
         addresses=options.addresses,
         health_port=options.health_port,
         workers=options.workers,
