@@ -22,6 +22,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -32,6 +33,10 @@ from navarch.cluster.components import COMPONENTS, Run, options_from
 from navarch.cluster.namespaces import show_at
 
 log = logging.getLogger("navarch.daemon")
+
+HUNG_SECONDS = 5.0
+"""A thread may hang in a file system that does not answer. So long it may keep the process."""
+
 Load = Callable[[], tuple[Run, Any]]
 """Imports a component and reads its options."""
 
@@ -46,7 +51,21 @@ def main(arguments: Sequence[str]) -> int:
     for place, directory in config.get("shown", {}).items():
         show_at(Path(directory), Path(place))
     components = config["components"]
-    return run_components({name: partial(_load, name, components[name]) for name in components})
+    loads = {name: partial(_load, name, components[name]) for name in components}
+    return run_components(loads, leave_hung_threads)
+
+
+def leave_hung_threads() -> None:
+    """Python waits for all threads of its pools before it ends."""
+
+    def leave() -> None:
+        names = [each.name for each in threading.enumerate() if not each.daemon]
+        log.warning("ending though threads hang: %s", ", ".join(names))
+        os._exit(1)
+
+    timer = threading.Timer(HUNG_SECONDS, leave)
+    timer.daemon = True
+    timer.start()
 
 
 def _load(name: str, values: Mapping[str, Any]) -> tuple[Run, Any]:
@@ -83,15 +102,19 @@ class RecordFormatter(logging.Formatter):
         return "\n".join(f"    {line}" for line in lines)
 
 
-def run_components(components: Mapping[str, Load]) -> int:
-    """Run components until a signal or a failure. Returns the exit code."""
+def run_components(components: Mapping[str, Load], ended: Callable[[], None] = lambda: None) -> int:
+    """Run components until a signal or a failure. Returns the exit code. `ended` is called when
+    they have ended, and what they leave is about to be waited for."""
     import uvloop
 
     # What imports make, stays: collections would look at all of it again and again for nothing.
     gc.disable()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_together(components))
+            try:
+                runner.run(_together(components))
+            finally:
+                ended()
     except asyncio.CancelledError:
         log.info("stopped")
         return 0

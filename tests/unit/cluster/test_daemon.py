@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 from typing import Any
@@ -84,3 +85,36 @@ def test_a_record_is_one_line_whatever_it_tells() -> None:
     assert first.startswith("I n: pod x")
     assert others and all(line.startswith("    ") for line in others)
     assert "\x1b" not in formatter.format(record)
+
+
+HANGING = """
+import asyncio, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from navarch.cluster import daemon
+
+async def hangs(_):
+    pool = ThreadPoolExecutor(1)
+    for each in (pool, None):
+        asyncio.get_running_loop().run_in_executor(each, threading.Event().wait)
+    print("begun", flush=True)
+    await asyncio.Event().wait()
+
+daemon.HUNG_SECONDS = 0.2
+daemon.start_logging("INFO")
+sys.exit(daemon.run_components({"a": lambda: (hangs, None)}, daemon.leave_hung_threads))
+"""
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+            process.terminate()
+            _, log = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert "ending though threads hang" in log
+    assert process.returncode == 1
