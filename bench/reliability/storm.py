@@ -20,6 +20,8 @@ NAMESPACE = "storm"
 PATH = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 PARTS = "abc"
 CATCH_UP_SECONDS = 60.0
+LEAST_WRITES = 30
+"""Before a kill, however slow the machine is."""
 PROGRESS = 50
 
 
@@ -225,7 +227,11 @@ class Storm:
         end = time.monotonic() + plan.seconds
         while self.tally["kills"] < plan.kills and time.monotonic() < end:
             writers = [asyncio.create_task(self.write()) for _ in range(plan.writers)]
+            enough = self.tally["acknowledged"] + LEAST_WRITES
             await asyncio.sleep(self.chance.uniform(0.05, 0.8))
+            while self.tally["acknowledged"] < enough:
+                self._check_alive(writers)
+                await asyncio.sleep(0.01)
             self._check_alive(writers)
             await self.kill()
             await asyncio.gather(*writers)
