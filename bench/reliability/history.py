@@ -23,7 +23,7 @@ from navarch.store.engine import LogStore
 from navarch.store.sqlite import open_sqlite_store
 from navarch.store.watch import QUEUE_EVENTS
 
-QUIET_SECONDS = 2.0
+QUIET_SECONDS = 20.0
 COMPACTED_SECONDS = 30.0
 KILLS = 20
 
