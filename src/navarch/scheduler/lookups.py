@@ -8,15 +8,13 @@ from typing import Any, TypeVar
 
 from navarch.api.persistent_volumes import volume_class
 from navarch.api.selectors import LabelSelector, Operator, Requirement
-from navarch.api.types.apps_v1 import ReplicaSet, ReplicaSetSpec, StatefulSet, StatefulSetSpec
+from navarch.api.types.apps_v1 import ReplicaSet, StatefulSet
 from navarch.api.types.core_v1 import (
     Namespace,
     PersistentVolume,
     PersistentVolumeClaim,
     ReplicationController,
-    ReplicationControllerSpec,
     Service,
-    ServiceSpec,
 )
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.api.types.policy_v1 import PodDisruptionBudget
@@ -41,6 +39,7 @@ from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.terms import parse_selector
 
 T = TypeVar("T", bound=KubernetesObject)
+S = TypeVar("S", Service, ReplicaSet, StatefulSet, ReplicationController)
 
 SELECTORS_KEPT = 4096
 BY_CLASS, BY_NODE = "class", "node"
@@ -52,24 +51,10 @@ def _identity(meta: ObjectMeta) -> ObjectMeta:
     )
 
 
-def _slim_service(service: Service) -> Service:
-    spec = ServiceSpec(selector=service.spec.selector)
-    return Service(metadata=_identity(service.metadata), spec=spec)
-
-
-def _slim_replica_set(owner: ReplicaSet) -> ReplicaSet:
-    spec = ReplicaSetSpec(selector=owner.spec.selector)
-    return ReplicaSet(metadata=_identity(owner.metadata), spec=spec)
-
-
-def _slim_stateful_set(owner: StatefulSet) -> StatefulSet:
-    spec = StatefulSetSpec(selector=owner.spec.selector)
-    return StatefulSet(metadata=_identity(owner.metadata), spec=spec)
-
-
-def _slim_controller(owner: ReplicationController) -> ReplicationController:
-    spec = ReplicationControllerSpec(selector=owner.spec.selector)
-    return ReplicationController(metadata=_identity(owner.metadata), spec=spec)
+def _slim(found: S) -> S:
+    """Who it is, and whom it selects."""
+    spec = type(found.spec)(selector=found.spec.selector)
+    return type(found)(metadata=_identity(found.metadata), spec=spec)
 
 
 def _on_any_change(informer: Informer[Any], forget: Callable[[], None]) -> None:
@@ -109,16 +94,19 @@ class InformerObjects:
         self._feed(self.resource_slices, devices.set_slice, devices.remove_slice)
         self._feed(self.device_classes, devices.set_class, devices.remove_class)
         self._budgets = informers.informer(PodDisruptionBudget, transform=drop_managed_fields)
-        self._services = informers.informer(Service, transform=_slim_service)
-        self._replica_sets = informers.informer(ReplicaSet, transform=_slim_replica_set)
-        self._stateful_sets = informers.informer(StatefulSet, transform=_slim_stateful_set)
-        self._controllers = informers.informer(ReplicationController, transform=_slim_controller)
+        self._services = informers.informer(Service, transform=_slim)
+        self._owners: dict[tuple[str, str], Informer[Any]] = {
+            ("apps/v1", "ReplicaSet"): informers.informer(ReplicaSet, transform=_slim),
+            ("apps/v1", "StatefulSet"): informers.informer(StatefulSet, transform=_slim),
+            ("v1", "ReplicationController"): informers.informer(
+                ReplicationController, transform=_slim
+            ),
+        }
         self._selectors: dict[object, LabelSelector] = {}
         forget = self._selectors.clear
         _on_any_change(self._services, forget)
-        self._replica_sets.add_handler(lambda _: forget(), self._set_changed, lambda _: forget())
-        self._stateful_sets.add_handler(lambda _: forget(), self._set_changed, lambda _: forget())
-        self._controllers.add_handler(lambda _: forget(), self._set_changed, lambda _: forget())
+        for each in self._owners.values():
+            each.add_handler(lambda _: forget(), self._set_changed, lambda _: forget())
 
     @staticmethod
     def _feed(informer: Informer[T], put: Callable[[T], None], remove: Callable[[T], None]) -> None:
@@ -189,21 +177,13 @@ class InformerObjects:
                 labels.update(selector)
         further: tuple[Requirement, ...] = ()
         owner = controller_of(pod.pod)
-        if owner is not None:
-            key = f"{pod.namespace}/{owner.name}"
-            match owner.apiVersion, owner.kind:
-                case "apps/v1", "ReplicaSet":
-                    replicas = self._replica_sets.cache.get(key)
-                    if replicas is not None:
-                        further = parse_selector(replicas.spec.selector).requirements
-                case "apps/v1", "StatefulSet":
-                    stateful = self._stateful_sets.cache.get(key)
-                    if stateful is not None:
-                        further = parse_selector(stateful.spec.selector).requirements
-                case "v1", "ReplicationController":
-                    controller = self._controllers.cache.get(key)
-                    if controller is not None:
-                        labels.update(controller.spec.selector)
+        informer = self._owners.get((owner.apiVersion, owner.kind)) if owner is not None else None
+        if owner is not None and informer is not None:
+            found = informer.cache.get(f"{pod.namespace}/{owner.name}")
+            if isinstance(found, ReplicationController):
+                labels.update(found.spec.selector)
+            elif found is not None:
+                further = parse_selector(found.spec.selector).requirements
         own = [Requirement(name, Operator.EQUALS, (value,)) for name, value in labels.items()]
         return LabelSelector(tuple(dict.fromkeys((*own, *further))))
 

@@ -418,8 +418,8 @@ class Scheduler:
         if info.uid not in self._preparing:
             return False
         self._forget(info)
-        self.volumes.wake(info.uid)
-        self.claims.wake(info.uid)
+        self.volumes.news.tell(info.uid)
+        self.claims.news.tell(info.uid)
         return True
 
     def _is_ours(self, pod: Pod) -> bool:
@@ -468,8 +468,8 @@ class Scheduler:
         info = PodInfo(pod)
         uid = pod.metadata.uid
         self._assumed.pop(uid, None)
-        self.volumes.wake(uid)
-        self.claims.wake(uid)
+        self.volumes.news.tell(uid)
+        self.claims.news.tell(uid)
         self.queue.remove(uid)
         self._nominate(info, "")
         if uid in self.cluster.pods:

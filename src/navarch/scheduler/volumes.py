@@ -9,7 +9,6 @@ Source: KEP-490; upstream's `pkg/scheduler/framework/plugins/volumebinding`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from navarch.api.node_selection import selects
@@ -27,6 +26,7 @@ from navarch.client import Client, object_key
 from navarch.client.clock import timeout
 from navarch.scheduler.framework import VolumePlan
 from navarch.scheduler.lookups import InformerObjects
+from navarch.scheduler.news import News
 from navarch.scheduler.podinfo import PodInfo
 
 
@@ -40,9 +40,8 @@ class VolumeBinder:
     def __init__(self, client: Client, objects: InformerObjects) -> None:
         self._client = client
         self._claims, self._volumes = objects.assumed_claims, objects.assumed_volumes
-        self._waiting: dict[str, set[asyncio.Event]] = {}
-        """Who is woken when something happens to a claim or its volume, or to a pod, by the
-        claim's key or the pod's uid."""
+        self.news = News()
+        """Of claims and their volumes, and of pods, by the claim's key or the pod's uid."""
         wake = self._wake_claim
         objects.claims.add_handler(wake, lambda _, new: wake(new), wake)
         wake_owner = self._wake_owner
@@ -68,16 +67,12 @@ class VolumeBinder:
         for claim in plan.provisions:
             self._claims.forget(object_key(claim))
 
-    def wake(self, key: str) -> None:
-        for event in self._waiting.get(key, ()):
-            event.set()
-
     def _wake_claim(self, claim: PersistentVolumeClaim) -> None:
-        self.wake(object_key(claim))
+        self.news.tell(object_key(claim))
 
     def _wake_owner(self, volume: PersistentVolume) -> None:
         if (ref := volume.spec.claimRef) is not None:
-            self.wake(f"{ref.namespace}/{ref.name}")
+            self.news.tell(f"{ref.namespace}/{ref.name}")
 
     async def bind(
         self,
@@ -88,23 +83,15 @@ class VolumeBinder:
     ) -> None:
         """Return when every claim is bound. Raises VolumesFailed, or ApiError from a write."""
         claims = [*(claim for claim, _ in plan.bindings), *plan.provisions]
-        woken = asyncio.Event()
-        keys = [*map(object_key, claims), info.uid]
-        for key in keys:
-            self._waiting.setdefault(key, set()).add(woken)
-        try:
-            await self._write(plan, _name(node()))
-            async with timeout(self._client.clock, plan.seconds):
-                while not self._is_done(plan, node(), is_wanted()):
-                    await woken.wait()
-                    woken.clear()
-        except TimeoutError:
-            raise VolumesFailed("binding volumes: context deadline exceeded") from None
-        finally:
-            for key in keys:
-                self._waiting[key].discard(woken)
-                if not self._waiting[key]:
-                    del self._waiting[key]
+        with self.news.of([*map(object_key, claims), info.uid]) as woken:
+            try:
+                await self._write(plan, _name(node()))
+                async with timeout(self._client.clock, plan.seconds):
+                    while not self._is_done(plan, node(), is_wanted()):
+                        await woken.wait()
+                        woken.clear()
+            except TimeoutError:
+                raise VolumesFailed("binding volumes: context deadline exceeded") from None
 
     async def _write(self, plan: VolumePlan, node: str) -> None:
         for claim, volume in plan.bindings:

@@ -85,7 +85,7 @@ class World:
 
     def delete_pod(self) -> None:
         self.is_wanted = False
-        self.binder.wake(POD.uid)
+        self.binder.news.tell(POD.uid)
 
     def reserved(self) -> PersistentVolume:
         found = copy_object(self.volume)

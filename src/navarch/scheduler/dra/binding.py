@@ -32,6 +32,7 @@ from navarch.client import ControllerContext, PatchType, object_key
 from navarch.client.clock import timeout
 from navarch.scheduler.dra.plans import ClaimPlan, PlannedClaim
 from navarch.scheduler.lookups import InformerObjects
+from navarch.scheduler.news import News
 from navarch.scheduler.pod_status import patch_status
 from navarch.scheduler.podinfo import DEFAULT_SCHEDULER, PodInfo
 
@@ -48,8 +49,8 @@ class ClaimBinder:
         self._client = context.client
         self._claims = self._client.resource(ResourceClaim)
         self._devices = objects.devices
-        self._waiting: dict[str, set[asyncio.Event]] = {}
-        """Who is woken when something happens to a claim, by its key, or to a pod, by its uid."""
+        self.news = News()
+        """Of claims, by their keys, and of pods, by their uids."""
         self._flights: dict[int, str] = {}
         """Under which uid the devices of a planned claim are in flight."""
         changed = self._changed
@@ -63,12 +64,8 @@ class ClaimBinder:
                 self._flights[id(planned)] = uid
                 self._devices.reserve(uid, planned.allocation.devices.results)
 
-    def wake(self, key: str) -> None:
-        for event in self._waiting.get(key, ()):
-            event.set()
-
     def _changed(self, claim: ResourceClaim) -> None:
-        self.wake(object_key(claim))
+        self.news.tell(object_key(claim))
 
     async def bind(
         self, info: PodInfo, plan: ClaimPlan, node: str, is_wanted: Callable[[], bool]
@@ -161,27 +158,20 @@ class ClaimBinder:
         # Late: the plugin imports the plans of this package.
         from navarch.scheduler.plugins.dynamic_resources import is_ready
 
-        woken = asyncio.Event()
-        keys = [*map(object_key, claims), info.uid]
-        for key in keys:
-            self._waiting.setdefault(key, set()).add(woken)
-        try:
-            async with timeout(self._client.clock, seconds):
-                while True:
-                    now = [self._devices.claims.get(key) for key in keys[:-1]]
-                    if not is_wanted() or None in now:
-                        raise ClaimProblem("the pod or a claim does not exist any more")
-                    if all(is_ready(claim) for claim in now if claim is not None):
-                        return
-                    await woken.wait()
-                    woken.clear()
-        except TimeoutError:
-            raise ClaimProblem("device binding timeout: context deadline exceeded") from None
-        finally:
-            for key in keys:
-                self._waiting[key].discard(woken)
-                if not self._waiting[key]:
-                    del self._waiting[key]
+        keys = [*map(object_key, claims)]
+        with self.news.of([*keys, info.uid]) as woken:
+            try:
+                async with timeout(self._client.clock, seconds):
+                    while True:
+                        now = [self._devices.claims.get(key) for key in keys]
+                        if not is_wanted() or None in now:
+                            raise ClaimProblem("the pod or a claim does not exist any more")
+                        if all(is_ready(claim) for claim in now if claim is not None):
+                            return
+                        await woken.wait()
+                        woken.clear()
+            except TimeoutError:
+                raise ClaimProblem("device binding timeout: context deadline exceeded") from None
 
     def forget(self, plan: ClaimPlan) -> None:
         """What was not written has not happened."""
