@@ -187,3 +187,18 @@ def test_addresses_outlive_a_node(trio: Trio) -> None:
     machine.navarch("addons", "disable", "ingress", "-p", NAME)
     assert address_of(trio, "ingress") == ""
     assert answers(addresses[1])
+    machine.navarch("addons", "disable", "gateway-api", "-p", NAME)
+    assert leftovers(trio) == []
+
+
+def leftovers(trio: Trio) -> list[str]:
+    """What reminds of the addons when they are off."""
+    root = trio.machine.paths(NAME).root
+    found = [str(each) for name in ("ingress", "gateway") for each in root.glob(f"nodes/*/{name}")]
+    for node in trio.profile.node_names():
+        found += [each for each in trio.inside(node, "ls", "/run").split() if "nginx" in each]
+        listening = trio.inside(node, "ss", "-Htlnp").splitlines()
+        found += [each for each in listening if "nginx" in each]
+    kinds = "leases,clusterroles,clusterrolebindings,roles,rolebindings,services"
+    objects = trio.machine.kubectl("get", kinds, "-A", "-o", "name").split()
+    return found + [each for each in objects if "ingress" in each or "gateway" in each]

@@ -1,15 +1,22 @@
-"""What is taken back when the addon `ingress` is switched off, and what nodes may do while it and
-`gateway-api` are on."""
+"""What is taken back when the addons with nginx are switched off, and what nodes may do while they
+are on."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from navarch.cluster import processes
 from navarch.cluster.api import Api, ApiUnavailableError, Connection
 from navarch.cluster.gateway_addon import gateway_objects
-from navarch.cluster.ingress_addon import ingress_objects, take_back
+from navarch.cluster.ingress_addon import end_nginx, ingress_objects, take_back
+from navarch.cluster.processes import ProcessId
+from navarch.cluster.profile import Paths
+from navarch.cluster.supervisor import Description, Spec
 from navarch.network.gateway.controller import GatewayServing
 from navarch.network.ingress.controller import IngressServing
 
@@ -90,3 +97,40 @@ def test_a_node_may_hold_its_component_s_lease_and_no_other(
         (serving.lease_namespace, "create"),
         (serving.lease_namespace, "get", "update", serving.lease),
     }
+
+
+NGINX = """
+import os, signal, sys, time
+controller, told = int(sys.argv[2]), sys.argv[3]
+def end(number, frame):
+    there = os.path.exists(f"/proc/{controller}/exe")
+    open(told, "w").write(f"{signal.Signals(number).name} {'beside' if there else 'after'}")
+    sys.exit()
+for number in (signal.SIGQUIT, signal.SIGTERM):
+    signal.signal(number, end)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_nginx_ends_after_those_who_would_start_it_again(tmp_path: Path) -> None:
+    """And in its own time; nothing stays behind."""
+    paths = Paths(tmp_path / "dev")
+    paths.create()
+    directory, told = paths.node("dev") / "ingress", tmp_path / "told"
+    directory.mkdir(parents=True)
+    (directory / "certificates.json").write_text("keys")
+    spec = Spec("node-dev", ["true"], {}, node="dev", log="", level=1, digest="new")
+    described = Description(str(paths.run), str(paths.pins), [spec])
+    (paths.run / "supervisor.json").write_bytes(described.encode())
+    with subprocess.Popen(["sleep", "0.5"]) as controller:
+        started = processes.start_time(controller.pid) or 0
+        old = ProcessId(controller.pid, started, "old")
+        processes.write_pid_file(paths.run / "node-dev.pid", old)
+        words = [sys.executable, "-S", "-c", NGINX, str(directory), str(old.pid), str(told)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as nginx:
+            assert nginx.stdout is not None and nginx.stdout.readline() == b"ready\n"
+            (directory / "nginx.pid").write_text(str(nginx.pid))
+            end_nginx(paths, "ingress")
+    assert told.read_text() == "SIGQUIT after"
+    assert not directory.exists()
