@@ -29,7 +29,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from navarch.cluster import kernel
@@ -87,21 +87,10 @@ def is_namespace(path: Path) -> bool:
 def create_elsewhere(nodes: Sequence[tuple[Pins, NodeView]]) -> None:
     """`create` for several nodes in a process of its own: making a mount namespace takes a fork,
     which is safe only where there is one thread, and a command with a progress display has two."""
-    request = [
-        {
-            "directory": str(pins.directory),
-            "node": pins.node,
-            "hostname": view.hostname,
-            "resolv_conf": view.resolv_conf,
-            "hidden": str(view.hidden),
-            "shown": str(view.shown),
-            "own_network": view.own_network,
-        }
-        for pins, view in nodes
-    ]
+    request = [{"pins": asdict(pins), "view": asdict(view)} for pins, view in nodes]
     result = subprocess.run(
         [sys.executable, "-P", "-S", "-m", "navarch.cluster.namespaces"],
-        input=json.dumps(request),
+        input=json.dumps(request, default=str),
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
@@ -113,14 +102,9 @@ def create_elsewhere(nodes: Sequence[tuple[Pins, NodeView]]) -> None:
 
 def main() -> None:
     for entry in json.load(sys.stdin):
-        view = NodeView(
-            entry["hostname"],
-            entry["resolv_conf"],
-            Path(entry["hidden"]),
-            Path(entry["shown"]),
-            entry["own_network"],
-        )
-        create(Pins(Path(entry["directory"]), entry["node"]), view)
+        pins, view = entry["pins"], entry["view"]
+        paths = {name: Path(view[name]) for name in ("hidden", "shown")}
+        create(Pins(Path(pins["directory"]), pins["node"]), NodeView(**view | paths))
 
 
 def create(pins: Pins, view: NodeView) -> None:

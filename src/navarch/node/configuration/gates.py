@@ -7,120 +7,31 @@ name is found.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_ALWAYS_ON = _names(
-    """
-    APIServerTracing AggregatedDiscoveryRemoveBetaType AnonymousAuthConfigurableEndpoints
-    AnyVolumeDataSource AuthorizeNodeWithSelectors AuthorizeWithSelectors BtreeWatchCache
-    CPUManagerPolicyOptions CRDValidationRatcheting CSIServiceAccountTokenSecrets
-    ConsistentListFromCache CustomResourceFieldSelectors DRAAdminAccess DeclarativeValidation
-    DisableAllocatorDualWrite DisableNodeKubeProxyVersion DynamicResourceAllocation
-    ExecProbeTimeout ExternalServiceAccountTokenSigner ImageMaximumGCAge ImageVolume
-    InPlacePodVerticalScaling JobBackoffLimitPerIndex JobManagedBy JobPodReplacementPolicy
-    JobSuccessPolicy KubeletCgroupDriverFromCRI KubeletFineGrainedAuthz KubeletPSI
-    KubeletPodResourcesDynamicResources KubeletPodResourcesGet KubeletTracing
-    LogarithmicScaleDown MatchLabelKeysInPodAffinity MultiCIDRServiceAllocator
-    MutableCSINodeAllocatableCount NFTablesProxyMode NodeInclusionPolicyInPodTopologySpread
-    NodeLogQuery NodeSwap OrderedNamespaceDeletion PodLifecycleSleepAction
-    PodLifecycleSleepActionAllowZero PodObservedGenerationTracking PodSchedulingReadiness
-    PreferSameTrafficDistribution ProcMountType RecoverVolumeExpansionFailure
-    RecursiveReadOnlyMounts RelaxedDNSSearchValidation RelaxedEnvironmentVariableValidation
-    ResilientWatchCacheInitialization RetryGenerateName SELinuxChangePolicy
-    SELinuxMountReadWriteOncePod SchedulerQueueingHints SeparateTaintEvictionController
-    ServiceAccountTokenJTI ServiceAccountTokenNodeBinding
-    ServiceAccountTokenNodeBindingValidation ServiceAccountTokenPodNodeInfo SidecarContainers
-    StreamingCollectionEncodingToJSON StreamingCollectionEncodingToProtobuf
-    StructuredAuthenticationConfiguration SupplementalGroupsPolicy SystemdWatchdog
-    TopologyManagerPolicyOptions UserNamespacesSupport VolumeAttributesClass WinDSR WinOverlay
-    """
-)
-_ALWAYS_OFF = _names(
-    """
-    AllowOverwriteTerminationGracePeriodSeconds GitRepoVolumeDriver SeparateCacheWatchRPC
-    """
-)
-_ON = _names(
-    """
-    APIResponseCompression APIServerIdentity AllowParsingUserUIDFromCertAuth
-    AllowServiceExternalIPs AuthorizePodWebsocketUpgradeCreatePermission
-    CPUManagerPolicyBetaOptions CRDObservedGenerationTracking
-    ClearingNominatedNodeNameAfterBinding ComponentFlagz ComponentStatusz
-    ConstrainedImpersonation ContainerCheckpoint ContainerRestartRules ContextualLogging
-    CustomCPUCFSQuotaPeriod DRAConsumableCapacity DRADeviceBindingConditions DRADeviceTaints
-    DRAExtendedResource DRAPartitionableDevices DRAPrioritizedList DRAResourceClaimDeviceStatus
-    DRAResourceClaimGranularStatusAuthorization DRASchedulerFilterTimeout
-    DeclarativeValidationBeta DeploymentReplicaSetTerminatingReplicas DetectCacheInconsistency
-    DisableCPUQuotaWithExclusiveCPUs EnvFiles ExtendWebSocketsToKubelet GracefulNodeShutdown
-    GracefulNodeShutdownBasedOnPodPriority HPAConfigurableTolerance HostnameOverride
-    InPlacePodLevelResourcesVerticalScaling InPlacePodVerticalScalingInitContainers
-    KubeletCrashLoopBackOffMax KubeletEnsureSecretPulledImages
-    KubeletPodResourcesListUseActivePods KubeletSeparateDiskGC
-    KubeletServiceAccountTokenForCredentialProviders ListFromCacheSnapshot LoggingBetaOptions
-    MatchLabelKeysInPodTopologySpread MatchLabelKeysInPodTopologySpreadSelectorMerge
-    MutablePodResourcesForSuspendedJobs MutableSchedulingDirectivesForSuspendedJobs
-    MutatingAdmissionPolicy NodeDeclaredFeatures NominatedNodeNameForExpectation OpenAPIEnums
-    OpportunisticBatching PLEGOnDemandRelist PodDeletionCost PodLevelResources
-    PodReadyToStartContainersCondition PodTopologyLabelsAdmission PortForwardWebsockets
-    PreventStaticPodAPIReferences RelaxedServiceNameValidation ReloadKubeletClientCAFile
-    ReloadKubeletServerCertificateFile RemoteRequestHeaderUID ResourceHealthStatus
-    ResourceHealthStatusMessage RestartAllContainersOnContainerExits
-    RotateKubeletServerCertificate SchedulerAsyncPreemption SchedulerPopFromBackoffQ
-    ServiceAccountNodeAudienceRestriction ServiceCIDRStatusFieldWiping SizeBasedListCostEstimate
-    StaleControllerConsistencyDaemonSet StaleControllerConsistencyJob
-    StaleControllerConsistencyReplicaSet StaleControllerConsistencyStatefulSet
-    StatefulSetSemanticRevisionComparison StorageNamespaceIndex StorageVersionHash
-    StrictIPCIDRValidation StructuredAuthenticationConfigurationEgressSelector
-    StructuredAuthenticationConfigurationJWKSMetrics TokenRequestServiceAccountUIDValidation
-    TopologyManagerPolicyBetaOptions TranslateStreamCloseWebsocketRequests
-    UnauthenticatedHTTP2DOSMitigation UnknownVersionInteroperabilityProxy
-    WatchCacheInitializationPostStartHook WatchList WindowsGracefulNodeShutdown
-    """
-)
-_OFF = _names(
-    """
-    APIServingWithRoutine AllAlpha AllBeta AllowDNSOnlyNodeCSR
-    AllowInsecureKubeletCertificateSigningRequests AllowUnsafeMalformedObjectDeletion
-    CBORServingAndStorage CPUManagerPolicyAlphaOptions CRIListStreaming CSIVolumeHealth
-    ChangeContainerStatusOnKubeletRestart CloudControllerManagerWatchBasedRoutesReconciliation
-    CloudControllerManagerWebhook ClusterTrustBundle ClusterTrustBundleProjection
-    ConcurrentWatchObjectDecode ContainerStopSignals CoordinatedLeaderElection
-    CrossNamespaceVolumeDataSource DRADeviceTaintRules DRAListTypeAttributes
-    DRANodeAllocatableResources DRAResourcePoolStatus DRAWorkloadResourceClaims
-    DeclarativeValidationTakeover EventedPLEG GangScheduling GenericWorkload HPAScaleToZero
-    ImageVolumeWithDigest InPlacePodVerticalScalingExclusiveCPUs
-    InPlacePodVerticalScalingExclusiveMemory KMSv1 KubeletInUserNamespace
-    KubeletRegistrationGetOnExistsOnly LocalStorageCapacityIsolationFSQuotaMonitoring
-    LoggingAlphaOptions ManifestBasedAdmissionControlConfig MaxUnavailableStatefulSet MemoryQoS
-    MutablePVNodeAffinity PersistentVolumeClaimUnusedSinceTime PodAndContainerStatsFromCRI
-    PodCertificateRequest PodLevelResourceManagers PodLogsQuerySplitStreams PodsAPI QOSReserved
-    ReduceDefaultCrashLoopBackOffDecay RuntimeClassInImageCriApi SELinuxMount
-    SchedulerAsyncAPICalls ShardedListAndWatch StorageCapacityScoring StorageVersionAPI
-    StorageVersionMigrator TaintTolerationComparisonOperators TopologyAwareWorkloadScheduling
-    TopologyManagerPolicyAlphaOptions UserNamespacesHostNetworkSupport VolumeLimitScaling
-    WindowsCPUAndMemoryAffinity WindowsHostNetwork WorkloadAwarePreemption WorkloadWithJob
-    """
-)
+@cache
+def _gates() -> dict[str, frozenset[str]]:
+    """Their names, by what they are by default and whether that is fixed."""
+    table = json.loads(Path(__file__).with_name("gates.json").read_bytes())
+    return {state: frozenset(names) for state, names in table.items()}
 
 
 def is_enabled(name: str, gates: Mapping[str, bool]) -> bool:
     """Whether a gate is on, with what somebody has set."""
-    return gates.get(name, name in _ALWAYS_ON or name in _ON)
+    known = _gates()
+    return gates.get(name, name in known["always on"] or name in known["on"])
 
 
 def gate_problems(gates: Mapping[str, bool]) -> Iterator[str]:
     """What is wrong with the gates that somebody sets."""
+    known = _gates()
     for name, value in gates.items():
-        if name not in _ALWAYS_ON | _ALWAYS_OFF | _ON | _OFF:
+        given, other = ("true", "false") if value else ("false", "true")
+        if name not in frozenset().union(*known.values()):
             yield f"unrecognized feature gate: {name}"
-        elif (name in _ALWAYS_ON and not value) or (name in _ALWAYS_OFF and value):
-            wanted = str(not value).lower()
-            yield (
-                f"cannot set feature gate {name} to {str(value).lower()}, feature is locked to "
-                f"{wanted}"
-            )
+        elif name in known["always off" if value else "always on"]:
+            yield f"cannot set feature gate {name} to {given}, feature is locked to {other}"
