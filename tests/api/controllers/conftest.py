@@ -101,6 +101,8 @@ class Kubelet:
         self.informers = InformerFactory(client)
         self.informer: Informer[Pod] = self.informers.informer(Pod)
         self.informer.add_handler(self._seen, lambda _, pod: self._seen(pod))
+        self.seen: set[str] = set()
+        """The uids of all pods there ever were."""
         self.most = 0
         """The largest number of living pods seen at once."""
         self.least_ready = 10**6
@@ -117,6 +119,7 @@ class Kubelet:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _seen(self, pod: Pod) -> None:
+        self.seen.add(pod.metadata.uid)
         living = [p for p in self.informer.cache.list() if p.status.phase in ("Pending", "Running")]
         self.most = max(self.most, len([p for p in living if not p.metadata.deletionTimestamp]))
         if pod.metadata.deletionTimestamp and not pod.metadata.finalizers:

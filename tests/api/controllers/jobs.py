@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from navarch.api.types.batch_v1 import (
@@ -17,10 +16,10 @@ from navarch.controllers.job_pods import INDEX, TRACKING
 from .conftest import eventually, template
 
 
-async def make(client: Client, policy: str = "Never", **spec: Any) -> Job:
+async def make(client: Client, policy: str = "Never", name: str = "j", **spec: Any) -> Job:
     body = JobSpec(template=template({}, policy=policy), **spec)
     return await client.resource(Job).create(
-        Job(metadata=ObjectMeta(name="j", namespace="default"), spec=body)
+        Job(metadata=ObjectMeta(name=name, namespace="default"), spec=body)
     )
 
 
@@ -44,11 +43,16 @@ async def until_running(client: Client, count: int) -> list[Pod]:
         found = await pods_of(client)
         return found if len(found) == count else None
 
-    if count == 0:
-        await asyncio.sleep(0.3)
-        assert not await pods_of(client)
-        return []
     return await eventually(enough, f"{count} running pods")
+
+
+async def until_looked_at(client: Client) -> None:
+    """The controller has looked at the Job as it is by now: only then it mends a status that is
+    wrong, and what it has to say to pods it says before."""
+    before = (await get(client)).status.active
+    wrong = {"status": {"active": before + 7}}
+    await client.resource(Job).patch("j", "default", wrong, subresource="status")
+    await until_status(client, active=before)
 
 
 async def until_status(client: Client, **wanted: Any) -> Job:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -48,14 +48,12 @@ async def client(api_server: Server, clock: MovedClock) -> AsyncIterator[Client]
         yield client
 
 
-async def make(client: Client, **spec: object) -> CronJob:
+async def make(
+    client: Client, name: str = NAME, schedule: str = "*/1 * * * ?", **spec: Any
+) -> CronJob:
     job = JobSpec(template=template({}, policy="OnFailure"))
-    metadata = ObjectMeta(name=NAME, namespace="default")
-    body = CronJobSpec(
-        schedule="*/1 * * * ?",
-        jobTemplate=JobTemplateSpec(spec=job),
-        **spec,  # type: ignore[arg-type]
-    )
+    metadata = ObjectMeta(name=name, namespace="default")
+    body = CronJobSpec(schedule=schedule, jobTemplate=JobTemplateSpec(spec=job), **spec)
     return await client.resource(CronJob).create(CronJob(metadata=metadata, spec=body))
 
 
@@ -235,7 +233,8 @@ async def test_a_new_schedule_has_missed_nothing(client: Client, clock: MovedClo
         await client.resource(CronJob).patch(NAME, "default", body)
         body = {"spec": {"schedule": "*/2 * * * *"}}
         await client.resource(CronJob).patch(NAME, "default", body)
-        await asyncio.sleep(0.3)
+        await make(client, "next", schedule="0 0 31 2 *")
+        await until_looked(client, "InvalidSchedule")  # at the one behind it in the queue
         assert not await jobs(client)
         await a_minute_passes(client, clock)
         await until_active(client, 1)

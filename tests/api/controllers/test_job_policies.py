@@ -26,6 +26,7 @@ from .jobs import (
     conditions,
     make,
     pods_of,
+    until_looked_at,
     until_over,
     until_running,
     until_status,
@@ -182,7 +183,7 @@ async def test_when_leaving_pods_are_replaced(client: Client, policy: str) -> No
         await client.resource(Pod).delete(first.metadata.name, "default")
         if policy == "Failed":
             await until_status(client, terminating=1, active=0, failed=0)
-            await asyncio.sleep(0.3)
+            await until_looked_at(client)
             assert not await pods_of(client, "Pending")
             await finish(first, "Failed", 143)
         await until_status(client, active=1, failed=1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from navarch.api.errors import ApiError
@@ -27,6 +25,7 @@ from .jobs import (
     make,
     patch,
     pods_of,
+    until_looked_at,
     until_over,
     until_running,
     until_status,
@@ -97,7 +96,8 @@ async def test_a_failure_is_not_replaced_at_once(
         (first,) = await until_running(client, 1)
         await kubelet.finish(first, "Failed", 1)
         await until_status(client, failed=1, active=0)
-        await until_running(client, 0)
+        await until_looked_at(client)
+        assert kubelet.seen == {first.metadata.uid}
 
 
 async def test_restarts_in_place_count(client: Client) -> None:
@@ -126,7 +126,8 @@ async def test_suspending_and_resuming(client: Client) -> None:
     async with running(client, "job"), Kubelet(client) as kubelet:
         await make(client, completions=2, parallelism=2, suspend=True)
         job = await until_status(client, active=0, startTime=None)
-        assert await until_running(client, 0) == []
+        await until_looked_at(client)
+        assert not kubelet.seen
         job = await get(client)
         assert conditions(job) == [("Suspended", "JobSuspended", "Job suspended")]
         await patch(client, suspend=False)
@@ -258,10 +259,16 @@ async def test_a_job_that_has_nothing_to_do_ends_though_suspended(client: Client
 async def test_jobs_of_other_controllers_are_left_alone(client: Client) -> None:
     async with running(client, "job"):
         await make(client, completions=1, managedBy="example.com/other")
-        await asyncio.sleep(0.3)
+        await make(client, completions=1, name="next")
+
+        async def the_next_has_begun() -> bool:
+            return bool((await client.resource(Job).get("next", "default")).status.startTime)
+
+        await eventually(the_next_has_begun, "the begin of the Job behind it")
         job = await get(client)
         assert not job.status.startTime
-        assert not (await client.resource(Pod).list("default")).items
+        names = [each.metadata.name for each in (await client.resource(Pod).list("default")).items]
+        assert not [name for name in names if not name.startswith("next-")]
 
 
 @pytest.mark.conformance(

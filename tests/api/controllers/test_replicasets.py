@@ -344,9 +344,8 @@ async def test_a_deleted_set_makes_no_more_pods(client: Client) -> None:
         (one, _) = await pods(client)
         await client.resource(Pod).delete(one.metadata.name, "default")
 
-        async def gone() -> bool:
-            return len(await pods(client)) == 1
+        async def counted() -> bool:
+            return bool((await get(client)).status.replicas == 1)
 
-        await eventually(gone, "the pod's end")
-        await asyncio.sleep(0.3)
+        await eventually(counted, "a status without the pod")
         assert len(await pods(client)) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -248,8 +247,13 @@ async def test_claims_of_pods_that_are_scaled_away_belong_to_them(client: Client
         assert [(each.kind, each.name, each.uid) for each in owners] == [("Pod", "ss-1", uid)]
         assert not (await claims.get("data-ss-0", "default")).metadata.ownerReferences
         # Its successor waits until the collector has taken the claim away.
-        await change(client, replicas=2)
-        await asyncio.sleep(0.3)
+        generation = (await change(client, replicas=2)).metadata.generation
+
+        async def has_looked() -> bool:
+            found = await client.resource(StatefulSet).get("ss", "default")
+            return found.status.observedGeneration == generation
+
+        await eventually(has_looked, "a status of the new generation")
         assert sorted(await pods(client)) == ["ss-0"]
         await claims.delete("data-ss-1", "default")
         await until_ready(client, 2)
