@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from operator import attrgetter
-from typing import Any
 
 from navarch.api.names import label_value, qualified_name
 from navarch.api.quantity import QuantityError, parse_quantity
@@ -14,78 +13,33 @@ from ..settings import parse_cpu_set
 from .gates import gate_problems, is_enabled
 from .types import KubeletConfiguration
 
-Check = tuple[str, Callable[[Any], bool], str]
-"""A field, whether its value will do, and what is said if not (`{value}` is the value)."""
-
-
-def _port(value: int) -> bool:
-    return 1 <= value <= 65535
-
-
-def _percent(value: int) -> bool:
-    return 0 <= value <= 100
-
-
-def _bit(value: int) -> bool:
-    return 0 <= value <= 31
-
-
-def _natural(value: int) -> bool:
-    return value >= 0
-
-
-_NOT_NEGATIVE = "must not be a negative number"
-_PORT = "must be between 1 and 65535, inclusive"
-
-NUMBERS: tuple[Check, ...] = (
-    ("eventBurst (--event-burst)", _natural, _NOT_NEGATIVE),
-    ("eventRecordQPS (--event-qps)", _natural, _NOT_NEGATIVE),
-    ("healthzPort (--healthz-port)", lambda value: value == 0 or _port(value), _PORT),
-    (
-        "imageGCHighThresholdPercent (--image-gc-high-threshold)",
-        _percent,
-        "must be between 0 and 100, inclusive",
-    ),
-    (
-        "imageGCLowThresholdPercent (--image-gc-low-threshold)",
-        _percent,
-        "must be between 0 and 100, inclusive",
-    ),
-    ("iptablesDropBit (--iptables-drop-bit)", _bit, "must be between 0 and 31, inclusive"),
-    (
-        "iptablesMasqueradeBit (--iptables-masquerade-bit)",
-        _bit,
-        "must be between 0 and 31, inclusive",
-    ),
-    ("kubeAPIBurst (--kube-api-burst)", _natural, _NOT_NEGATIVE),
-    ("kubeAPIQPS (--kube-api-qps)", _natural, _NOT_NEGATIVE),
-    (
-        "nodeStatusMaxImages (--node-status-max-images)",
-        lambda value: value >= -1,
-        "must be -1 or greater",
-    ),
-    ("maxOpenFiles (--max-open-files)", _natural, _NOT_NEGATIVE),
-    ("maxPods (--max-pods)", _natural, _NOT_NEGATIVE),
-    (
-        "oomScoreAdj (--oom-score-adj)",
-        lambda value: -1000 <= value <= 1000,
-        "must be between -1000 and 1000, inclusive",
-    ),
-    ("podsPerCore (--pods-per-core)", _natural, _NOT_NEGATIVE),
-    ("port (--port)", _port, _PORT),
-    (
-        "readOnlyPort (--read-only-port)",
-        lambda value: value == 0 or _port(value),
-        "must be between 0 and 65535, inclusive",
-    ),
-    ("registryBurst (--registry-burst)", _natural, _NOT_NEGATIVE),
-    ("registryPullQPS (--registry-qps)", _natural, _NOT_NEGATIVE),
-    (
-        "maxParallelImagePulls",
-        lambda value: value is None or value >= 1,
-        "must be a positive number",
-    ),
-)
+NUMBERS: Mapping[str, tuple[int, int | None]] = {
+    "eventBurst (--event-burst)": (0, None),
+    "eventRecordQPS (--event-qps)": (0, None),
+    "healthzPort (--healthz-port)": (1, 65535),  # or 0, for none
+    "imageGCHighThresholdPercent (--image-gc-high-threshold)": (0, 100),
+    "imageGCLowThresholdPercent (--image-gc-low-threshold)": (0, 100),
+    "iptablesDropBit (--iptables-drop-bit)": (0, 31),
+    "iptablesMasqueradeBit (--iptables-masquerade-bit)": (0, 31),
+    "kubeAPIBurst (--kube-api-burst)": (0, None),
+    "kubeAPIQPS (--kube-api-qps)": (0, None),
+    "nodeStatusMaxImages (--node-status-max-images)": (-1, None),
+    "maxOpenFiles (--max-open-files)": (0, None),
+    "maxPods (--max-pods)": (0, None),
+    "oomScoreAdj (--oom-score-adj)": (-1000, 1000),
+    "podsPerCore (--pods-per-core)": (0, None),
+    "port (--port)": (1, 65535),
+    "readOnlyPort (--read-only-port)": (0, 65535),
+    "registryBurst (--registry-burst)": (0, None),
+    "registryPullQPS (--registry-qps)": (0, None),
+    "maxParallelImagePulls": (1, None),
+}
+"""The least and the most that a field may be."""
+AT_LEAST = {
+    -1: "must be -1 or greater",
+    0: "must not be a negative number",
+    1: "must be a positive number",
+}
 
 CHOICES = {
     "topologyManagerPolicy (--topology-manager-policy)": (
@@ -132,9 +86,12 @@ def _all(found: KubeletConfiguration) -> Iterator[str]:
             "systemCgroups (--system-cgroups) was specified and cgroupRoot (--cgroup-root) was "
             "not specified"
         )
-    for label, is_right, text in NUMBERS:
+    for label, (least, most) in NUMBERS.items():
         value = attrgetter(label.partition(" ")[0])(found)
-        if not is_right(value):
+        if value is None or (value == 0 and label.startswith("healthzPort")):
+            continue
+        if value < least or (most is not None and value > most):
+            text = f"must be between {least} and {most}, inclusive" if most else AT_LEAST[least]
             yield f"{label} {value} {text}"
     if not 0.001 <= found.cpuCFSQuotaPeriod <= 1:
         yield (
