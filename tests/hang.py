@@ -48,6 +48,8 @@ class HangGuard:
         return (yield)
 
     @pytest.hookimpl(trylast=True)
-    def pytest_unconfigure(self) -> None:
-        """The interpreter waits for threads when it ends; this is given up when it does end."""
-        self._arm(GRACE)
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        """The interpreter waits for threads when it ends; this is given up when it does end. A
+        worker waits for the others, and is ended by who began it."""
+        if not hasattr(config, "workerinput"):
+            self._arm(GRACE)
