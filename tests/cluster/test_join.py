@@ -119,7 +119,7 @@ def test_the_joined_node_is_a_node_like_any(joined: tuple[Trio, Far]) -> None:
     assert "kubelet: Running" in far.navarch("status", "-p", OTHER)
     kubectl("logs", OTHER)
     lookup = kubectl("exec", OTHER, "--", "nslookup", "kubernetes.default.svc.cluster.local")
-    assert trio.profile.kubernetes_service_address in lookup
+    assert trio.profile.kubernetes_service_addresses[0] in lookup
     address = trio.expose()
     for name in (NAME, OTHER):
         eventually(partial(trio.is_served, name, address), name, 20)

@@ -12,14 +12,12 @@ import ssl
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.cluster.machine import SHELL_IMAGE, Machine, pod
-from tests.images.busybox import build_busybox
+from tests.cluster.machine import SHELL_IMAGE, Machine, a_cluster, pod
 
 from navarch.cluster import kernel, namespaces, processes
 from navarch.cluster.namespaces import Pins
@@ -43,16 +41,8 @@ def eventually(condition: Callable[[], object], what: str, timeout: float = 60.0
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
-    home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
-    found = Machine(home / "home", home / "kubeconfig")
-    archive = build_busybox(home / "shell.tar", SHELL_IMAGE)
-    try:
-        found.navarch("start", "-p", NAME)
-        found.navarch("image", "load", "-p", NAME, str(archive))
+    with a_cluster(NAME) as found:
         yield found
-    finally:
-        found.navarch("delete", "--all", expect=None)
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def running_pod(machine: Machine, name: str, command: str = "sleep 1000000") -> str:
@@ -81,7 +71,7 @@ def test_the_cluster_is_usable_when_start_returns(machine: Machine) -> None:
     profile = machine.profile(NAME)
     assert resolves(profile.dns_address, "kubernetes.default.svc.cluster.local")
     machine.kubectl("get", "serviceaccount", "default")
-    with socket.create_connection((profile.kubernetes_service_address, 443), 5):
+    with socket.create_connection((profile.kubernetes_service_addresses[0], 443), 5):
         pass  # the host reaches Services
 
 

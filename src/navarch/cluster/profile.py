@@ -157,10 +157,6 @@ class Profile:
         return tuple(_nth(cidr, 1) for cidr in self.service_cidrs)
 
     @property
-    def kubernetes_service_address(self) -> str:
-        return self.kubernetes_service_addresses[0]
-
-    @property
     def server(self) -> str:
         """The API server as this machine's user reaches it."""
         if self.joined:

@@ -34,7 +34,7 @@ def test_the_first_profile_has_the_usual_ranges() -> None:
     made = profiles.allocate("navarch", [], HostUse())
     assert made == Profile("navarch")
     assert (made.host_address, made.dns_address) == ("192.168.49.1", "10.96.0.10")
-    assert made.kubernetes_service_address == "10.96.0.1"
+    assert made.kubernetes_service_addresses[0] == "10.96.0.1"
 
 
 def test_profiles_share_nothing() -> None:
