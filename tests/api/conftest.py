@@ -162,6 +162,15 @@ class Api:
             yield events()
 
 
+class Admin(Api):
+    """Makes every request as a cluster administrator, unless told otherwise."""
+
+    async def request(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
+        options.setdefault("user", "admin")
+        options.setdefault("groups", "system:masters")
+        return await super().request(method, path, body, **options)
+
+
 @asynccontextmanager
 async def running_server(
     security: Security | None = None, options: ServerOptions | None = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.api.conftest import Answer, Api, config_map
-from tests.api.test_validating_policies import DEPLOYMENTS, GROUP, MAPS, Admin, admin, deployment
+from tests.api.conftest import Admin, Answer, Api, config_map
+from tests.api.test_validating_policies import DEPLOYMENTS, GROUP, MAPS, admin, deployment
 
 Object = dict[str, Any]
 POLICIES = f"{GROUP}/mutatingadmissionpolicies"

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from tests.api.conftest import Answer, Api, config_map, secured_server
+from tests.api.conftest import Admin, Answer, Api, config_map, secured_server
 
 Object = dict[str, Any]
 GROUP = "/apis/admissionregistration.k8s.io/v1"
@@ -17,15 +17,6 @@ BINDINGS = f"{GROUP}/validatingadmissionpolicybindings"
 MAPS = "/api/v1/namespaces/default/configmaps"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 TITLE = "ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should"
-
-
-class Admin(Api):
-    """Makes every request as a cluster administrator, unless told otherwise."""
-
-    async def request(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
-        options.setdefault("user", "admin")
-        options.setdefault("groups", "system:masters")
-        return await super().request(method, path, body, **options)
 
 
 @pytest.fixture

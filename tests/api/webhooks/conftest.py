@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from tests.api.conftest import Answer, Api, secured_server
+from tests.api.conftest import Admin, Api, secured_server
 from tests.api.webhook_server import WebhookServer, webhook_server
 
 Object = dict[str, Any]
@@ -20,15 +20,6 @@ GROUP = "/apis/admissionregistration.k8s.io/v1"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 WIDGETS = "/apis/example.com/{}/namespaces/default/widgets"
 PREFIX = "AdmissionWebhook [Privileged:ClusterAdmin] "
-
-
-class Admin(Api):
-    """A client who may do everything."""
-
-    async def request(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
-        options.setdefault("user", "admin")
-        options.setdefault("groups", "system:masters")
-        return await super().request(method, path, body, **options)
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.api.conftest import config_map
+from tests.api.conftest import Admin, config_map
 from tests.api.webhook_server import WebhookServer, add, deny, patch
 
 from .conftest import (
     GROUP,
     MAPS,
     PREFIX,
-    Admin,
     Object,
     configuration,
     configurations,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from aiohttp import web
-from tests.api.conftest import config_map
+from tests.api.conftest import Admin, config_map
 from tests.api.webhook_server import WebhookServer, add, allow, deny, patch
 
 from .conftest import (
@@ -15,7 +15,6 @@ from .conftest import (
     PODS,
     PREFIX,
     WIDGETS,
-    Admin,
     Object,
     configurations,
     define_widgets,

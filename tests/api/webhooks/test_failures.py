@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from tests.api.conftest import config_map
+from tests.api.conftest import Admin, config_map
 from tests.api.webhook_server import WebhookServer, allow, deny, webhook_server
 
 from navarch.apiserver.webhooks import client as client_module
 
-from .conftest import MAPS, PREFIX, Admin, Object, configurations, hanging, hook, register, rule
+from .conftest import MAPS, PREFIX, Object, configurations, hanging, hook, register, rule
 
 
 @pytest.mark.conformance(PREFIX + "should unconditionally reject operations on fail closed webhook")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.api.conftest import config_map
+from tests.api.conftest import Admin, config_map
 from tests.api.webhook_server import WebhookServer, add, allow, deny, patch
 
 from .conftest import (
     MAPS,
     PREFIX,
-    Admin,
     Object,
     configuration,
     configurations,

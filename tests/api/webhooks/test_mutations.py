@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.api.conftest import config_map
+from tests.api.conftest import Admin, config_map
 from tests.api.webhook_server import WebhookServer, add, allow, patch
 
 from .conftest import (
@@ -13,7 +13,6 @@ from .conftest import (
     PODS,
     PREFIX,
     WIDGETS,
-    Admin,
     Object,
     define_widgets,
     hook,
