@@ -23,6 +23,12 @@ async def make(client: Client, policy: str = "Never", name: str = "j", **spec: A
     )
 
 
+async def make_indexed(client: Client, count: int, **spec: Any) -> dict[int, Pod]:
+    """A Job of so many indexes, all at once; its pods, when they run."""
+    await make(client, completions=count, parallelism=count, completionMode="Indexed", **spec)
+    return by_index(await until_running(client, count))
+
+
 async def get(client: Client) -> Job:
     return await client.resource(Job).get("j", "default")
 

@@ -22,9 +22,9 @@ from navarch.controllers.job_pods import TRACKING
 
 from .conftest import Kubelet, eventually, running
 from .jobs import (
-    by_index,
     conditions,
     make,
+    make_indexed,
     pods_of,
     until_looked_at,
     until_over,
@@ -65,15 +65,9 @@ async def test_an_exit_code_fails_the_job(client: Client) -> None:
 )
 async def test_an_exit_code_fails_the_index(client: Client) -> None:
     async with running(client, "job"), Kubelet(client) as kubelet:
-        await make(
-            client,
-            completions=2,
-            parallelism=2,
-            completionMode="Indexed",
-            backoffLimitPerIndex=5,
-            podFailurePolicy=on_exit_code("FailIndex"),
+        pods = await make_indexed(
+            client, 2, backoffLimitPerIndex=5, podFailurePolicy=on_exit_code("FailIndex")
         )
-        pods = by_index(await until_running(client, 2))
         await kubelet.finish(pods[1], "Failed", 3)
         await until_status(client, failedIndexes="1")
         await kubelet.finish(pods[0])
@@ -111,7 +105,6 @@ async def test_disrupted_pods_do_not_count(client: Client) -> None:
 
 
 WITH_POLICY = "Job with successPolicy "
-ALL = WITH_POLICY + "should succeeded when all indexes succeeded"
 PENDING = "should succeeded even when some indexes remain pending"
 
 
@@ -150,14 +143,7 @@ async def test_success_policy(
     client: Client, rule: SuccessPolicyRule, done: list[int], completed: str
 ) -> None:
     async with running(client, "job"), Kubelet(client) as kubelet:
-        await make(
-            client,
-            completions=4,
-            parallelism=4,
-            completionMode="Indexed",
-            successPolicy=SuccessPolicy(rules=[rule]),
-        )
-        pods = by_index(await until_running(client, 4))
+        pods = await make_indexed(client, 4, successPolicy=SuccessPolicy(rules=[rule]))
         for index in done:
             await kubelet.finish(pods[index])
         job = await until_over(client, "Complete")

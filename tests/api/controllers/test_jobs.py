@@ -23,6 +23,7 @@ from .jobs import (
     conditions,
     get,
     make,
+    make_indexed,
     patch,
     pods_of,
     until_looked_at,
@@ -161,8 +162,7 @@ async def test_parallelism_can_change(client: Client) -> None:
 )
 async def test_indexed_pods_know_their_index(client: Client) -> None:
     async with running(client, "job"), Kubelet(client) as kubelet:
-        await make(client, completions=3, parallelism=3, completionMode="Indexed")
-        pods = by_index(await until_running(client, 3))
+        pods = await make_indexed(client, 3)
         assert sorted(pods) == [0, 1, 2]
         for index, one in pods.items():
             assert one.metadata.labels[INDEX] == str(index)
@@ -188,14 +188,7 @@ async def test_indexed_pods_know_their_index(client: Client) -> None:
 )
 async def test_limits_per_index(client: Client) -> None:
     async with running(client, "job"), Kubelet(client) as kubelet:
-        await make(
-            client,
-            completions=2,
-            parallelism=2,
-            completionMode="Indexed",
-            backoffLimitPerIndex=1,
-        )
-        pods = by_index(await until_running(client, 2))
+        pods = await make_indexed(client, 2, backoffLimitPerIndex=1)
         assert pods[1].metadata.annotations[FAILURE_COUNT] == "0"
         await kubelet.finish(pods[1], "Failed", 1)
 
@@ -218,15 +211,7 @@ async def test_limits_per_index(client: Client) -> None:
 )
 async def test_too_many_failed_indexes(client: Client) -> None:
     async with running(client, "job"), Kubelet(client) as kubelet:
-        await make(
-            client,
-            completions=3,
-            parallelism=3,
-            completionMode="Indexed",
-            backoffLimitPerIndex=0,
-            maxFailedIndexes=0,
-        )
-        pods = by_index(await until_running(client, 3))
+        pods = await make_indexed(client, 3, backoffLimitPerIndex=0, maxFailedIndexes=0)
         await kubelet.finish(pods[0], "Failed", 1)
         job = await until_over(client, "Failed")
         assert job.status.failedIndexes == "0"
@@ -237,8 +222,7 @@ async def test_too_many_failed_indexes(client: Client) -> None:
 async def test_an_indexed_job_is_made_smaller(client: Client) -> None:
     """What succeeded beyond its new end does not count any more."""
     async with running(client, "job"), Kubelet(client) as kubelet:
-        await make(client, completions=3, parallelism=3, completionMode="Indexed")
-        pods = by_index(await until_running(client, 3))
+        pods = await make_indexed(client, 3)
         await kubelet.finish(pods[2])
         await kubelet.finish(pods[0])
         await until_status(client, completedIndexes="0,2", succeeded=2)
