@@ -165,10 +165,14 @@ class Cluster:
         slot = self._slot(node)
         if known is not None:
             before, place = known
-            same = place == slot and before.requests == info.requests
-            if same and before.labels == info.labels and before.deleting == info.deleting:
+            if place == slot and before.requests == info.requests:
                 self.pods[info.uid] = (info, slot)
                 self.pods_at[slot][info.uid] = info
+                if before.labels != info.labels or before.deleting != info.deleting:
+                    # Every binding adds its node's zone to the labels; the node is as full as it
+                    # was. The new state first: nothing that both count is forgotten in between.
+                    self.counts.account(info, slot, 1)
+                    self.counts.account(before, slot, -1)
                 return
             self._account(before, place, -1)
             del self.pods_at[place][info.uid]

@@ -24,6 +24,8 @@ A = TypeVar("A", bound=NDArray[Any])
 
 LOG_LIMIT = 4096
 ENTRIES_KEPT = 128
+FEW = 6
+"""As long as it takes to ask of so many slots one by one, operations on arrays take for any few."""
 
 
 class _Entry:
@@ -36,9 +38,9 @@ class _Entry:
         self.stale = np.zeros(values.shape[-1], np.bool_)
 
     def refresh(self, stale: Numbers, compute: Callable[[Rows], Any], one: One | None) -> None:
-        if one is not None and len(stale) == 1:
-            slot = int(stale[0])
-            self.values[..., slot] = one(slot)
+        if one is not None and len(stale) <= FEW:
+            for slot in stale.tolist():
+                self.values[..., slot] = one(slot)
         else:
             self.values[..., stale] = compute(stale)
         self.stale[stale] = False
@@ -46,8 +48,8 @@ class _Entry:
 
 class Following:
     """`compute` is given slots and says something of each from its row alone; the key holds
-    everything else that it depends on. Mostly a single slot has changed, and a dozen operations on
-    arrays of one cost more than the numbers: `one` says the same of one slot, in plain Python."""
+    everything else that it depends on. Mostly a slot or two have changed, and a dozen operations on
+    arrays so short cost more than the numbers: `one` says the same of one slot, in plain Python."""
 
     def __init__(self) -> None:
         self._log: list[int] = []

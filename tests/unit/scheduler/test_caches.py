@@ -16,7 +16,7 @@ from navarch.api.selectors import EVERYTHING, label_selector_from_map
 from navarch.api.types.core_v1 import Node
 from navarch.scheduler.cluster import Cluster
 from navarch.scheduler.filtering import placed
-from navarch.scheduler.following import ENTRIES_KEPT, LOG_LIMIT, Following
+from navarch.scheduler.following import ENTRIES_KEPT, FEW, LOG_LIMIT, Following
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.profiles import default_profile
 
@@ -195,6 +195,29 @@ def test_each_change_is_noticed(name: str) -> None:
     assert [answers(info, world.cluster, world.objects) for info in asking] != before
 
 
+def test_labels_of_a_placed_pod_do_not_fill_its_node_anew() -> None:
+    """A binding puts the node's zone on the pod, after the pod was assumed there."""
+    before = {"app": "x"}
+    cluster = cluster_of([node("a", {ZONE: "1"})], {"a": [pod("there", before)]})
+    slot, amount = cluster.slots["a"], {"cpu": "1"}
+    asked: list[object] = []
+
+    def room(slots: Any) -> Any:
+        asked.append(slots)
+        return cluster.requested[0, slots]
+
+    cluster.following.all("room", room)
+    asked.clear()
+    zoned = pod("there", {**before, ZONE: "1"})
+    cluster.set_pod(zoned, "a")
+    cluster.following.all("room", room)
+    assert not asked
+    assert cluster.pods_at[slot][zoned.uid] is zoned
+    cluster.set_pod(pod("there", zoned.labels, requests=amount), "a")
+    cluster.following.all("room", room)
+    assert len(asked) == 1
+
+
 def test_following_survives_its_limits() -> None:
     """More changes than the log holds, and more questions than are kept."""
     values = np.zeros(50, np.int64)
@@ -224,6 +247,11 @@ def test_following_survives_its_limits() -> None:
     calls.clear()
     kept = following.all("key", compute, one)
     assert calls == [7]
+    calls.clear()
+    for slot in range(FEW):
+        following.changed(slot)
+    following.all("key", compute, one)
+    assert calls == [*range(FEW)], "few slots are asked about one by one"
     values[7] += 1
     following.changed(7)
     following.all("key", compute, one)
