@@ -39,6 +39,7 @@ from tests.unit.network.gateways import (
 
 from navarch.network.gateway import translate
 from navarch.network.nginx import serving
+from navarch.network.nginx.model import DataPlane
 from navarch.network.nginx.process import PROGRAM
 from navarch.network.nginx.publish import MANAGED_BY
 
@@ -285,6 +286,37 @@ async def test_a_port_is_waited_for(ground: Ground, monkeypatch: pytest.MonkeyPa
         await ground.programmed(late)
         await ground.answers([({"gateway": "late"}, "a")])
         assert await ground.port("late") == FEW_PORTS[1]
+
+
+async def test_nobody_is_led_where_nginx_does_not_listen_yet(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is still being told of a new Gateway, which has its Service already."""
+    await ground.programmed(STANDING)
+    apply, asked, may = ground.nginx.apply, asyncio.Event(), asyncio.Event()
+
+    async def later(plane: DataPlane) -> list[dict[str, Any]]:
+        asked.set()
+        await may.wait()
+        return await apply(plane)
+
+    monkeypatch.setattr(ground.nginx, "apply", later)
+    late = gateway("new")
+    await ground.make(late, route("new", rule("a"), parents=["new"]))
+    async with asyncio.timeout(60):
+        await asked.wait()
+    poked = {"kind": "Service", "metadata": {"name": "gateway-navarch", "namespace": INFRA}}
+    body = {"metadata": {"labels": {"app.kubernetes.io/managed-by": "navarch", "poked": "yes"}}}
+    kind = "application/merge-patch+json"
+    (await ground.admin("PATCH", path_of(poked), body, content_type=kind)).ok()
+    await ground.expect(late, {"Programmed": "True Programmed"})
+    served = {
+        each["metadata"]["labels"]["kubernetes.io/service-name"]
+        for each in (await ground.admin("GET", SLICES)).json["items"]
+    }
+    assert served == {"gateway-navarch"}
+    may.set()
+    await ground.answers([({"gateway": "new"}, "a")])
 
 
 async def test_what_keeps_nginx_away_is_told(

@@ -92,14 +92,15 @@ class GatewayServing(Serving[Translation]):
         )
 
     def own_slices(self) -> Iterable[EndpointSlice]:
+        listening = self.nginx.listening()
         for state in self.translation.gateways.values():
             service = self._service_of(state)
-            if state.ports and service is not None and _belongs(service, state):
-                ports = {
-                    port_name(port): inner
-                    for (key, port), inner in sorted(self.translation.ports.items())
-                    if key == state.key
-                }
+            ports = {
+                port_name(port): inner
+                for (key, port), inner in sorted(self.translation.ports.items())
+                if key == state.key and inner in listening
+            }
+            if ports and service is not None and _belongs(service, state):
                 yield from slices_of(service, self.place, ports, self.manager)
 
     def _service_of(self, state: GatewayState) -> Service | None:
