@@ -161,7 +161,7 @@ class Safety:
         self._owners[uid].pods_made += 1
         yield from self._within_quota(pod)
         weather = self.world.wire.weather
-        if weather.failures and weather.lag:
+        if weather.failures and (weather.lag or weather.cuts):
             # A controller that was not told what became of its request, and is not shown it either,
             # asks for one pod too many, as upstream's does.
             return

@@ -47,7 +47,7 @@ SPAM_BURST = 25.0
 SPAM_RATE = 1.0 / 300.0
 MEMORY = 4096
 """How many objects, reasons and messages are remembered for counting and rationing."""
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
 
 V = TypeVar("V")
 

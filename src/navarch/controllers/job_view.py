@@ -100,8 +100,10 @@ def observe(job: Job, pods: Sequence[Pod], backoff: Backoff, now: datetime) -> V
     view.ready = sum(map(is_ready, view.active))
     view.terminating = sum(map(is_terminating, pods))
     succeeded, failed = view.uncounted.succeeded, view.uncounted.failed
-    new_succeeded = _uncounted(view, succeeded, lambda pod: pod.status.phase == "Succeeded")
-    new_failed = _uncounted(view, failed, lambda pod: is_failed(pod, job))
+    # Who was taken for failed while it was being ended stays so, though it then succeeds.
+    taken = {*succeeded, *failed}
+    new_succeeded = _uncounted(view, taken, lambda pod: pod.status.phase == "Succeeded")
+    new_failed = _uncounted(view, taken, lambda pod: is_failed(pod, job))
     policy = job.spec.podFailurePolicy
     counted = sum(match_failure(policy, pod).is_counted for pod in new_failed)
     view.succeeded = job.status.succeeded + len(new_succeeded) + len(succeeded)
@@ -129,7 +131,8 @@ def _observe_indexes(view: View) -> None:
     completions = job.spec.completions or 0
     view.completed_before = parse_indexes(job.status.completedIndexes, completions)
     tracked = [pod for pod in view.pods if is_tracked(pod)]
-    done = indexes_of((pod for pod in tracked if pod.status.phase == "Succeeded"), job)
+    succeeded = (pod for pod in tracked if pod.status.phase == "Succeeded")
+    done = indexes_of((p for p in succeeded if p.metadata.uid not in view.uncounted.failed), job)
     view.completed = view.completed_before | done
     view.succeeded = len(view.completed)
     if job.spec.backoffLimitPerIndex is None:

@@ -265,11 +265,21 @@ class PodControl:
                     break
                 if error.status not in UNKNOWN_OUTCOME or attempt + 1 == CREATE_ATTEMPTS:
                     raise
-        found = await self._pods.get(meta.name, meta.namespace)
+        found = await self._found(meta)
         reference = controller_of(found)
         if reference is None or reference.uid != owner.metadata.uid:
             raise ApiError(409, "AlreadyExists", f'pods "{meta.name}" already exists')
         return found
+
+    async def _found(self, meta: ObjectMeta) -> Pod:
+        """The pod that is there: who gave up now would make another one."""
+        for _ in range(CREATE_ATTEMPTS - 1):
+            try:
+                return await self._pods.get(meta.name, meta.namespace)
+            except ApiError as error:
+                if error.status not in UNKNOWN_OUTCOME:
+                    raise
+        return await self._pods.get(meta.name, meta.namespace)
 
     async def delete(self, pod: Pod, owner: KubernetesObject) -> None:
         """Raises ApiError, also (404) when the pod is gone already or was made anew."""

@@ -395,6 +395,21 @@ def test_each_pod_is_counted_once_whenever_the_controller_is_killed(
     assert counted == (phases.count("Succeeded"), phases.count("Failed"))
 
 
+@pytest.mark.parametrize("made", [job(completions=1, parallelism=1), indexed(1)])
+def test_a_pod_that_was_taken_for_failed_completes_nothing(made: Job) -> None:
+    """It was deleted, counted as failed, and only then seen to have succeeded; that its finalizer
+    was taken off nobody knows yet."""
+    made = copy_object(made)
+    made.status.uncountedTerminatedPods = UncountedTerminatedPods(failed=["a"])
+    seen = view(made, pod("a", "Succeeded", index=0, deleted=True))
+    verdict = decide(seen)
+    tracking = track(seen, verdict)
+    assert verdict is None
+    assert (seen.succeeded, seen.failed, made.status.conditions) == (0, 1, [])
+    assert [each.metadata.uid for each in tracking.release] == ["a"]
+    assert made.status.uncountedTerminatedPods.succeeded == []
+
+
 def test_a_failed_pod_stays_until_its_replacement_knows_its_history() -> None:
     made = indexed(2, backoffLimitPerIndex=3)
     seen = view(made, pod("a", "Failed", index=0))
