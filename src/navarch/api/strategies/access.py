@@ -7,6 +7,7 @@ from navarch.api.errors import FieldError
 from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy, Rules, keep
 from navarch.api.validation import access as validation
+from navarch.api.validation.fields import Field
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
 
@@ -24,6 +25,8 @@ class ClusterRoleStrategy(RoleStrategy):
 
 
 class RoleBindingStrategy(RoleStrategy):
+    rules = Rules(validation.validate_role_binding, validation.validate_role_binding_update)
+
     def defaults(self, obj: Object) -> None:
         reference = obj.setdefault("roleRef", {})
         if not reference.get("apiGroup"):
@@ -32,21 +35,18 @@ class RoleBindingStrategy(RoleStrategy):
             if not subject.get("apiGroup") and subject.get("kind") in ("User", "Group"):
                 subject["apiGroup"] = RBAC_GROUP
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_binding(obj, namespaced=True)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return self.validate(obj) + validation.validate_role_ref_update(obj, old)
-
 
 class ClusterRoleBindingStrategy(RoleBindingStrategy):
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_binding(obj, namespaced=False)
+    rules = Rules(
+        validation.validate_cluster_role_binding, validation.validate_cluster_role_binding_update
+    )
 
 
 class SigningRequestStrategy(GenericStrategy):
     """The spec is written once, by the server as to who asks. `/approval` may only approve or deny,
     `/status` everything but that."""
+
+    rules = Rules(validation.validate_signing_request)
 
     def prepare_create(self, obj: Object) -> None:
         super().prepare_create(obj)
@@ -92,14 +92,13 @@ class SigningRequestStrategy(GenericStrategy):
                 known = same[0].get("lastTransitionTime") if same else None
                 condition["lastTransitionTime"] = known or now
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_signing_request(obj)
-
     def validate_name(self, name: str) -> list[str]:
         return names.path_segment_name(name)
 
     def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        return validation.validate_signing_request_update(obj, old, subresource)
+        field = Field(obj)
+        validation.validate_signing_request_update(field, Field(old), subresource)
+        return field.errors
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         return {"spec.signerName": (obj.get("spec") or {}).get("signerName") or ""}

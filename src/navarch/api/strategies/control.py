@@ -16,7 +16,7 @@ class PodDisruptionBudgetStrategy(GenericStrategy):
     allow_unconditional_update = False
     rules = Rules(
         validation.validate_disruption_budget,
-        status=lambda errors, obj, _: validation.validate_disruption_budget_status(errors, obj),
+        status=lambda obj, _: validation.validate_disruption_budget_status(obj),
     )
 
 
@@ -35,7 +35,7 @@ _SCALE_DOWN: Object = {
 
 
 class AutoscalerStrategy(GenericStrategy):
-    rules = Rules(validation.validate_autoscaler, validation.validate_autoscaler)
+    rules = Rules(validation.validate_autoscaler, validation.validate_autoscaler_update)
 
     def defaults(self, obj: Object) -> None:
         spec = obj.setdefault("spec", {})
@@ -52,7 +52,7 @@ class AutoscalerStrategy(GenericStrategy):
 class AutoscalerV1Strategy(GenericStrategy):
     """autoscaling/v1: one cpu target; the rest of v2 travels in annotations."""
 
-    rules = Rules(validation.validate_autoscaler_v1, validation.validate_autoscaler_v1)
+    rules = Rules(validation.validate_autoscaler_v1, validation.validate_autoscaler_v1_update)
 
     def defaults(self, obj: Object) -> None:
         obj.setdefault("spec", {}).setdefault("minReplicas", 1)
@@ -145,7 +145,7 @@ class ResourceClaimStrategy(GenericStrategy):
     status_keeps_metadata = True
     rules = Rules(
         device_rules.validate_claim,
-        device_rules.validate_claim_update,
+        device_rules.validate_spec_update,
         status=device_rules.validate_claim_status,
     )
 
@@ -159,7 +159,7 @@ class ResourceClaimStrategy(GenericStrategy):
 
 
 class ResourceClaimTemplateStrategy(GenericStrategy):
-    rules = Rules(device_rules.validate_template, device_rules.validate_template_update)
+    rules = Rules(device_rules.validate_template, device_rules.validate_spec_update)
 
     def defaults(self, obj: Object) -> None:
         _default_requests((obj.get("spec") or {}).get("spec") or {})
@@ -167,7 +167,7 @@ class ResourceClaimTemplateStrategy(GenericStrategy):
 
 class DeviceClassStrategy(GenericStrategy):
     has_generation = True
-    rules = Rules(device_rules.validate_class, device_rules.validate_class)
+    rules = Rules(device_rules.validate_class, device_rules.validate_class_update)
 
 
 class ResourceSliceStrategy(GenericStrategy):

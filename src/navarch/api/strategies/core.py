@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 
 from navarch.api import names
-from navarch.api.errors import FieldError
 from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy, Rules, keep, keep_generation
 from navarch.api.validation import config as config_rules
@@ -20,6 +19,13 @@ FINALIZER = "kubernetes"
 
 
 class NamespaceStrategy(GenericStrategy):
+    rules = Rules(
+        node_rules.validate_namespace_finalizers,
+        lambda obj, old: None,
+        status=lambda obj, _: node_rules.validate_namespace_status(obj),
+        others={"finalize": lambda obj, _: node_rules.validate_namespace_finalizers(obj)},
+    )
+
     def defaults(self, obj: Object) -> None:
         name = obj["metadata"].get("name")
         if name:
@@ -46,14 +52,6 @@ class NamespaceStrategy(GenericStrategy):
 
     def validate_name(self, name: str) -> list[str]:
         return names.dns1123_label(name)
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return node_rules.validate_namespace_finalizers(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource == "finalize":
-            return node_rules.validate_namespace_finalizers(obj)
-        return node_rules.validate_namespace_status(obj) if subresource == "status" else []
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         return {
@@ -132,19 +130,12 @@ def _only_names(account: Object) -> None:
 
 class EndpointsStrategy(GenericStrategy):
     allow_create_on_update = True
+    rules = Rules(endpoints_rules.validate_endpoints, endpoints_rules.validate_endpoints_update)
 
     def defaults(self, obj: Object) -> None:
         for subset in obj.get("subsets") or ():
             for port in subset.get("ports") or ():
                 port.setdefault("protocol", "TCP")
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return endpoints_rules.validate_endpoints(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if obj.get("subsets") == old.get("subsets"):
-            return []  # They were right once.
-        return endpoints_rules.validate_endpoints(obj)
 
     def warnings(self, obj: Object, old: Object | None) -> list[str]:
         return endpoints_rules.endpoints_warnings(obj)
@@ -161,7 +152,7 @@ def _reference_fields(event: Object, field: str) -> dict[str, str]:
 
 class EventStrategy(GenericStrategy):
     allow_create_on_update = True
-    rules = Rules(events_rules.validate_event, events_rules.validate_event_update)
+    rules = Rules(events_rules.validate_event)
 
     def validate_name(self, name: str) -> list[str]:
         return names.path_segment_name(name)
@@ -210,5 +201,5 @@ class ResourceQuotaStrategy(GenericStrategy):
     rules = Rules(
         limits_rules.validate_resource_quota,
         limits_rules.validate_resource_quota_update,
-        status=lambda errors, obj, _: limits_rules.validate_resource_quota_status(errors, obj),
+        status=lambda obj, _: limits_rules.validate_resource_quota_status(obj),
     )

@@ -10,11 +10,15 @@ from navarch.api.schema import structural
 from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy, Rules
 from navarch.api.validation import definitions as definition_rules
+from navarch.api.validation.fields import Field
 
 
 class CustomResourceDefinitionStrategy(GenericStrategy):
+    """No rule is for the status: tools that migrate objects say there which versions are left."""
+
     has_generation = True
     allow_unconditional_update = False
+    rules = Rules(definition_rules.validate_definition, definition_rules.validate_definition_update)
 
     def defaults(self, obj: Object) -> None:
         spec = obj.setdefault("spec", {})
@@ -58,20 +62,12 @@ class CustomResourceDefinitionStrategy(GenericStrategy):
         found = definition_rules.unknown_formats(obj)
         return [f'unrecognized format "{each}"' for each in found if each not in before]
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        return definition_rules.validate_definition(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource:
-            return []  # tools that migrate objects say here which versions are left
-        return definition_rules.validate_definition_update(obj, old)
-
 
 class APIServiceStrategy(GenericStrategy):
     allow_unconditional_update = False
     rules = Rules(
         definition_rules.validate_api_service,
-        status=lambda errors, obj, _: definition_rules.validate_api_service_status(errors, obj),
+        status=lambda obj, _: definition_rules.validate_api_service_status(obj),
     )
 
     def defaults(self, obj: Object) -> None:
@@ -96,11 +92,30 @@ class APIServiceStrategy(GenericStrategy):
         return names.path_segment_name(name)
 
 
-class WebhookConfigurationStrategy(GenericStrategy):
+class _AdmissionStrategy(GenericStrategy):
+    """Kinds of which there is a validating and a mutating one. `old` is the stored state, if there
+    is one."""
+
     has_generation = True
     allow_unconditional_update = False
     mutating = False
 
+    def check(self, obj: Field, old: Field) -> None:
+        raise NotImplementedError
+
+    def validate(self, obj: Object) -> list[FieldError]:
+        field = Field(obj)
+        self.check(field, Field(None))
+        return field.errors
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
+        field = Field(obj)
+        if not subresource:
+            self.check(field, Field(old))
+        return field.errors
+
+
+class WebhookConfigurationStrategy(_AdmissionStrategy):
     def defaults(self, obj: Object) -> None:
         for webhook in obj.get("webhooks") or ():
             webhook.setdefault("failurePolicy", "Fail")
@@ -115,59 +130,42 @@ class WebhookConfigurationStrategy(GenericStrategy):
             if service is not None:
                 service.setdefault("port", 443)
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        from navarch.api.validation import admission as admission_rules
+    def check(self, obj: Field, old: Field) -> None:
+        from navarch.api.validation.admission import validate_webhooks
 
-        return admission_rules.validate_webhooks(obj, self.mutating)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        from navarch.api.validation import admission as admission_rules
-
-        return admission_rules.validate_webhooks(obj, self.mutating, old)
+        validate_webhooks(obj, old)
 
 
 class MutatingWebhookConfigurationStrategy(WebhookConfigurationStrategy):
     mutating = True
 
 
-class AdmissionPolicyStrategy(GenericStrategy):
-    has_generation = True
-    allow_unconditional_update = False
+class AdmissionPolicyStrategy(_AdmissionStrategy):
     status_keeps_metadata = True
-    mutating = False
 
     def defaults(self, obj: Object) -> None:
         spec = obj.setdefault("spec", {})
         spec.setdefault("failurePolicy", "Fail")
         _default_match(spec.get("matchConstraints"))
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        from navarch.api.validation import admission as admission_rules
+    def check(self, obj: Field, old: Field) -> None:
+        from navarch.api.validation.admission import validate_policy
 
-        return admission_rules.validate_policy(obj, self.mutating)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        from navarch.api.validation import admission as admission_rules
-
-        return admission_rules.validate_policy(obj, self.mutating, old) if not subresource else []
+        validate_policy(obj, old, self.mutating)
 
 
 class MutatingAdmissionPolicyStrategy(AdmissionPolicyStrategy):
     mutating = True
 
 
-class AdmissionPolicyBindingStrategy(GenericStrategy):
-    has_generation = True
-    allow_unconditional_update = False
-    mutating = False
-
+class AdmissionPolicyBindingStrategy(_AdmissionStrategy):
     def defaults(self, obj: Object) -> None:
         _default_match((obj.get("spec") or {}).get("matchResources"))
 
-    def validate(self, obj: Object) -> list[FieldError]:
-        from navarch.api.validation import admission as admission_rules
+    def check(self, obj: Field, old: Field) -> None:
+        from navarch.api.validation.admission import validate_policy_binding
 
-        return admission_rules.validate_policy_binding(obj, self.mutating)
+        validate_policy_binding(obj, self.mutating)
 
 
 class MutatingAdmissionPolicyBindingStrategy(AdmissionPolicyBindingStrategy):

@@ -11,8 +11,8 @@ a cache and is never changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 
 import msgspec
@@ -23,7 +23,7 @@ from navarch.api.schema.facts import Shape, TypeFacts, schema_for
 from navarch.api.schema.walker import walker_of
 from navarch.api.strategies.base import Object, Strategy
 from navarch.api.times import format_time, now
-from navarch.api.validation.common import Errors
+from navarch.api.validation.fields import Field
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -38,12 +38,14 @@ def _current_time() -> str:
 @dataclass(frozen=True, slots=True)
 class Rules:
     """The functions that say what is wrong with the objects of a kind: with the new state, and with
-    its difference from the old one. What they find they add to the errors."""
+    its difference from the old one. What they find they tell the fields."""
 
-    create: Callable[[Errors, Object], None] = lambda errors, obj: None
-    update: Callable[[Errors, Object, Object], None] | None = None
+    create: Callable[[Field], None] = lambda obj: None
+    update: Callable[[Field, Field], None] | None = None
     """Without one, the whole object has to be right as a new one has."""
-    status: Callable[[Errors, Object, Object], None] = lambda errors, obj, old: None
+    status: Callable[[Field, Field], None] = lambda obj, old: None
+    others: Mapping[str, Callable[[Field, Field], None]] = field(default_factory=dict)
+    """By further subresources that objects are updated through."""
 
 
 class GenericStrategy(Strategy):
@@ -71,17 +73,18 @@ class GenericStrategy(Strategy):
         return (*fields, "metadata") if subresource and self.status_keeps_metadata else fields
 
     def validate(self, obj: Object) -> list[FieldError]:
-        errors = Errors()
-        self.rules.create(errors, obj)
-        return errors
+        checked = Field(obj)
+        self.rules.create(checked)
+        return checked.errors
 
     def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        rule = self.rules.status if subresource else self.rules.update
+        status = self.rules.others.get(subresource, self.rules.status)
+        rule = status if subresource else self.rules.update
         if rule is None:
             return self.validate(obj)
-        errors = Errors()
-        rule(errors, obj, old)
-        return errors
+        checked = Field(obj)
+        rule(checked, Field(old))
+        return checked.errors
 
     def prepare_create(self, obj: Object) -> None:
         metadata = obj.setdefault("metadata", {})

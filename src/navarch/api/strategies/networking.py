@@ -3,7 +3,6 @@ ServiceCIDR and IPAddress."""
 
 from __future__ import annotations
 
-from navarch.api.errors import FieldError
 from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy, Rules
 from navarch.api.validation import endpoints as endpoints_rules
@@ -14,8 +13,8 @@ class IngressStrategy(GenericStrategy):
     has_generation = True
     rules = Rules(
         validation.validate_ingress_create,
-        lambda errors, obj, _: validation.validate_ingress(errors, obj),
-        status=lambda errors, obj, _: validation.validate_ingress_status(errors, obj),
+        lambda obj, _: validation.validate_ingress(obj),
+        status=lambda obj, _: validation.validate_ingress_status(obj),
     )
 
     def warnings(self, obj: Object, old: Object | None) -> list[str]:
@@ -37,19 +36,12 @@ class IngressClassStrategy(GenericStrategy):
 
 class NetworkPolicyStrategy(GenericStrategy):
     has_generation = True
+    rules = Rules(validation.validate_network_policy, validation.validate_network_policy_update)
 
     def defaults(self, obj: Object) -> None:
         spec = obj.setdefault("spec", {})
         if not spec.get("policyTypes"):
             spec["policyTypes"] = ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_network_policy(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if obj.get("spec") == old.get("spec"):
-            return []  # It was right once.
-        return validation.validate_network_policy(obj)
 
     def warnings(self, obj: Object, old: Object | None) -> list[str]:
         return validation.policy_warnings(obj)

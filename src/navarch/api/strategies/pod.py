@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from navarch.api.errors import FieldError
 from navarch.api.patch.common import copy_json
 from navarch.api.strategies.base import Object
-from navarch.api.strategies.generic import GenericStrategy, keep, reset_metadata
+from navarch.api.strategies.generic import GenericStrategy, Rules, keep, reset_metadata
 from navarch.api.strategies.podspec import default_pod_only, default_pod_spec, quality_of_service
 from navarch.api.validation import pod as validation
 
@@ -15,6 +14,15 @@ GATED_MESSAGE = "Scheduling is blocked due to non-empty scheduling gates"
 class PodStrategy(GenericStrategy):
     has_generation = True
     default_grace_period_seconds = 30
+    rules = Rules(
+        validation.validate_pod,
+        validation.validate_pod_update,
+        status=validation.validate_pod_status_update,
+        others={
+            "ephemeralcontainers": validation.validate_ephemeral_containers_update,
+            "resize": validation.validate_resize,
+        },
+    )
 
     def defaults(self, obj: Object) -> None:
         spec = obj.setdefault("spec", {})
@@ -59,18 +67,6 @@ class PodStrategy(GenericStrategy):
             _keep_in_status(obj, old)
             return
         super().prepare_update(obj, old, "")
-
-    def validate(self, obj: Object) -> list[FieldError]:
-        return validation.validate_pod(obj)
-
-    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[FieldError]:
-        if subresource == "status":
-            return validation.validate_pod_status_update(obj, old)
-        if subresource == "ephemeralcontainers":
-            return validation.validate_ephemeral_containers_update(obj, old)
-        if subresource == "resize":
-            return validation.validate_resize(obj, old)
-        return validation.validate_pod_update(obj, old)
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         spec, status = obj.get("spec") or {}, obj.get("status") or {}

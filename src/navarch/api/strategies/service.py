@@ -16,13 +16,6 @@ from navarch.api.validation.service import TOPOLOGY_HINTS, TOPOLOGY_MODE
 DEFAULT_AFFINITY_SECONDS = 10800
 
 
-def externally_accessible(spec: Object) -> bool:
-    kind = spec.get("type")
-    return kind in ("LoadBalancer", "NodePort") or (
-        kind == "ClusterIP" and bool(spec.get("externalIPs"))
-    )
-
-
 class ServiceStrategy(GenericStrategy):
     allow_create_on_update = True
     rules = Rules(
@@ -47,7 +40,7 @@ class ServiceStrategy(GenericStrategy):
             port.setdefault("protocol", "TCP")
             if port.get("targetPort") in (None, 0, ""):
                 port["targetPort"] = port.get("port", 0)
-        if externally_accessible(spec):
+        if validation.is_externally_accessible(spec):
             spec.setdefault("externalTrafficPolicy", "Cluster")
         if kind in ("ClusterIP", "NodePort", "LoadBalancer"):
             spec.setdefault("internalTrafficPolicy", "Cluster")
@@ -217,8 +210,8 @@ def _drop_for_type(new: Object, old: Object) -> None:
             if same(key):
                 new.pop(key, None)
     if (
-        externally_accessible(old)
-        and not externally_accessible(new)
+        validation.is_externally_accessible(old)
+        and not validation.is_externally_accessible(new)
         and same("externalTrafficPolicy")
     ):
         new.pop("externalTrafficPolicy", None)

@@ -51,7 +51,7 @@ class ReplicaSetStrategy(GenericStrategy):
     rules = Rules(
         validation.validate_replica_set,
         validation.validate_replica_set_update,
-        status=lambda errors, obj, _: validation.validate_replica_status(errors, obj),
+        status=lambda obj, _: validation.validate_replica_status(obj),
     )
 
     def defaults(self, obj: Object) -> None:
@@ -67,7 +67,7 @@ class ReplicaSetStrategy(GenericStrategy):
 class ReplicationControllerStrategy(ReplicaSetStrategy):
     rules = Rules(
         validation.validate_replication_controller,
-        status=lambda errors, obj, _: validation.validate_replica_status(errors, obj),
+        status=lambda obj, _: validation.validate_replica_status(obj),
     )
 
     def defaults(self, obj: Object) -> None:
@@ -86,7 +86,7 @@ class StatefulSetStrategy(GenericStrategy):
     rules = Rules(
         validation.validate_stateful_set,
         validation.validate_stateful_set_update,
-        status=lambda errors, obj, _: validation.validate_stateful_set_status(errors, obj),
+        status=lambda obj, _: validation.validate_stateful_set_status(obj),
     )
 
     def validate_name(self, name: str) -> list[str]:
@@ -133,7 +133,7 @@ class DaemonSetStrategy(GenericStrategy):
     rules = Rules(
         validation.validate_daemon_set,
         validation.validate_daemon_set_update,
-        status=lambda errors, obj, _: validation.validate_daemon_set_status(errors, obj),
+        status=lambda obj, _: validation.validate_daemon_set_status(obj),
     )
 
     def defaults(self, obj: Object) -> None:

@@ -6,10 +6,10 @@ from navarch.api import names
 from navarch.api.cel.library.json_patches import JSON_PATCH, OBJECT
 from navarch.api.cel.schema import RESERVED
 from navarch.api.cel.types import BOOL, DYN, NULL, STRING, list_of
-from navarch.api.errors import forbidden_field
 from navarch.api.validation.clients import check_client, check_review_versions
-from navarch.api.validation.common import Errors, Object, dns1123_subdomain, indexed, qualified_name
+from navarch.api.validation.common import dns1123_subdomain
 from navarch.api.validation.expressions import ExpressionChecks, stored_texts
+from navarch.api.validation.fields import Field
 
 SCOPES = ("Cluster", "Namespaced", "*")
 REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge")
@@ -24,300 +24,265 @@ PATCHES = {
 OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
 
 
-def validate_webhooks(obj: Object, mutating: bool, old: Object | None = None) -> Errors:
+def validate_webhooks(obj: Field, old: Field) -> None:
     """A mutating or validating webhook configuration; `old` is its stored state, if any. Match
     conditions are looked at again only when there are new ones among them."""
-    errors = Errors()
-    checks: ExpressionChecks | None = ExpressionChecks(errors, stored_texts(old))
-    if old is not None and _conditions(obj) <= _conditions(old):
-        checks = None
+    is_new = not old.is_set or not _conditions(obj) <= _conditions(old)
+    checks = ExpressionChecks(stored_texts(old.value))
     seen: set[str] = set()
-    for here, webhook in indexed("webhooks", obj.get("webhooks")):
-        name = webhook.get("name") or ""
-        errors.check(f"{here}.name", name, names.fully_qualified_name)
-        if name and name in seen:
-            errors.duplicate(f"{here}.name", name)
-        seen.add(name)
-        for position, rule in enumerate(webhook.get("rules") or ()):
-            _check_rule(errors, f"{here}.rules[{position}]", rule)
-        _check_webhook(errors, here, webhook)
-        if checks is not None:
-            checks.conditions(f"{here}.matchConditions", webhook.get("matchConditions"))
-        if mutating:
-            policy = webhook.get("reinvocationPolicy")
-            errors.optional_choice(f"{here}.reinvocationPolicy", policy, ("IfNeeded", "Never"))
-    return errors
+    for webhook in obj["webhooks"]:
+        name = webhook["name"]
+        name.check(names.fully_qualified_name)
+        if name:
+            name.once(seen)
+        for rule in webhook["rules"]:
+            _check_rule(rule)
+        _check_webhook(webhook)
+        if is_new:
+            checks.conditions(webhook["matchConditions"])
+        webhook["reinvocationPolicy"].optional_choice(("IfNeeded", "Never"))
 
 
-def _conditions(obj: Object) -> set[str]:
+def _conditions(obj: Field) -> set[str]:
     return {
         condition.get("expression") or ""
-        for webhook in obj.get("webhooks") or ()
-        for condition in webhook.get("matchConditions") or ()
+        for webhook in obj["webhooks"]
+        for condition in webhook["matchConditions"]
     }
 
 
-def _check_webhook(errors: Errors, path: str, webhook: Object) -> None:
-    for field, choices in (
-        ("failurePolicy", ("Fail", "Ignore")),
-        ("matchPolicy", ("Equivalent", "Exact")),
+def _check_webhook(webhook: Field) -> None:
+    effects, seconds = webhook["sideEffects"], webhook["timeoutSeconds"]
+    webhook["failurePolicy"].optional_choice(("Fail", "Ignore"))
+    webhook["matchPolicy"].optional_choice(("Equivalent", "Exact"))
+    if not effects.is_set:
+        effects.required("must specify one of None, NoneOnDryRun")
+    effects.optional_choice(("None", "NoneOnDryRun"))
+    if seconds.is_set and not 1 <= seconds.value <= 30:
+        seconds.invalid("the timeout value must be between 1 and 30 seconds")
+    for selector in webhook.each("namespaceSelector", "objectSelector"):
+        selector.label_selector()
+    check_review_versions(webhook["admissionReviewVersions"])
+    check_client(webhook["clientConfig"])
+
+
+def _check_rule(rule: Field) -> None:
+    for field, what in (
+        ("operations", "operations"),
+        ("apiGroups", "API groups"),
+        ("apiVersions", "API versions"),
     ):
-        errors.optional_choice(f"{path}.{field}", webhook.get(field), choices)
-    effects = webhook.get("sideEffects")
-    if effects is None:
-        errors.required(f"{path}.sideEffects", "must specify one of None, NoneOnDryRun")
-    errors.optional_choice(f"{path}.sideEffects", effects, ("None", "NoneOnDryRun"))
-    seconds = webhook.get("timeoutSeconds")
-    if seconds is not None and not 1 <= seconds <= 30:
-        detail = "the timeout value must be between 1 and 30 seconds"
-        errors.invalid(f"{path}.timeoutSeconds", seconds, detail)
-    for field in ("namespaceSelector", "objectSelector"):
-        errors.label_selector(f"{path}.{field}", webhook.get(field))
-    check_review_versions(
-        errors, f"{path}.admissionReviewVersions", webhook.get("admissionReviewVersions") or []
-    )
-    check_client(errors, f"{path}.clientConfig", webhook.get("clientConfig") or {})
-
-
-def _check_rule(errors: Errors, path: str, rule: Object) -> None:
-    operations = rule.get("operations") or []
-    errors.present(f"{path}.operations", operations)
-    if len(operations) > 1 and "*" in operations:
-        detail = "if '*' is present, must not specify other operations"
-        errors.invalid(f"{path}.operations", operations, detail)
-    for index, operation in enumerate(operations):
-        if operation not in OPERATIONS:
-            errors.not_supported(f"{path}.operations[{index}]", operation, OPERATIONS)
-    for field, what in (("apiGroups", "API groups"), ("apiVersions", "API versions")):
-        values = rule.get(field) or []
-        errors.present(f"{path}.{field}", values)
+        values = rule[field]
+        values.present()
         if len(values) > 1 and "*" in values:
-            detail = f"if '*' is present, must not specify other {what}"
-            errors.invalid(f"{path}.{field}", values, detail)
-    for index, version in enumerate(rule.get("apiVersions") or ()):
-        errors.present(f"{path}.apiVersions[{index}]", version)
-    _check_rule_resources(errors, f"{path}.resources", rule.get("resources") or [])
-    errors.optional_choice(f"{path}.scope", rule.get("scope"), sorted(SCOPES))
+            values.invalid(f"if '*' is present, must not specify other {what}")
+        for value in values if field == "operations" else ():
+            value.optional_choice(OPERATIONS)
+    for version in rule["apiVersions"]:
+        version.present()
+    _check_rule_resources(rule["resources"])
+    rule["scope"].optional_choice(sorted(SCOPES))
 
 
-def _check_rule_resources(errors: Errors, path: str, resources: list[str]) -> None:
-    errors.present(path, resources)
-    whole = {each.partition("/")[0] for each in resources if each.endswith("/*")}
-    parts = {each.partition("/")[2] for each in resources if each.startswith("*/")}
-    for index, each in enumerate(resources):
-        resource, slash, part = each.partition("/")
+def _check_rule_resources(resources: Field) -> None:
+    resources.present()
+    values = resources.value or ()
+    whole = {each.partition("/")[0] for each in values if each.endswith("/*")}
+    parts = {each.partition("/")[2] for each in values if each.startswith("*/")}
+    for each in resources:
+        resource, slash, part = each.value.partition("/")
         if not each:
-            errors.required(f"{path}[{index}]")
-        elif slash and each != "*/*":
+            each.required()
+        elif slash and each.value != "*/*":
             if part != "*" and resource in whole:
-                detail = f"if '{resource}/*' is present, must not specify {each}"
-                errors.invalid(f"{path}[{index}]", each, detail)
+                each.invalid(f"if '{resource}/*' is present, must not specify {each.value}")
             if resource != "*" and part in parts:
-                detail = f"if '*/{part}' is present, must not specify {each}"
-                errors.invalid(f"{path}[{index}]", each, detail)
-    if len(resources) > 1 and "*/*" in resources:
-        errors.invalid(path, resources, "if '*/*' is present, must not specify other resources")
-    if "*" in resources and any("/" not in each and each != "*" for each in resources):
+                each.invalid(f"if '*/{part}' is present, must not specify {each.value}")
+    if len(values) > 1 and "*/*" in values:
+        resources.invalid("if '*/*' is present, must not specify other resources")
+    if "*" in values and any("/" not in each and each != "*" for each in values):
         detail = "if '*' is present, must not specify other resources without subresources"
-        errors.invalid(path, resources, detail)
+        resources.invalid(detail)
 
 
-def validate_policy(obj: Object, mutating: bool, old: Object | None = None) -> Errors:
+def validate_policy(obj: Field, old: Field, mutating: bool) -> None:
     """A validating or mutating admission policy; `old` is its stored state, if there is one."""
-    errors = Errors()
-    spec, before = obj["spec"], (old or {}).get("spec") or {}
-    errors.choice("spec.failurePolicy", spec.get("failurePolicy"), ("Fail", "Ignore"))
-    kind = spec.get("paramKind")
-    if kind is not None:
-        _check_param_kind(errors, "spec.paramKind", kind)
-    match = spec.get("matchConstraints")
-    if match is None:
-        errors.required("spec.matchConstraints")
+    spec, before = obj["spec"], old["spec"]
+    kind, match, conditions = spec.each("paramKind", "matchConstraints", "matchConditions")
+    spec["failurePolicy"].choice(("Fail", "Ignore"))
+    if kind.is_set:
+        _check_param_kind(kind)
+    if not match.is_set:
+        match.required()
     else:
-        _check_match(errors, "spec.matchConstraints", match)
-        errors.present("spec.matchConstraints.resourceRules", match.get("resourceRules"))
+        _check_match(match)
+        match["resourceRules"].present()
         if mutating:
-            _check_mutable(errors, match)
-    checks = ExpressionChecks(errors, stored_texts(before), kind is not None)
-    if old is None or spec.get("matchConditions") != before.get("matchConditions"):
-        checks.conditions("spec.matchConditions", spec.get("matchConditions"))
-    for here, variable in indexed("spec.variables", spec.get("variables")):
-        name = variable.get("name") or ""
-        if not name.strip():
-            errors.required(f"{here}.name", "name is not specified")
-        elif names.c_identifier(name) or name in RESERVED:
-            errors.invalid(f"{here}.name", name, "must be a valid CEL identifier")
-        if not (variable.get("expression") or "").strip():
-            errors.required(f"{here}.expression", "expression is not specified")
+            _check_mutable(match)
+    checks = ExpressionChecks(stored_texts(before.value), kind.is_set)
+    if not old.is_set or conditions.value != before.get("matchConditions"):
+        checks.conditions(conditions)
+    for variable in spec["variables"]:
+        name, expression = variable.text("name"), variable.text("expression")
+        if not name.value.strip():
+            name.required("name is not specified")
+        elif names.c_identifier(name.value) or name.value in RESERVED:
+            name.invalid("must be a valid CEL identifier")
+        if not expression.value.strip():
+            expression.required("expression is not specified")
         else:
-            checks.variable(f"{here}.expression", name, variable["expression"])
+            checks.variable(name.value, expression)
     if mutating:
-        _check_mutations(errors, spec, checks)
+        _check_mutations(spec, checks)
     else:
-        _check_validations(errors, obj, checks)
-    return errors
+        _check_validations(obj, checks)
 
 
-def _check_param_kind(errors: Errors, path: str, kind: Object) -> None:
-    api_version, name = kind.get("apiVersion") or "", kind.get("kind") or ""
-    here = f"{path}.apiVersion"
-    group, slash, version = api_version.partition("/")
+def _check_param_kind(kind: Field) -> None:
+    field, name = kind.text("apiVersion"), kind.text("kind")
+    group, slash, version = field.value.partition("/")
     if not slash:
         group, version = "", group
-    if not api_version:
-        errors.required(here)
+    if not field:
+        field.required()
     elif "/" in version:
-        errors.invalid(here, api_version, f"unexpected GroupVersion string: {api_version}")
+        field.invalid(f"unexpected GroupVersion string: {field.value}")
     else:
-        if found := ",".join(dns1123_subdomain(group) if group else ()):
-            errors.invalid(here, group, found)
+        if group and (found := ",".join(dns1123_subdomain(group))):
+            field.showing(group).invalid(found)
         if not version:
-            errors.invalid(here, api_version, "version must be specified")
+            field.invalid("version must be specified")
         elif found := ",".join(names.dns1035_label(version)):
-            errors.invalid(here, version, found)
+            field.showing(version).invalid(found)
     if not name:
-        errors.required(f"{path}.kind")
-    elif found := ",".join(names.dns1035_label(name.lower())):
-        detail = f"may have mixed case, but should otherwise match: {found}"
-        errors.invalid(f"{path}.kind", name, detail)
+        name.required()
+    elif found := ",".join(names.dns1035_label(name.value.lower())):
+        name.invalid(f"may have mixed case, but should otherwise match: {found}")
 
 
-def _check_mutable(errors: Errors, match: Object) -> None:
+def _check_mutable(match: Field) -> None:
     """What is deleted cannot be changed."""
-    for rule in match.get("resourceRules") or ():
-        for operation in rule.get("operations") or ():
-            if operation not in MUTABLE_OPERATIONS:
-                here = "spec.matchConstraints.resourceRules.operations"
-                errors.not_supported(here, operation, MUTABLE_OPERATIONS)
+    for rule in match["resourceRules"]:
+        for operation in rule["operations"]:
+            shown = match.at("resourceRules.operations", operation.value)
+            shown.optional_choice(MUTABLE_OPERATIONS)
 
 
-def _check_mutations(errors: Errors, spec: Object, checks: ExpressionChecks) -> None:
-    if not spec.get("mutations"):
-        errors.required("spec.mutations", "mutations must contain at least one item")
-    for here, mutation in indexed("spec.mutations", spec.get("mutations")):
-        kind = mutation.get("patchType") or ""
-        errors.choice(f"{here}.patchType", kind, tuple(PATCHES))
-        wanted, result = PATCHES.get(kind, ("", DYN))
-        for field in ("jsonPatch", "applyConfiguration"):
-            value = mutation.get(field)
-            if field != wanted:
-                if wanted and value is not None:
-                    detail = f"must not be specified when patchType is {kind}"
-                    errors.invalid(f"{here}.{field}", "{" + field + "}", detail)
-            elif value is None:
-                errors.required(f"{here}.{field}", f"must be specified when patchType is {kind}")
-            elif text := (value.get("expression") or "").strip():
-                checks.check(f"{here}.{field}.expression", text, (result,), has_patch_types=True)
+def _check_mutations(spec: Field, checks: ExpressionChecks) -> None:
+    spec["mutations"].present("mutations must contain at least one item")
+    for mutation in spec["mutations"]:
+        kind = mutation["patchType"]
+        kind.choice(tuple(PATCHES))
+        wanted, result = PATCHES.get(kind.value, ("", DYN))
+        for name in ("jsonPatch", "applyConfiguration"):
+            field = mutation[name]
+            text = field.text("expression")
+            if name != wanted:
+                if wanted and field.is_set:
+                    shown = field.showing("{" + name + "}")
+                    shown.invalid(f"must not be specified when patchType is {kind.value}")
+            elif not field.is_set:
+                field.required(f"must be specified when patchType is {kind.value}")
+            elif stripped := text.value.strip():
+                checks.check(text.showing(stripped), (result,), has_patch_types=True)
             else:
-                errors.required(f"{here}.{field}.expression")
-    policy, choices = spec.get("reinvocationPolicy"), ("IfNeeded", "Never")
-    errors.choice("spec.reinvocationPolicy", policy, choices)
+                text.required()
+    spec["reinvocationPolicy"].choice(("IfNeeded", "Never"))
 
 
-def _check_validations(errors: Errors, obj: Object, checks: ExpressionChecks) -> None:
-    spec = obj["spec"]
-    validations, audits = spec.get("validations") or (), spec.get("auditAnnotations") or ()
+def _check_validations(obj: Field, checks: ExpressionChecks) -> None:
+    validations, audits = obj["spec"].each("validations", "auditAnnotations")
     if not validations and not audits:
-        detail = "validations or auditAnnotations must contain at least one item"
-        errors.required("spec.validations", detail)
-        errors.required("spec.auditAnnotations", detail)
-    for index, validation in enumerate(validations):
-        _check_validation(errors, f"spec.validations[{index}]", validation, checks)
+        for field in (validations, audits):
+            field.required("validations or auditAnnotations must contain at least one item")
+    for validation in validations:
+        _check_validation(validation, checks)
     if len(audits) > MAX_AUDIT_ANNOTATIONS:
-        detail = f"must not have more than {MAX_AUDIT_ANNOTATIONS} auditAnnotations"
         shown = [
             {"Key": each.get("key"), "ValueExpression": each.get("valueExpression")}
             for each in audits
         ]
-        errors.invalid("spec.auditAnnotations", shown, detail)
+        detail = f"must not have more than {MAX_AUDIT_ANNOTATIONS} auditAnnotations"
+        audits.showing(shown).invalid(detail)
     seen: set[str] = set()
-    for here, audit in indexed("spec.auditAnnotations", audits):
-        key = audit.get("key") or ""
-        errors.check(f"{here}.key", f"{obj['metadata'].get('name')}/{key}", qualified_name)
-        errors.once(seen, f"{here}.key", key)
-        here, text = f"{here}.valueExpression", (audit.get("valueExpression") or "").strip()
+    for audit in audits:
+        key, text = audit.text("key"), audit.text("valueExpression")
+        key.showing(f"{obj['metadata'].get('name')}/{key.value}").label_name()
+        key.once(seen)
+        text = text.showing(text.value.strip())
         if not text:
-            errors.required(here, "valueExpression is not specified")
-        elif len(text.encode()) > MAX_AUDIT_EXPRESSION:
-            errors.required(here, f"must not exceed {MAX_AUDIT_EXPRESSION} bytes in length")
+            text.required("valueExpression is not specified")
+        elif len(text.value.encode()) > MAX_AUDIT_EXPRESSION:
+            text.required(f"must not exceed {MAX_AUDIT_EXPRESSION} bytes in length")
         else:
-            checks.check(here, text, (STRING, NULL))
+            checks.check(text, (STRING, NULL))
 
 
-def _check_validation(
-    errors: Errors, path: str, validation: Object, checks: ExpressionChecks
-) -> None:
-    expression, message = validation.get("expression") or "", validation.get("message") or ""
-    if not expression.strip():
-        errors.required(f"{path}.expression", "expression is not specified")
+def _check_validation(validation: Field, checks: ExpressionChecks) -> None:
+    expression, message, text = map(validation.text, ("expression", "message", "messageExpression"))
+    if not expression.value.strip():
+        expression.required("expression is not specified")
     else:
-        checks.check(f"{path}.expression", expression, (BOOL,))
-    text = validation.get("messageExpression") or ""
-    if text.strip():
-        checks.check(f"{path}.messageExpression", text, (STRING,), has_authorizer=False)
+        checks.check(expression, (BOOL,))
+    if text.value.strip():
+        checks.check(text, (STRING,), has_authorizer=False)
     elif text:
-        errors.invalid(f"{path}.messageExpression", text, "must be non-empty if specified")
-    if message and not message.strip():
-        errors.invalid(f"{path}.message", message, "must be non-empty if specified")
-    elif "\n" in message.strip() or "\r" in message.strip():
-        errors.invalid(f"{path}.message", message, "must not contain line breaks")
-    errors.optional_choice(f"{path}.reason", validation.get("reason"), REASONS)
+        text.invalid("must be non-empty if specified")
+    if message and not message.value.strip():
+        message.invalid("must be non-empty if specified")
+    elif "\n" in message.value.strip() or "\r" in message.value.strip():
+        message.invalid("must not contain line breaks")
+    validation["reason"].optional_choice(REASONS)
 
 
-def _check_match(errors: Errors, path: str, match: Object) -> None:
-    errors.choice(f"{path}.matchPolicy", match.get("matchPolicy"), ("Equivalent", "Exact"))
-    for field in ("namespaceSelector", "objectSelector"):
-        if match.get(field) is None:
-            errors.required(f"{path}.{field}")
-        errors.label_selector(f"{path}.{field}", match.get(field))
-    for field in ("resourceRules", "excludeResourceRules"):
-        for here, rule in indexed(f"{path}.{field}", match.get(field)):
-            _check_rule(errors, here, rule)
+def _check_match(match: Field) -> None:
+    match["matchPolicy"].choice(("Equivalent", "Exact"))
+    for selector in match.each("namespaceSelector", "objectSelector"):
+        if not selector.is_set:
+            selector.required()
+        selector.label_selector()
+    for rules in match.each("resourceRules", "excludeResourceRules"):
+        for rule in rules:
+            _check_rule(rule)
             seen: set[str] = set()
-            for each, name in indexed(f"{here}.resourceNames", rule.get("resourceNames")):
-                errors.check(each, name, names.path_segment_name)
-                errors.once(seen, each, name)
+            for name in rule["resourceNames"]:
+                name.check(names.path_segment_name)
+                name.once(seen)
 
 
-def validate_policy_binding(obj: Object, mutating: bool) -> Errors:
-    errors = Errors()
+def validate_policy_binding(obj: Field, mutating: bool) -> None:
     spec = obj["spec"]
-    errors.name("spec.policyName", spec.get("policyName") or "", dns1123_subdomain)
-    reference = spec.get("paramRef")
-    if reference is not None:
-        _check_parameters(errors, "spec.paramRef", reference)
-    if spec.get("matchResources") is not None:
-        _check_match(errors, "spec.matchResources", spec["matchResources"])
+    spec["policyName"].name(dns1123_subdomain)
+    if spec["paramRef"].is_set:
+        _check_parameters(spec["paramRef"])
+    if spec["matchResources"].is_set:
+        _check_match(spec["matchResources"])
     if mutating:
-        return errors
-    actions = spec.get("validationActions") or []
-    errors.present("spec.validationActions", actions, "at least one validation action is required")
-    for index, action in enumerate(actions):
-        here = f"spec.validationActions[{index}]"
-        if action not in ("Audit", "Deny", "Warn"):
-            errors.not_supported(here, action, ("Audit", "Deny", "Warn"))
-        if action in actions[:index]:
-            errors.duplicate(here, action)
-    if {"Deny", "Warn"} <= set(actions):
-        detail = (
+        return
+    actions = spec["validationActions"]
+    actions.present("at least one validation action is required")
+    seen: set[str] = set()
+    for action in actions:
+        action.optional_choice(("Audit", "Deny", "Warn"))
+        action.once(seen)
+    if seen >= {"Deny", "Warn"}:
+        actions.invalid(
             "must not contain both Deny and Warn (repeating the same validation failure "
             "information in the API response and headers serves no purpose)"
         )
-        errors.invalid("spec.validationActions", actions, detail)
-    return errors
 
 
-def _check_parameters(errors: Errors, path: str, reference: Object) -> None:
-    name, selector = reference.get("name"), reference.get("selector")
+def _check_parameters(reference: Field) -> None:
+    name, selector = reference["name"], reference["selector"]
     if name:
-        errors.check(f"{path}.name", name, names.path_segment_name)
-        if selector is not None:
-            detail = "name and selector are mutually exclusive"
-            errors += [forbidden_field(f"{path}.{field}", detail) for field in ("name", "selector")]
-    elif selector is None:
-        errors.required(path, "one of name or selector must be specified")
-    errors.label_selector(f"{path}.selector", selector)
-    action = reference.get("parameterNotFoundAction")
-    if action is None:
-        errors.required(f"{path}.parameterNotFoundAction")
-    errors.optional_choice(f"{path}.parameterNotFoundAction", action, ("Deny", "Allow"))
+        name.check(names.path_segment_name)
+        if selector.is_set:
+            for field in (name, selector):
+                field.forbidden("name and selector are mutually exclusive")
+    elif not selector.is_set:
+        reference.required("one of name or selector must be specified")
+    selector.label_selector()
+    action = reference["parameterNotFoundAction"]
+    if not action.is_set:
+        action.required()
+    action.optional_choice(("Deny", "Allow"))

@@ -7,16 +7,13 @@ import zoneinfo
 from typing import Any
 
 from navarch.api.cron import CronError, parse_schedule
-from navarch.api.errors import invalid
 from navarch.api.patch.common import copy_json
 from navarch.api.validation.common import (
-    Errors,
     Object,
     dns1123_label,
-    indexed,
-    qualified_name,
     selector_matches,
 )
+from navarch.api.validation.fields import Errors, Field
 from navarch.api.validation.meta import check_annotations
 from navarch.api.validation.podspec import check_template
 
@@ -30,223 +27,213 @@ GENERATED_LABELS = (
     ("job-name", "name"),
     ("batch.kubernetes.io/job-name", "name"),
 )
+_COUNTS = (
+    "parallelism",
+    "completions",
+    "activeDeadlineSeconds",
+    "backoffLimit",
+    "ttlSecondsAfterFinished",
+    "backoffLimitPerIndex",
+    "maxFailedIndexes",
+)
+_IMMUTABLE = (
+    "selector",
+    "completionMode",
+    "podFailurePolicy",
+    "backoffLimitPerIndex",
+    "managedBy",
+    "successPolicy",
+)
 _ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
 _ZONE = re.compile(r"[A-Za-z\._\-0-9+]{1,14}")
 
 
-def validate_job(errors: Errors, obj: Object) -> None:
-    spec, metadata = obj["spec"], obj["metadata"]
-    _check_generated_selector(errors, obj)
-    selector = spec.get("selector")
-    if selector is None:
-        errors.required("spec.selector")
+def validate_job(obj: Field) -> None:
+    spec, name = obj["spec"], obj["metadata"]["name"]
+    _check_generated_selector(obj)
+    selector, before = spec["selector"], len(obj.errors)
+    if not selector.is_set:
+        selector.required()
     else:
-        before = len(errors)
-        errors.label_selector("spec.selector", selector)
-        labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
-        if len(errors) == before and not selector_matches(selector, labels):
-            detail = "`selector` does not match template `labels`"
-            errors.invalid("spec.template.metadata.labels", labels, detail)
-    check_job_spec(errors, "spec", spec)
+        selector.label_selector()
+        labels = spec["template"]["metadata"]["labels"]
+        if len(obj.errors) == before and not selector_matches(selector.value, labels.value or {}):
+            labels.invalid("`selector` does not match template `labels`")
+    check_job_spec(spec)
     completions = spec.get("completions")
     if spec.get("completionMode") == "Indexed" and completions:
-        hostname = f"{metadata.get('name')}-{completions - 1}"
+        hostname = f"{name.value}-{completions - 1}"
         if dns1123_label(hostname):
-            detail = f"will not able to create pod with invalid DNS label: {hostname}"
-            errors.invalid("metadata.name", metadata.get("name"), detail)
+            name.invalid(f"will not able to create pod with invalid DNS label: {hostname}")
 
 
-def _check_generated_selector(errors: Errors, obj: Object) -> None:
+def _check_generated_selector(obj: Field) -> None:
     """The labels of a generated selector are the server's own and cannot be chosen."""
     spec, metadata = obj["spec"], obj["metadata"]
-    if spec.get("manualSelector") or spec.get("selector") is None:
+    selector, labels = spec["selector"], spec["template"]["metadata"]["labels"]
+    if spec.get("manualSelector") or not selector.is_set:
         return
-    errors.present("metadata.uid", metadata.get("uid"))
-    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
+    metadata["uid"].present()
     expected: dict[str, str] = {}
     for key, field in GENERATED_LABELS:
         value = expected[key] = metadata.get(field) or ""
+        label = labels.at(f"[{key}]", labels.value)
         if key not in labels:
-            errors.required(f"spec.template.metadata.labels[{key}]", f"must be '{value}'")
-        elif labels[key] != value:
-            errors.invalid(f"spec.template.metadata.labels[{key}]", labels, f"must be '{value}'")
-    if not selector_matches(spec["selector"], expected):
-        errors.invalid("spec.selector", spec["selector"], "`selector` not auto-generated")
+            label.required(f"must be '{value}'")
+        elif labels.value[key] != value:
+            label.invalid(f"must be '{value}'")
+    if not selector_matches(selector.value, expected):
+        selector.invalid("`selector` not auto-generated")
 
 
-def check_job_spec(errors: Errors, path: str, spec: Object) -> None:
+def check_job_spec(spec: Field) -> None:
     """The spec of a Job, alone or in a CronJob."""
-    for field in (
-        "parallelism",
-        "completions",
-        "activeDeadlineSeconds",
-        "backoffLimit",
-        "ttlSecondsAfterFinished",
-        "backoffLimitPerIndex",
-        "maxFailedIndexes",
-    ):
-        errors.not_negative(f"{path}.{field}", spec.get(field))
+    for field in spec.each(*_COUNTS):
+        field.not_negative()
     if spec.get("maxFailedIndexes") is not None and spec.get("backoffLimitPerIndex") is None:
-        errors.required(f"{path}.backoffLimitPerIndex", "when maxFailedIndexes is specified")
-    manager = spec.get("managedBy")
-    if manager is not None:
+        spec["backoffLimitPerIndex"].required("when maxFailedIndexes is specified")
+    manager = spec["managedBy"]
+    if manager.is_set:
         if "/" not in manager:
-            detail = 'must be a domain-prefixed path (such as "acme.io/foo")'
-            errors.invalid(f"{path}.managedBy", manager, detail)
+            manager.invalid('must be a domain-prefixed path (such as "acme.io/foo")')
         else:
-            errors.check(f"{path}.managedBy", manager, qualified_name)
-        errors.no_longer(f"{path}.managedBy", manager, 63)
-    mode = spec.get("completionMode")
-    errors.optional_choice(f"{path}.completionMode", mode, ("NonIndexed", "Indexed"))
-    if mode == "Indexed":
-        _check_indexed(errors, path, spec)
-    elif mode in (None, "NonIndexed"):
-        _only_indexed(errors, path, spec, ("backoffLimitPerIndex", "maxFailedIndexes"))
-    _check_failure_policy(errors, f"{path}.podFailurePolicy", spec)
-    if mode != "Indexed":
-        _only_indexed(errors, path, spec, ("successPolicy",))
-    elif spec.get("successPolicy") is not None:
-        _check_success_policy(errors, f"{path}.successPolicy", spec)
-    replacement = spec.get("podReplacementPolicy")
-    if replacement is not None:
-        failed = spec.get("podFailurePolicy") is not None
-        choices = ("Failed",) if failed else ("Failed", "TerminatingOrFailed")
-        errors.optional_choice(f"{path}.podReplacementPolicy", replacement, choices)
-    check_template(errors, f"{path}.template", spec.get("template") or {})
-    _check_job_restart(errors, f"{path}.template.spec.restartPolicy", spec)
+            manager.label_name()
+        manager.no_longer(63)
+    mode = spec["completionMode"]
+    mode.optional_choice(("NonIndexed", "Indexed"))
+    if mode.value == "Indexed":
+        _check_indexed(spec)
+    elif mode.value in (None, "NonIndexed"):
+        _only_indexed(spec, "backoffLimitPerIndex", "maxFailedIndexes")
+    _check_failure_policy(spec)
+    if mode.value == "Indexed":
+        _check_success_policy(spec)
+    else:
+        _only_indexed(spec, "successPolicy")
+    has_policy = spec.get("podFailurePolicy") is not None
+    replacements = ("Failed",) if has_policy else ("Failed", "TerminatingOrFailed")
+    spec["podReplacementPolicy"].optional_choice(replacements)
+    check_template(spec["template"])
+    restart = spec["template"]["spec"]["restartPolicy"]
+    if restart.value in (None, "", "Always"):
+        restart.required('valid values: "OnFailure", "Never"')
+    else:
+        restart.optional_choice(("OnFailure", "Never"))
+        if has_policy and restart.value == "OnFailure":
+            restart.invalid('only "Never" is supported when podFailurePolicy is specified')
 
 
-def _only_indexed(errors: Errors, path: str, spec: Object, fields: tuple[str, ...]) -> None:
-    for field in fields:
-        if spec.get(field) is not None:
-            errors.invalid(f"{path}.{field}", spec[field], "requires indexed completion mode")
+def _only_indexed(spec: Field, *fields: str) -> None:
+    for field in spec.each(*fields):
+        if field.is_set:
+            field.invalid("requires indexed completion mode")
 
 
-def _check_job_restart(errors: Errors, path: str, spec: Object) -> None:
-    policy = ((spec.get("template") or {}).get("spec") or {}).get("restartPolicy") or ""
-    if policy in ("", "Always"):
-        errors.required(path, 'valid values: "OnFailure", "Never"')
-    elif policy not in ("OnFailure", "Never"):
-        errors.not_supported(path, policy, ("OnFailure", "Never"))
-    elif spec.get("podFailurePolicy") is not None and policy != "Never":
-        errors.invalid(path, policy, 'only "Never" is supported when podFailurePolicy is specified')
-
-
-def _check_indexed(errors: Errors, path: str, spec: Object) -> None:
-    completions, parallelism = spec.get("completions"), spec.get("parallelism") or 0
-    failed = spec.get("maxFailedIndexes")
-    if completions is None:
-        errors.required(f"{path}.completions", "when completion mode is Indexed")
-    if parallelism > MAX_PARALLELISM:
+def _check_indexed(spec: Field) -> None:
+    completions, parallelism = spec["completions"], spec.number("parallelism")
+    failed = spec["maxFailedIndexes"]
+    if not completions.is_set:
+        completions.required("when completion mode is Indexed")
+    if parallelism.value > MAX_PARALLELISM:
         detail = f"must be less than or equal to {MAX_PARALLELISM} when completion mode is Indexed"
-        errors.invalid(f"{path}.parallelism", parallelism, detail)
-    if failed is not None and completions is not None and failed > completions:
-        detail = "must be less than or equal to completions"
-        errors.invalid(f"{path}.maxFailedIndexes", failed, detail)
-    if failed is not None and failed > MAX_FAILED_INDEXES:
-        detail = f"must be less than or equal to {MAX_FAILED_INDEXES}"
-        errors.invalid(f"{path}.maxFailedIndexes", failed, detail)
-    if (completions or 0) > MANY_COMPLETIONS and spec.get("backoffLimitPerIndex") is not None:
+        parallelism.invalid(detail)
+    if failed.is_set and completions.is_set and failed.value > completions.value:
+        failed.invalid("must be less than or equal to completions")
+    if failed.is_set and failed.value > MAX_FAILED_INDEXES:
+        failed.invalid(f"must be less than or equal to {MAX_FAILED_INDEXES}")
+    is_per_index = spec.get("backoffLimitPerIndex") is not None
+    if (completions.value or 0) > MANY_COMPLETIONS and is_per_index:
         detail = (
             f"must be less than or equal to {MAX_OF_MANY} when completions are above "
             f"{MANY_COMPLETIONS} and used with backoff limit per index"
         )
-        if failed is None:
-            missing = f"must be specified when completions is above {MANY_COMPLETIONS}"
-            errors.required(f"{path}.maxFailedIndexes", missing)
-        elif failed > MAX_OF_MANY:
-            errors.invalid(f"{path}.maxFailedIndexes", failed, detail)
-        if parallelism > MAX_OF_MANY:
-            errors.invalid(f"{path}.parallelism", parallelism, detail)
+        if not failed.is_set:
+            failed.required(f"must be specified when completions is above {MANY_COMPLETIONS}")
+        elif failed.value > MAX_OF_MANY:
+            failed.invalid(detail)
+        if parallelism.value > MAX_OF_MANY:
+            parallelism.invalid(detail)
 
 
-def _check_failure_policy(errors: Errors, path: str, spec: Object) -> None:
-    policy = spec.get("podFailurePolicy")
-    if policy is None:
-        return
-    rules = policy.get("rules") or ()
-    errors.at_most(f"{path}.rules", rules, 20)
-    pod = (spec.get("template") or {}).get("spec") or {}
+def _check_failure_policy(spec: Field) -> None:
+    rules, pod = spec["podFailurePolicy"]["rules"], spec["template"]["spec"]
+    rules.at_most(20)
     containers = {
         each.get("name")
         for field in ("containers", "initContainers")
         for each in pod.get(field) or ()
     }
-    for here, rule in indexed(f"{path}.rules", rules):
-        action = rule.get("action") or ""
+    for rule in rules:
+        action = rule["action"]
         if not action:
             listed = " ".join(f'"{each}"' for each in _ACTIONS)
-            errors.required(f"{here}.action", f"valid values: [{listed}]")
-        elif action == "FailIndex":
+            action.required(f"valid values: [{listed}]")
+        elif action.value == "FailIndex":
             if spec.get("backoffLimitPerIndex") is None:
-                detail = "requires the backoffLimitPerIndex to be set"
-                errors.invalid(f"{here}.action", action, detail)
-        elif action not in _ACTIONS:
-            errors.not_supported(f"{here}.action", action, _ACTIONS)
-        codes, conditions = rule.get("onExitCodes"), rule.get("onPodConditions") or ()
-        if codes is not None:
-            _check_exit_codes(errors, f"{here}.onExitCodes", codes, containers)
-        errors.at_most(f"{here}.onPodConditions", conditions, 20)
-        for each, pattern in indexed(f"{here}.onPodConditions", conditions):
-            errors.label_name(f"{each}.type", pattern.get("type") or "")
-            errors.choice(f"{each}.status", pattern.get("status"), ("False", "True", "Unknown"))
-        if codes is not None and conditions:
+                action.invalid("requires the backoffLimitPerIndex to be set")
+        else:
+            action.optional_choice(_ACTIONS)
+        codes, conditions = rule["onExitCodes"], rule["onPodConditions"]
+        if codes.is_set:
+            _check_exit_codes(codes, containers)
+        conditions.at_most(20)
+        for pattern in conditions:
+            pattern["type"].label_name()
+            pattern["status"].choice(("False", "True", "Unknown"))
+        if codes.is_set and conditions:
             detail = "specifying both OnExitCodes and OnPodConditions is not supported"
-            errors.invalid_state(here, detail)
-        if codes is None and not conditions:
-            detail = "specifying one of OnExitCodes and OnPodConditions is required"
-            errors.invalid_state(here, detail)
+            rule.invalid_state(detail)
+        if not codes.is_set and not conditions:
+            rule.invalid_state("specifying one of OnExitCodes and OnPodConditions is required")
 
 
-def _check_exit_codes(errors: Errors, path: str, codes: Object, containers: set[Any]) -> None:
-    operator, values = codes.get("operator"), codes.get("values") or []
-    errors.choice(f"{path}.operator", operator, ("In", "NotIn"))
-    name = codes.get("containerName")
-    if name is not None and name not in containers:
-        detail = "must be one of the container or initContainer names in the pod template"
-        errors.invalid(f"{path}.containerName", name, detail)
+def _check_exit_codes(codes: Field, containers: set[Any]) -> None:
+    operator, name = codes["operator"], codes["containerName"]
+    values = codes.at("values", codes.get("values") or [])
+    operator.choice(("In", "NotIn"))
+    if name.is_set and name.value not in containers:
+        name.invalid("must be one of the container or initContainer names in the pod template")
     if not values:
-        errors.invalid(f"{path}.values", values, "at least one value is required")
-    elif len(values) > 255:
-        errors.too_many(f"{path}.values", len(values), 255)
+        values.invalid("at least one value is required")
+    values.at_most(255)
     seen: set[int] = set()
-    for index, value in enumerate(values):
-        if operator == "In" and value == 0:
-            errors.invalid(f"{path}.values[{index}]", value, "must not be 0 for the In operator")
-        errors.once(seen, f"{path}.values[{index}]", value)
-    if values != sorted(values):
-        errors.invalid(f"{path}.values", values, "must be ordered")
+    for value in values:
+        if operator.value == "In" and value.value == 0:
+            value.invalid("must not be 0 for the In operator")
+        value.once(seen)
+    if values.value != sorted(values.value):
+        values.invalid("must be ordered")
 
 
-def _check_success_policy(errors: Errors, path: str, spec: Object) -> None:
-    rules, completions = spec["successPolicy"].get("rules") or (), spec.get("completions") or 0
-    if not rules:
-        detail = "at least one rules must be specified when the successPolicy is specified"
-        errors.required(f"{path}.rules", detail)
-    errors.at_most(f"{path}.rules", rules, 20)
-    for here, rule in indexed(f"{path}.rules", rules):
-        indexes, count = rule.get("succeededIndexes"), rule.get("succeededCount")
-        if indexes is None and count is None:
-            detail = "at least one of succeededCount or succeededIndexes must be specified"
-            errors.required(here, detail)
+def _check_success_policy(spec: Field) -> None:
+    policy, completions = spec["successPolicy"], spec.get("completions") or 0
+    if not policy.is_set:
+        return
+    rules = policy["rules"]
+    rules.present("at least one rules must be specified when the successPolicy is specified")
+    rules.at_most(20)
+    for rule in rules:
+        indexes, count = rule["succeededIndexes"], rule["succeededCount"]
+        if not indexes.is_set and not count.is_set:
+            rule.required("at least one of succeededCount or succeededIndexes must be specified")
         total = 0
-        if indexes is not None:
-            errors.no_longer(f"{here}.succeededIndexes", indexes, 64 * 1024)
+        if indexes.is_set:
+            indexes.no_longer(64 * 1024)
             try:
-                total = sum(last - first + 1 for first, last in intervals(indexes, completions))
+                found = intervals(indexes.value, completions)
             except ValueError as error:
-                detail = f"error parsing succeededIndexes: {error}"
-                errors.invalid(f"{here}.succeededIndexes", indexes, detail)
+                indexes.invalid(f"error parsing succeededIndexes: {error}")
                 continue
-        if count is not None:
-            errors.not_negative(f"{here}.succeededCount", count)
-            for most, what in (
-                (completions, "the number of specified completions"),
-                (total, "the number of indexes in the specified succeededIndexes field"),
-            ):
-                if count > most and (most is completions or indexes is not None):
-                    detail = f"must be less than or equal to {most} ({what})"
-                    errors.invalid(f"{here}.succeededCount", count, detail)
+            total = sum(last - first + 1 for first, last in found)
+        if not count.is_set:
+            continue
+        count.not_negative()
+        if count.value > completions:
+            what = "the number of specified completions"
+            count.invalid(f"must be less than or equal to {completions} ({what})")
+        if indexes.is_set and count.value > total:
+            what = "the number of indexes in the specified succeededIndexes field"
+            count.invalid(f"must be less than or equal to {total} ({what})")
 
 
 def intervals(text: str, completions: int) -> list[tuple[int, int]]:
@@ -276,129 +263,115 @@ def intervals(text: str, completions: int) -> list[tuple[int, int]]:
     return result
 
 
-def validate_job_update(errors: Errors, obj: Object, old: Object) -> None:
-    validate_job(errors, obj)
-    new, before = obj["spec"], old["spec"]
-    for field in (
-        "selector",
-        "completionMode",
-        "podFailurePolicy",
-        "backoffLimitPerIndex",
-        "managedBy",
-        "successPolicy",
-    ):
-        errors.immutable(f"spec.{field}", new.get(field), before.get(field))
-    if new.get("completions") != before.get("completions"):
+def validate_job_update(obj: Field, old: Field) -> None:
+    validate_job(obj)
+    spec, before = obj["spec"], old["spec"]
+    spec.keeps(before, *_IMMUTABLE)
+    completions = spec["completions"]
+    if completions.value != before.get("completions"):
         # Only an indexed Job can be made larger or smaller, and only as a whole.
-        if new.get("completionMode") != "Indexed" or new.get("completions") is None:
-            errors.immutable("spec.completions", new.get("completions"), before)
-            errors[-1] = invalid("spec.completions", new.get("completions"), "field is immutable")
-        elif new["completions"] != new.get("parallelism"):
-            detail = "can only be modified in tandem with spec.parallelism"
-            errors.invalid("spec.completions", new["completions"], detail)
-    _check_job_template_update(errors, new, old)
+        if spec.get("completionMode") != "Indexed" or not completions.is_set:
+            completions.invalid("field is immutable")
+        elif completions.value != spec.get("parallelism"):
+            completions.invalid("can only be modified in tandem with spec.parallelism")
+    _check_job_template_update(spec["template"], old)
 
 
-def _check_job_template_update(errors: Errors, new: Object, old: Object) -> None:
+def _check_job_template_update(field: Field, old: Field) -> None:
     """The template of a suspended Job whose pods are gone may still be scheduled differently, and
     ask for other resources."""
-    template, before = copy_json(new.get("template")), old["spec"].get("template")
-    status = old.get("status") or {}
+    status, known = old["status"], old["spec"]["template"]
+    template = copy_json(field.value)
     is_at_rest = not status.get("startTime") or _is_true(status, "Suspended")
     if old["spec"].get("suspend") and is_at_rest and not status.get("active"):
-        known = before or {}
+        before = known["spec"]
         spec = template.setdefault("spec", {})
-        _take(spec, known.get("spec"), "nodeSelector", "tolerations", "schedulingGates")
-        _take(template.setdefault("metadata", {}), known.get("metadata"), "labels", "annotations")
+        _take(spec, before, "nodeSelector", "tolerations", "schedulingGates")
+        _take(template.setdefault("metadata", {}), known["metadata"], "labels", "annotations")
         if not template["metadata"] and "metadata" not in known:
             del template["metadata"]
         affinity = spec.setdefault("affinity", {})
-        _take(affinity, (known.get("spec") or {}).get("affinity"), "nodeAffinity")
-        if not affinity and not (known.get("spec") or {}).get("affinity"):
-            _take(spec, known.get("spec"), "affinity")
+        _take(affinity, before["affinity"], "nodeAffinity")
+        if not affinity and not before.get("affinity"):
+            _take(spec, before, "affinity")
         for kind in ("containers", "initContainers"):
-            sources = {each.get("name"): each for each in before["spec"].get(kind) or ()}
+            sources = {each.get("name"): each for each in before[kind]}
             for container in spec.get(kind) or []:
                 if container.get("name") in sources:
                     _take(container, sources[container["name"]], "resources")
-    if template != before:
-        errors.invalid("spec.template", new.get("template"), "field is immutable")
+    if template != known.value:
+        field.invalid("field is immutable")
 
 
-def _take(target: Object, source: Object | None, *fields: str) -> None:
+def _take(target: Object, source: Field, *fields: str) -> None:
     """Make fields what they are in the source, which may lack them."""
     for field in fields:
-        if source and field in source:
-            target[field] = source[field]
+        if field in source:
+            target[field] = source.get(field)
         else:
             target.pop(field, None)
 
 
-def _is_true(status: Object, kind: str) -> bool:
+def _has(status: Field, kind: str, value: str) -> bool:
     return any(
-        each.get("type") == kind and each.get("status") == "True"
+        each.get("type") == kind and each.get("status") == value
         for each in status.get("conditions") or ()
     )
 
 
-def validate_job_status_update(errors: Errors, obj: Object, old: Object) -> None:
+def _is_true(status: Field, kind: str) -> bool:
+    return _has(status, kind, "True")
+
+
+def validate_job_status_update(obj: Field, old: Field) -> None:
     """What was wrong before is not held against a change of something else: the controller mends
     it, which may take more than one step."""
-    spec, status, before = obj["spec"], obj.get("status") or {}, old.get("status") or {}
-    known, found = Errors(), Errors()
-    _check_job_status(known, spec, before)
-    _check_job_status(found, spec, status)
-    errors += [each for each in found if each not in known]
-    for kind in ("Failed", "Complete", "FailureTarget"):
+    spec, status, before = obj["spec"], obj["status"], old["status"]
+    known, found = (_status_errors(spec, each.value) for each in (before, status))
+    obj.errors += [each for each in found if each not in known]
+    for kind in ("Failed", "Complete", "FailureTarget", "SuccessCriteriaMet"):
         if _is_true(before, kind) and not _is_true(status, kind):
-            detail = f"cannot disable the terminal {kind}=True condition"
-            errors.invalid_state("status.conditions", detail)
-    if _is_true(before, "SuccessCriteriaMet") and not _is_true(status, "SuccessCriteriaMet"):
-        detail = "cannot disable the SuccessCriteriaMet=True condition"
-        errors.invalid_state("status.conditions", detail)
+            terminal = "" if kind == "SuccessCriteriaMet" else "terminal "
+            detail = f"cannot disable the {terminal}{kind}=True condition"
+            status["conditions"].invalid_state(detail)
     is_elastic = spec.get("completionMode") == "Indexed" and (
         spec.get("completions") == spec.get("parallelism")
     )
     for field in ("failed", "succeeded"):
         if field == "succeeded" and is_elastic:
             continue  # a Job that is made smaller may lose indexes that had succeeded
-        if (status.get(field) or 0) < (before.get(field) or 0):
-            detail = f"cannot decrease the {field} counter"
-            errors.invalid(f"status.{field}", status.get(field) or 0, detail)
+        count = status.number(field)
+        if count.value < (before.get(field) or 0):
+            count.invalid(f"cannot decrease the {field} counter")
     if before.get("completionTime") and status.get("completionTime"):
-        new = status["completionTime"]
-        errors.immutable("status.completionTime", new, before["completionTime"])
-    started, since = status.get("startTime"), before.get("startTime")
-    is_resuming = _is_true(before, "Suspended") and any(
-        each.get("type") == "Suspended" and each.get("status") == "False"
-        for each in status.get("conditions") or ()
-    )
-    if since and started != since and not spec.get("suspend") and not is_resuming:
-        detail = "field is immutable for unsuspended job once set"
-        errors.invalid("status.startTime", started, detail)
+        status.keeps(before, "completionTime")
+    started, since = status["startTime"], before.get("startTime")
+    is_resuming = _is_true(before, "Suspended") and _has(status, "Suspended", "False")
+    if since and started.value != since and not spec.get("suspend") and not is_resuming:
+        started.invalid("field is immutable for unsuspended job once set")
 
 
-def _check_job_status(errors: Errors, spec: Object, status: Object) -> None:
+def _status_errors(spec: Field, value: Object) -> Errors:
     """What is wrong with a status by itself."""
-    for field in ("active", "succeeded", "failed", "ready", "terminating"):
-        errors.not_negative(f"status.{field}", status.get(field))
-    uncounted, seen = status.get("uncountedTerminatedPods") or {}, set[str]()
-    for field in ("succeeded", "failed"):
-        for here, uid in indexed(f"status.uncountedTerminatedPods.{field}", uncounted.get(field)):
-            if not uid:
-                errors.invalid(here, uid, "must not be empty")
-            elif uid in seen:
-                errors.duplicate(here, uid)
-            seen.add(uid)
-    _check_job_conditions(errors, spec, status)
-    _check_job_indexes(errors, spec, status)
-    ready, active = status.get("ready"), status.get("active") or 0
-    if ready is not None and ready > active:
-        errors.invalid("status.ready", ready, "cannot set more ready pods than active")
+    status = Field(value, step="status")
+    for field in status.each("active", "succeeded", "failed", "ready", "terminating"):
+        field.not_negative()
+    seen: set[str] = set()
+    for uids in status["uncountedTerminatedPods"].each("succeeded", "failed"):
+        for uid in uids:
+            if uid:
+                uid.once(seen)
+            else:
+                uid.invalid("must not be empty")
+    _check_job_conditions(spec, status)
+    _check_job_indexes(spec, status)
+    ready = status["ready"]
+    if ready.is_set and ready.value > (status.get("active") or 0):
+        ready.invalid("cannot set more ready pods than active")
+    return status.errors
 
 
-def _check_job_conditions(errors: Errors, spec: Object, status: Object) -> None:
-    here = "status.conditions"
+def _check_job_conditions(spec: Field, status: Field) -> None:
     complete, failed = _is_true(status, "Complete"), _is_true(status, "Failed")
     target, success = _is_true(status, "FailureTarget"), _is_true(status, "SuccessCriteriaMet")
     for both, what in (
@@ -413,123 +386,107 @@ def _check_job_conditions(errors: Errors, spec: Object, status: Object) -> None:
         (success and target, "SuccessCriteriaMet=True and FailureTarget=true conditions"),
     ):
         if both:
-            errors.invalid_state(here, f"cannot set {what}")
-    finished, ended = complete or failed, status.get("completionTime")
+            status["conditions"].invalid_state(f"cannot set {what}")
+    started, ended = status["startTime"], status["completionTime"]
     if ended and not complete:
-        detail = "cannot set completionTime when there is no Complete=True condition"
-        errors.invalid("status.completionTime", ended, detail)
+        ended.invalid("cannot set completionTime when there is no Complete=True condition")
     if complete and not ended:
-        errors.required("status.completionTime", "completionTime is required for Complete jobs")
-    if ended and status.get("startTime") and ended < status["startTime"]:
-        errors.invalid("status.completionTime", ended, "must be equal to or after `startTime`")
-    if not finished:
+        ended.required("completionTime is required for Complete jobs")
+    if ended and started and ended.value < started.value:
+        ended.invalid("must be equal to or after `startTime`")
+    if not complete and not failed:
         return
     for field in ("active", "terminating"):
         if status.get(field):
-            detail = f"{field}>0 is invalid for finished job"
-            errors.invalid(f"status.{field}", status[field], detail)
+            status[field].invalid(f"{field}>0 is invalid for finished job")
     never_began = spec.get("suspend") and spec.get("completions") == 0
-    if not status.get("startTime") and not never_began:
-        errors.required("status.startTime", "startTime is required for finished job")
-    uncounted = status.get("uncountedTerminatedPods") or {}
+    if not started and not never_began:
+        started.required("startTime is required for finished job")
+    uncounted = status["uncountedTerminatedPods"]
     if uncounted.get("failed") or uncounted.get("succeeded"):
-        detail = "must be empty for finished job"
-        errors.invalid("status.uncountedTerminatedPods", uncounted, detail)
+        uncounted.invalid("must be empty for finished job")
 
 
-def _check_job_indexes(errors: Errors, spec: Object, status: Object) -> None:
+def _check_job_indexes(spec: Field, status: Field) -> None:
     completions, ranges = spec.get("completions"), {}
+    completed, failed = status["completedIndexes"], status["failedIndexes"]
     for field in ("completedIndexes", "failedIndexes"):
-        text = status.get(field)
+        text = status[field]
         if text and completions is not None:
             try:
-                ranges[field] = intervals(text, completions)
+                ranges[field] = intervals(text.value, completions)
             except ValueError as error:
-                errors.invalid(f"status.{field}", text, f"error parsing {field}: {error}")
-    if status.get("completedIndexes") and spec.get("completionMode") != "Indexed":
-        detail = "cannot set non-empty completedIndexes when non-indexed completion mode"
-        errors.invalid("status.completedIndexes", status["completedIndexes"], detail)
-    if status.get("failedIndexes") is not None and spec.get("backoffLimitPerIndex") is None:
-        detail = "cannot set non-null failedIndexes when backoffLimitPerIndex is null"
-        errors.invalid("status.failedIndexes", status["failedIndexes"], detail)
-    if len(ranges) == 2:
-        for first, last in ranges["failedIndexes"]:
-            for low, high in ranges["completedIndexes"]:
-                if first <= high and low <= last:
-                    detail = (
-                        f"failedIndexes and completedIndexes overlap at index: {max(first, low)}"
-                    )
-                    errors.invalid("status.failedIndexes", status["failedIndexes"], detail)
-                    return
+                text.invalid(f"error parsing {field}: {error}")
+    if completed and spec.get("completionMode") != "Indexed":
+        completed.invalid("cannot set non-empty completedIndexes when non-indexed completion mode")
+    if failed.is_set and spec.get("backoffLimitPerIndex") is None:
+        failed.invalid("cannot set non-null failedIndexes when backoffLimitPerIndex is null")
+    for first, last in ranges.get("failedIndexes", ()):
+        for low, high in ranges.get("completedIndexes", ()):
+            if first <= high and low <= last:
+                at = max(first, low)
+                failed.invalid(f"failedIndexes and completedIndexes overlap at index: {at}")
+                return
 
 
-def validate_cron_job(errors: Errors, obj: Object) -> None:
-    _cron_job(errors, obj, None)
-    name = obj["metadata"].get("name") or ""
+def validate_cron_job(obj: Field) -> None:
+    name = obj["metadata"].text("name")
     if len(name) > 52:
-        errors.insert(0, invalid("metadata.name", name, "must be no more than 52 characters"))
+        name.invalid("must be no more than 52 characters")
+    validate_cron_job_update(obj, Field(None))
 
 
-def validate_cron_job_update(errors: Errors, obj: Object, old: Object) -> None:
-    _cron_job(errors, obj, old)
-
-
-def _cron_job(errors: Errors, obj: Object, old: Object | None) -> None:
-    spec, before = obj["spec"], (old or {}).get("spec") or {}
-    _check_schedule(errors, spec, before)
-    errors.not_negative("spec.startingDeadlineSeconds", spec.get("startingDeadlineSeconds"))
-    if old is None or spec.get("timeZone") != before.get("timeZone"):
-        _check_zone(errors, spec.get("timeZone"))
-    choices = ("Allow", "Forbid", "Replace")
-    errors.choice("spec.concurrencyPolicy", spec.get("concurrencyPolicy"), choices)
-    for field in ("successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
-        errors.not_negative(f"spec.{field}", spec.get(field))
-    template = spec.get("jobTemplate") or {}
-    here, job, metadata = "spec.jobTemplate", template.get("spec") or {}, template.get("metadata")
-    errors.labels(f"{here}.labels", (metadata or {}).get("labels"))
-    check_annotations(errors, f"{here}.annotations", (metadata or {}).get("annotations") or {})
-    check_job_spec(errors, f"{here}.spec", job)
-    if job.get("selector") is not None:
-        detail = "`selector` will be auto-generated"
-        errors.invalid(f"{here}.spec.selector", job["selector"], detail)
+def validate_cron_job_update(obj: Field, old: Field) -> None:
+    spec, before = obj["spec"], old["spec"]
+    _check_schedule(spec["schedule"], before.get("schedule") or "")
+    spec["startingDeadlineSeconds"].not_negative()
+    if spec.get("timeZone") != before.get("timeZone"):
+        _check_zone(spec["timeZone"])
+    spec["concurrencyPolicy"].choice(("Allow", "Forbid", "Replace"))
+    for field in spec.each("successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
+        field.not_negative()
+    template = spec["jobTemplate"]
+    job, metadata = template["spec"], template["metadata"]
+    template.at("labels", metadata.get("labels")).labels()
+    check_annotations(template.at("annotations", metadata.get("annotations")))
+    check_job_spec(job)
+    if job["selector"].is_set:
+        job["selector"].invalid("`selector` will be auto-generated")
     if job.get("manualSelector"):
-        errors.not_supported(f"{here}.spec.manualSelector", True, ("nil", "false"))
+        job["manualSelector"].not_supported(("nil", "false"))
 
 
-def _check_schedule(errors: Errors, spec: Object, before: Object) -> None:
-    schedule = spec.get("schedule") or ""
+def _check_schedule(schedule: Field, before: str) -> None:
+    schedule.present()
     if not schedule:
-        errors.required("spec.schedule")
         return
     if "TZ" in schedule:
-        if "TZ" not in (before.get("schedule") or ""):
+        if "TZ" not in before:
             detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
-            errors.invalid("spec.schedule", schedule, detail)
+            schedule.invalid(detail)
         return
     try:
-        parse_schedule(schedule)
+        parse_schedule(schedule.value)
     except CronError as error:
-        errors.invalid("spec.schedule", schedule, str(error))
+        schedule.invalid(str(error))
 
 
-def _check_zone(errors: Errors, zone: str | None) -> None:
-    if zone is None:
+def _check_zone(zone: Field) -> None:
+    if not zone.is_set:
         return
-    here = "spec.timeZone"
     if not zone:
-        errors.invalid(here, zone, "timeZone must be nil or non-empty string")
+        zone.invalid("timeZone must be nil or non-empty string")
         return
-    for part in zone.split("/"):
+    for part in zone.value.split("/"):
         if part in (".", "..") or part.startswith("-") or not _ZONE.fullmatch(part):
-            errors.invalid(here, zone, f"unknown time zone {zone}")
+            zone.invalid(f"unknown time zone {zone.value}")
             return
-    if zone.lower() == "local":
-        detail = (
+    if zone.value.lower() == "local":
+        zone.invalid(
             "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
         )
-        errors.invalid(here, zone, detail)
         return
     try:
-        zoneinfo.ZoneInfo(zone)
+        zoneinfo.ZoneInfo(zone.value)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        errors.invalid(here, zone, f"unknown time zone {zone}")
+        zone.invalid(f"unknown time zone {zone.value}")

@@ -2,60 +2,48 @@
 
 from __future__ import annotations
 
-from navarch.api.validation.common import Errors, Object, dns1123_subdomain, quantity
+from navarch.api.validation.common import dns1123_subdomain, quantity
+from navarch.api.validation.fields import Field
 
 ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 VOLUME_MODES = ("Block", "Filesystem")
 
 
-def check_access_modes(errors: Errors, path: str, modes: list[str]) -> None:
-    errors.present(path, modes, "at least 1 access mode is required")
+def check_access_modes(modes: Field) -> None:
+    modes.present("at least 1 access mode is required")
     for mode in modes:
-        if mode not in ACCESS_MODES:
-            errors.not_supported(path, mode, ACCESS_MODES)
-    if "ReadWriteOncePod" in modes and len(set(modes)) > 1:
-        errors.forbidden(path, "may not use ReadWriteOncePod with other access modes")
+        modes.showing(mode.value).optional_choice(ACCESS_MODES)
+    if "ReadWriteOncePod" in modes and len(set(modes.value)) > 1:
+        modes.forbidden("may not use ReadWriteOncePod with other access modes")
 
 
-def check_claim_spec(errors: Errors, path: str, spec: Object) -> None:
-    modes = spec.get("accessModes") or []
-    check_access_modes(errors, f"{path}.accessModes", modes)
-    errors.label_selector(f"{path}.selector", spec.get("selector"))
-    requests = (spec.get("resources") or {}).get("requests") or {}
-    if "storage" not in requests:
-        errors.required(f"{path}.resources[storage]")
-    else:
-        size = quantity(requests["storage"])
-        if size is None or size.sign() <= 0:
-            detail = "must be greater than zero"
-            errors.invalid(f"{path}.resources[storage]", requests["storage"], detail)
-    class_name = spec.get("storageClassName")
-    if class_name:
-        errors.check(f"{path}.storageClassName", class_name, dns1123_subdomain)
-    errors.optional_choice(f"{path}.volumeMode", spec.get("volumeMode"), VOLUME_MODES)
-    _check_source(errors, f"{path}.dataSource", spec.get("dataSource"))
-    _check_source(errors, f"{path}.dataSourceRef", spec.get("dataSourceRef"))
-    source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
-    if (
-        source is not None
-        and reference is not None
-        and not reference.get("namespace")
-        and (source != {key: value for key, value in reference.items() if key != "namespace"})
-    ):
-        errors.invalid(path, spec.get("dataSource"), "must match dataSourceRef")
-    attributes = spec.get("volumeAttributesClassName")
-    if attributes:
-        errors.check(f"{path}.volumeAttributesClassName", attributes, dns1123_subdomain)
+def check_claim_spec(spec: Field) -> None:
+    check_access_modes(spec["accessModes"])
+    spec["selector"].label_selector()
+    wanted = spec["resources"]["requests"].get("storage")
+    size = spec["resources"].at("[storage]", wanted)
+    if wanted is None:
+        size.required()
+    elif (amount := quantity(wanted)) is None or amount.sign() <= 0:
+        size.invalid("must be greater than zero")
+    spec["storageClassName"].check_unless_empty(dns1123_subdomain)
+    spec["volumeMode"].optional_choice(VOLUME_MODES)
+    source, reference = spec["dataSource"], spec["dataSourceRef"]
+    _check_source(source)
+    _check_source(reference)
+    if source.is_set and reference.is_set and not reference.get("namespace"):
+        alike = {key: value for key, value in reference.value.items() if key != "namespace"}
+        if source.value != alike:
+            spec.showing(source.value).invalid("must match dataSourceRef")
+    spec["volumeAttributesClassName"].check_unless_empty(dns1123_subdomain)
 
 
-def _check_source(errors: Errors, path: str, source: Object | None) -> None:
-    if source is None:
+def _check_source(source: Field) -> None:
+    if not source.is_set:
         return
-    for key in ("name", "kind"):
-        errors.present(f"{path}.{key}", source.get(key))
-    group = source.get("apiGroup") or ""
-    if not group and source.get("kind") != "PersistentVolumeClaim":
+    for field in source.each("name", "kind"):
+        field.present()
+    source["apiGroup"].check_unless_empty(dns1123_subdomain)
+    if not source.get("apiGroup") and source.get("kind") != "PersistentVolumeClaim":
         detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup"
-        errors.invalid(path, source.get("kind") or "", detail)
-    if group:
-        errors.check(f"{path}.apiGroup", group, dns1123_subdomain)
+        source.showing(source.get("kind") or "").invalid(detail)

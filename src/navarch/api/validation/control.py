@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from navarch.api import names
-from navarch.api.validation.common import (
-    Errors,
-    Object,
-    dns1123_label,
-    dns1123_subdomain,
-    indexed,
-    quantity,
-)
+from navarch.api.validation.common import dns1123_label, dns1123_subdomain, quantity
+from navarch.api.validation.fields import Field
 from navarch.api.validation.resources import check_requirements
 from navarch.api.validation.scheduling import check_tolerations
 
@@ -23,78 +15,82 @@ SYSTEM_CLASSES = {
 }
 
 
-def validate_disruption_budget(errors: Errors, obj: Object) -> None:
-    spec = obj.get("spec") or {}
+def validate_disruption_budget(obj: Field) -> None:
+    spec = obj["spec"]
     if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
-        errors.invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set")
-    for field in ("minAvailable", "maxUnavailable"):
-        if spec.get(field) is not None:
-            errors.int_or_percent(f"spec.{field}", spec[field])
-            errors.not_more_than_all(f"spec.{field}", spec[field])
-    errors.label_selector("spec.selector", spec.get("selector"))
-    policy = spec.get("unhealthyPodEvictionPolicy")
-    choices = ("AlwaysAllow", "IfHealthyBudget")
-    errors.optional_choice("spec.unhealthyPodEvictionPolicy", policy, choices)
+        spec.invalid("minAvailable and maxUnavailable cannot be both set")
+    for field in spec.each("minAvailable", "maxUnavailable"):
+        field.int_or_percent()
+        field.not_more_than_all()
+    spec["selector"].label_selector()
+    spec["unhealthyPodEvictionPolicy"].optional_choice(("AlwaysAllow", "IfHealthyBudget"))
 
 
-def validate_disruption_budget_status(errors: Errors, obj: Object) -> None:
-    status = obj.get("status") or {}
-    for field in ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"):
-        errors.not_negative(f"status.{field}", status.get(field))
+def validate_disruption_budget_status(obj: Field) -> None:
+    counts = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods")
+    for field in obj["status"].each(*counts):
+        field.not_negative()
 
 
-def _check_target(errors: Errors, path: str, reference: Object) -> None:
-    for field in ("kind", "name"):
-        errors.name(f"{path}.{field}", reference.get(field), names.path_segment_name)
-    version = reference.get("apiVersion") or ""
-    if version.count("/") > 1:
-        errors.invalid(f"{path}.apiVersion", version, f"unexpected GroupVersion string: {version}")
+def _check_target(reference: Field) -> None:
+    for field in reference.each("kind", "name"):
+        field.name(names.path_segment_name)
+    version = reference.text("apiVersion")
+    if version.value.count("/") > 1:
+        version.invalid(f"unexpected GroupVersion string: {version.value}")
 
 
-def _check_range_and_target(errors: Errors, spec: Object, old: Object | None) -> None:
-    low, high = spec.get("minReplicas"), spec.get("maxReplicas") or 0
+def _check_range_and_target(spec: Field, old: Field) -> None:
+    low, high = spec["minReplicas"], spec.number("maxReplicas")
     # As upstream without the HPAScaleToZero gate, which is off by default.
-    least = 0 if ((old or {}).get("spec") or {}).get("minReplicas") == 0 else 1
-    if low is not None and low < least:
-        errors.invalid("spec.minReplicas", low, f"must be greater than or equal to {least}")
-    if high == 0:
-        errors.required("spec.maxReplicas", "must be set and greater than 0")
-    elif high < 0:
-        errors.invalid("spec.maxReplicas", high, "must be greater than or equal to 1")
-    if low is not None and high < low:
-        errors.invalid("spec.maxReplicas", high, "must be greater than or equal to `minReplicas`")
-    target = spec.get("scaleTargetRef") or {}
-    _check_target(errors, "spec.scaleTargetRef", target)
-    before = ((old or {}).get("spec") or {}).get("scaleTargetRef") or {}
-    version, kind = target.get("apiVersion") or "", target.get("kind")
+    least = 0 if old["spec"].get("minReplicas") == 0 else 1
+    if low.is_set and low.value < least:
+        low.invalid(f"must be greater than or equal to {least}")
+    if high.value == 0:
+        high.required("must be set and greater than 0")
+    elif high.value < 0:
+        high.invalid("must be greater than or equal to 1")
+    if low.is_set and high.value < low.value:
+        high.invalid("must be greater than or equal to `minReplicas`")
+    target, before = spec["scaleTargetRef"], old["spec"]["scaleTargetRef"]
+    _check_target(target)
+    version, kind = target.text("apiVersion"), target.get("kind")
     # Of what can be scaled only ReplicationControllers are of the core group; autoscalers from
     # before this was checked may stay as they are.
-    is_kept = old is not None and (before.get("apiVersion") or "", before.get("kind")) == (
-        version,
+    is_kept = old.is_set and (before.text("apiVersion").value, before.get("kind")) == (
+        version.value,
         kind,
     )
     if not is_kept and kind != "ReplicationController" and "/" not in version:
-        detail = "apiVersion must specify API group"
-        errors.invalid("spec.scaleTargetRef.apiVersion", version, detail)
+        version.invalid("apiVersion must specify API group")
 
 
-def validate_autoscaler_v1(errors: Errors, obj: Object, old: Object | None = None) -> None:
-    spec = obj.get("spec") or {}
-    _check_range_and_target(errors, spec, old)
-    percent = spec.get("targetCPUUtilizationPercentage")
-    if percent is not None and percent < 1:
-        errors.invalid("spec.targetCPUUtilizationPercentage", percent, "must be greater than 0")
+def _positive(field: Field, detail: str = "must be greater than 0") -> None:
+    if field.is_set and field.value <= 0:
+        field.invalid(detail)
 
 
-def validate_autoscaler(errors: Errors, obj: Object, old: Object | None = None) -> None:
-    spec = obj.get("spec") or {}
-    _check_range_and_target(errors, spec, old)
-    for index, metric in enumerate(spec.get("metrics") or ()):
-        _check_metric(errors, f"spec.metrics[{index}]", metric)
-    behavior = spec.get("behavior") or {}
-    for field in ("scaleUp", "scaleDown"):
-        if behavior.get(field) is not None:
-            _check_scaling(errors, f"spec.behavior.{field}", behavior[field])
+def validate_autoscaler_v1(obj: Field) -> None:
+    validate_autoscaler_v1_update(obj, Field(None))
+
+
+def validate_autoscaler_v1_update(obj: Field, old: Field) -> None:
+    _check_range_and_target(obj["spec"], old)
+    _positive(obj["spec"]["targetCPUUtilizationPercentage"])
+
+
+def validate_autoscaler(obj: Field) -> None:
+    validate_autoscaler_update(obj, Field(None))
+
+
+def validate_autoscaler_update(obj: Field, old: Field) -> None:
+    spec = obj["spec"]
+    _check_range_and_target(spec, old)
+    for metric in spec["metrics"]:
+        _check_metric(metric)
+    for rules in spec["behavior"].each("scaleUp", "scaleDown"):
+        if rules.is_set:
+            _check_scaling(rules)
 
 
 _METRICS = {
@@ -106,286 +102,252 @@ _METRICS = {
 }
 
 
-def _check_metric(errors: Errors, path: str, metric: Object) -> None:
-    kind = metric.get("type") or ""
+def _check_metric(metric: Field) -> None:
+    kind = metric["type"]
     if not kind:
-        errors.required(f"{path}.type", "must specify a metric source type")
-    elif kind not in _METRICS:
-        errors.not_supported(f"{path}.type", kind, tuple(_METRICS))
-    wanted = _METRICS.get(kind)
+        kind.required("must specify a metric source type")
+    elif kind.value not in _METRICS:
+        kind.not_supported(tuple(_METRICS))
+    wanted = _METRICS.get(kind.value)
     for field in _METRICS.values():
         if field != wanted and metric.get(field) is not None:
-            errors.forbidden(f"{path}.{field}", "must populate the given metric source only")
+            metric[field].forbidden("must populate the given metric source only")
     if wanted is None:
         return
-    source, here = metric.get(wanted), f"{path}.{wanted}"
-    if source is None:
-        errors.required(here, "must populate information for the given metric source")
+    source = metric[wanted]
+    if not source.is_set:
+        source.required("must populate information for the given metric source")
         return
     if wanted in ("resource", "containerResource"):
-        errors.present(f"{here}.name", source.get("name"), "must specify a resource name")
-        if wanted == "containerResource" and not source.get("container"):
-            errors.required(f"{here}.container", "must specify a container")
+        source["name"].present("must specify a resource name")
+        if wanted == "containerResource":
+            source["container"].present("must specify a container")
     else:
-        identifier = source.get("metric") or {}
-        detail = "must specify a metric name"
-        errors.name(f"{here}.metric.name", identifier.get("name"), names.path_segment_name, detail)
-        errors.label_selector(f"{here}.metric.selector", identifier.get("selector"))
+        source["metric"]["name"].name(names.path_segment_name, "must specify a metric name")
+        source["metric"]["selector"].label_selector()
     if wanted == "object":
-        _check_target(errors, f"{here}.describedObject", source.get("describedObject") or {})
-    _check_metric_target(errors, f"{here}.target", source.get("target") or {}, wanted)
+        _check_target(source["describedObject"])
+    _check_metric_target(source["target"], wanted)
 
 
-def _check_metric_target(errors: Errors, path: str, target: Object, source: str) -> None:
-    kind = target.get("type")
+def _check_metric_target(target: Field, source: str) -> None:
+    kind, value, average = target["type"], target["value"], target["averageValue"]
     if not kind:
-        errors.required(f"{path}.type", "must specify a metric target type")
-    elif kind not in ("Utilization", "Value", "AverageValue"):
-        errors.invalid(f"{path}.type", kind, "must be either Utilization, Value, or AverageValue")
-    for field in ("value", "averageValue"):
-        if target.get(field) is not None:
-            amount = quantity(target[field])
-            if amount is None or amount.sign() != 1:
-                errors.invalid(f"{path}.{field}", target[field], "must be positive")
-    utilization, average = target.get("averageUtilization"), target.get("averageValue")
-    if utilization is not None and utilization < 1:
-        errors.invalid(f"{path}.averageUtilization", utilization, "must be greater than 0")
+        kind.required("must specify a metric target type")
+    elif kind.value not in ("Utilization", "Value", "AverageValue"):
+        kind.invalid("must be either Utilization, Value, or AverageValue")
+    for field in (value, average):
+        amount = quantity(field.value) if field.is_set else None
+        if field.is_set and (amount is None or amount.sign() != 1):
+            field.invalid("must be positive")
+    utilization = target["averageUtilization"]
+    _positive(utilization)
     if source in ("resource", "containerResource"):
-        if utilization is None and average is None:
-            detail = "must set either a target raw value or a target utilization"
-            errors.required(f"{path}.averageUtilization", detail)
-        if utilization is not None and average is not None:
-            detail = "may not set both a target raw value and a target utilization"
-            errors.forbidden(f"{path}.averageValue", detail)
+        if not utilization.is_set and not average.is_set:
+            utilization.required("must set either a target raw value or a target utilization")
+        if utilization.is_set and average.is_set:
+            average.forbidden("may not set both a target raw value and a target utilization")
     elif source == "pods":
-        if average is None:
-            errors.required(f"{path}.averageValue", "must specify a positive target averageValue")
-    elif target.get("value") is None and average is None:
-        detail = "must set either a target value or averageValue"
-        if source == "external":
-            detail = "must set either a target value for metric or a per-pod target"
-        errors.required(f"{path}.averageValue", detail)
+        if not average.is_set:
+            average.required("must specify a positive target averageValue")
+    elif not value.is_set and not average.is_set:
+        is_external = source == "external"
+        either = "value for metric or a per-pod target" if is_external else "value or averageValue"
+        average.required(f"must set either a target {either}")
 
 
-def _check_scaling(errors: Errors, path: str, rules: Object) -> None:
-    window = rules.get("stabilizationWindowSeconds")
-    if window is not None and window < 0:
-        detail = "must be greater than or equal to zero"
-        errors.invalid(f"{path}.stabilizationWindowSeconds", window, detail)
-    if window is not None and window > 3600:
-        detail = "must be less than or equal to 3600"
-        errors.invalid(f"{path}.stabilizationWindowSeconds", window, detail)
-    choices = ("Disabled", "Max", "Min")
-    errors.optional_choice(f"{path}.selectPolicy", rules.get("selectPolicy"), choices)
-    errors.present(f"{path}.policies", rules.get("policies"), "must specify at least one Policy")
-    for here, policy in indexed(f"{path}.policies", rules.get("policies")):
-        period = policy.get("periodSeconds") or 0
-        errors.optional_choice(f"{here}.type", policy.get("type") or "", ("Percent", "Pods"))
-        if (policy.get("value") or 0) <= 0:
-            errors.invalid(f"{here}.value", policy.get("value") or 0, "must be greater than zero")
-        if period <= 0:
-            errors.invalid(f"{here}.periodSeconds", period, "must be greater than zero")
-        if period > 1800:
-            errors.invalid(f"{here}.periodSeconds", period, "must be less than or equal to 1800")
+def _check_scaling(rules: Field) -> None:
+    window = rules.number("stabilizationWindowSeconds")
+    if window.value < 0:
+        window.invalid("must be greater than or equal to zero")
+    if window.value > 3600:
+        window.invalid("must be less than or equal to 3600")
+    rules["selectPolicy"].optional_choice(("Disabled", "Max", "Min"))
+    rules["policies"].present("must specify at least one Policy")
+    for policy in rules["policies"]:
+        period = policy.number("periodSeconds")
+        policy.text("type").optional_choice(("Percent", "Pods"))
+        _positive(policy.number("value"), "must be greater than zero")
+        _positive(period, "must be greater than zero")
+        if period.value > 1800:
+            period.invalid("must be less than or equal to 1800")
 
 
-def validate_priority_class(errors: Errors, obj: Object) -> None:
-    name, value = obj["metadata"].get("name") or "", obj.get("value") or 0
+def validate_priority_class(obj: Field) -> None:
+    field, value = obj["metadata"].text("name"), obj.get("value") or 0
+    name = field.value
+    known = SYSTEM_CLASSES.get(name)
     if name.startswith("system-"):
-        if SYSTEM_CLASSES.get(name) != value or obj.get("globalDefault"):
-            known = SYSTEM_CLASSES.get(name)
+        if known != value or obj.get("globalDefault"):
             why = f"{name} is not a known system priority class"
             if known is not None:
                 why = f"value of {name} PriorityClass must be {known}"
                 if known == value:
                     why = f"globalDefault of {name} PriorityClass must be false"
-            detail = (
+            field.forbidden(
                 "priority class names with 'system-' prefix are reserved for system use only. "
                 f"error: {why}"
             )
-            errors.forbidden("metadata.name", detail)
     elif value > HIGHEST_USER_PRIORITY:
         detail = f"maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}"
-        errors.forbidden("value", detail)
-    policy, choices = obj.get("preemptionPolicy"), ("PreemptLowerPriority", "Never")
-    errors.optional_choice("preemptionPolicy", policy, choices)
+        obj["value"].forbidden(detail)
+    obj["preemptionPolicy"].optional_choice(("PreemptLowerPriority", "Never"))
 
 
-def validate_priority_class_update(errors: Errors, obj: Object, old: Object) -> None:
+def validate_priority_class_update(obj: Field, old: Field) -> None:
     if (obj.get("value") or 0) != (old.get("value") or 0):
-        errors.forbidden("value", "may not be changed in an update.")
-    new, before = obj.get("preemptionPolicy"), old.get("preemptionPolicy")
-    errors.immutable("preemptionPolicy", new, before)
+        obj["value"].forbidden("may not be changed in an update.")
+    obj.keeps(old, "preemptionPolicy")
 
 
-def validate_runtime_class(errors: Errors, obj: Object) -> None:
-    errors.name("handler", obj.get("handler"), dns1123_label)
-    overhead = (obj.get("overhead") or {}).get("podFixed")
-    if overhead:
-        check_requirements(errors, "overhead.podFixed", {"limits": overhead}, set())
-    scheduling = obj.get("scheduling") or {}
-    errors.labels("scheduling.nodeSelector", scheduling.get("nodeSelector"))
-    tolerations = scheduling.get("tolerations") or ()
-    check_tolerations(errors, "scheduling.tolerations", tolerations)
+def validate_runtime_class(obj: Field) -> None:
+    obj["handler"].name(dns1123_label)
+    overhead, scheduling = obj["overhead"], obj["scheduling"]
+    if amounts := overhead.get("podFixed"):
+        check_requirements(overhead.at("podFixed", {"limits": amounts}), set())
+    scheduling["nodeSelector"].labels()
+    tolerations = scheduling["tolerations"]
+    check_tolerations(tolerations)
     for index, toleration in enumerate(tolerations):
-        if toleration in tolerations[:index]:
-            errors.duplicate(f"scheduling.tolerations[{index}]", toleration)
+        if toleration.value in tolerations.value[:index]:
+            toleration.duplicate()
 
 
-def validate_runtime_class_update(errors: Errors, obj: Object, old: Object) -> None:
-    errors.immutable("handler", obj.get("handler"), old.get("handler"))
+def validate_runtime_class_update(obj: Field, old: Field) -> None:
+    obj.keeps(old, "handler")
 
 
-def validate_lease(errors: Errors, obj: Object) -> None:
-    spec = obj.get("spec") or {}
-    seconds, strategy = spec.get("leaseDurationSeconds"), spec.get("strategy")
-    if seconds is not None and seconds <= 0:
-        errors.invalid("spec.leaseDurationSeconds", seconds, "must be greater than 0")
-    errors.not_negative("spec.leaseTransitions", spec.get("leaseTransitions"))
-    if strategy is not None:
-        _check_lease_strategy(errors, strategy)
-    if spec.get("preferredHolder") and not strategy:
-        errors.forbidden("spec.preferredHolder", "may only be specified if `strategy` is defined")
+def validate_lease(obj: Field) -> None:
+    spec = obj["spec"]
+    _positive(spec["leaseDurationSeconds"])
+    spec["leaseTransitions"].not_negative()
+    if spec["strategy"].is_set:
+        _check_lease_strategy(spec["strategy"])
+    if spec.get("preferredHolder") and not spec.get("strategy"):
+        spec["preferredHolder"].forbidden("may only be specified if `strategy` is defined")
 
 
-def _check_lease_strategy(errors: Errors, strategy: str) -> None:
+def _check_lease_strategy(field: Field) -> None:
+    strategy = field.at("strategy", field.value)
     if "/" in strategy:
-        errors.check("spec.strategy.strategy", strategy, names.qualified_name)
-    elif strategy != "OldestEmulationVersion":
-        errors.not_supported("spec.strategy.strategy", strategy, ("OldestEmulationVersion",))
+        strategy.label_name()
+    else:
+        strategy.optional_choice(("OldestEmulationVersion",))
 
 
-def validate_lease_candidate(errors: Errors, obj: Object) -> None:
-    spec = obj.get("spec") or {}
-    for field in ("leaseName", "binaryVersion", "strategy"):
-        errors.present(f"spec.{field}", spec.get(field))
+def validate_lease_candidate(obj: Field) -> None:
+    spec = obj["spec"]
+    for field in spec.each("leaseName", "binaryVersion", "strategy"):
+        field.present()
     if spec.get("strategy"):
-        _check_lease_strategy(errors, spec["strategy"])
+        _check_lease_strategy(spec["strategy"])
 
 
-def validate_flow_schema(errors: Errors, obj: Object) -> None:
-    spec, name = obj.get("spec") or {}, obj["metadata"].get("name")
-    precedence, here = spec.get("matchingPrecedence") or 0, "spec.matchingPrecedence"
-    if precedence <= 0:
-        errors.invalid(here, precedence, "must be a positive value")
-    if precedence > 10000:
-        errors.invalid(here, precedence, "must not be greater than 10000")
-    if precedence == 1 and name != "exempt":
-        detail = "only the schema named 'exempt' may have matchingPrecedence 1"
-        errors.invalid(here, precedence, detail)
-    method = (spec.get("distinguisherMethod") or {}).get("type")
-    if spec.get("distinguisherMethod") is not None and method not in ("ByNamespace", "ByUser"):
-        choices = ("ByNamespace", "ByUser")
-        errors.not_supported("spec.distinguisherMethod.type", method or "", choices)
-    level = (spec.get("priorityLevelConfiguration") or {}).get("name")
-    detail = "must reference a priority level"
-    errors.name("spec.priorityLevelConfiguration.name", level, dns1123_subdomain, detail)
-    for index, rule in enumerate(spec.get("rules") or ()):
-        _check_flow_rule(errors, f"spec.rules[{index}]", rule)
+def validate_flow_schema(obj: Field) -> None:
+    spec = obj["spec"]
+    precedence, method = spec.number("matchingPrecedence"), spec["distinguisherMethod"]
+    _positive(precedence, "must be a positive value")
+    if precedence.value > 10000:
+        precedence.invalid("must not be greater than 10000")
+    if precedence.value == 1 and obj["metadata"].get("name") != "exempt":
+        precedence.invalid("only the schema named 'exempt' may have matchingPrecedence 1")
+    if method.is_set:
+        method.text("type").optional_choice(("ByNamespace", "ByUser"))
+    level = spec["priorityLevelConfiguration"]["name"]
+    level.name(dns1123_subdomain, "must reference a priority level")
+    for rule in spec["rules"]:
+        _check_flow_rule(rule)
 
 
-def _check_flow_rule(errors: Errors, path: str, rule: Object) -> None:
-    if not rule.get("subjects"):
-        errors.required(f"{path}.subjects", "subjects must contain at least one value")
-    for index, subject in enumerate(rule.get("subjects") or ()):
-        _check_flow_subject(errors, f"{path}.subjects[{index}]", subject)
+def _check_flow_rule(rule: Field) -> None:
+    rule["subjects"].present("subjects must contain at least one value")
+    for subject in rule["subjects"]:
+        _check_flow_subject(subject)
     if not rule.get("resourceRules") and not rule.get("nonResourceRules"):
         detail = "at least one of resourceRules and nonResourceRules has to be non-empty"
-        errors.required(path, detail)
-    for here, each in indexed(f"{path}.resourceRules", rule.get("resourceRules")):
-        _check_flow_values(errors, f"{here}.verbs", each.get("verbs"), "verbs")
-        _check_flow_values(errors, f"{here}.apiGroups", each.get("apiGroups"), "api groups")
-        _check_flow_values(errors, f"{here}.resources", each.get("resources"), "resources")
+        rule.required(detail)
+    for each in rule["resourceRules"]:
+        _check_flow_values(each, "verbs", "verbs")
+        _check_flow_values(each, "apiGroups", "api groups")
+        _check_flow_values(each, "resources", "resources")
         if not each.get("namespaces") and not each.get("clusterScope"):
             detail = "resource rules that are not cluster scoped must supply at least one namespace"
-            errors.required(f"{here}.namespaces", detail)
-    for here, each in indexed(f"{path}.nonResourceRules", rule.get("nonResourceRules")):
-        urls = each.get("nonResourceURLs")
-        _check_flow_values(errors, f"{here}.verbs", each.get("verbs"), "verbs")
-        _check_flow_values(errors, f"{here}.nonResourceURLs", urls, "non-resource URLs")
+            each["namespaces"].required(detail)
+    for each in rule["nonResourceRules"]:
+        _check_flow_values(each, "verbs", "verbs")
+        _check_flow_values(each, "nonResourceURLs", "non-resource URLs")
 
 
-def _check_flow_values(errors: Errors, path: str, values: Any, what: str) -> None:
-    field = path.rpartition(".")[2]
-    if not values:
-        errors.required(path, f"{field} must contain at least one value")
-    elif len(values) > 1 and "*" in values:
-        errors.invalid(path, values, f"if '*' is present, must not specify other {what}")
+def _check_flow_values(rule: Field, field: str, what: str) -> None:
+    values = rule[field]
+    values.present(f"{field} must contain at least one value")
+    if len(values) > 1 and "*" in values:
+        values.invalid(f"if '*' is present, must not specify other {what}")
 
 
-def _check_flow_subject(errors: Errors, path: str, subject: Object) -> None:
+def _check_flow_subject(subject: Field) -> None:
     kinds = {"Group": "group", "ServiceAccount": "serviceAccount", "User": "user"}
-    kind = subject.get("kind") or ""
-    if kind not in kinds:
-        errors.not_supported(f"{path}.kind", kind, tuple(kinds))
+    kind = subject.text("kind")
+    if kind.value not in kinds:
+        kind.not_supported(tuple(kinds))
         return
-    for other, field in kinds.items():
-        value = subject.get(field)
-        if other != kind and value is not None:
-            detail = f"{field} is forbidden when subject kind is not '{other}'"
-            errors.forbidden(f"{path}.{field}", detail)
-        if other != kind:
-            continue
-        if value is None:
-            errors.required(f"{path}.{field}", f"{field} is required when subject kind is '{kind}'")
+    for other, name in kinds.items():
+        field = subject[name]
+        if other != kind.value:
+            if field.is_set:
+                field.forbidden(f"{name} is forbidden when subject kind is not '{other}'")
+        elif not field.is_set:
+            field.required(f"{name} is required when subject kind is '{other}'")
         else:
-            errors.present(f"{path}.{field}.name", value.get("name"))
-            if kind == "ServiceAccount" and not value.get("namespace"):
-                detail = "must specify namespace for service account"
-                errors.required(f"{path}.{field}.namespace", detail)
+            field["name"].present()
+            if other == "ServiceAccount":
+                field["namespace"].present("must specify namespace for service account")
 
 
-def validate_priority_level(errors: Errors, obj: Object) -> None:
-    spec, name = obj.get("spec") or {}, obj["metadata"].get("name")
-    kind = spec.get("type") or ""
-    if (name == "exempt") != (kind == "Exempt"):
-        errors.invalid("spec.type", kind, "must be 'Exempt' if and only if `name` is 'exempt'")
-    errors.optional_choice("spec.type", kind, ("Exempt", "Limited"))
-    limited, exempt = spec.get("limited"), spec.get("exempt")
-    if kind == "Exempt" and limited is not None:
-        errors.forbidden("spec.limited", "must be nil if the type is not Limited")
-    if kind == "Limited":
-        if exempt is not None:
-            errors.forbidden("spec.exempt", "must be nil if the type is Limited")
-        if limited is None:
-            errors.required("spec.limited", "must not be empty when type is Limited")
-    for field, value in (("limited", limited), ("exempt", exempt)):
-        if value is not None:
-            _check_shares(errors, f"spec.{field}", value)
-    if limited is not None:
-        _check_limit_response(errors, "spec.limited.limitResponse", limited)
+def validate_priority_level(obj: Field) -> None:
+    spec, name = obj["spec"], obj["metadata"].get("name")
+    kind, limited, exempt = spec.text("type"), spec["limited"], spec["exempt"]
+    if (name == "exempt") != (kind.value == "Exempt"):
+        kind.invalid("must be 'Exempt' if and only if `name` is 'exempt'")
+    kind.optional_choice(("Exempt", "Limited"))
+    if kind.value == "Exempt" and limited.is_set:
+        limited.forbidden("must be nil if the type is not Limited")
+    if kind.value == "Limited":
+        if exempt.is_set:
+            exempt.forbidden("must be nil if the type is Limited")
+        if not limited.is_set:
+            limited.required("must not be empty when type is Limited")
+    for level in (limited, exempt):
+        _check_shares(level)
+    if limited.is_set:
+        _check_limit_response(limited["limitResponse"])
 
 
-def _check_shares(errors: Errors, path: str, level: Object) -> None:
-    shares, lendable = level.get("nominalConcurrencyShares"), level.get("lendablePercent")
-    if shares is not None and shares < 0:
-        errors.invalid(f"{path}.nominalConcurrencyShares", shares, "must be a non-negative integer")
-    if lendable is not None and not 0 <= lendable <= 100:
-        errors.invalid(f"{path}.lendablePercent", lendable, "must be between 0 and 100, inclusive")
-    borrowing = level.get("borrowingLimitPercent")
-    if borrowing is not None and borrowing < 0:
-        detail = "if specified, must be a non-negative integer"
-        errors.invalid(f"{path}.borrowingLimitPercent", borrowing, detail)
+def _check_shares(level: Field) -> None:
+    shares, lendable = level.number("nominalConcurrencyShares"), level.number("lendablePercent")
+    if shares.value < 0:
+        shares.invalid("must be a non-negative integer")
+    if not 0 <= lendable.value <= 100:
+        lendable.invalid("must be between 0 and 100, inclusive")
+    borrowing = level.number("borrowingLimitPercent")
+    if borrowing.value < 0:
+        borrowing.invalid("if specified, must be a non-negative integer")
 
 
-def _check_limit_response(errors: Errors, path: str, limited: Object) -> None:
-    response = limited.get("limitResponse") or {}
-    kind, queuing = response.get("type") or "", response.get("queuing")
-    errors.optional_choice(f"{path}.type", kind, ("Queue", "Reject"))
-    if kind == "Reject" and queuing is not None:
-        detail = "must be nil if limited.limitResponse.type is not Limited"
-        errors.forbidden(f"{path}.queuing", detail)
-    if kind != "Queue":
+def _check_limit_response(response: Field) -> None:
+    kind, queuing = response.text("type"), response["queuing"]
+    kind.optional_choice(("Queue", "Reject"))
+    if kind.value == "Reject" and queuing.is_set:
+        queuing.forbidden("must be nil if limited.limitResponse.type is not Limited")
+    if kind.value != "Queue":
         return
-    if queuing is None:
-        detail = "must not be empty if limited.limitResponse.type is Limited"
-        errors.required(f"{path}.queuing", detail)
+    if not queuing.is_set:
+        queuing.required("must not be empty if limited.limitResponse.type is Limited")
         return
-    here, queues, hand = f"{path}.queuing", queuing.get("queues") or 0, queuing.get("handSize") or 0
-    for field in ("queueLengthLimit", "queues", "handSize"):
-        if (queuing.get(field) or 0) <= 0:
-            errors.invalid(f"{here}.{field}", queuing.get(field) or 0, "must be positive")
-    if queues > 10_000_000:
-        errors.invalid(f"{here}.queues", queues, "must not be greater than 10000000")
-    if hand > queues > 0:
-        errors.invalid(f"{here}.handSize", hand, f"should not be greater than queues ({queues})")
+    queues, hand = queuing.number("queues"), queuing.number("handSize")
+    for field in (queuing.number("queueLengthLimit"), queues, hand):
+        _positive(field, "must be positive")
+    if queues.value > 10_000_000:
+        queues.invalid("must not be greater than 10000000")
+    if hand.value > queues.value > 0:
+        hand.invalid(f"should not be greater than queues ({queues.value})")

@@ -3,11 +3,11 @@ names of pools and of what is said about devices."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 from navarch.api import names
-from navarch.api.validation.common import Errors, Object, dns1123_subdomain, indexed, qualified_name
+from navarch.api.validation.common import Object, dns1123_subdomain, qualified_name
+from navarch.api.validation.fields import Field
 from navarch.api.validation.volumes import check_driver_name
 
 MAX_IDENTIFIER = 32
@@ -15,66 +15,56 @@ MAX_CONDITIONS = 4
 EFFECTS = ("NoExecute", "NoSchedule", "None")
 
 
-def each_item(
-    errors: Errors, path: str, items: Sequence[Any] | None, limit: int
-) -> Iterator[tuple[str, Any]]:
-    """The items with their paths; none if there are too many."""
-    items = items or ()
-    if limit >= 0 and len(items) > limit:
-        errors.too_many(path, len(items), limit)
-        return
-    yield from indexed(path, items)
+def each_item(items: Field, limit: int) -> Iterable[Field]:
+    """The items of a list; none if there are too many."""
+    items.at_most(limit)
+    return items if len(items) <= limit else ()
 
 
 def name_of(item: Object) -> str:
     return item.get("name") or ""
 
 
-def check_pool(errors: Errors, path: str, name: str) -> None:
-    if not name:
-        errors.required(path)
-        return
-    errors.no_longer(path, name, 253)
-    for part in name.split("/"):
-        errors.check(path, part, dns1123_subdomain)
+def check_pool(name: Field) -> None:
+    name.present()
+    name.no_longer(253)
+    for part in name.value.split("/") if name else ():
+        name.showing(part).check(dns1123_subdomain)
 
 
-def check_qualified(errors: Errors, path: str, name: str) -> None:
+def check_qualified(field: Field, name: str) -> None:
     domain, slash, identifier = name.partition("/")
     if not slash:
         domain, identifier = "", name
     elif not domain:
-        errors.invalid(path, "", "the domain must not be empty")
+        field.showing("").invalid("the domain must not be empty")
     else:
-        check_driver_name(errors, path, domain)
+        check_driver_name(field.showing(domain))
     if slash and not identifier:
-        errors.invalid(path, "", "the name must not be empty")
+        field.showing("").invalid("the name must not be empty")
         return
-    errors.no_longer(path, identifier, MAX_IDENTIFIER)
-    errors.check(path, identifier, names.c_identifier)
+    field.showing(identifier).no_longer(MAX_IDENTIFIER)
+    field.showing(identifier).check(names.c_identifier)
 
 
-def check_full_name(errors: Errors, path: str, name: str) -> None:
-    check_qualified(errors, path, name)
+def check_full_name(name: Field) -> None:
+    check_qualified(name, name.value)
     if "/" not in name:
-        detail = "a fully qualified name must be a domain and a name separated by a slash"
-        errors.invalid(path, name, detail)
+        name.invalid("a fully qualified name must be a domain and a name separated by a slash")
 
 
-def check_binding_conditions(errors: Errors, path: str, device: Object) -> None:
-    conditions = device.get("bindingConditions") or ()
-    failures = device.get("bindingFailureConditions") or ()
-    for field, found in (("bindingConditions", conditions), ("bindingFailureConditions", failures)):
-        for here, name in each_item(errors, f"{path}.{field}", found, MAX_CONDITIONS):
-            errors.check(here, name, qualified_name)
-        errors.unique(f"{path}.{field}", found, lambda name: name)
-    for index, name in enumerate(failures):
-        if name in conditions:
-            detail = "bindingFailureConditions must not overlap with bindingConditions"
-            errors.invalid(f"{path}.bindingFailureConditions[{index}]", name, detail)
+def check_binding_conditions(device: Field) -> None:
+    conditions, failures = device["bindingConditions"], device["bindingFailureConditions"]
+    for found in (conditions, failures):
+        for name in each_item(found, MAX_CONDITIONS):
+            name.check(qualified_name)
+        found.unique(lambda name: name)
+    for name in failures:
+        if name.value in conditions:
+            name.invalid("bindingFailureConditions must not overlap with bindingConditions")
     if failures and not conditions:
         detail = "bindingConditions are required to use bindingFailureConditions"
-        errors.invalid(f"{path}.bindingConditions", conditions or None, detail)
+        conditions.showing(None).invalid(detail)
     elif conditions and not failures:
         detail = "bindingFailureConditions are required to use bindingConditions"
-        errors.invalid(f"{path}.bindingFailureConditions", failures or None, detail)
+        failures.showing(None).invalid(detail)

@@ -7,13 +7,13 @@ from typing import Any
 from navarch.api.validation.addresses import address_problem, address_warnings, canonical_problem
 from navarch.api.validation.common import (
     PROTOCOLS,
-    Errors,
     Object,
     dns1123_label,
     dns1123_subdomain,
-    indexed,
     label_value,
+    qualified_name,
 )
+from navarch.api.validation.fields import Field
 
 ADDRESS_TYPES = ("FQDN", "IPv4", "IPv6")
 MAX_ADDRESSES = 100
@@ -22,122 +22,106 @@ MAX_PORTS = 20000
 MAX_HINTS = 8
 
 
-def validate_endpoints(obj: Object) -> Errors:
-    errors = Errors()
-    for here, subset in indexed("subsets", obj.get("subsets")):
+def validate_endpoints(obj: Field) -> None:
+    for subset in obj["subsets"]:
         if not subset.get("addresses") and not subset.get("notReadyAddresses"):
-            errors.required(here, "must specify `addresses` or `notReadyAddresses`")
-        for field in ("addresses", "notReadyAddresses"):
-            for position, address in enumerate(subset.get(field) or ()):
-                _check_address(errors, f"{here}.{field}[{position}]", address)
-        ports = subset.get("ports") or ()
-        for position, port in enumerate(ports):
-            _check_port(errors, f"{here}.ports[{position}]", port, len(ports) > 1)
-    return errors
+            subset.required("must specify `addresses` or `notReadyAddresses`")
+        for addresses in subset.each("addresses", "notReadyAddresses"):
+            for address in addresses:
+                _check_address(address)
+        for port in subset["ports"]:
+            name = port["name"]
+            name.check_unless_empty(dns1123_label)
+            if not name and len(subset["ports"]) > 1:
+                name.required()
+            port["port"].port()
+            port["protocol"].choice(PROTOCOLS)
+            port["appProtocol"].check_if_set(qualified_name)
 
 
-def _check_address(errors: Errors, path: str, address: Object) -> None:
-    text = address.get("ip") or ""
-    errors.address(f"{path}.ip", text)
-    if address.get("hostname"):
-        errors.check(f"{path}.hostname", address["hostname"], dns1123_label)
-    if address.get("nodeName") is not None:
-        errors.check(f"{path}.nodeName", address["nodeName"], dns1123_subdomain)
-    errors.endpoint_address(f"{path}.ip", text)
+def validate_endpoints_update(obj: Field, old: Field) -> None:
+    if obj.get("subsets") != old.get("subsets"):  # else they were right once
+        validate_endpoints(obj)
 
 
-def _check_port(errors: Errors, path: str, port: Object, needs_name: bool) -> None:
-    name = port.get("name")
-    if name:
-        errors.check(f"{path}.name", name, dns1123_label)
-    elif needs_name:
-        errors.required(f"{path}.name")
-    errors.port(f"{path}.port", port.get("port"))
-    errors.choice(f"{path}.protocol", port.get("protocol"), PROTOCOLS)
-    if port.get("appProtocol") is not None:
-        errors.label_name(f"{path}.appProtocol", port["appProtocol"])
+def _check_address(address: Field) -> None:
+    ip = address.text("ip")
+    ip.address()
+    address["hostname"].check_unless_empty(dns1123_label)
+    address["nodeName"].check_if_set(dns1123_subdomain)
+    ip.endpoint_address()
 
 
-def validate_slice(errors: Errors, obj: Object) -> None:
-    kind = obj.get("addressType") or ""
-    errors.choice("addressType", kind, ADDRESS_TYPES)
-    endpoints, ports = obj.get("endpoints") or (), obj.get("ports") or ()
+def validate_slice(obj: Field) -> None:
+    kind, endpoints, ports = obj.text("addressType"), obj["endpoints"], obj["ports"]
+    kind.choice(ADDRESS_TYPES)
+    endpoints.at_most(MAX_ENDPOINTS)
     if len(endpoints) > MAX_ENDPOINTS:
-        errors.too_many("endpoints", len(endpoints), MAX_ENDPOINTS)
         return
-    for index, endpoint in enumerate(endpoints):
-        _check_endpoint(errors, f"endpoints[{index}]", endpoint, kind)
+    for endpoint in endpoints:
+        _check_endpoint(endpoint, kind.value)
+    ports.at_most(MAX_PORTS)
     if len(ports) > MAX_PORTS:
-        errors.too_many("ports", len(ports), MAX_PORTS)
         return
     seen: set[Any] = set()
-    for here, port in indexed("ports", ports):
-        name = port.get("name")
-        if name:
-            errors.check(f"{here}.name", name, dns1123_label)
-        if name in seen:
-            errors.duplicate(f"{here}.name", name or "")
-        seen.add(name)
-        errors.choice(f"{here}.protocol", port.get("protocol"), PROTOCOLS)
-        if port.get("port") is not None:
-            errors.port(f"{here}.port", port["port"])
-        if port.get("appProtocol") is not None:
-            errors.label_name(f"{here}.appProtocol", port["appProtocol"])
+    for port in ports:
+        name = port.text("name")
+        name.check_unless_empty(dns1123_label)
+        if port.get("name") in seen:
+            name.duplicate()
+        seen.add(port.get("name"))
+        port["protocol"].choice(PROTOCOLS)
+        if port["port"].is_set:
+            port["port"].port()
+        port["appProtocol"].check_if_set(qualified_name)
 
 
-def _check_endpoint(errors: Errors, path: str, endpoint: Object, kind: str) -> None:
-    addresses = endpoint.get("addresses") or ()
-    if not addresses:
-        errors.required(f"{path}.addresses", "must contain at least 1 address")
-    elif len(addresses) > MAX_ADDRESSES:
-        errors.too_many(f"{path}.addresses", len(addresses), MAX_ADDRESSES)
-    if kind == "FQDN":
-        for index, address in enumerate(addresses):
-            errors.check(f"{path}.addresses[{index}]", address, dns1123_subdomain)
-    elif kind in ADDRESS_TYPES:
-        for index, address in enumerate(addresses):
-            _check_ip(errors, f"{path}.addresses", index, (address, kind))
-    for field, rule in (("nodeName", dns1123_subdomain), ("hostname", dns1123_label)):
-        if endpoint.get(field) is not None:
-            errors.check(f"{path}.{field}", endpoint[field], rule)
-    topology = endpoint.get("deprecatedTopology")
-    if topology:
-        errors.labels(f"{path}.deprecatedTopology", topology)
-    _check_hints(errors, f"{path}.hints", endpoint.get("hints") or {})
+def _check_endpoint(endpoint: Field, kind: str) -> None:
+    addresses = endpoint["addresses"]
+    addresses.present("must contain at least 1 address")
+    addresses.at_most(MAX_ADDRESSES)
+    for address in addresses if kind in ADDRESS_TYPES else ():
+        if kind == "FQDN":
+            address.check(dns1123_subdomain)
+        else:
+            _check_ip(address, addresses, kind)
+    endpoint["nodeName"].check_if_set(dns1123_subdomain)
+    endpoint["hostname"].check_if_set(dns1123_label)
+    endpoint["deprecatedTopology"].labels()
+    if endpoint.get("hints"):
+        _check_hints(endpoint["hints"])
 
 
-def _check_ip(errors: Errors, path: str, index: int, value: tuple[str, str]) -> None:
+def _check_ip(address: Field, addresses: Field, kind: str) -> None:
     """IPv4 addresses are taken in their older forms too, IPv6 ones in one form alone."""
-    address, kind = value
-    here = f"{path}[{index}]"
-    problem = canonical_problem(address) if kind == "IPv6" else address_problem(address)
+    text = address.value
+    problem = canonical_problem(text) if kind == "IPv6" else address_problem(text)
     if problem:
-        errors.invalid(here, address, problem)
+        address.invalid(problem)
         return
-    if (":" in address) is (kind == "IPv4"):
-        errors.invalid(path, address, f"must be an {kind} address")
-    errors.endpoint_address(here, address)
+    if (":" in text) is (kind == "IPv4"):
+        addresses.showing(text).invalid(f"must be an {kind} address")
+    address.endpoint_address()
 
 
-def _check_hints(errors: Errors, path: str, hints: Object) -> None:
+def _check_hints(hints: Field) -> None:
     for field, rule in (("forZones", label_value), ("forNodes", dns1123_subdomain)):
-        items = hints.get(field) or ()
-        if len(items) > MAX_HINTS:
-            errors.too_many(f"{path}.{field}", len(items), MAX_HINTS)
+        hints[field].at_most(MAX_HINTS)
+        if len(hints[field]) > MAX_HINTS:
             return
         seen: set[str] = set()
-        for index, hint in enumerate(items):
-            here, name = f"{path}.{field}[{index}].name", hint.get("name") or ""
-            errors.once(seen, here, name)
-            errors.check(here, name, rule)
+        for hint in hints[field]:
+            name = hint.text("name")
+            name.once(seen)
+            name.check(rule)
 
 
-def validate_slice_update(errors: Errors, obj: Object, old: Object) -> None:
-    validate_slice(errors, obj)
-    if errors and obj.get("endpoints") == old.get("endpoints"):
+def validate_slice_update(obj: Field, old: Field) -> None:
+    validate_slice(obj)
+    if obj.errors and obj.get("endpoints") == old.get("endpoints"):
         # They were right once.
-        errors[:] = [each for each in errors if not each.field.startswith("endpoints")]
-    errors.immutable("addressType", obj.get("addressType"), old.get("addressType"))
+        obj.errors[:] = [each for each in obj.errors if not each.field.startswith("endpoints")]
+    obj.keeps(old, "addressType")
 
 
 def slice_warnings(obj: Object, old: Object | None) -> list[str]:
@@ -146,19 +130,17 @@ def slice_warnings(obj: Object, old: Object | None) -> list[str]:
         return ["spec.addressType: FQDN endpoints are deprecated"] if old is None else []
     return [
         told
-        for index, endpoint in enumerate(obj.get("endpoints") or ())
-        for place, address in enumerate(endpoint.get("addresses") or ())
-        for told in address_warnings(f"endpoints[{index}].addresses[{place}]", address)
+        for endpoint in Field(obj)["endpoints"]
+        for address in endpoint["addresses"]
+        for told in address_warnings(address.path, address.value)
     ]
 
 
 def endpoints_warnings(obj: Object) -> list[str]:
     return [
         told
-        for index, subset in enumerate(obj.get("subsets") or ())
-        for field in ("addresses", "notReadyAddresses")
-        for place, address in enumerate(subset.get(field) or ())
-        for told in address_warnings(
-            f"subsets[{index}].{field}[{place}].ip", address.get("ip") or ""
-        )
+        for subset in Field(obj)["subsets"]
+        for addresses in subset.each("addresses", "notReadyAddresses")
+        for address in addresses
+        for told in address_warnings(address["ip"].path, address.get("ip") or "")
     ]

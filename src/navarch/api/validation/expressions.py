@@ -20,13 +20,14 @@ from navarch.api.cel.admission import (
 from navarch.api.cel.environment import Environment
 from navarch.api.cel.library import NEW
 from navarch.api.cel.types import BOOL, CelType
-from navarch.api.errors import FieldError, invalid
-from navarch.api.validation.common import Errors, Object, indexed, qualified_name
+from navarch.api.errors import FieldError
+from navarch.api.validation.common import qualified_name
+from navarch.api.validation.fields import Field
 
 MAX_CONDITIONS = 64
 
 
-def stored_texts(old: Object | None) -> frozenset[str]:
+def stored_texts(old: Any) -> frozenset[str]:
     """Every text in an object as it was stored, the expressions among them."""
     return frozenset(_texts(old))
 
@@ -39,17 +40,18 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
 
 
-def _error(path: str, text: str, problem: ExpressionProblem) -> FieldError:
+def _complain(field: Field, problem: ExpressionProblem) -> None:
     if problem.is_internal:
-        return FieldError("InternalError", path, f"Internal error: {problem}")
-    return invalid(path, text, str(problem))
+        error = FieldError("InternalError", field.path, f"Internal error: {problem}")
+        field.errors.append(error)
+    else:
+        field.invalid(str(problem))
 
 
 class ExpressionChecks:
     """The expressions of one object, in their order: variables are known to those after them."""
 
-    def __init__(self, errors: Errors, stored: frozenset[str], has_params: bool = False) -> None:
-        self._errors = errors
+    def __init__(self, stored: frozenset[str], has_params: bool = False) -> None:
         self._stored = stored
         self._has_params = has_params
         self._composition: Composition | None = None
@@ -63,33 +65,32 @@ class ExpressionChecks:
             environment = self._composition.for_scope(environment)
         return environment
 
-    def check(self, path: str, text: str, results: Sequence[CelType], **scope: bool) -> None:
+    def check(self, field: Field, results: Sequence[CelType], **scope: bool) -> None:
         """An expression that must evaluate to one of the types."""
+        text = field.value
         try:
             compile_expression(self._environment(text, self._scope(**scope)), text, results)
         except ExpressionProblem as problem:
-            self._errors.append(_error(path, text, problem))
+            _complain(field, problem)
 
-    def variable(self, path: str, name: str, text: str) -> None:
+    def variable(self, name: str, field: Field) -> None:
         if self._composition is None:
             self._composition = Composition(admission_environment(self._scope(), NEW))
+        text = field.value
         problem = self._composition.add(name, text, self._environment(text, self._scope()))
         if problem is not None:
-            self._errors.append(_error(path, text, problem))
+            _complain(field, problem)
 
-    def conditions(self, path: str, conditions: Sequence[Object] | None) -> None:
+    def conditions(self, conditions: Field) -> None:
         """A list of match conditions, which do not know variables."""
-        errors = self._errors
-        errors.at_most(path, conditions or (), MAX_CONDITIONS)
+        conditions.at_most(MAX_CONDITIONS)
         seen: set[str] = set()
-        for here, condition in indexed(path, conditions):
-            name = condition.get("name") or ""
-            text = (condition.get("expression") or "").strip()
-            if not text:
-                errors.required(f"{here}.expression")
+        for condition in conditions:
+            name, text = condition["name"], condition.text("expression")
+            if stripped := text.value.strip():
+                self.check(text.showing(stripped), (BOOL,))
             else:
-                self.check(f"{here}.expression", text, (BOOL,))
-            errors.name(f"{here}.name", name, qualified_name)
-            if name and name in seen:
-                errors.duplicate(f"{here}.name", name)
-            seen.add(name)
+                text.required()
+            name.name(qualified_name)
+            if name:
+                name.once(seen)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from navarch.api.quantity import Quantity
-from navarch.api.validation.common import (
-    IMMUTABLE,
-    Errors,
-    Object,
-    indexed,
-    qualified_name,
-    quantity,
-)
+from navarch.api.validation.common import IMMUTABLE, qualified_name, quantity
+from navarch.api.validation.fields import Field
 from navarch.api.validation.resources import (
     check_amount,
     container_name_problems,
@@ -28,6 +24,7 @@ SCOPES = (
     "CrossNamespacePodAffinity",
     "VolumeAttributesClass",
 )
+_BOUNDS = ("max", "min", "default", "defaultRequest", "maxLimitRequestRatio")
 LIMIT_TYPES = ("Pod", "Container", "PersistentVolumeClaim")
 _COMPUTE = frozenset(
     f"{prefix}{name}"
@@ -42,53 +39,45 @@ ONLY_EXISTS = (
 )
 
 
-def validate_limit_range(errors: Errors, obj: Object) -> None:
+def validate_limit_range(obj: Field) -> None:
     seen: set[str] = set()
-    for here, limit in indexed("spec.limits", (obj.get("spec") or {}).get("limits")):
-        kind = limit.get("type") or ""
-        problems = qualified_name(kind)
-        errors.problems(f"{here}.type", kind, problems)
-        if not problems and "/" not in kind and kind not in LIMIT_TYPES:
-            errors.invalid(f"{here}.type", kind, "must be a standard limit type or fully qualified")
-        errors.once(seen, f"{here}.type", kind)
-        _check_limit(errors, here, limit, kind)
+    for limit in obj["spec"]["limits"]:
+        kind = limit.text("type")
+        kind.label_name()
+        is_plain = not qualified_name(kind.value) and "/" not in kind
+        if is_plain and kind.value not in LIMIT_TYPES:
+            kind.invalid("must be a standard limit type or fully qualified")
+        kind.once(seen)
+        _check_limit(limit, kind.value)
 
 
-def _check_limit(errors: Errors, path: str, limit: Object, kind: str) -> None:
+def _check_limit(limit: Field, kind: str) -> None:
     rule = container_name_problems if kind in ("Pod", "Container") else name_problems
-    for field in ("max", "min", "default", "defaultRequest", "maxLimitRequestRatio"):
-        amounts = limit.get(field) or {}
+    for field in _BOUNDS:
         if kind == "Pod" and field.startswith("default"):
-            if amounts:
-                errors.forbidden(f"{path}.{field}", "may not be specified when `type` is 'Pod'")
+            if limit.get(field):
+                limit[field].forbidden("may not be specified when `type` is 'Pod'")
             continue
-        for name in amounts:
-            errors.check(f"{path}.{field}[{name}]", name, rule)
-    if kind == "PersistentVolumeClaim" and (
-        not any("storage" in (limit.get(field) or {}) for field in ("min", "max"))
+        for name, amount in limit[field].entries():
+            amount.showing(name).check(rule)
+    if kind == "PersistentVolumeClaim" and not any(
+        "storage" in field for field in limit.each("min", "max")
     ):
         detail = "either minimum or maximum storage value is required, but neither was provided"
-        errors.required(f"{path}.limits", detail)
-    resources = {
-        name
-        for field in ("max", "min", "default", "defaultRequest", "maxLimitRequestRatio")
-        for name in limit.get(field) or ()
-    }
-    for name in sorted(resources):
-        _check_limit_order(errors, path, limit, name)
+        limit["limits"].required(detail)
+    for name in sorted({name for field in _BOUNDS for name in limit.get(field) or ()}):
+        _check_limit_order(limit, name)
 
 
-def _check_limit_order(errors: Errors, path: str, limit: Object, name: str) -> None:
-    def amount(field: str) -> Quantity | None:
-        text = (limit.get(field) or {}).get(name)
-        return quantity(text) if text is not None else None
-
-    low, high = amount("min"), amount("max")
-    default, request, ratio = (
-        amount("default"),
-        amount("defaultRequest"),
-        amount("maxLimitRequestRatio"),
+def _check_limit_order(limit: Field, name: str) -> None:
+    low, high, default, request, ratio = (
+        quantity(text) if (text := (limit.get(field) or {}).get(name)) is not None else None
+        for field in ("min", "max", "default", "defaultRequest", "maxLimitRequestRatio")
     )
+
+    def complain(field: str, shown: object, detail: str) -> None:
+        limit[field].at(f"[{name}]", str(shown)).invalid(detail)
+
     for first, second, field, text in (
         (low, high, "min", "min value {} is greater than max value {}"),
         (low, request, "defaultRequest", "min value {} is greater than default request value {}"),
@@ -106,15 +95,14 @@ def _check_limit_order(errors: Errors, path: str, limit: Object, name: str) -> N
             shown = low if field in ("min", "default") and first is low else request or high
             if field == "default" and first is default:
                 shown = high
-            detail = text.format(first, second)
-            errors.invalid(f"{path}.{field}[{name}]", str(shown), detail)
-    here = f"{path}.maxLimitRequestRatio[{name}]"
+            complain(field, shown, text.format(first, second))
     if ratio is not None and ratio < Quantity.of(1):
-        errors.invalid(here, str(ratio), f"ratio {ratio} is less than 1")
+        complain("maxLimitRequestRatio", ratio, f"ratio {ratio} is less than 1")
     if ratio is not None and low is not None and high is not None and not low.is_zero():
         most = float(high) / float(low)
         if float(ratio) > most:
-            errors.invalid(here, str(ratio), f"ratio {ratio} is greater than max/min = {most:f}")
+            detail = f"ratio {ratio} is greater than max/min = {most:f}"
+            complain("maxLimitRequestRatio", ratio, detail)
     if (
         not may_overcommit(name)
         and default is not None
@@ -122,30 +110,28 @@ def _check_limit_order(errors: Errors, path: str, limit: Object, name: str) -> N
         and default != request
     ):
         detail = f"default value {default} must equal to defaultRequest value {request} in {name}"
-        errors.invalid(f"{path}.defaultRequest[{name}]", str(request), detail)
+        complain("defaultRequest", request, detail)
 
 
-def validate_resource_quota(errors: Errors, obj: Object) -> None:
-    spec = obj.get("spec") or {}
-    _check_amounts(errors, "spec.hard", spec.get("hard") or {})
-    scopes, hard = spec.get("scopes") or [], spec.get("hard") or {}
+def validate_resource_quota(obj: Field) -> None:
+    spec = obj["spec"]
+    _check_amounts(spec["hard"])
+    scopes, hard, selector = spec["scopes"], sorted(spec.get("hard") or ()), spec["scopeSelector"]
     for scope in scopes:
-        if scope not in SCOPES:
-            errors.invalid("spec.scopes", scopes, "unsupported scope")
-        for name in sorted(hard):
-            if not _scope_fits(scope, name):
-                errors.invalid("spec.scopes", scopes, "unsupported scope applied to resource")
-    _check_pairs(errors, "spec.scopes", scopes, scopes)
-    selector = spec.get("scopeSelector")
-    if selector is not None:
-        _check_scope_selector(errors, selector, hard, scopes)
+        if scope.value not in SCOPES:
+            scopes.invalid("unsupported scope")
+        for name in hard:
+            if not _scope_fits(scope.value, name):
+                scopes.invalid("unsupported scope applied to resource")
+    _check_pairs(scopes, scopes.value or ())
+    if selector.is_set:
+        _check_scope_selector(selector, hard, scopes.value or [])
 
 
-def _check_amounts(errors: Errors, path: str, amounts: Object) -> None:
-    for name, text in amounts.items():
-        here = f"{path}[{name}]"
-        errors.check(here, name, quota_name_problems)
-        check_amount(errors, here, name, text)
+def _check_amounts(amounts: Field) -> None:
+    for name, amount in amounts.entries():
+        amount.showing(name).check(quota_name_problems)
+        check_amount(amount, name)
 
 
 def _scope_fits(scope: str, resource: str) -> bool:
@@ -161,59 +147,49 @@ def _scope_fits(scope: str, resource: str) -> bool:
     return True
 
 
-def _check_pairs(errors: Errors, path: str, scopes: list[str], shown: object) -> None:
+def _check_pairs(shown: Field, scopes: Sequence[str]) -> None:
     for pair in (("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")):
         if all(scope in scopes for scope in pair):
-            errors.invalid(path, shown, "conflicting scopes")
+            shown.invalid("conflicting scopes")
 
 
-def _check_scope_selector(
-    errors: Errors, selector: Object, hard: Object, scopes: list[str]
-) -> None:
-    here = "spec.scopeSelector.matchExpressions"
+def _check_scope_selector(selector: Field, hard: list[str], scopes: list[str]) -> None:
+    expressions = selector["matchExpressions"]
     named: list[str] = []
-    for expression in selector.get("matchExpressions") or ():
-        scope, operator = expression.get("scopeName") or "", expression.get("operator") or ""
-        values = expression.get("values") or ()
-        named.append(scope)
-        if scope not in SCOPES:
-            errors.invalid(f"{here}.scopeName", scope, "unsupported scope")
-        for name in sorted(hard):
-            if not _scope_fits(scope, name):
-                errors.invalid(here, selector, "unsupported scope applied to resource")
-        if (
-            scope in SCOPES
-            and scope not in ("PriorityClass", "VolumeAttributesClass")
-            and operator != "Exists"
-        ):
-            errors.invalid(f"{here}.operator", operator, ONLY_EXISTS)
-        if operator in ("In", "NotIn"):
-            if not values:
-                detail = (
-                    "must be at least one value when `operator` is 'In' or 'NotIn' for scope "
-                    "selector"
-                )
-                errors.required(f"{here}.values", detail)
-        elif operator in ("Exists", "DoesNotExist"):
-            if values:
-                detail = (
-                    "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope "
-                    "selector"
-                )
-                errors.invalid(f"{here}.values", values, detail)
-        else:
-            errors.invalid(f"{here}.operator", operator, "not a valid selector operator")
-    _check_pairs(errors, here, named, scopes)
+    for each in expressions:
+        expression = expressions.showing(each.value)  # upstream's paths have no index here
+        scope, operator = expression.text("scopeName"), expression.text("operator")
+        values = expression["values"]
+        named.append(scope.value)
+        if scope.value not in SCOPES:
+            scope.invalid("unsupported scope")
+        for name in hard:
+            if not _scope_fits(scope.value, name):
+                shown = expressions.showing(selector.value)
+                shown.invalid("unsupported scope applied to resource")
+        has_values = scope.value in ("PriorityClass", "VolumeAttributesClass")
+        if scope.value in SCOPES and not has_values and operator.value != "Exists":
+            operator.invalid(ONLY_EXISTS)
+        if operator.value in ("In", "NotIn"):
+            values.present(
+                "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"
+            )
+        elif operator.value not in ("Exists", "DoesNotExist"):
+            operator.invalid("not a valid selector operator")
+        elif values:
+            values.invalid(
+                "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"
+            )
+    _check_pairs(expressions.showing(scopes), named)
 
 
-def validate_resource_quota_update(errors: Errors, obj: Object, old: Object) -> None:
-    validate_resource_quota(errors, obj)
-    new, before = obj["spec"].get("scopes") or [], old["spec"].get("scopes") or []
-    if set(new) != set(before):
-        errors.invalid("spec.scopes", new, IMMUTABLE)
+def validate_resource_quota_update(obj: Field, old: Field) -> None:
+    validate_resource_quota(obj)
+    scopes = obj["spec"].at("scopes", obj["spec"].get("scopes") or [])
+    if set(scopes.value) != set(old["spec"].get("scopes") or ()):
+        scopes.invalid(IMMUTABLE)
 
 
-def validate_resource_quota_status(errors: Errors, obj: Object) -> None:
-    status = obj.get("status") or {}
-    for field in ("hard", "used"):
-        _check_amounts(errors, f"status.{field}", status.get(field) or {})
+def validate_resource_quota_status(obj: Field) -> None:
+    for field in obj["status"].each("hard", "used"):
+        _check_amounts(field)

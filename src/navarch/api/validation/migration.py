@@ -3,49 +3,43 @@
 from __future__ import annotations
 
 from navarch.api import names
-from navarch.api.validation.common import Errors, Object, dns1123_subdomain
+from navarch.api.validation.common import dns1123_subdomain
+from navarch.api.validation.fields import Field
 
 _MAX = 2**63
 
 
-def validate_migration(errors: Errors, obj: Object) -> None:
-    wanted = (obj.get("spec") or {}).get("resource") or {}
-    here, plural, group = "spec.resource", wanted.get("resource"), wanted.get("group")
-    if not plural:
-        errors.required(f"{here}.resource", "resource is required to be set")
-    else:
-        errors.check(f"{here}.resource", plural, names.dns1035_label)
-    if group:
-        errors.check(f"{here}.group", group, dns1123_subdomain)
+def validate_migration(obj: Field) -> None:
+    wanted = obj["spec"]["resource"]
+    wanted["resource"].name(names.dns1035_label, "resource is required to be set")
+    wanted["group"].check_unless_empty(dns1123_subdomain)
 
 
-def validate_migration_update(errors: Errors, obj: Object, old: Object) -> None:
-    validate_migration(errors, obj)
-    errors.immutable("spec", obj.get("spec"), old.get("spec"))
+def validate_migration_update(obj: Field, old: Field) -> None:
+    validate_migration(obj)
+    obj.keeps(old, "spec")
 
 
-def validate_migration_status(errors: Errors, obj: Object, old: Object) -> None:
-    status, before = obj.get("status") or {}, old.get("status") or {}
-    here, version = "status.resourceVersion", status.get("resourceVersion") or ""
-    if version and not (version.isascii() and version.isdigit() and int(version) < _MAX):
-        errors.invalid(here, version, f"resource version is not well formed: {version}")
-    known = before.get("resourceVersion")
-    if known and version != known:
-        errors.invalid(here, version, "field is immutable")
-    here, conditions = "status.conditions", status.get("conditions") or []
-    ended, had_ended = _ended(status), _ended(before)
+def validate_migration_status(obj: Field, old: Field) -> None:
+    version, conditions = obj["status"].text("resourceVersion"), obj["status"]["conditions"]
+    text = version.value
+    if text and not (text.isascii() and text.isdigit() and int(text) < _MAX):
+        version.invalid(f"resource version is not well formed: {text}")
+    if known := old["status"].get("resourceVersion"):
+        version.immutable(known)
+    conditions = conditions.showing(conditions.value or [])
+    ended, had_ended = _ended(conditions), _ended(old["status"]["conditions"])
     if len(ended) == 2:
         detail = "Both success and failed conditions cannot be true at the same time"
-        errors.invalid(here, conditions, detail)
+        conditions.invalid(detail)
     for kind, label in (("Succeeded", "Success"), ("Failed", "Failed")):
         if kind in had_ended and kind not in ended:
-            detail = f"{label} condition cannot be set to false once it is true"
-            errors.invalid(here, conditions, detail)
+            conditions.invalid(f"{label} condition cannot be set to false once it is true")
 
 
-def _ended(status: Object) -> set[str]:
+def _ended(conditions: Field) -> set[str]:
     return {
-        condition["type"]
-        for condition in status.get("conditions") or ()
+        condition.get("type")
+        for condition in conditions
         if condition.get("type") in ("Succeeded", "Failed") and condition.get("status") == "True"
     }

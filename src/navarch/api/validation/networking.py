@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 
 from navarch.api import names
-from navarch.api.errors import invalid, required
 from navarch.api.validation.addresses import (
     address_warnings,
     canonical_problem,
@@ -15,266 +14,237 @@ from navarch.api.validation.addresses import (
 from navarch.api.validation.common import (
     IMMUTABLE,
     PROTOCOLS,
-    Errors,
     Object,
     dns1123_label,
     dns1123_subdomain,
-    indexed,
 )
+from navarch.api.validation.fields import Field
+from navarch.api.validation.service import check_hostname
 
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
+_DIRECTIONS = (("ingress", "from"), ("egress", "to"))
 _BAD_SEQUENCES = ("//", "/./", "/../", "%2f", "%2F")
 _BAD_SUFFIXES = ("/..", "/.")
 
 
-def validate_ingress_create(errors: Errors, obj: Object) -> None:
-    annotation = (obj["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION)
-    named = (obj.get("spec") or {}).get("ingressClassName")
+def validate_ingress_create(obj: Field) -> None:
+    annotation = obj["metadata"]["annotations"].get(CLASS_ANNOTATION)
+    named = obj["spec"].get("ingressClassName")
     if annotation is not None and named is not None and annotation != named:
-        detail = "must match `ingressClassName` when both are specified"
-        errors.invalid(f"annotations.{CLASS_ANNOTATION}", annotation, detail)
-    validate_ingress(errors, obj)
+        shown = obj.at(f"annotations.{CLASS_ANNOTATION}", annotation)
+        shown.invalid("must match `ingressClassName` when both are specified")
+    validate_ingress(obj)
 
 
-def validate_ingress(errors: Errors, obj: Object) -> None:
-    spec = obj.get("spec") or {}
-    backend, rules = spec.get("defaultBackend"), spec.get("rules") or []
-    if not rules and backend is None:
-        detail = "either `defaultBackend` or `rules` must be specified"
-        errors.invalid("spec", rules or None, detail)
-    if backend is not None:
-        _check_backend(errors, "spec.defaultBackend", backend)
-    for here, rule in indexed("spec.rules", rules):
-        host = rule.get("host") or ""
+def validate_ingress(obj: Field) -> None:
+    spec = obj["spec"]
+    backend, rules = spec["defaultBackend"], spec["rules"]
+    if backend.is_set:
+        _check_backend(backend)
+    elif not rules:
+        spec.showing(None).invalid("either `defaultBackend` or `rules` must be specified")
+    for rule in rules:
+        host = rule["host"]
         if host:
-            _check_host(errors, f"{here}.host", host)
-            if parse_address(host) is not None:
-                errors.invalid(f"{here}.host", host, "must be a DNS name, not an IP address")
-        if rule.get("http") is not None:
-            _check_http(errors, f"{here}.http", rule["http"])
-    for here, tls in indexed("spec.tls", spec.get("tls")):
-        for position, host in enumerate(tls.get("hosts") or ()):
-            _check_host(errors, f"{here}.hosts[{position}]", host)
-        secret = tls.get("secretName")
-        if secret:
-            errors.check(f"{here}.secretName", secret, dns1123_subdomain)
-    if spec.get("ingressClassName") is not None:
-        errors.check("spec.ingressClassName", spec["ingressClassName"], dns1123_subdomain)
+            _check_host(host)
+            if parse_address(host.value) is not None:
+                host.invalid("must be a DNS name, not an IP address")
+        if rule["http"].is_set:
+            _check_http(rule["http"])
+    for tls in spec["tls"]:
+        for host in tls["hosts"]:
+            _check_host(host)
+        tls["secretName"].check_unless_empty(dns1123_subdomain)
+    spec["ingressClassName"].check_if_set(dns1123_subdomain)
 
 
-def _check_host(errors: Errors, path: str, host: str) -> None:
-    problems = names.wildcard_subdomain(host) if "*" in host else dns1123_subdomain(host)
-    errors.problems(path, host, problems)
+def _check_host(host: Field) -> None:
+    host.check(names.wildcard_subdomain if "*" in host else dns1123_subdomain)
 
 
-def _check_http(errors: Errors, path: str, http: Object) -> None:
-    errors.present(f"{path}.paths", http.get("paths"))
-    for here, each in indexed(f"{path}.paths", http.get("paths")):
-        kind, target = each.get("pathType"), each.get("path") or ""
-        if kind is None:
-            errors.required(f"{here}.pathType", "pathType must be specified")
+def _check_http(http: Field) -> None:
+    http["paths"].present()
+    for each in http["paths"]:
+        kind, target = each["pathType"], each.text("path")
+        is_absolute = target.value.startswith("/")
+        if not kind.is_set:
+            kind.required("pathType must be specified")
             continue
-        if kind in ("Exact", "Prefix"):
-            if not target.startswith("/"):
-                errors.invalid(f"{here}.path", target, "must be an absolute path")
+        if kind.value in ("Exact", "Prefix"):
+            if not is_absolute:
+                target.invalid("must be an absolute path")
             for sequence in _BAD_SEQUENCES:
                 if sequence in target:
-                    errors.invalid(f"{here}.path", target, f"must not contain '{sequence}'")
+                    target.invalid(f"must not contain '{sequence}'")
             for suffix in _BAD_SUFFIXES:
-                if target.endswith(suffix):
-                    errors.invalid(f"{here}.path", target, f"cannot end with '{suffix}'")
-        elif kind == "ImplementationSpecific":
-            if target and not target.startswith("/"):
-                errors.invalid(f"{here}.path", target, "must be an absolute path")
-        else:
-            errors.not_supported(f"{here}.pathType", kind, PATH_TYPES)
-        _check_backend(errors, f"{here}.backend", each.get("backend") or {})
+                if target.value.endswith(suffix):
+                    target.invalid(f"cannot end with '{suffix}'")
+        elif kind.value != "ImplementationSpecific":
+            kind.not_supported(PATH_TYPES)
+        elif target and not is_absolute:
+            target.invalid("must be an absolute path")
+        _check_backend(each["backend"])
 
 
-def _check_backend(errors: Errors, path: str, backend: Object) -> None:
-    resource, service = backend.get("resource"), backend.get("service")
-    if resource is not None and service is not None:
-        errors.invalid(path, "", "cannot set both resource and service backends")
-    elif resource is not None:
-        _check_reference(errors, f"{path}.resource", resource)
-    elif service is None:
-        errors.invalid(path, "", "resource or service backend is required")
+def _check_backend(backend: Field) -> None:
+    resource, service, shown = backend["resource"], backend["service"], backend.showing("")
+    if resource.is_set and service.is_set:
+        shown.invalid("cannot set both resource and service backends")
+    elif resource.is_set:
+        _check_reference(resource)
+    elif not service.is_set:
+        shown.invalid("resource or service backend is required")
     else:
-        errors.name(f"{path}.service.name", service.get("name"), dns1123_label)
-        port = service.get("port") or {}
-        if port.get("name") and port.get("number"):
-            errors.invalid(path, "", "cannot set both port name & port number")
-        elif port.get("name"):
-            errors.check(f"{path}.service.port.name", port["name"], names.port_name)
-        elif port.get("number"):
-            errors.port(f"{path}.service.port.number", port["number"])
+        service["name"].name(dns1123_label)
+        name, number = service["port"]["name"], service["port"]["number"]
+        if name and number:
+            shown.invalid("cannot set both port name & port number")
+        elif name:
+            name.check(names.port_name)
+        elif number:
+            number.port()
         else:
-            errors.required(path, "port name or number is required")
+            backend.required("port name or number is required")
 
 
-def _check_reference(errors: Errors, path: str, reference: Object) -> None:
+def _check_reference(reference: Field) -> None:
     """An object of whatever kind, by name."""
-    if reference.get("apiGroup") is not None:
-        errors.check(f"{path}.apiGroup", reference["apiGroup"], dns1123_subdomain)
-    for field in ("kind", "name"):
-        errors.name(f"{path}.{field}", reference.get(field), names.path_segment_name)
+    reference["apiGroup"].check_if_set(dns1123_subdomain)
+    for field in reference.each("kind", "name"):
+        field.name(names.path_segment_name)
 
 
-def validate_ingress_status(errors: Errors, obj: Object) -> None:
-    ingress = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
-    for here, each in indexed("status.loadBalancer.ingress", ingress):
+def validate_ingress_status(obj: Field) -> None:
+    for each in obj["status"]["loadBalancer"]["ingress"]:
         if each.get("ip"):
-            errors.address(f"{here}.ip", each["ip"])
-        hostname = each.get("hostname")
-        if hostname:
-            errors.check(f"{here}.hostname", hostname, dns1123_subdomain)
-            if parse_address(hostname) is not None:
-                detail = "must be a DNS name, not an IP address"
-                errors.invalid(f"{here}.hostname", hostname, detail)
+            each["ip"].address()
+        check_hostname(each["hostname"])
 
 
-def validate_ingress_class(errors: Errors, obj: Object) -> None:
-    spec = obj.get("spec") or {}
-    controller, parameters = spec.get("controller") or "", spec.get("parameters")
-    errors.no_longer("spec.controller", controller, 250)
-    errors.name("spec.controller", controller, names.domain_prefixed_path)
-    if parameters is None:
+def validate_ingress_class(obj: Field) -> None:
+    controller, parameters = obj["spec"]["controller"], obj["spec"]["parameters"]
+    controller.no_longer(250)
+    controller.name(names.domain_prefixed_path)
+    if not parameters.is_set:
         return
-    here = "spec.parameters"
-    _check_reference(errors, here, parameters)
-    scope, namespace = parameters.get("scope"), parameters.get("namespace")
-    if scope is None:
-        errors.required(f"{here}.scope")
-    errors.optional_choice(f"{here}.scope", scope, ("Cluster", "Namespace"))
-    if scope == "Namespace":
-        detail = "`parameters.scope` is set to 'Namespace'"
-        errors.name(f"{here}.namespace", namespace, dns1123_label, detail)
-    elif scope == "Cluster" and namespace is not None:
-        errors.forbidden(f"{here}.namespace", "`parameters.scope` is set to 'Cluster'")
+    _check_reference(parameters)
+    scope, namespace = parameters["scope"], parameters["namespace"]
+    if not scope.is_set:
+        scope.required()
+    scope.optional_choice(("Cluster", "Namespace"))
+    if scope.value == "Namespace":
+        namespace.name(dns1123_label, "`parameters.scope` is set to 'Namespace'")
+    elif scope.value == "Cluster" and namespace.is_set:
+        namespace.forbidden("`parameters.scope` is set to 'Cluster'")
 
 
-def validate_ingress_class_update(errors: Errors, obj: Object, old: Object) -> None:
-    validate_ingress_class(errors, obj)
-    new, before = (
-        (obj.get("spec") or {}).get("controller"),
-        (old.get("spec") or {}).get("controller"),
-    )
-    errors.immutable("spec.controller", new, before)
+def validate_ingress_class_update(obj: Field, old: Field) -> None:
+    validate_ingress_class(obj)
+    obj["spec"].keeps(old["spec"], "controller")
 
 
-def validate_network_policy(obj: Object) -> Errors:
-    errors = Errors()
-    spec = obj.get("spec") or {}
-    errors.label_selector("spec.podSelector", spec.get("podSelector"))
-    for direction, peers in (("ingress", "from"), ("egress", "to")):
-        for here, rule in indexed(f"spec.{direction}", spec.get(direction)):
-            for position, port in enumerate(rule.get("ports") or ()):
-                _check_policy_port(errors, f"{here}.ports[{position}]", port)
-            for position, peer in enumerate(rule.get(peers) or ()):
-                _check_peer(errors, f"{here}.{peers}[{position}]", peer)
-    kinds = spec.get("policyTypes") or []
+def validate_network_policy(obj: Field) -> None:
+    spec = obj["spec"]
+    spec["podSelector"].label_selector()
+    for direction, peers in _DIRECTIONS:
+        for rule in spec[direction]:
+            for port in rule["ports"]:
+                _check_policy_port(port)
+            for peer in rule[peers]:
+                _check_peer(peer)
+    kinds = spec["policyTypes"]
     if len(kinds) > 2:
-        errors.invalid("spec.policyTypes", kinds, "may not specify more than two policyTypes")
-    for index, kind in enumerate(kinds):
-        errors.optional_choice(f"spec.policyTypes[{index}]", kind, ("Ingress", "Egress"))
-    return errors
+        kinds.invalid("may not specify more than two policyTypes")
+    for kind in kinds:
+        kind.optional_choice(("Ingress", "Egress"))
 
 
-def _check_policy_port(errors: Errors, path: str, port: Object) -> None:
-    choices = ("TCP", "UDP", "SCTP")
-    protocol = port.get("protocol")
-    if protocol not in PROTOCOLS:
-        errors.optional_choice(f"{path}.protocol", protocol, choices)
-    number, end = port.get("port"), port.get("endPort")
-    if number is None:
-        if end is not None:
-            detail = "may not be specified when `port` is not specified"
-            errors.invalid(f"{path}.endPort", end, detail)
-    elif isinstance(number, str):
-        if end is not None:
-            detail = "may not be specified when `port` is non-numeric"
-            errors.invalid(f"{path}.endPort", end, detail)
-        errors.check(f"{path}.port", number, names.port_name)
+def validate_network_policy_update(obj: Field, old: Field) -> None:
+    if obj.get("spec") != old.get("spec"):  # else it was right once
+        validate_network_policy(obj)
+
+
+def _check_policy_port(port: Field) -> None:
+    if port.get("protocol") not in PROTOCOLS:
+        port["protocol"].optional_choice(("TCP", "UDP", "SCTP"))
+    number, end = port["port"], port["endPort"]
+    if not number.is_set:
+        if end.is_set:
+            end.invalid("may not be specified when `port` is not specified")
+    elif isinstance(number.value, str):
+        if end.is_set:
+            end.invalid("may not be specified when `port` is non-numeric")
+        number.check(names.port_name)
     else:
-        errors.port(f"{path}.port", number)
-        if end is not None:
-            if end < number:
-                errors.invalid(f"{path}.endPort", number, "must be greater than or equal to `port`")
-            errors.port(f"{path}.endPort", end)
+        number.port()
+        if end.is_set:
+            if end.value < number.value:
+                end.showing(number.value).invalid("must be greater than or equal to `port`")
+            end.port()
 
 
-def _check_peer(errors: Errors, path: str, peer: Object) -> None:
-    block = peer.get("ipBlock")
-    selectors = [
-        each for each in ("podSelector", "namespaceSelector") if peer.get(each) is not None
-    ]
-    for field in selectors:
-        errors.label_selector(f"{path}.{field}", peer[field])
-    if block is not None:
-        _check_block(errors, f"{path}.ipBlock", block)
+def _check_peer(peer: Field) -> None:
+    block = peer["ipBlock"]
+    selectors = [each for each in peer.each("podSelector", "namespaceSelector") if each.is_set]
+    for selector in selectors:
+        selector.label_selector()
+    if block.is_set:
+        _check_block(block)
         if selectors:
-            errors.forbidden(path, "may not specify both ipBlock and another peer")
+            peer.forbidden("may not specify both ipBlock and another peer")
     elif not selectors:
-        errors.required(path, "must specify a peer")
+        peer.required("must specify a peer")
 
 
-def _check_block(errors: Errors, path: str, block: Object) -> None:
-    text = block.get("cidr") or ""
-    if not text:
-        errors.required(f"{path}.cidr")
-        return
-    before = len(errors)
-    errors.cidr(f"{path}.cidr", text)
-    if len(errors) != before:
-        return
-    whole = ipaddress.ip_network(text, strict=False)
-    for here, part in indexed(f"{path}.except", block.get("except")):
-        before = len(errors)
-        errors.cidr(here, part)
-        if len(errors) != before:
+def _check_block(block: Field) -> None:
+    text = block["cidr"]
+    text.present()
+    whole = _network(text) if text else None
+    for part in block["except"] if whole is not None else ():
+        inner = _network(part)
+        if inner is None or whole is None:
             continue
-        inner = ipaddress.ip_network(part, strict=False)
         inside = inner.version == whole.version and inner.network_address in whole
         if not inside or inner.prefixlen <= whole.prefixlen:
-            errors.invalid(here, part, "must be a strict subset of `cidr`")
+            part.invalid("must be a strict subset of `cidr`")
 
 
-def validate_service_cidr(errors: Errors, obj: Object) -> None:
-    ranges, here = (obj.get("spec") or {}).get("cidrs") or [], "spec.cidrs"
-    errors.present(here, ranges, "at least one CIDR required")
+def _network(field: Field) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """The range that a field holds, unless it is none, which is complained about."""
+    before = len(field.errors)
+    field.cidr()
+    return ipaddress.ip_network(field.value, strict=False) if len(field.errors) == before else None
+
+
+def validate_service_cidr(obj: Field) -> None:
+    ranges = obj["spec"]["cidrs"]
+    ranges.present("at least one CIDR required")
     if len(ranges) > 2:
-        errors.invalid(here, obj.get("spec"), "may only hold up to 2 values")
-    for index, each in enumerate(ranges):
-        problem = canonical_problem(each, is_range=True)
-        if problem:
-            errors.invalid(f"{here}[{index}]", each, problem)
+        ranges.showing(obj.get("spec")).invalid("may only hold up to 2 values")
+    for each in ranges:
+        if problem := canonical_problem(each.value, is_range=True):
+            each.invalid(problem)
     if len(ranges) == 2 and len({":" in each for each in ranges}) < 2:
-        detail = (
+        ranges.invalid(
             "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and "
             "2001:db8::/64"
         )
-        errors.invalid(here, ranges, detail)
 
 
-def validate_service_cidr_update(errors: Errors, obj: Object, old: Object) -> None:
-    new = (obj.get("spec") or {}).get("cidrs") or []
-    before = (old.get("spec") or {}).get("cidrs") or []
-    if len(before) == 1 and len(new) == 2:
+def validate_service_cidr_update(obj: Field, old: Field) -> None:
+    ranges, before = obj["spec"]["cidrs"], old["spec"].get("cidrs") or []
+    found = len(obj.errors)
+    if len(before) == 1 and len(ranges) == 2:
         # A second family may be added, once.
-        if new[0] != before[0]:
-            errors.append(invalid("spec.cidrs[0]", new[0], IMMUTABLE))
-            return
-        validate_service_cidr(errors, obj)
-        return
-    if len(new) != len(before):
-        errors.append(invalid("spec.cidrs", new, IMMUTABLE))
-        return
-    errors += [
-        invalid(f"spec.cidrs[{index}]", each, IMMUTABLE)
-        for index, each in enumerate(new)
-        if each != before[index]
-    ]
+        next(iter(ranges)).immutable(before[0])
+        if len(obj.errors) == found:
+            validate_service_cidr(obj)
+    elif len(ranges) != len(before):
+        ranges.showing(ranges.value or []).invalid(IMMUTABLE)
+    else:
+        for each, known in zip(ranges, before, strict=True):
+            each.immutable(known)
 
 
 def validate_address_name(name: str) -> list[str]:
@@ -283,49 +253,39 @@ def validate_address_name(name: str) -> list[str]:
     return [problem] if problem else []
 
 
-def validate_ip_address(errors: Errors, obj: Object) -> None:
-    parent = (obj.get("spec") or {}).get("parentRef")
-    here = "spec.parentRef"
-    if parent is None:
-        errors.append(required(here))
+def validate_ip_address(obj: Field) -> None:
+    parent = obj["spec"]["parentRef"]
+    if not parent.is_set:
+        parent.required()
         return
-    if parent.get("group"):
-        errors.check(f"{here}.group", parent["group"], dns1123_subdomain)
-    for field in ("resource", "name"):
-        errors.name(f"{here}.{field}", parent.get(field), names.path_segment_name)
-    if parent.get("namespace"):
-        errors.check(f"{here}.namespace", parent["namespace"], names.path_segment_name)
+    parent["group"].check_unless_empty(dns1123_subdomain)
+    for field in parent.each("resource", "name"):
+        field.name(names.path_segment_name)
+    parent["namespace"].check_unless_empty(names.path_segment_name)
 
 
-def validate_ip_address_update(errors: Errors, obj: Object, old: Object) -> None:
-    validate_ip_address(errors, obj)
-    new = (obj.get("spec") or {}).get("parentRef")
-    errors.immutable("spec.parentRef", new, (old.get("spec") or {}).get("parentRef"))
+def validate_ip_address_update(obj: Field, old: Field) -> None:
+    validate_ip_address(obj)
+    obj["spec"].keeps(old["spec"], "parentRef")
 
 
 def policy_warnings(obj: Object) -> list[str]:
     """Of the ranges in a NetworkPolicy."""
-    spec = obj.get("spec") or {}
     warnings: list[str] = []
-    for direction, peers in (("ingress", "from"), ("egress", "to")):
-        for index, rule in enumerate(spec.get(direction) or ()):
-            for position, peer in enumerate(rule.get(peers) or ()):
-                block = peer.get("ipBlock")
-                if not block:
-                    continue
-                here = f"spec.{direction}[{index}].{peers}[{position}].ipBlock"
-                warnings += cidr_warnings(f"{here}.cidr", block.get("cidr") or "")
-                for place, each in enumerate(block.get("except") or ()):
-                    warnings += cidr_warnings(f"{here}.except[{place}]", each)
+    for direction, peers in _DIRECTIONS:
+        for rule in Field(obj)["spec"][direction]:
+            for peer in rule[peers]:
+                block = peer["ipBlock"]
+                for each in (block.text("cidr"), *block["except"]) if block else ():
+                    warnings += cidr_warnings(each.path, each.value)
     return warnings
 
 
 def ingress_status_warnings(obj: Object) -> list[str]:
     """Of the addresses that a load balancer has, of an Ingress or a Service."""
-    ingress = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
     return [
         told
-        for index, each in enumerate(ingress)
+        for each in Field(obj)["status"]["loadBalancer"]["ingress"]
         if each.get("ip")
-        for told in address_warnings(f"status.loadBalancer.ingress[{index}]", each["ip"])
+        for told in address_warnings(each.path, each.get("ip"))
     ]

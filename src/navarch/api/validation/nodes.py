@@ -4,71 +4,66 @@ from __future__ import annotations
 
 import json
 
-from navarch.api.errors import FieldError, invalid
-from navarch.api.validation.common import Errors, Object
-from navarch.api.validation.meta import check_finalizer
+from navarch.api.validation.fields import Field
+from navarch.api.validation.meta import NOT_STANDARD, is_standard
 from navarch.api.validation.resources import check_amount
 from navarch.api.validation.scheduling import check_taints
 
 POD_RANGES = 'node updates may not change podCIDR except from "" to valid'
 
 
-def validate_node(errors: Errors, obj: Object) -> None:
-    spec = obj.get("spec") or {}
-    check_taints(errors, "metadata.taints", spec.get("taints") or ())
-    _check_resources(errors, obj)
-    ranges = spec.get("podCIDRs") or []
-    for index, each in enumerate(ranges):
-        errors.cidr(f"spec.podCIDRs[{index}]", each)
+def validate_node(obj: Field) -> None:
+    spec = obj["spec"]
+    check_taints(obj["metadata"].at("taints", spec.get("taints")))
+    _check_resources(obj["status"])
+    ranges = spec["podCIDRs"]
+    for each in ranges:
+        each.cidr()
     families = {":" in each for each in ranges}
     if len(ranges) > 1 and (len(ranges) > 2 or len(families) < 2):
-        detail = "may specify no more than one CIDR for each IP family"
-        errors.invalid("spec.podCIDRs", ranges, detail)
+        ranges.invalid("may specify no more than one CIDR for each IP family")
 
 
-def _check_resources(errors: Errors, obj: Object) -> None:
-    status = obj.get("status") or {}
-    for field in ("capacity", "allocatable"):
-        for name, amount in (status.get(field) or {}).items():
-            check_amount(errors, f"status.{field}.{name}", name, amount)
+def _check_resources(status: Field) -> None:
+    for field in status.each("capacity", "allocatable"):
+        for name, amount in (field.value or {}).items():
+            check_amount(field.at(name, amount), name)
 
 
-def validate_node_update(errors: Errors, obj: Object, old: Object) -> None:
-    _check_resources(errors, obj)
+def validate_node_update(obj: Field, old: Field) -> None:
+    _check_resources(obj["status"])
     seen: set[str] = set()
-    for index, address in enumerate((obj.get("status") or {}).get("addresses") or ()):
-        key = json.dumps(address, sort_keys=True)
+    for address in obj["status"]["addresses"]:
+        key = json.dumps(address.value, sort_keys=True)
         if key in seen:
-            errors.duplicate(f"status.addresses[{index}]", address)
+            address.duplicate()
         seen.add(key)
-    new, before = obj.get("spec") or {}, old.get("spec") or {}
-    if before.get("podCIDRs") and new.get("podCIDRs") != before["podCIDRs"]:
-        errors.forbidden("spec.podCIDRs", POD_RANGES)
-    if before.get("providerID") and new.get("providerID") != before["providerID"]:
+    spec, before = obj["spec"], old["spec"]
+    if before.get("podCIDRs") and spec.get("podCIDRs") != before.get("podCIDRs"):
+        spec["podCIDRs"].forbidden(POD_RANGES)
+    if before.get("providerID") and spec.get("providerID") != before.get("providerID"):
         detail = 'node updates may not change providerID except from "" to valid'
-        errors.forbidden("spec.providerID", detail)
-    if new.get("externalID") != before.get("externalID"):
-        errors.forbidden("spec.externalID", "may not be updated")
-    if not before.get("podCIDRs"):
-        for index, each in enumerate(new.get("podCIDRs") or ()):
-            errors.cidr(f"spec.podCIDRs[{index}]", each)
-    check_taints(errors, "metadata.taints", new.get("taints") or ())
+        spec["providerID"].forbidden(detail)
+    if spec.get("externalID") != before.get("externalID"):
+        spec["externalID"].forbidden("may not be updated")
+    for each in spec["podCIDRs"] if not before.get("podCIDRs") else ():
+        each.cidr()
+    check_taints(obj["metadata"].at("taints", spec.get("taints")))
 
 
-def validate_namespace_finalizers(obj: Object) -> Errors:
-    errors = Errors()
-    for finalizer in (obj.get("spec") or {}).get("finalizers") or ():
-        check_finalizer(errors, "spec.finalizers", finalizer)
-    return errors
+def validate_namespace_finalizers(obj: Field) -> None:
+    finalizers = obj["spec"]["finalizers"]
+    for each in finalizers:
+        finalizer = finalizers.showing(each.value)
+        finalizer.label_name()
+        if not is_standard(each.value):
+            finalizer.invalid(NOT_STANDARD)
 
 
-def validate_namespace_status(obj: Object) -> list[FieldError]:
-    phase = (obj.get("status") or {}).get("phase") or ""
+def validate_namespace_status(obj: Field) -> None:
+    phase = obj["status"].at("Phase", obj["status"].get("phase") or "")
     if obj["metadata"].get("deletionTimestamp"):
-        if phase != "Terminating":
-            detail = "may only be 'Terminating' if `deletionTimestamp` is not empty"
-            return [invalid("status.Phase", phase, detail)]
-    elif phase != "Active":
-        detail = "may only be 'Active' if `deletionTimestamp` is empty"
-        return [invalid("status.Phase", phase, detail)]
-    return []
+        if phase.value != "Terminating":
+            phase.invalid("may only be 'Terminating' if `deletionTimestamp` is not empty")
+    elif phase.value != "Active":
+        phase.invalid("may only be 'Active' if `deletionTimestamp` is empty")

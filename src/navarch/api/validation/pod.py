@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from navarch.api import names
-from navarch.api.errors import FieldError, forbidden_field
 from navarch.api.patch.common import copy_json
 from navarch.api.strategies.podspec import quality_of_service
-from navarch.api.validation.common import MAX_INT32, Errors, Object, dns1123_subdomain, indexed
+from navarch.api.validation.common import MAX_INT32, Object, dns1123_subdomain
 from navarch.api.validation.containers import check_image_whitespace
+from navarch.api.validation.fields import Field
 from navarch.api.validation.podspec import MIRROR_ANNOTATION, check_pod_annotations, check_pod_spec
 from navarch.api.validation.scheduling import check_tolerations
 
@@ -34,16 +34,14 @@ _RESIZABLE = ("cpu", "memory")
 _AFFINITY = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
-def validate_pod(pod: Object) -> Errors:
+def validate_pod(pod: Field) -> None:
     """A new pod."""
-    errors = _whole(pod)
+    _check_whole(pod)
     spec = pod["spec"]
     if spec.get("ephemeralContainers"):
-        errors.forbidden("spec.ephemeralContainers", "cannot be set on create")
+        spec["ephemeralContainers"].forbidden("cannot be set on create")
     if spec.get("nodeName") and spec.get("schedulingGates"):
-        detail = "cannot be set until all schedulingGates have been cleared"
-        errors.forbidden("spec.nodeName", detail)
-    return errors
+        spec["nodeName"].forbidden("cannot be set until all schedulingGates have been cleared")
 
 
 _valid: dict[bytes, None] = {}
@@ -69,128 +67,114 @@ def _spec_key(spec: Object) -> bytes:
     return key.replace(volumes.pop(), b"\0") if len(volumes) == 1 else b""
 
 
-def _whole(pod: Object) -> Errors:
-    errors = Errors()
+def _check_whole(pod: Field) -> None:
     spec = pod["spec"]
-    annotations = pod["metadata"].get("annotations")
-    if annotations:
-        check_pod_annotations(errors, "metadata.annotations", annotations, spec)
-    key = _spec_key(spec)
-    if not key:
-        _check_spec(errors, pod)
-    elif key in _valid:
+    if annotations := pod["metadata"]["annotations"]:
+        check_pod_annotations(annotations, spec)
+    key, found = _spec_key(spec.value), len(pod.errors)
+    if key in _valid:
         _valid[key] = _valid.pop(key)
-    else:
-        found = Errors()
-        _check_spec(found, pod)
-        errors += found
-        if not found:
-            if len(_valid) >= MAX_VALID:
-                del _valid[next(iter(_valid))]
-            _valid[key] = None
-    return errors
+        return
+    _check_spec(spec, pod.value)
+    if key and len(pod.errors) == found:
+        if len(_valid) >= MAX_VALID:
+            del _valid[next(iter(_valid))]
+        _valid[key] = None
 
 
-def _check_spec(errors: Errors, pod: Object) -> None:
-    spec = pod["spec"]
-    check_pod_spec(errors, "spec", spec, pod)
+def _check_spec(spec: Field, pod: Object) -> None:
+    check_pod_spec(spec, pod)
     if not spec.get("serviceAccountName"):
-        for index, volume in enumerate(spec.get("volumes") or ()):
-            for position, source in enumerate((volume.get("projected") or {}).get("sources") or ()):
-                if source.get("serviceAccountToken") is not None:
-                    here = f"spec.volumes[{index}].projected.sources[{position}]"
-                    detail = "must not be specified when serviceAccountName is not set"
-                    errors.forbidden(f"{here}.serviceAccountToken", detail)
-    for kind in _KINDS:
-        for index, container in enumerate(spec.get(kind) or ()):
-            check_image_whitespace(errors, f"spec.{kind}[{index}]", container)
+        for volume in spec["volumes"]:
+            for source in volume["projected"]["sources"]:
+                if (token := source["serviceAccountToken"]).is_set:
+                    token.forbidden("must not be specified when serviceAccountName is not set")
+    for containers in spec.each(*_KINDS):
+        for container in containers:
+            check_image_whitespace(container)
 
 
-def validate_pod_update(pod: Object, old: Object) -> Errors:
+def validate_pod_update(pod: Field, old: Field) -> None:
     """An update of the pod itself."""
-    errors = Errors()
-    _check_mirror(errors, pod, old)
-    new, before = pod["spec"], old["spec"]
-    if new == before:
+    spec, before = pod["spec"], old["spec"].value
+    _check_mirror(pod, old)
+    if spec.value == before:
         # Nothing that was ever valid turns invalid by a change of the metadata.
-        return errors
-    errors += _whole(pod)
+        return
+    _check_whole(pod)
     for kind in _KINDS:
-        here = f"spec.{kind}"
-        if len(new.get(kind) or ()) != len(before.get(kind) or ()):
-            errors.forbidden(here, "pod updates may not add or remove containers")
-            return errors
-    if not _check_deadline(errors, new, before):
-        return errors
-    _check_added_tolerations(errors, new, before)
-    _check_removed_gates(errors, new, before)
-    allowed = _with_allowed_changes(errors, new, before)
+        if len(spec[kind]) != len(before.get(kind) or ()):
+            spec[kind].forbidden("pod updates may not add or remove containers")
+            return
+    if not _check_deadline(spec["activeDeadlineSeconds"], before.get("activeDeadlineSeconds")):
+        return
+    _check_added_tolerations(spec["tolerations"], before)
+    _check_removed_gates(spec["schedulingGates"], before)
+    allowed = _with_allowed_changes(spec, before)
     if allowed != before:
         detail = f"pod updates may not change fields other than {UPDATABLE}\n"
-        errors.forbidden("spec", detail + difference(before, allowed))
-    return errors
+        spec.forbidden(detail + difference(before, allowed))
 
 
-def _check_mirror(errors: Errors, pod: Object, old: Object) -> None:
-    new = (pod["metadata"].get("annotations") or {}).get(MIRROR_ANNOTATION)
-    before = (old["metadata"].get("annotations") or {}).get(MIRROR_ANNOTATION)
-    if new != before:
-        verb = "add" if before is None else "remove or update"
-        here = f"metadata.annotations[{MIRROR_ANNOTATION}]"
-        errors.forbidden(here, f"may not {verb} mirror pod annotation")
+def _check_mirror(pod: Field, old: Field) -> None:
+    annotations = pod["metadata"]["annotations"]
+    before = old["metadata"]["annotations"].get(MIRROR_ANNOTATION)
+    if annotations.get(MIRROR_ANNOTATION) != before:
+        verb, place = "add" if before is None else "remove or update", f"[{MIRROR_ANNOTATION}]"
+        annotations.at(place, None).forbidden(f"may not {verb} mirror pod annotation")
 
 
-def _check_deadline(errors: Errors, new: Object, old: Object) -> bool:
-    here = "spec.activeDeadlineSeconds"
-    value, before = new.get("activeDeadlineSeconds"), old.get("activeDeadlineSeconds")
-    if value is None:
+def _check_deadline(deadline: Field, before: int | None) -> bool:
+    if not deadline.is_set:
         if before is not None:
-            errors.invalid(here, value, "must not update from a positive integer to nil value")
+            deadline.invalid("must not update from a positive integer to nil value")
         return True
-    if not 0 <= value <= MAX_INT32:
-        errors.invalid(here, value, names.in_range(0, MAX_INT32))
+    if not 0 <= deadline.value <= MAX_INT32:
+        deadline.invalid(names.in_range(0, MAX_INT32))
         return False
-    if before is not None and before < value:
-        errors.invalid(here, value, "must be less than or equal to previous value")
+    if before is not None and before < deadline.value:
+        deadline.invalid("must be less than or equal to previous value")
         return False
     return True
 
 
-def _check_added_tolerations(errors: Errors, new: Object, old: Object) -> None:
+def _check_added_tolerations(tolerations: Field, old: Object) -> None:
     def without_seconds(toleration: Object) -> Object:
         return {key: item for key, item in toleration.items() if key != "tolerationSeconds"}
 
-    given = [without_seconds(each) for each in new.get("tolerations") or ()]
+    given = [without_seconds(each) for each in tolerations.value or ()]
     for toleration in old.get("tolerations") or ():
         if without_seconds(toleration) not in given:
             detail = "existing toleration can not be modified except its tolerationSeconds"
-            errors.forbidden("spec.tolerations", detail)
+            tolerations.forbidden(detail)
             return
-    check_tolerations(errors, "spec.tolerations", new.get("tolerations") or ())
+    check_tolerations(tolerations)
 
 
-def _check_removed_gates(errors: Errors, new: Object, old: Object) -> None:
+def _check_removed_gates(gates: Field, old: Object) -> None:
     before = {gate.get("name") for gate in old.get("schedulingGates") or ()}
-    for index, gate in enumerate(new.get("schedulingGates") or ()):
-        if gate.get("name") not in before:
-            detail = f"only deletion is allowed, but found new scheduling gate '{gate.get('name')}'"
-            errors.forbidden(f"spec.schedulingGates[{index}].name", detail)
+    for gate in gates:
+        name = gate["name"]
+        if name.value not in before:
+            name.forbidden(
+                f"only deletion is allowed, but found new scheduling gate '{name.value}'"
+            )
 
 
-def _with_allowed_changes(errors: Errors, new: Object, old: Object) -> Object:
+def _with_allowed_changes(spec: Field, old: Object) -> Object:
     """The new spec with everything an update may change put back: the old one, if that was all."""
-    result = copy_json(new)
+    result: Object = copy_json(spec.value)
     for kind in _KINDS:
         for container, before in zip(result.get(kind) or (), old.get(kind) or (), strict=True):
             _put_back(container, before, "image")
     for field in ("activeDeadlineSeconds", "schedulingGates", "tolerations"):
         _put_back(result, old, field)
     grace = old.get("terminationGracePeriodSeconds")
-    if grace is not None and grace < 0 and new.get("terminationGracePeriodSeconds") == 1:
+    if grace is not None and grace < 0 and spec.get("terminationGracePeriodSeconds") == 1:
         _put_back(result, old, "terminationGracePeriodSeconds")
     if old.get("schedulingGates"):
-        _narrow(errors, result, old)
-    return result  # type: ignore[no-any-return]
+        _narrow(spec, result, old)
+    return result
 
 
 def _put_back(target: Object, source: Object, field: str) -> None:
@@ -200,27 +184,25 @@ def _put_back(target: Object, source: Object, field: str) -> None:
         target.pop(field, None)
 
 
-def _narrow(errors: Errors, result: Object, old: Object) -> None:
+def _narrow(spec: Field, result: Object, old: Object) -> None:
     """A gated pod may still be bound to fewer nodes."""
-    selector = result.get("nodeSelector") or {}
+    selector = spec.at("nodeSelector", spec.get("nodeSelector") or {})
     if any(selector.get(key) != value for key, value in (old.get("nodeSelector") or {}).items()):
         detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)"
-        errors.invalid("spec.nodeSelector", selector, detail)
+        selector.invalid(detail)
     _put_back(result, old, "nodeSelector")
     affinity, before = result.get("affinity") or {}, old.get("affinity") or {}
     new_node, old_node = affinity.get("nodeAffinity"), before.get("nodeAffinity")
     if new_node == old_node:
         return
-    new_terms = ((new_node or {}).get(_AFFINITY) or {}).get("nodeSelectorTerms") or []
     old_terms = ((old_node or {}).get(_AFFINITY) or {}).get("nodeSelectorTerms") or []
-    here = f"spec.affinity.nodeAffinity.{_AFFINITY}.nodeSelectorTerms"
-    if old_terms and len(old_terms) != len(new_terms):
+    terms = spec["affinity"]["nodeAffinity"][_AFFINITY]["nodeSelectorTerms"]
+    if old_terms and len(old_terms) != len(terms):
         detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed"
-        errors.invalid(here, new_terms, detail)
-    for index, (new_term, old_term) in enumerate(zip(new_terms, old_terms, strict=False)):
-        if not _only_adds(new_term, old_term):
-            detail = "only additions are allowed (no mutations or deletions)"
-            errors.invalid(f"{here}[{index}]", new_term, detail)
+        terms.showing(terms.value or []).invalid(detail)
+    for term, old_term in zip(terms, old_terms, strict=False):
+        if not _only_adds(term.value, old_term):
+            term.invalid("only additions are allowed (no mutations or deletions)")
     if old_node is not None:
         affinity["nodeAffinity"] = old_node
     else:
@@ -251,40 +233,37 @@ def difference(old: Any, new: Any) -> str:
     return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
 
 
-def validate_pod_status_update(pod: Object, old: Object) -> Errors:
-    errors = Errors()
-    _check_mirror(errors, pod, old)
-    status, before = pod.get("status") or {}, old.get("status") or {}
-    for here, condition in indexed("status.conditions", status.get("conditions")):
+def validate_pod_status_update(pod: Field, old: Field) -> None:
+    _check_mirror(pod, old)
+    status, before = pod["status"], old["status"]
+    for condition in status["conditions"]:
         kind = condition.get("type") or ""
-        if (condition.get("observedGeneration") or 0) < 0:
-            detail = "must be a non-negative integer"
-            errors.invalid(f"{here}.observedGeneration", condition["observedGeneration"], detail)
+        _check_generation(condition["observedGeneration"])
         if kind not in ("PodScheduled", "Ready", "Initialized"):
-            errors.label_name(f"{here}.Type", kind)
-    nominated = status.get("nominatedNodeName")
-    if nominated and nominated != before.get("nominatedNodeName"):
-        errors.check("status.nominatedNodeName", nominated, dns1123_subdomain)
+            condition.at("Type", kind).label_name()
+    nominated = status["nominatedNodeName"]
+    if nominated and nominated.value != before.get("nominatedNodeName"):
+        nominated.check(dns1123_subdomain)
         if old["spec"].get("nodeName"):
-            detail = "may not be set on pods that are already bound to a node"
-            errors.forbidden("status.nominatedNodeName", detail)
-    if (status.get("observedGeneration") or 0) < 0:
-        detail = "must be a non-negative integer"
-        errors.invalid("status.observedGeneration", status["observedGeneration"], detail)
-    errors.immutable("status.qosClass", status.get("qosClass"), before.get("qosClass"))
-    _check_transitions(errors, status, before, old["spec"])
-    for field in ("podIPs", "hostIPs"):
-        addresses = [each.get("ip") or "" for each in status.get(field) or ()]
-        for index, address in enumerate(addresses):
-            errors.address(f"status.{field}[{index}]", address)
-        families = {":" in address for address in addresses}
-        if len(addresses) > 1 and (len(addresses) > 2 or len(families) < 2):
-            detail = "may specify no more than one IP for each IP family"
-            errors.invalid(f"status.{field}", status[field], detail)
-    hosts = status.get("hostIPs")
-    if hosts and hosts[0].get("ip") != status.get("hostIP"):
-        errors.invalid("status.hostIPs[0].ip", hosts[0].get("ip"), "must be equal to `hostIP`")
-    return errors
+            nominated.forbidden("may not be set on pods that are already bound to a node")
+    _check_generation(status["observedGeneration"])
+    status.keeps(before, "qosClass")
+    _check_transitions(status, before, old["spec"].value)
+    for field in status.each("podIPs", "hostIPs"):
+        families = set()
+        for entry in field:
+            entry.showing(entry.get("ip") or "").address()
+            families.add(":" in (entry.get("ip") or ""))
+        if len(field) > 1 and (len(field) > 2 or len(families) < 2):
+            field.invalid("may specify no more than one IP for each IP family")
+    for host in [*status["hostIPs"]][:1]:
+        if host.get("ip") != status.get("hostIP"):
+            host["ip"].invalid("must be equal to `hostIP`")
+
+
+def _check_generation(generation: Field) -> None:
+    if (generation.value or 0) < 0:
+        generation.invalid("must be a non-negative integer")
 
 
 def _comes_again(container: Object, spec: Object, code: int) -> bool:
@@ -298,7 +277,7 @@ def _comes_again(container: Object, spec: Object, code: int) -> bool:
     return policy == "Always" or (policy == "OnFailure" and code != 0)
 
 
-def _check_transitions(errors: Errors, status: Object, before: Object, spec: Object) -> None:
+def _check_transitions(status: Field, before: Field, spec: Object) -> None:
     """A container that is done for good does not come back to life."""
     containers = spec.get("containers") or ()
     if any(
@@ -317,72 +296,76 @@ def _check_transitions(errors: Errors, status: Object, before: Object, spec: Obj
         container = by_name.get(known.get("name")) or {}
         if _comes_again(container, spec, ended.get("exitCode") or 0):
             continue
-        here = f"status.containerStatuses[{index}].state"
-        errors.forbidden(here, "may not be transitioned to non-terminated state")
+        place = status["containerStatuses"].at(f"[{index}].state", None)
+        place.forbidden("may not be transitioned to non-terminated state")
 
 
-def validate_ephemeral_containers_update(pod: Object, old: Object) -> list[FieldError]:
-    if MIRROR_ANNOTATION in (old["metadata"].get("annotations") or {}):
-        return [forbidden_field("", "static pods do not support ephemeral containers")]
-    errors = _whole(pod)
-    new = {each.get("name"): each for each in pod["spec"].get("ephemeralContainers") or ()}
-    for container in old["spec"].get("ephemeralContainers") or ():
-        name, here = container.get("name"), "spec.ephemeralContainers"
+def _refuses_static(pod: Field, old: Field, detail: str) -> bool:
+    """Static pods are changed in their files alone."""
+    is_static = MIRROR_ANNOTATION in old["metadata"]["annotations"]
+    if is_static:
+        pod.forbidden(f"static pods {detail}")
+    return is_static
+
+
+def validate_ephemeral_containers_update(pod: Field, old: Field) -> None:
+    if _refuses_static(pod, old, "do not support ephemeral containers"):
+        return
+    _check_whole(pod)
+    containers = pod["spec"]["ephemeralContainers"]
+    new = {each.get("name"): each for each in containers.value or ()}
+    for before in old["spec"].get("ephemeralContainers") or ():
+        name = before.get("name")
+        what = f'existing ephemeral containers "{name}" may not be'
         if name not in new:
-            errors.forbidden(here, f'existing ephemeral containers "{name}" may not be removed\n')
-        elif new[name] != container:
-            detail = f'existing ephemeral containers "{name}" may not be changed\n'
-            detail += difference(container, new[name])
-            errors.forbidden(here, detail)
-    return errors
+            containers.forbidden(f"{what} removed\n")
+        elif new[name] != before:
+            containers.forbidden(f"{what} changed\n{difference(before, new[name])}")
 
 
-def validate_resize(pod: Object, old: Object) -> list[FieldError]:
-    if MIRROR_ANNOTATION in (old["metadata"].get("annotations") or {}):
-        return [forbidden_field("", "static pods cannot be resized")]
-    errors = _whole(pod)
-    new, before = pod["spec"], old["spec"]
-    known = (old.get("status") or {}).get("qosClass") or quality_of_service(before)
-    if quality_of_service(new) != known:
-        errors.invalid("spec", known, "Pod QOS Class may not change as a result of resizing")
-    moved = [error for kind in _KINDS for error in _check_order(kind, new, before)]
-    if moved:
-        return [*errors, *moved]
-    rest = copy_json(new)
+def validate_resize(pod: Field, old: Field) -> None:
+    if _refuses_static(pod, old, "cannot be resized"):
+        return
+    _check_whole(pod)
+    spec, before = pod["spec"], old["spec"].value
+    known = old["status"].get("qosClass") or quality_of_service(before)
+    if quality_of_service(spec.value) != known:
+        spec.showing(known).invalid("Pod QOS Class may not change as a result of resizing")
+    orders = [_is_in_order(spec[kind], kind, before) for kind in _KINDS]
+    if not all(orders):
+        return
+    rest = copy_json(spec.value)
     for kind in _KINDS:
-        for index, container in enumerate(rest.get(kind) or ()):
-            source = before[kind][index]
-            here = f"spec.{kind}[{index}]"
-            _check_resized(errors, here, container, source)
-            _restore_resources(container, source)
-            if kind == "initContainers" and container != source:
+        sources = before.get(kind) or ()
+        for container, target, source in zip(
+            spec[kind], rest.get(kind) or (), sources, strict=True
+        ):
+            _check_resized(container["resources"], source)
+            _restore_resources(target, source)
+            if kind == "initContainers" and target != source:
                 detail = "only cpu and memory resources for init or sidecar containers are mutable"
-                errors.forbidden(here, detail)
+                container.forbidden(detail)
     _restore_resources(rest, before)
-    if not errors and rest != before:
-        errors.forbidden("spec", "only cpu and memory resources are mutable")
-    return errors
+    if not pod.errors and rest != before:
+        spec.forbidden("only cpu and memory resources are mutable")
 
 
-def _check_order(kind: str, new: Object, old: Object) -> list[FieldError]:
-    names = [each.get("name") for each in new.get(kind) or ()]
-    before = [each.get("name") for each in old.get(kind) or ()]
-    if len(names) != len(before):
-        detail = f"{kind} may not be added or removed on resize"
-        return [forbidden_field(f"spec.{kind}", detail)]
-    detail = f"{kind} may not be renamed or reordered on resize"
-    return [
-        forbidden_field(f"spec.{kind}[{index}].name", detail)
-        for index, (name, known) in enumerate(zip(names, before, strict=True))
-        if name != known
-    ]
+def _is_in_order(containers: Field, kind: str, old: Object) -> bool:
+    before, found = old.get(kind) or (), len(containers.errors)
+    if len(containers) != len(before):
+        containers.forbidden(f"{kind} may not be added or removed on resize")
+        return False
+    for container, known in zip(containers, before, strict=True):
+        if container.get("name") != known.get("name"):
+            container["name"].forbidden(f"{kind} may not be renamed or reordered on resize")
+    return len(containers.errors) == found
 
 
-def _check_resized(errors: Errors, path: str, container: Object, source: Object) -> None:
-    new, before = container.get("resources") or {}, source.get("resources") or {}
+def _check_resized(resources: Field, source: Object) -> None:
+    before = source.get("resources") or {}
     for kind in ("requests", "limits"):
-        if set(before.get(kind) or ()) - set(new.get(kind) or ()):
-            errors.forbidden(f"{path}.resources.{kind}", f"resource {kind} cannot be removed")
+        if set(before.get(kind) or ()) - set(resources.get(kind) or ()):
+            resources[kind].forbidden(f"resource {kind} cannot be removed")
 
 
 def _restore_resources(container: Object, source: Object) -> None:

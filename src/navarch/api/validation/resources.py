@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Set
 from functools import lru_cache
 
-from navarch.api.errors import FieldError, not_supported
-from navarch.api.validation.common import (
-    NOT_INTEGER,
-    Errors,
-    Object,
-    dns1123_label,
-    indexed,
-    qualified_name,
-    quantity,
-)
+from navarch.api.errors import FieldError
+from navarch.api.validation.common import NOT_INTEGER, dns1123_label, qualified_name, quantity
+from navarch.api.validation.fields import Field
 
 NAMESPACE = "kubernetes.io/"
 CONTAINER_RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage"})
@@ -102,96 +95,81 @@ def quota_name_problems(name: str) -> tuple[str, ...]:
     return problems
 
 
-def check_amount(errors: Errors, path: str, name: str, text: str) -> None:
+def check_amount(amount: Field, name: str) -> None:
     """Not negative, and whole where only whole ones exist."""
-    errors.quantity_not_negative(path, text)
+    amount.quantity_not_negative()
     if name in COUNTED or is_extended(name):
-        value = quantity(text)
+        value = quantity(amount.value)
         if value is not None and value.milli_value() % 1000:
-            errors.invalid(path, text, NOT_INTEGER)
+            amount.invalid(NOT_INTEGER)
 
 
-def check_requirements(
-    errors: Errors, path: str, resources: Object, pod_claims: Set[str], pod_level: bool = False
-) -> None:
+def check_requirements(resources: Field, pod_claims: Set[str], pod_level: bool = False) -> None:
     """Requests, limits and claims of a container, or of a pod as a whole."""
-    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-    rule = _pod_level_problems if pod_level else None
-    for kind, amounts in (("limits", limits), ("requests", requests)):
-        for name, text in amounts.items():
-            here = f"{path}.{kind}[{name}]"
-            _check_name(errors, here, name, rule)
-            check_amount(errors, here, name, text)
+    for kind in ("limits", "requests"):
+        for name, amount in resources[kind].entries():
+            _check_name(amount.showing(name), pod_level)
+            check_amount(amount, name)
             if is_huge_page(name):
-                _check_huge_page(errors, here, name, text)
+                _check_huge_page(amount, name)
             if kind == "requests":
-                _check_against_limit(errors, path, name, text, limits)
-    names = {*limits, *requests}
+                _check_against_limit(resources, name, amount.value)
+    names = {*(resources.get("limits") or ()), *(resources.get("requests") or ())}
     if any(map(is_huge_page, names)) and not names & {"cpu", "memory"}:
-        errors.forbidden(path, "HugePages require cpu or memory")
-    if resources.get("claims"):
+        resources.forbidden("HugePages require cpu or memory")
+    if claims := resources["claims"]:
         if pod_level:
-            errors.forbidden(f"{path}.claims", "claims may not be set for Resources at pod-level")
-        _check_claims(errors, f"{path}.claims", resources["claims"], pod_claims)
+            claims.forbidden("claims may not be set for Resources at pod-level")
+        _check_claims(claims, pod_claims)
 
 
-def _check_name(
-    errors: Errors, path: str, name: str, rule: Callable[[str, str], FieldError | None] | None
-) -> None:
-    if rule is None:
-        errors.check(path, name, container_name_problems)
-        return
-    problems = name_problems(name)
-    errors.problems(path, name, problems)
-    complaint = None if problems else rule(path, name)
-    if complaint is not None:
-        errors.append(complaint)
+def _check_name(name: Field, pod_level: bool) -> None:
+    if not pod_level:
+        name.check(container_name_problems)
+    elif problems := name_problems(name.value):
+        name.problems(problems)
+    elif name.value not in ("cpu", "memory") and not is_huge_page(name.value):
+        name.not_supported(("cpu", "hugepages-", "memory"))
 
 
-def _pod_level_problems(path: str, name: str) -> FieldError | None:
-    if name in ("cpu", "memory") or is_huge_page(name):
-        return None
-    return not_supported(path, name, ("cpu", "hugepages-", "memory"))
-
-
-def _check_against_limit(errors: Errors, path: str, name: str, text: str, limits: Object) -> None:
+def _check_against_limit(resources: Field, name: str, text: str) -> None:
+    limits, shown = resources.get("limits") or {}, resources.at("requests", text)
     if name not in limits:
         if not may_overcommit(name):
-            errors.required(f"{path}.limits", "Limit must be set for non overcommitable resources")
+            resources["limits"].required("Limit must be set for non overcommitable resources")
         return
     request, limit = quantity(text), quantity(limits[name])
     if request is None or limit is None or request == limit:
         return
     if not may_overcommit(name):
-        errors.invalid(f"{path}.requests", text, f"must be equal to {name} limit of {limits[name]}")
+        shown.invalid(f"must be equal to {name} limit of {limits[name]}")
     elif request > limit:
-        detail = f"must be less than or equal to {name} limit of {limits[name]}"
-        errors.invalid(f"{path}.requests", text, detail)
+        shown.invalid(f"must be less than or equal to {name} limit of {limits[name]}")
 
 
-def _check_huge_page(errors: Errors, path: str, name: str, text: str) -> None:
-    size, amount = quantity(name.removeprefix("hugepages-")), quantity(text)
-    if size is None or amount is None or size.value() <= 0 or amount.value() % size.value():
-        errors.invalid(path, text, f"{text} is not positive integer multiple of {name}")
+def _check_huge_page(amount: Field, name: str) -> None:
+    size, value = quantity(name.removeprefix("hugepages-")), quantity(amount.value)
+    if size is None or value is None or size.value() <= 0 or value.value() % size.value():
+        amount.invalid(f"{amount.value} is not positive integer multiple of {name}")
 
 
-def _check_claims(errors: Errors, path: str, claims: list[Object], pod_claims: Set[str]) -> None:
+def _check_claims(claims: Field, pod_claims: Set[str]) -> None:
     seen: set[str] = set()
-    for here, claim in indexed(path, claims):
-        name, request = claim.get("name"), claim.get("request") or ""
+    for claim in claims:
+        name, request = claim.get("name"), claim.get("request")
         if not name:
-            errors.required(here)
+            claim.required()
             continue
-        if request:
-            errors.check(f"{here}.request", request, dns1123_label)
+        claim["request"].check_unless_empty(dns1123_label)
         key = f"{name}/{request}" if request else name
         overlaps = not request and any(other.partition("/")[0] == name for other in seen)
         if name in seen:
-            errors.duplicate(here, name)
+            claim.showing(name).duplicate()
         elif key in seen or overlaps:
-            errors.duplicate(here, key)
+            claim.showing(key).duplicate()
         seen.add(key)
         if name not in pod_claims:
             listed = f": {', '.join(sorted(pod_claims))}" if pod_claims else " which is empty"
             detail = f"must be one of the names in pod.spec.resourceClaims{listed}"
-            errors.append(FieldError("FieldValueNotFound", here, f'Not found: "{name}": {detail}'))
+            message = f'Not found: "{name}": {detail}'
+            claim.errors.append(FieldError("FieldValueNotFound", claim.path, message))

@@ -28,10 +28,10 @@ from navarch.api.cel.rules import (
     shown_entry,
 )
 from navarch.api.cel.schema import EMBEDDED, INT_OR_STRING, PRESERVE, Schema, declare
-from navarch.api.errors import FieldError, forbidden_field, invalid, required
+from navarch.api.errors import FieldError
 from navarch.api.patch.common import copy_json, json_equal
 from navarch.api.schema import structural
-from navarch.api.validation.common import Errors
+from navarch.api.validation.fields import Errors, Field
 
 TYPES = ("array", "boolean", "integer", "number", "object", "string")
 REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
@@ -82,25 +82,28 @@ def _nested(schema: Schema) -> Iterator[tuple[str, Schema]]:
         yield "not", schema["not"]
 
 
-def validate_schema(
-    schema: Schema, path: str, stored: frozenset[str] = frozenset(), is_unchanged: bool = False
-) -> list[FieldError]:
+def check_schema(
+    field: Field, stored: frozenset[str] = frozenset(), is_unchanged: bool = False
+) -> None:
     """A version's schema. `stored` are the expressions of rules that were there before;
     `is_unchanged` when the whole schema was."""
-    errors = Errors()
+    schema: Schema = field.value
+    root = Field(schema, step=field.path)  # with complaints of its own, which come sorted
     is_readable = not any(map(_is_unsupported, _all_nodes(schema)))
     if any(node.get("$schema") for node in _all_nodes(schema)):
         is_readable = False
-        errors.invalid(path, "", "OpenAPIV3Schema 'schema' is not supported")
+        root.showing("").invalid("OpenAPIV3Schema 'schema' is not supported")
     if is_readable:
-        errors = Errors(sorted(_structural_errors(schema, path, "root"), key=str))
-    if is_readable and not errors:
-        errors = _default_errors(schema, path, schema)
+        _check_structure(root, _ROOT)
+        root.errors.sort(key=str)
+    if is_readable and not root.errors:
+        _check_defaults(root, schema)
     if schema.get("nullable"):
-        errors.forbidden(f"{path}.nullable", "nullable cannot be true at the root")
-    walk = _Walk(stored, is_unchanged, is_structural=is_readable and not errors)
-    walk.visit(_Place(schema, path))
-    return errors + walk.errors + walk.rule_errors + walk.total_errors(path)
+        root["nullable"].forbidden("nullable cannot be true at the root")
+    walk = _Walk(stored, is_unchanged, is_structural=is_readable and not root.errors)
+    walk.visit(_Place(Field(schema, walk.errors, step=field.path)))
+    walk.check_total(Field(schema, walk.rule_errors, step=field.path))
+    field.errors += root.errors + walk.errors + walk.rule_errors
 
 
 def _all_nodes(schema: Schema) -> Iterator[Schema]:
@@ -118,31 +121,29 @@ def _is_unsupported(schema: Schema) -> bool:
 # ---- defaults
 
 
-def _default_errors(schema: Schema, path: str, root: Schema) -> Errors:
+def _check_defaults(node: Field, root: Schema) -> None:
     """Defaults must be valid, known to the schema, and keep its rules; those of metadata are
     restricted elsewhere."""
-    errors = Errors()
-    value = schema.get("default")
-    if value is not None:
-        where = f"{path}.default"
+    schema, default = node.value, node["default"]
+    if default.is_set:
+        value, where = default.value, default.path
         pruned = copy_json(value)
         structural.prune(pruned, schema, is_root=bool(schema.get(EMBEDDED)))
         if not json_equal(pruned, value):
-            errors.invalid(where, value, "must not have unknown fields")
+            default.invalid("must not have unknown fields")
         whole = {**schema, EMBEDDED: True} if schema is root else schema
         for inside, embedded in structural.embedded_objects(value, whole):
             below = f"{where}.{inside}" if inside else where
-            errors += structural.embedded_errors(embedded, below)
+            node.errors += structural.embedded_errors(embedded, below)
         found = [_rooted(error, where) for error in structural.validate(value, schema)]
         tree = compile_tree(schema, schema is root) if not found else None
         if tree is not None:
             for old in (value, None):  # a default can come with an update and without
                 found = found or rule_errors(tree, value, old, lambda text: None, where)
-        errors += found
+        node.errors += found
     for step, inner in _children(schema):
         if not (schema is root and step in _META_STEPS):
-            errors += _default_errors(inner, f"{path}.{step}", root)
-    return errors
+            _check_defaults(node.at(step, inner), root)
 
 
 def _rooted(error: FieldError, where: str) -> FieldError:
@@ -163,86 +164,76 @@ _NOT_EMPTY = {
 }
 
 
-def _structural_errors(schema: Schema, path: str, level: str) -> Errors:
-    errors = Errors()
-    kind, embedded = schema.get("type") or "", bool(schema.get(EMBEDDED))
-    if kind == "array" and schema.get("items") is None:
-        errors.required(f"{path}.items", "must be specified")
+def _check_structure(node: Field, level: str) -> None:
+    schema, kind = node.value, node["type"]
+    embedded, extra = bool(schema.get(EMBEDDED)), node["additionalProperties"]
+    if kind.value == "array" and schema.get("items") is None:
+        node["items"].required("must be specified")
     for step, inner in _children(schema):
-        errors += _structural_errors(inner, f"{path}.{step}", _ITEM if step == "items" else _FIELD)
-    extra = schema.get("additionalProperties")
-    if extra is not None and level == _ROOT:
-        errors.forbidden(f"{path}.additionalProperties", "must not be used at the root")
+        _check_structure(node.at(step, inner), _ITEM if step == "items" else _FIELD)
+    if extra.is_set and level == _ROOT:
+        extra.forbidden("must not be used at the root")
     if schema.get(INT_OR_STRING):
         for other in (PRESERVE, EMBEDDED):
             if schema.get(other):
-                errors.invalid(f"{path}.{other}", True, f"must be false if {INT_OR_STRING} is true")
-    errors += _value_errors(schema, path)
-    if embedded and kind != "object":
-        detail = f"must be object if {EMBEDDED} is true"
-        where = f"{path}.type"
-        errors.append(invalid(where, kind, detail) if kind else required(where, detail))
+                node[other].invalid(f"must be false if {INT_OR_STRING} is true")
+    _check_value(node)
+    if embedded and kind.value != "object":
+        _wrong_or_missing(kind, f"must be object if {EMBEDDED} is true")
     elif not kind and not schema.get(INT_OR_STRING) and not schema.get(PRESERVE):
-        errors.required(f"{path}.type", _NOT_EMPTY[level])
-    if embedded and extra is not None:
-        errors.forbidden(f"{path}.additionalProperties", f"must not be used if {EMBEDDED} is set")
-    if level == _ROOT and kind and kind != "object":
-        errors.invalid(f"{path}.type", kind, "must be object at the root")
+        kind.required(_NOT_EMPTY[level])
+    if embedded and extra.is_set:
+        extra.forbidden(f"must not be used if {EMBEDDED} is set")
+    if level == _ROOT and kind and kind.value != "object":
+        kind.invalid("must be object at the root")
     if level == _ROOT or embedded:
-        errors += _meta_errors(schema, path, level)
-    if embedded and not schema.get(PRESERVE) and not schema.get("properties"):
-        detail = f"must not be empty if {EMBEDDED} is true without {PRESERVE}"
-        errors.required(f"{path}.properties", detail)
-    return errors
+        _check_meta(node["properties"], level)
+    if embedded and not schema.get(PRESERVE):
+        node["properties"].present(f"must not be empty if {EMBEDDED} is true without {PRESERVE}")
 
 
-def _meta_errors(schema: Schema, path: str, level: str) -> Errors:
+def _wrong_or_missing(field: Field, detail: str) -> None:
+    if field:
+        field.invalid(detail)
+    else:
+        field.required(detail)
+
+
+def _check_meta(properties: Field, level: str) -> None:
     """What every object has is implied; metadata can be restricted, not described."""
-    errors = Errors()
-    properties = schema.get("properties") or {}
     for name in ("kind", "apiVersion"):
-        if name in properties and properties[name].get("type") != "string":
-            where = f"{path}.properties[{name}].type"
-            errors.invalid(where, properties[name].get("type") or "", "must be string")
-    metadata = properties.get("metadata")
-    if metadata is None:
-        return errors
-    here = f"{path}.properties[metadata]"
+        inner = properties.get(name)
+        if inner is not None and inner.get("type") != "string":
+            properties.at(f"[{name}]", inner).text("type").invalid("must be string")
+    metadata = properties.at("[metadata]", properties.get("metadata"))
+    if not metadata.is_set:
+        return
     if metadata.get("type") != "object":
-        errors.invalid(f"{here}.type", metadata.get("type") or "", "must be object")
+        metadata.text("type").invalid("must be object")
     allowed = {"type", "default", "properties"}
     named = set(metadata.get("properties") or {}) <= {"name", "generateName"}
-    if level == _ROOT and not (named and set(metadata) <= allowed):
-        detail = (
+    if level == _ROOT and not (named and set(metadata.value) <= allowed):
+        metadata.forbidden(
             "must not specify anything other than name and generateName, but metadata is "
             "implicitly specified"
         )
-        errors.forbidden(here, detail)
-    return errors
 
 
-def _value_errors(schema: Schema, path: str, skips: bool | None = None) -> Errors:
+def _check_value(node: Field, skips: bool | None = None) -> None:
     """The junctors of a node, and its pattern. `anyOf: [integer, string]` is how int-or-string is
     spelt for others, directly or first of `allOf`."""
-    errors = Errors()
+    schema, pattern = node.value, node["pattern"]
     first = (schema.get("allOf") or [{}])[0]
+    is_either = schema.get("anyOf") == _INT_OR_STRING and skips is not False
     for step, inner in _nested(schema):
-        if (
-            step.startswith("anyOf")
-            and schema.get("anyOf") == _INT_OR_STRING
-            and skips is not False
-        ):
-            continue
-        is_first = step == "allOf[0]" and first.get("anyOf") == _INT_OR_STRING and skips is None
-        errors += _nested_errors(inner, f"{path}.{step}", skips=is_first)
-    pattern = schema.get("pattern")
+        if not (is_either and step.startswith("anyOf")):
+            is_first = step == "allOf[0]" and first.get("anyOf") == _INT_OR_STRING and skips is None
+            _check_nested(node.at(step, inner), skips=is_first)
     if pattern:
         try:
-            regex.compiled(pattern)
+            regex.compiled(pattern.value)
         except regex.PatternError as error:
-            detail = f"must be a valid regular expression, but isn't: {error}"
-            errors.invalid(f"{path}.pattern", pattern, detail)
-    return errors
+            pattern.invalid(f"must be a valid regular expression, but isn't: {error}")
 
 
 _FORBIDDEN_NESTED = (
@@ -262,18 +253,17 @@ _FORBIDDEN_NESTED = (
 )
 
 
-def _nested_errors(schema: Schema, path: str, skips: bool = False) -> Errors:
-    errors = _value_errors(schema, path, skips)
-    for step, inner in _children(schema):
+def _check_nested(node: Field, skips: bool = False) -> None:
+    _check_value(node, skips)
+    for step, inner in _children(node.value):
         if step != "additionalProperties":
-            errors += _nested_errors(inner, f"{path}.{step}")
+            _check_nested(node.at(step, inner))
     for key, detail in _FORBIDDEN_NESTED:
-        if schema.get(key) or (key == "default" and key in schema):
-            errors.forbidden(f"{path}.{key}", detail)
-    if "metadata" in (schema.get("properties") or {}):
-        detail = "must not be specified in a nested context"
-        errors.forbidden(f"{path}.properties[metadata]", detail)
-    return errors
+        if node.get(key) or (key == "default" and key in node):
+            node[key].forbidden(detail)
+    if "metadata" in node["properties"]:
+        place = node["properties"].at("[metadata]", None)
+        place.forbidden("must not be specified in a nested context")
 
 
 # ---- every node, and its rules
@@ -284,8 +274,7 @@ class _Place:
     """A node on the walk. `cardinality` is how often it can occur in one object, None if nothing
     bounds that; `uncorrelatable` the outermost list above that has no old counterpart."""
 
-    schema: Schema
-    path: str
+    node: Field
     has_rules: bool = True
     """Not under junctors, where no rule can stand."""
     is_root: bool = True
@@ -300,31 +289,30 @@ class _Walk:
     stored: frozenset[str]
     is_unchanged: bool
     is_structural: bool
-    errors: Errors = field(default_factory=Errors)
-    rule_errors: Errors = field(default_factory=Errors)
+    errors: Errors = field(default_factory=list)
+    rule_errors: Errors = field(default_factory=list)
     total: int = 0
-    dearest: list[tuple[int, str]] = field(default_factory=list)
+    dearest: list[tuple[int, Field]] = field(default_factory=list)
 
     def visit(self, place: _Place) -> None:
-        before = len(self.errors)
+        before, node = len(self.errors), place.node
         self._check(place)
-        for step, inner in _children(place.schema):
+        for step, inner in _children(node.value):
             self.visit(self._child(place, step, inner))
-        for step, inner in _nested(place.schema):
-            below = replace(place, schema=inner, path=f"{place.path}.{step}", has_rules=False)
-            self.visit(replace(below, is_root=False))
-        for index, entry in enumerate(place.schema.get(RULES) or ()):
-            self._check_entry(place, f"{place.path}.{RULES}[{index}]", entry)
+        for step, inner in _nested(node.value):
+            self.visit(replace(place, node=node.at(step, inner), has_rules=False, is_root=False))
+        for entry in node[RULES]:
+            _check_entry(entry, node.value)
         # What is wrong with the schema would only confuse whoever reads about the rules.
-        if self.is_structural and before == len(self.errors) and place.schema.get(RULES):
+        if self.is_structural and before == len(self.errors) and place.has_rules and node[RULES]:
             self._check_rules(place)
 
     def _child(self, place: _Place, step: str, schema: Schema) -> _Place:
-        parent = place.schema
+        parent = place.node.value
         uncorrelatable = place.uncorrelatable
         breaks = step == "items" and parent.get(_LIST) != "map"
         if breaks and not uncorrelatable:
-            uncorrelatable = place.path
+            uncorrelatable = place.node.path
         no_default, in_metadata = place.no_default, place.in_metadata
         name = step.removeprefix("properties[").removesuffix("]")
         if step == "additionalProperties" and in_metadata:
@@ -335,8 +323,7 @@ class _Walk:
             if place.is_root:
                 no_default = f"in top-level {name}"
         return _Place(
-            schema,
-            f"{place.path}.{step}",
+            place.node.at(step, schema),
             place.has_rules,
             False,
             _times(place.cardinality, parent, step),
@@ -346,122 +333,108 @@ class _Walk:
         )
 
     def _check(self, place: _Place) -> None:
-        schema, path, errors = place.schema, place.path, self.errors
-        kind = schema.get("type") or ""
-        if kind and kind not in TYPES:
-            errors.not_supported(f"{path}.type", kind, TYPES)
-        if kind == "null":
-            detail = "type cannot be set to null, use nullable as an alternative"
-            errors.forbidden(f"{path}.type", detail)
+        node, schema = place.node, place.node.value
+        kind, extra = node["type"], schema.get("additionalProperties")
+        if kind:
+            kind.optional_choice(TYPES)
+        if kind.value == "null":
+            kind.forbidden("type cannot be set to null, use nullable as an alternative")
         if "default" in schema and place.no_default is not None:
-            errors.forbidden(f"{path}.default", f"must not be set {place.no_default}")
+            node["default"].forbidden(f"must not be set {place.no_default}")
         for key in _UNSUPPORTED:
             if schema.get(key):
-                errors.forbidden(f"{path}.{key}", f"{key} is not supported")
+                node[key].forbidden(f"{key} is not supported")
         if isinstance(schema.get("items"), list):
-            errors.forbidden(f"{path}.items", "items must be a schema object and not an array")
+            node["items"].forbidden("items must be a schema object and not an array")
         if place.in_metadata and schema.get(EMBEDDED):
-            errors.forbidden(f"{path}.{EMBEDDED}", "must not be used inside of resource meta")
+            node[EMBEDDED].forbidden("must not be used inside of resource meta")
         if schema.get("uniqueItems"):
-            detail = (
+            node["uniqueItems"].forbidden(
                 "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
             )
-            errors.forbidden(f"{path}.uniqueItems", detail)
-        extra = schema.get("additionalProperties")
         if schema.get("properties") and (extra is False or isinstance(extra, dict)):
             detail = "additionalProperties and properties are mutual exclusive"
-            errors.forbidden(f"{path}.additionalProperties", detail)
+            node["additionalProperties"].forbidden(detail)
         if schema.get(PRESERVE) is False:
-            errors.invalid(f"{path}.{PRESERVE}", False, "must be true or undefined")
-        _check_list_and_map(errors, schema, path)
-
-    def _check_entry(self, place: _Place, path: str, entry: Schema) -> None:
-        """The form of a rule, apart from its expressions."""
-        rule, message = entry.get("rule") or "", entry.get("message") or ""
-        if not rule.strip():
-            self.errors.required(f"{path}.rule", "rule is not specified")
-        elif message and not message.strip():
-            self.errors.invalid(f"{path}.message", message, "must be non-empty if specified")
-        elif _LINE_BREAK.search(message.strip()):
-            self.errors.invalid(f"{path}.message", message, "must not contain line breaks")
-        elif _LINE_BREAK.search(rule.strip()) and not message.strip():
-            detail = "message must be specified if rule contains line breaks"
-            self.errors.required(f"{path}.message", detail)
-        expression = entry.get("messageExpression") or ""
-        if expression and not expression.strip():
-            detail = "messageExpression must be non-empty if specified"
-            self.errors.required(f"{path}.messageExpression", detail)
-        reason, target = entry.get("reason"), entry.get("fieldPath") or ""
-        if reason is not None and reason not in REASONS:
-            self.errors.not_supported(f"{path}.reason", reason, REASONS)
-        problems = []
-        if target and not target.strip():
-            problems.append("must be non-empty if specified")
-        if _LINE_BREAK.search(target):
-            problems.append("must not contain line breaks")
-        if target:
-            try:
-                resolve_field_path(target, place.schema)
-            except FieldPathProblem:
-                problems.append("must be a valid path")
-        self.errors += [invalid(f"{path}.fieldPath", target, each) for each in problems]
+            node[PRESERVE].invalid("must be true or undefined")
+        _check_list_and_map(node)
 
     def _check_rules(self, place: _Place) -> None:
-        if not place.has_rules:
-            return
-        declared = declare(place.schema, is_root=place.is_root)
+        schema = place.node.value
+        rules = Field(schema, self.rule_errors, step=place.node.path)[RULES]
+        declared = declare(schema, is_root=place.is_root)
         if declared is None:
-            where = f"{place.path}.{RULES}"
-            self.rule_errors.append(FieldError("InternalError", where, _UNDECLARED))
+            self.rule_errors.append(FieldError("InternalError", rules.path, _UNDECLARED))
             return
-        rules = compile_rules(
-            declared, place.schema[RULES], lambda text: STORED if text in self.stored else NEW
+        compiled = compile_rules(
+            declared, schema[RULES], lambda text: STORED if text in self.stored else NEW
         )
-        for index, rule in enumerate(rules):
-            self._check_rule(place, f"{place.path}.{RULES}[{index}]", rule)
+        for entry, rule in zip(rules, compiled, strict=True):
+            self._check_rule(place, entry, rule)
 
-    def _check_rule(self, place: _Place, path: str, rule: Rule) -> None:
+    def _check_rule(self, place: _Place, entry: Field, rule: Rule) -> None:
         times = rule.cardinality if place.cardinality is None else place.cardinality
-        cost = min(rule.cost * times, UNBOUNDED)
-        errors, entry = self.rule_errors, shown_entry(rule.entry)
-        self._charge(f"{path}.rule", cost, "estimated rule cost")
+        cost, shown = min(rule.cost * times, UNBOUNDED), shown_entry(rule.entry)
+        text, message = entry.at("rule", shown), entry.at("messageExpression", shown)
+        self._charge(text, cost, "estimated rule cost")
         if rule.problem:
-            errors.invalid(f"{path}.rule", entry, rule.problem)
+            text.invalid(rule.problem)
         if rule.message_problem:
-            errors.invalid(f"{path}.messageExpression", entry, rule.message_problem)
+            message.invalid(rule.message_problem)
         elif rule.message is not None:
-            what = "estimated messageExpression cost"
-            self._charge(f"{path}.messageExpression", rule.message_cost, what)
+            self._charge(message, rule.message_cost, "estimated messageExpression cost")
         if rule.uses_old and place.uncorrelatable:
-            detail = (
+            entry["rule"].invalid(
                 "oldSelf cannot be used on the uncorrelatable portion of the schema within "
                 f"{place.uncorrelatable}"
             )
-            errors.invalid(f"{path}.rule", rule.entry["rule"], detail)
-        optional = rule.entry.get("optionalOldSelf")
-        if not rule.uses_old and optional is not None:
-            detail = "may not be set if oldSelf is not used in rule"
-            errors.invalid(f"{path}.optionalOldSelf", optional, detail)
+        if not rule.uses_old and entry["optionalOldSelf"].is_set:
+            entry["optionalOldSelf"].invalid("may not be set if oldSelf is not used in rule")
 
-    def _charge(self, path: str, cost: int, what: str) -> None:
+    def _charge(self, field: Field, cost: int, what: str) -> None:
         if cost > RULE_LIMIT and not self.is_unchanged:
-            self.rule_errors.forbidden(path, cost_problem(what, cost, RULE_LIMIT))
+            field.forbidden(cost_problem(what, cost, RULE_LIMIT))
         self.total = min(self.total + cost, UNBOUNDED)
         if cost >= SCHEMA_LIMIT // 100:
-            self.dearest.append((cost, path))
+            self.dearest.append((cost, field))
 
-    def total_errors(self, path: str) -> list[FieldError]:
+    def check_total(self, root: Field) -> None:
         if self.total <= SCHEMA_LIMIT:
-            return []
+            return
         self.dearest.sort(key=lambda each: -each[0])
-        detail = (
-            "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 "
-            "schema"
-        )
-        errors = Errors(forbidden_field(where, detail) for _, where in self.dearest[:4])
+        for _, dear in self.dearest[:4]:
+            dear.forbidden(
+                "contributed to estimated rule cost total exceeding cost limit for entire "
+                "OpenAPIv3 schema"
+            )
         what = f"{RULES} estimated rule cost total for entire OpenAPIv3 schema"
-        errors.forbidden(path, cost_problem(what, self.total, SCHEMA_LIMIT))
-        return errors
+        root.forbidden(cost_problem(what, self.total, SCHEMA_LIMIT))
+
+
+def _check_entry(entry: Field, schema: Schema) -> None:
+    """The form of a rule, apart from its expressions."""
+    rule, message = entry.text("rule"), entry.text("message")
+    expression, target = entry.text("messageExpression"), entry.text("fieldPath")
+    if not rule.value.strip():
+        rule.required("rule is not specified")
+    elif message and not message.value.strip():
+        message.invalid("must be non-empty if specified")
+    elif _LINE_BREAK.search(message.value.strip()):
+        message.invalid("must not contain line breaks")
+    elif _LINE_BREAK.search(rule.value.strip()) and not message.value.strip():
+        message.required("message must be specified if rule contains line breaks")
+    if expression and not expression.value.strip():
+        expression.required("messageExpression must be non-empty if specified")
+    entry["reason"].optional_choice(REASONS)
+    if target and not target.value.strip():
+        target.invalid("must be non-empty if specified")
+    if _LINE_BREAK.search(target.value):
+        target.invalid("must not contain line breaks")
+    if target:
+        try:
+            resolve_field_path(target.value, schema)
+        except FieldPathProblem:
+            target.invalid("must be a valid path")
 
 
 def _times(cardinality: int | None, parent: Schema, step: str) -> int | None:
@@ -476,65 +449,57 @@ def _times(cardinality: int | None, parent: Schema, step: str) -> int | None:
     return None if most is None else min(cardinality * max(most, 0), UNBOUNDED)
 
 
-def _check_list_and_map(errors: Errors, schema: Schema, path: str) -> None:
-    kind = schema.get("type") or ""
+def _check_list_and_map(node: Field) -> None:
+    kind = node["type"]
     for key, choices, wanted in (
         (_MAP, ("atomic", "granular"), "object"),
         (_LIST, ("atomic", "set", "map"), "array"),
     ):
-        value = schema.get(key)
-        if value is None:
-            continue
-        if kind != wanted:
-            detail, where = f"must be {wanted} if {key} is specified", f"{path}.type"
-            errors.append(invalid(where, kind, detail) if kind else required(where, detail))
-        if value not in choices:
-            errors.not_supported(f"{path}.{key}", value, choices)
-    list_type, keys, items = schema.get(_LIST), schema.get(_KEYS) or [], schema.get("items")
-    if keys and list_type != "map":
-        detail, where = f"must be map if {_KEYS} is non-empty", f"{path}.{_LIST}"
-        errors.append(invalid(where, list_type, detail) if list_type else required(where, detail))
-    if list_type in ("set", "map") and isinstance(items, dict) and items.get("nullable"):
-        detail = f"cannot be nullable when {_LIST} is {list_type}"
-        errors.forbidden(f"{path}.items.nullable", detail)
-    if list_type == "set" and kind == "array" and isinstance(items, dict):
-        inner, default = {"array": (_LIST, "atomic"), "object": (_MAP, None)}.get(
-            items.get("type") or "", ("", None)
-        )
-        if inner and (items.get(inner) or default) != "atomic":
-            detail = f"must be atomic as item of a list with {_LIST}=set"
-            errors.invalid(f"{path}.items.{inner}", items.get(inner), detail)
-    if list_type == "map":
-        _check_map_list(errors, schema, path)
+        if node[key].is_set:
+            if kind.value != wanted:
+                _wrong_or_missing(kind, f"must be {wanted} if {key} is specified")
+            node[key].optional_choice(choices)
+    list_type, items = node[_LIST], node["items"]
+    if node[_KEYS] and list_type.value != "map":
+        _wrong_or_missing(list_type, f"must be map if {_KEYS} is non-empty")
+    if isinstance(items.value, dict):
+        if list_type.value in ("set", "map") and items.get("nullable"):
+            items["nullable"].forbidden(f"cannot be nullable when {_LIST} is {list_type.value}")
+        if list_type.value == "set" and kind.value == "array":
+            inner, default = {"array": (_LIST, "atomic"), "object": (_MAP, None)}.get(
+                items.get("type") or "", ("", None)
+            )
+            if inner and (items.get(inner) or default) != "atomic":
+                items[inner].invalid(f"must be atomic as item of a list with {_LIST}=set")
+    if list_type.value == "map":
+        _check_map_list(node[_KEYS], items)
 
 
-def _check_map_list(errors: Errors, schema: Schema, path: str) -> None:
-    keys, items = schema.get(_KEYS) or [], schema.get("items")
-    errors.present(f"{path}.{_KEYS}", keys, f"must not be empty if {_LIST} is map")
-    if not isinstance(items, dict):
-        errors.required(f"{path}.items", f"must have a schema if {_LIST} is map")
+def _check_map_list(keys: Field, items: Field) -> None:
+    keys.present(f"must not be empty if {_LIST} is map")
+    if not isinstance(items.value, dict):
+        items.required(f"must have a schema if {_LIST} is map")
         return
     if items.get("type") != "object":
-        detail = f"must be object if parent array's {_LIST} is map"
-        errors.invalid(f"{path}.items.type", items.get("type") or "", detail)
+        items.text("type").invalid(f"must be object if parent array's {_LIST} is map")
         return
-    properties = items.get("properties") or {}
+    names: list[str] = keys.value or []
+    properties = dict(items["properties"].entries())
     in_keys = f"this property is in {_KEYS}"
-    for index, key in enumerate(keys):
-        inner = properties.get(key)
-        if inner is None:
-            errors.invalid(f"{path}.{_KEYS}", keys, "entries must all be names of item properties")
-        elif inner.get("type") in ("array", "object"):
+    for index, key in enumerate(names):
+        if key not in properties:
+            keys.invalid("entries must all be names of item properties")
+        elif properties[key].get("type") in ("array", "object"):
             detail = f"must be a scalar type if parent array's {_LIST} is map"
-            errors.invalid(f"{path}.items.properties[{key}].type", items["type"], detail)
-        if key in keys[:index]:
-            errors.invalid(f"{path}.{_KEYS}", keys, "must not contain duplicate entries")
-    for key in keys:
-        here, inner = f"{path}.items.properties[{key}]", properties.get(key)
-        if inner is None:
+            properties[key].at("type", items.get("type")).invalid(detail)
+        if key in names[:index]:
+            keys.invalid("must not contain duplicate entries")
+    for key in names:
+        if key not in properties:
             continue
-        if key not in (items.get("required") or ()) and inner.get("default") is None:
+        inner = properties[key]
+        if key not in items["required"] and not inner["default"].is_set:
             detail = f"{in_keys}, so it must have a default or be a required property"
-            errors.required(f"{here}.default", detail)
+            inner["default"].required(detail)
         if inner.get("nullable"):
-            errors.forbidden(f"{here}.nullable", f"{in_keys}, so it cannot be nullable")
+            inner["nullable"].forbidden(f"{in_keys}, so it cannot be nullable")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from navarch.api.errors import FieldError
 from navarch.api.validation.addresses import parse_address
 from navarch.api.validation.common import (
     PROTOCOLS,
-    Errors,
     Object,
     dns1123_label,
     dns1123_subdomain,
-    indexed,
+    qualified_name,
 )
+from navarch.api.validation.fields import Errors, Field
 
 TOPOLOGY_MODE = "service.kubernetes.io/topology-mode"
 TOPOLOGY_HINTS = "service.kubernetes.io/topology-aware-hints"
@@ -22,35 +21,39 @@ FAMILIES = ("IPv4", "IPv6")
 FAMILY_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 
 
-def validate_service(errors: Errors, obj: Object, old: Object | None = None) -> None:
-    spec = obj["spec"]
-    kind, headless = spec.get("type") or "", is_headless(spec)
-    annotations = obj["metadata"].get("annotations") or {}
+def validate_service(obj: Field) -> None:
+    check_service(obj, Field(None))
+
+
+def check_service(obj: Field, old: Field) -> None:
+    """A service, which may keep some old values that a new one must not have."""
+    spec, before = obj["spec"], old["spec"]
+    kind, headless = spec.get("type") or "", is_headless(spec.value)
+    annotations = obj["metadata"]["annotations"]
     mode = annotations.get(TOPOLOGY_MODE)
     if mode is not None and annotations.get(TOPOLOGY_HINTS, mode) != mode:
         detail = f"must match annotations[{TOPOLOGY_HINTS}] when both are specified"
-        errors.invalid(f"metadata.annotations[{TOPOLOGY_MODE}]", mode, detail)
-    if not spec.get("ports") and not headless and kind != "ExternalName":
-        errors.required("spec.ports")
+        annotations.at(f"[{TOPOLOGY_MODE}]", mode).invalid(detail)
+    if not headless and kind != "ExternalName":
+        spec["ports"].present()
     if headless and kind in ("LoadBalancer", "NodePort"):
-        detail = f"may not be set to 'None' for {kind} services"
-        errors.invalid("spec.clusterIPs[0]", "None", detail)
+        place = spec["clusterIPs"].at("[0]", "None")
+        place.invalid(f"may not be set to 'None' for {kind} services")
     if kind == "ExternalName":
-        _check_external_name(errors, spec)
-    _check_ports(errors, spec)
-    errors.labels("spec.selector", spec.get("selector"))
-    _check_affinity(errors, spec)
-    _check_addresses(errors, spec, ((old or {}).get("spec") or {}))
-    known = ((old or {}).get("spec") or {}).get("externalIPs") or ()
-    for here, address in indexed("spec.externalIPs", spec.get("externalIPs")):
-        before = len(errors)
-        if address not in known:
-            errors.address(here, address)
-        if len(errors) == before:
-            errors.endpoint_address(here, address)
-    errors.choice("spec.type", kind, TYPES)
-    _check_load_balancer(errors, obj, ((old or {}).get("spec") or {}))
-    _check_traffic(errors, spec)
+        _check_external_name(spec)
+    _check_ports(spec)
+    spec["selector"].labels()
+    _check_affinity(spec)
+    _check_addresses(spec, before)
+    for address in spec["externalIPs"]:
+        found = len(obj.errors)
+        if address.value not in before["externalIPs"]:
+            address.address()
+        if len(obj.errors) == found:
+            address.endpoint_address()
+    spec["type"].choice(TYPES)
+    _check_load_balancer(obj, before)
+    _check_traffic(spec)
 
 
 def is_headless(spec: Object) -> bool:
@@ -65,248 +68,219 @@ def is_externally_accessible(spec: Object) -> bool:
     return outside or (kind == "ClusterIP" and bool(spec.get("externalIPs")))
 
 
-def _check_external_name(errors: Errors, spec: Object) -> None:
-    for field in ("clusterIPs", "ipFamilies", "ipFamilyPolicy"):
-        if spec.get(field):
-            errors.forbidden(f"spec.{field}", "may not be set for ExternalName services")
-    name = (spec.get("externalName") or "").removesuffix(".")
-    if name:
-        errors.check("spec.externalName", name, dns1123_subdomain)
-    else:
-        errors.required("spec.externalName")
+def _check_external_name(spec: Field) -> None:
+    for field in spec.each("clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+        if field:
+            field.forbidden("may not be set for ExternalName services")
+    name = spec.text("externalName")
+    name.showing(name.value.removesuffix(".")).name(dns1123_subdomain)
 
 
-def _check_ports(errors: Errors, spec: Object) -> None:
-    ports = spec.get("ports") or ()
+def _check_ports(spec: Field) -> None:
     seen: set[str] = set()
     numbers: set[tuple[str, int]] = set()
     node_ports: set[tuple[str, int]] = set()
-    for here, port in indexed("spec.ports", ports):
-        name, protocol = port.get("name"), port.get("protocol") or ""
-        if not name and len(ports) > 1:
-            errors.required(f"{here}.name")
-        elif name:
-            errors.check(f"{here}.name", name, dns1123_label)
-            errors.once(seen, f"{here}.name", name)
-        number, node_port = port.get("port") or 0, port.get("nodePort") or 0
-        errors.port(f"{here}.port", number)
-        errors.choice(f"{here}.protocol", protocol, PROTOCOLS)
-        errors.port_or_name(f"{here}.targetPort", port.get("targetPort"))
-        if port.get("appProtocol") is not None:
-            errors.label_name(f"{here}.appProtocol", port["appProtocol"])
+    for port in spec["ports"]:
+        name, node_port = port["name"], port["nodePort"]
+        if name:
+            name.check(dns1123_label)
+            name.once(seen)
+        elif len(spec["ports"]) > 1:
+            name.required()
+        protocol, number = port.get("protocol") or "", port.get("port") or 0
+        port["port"].port()
+        port["protocol"].choice(PROTOCOLS)
+        port["targetPort"].port_or_name()
+        port["appProtocol"].check_if_set(qualified_name)
         if node_port:
             if spec.get("type") == "ClusterIP":
-                errors.forbidden(f"{here}.nodePort", "may not be used when `type` is 'ClusterIP'")
-            if (protocol, node_port) in node_ports:
-                errors.duplicate(f"{here}.nodePort", node_port)
-            node_ports.add((protocol, node_port))
+                node_port.forbidden("may not be used when `type` is 'ClusterIP'")
+            if (protocol, node_port.value) in node_ports:
+                node_port.duplicate()
+            node_ports.add((protocol, node_port.value))
         if (protocol, number) in numbers:
-            errors.duplicate(here, {"protocol": protocol, "port": number})
+            port.showing({"protocol": protocol, "port": number}).duplicate()
         numbers.add((protocol, number))
 
 
-def _check_affinity(errors: Errors, spec: Object) -> None:
-    affinity, config = spec.get("sessionAffinity"), spec.get("sessionAffinityConfig")
-    errors.choice("spec.sessionAffinity", affinity, ("ClientIP", "None"))
-    here = "spec.sessionAffinityConfig"
-    if affinity == "None" and config is not None:
-        errors.forbidden(here, "must not be set when session affinity is None")
-    if affinity != "ClientIP":
+def _check_affinity(spec: Field) -> None:
+    affinity, config = spec["sessionAffinity"], spec["sessionAffinityConfig"]
+    affinity.choice(("ClientIP", "None"))
+    if affinity.value == "None" and config.is_set:
+        config.forbidden("must not be set when session affinity is None")
+    if affinity.value != "ClientIP":
         return
-    detail = "when session affinity type is ClientIP"
-    if config is None:
-        errors.required(here, detail)
-    elif config.get("clientIP") is None:
-        errors.required(f"{here}.clientIP", detail)
-    elif config["clientIP"].get("timeoutSeconds") is None:
-        errors.required(f"{here}.clientIP.timeoutSeconds", detail)
-    else:
-        seconds = config["clientIP"]["timeoutSeconds"]
-        if not 0 < seconds <= MAX_AFFINITY_SECONDS:
-            detail = f"must be greater than 0 and less than {MAX_AFFINITY_SECONDS}"
-            errors.invalid(f"{here}.clientIP.timeoutSeconds", seconds, detail)
+    seconds = config["clientIP"]["timeoutSeconds"]
+    for field in (config, config["clientIP"], seconds):
+        if not field.is_set:
+            field.required("when session affinity type is ClientIP")
+            return
+    if not 0 < seconds.value <= MAX_AFFINITY_SECONDS:
+        seconds.invalid(f"must be greater than 0 and less than {MAX_AFFINITY_SECONDS}")
 
 
-def _check_addresses(errors: Errors, spec: Object, old: Object) -> None:
+def _check_addresses(spec: Field, old: Field) -> None:
     if spec.get("type") == "ExternalName":
         return
-    address, addresses = spec.get("clusterIP") or "", spec.get("clusterIPs") or []
-    here = "spec.clusterIPs"
+    address, field = spec.get("clusterIP") or "", spec["clusterIPs"]
+    addresses = field.value or []
     if address and not addresses:
-        errors.required(here)
+        field.required()
     elif address and addresses[0] != address:
-        errors.invalid(here, addresses, "first value must match `clusterIP`")
+        field.invalid("first value must match `clusterIP`")
     elif addresses and not address:
-        errors.invalid(here, addresses, "must be empty when `clusterIP` is not specified")
-    _check_families(errors, spec)
-    known, before = old.get("clusterIPs") or (), len(errors)
+        field.invalid("must be empty when `clusterIP` is not specified")
+    _check_families(spec)
+    before = len(spec.errors)
     is_headless_too = addresses[:1] == ["None"]
     if is_headless_too and len(addresses) > 1:
-        errors.invalid(here, addresses, "'None' must be the first and only value")
-    for index, each in enumerate(addresses):
-        if each not in known and not (is_headless_too and not index):
-            errors.address(f"{here}[{index}]", each)
-    is_wellformed = len(errors) == before
+        field.invalid("'None' must be the first and only value")
+    for index, each in enumerate(field):
+        if each.value not in old["clusterIPs"] and not (is_headless_too and not index):
+            each.address()
+    is_wellformed = len(spec.errors) == before
     if len(addresses) > 2:
-        errors.invalid(here, addresses, "may only hold up to 2 values")
+        field.invalid("may only hold up to 2 values")
     if not is_wellformed:
         # What follows would speak of families of what is no address.
         return
     if len(addresses) > 1 and len({":" in each for each in addresses}) < 2:
-        errors.invalid(here, addresses, "may specify no more than one IP for each IP family")
+        field.invalid("may specify no more than one IP for each IP family")
     if is_headless_too:
         return
-    for index, (family, each) in enumerate(
-        zip(spec.get("ipFamilies") or (), addresses, strict=False)
-    ):
+    families = spec.get("ipFamilies") or ()
+    for index, (family, each) in enumerate(zip(families, field, strict=False)):
         if family in FAMILIES and (family == "IPv6") is not (":" in each):
-            detail = f"expected an {family} value as indicated by `ipFamilies[{index}]`"
-            errors.invalid(f"{here}[{index}]", each, detail)
+            each.invalid(f"expected an {family} value as indicated by `ipFamilies[{index}]`")
 
 
-def _check_families(errors: Errors, spec: Object) -> None:
-    families = spec.get("ipFamilies") or []
-    for index, family in enumerate(families):
-        here = f"spec.ipFamilies[{index}]"
-        if family not in FAMILIES:
-            errors.not_supported(here, family, FAMILIES)
-        if family in families[:index]:
-            errors.duplicate(here, family)
-    errors.optional_choice("spec.ipFamilyPolicy", spec.get("ipFamilyPolicy"), FAMILY_POLICIES)
+def _check_families(spec: Field) -> None:
+    seen: set[str] = set()
+    for family in spec["ipFamilies"]:
+        family.optional_choice(FAMILIES)
+        family.once(seen)
+    spec["ipFamilyPolicy"].optional_choice(FAMILY_POLICIES)
 
 
-def _check_load_balancer(errors: Errors, obj: Object, old: Object) -> None:
+def _check_load_balancer(obj: Field, old: Field) -> None:
     spec = obj["spec"]
-    is_balancer, only = spec.get("type") == "LoadBalancer", "may only be used when `type` is "
-    detail = f"{only}'LoadBalancer'"
-    ranges = spec.get("loadBalancerSourceRanges") or ()
-    text = (obj["metadata"].get("annotations") or {}).get(SOURCE_RANGES)
+    is_balancer = spec.get("type") == "LoadBalancer"
+    only_balancers = "may only be used when `type` is 'LoadBalancer'"
+    ranges = spec.at("LoadBalancerSourceRanges", spec.get("loadBalancerSourceRanges"))
+    text = obj["metadata"]["annotations"].get(SOURCE_RANGES)
+    annotation = obj["metadata"]["annotations"].at(f"[{SOURCE_RANGES}]", text)
     if ranges:
-        here = "spec.LoadBalancerSourceRanges"
         if not is_balancer:
-            errors.forbidden(here, detail)
-        known = old.get("loadBalancerSourceRanges") or ()
-        for index, value in enumerate(ranges):
-            if value not in known:
-                errors.cidr(f"{here}[{index}]", value.strip())
+            ranges.forbidden(only_balancers)
+        for each in ranges:
+            if each.value not in old["loadBalancerSourceRanges"]:
+                each.showing(each.value.strip()).cidr()
     elif text is not None:
-        here = f"metadata.annotations[{SOURCE_RANGES}]"
         if not is_balancer:
-            errors.forbidden(here, detail)
-        for value in text.strip().split(",") if text.strip() else ():
-            errors.cidr(here, value.strip())
-    allocate = spec.get("allocateLoadBalancerNodePorts")
-    if allocate is not None and not is_balancer:
-        errors.forbidden("spec.allocateLoadBalancerNodePorts", detail)
-    if is_balancer and allocate is None:
-        errors.required("allocateLoadBalancerNodePorts")
-    load_balancer_class = spec.get("loadBalancerClass")
-    if load_balancer_class is not None:
-        if not is_balancer:
-            errors.forbidden("spec.loadBalancerClass", detail)
+            annotation.forbidden(only_balancers)
+        for each in text.strip().split(",") if text.strip() else ():
+            annotation.showing(each.strip()).cidr()
+    allocate = spec["allocateLoadBalancerNodePorts"]
+    if allocate.is_set and not is_balancer:
+        allocate.forbidden(only_balancers)
+    if is_balancer and not allocate.is_set:
+        obj["allocateLoadBalancerNodePorts"].required()
+    balancer_class = spec["loadBalancerClass"]
+    if balancer_class.is_set:
+        if is_balancer:
+            balancer_class.label_name()
         else:
-            errors.label_name("spec.loadBalancerClass", load_balancer_class)
+            balancer_class.forbidden(only_balancers)
 
 
-def _check_traffic(errors: Errors, spec: Object) -> None:
-    policy, here = spec.get("externalTrafficPolicy"), "spec.externalTrafficPolicy"
-    if is_externally_accessible(spec):
-        errors.choice(here, policy, ("Cluster", "Local"))
+def _check_traffic(spec: Field) -> None:
+    policy, port = spec["externalTrafficPolicy"], spec["healthCheckNodePort"]
+    if is_externally_accessible(spec.value):
+        policy.choice(("Cluster", "Local"))
     elif policy:
-        errors.invalid(here, policy, "may only be set for externally-accessible services")
-    port = spec.get("healthCheckNodePort")
-    if spec.get("type") == "LoadBalancer" and policy == "Local":
-        if port:
-            # Without one it is allocated, after all this was checked.
-            errors.port("spec.healthCheckNodePort", port)
+        policy.invalid("may only be set for externally-accessible services")
+    if port and spec.get("type") == "LoadBalancer" and policy.value == "Local":
+        # Without one it is allocated, after all this was checked.
+        port.port()
     elif port:
-        detail = (
+        port.invalid(
             "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
         )
-        errors.invalid("spec.healthCheckNodePort", port, detail)
-    inside = spec.get("internalTrafficPolicy")
-    if inside is None and spec.get("type") in ("NodePort", "LoadBalancer", "ClusterIP"):
-        errors.required("spec.internalTrafficPolicy")
-    errors.optional_choice("spec.internalTrafficPolicy", inside, ("Cluster", "Local"))
+    inside = spec["internalTrafficPolicy"]
+    if not inside.is_set and spec.get("type") in ("NodePort", "LoadBalancer", "ClusterIP"):
+        inside.required()
+    inside.optional_choice(("Cluster", "Local"))
     near = ("PreferClose", "PreferSameZone", "PreferSameNode")
-    errors.optional_choice("spec.trafficDistribution", spec.get("trafficDistribution"), near)
+    spec["trafficDistribution"].optional_choice(near)
 
 
-def validate_service_update(errors: Errors, obj: Object, old: Object) -> None:
-    new, before = obj["spec"], old["spec"]
-    kinds = (new.get("type"), before.get("type"))
-    if kinds == ("LoadBalancer", "LoadBalancer") and new.get("loadBalancerClass") != before.get(
-        "loadBalancerClass"
-    ):
-        detail = "may not change once set"
-        errors.invalid("spec.loadBalancerClass", new.get("loadBalancerClass"), detail)
-    both = all(
-        each.get("type") == "LoadBalancer" and each.get("externalTrafficPolicy") == "Local"
-        for each in (new, before)
-    )
-    if both and new.get("healthCheckNodePort") != before.get("healthCheckNodePort"):
-        errors.forbidden("spec.healthCheckNodePort", "field is immutable")
-    validate_service(errors, obj, old)
+def validate_service_update(obj: Field, old: Field) -> None:
+    spec, before = obj["spec"], old["spec"]
+    balancer_class, port = spec["loadBalancerClass"], spec["healthCheckNodePort"]
+    both = all(each.get("type") == "LoadBalancer" for each in (spec, before))
+    if both and balancer_class.value != before.get("loadBalancerClass"):
+        balancer_class.invalid("may not change once set")
+    local = both and all(each.get("externalTrafficPolicy") == "Local" for each in (spec, before))
+    if local and port.value != before.get("healthCheckNodePort"):
+        port.forbidden("field is immutable")
+    check_service(obj, old)
 
 
-def validate_addresses_update(new: Object, before: Object) -> list[FieldError]:
+def validate_addresses_update(new: Object, before: Object) -> Errors:
     """What an update may not do to addresses and families. Asked once the families of the new spec
     are complete, so apart from the other rules: until then an update may leave them out."""
+    spec = Field(new, step="spec")
     if "ExternalName" in (new.get("type"), before.get("type")):
         return []
-    errors = Errors()
     was, is_now = is_headless(before), is_headless(new)
     if not (was and is_now):
-        _check_kept(errors, new, before, ("clusterIPs", "clusterIP"))
+        _check_kept(spec, before, "clusterIPs", "clusterIP")
     if not (was or is_now):
-        _check_kept(errors, new, before, ("ipFamilies", "ipFamily"))
-    return errors
+        _check_kept(spec, before, "ipFamilies", "ipFamily")
+    return spec.errors
 
 
-def _check_kept(errors: Errors, new: Object, before: Object, names: tuple[str, str]) -> None:
+def _check_kept(spec: Field, before: Object, plural: str, singular: str) -> None:
     """The first address or family stays for ever; a second one may come, and go when the policy
     says so."""
-    plural, singular = names
-    values, known = new.get(plural) or [], before.get(plural) or []
-    here, detail = f"spec.{plural}", "may not change once set"
+    values, known = spec.get(plural) or [], before.get(plural) or []
+    first, detail = spec[plural].at("[0]", values), "may not change once set"
     if len(values) == len(known):
         for index, each in enumerate(known):
             if values[index] != each:
                 place = index if plural == "clusterIPs" else 0
-                errors.invalid(f"{here}[{place}]", values, detail)
+                spec[plural].at(f"[{place}]", values).invalid(detail)
         return
-    if not new.get("clusterIPs") and len(values) < len(known):
-        errors.invalid(f"{here}[0]", values, f"primary {singular} can not be unset")
+    if not spec.get("clusterIPs") and len(values) < len(known):
+        first.invalid(f"primary {singular} can not be unset")
     if values and known and values[0] != known[0]:
         # Upstream shows the addresses here also where it is about families.
-        errors.invalid(f"{here}[0]", new.get("clusterIPs") or [], detail)
-    if len(values) == 1 < len(known) and new.get("ipFamilyPolicy") != "SingleStack":
+        first.showing(spec.get("clusterIPs") or []).invalid(detail)
+    if len(values) == 1 < len(known) and spec.get("ipFamilyPolicy") != "SingleStack":
         detail = f"must be set to 'SingleStack' when releasing the secondary {singular}"
-        errors.invalid("spec.ipFamilyPolicy", new.get("ipFamilyPolicy"), detail)
+        spec["ipFamilyPolicy"].invalid(detail)
 
 
-def validate_service_status(errors: Errors, obj: Object, old: Object) -> None:
-    ingress, before = (
-        ((each.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
-        for each in (obj, old)
-    )
-    known = {each.get("ip") for each in before}
-    here = "status.loadBalancer.ingress"
+def validate_service_status(obj: Field, old: Field) -> None:
+    ingress = obj["status"]["loadBalancer"]["ingress"]
+    known = {each.get("ip") for each in old["status"]["loadBalancer"]["ingress"]}
     if obj["spec"].get("type") != "LoadBalancer" and ingress:
-        errors.forbidden(here, "may only be used when `spec.type` is 'LoadBalancer'")
+        ingress.forbidden("may only be used when `spec.type` is 'LoadBalancer'")
         return
-    for index, each in enumerate(ingress):
-        address, mode, hostname = each.get("ip"), each.get("ipMode"), each.get("hostname")
+    for each in ingress:
+        address, mode = each["ip"], each["ipMode"]
         if address:
-            if address not in known:
-                errors.address(f"{here}[{index}].ip", address)
-            if mode is None:
-                errors.required(f"{here}[{index}].ipMode", "must be specified when `ip` is set")
-        elif mode is not None:
-            errors.forbidden(f"{here}[{index}].ipMode", "may not be specified when `ip` is not set")
-        errors.optional_choice(f"{here}[{index}].ipMode", mode, ("Proxy", "VIP"))
-        if hostname:
-            errors.check(f"{here}[{index}].hostname", hostname, dns1123_subdomain)
-            if parse_address(hostname) is not None:
-                detail = "must be a DNS name, not an IP address"
-                errors.invalid(f"{here}[{index}].hostname", hostname, detail)
+            if address.value not in known:
+                address.address()
+            if not mode.is_set:
+                mode.required("must be specified when `ip` is set")
+        elif mode.is_set:
+            mode.forbidden("may not be specified when `ip` is not set")
+        mode.optional_choice(("Proxy", "VIP"))
+        check_hostname(each["hostname"])
+
+
+def check_hostname(hostname: Field) -> None:
+    hostname.check_unless_empty(dns1123_subdomain)
+    if hostname and parse_address(hostname.value) is not None:
+        hostname.invalid("must be a DNS name, not an IP address")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from navarch.api import names
 from navarch.api.patch.common import copy_json
 from navarch.api.validation.claims import (
@@ -14,15 +12,19 @@ from navarch.api.validation.claims import (
 )
 from navarch.api.validation.common import (
     MAX_INT32,
-    Errors,
-    Object,
     dns1123_subdomain,
-    indexed,
+    qualified_name,
     quantity,
 )
+from navarch.api.validation.fields import Field
 from navarch.api.validation.pod import difference
 from navarch.api.validation.scheduling import check_node_selector
-from navarch.api.validation.volumes import check_driver_name, check_no_backsteps
+from navarch.api.validation.volumes import (
+    check_absolute,
+    check_driver_name,
+    check_no_backsteps,
+    check_token_lifetime,
+)
 
 RECLAIM_POLICIES = ("Delete", "Recycle", "Retain")
 _NO_SOURCE = frozenset(
@@ -47,114 +49,103 @@ MAX_PARAMETERS = 512
 MAX_PARAMETERS_SIZE = 256 * 1024
 
 
-def _sources(spec: Object) -> list[str]:
-    return [field for field in spec if field not in _NO_SOURCE and spec[field] is not None]
+def _sources(spec: Field) -> list[str]:
+    return [field for field in spec.value if field not in _NO_SOURCE and spec[field].is_set]
 
 
-def validate_volume(errors: Errors, obj: Object) -> None:
+def validate_volume(obj: Field) -> None:
     spec = obj["spec"]
-    modes, capacity = spec.get("accessModes") or [], spec.get("capacity") or {}
-    if not modes:
-        errors.required("spec.accessModes")
+    modes, capacity, affinity = spec["accessModes"], spec["capacity"], spec["nodeAffinity"]
+    if modes:
+        check_access_modes(modes)
     else:
-        check_access_modes(errors, "spec.accessModes", modes)
-    errors.present("spec.capacity", capacity)
-    if set(capacity) != {"storage"}:
-        errors.not_supported("spec.capacity", capacity or None, ("storage",))
-    for name, amount in capacity.items():
-        size = quantity(amount)
+        modes.required()
+    capacity.present()
+    if set(capacity.value or ()) != {"storage"}:
+        capacity.showing(capacity.value or None).not_supported(("storage",))
+    for _, amount in capacity.entries():
+        size = quantity(amount.value)
         if size is None or size.sign() <= 0:
-            errors.invalid(f"spec.capacity[{name}]", amount, "must be greater than zero")
-    policy = spec.get("persistentVolumeReclaimPolicy") or None
-    errors.optional_choice("spec.persistentVolumeReclaimPolicy", policy, RECLAIM_POLICIES)
-    affinity = spec.get("nodeAffinity")
-    if affinity is not None:
-        if affinity.get("required") is None:
-            errors.required("spec.nodeAffinity.required", "must specify required node constraints")
-        else:
-            check_node_selector(errors, "spec.nodeAffinity.required", affinity["required"])
-    _check_volume_source(errors, spec)
-    class_name = spec.get("storageClassName")
-    if class_name:
-        errors.check("spec.storageClassName", class_name, dns1123_subdomain)
-    errors.optional_choice("spec.volumeMode", spec.get("volumeMode"), VOLUME_MODES)
-    attributes = spec.get("volumeAttributesClassName")
-    if attributes is not None:
-        detail = "an empty string is disallowed"
-        errors.name("spec.volumeAttributesClassName", attributes, dns1123_subdomain, detail)
-        if spec.get("csi") is None:
-            errors.required("spec.csi", "has to be specified when using volumeAttributesClassName")
+            amount.invalid("must be greater than zero")
+    if policy := spec["persistentVolumeReclaimPolicy"]:
+        policy.optional_choice(RECLAIM_POLICIES)
+    if affinity["required"].is_set:
+        check_node_selector(affinity["required"])
+    elif affinity.is_set:
+        affinity["required"].required("must specify required node constraints")
+    _check_volume_source(spec)
+    spec["storageClassName"].check_unless_empty(dns1123_subdomain)
+    spec["volumeMode"].optional_choice(VOLUME_MODES)
+    attributes = spec["volumeAttributesClassName"]
+    if attributes.is_set:
+        attributes.name(dns1123_subdomain, "an empty string is disallowed")
+        if not spec["csi"].is_set:
+            spec["csi"].required("has to be specified when using volumeAttributesClassName")
 
 
-def _check_volume_source(errors: Errors, spec: Object) -> None:
+def _check_volume_source(spec: Field) -> None:
     sources = _sources(spec)
-    errors.present("spec", sources, "must specify a volume type")
+    if not sources:
+        spec.required("must specify a volume type")
     for field in sources[1:]:
-        errors.forbidden(f"spec.{field}", "may not specify more than 1 volume type")
+        spec[field].forbidden("may not specify more than 1 volume type")
     for field in sources[:1]:
-        source, here = spec[field], f"spec.{field}"
+        source, path = spec[field], spec[field]["path"]
         if field in ("hostPath", "local"):
-            errors.present(f"{here}.path", source.get("path"))
-            check_no_backsteps(errors, f"{here}.path", source.get("path") or "")
+            path.present()
+            check_no_backsteps(path)
         if field == "local" and spec.get("nodeAffinity") is None:
-            errors.required("spec.nodeAffinity", "Local volume requires node affinity")
-        if (
-            field == "hostPath"
-            and spec.get("persistentVolumeReclaimPolicy") == "Recycle"
-            and source.get("path") == "/"
-        ):
-            detail = "may not be 'recycle' for a hostPath mount of '/'"
-            errors.forbidden("spec.persistentVolumeReclaimPolicy", detail)
+            spec["nodeAffinity"].required("Local volume requires node affinity")
+        policy = spec["persistentVolumeReclaimPolicy"]
+        if field == "hostPath" and policy.value == "Recycle" and path.value == "/":
+            policy.forbidden("may not be 'recycle' for a hostPath mount of '/'")
         if field == "nfs":
-            for key in ("server", "path"):
-                errors.present(f"{here}.{key}", source.get(key))
-            if source.get("path") and not source["path"].startswith("/"):
-                errors.invalid(f"{here}.path", source["path"], "must be an absolute path")
+            source["server"].present()
+            path.present()
+            check_absolute(path)
         if field == "csi":
-            check_driver_name(errors, f"{here}.driver", source.get("driver") or "")
-            errors.present(f"{here}.volumeHandle", source.get("volumeHandle"))
+            check_driver_name(source["driver"])
+            source["volumeHandle"].present()
 
 
-def validate_volume_update(errors: Errors, obj: Object, old: Object) -> None:
-    validate_volume(errors, obj)
-    new, before = obj["spec"], old["spec"]
-    new_source = {field: copy_json(new[field]) for field in _sources(new)}
-    old_source = {field: before[field] for field in _sources(before)}
+def validate_volume_update(obj: Field, old: Field) -> None:
+    validate_volume(obj)
+    spec, before = obj["spec"], old["spec"]
+    new_source, old_source = (
+        {field: copy_json(each.get(field)) for field in _sources(each)} for each in (spec, before)
+    )
     if "csi" in new_source and "csi" in old_source:
         # The secret for expansion may be added or changed later.
-        new_source["csi"].pop("controllerExpandSecretRef", None)
-        csi = dict(old_source["csi"])
-        csi.pop("controllerExpandSecretRef", None)
-        old_source["csi"] = csi
+        for source in (new_source, old_source):
+            source["csi"].pop("controllerExpandSecretRef", None)
     if new_source != old_source:
         detail = "spec.persistentvolumesource is immutable after creation\n"
-        detail += difference(old_source, new_source)
-        errors.forbidden("spec.persistentvolumesource", detail)
-    errors.immutable("volumeMode", new.get("volumeMode"), before.get("volumeMode"))
+        spec["persistentvolumesource"].forbidden(detail + difference(old_source, new_source))
+    root = Field(spec.value, obj.errors)  # upstream's paths of these lack the `spec`
+    root.keeps(before, "volumeMode")
     if before.get("nodeAffinity") is not None:
-        errors.immutable("nodeAffinity", new.get("nodeAffinity"), before["nodeAffinity"])
-    if before.get("volumeAttributesClassName") and not new.get("volumeAttributesClassName"):
+        root.keeps(before, "nodeAffinity")
+    if before.get("volumeAttributesClassName") and not spec.get("volumeAttributesClassName"):
         detail = "update from non-nil value to nil is forbidden"
-        errors.forbidden("spec.volumeAttributesClassName", detail)
+        spec["volumeAttributesClassName"].forbidden(detail)
 
 
-def validate_claim(errors: Errors, obj: Object) -> None:
-    check_claim_spec(errors, "spec", obj["spec"])
+def validate_claim(obj: Field) -> None:
+    check_claim_spec(obj["spec"])
 
 
-def validate_claim_update(errors: Errors, obj: Object, old: Object) -> None:
-    validate_claim(errors, obj)
-    new, before = copy_json(obj["spec"]), copy_json(old["spec"])
-    bound = (obj.get("status") or {}).get("phase") == "Bound"
+def validate_claim_update(obj: Field, old: Field) -> None:
+    validate_claim(obj)
+    new, before = copy_json(obj["spec"].value), copy_json(old["spec"].value)
     if not before.get("volumeName") and new.get("volumeName"):
         before["volumeName"] = new["volumeName"]
     if before.get("storageClassName") is None and "storageClassName" in new:
         # A default class may be given to a claim that was made without one.
         before["storageClassName"] = new["storageClassName"]
-    new_size = ((new.get("resources") or {}).get("requests") or {}).get("storage")
-    old_size = ((before.get("resources") or {}).get("requests") or {}).get("storage")
-    if bound:
-        if new_size is not None and old_size is not None:
+    wanted = obj["spec"]["resources"]["requests"]["storage"]
+    old_size = old["spec"]["resources"]["requests"].get("storage")
+    if obj["status"].get("phase") == "Bound":
+        if wanted.is_set and old_size is not None:
             new["resources"]["requests"]["storage"] = old_size
         for spec in (new, before):
             spec.pop("volumeAttributesClassName", None)
@@ -163,192 +154,161 @@ def validate_claim_update(errors: Errors, obj: Object, old: Object) -> None:
         if spec.get("dataSource") and not spec.get("dataSourceRef"):
             spec["dataSourceRef"] = dict(spec["dataSource"])
     if new != before:
-        errors.forbidden("spec", CLAIM_IMMUTABLE + difference(before, new))
-    _check_shrink(errors, old, new_size, old_size)
-    current = (old.get("status") or {}).get("currentVolumeAttributesClassName")
-    if current is not None and not obj["spec"].get("volumeAttributesClassName"):
-        detail = (
+        obj["spec"].forbidden(CLAIM_IMMUTABLE + difference(before, new))
+    has = quantity(old["status"]["capacity"].get("storage") or "0")
+    size, known = quantity(wanted.value or "0"), quantity(old_size or "0")
+    if size is not None and known is not None and has is not None and size < known and size <= has:
+        wanted.forbidden("field can not be less than status.capacity")
+    current, attributes = old["status"], obj["spec"]["volumeAttributesClassName"]
+    if current.get("currentVolumeAttributesClassName") is not None and not attributes:
+        attributes.forbidden(
             "update to nil is forbidden when status.currentVolumeAttributesClassName is not nil"
         )
-        errors.forbidden("spec.volumeAttributesClassName", detail)
 
 
-def _check_shrink(errors: Errors, old: Object, new_size: Any, old_size: Any) -> None:
-    wanted, before = quantity(new_size or "0"), quantity(old_size or "0")
-    if wanted is None or before is None or wanted >= before:
-        return
-    has = quantity(((old.get("status") or {}).get("capacity") or {}).get("storage") or "0")
-    if has is not None and wanted <= has:
-        detail = "field can not be less than status.capacity"
-        errors.forbidden("spec.resources.requests.storage", detail)
-
-
-def validate_claim_status_update(errors: Errors, obj: Object, old: Object) -> None:
-    status = obj.get("status") or {}
-    for field in ("capacity", "allocatedResources"):
-        for name, amount in (status.get(field) or {}).items():
-            errors.quantity_not_negative(f"status.{field}[{name}]", amount)
+def validate_claim_status_update(obj: Field, old: Field) -> None:
+    status = obj["status"]
+    for amounts in status.each("capacity", "allocatedResources"):
+        for _, amount in amounts.entries():
+            amount.quantity_not_negative()
     for mode in status.get("accessModes") or ():
-        errors.optional_choice("status.accessModes", mode, ACCESS_MODES)
+        status.at("accessModes", mode).optional_choice(ACCESS_MODES)
 
 
-def validate_class(errors: Errors, obj: Object) -> None:
-    provisioner = obj.get("provisioner") or ""
-    errors.name("provisioner", provisioner.lower(), names.qualified_name)
-    _check_parameters(errors, obj.get("parameters") or {})
-    errors.optional_choice("reclaimPolicy", obj.get("reclaimPolicy") or None, ("Delete", "Retain"))
-    mode = obj.get("volumeBindingMode")
-    if mode is None:
-        errors.required("volumeBindingMode")
-    errors.optional_choice("volumeBindingMode", mode, ("Immediate", "WaitForFirstConsumer"))
-    for index, term in enumerate(obj.get("allowedTopologies") or ()):
+def validate_class(obj: Field) -> None:
+    provisioner = obj.text("provisioner")
+    provisioner.showing(provisioner.value.lower()).name(qualified_name)
+    _check_parameters(obj["parameters"])
+    if policy := obj["reclaimPolicy"]:
+        policy.optional_choice(("Delete", "Retain"))
+    mode = obj["volumeBindingMode"]
+    if not mode.is_set:
+        mode.required()
+    mode.optional_choice(("Immediate", "WaitForFirstConsumer"))
+    for term in obj["allowedTopologies"]:
         seen: set[str] = set()
-        for here, expression in indexed(
-            f"allowedTopologies[{index}].matchLabelExpressions", term.get("matchLabelExpressions")
-        ):
-            key, values = expression.get("key") or "", expression.get("values") or ()
-            errors.present(f"{here}.values", values)
-            errors.label_name(f"{here}.key", key)
-            errors.once(seen, f"{here}.key", key)
+        for expression in term["matchLabelExpressions"]:
+            key = expression.text("key")
+            expression["values"].present()
+            key.label_name()
+            key.once(seen)
 
 
-def _check_parameters(errors: Errors, parameters: Object, needed: bool = False) -> None:
+def _check_parameters(field: Field) -> None:
+    parameters = field.value or {}
     if len(parameters) > MAX_PARAMETERS:
-        errors.too_long("parameters", MAX_PARAMETERS)
+        field.too_long(MAX_PARAMETERS)
         return
-    for key in parameters:
-        if not key:
-            errors.invalid("parameters", key, "field can not be empty.")
+    if "" in parameters:
+        field.showing("").invalid("field can not be empty.")
     if sum(len(key) + len(value) for key, value in parameters.items()) > MAX_PARAMETERS_SIZE:
-        errors.too_long("parameters", MAX_PARAMETERS_SIZE)
-    if needed and not parameters:
-        errors.required("parameters", "must contain at least one key/value pair")
+        field.too_long(MAX_PARAMETERS_SIZE)
 
 
-def validate_class_update(errors: Errors, obj: Object, old: Object) -> None:
-    for field, detail in (
-        ("parameters", "updates to parameters are forbidden."),
-        ("provisioner", "updates to provisioner are forbidden."),
-    ):
+def validate_class_update(obj: Field, old: Field) -> None:
+    _forbid_updates(obj, old, "parameters", "provisioner")
+    obj.keeps(old, "reclaimPolicy", "volumeBindingMode")
+
+
+def _forbid_updates(obj: Field, old: Field, *fields: str) -> None:
+    for field in fields:
         if (obj.get(field) or None) != (old.get(field) or None):
-            errors.forbidden(field, detail)
-    for field in ("reclaimPolicy", "volumeBindingMode"):
-        errors.immutable(field, obj.get(field), old.get(field))
+            obj[field].forbidden(f"updates to {field} are forbidden.")
 
 
-def validate_attributes_class(errors: Errors, obj: Object) -> None:
-    check_driver_name(errors, "driverName", obj.get("driverName") or "")
-    _check_parameters(errors, obj.get("parameters") or {}, needed=True)
+def validate_attributes_class(obj: Field) -> None:
+    check_driver_name(obj["driverName"])
+    _check_parameters(obj["parameters"])
+    obj["parameters"].present("must contain at least one key/value pair")
 
 
-def validate_attributes_class_update(errors: Errors, obj: Object, old: Object) -> None:
-    for field in ("driverName", "parameters"):
-        if (obj.get(field) or None) != (old.get(field) or None):
-            errors.forbidden(field, f"updates to {field} are forbidden.")
+def validate_attributes_class_update(obj: Field, old: Field) -> None:
+    _forbid_updates(obj, old, "driverName", "parameters")
 
 
-def validate_driver(errors: Errors, obj: Object) -> None:
-    spec = obj.get("spec") or {}
-    check_driver_name(errors, "metadata.name", obj["metadata"].get("name") or "")
-    choices = ("File", "None", "ReadWriteOnceWithFSType")
-    errors.optional_choice("spec.fsGroupPolicy", spec.get("fsGroupPolicy"), choices)
+def validate_driver(obj: Field) -> None:
+    spec = obj["spec"]
+    check_driver_name(obj["metadata"]["name"])
+    spec["fsGroupPolicy"].optional_choice(("File", "None", "ReadWriteOnceWithFSType"))
     seen: set[str] = set()
-    for here, request in indexed("spec.tokenRequests", spec.get("tokenRequests")):
-        errors.once(seen, f"{here}.audience", request.get("audience") or "")
-        seconds = request.get("expirationSeconds")
-        if seconds is not None and seconds < 600:
-            detail = "may not specify a duration less than 10 minutes"
-            errors.invalid(f"{here}.expirationSeconds", seconds, detail)
-        if seconds is not None and seconds > 1 << 32:
-            detail = "may not specify a duration larger than 2^32 seconds"
-            errors.invalid(f"{here}.expirationSeconds", seconds, detail)
+    for request in spec["tokenRequests"]:
+        request.text("audience").once(seen)
+        check_token_lifetime(request["expirationSeconds"])
     for mode in spec.get("volumeLifecycleModes") or ():
-        errors.optional_choice("spec.volumeLifecycleModes", mode, ("Persistent", "Ephemeral"))
-    period = spec.get("nodeAllocatableUpdatePeriodSeconds")
-    if period is not None and period < 10:
-        detail = "must be greater than or equal to 10 seconds"
-        errors.invalid("spec.nodeAllocatableUpdatePeriodSeconds", period, detail)
+        spec.at("volumeLifecycleModes", mode).optional_choice(("Persistent", "Ephemeral"))
+    period = spec["nodeAllocatableUpdatePeriodSeconds"]
+    if period.is_set and period.value < 10:
+        period.invalid("must be greater than or equal to 10 seconds")
 
 
-def validate_driver_update(errors: Errors, obj: Object, old: Object) -> None:
-    validate_driver(errors, obj)
-    for field in ("attachRequired", "volumeLifecycleModes"):
-        new, before = (obj.get("spec") or {}).get(field), (old.get("spec") or {}).get(field)
-        errors.immutable(f"spec.{field}", new, before)
+def validate_driver_update(obj: Field, old: Field) -> None:
+    validate_driver(obj)
+    obj["spec"].keeps(old["spec"], "attachRequired", "volumeLifecycleModes")
 
 
-def validate_csi_node(errors: Errors, obj: Object) -> None:
+def validate_csi_node(obj: Field) -> None:
     seen: set[str] = set()
-    for here, driver in indexed("spec.drivers", (obj.get("spec") or {}).get("drivers")):
-        name = driver.get("name") or ""
-        check_driver_name(errors, f"{here}.name", name)
-        errors.once(seen, f"{here}.name", name)
-        identity = driver.get("nodeID") or ""
-        errors.present(f"{here}.nodeID", identity)
+    for driver in obj["spec"]["drivers"]:
+        name, identity = driver.text("name"), driver.text("nodeID")
+        check_driver_name(name)
+        name.once(seen)
+        identity.present()
         if len(identity) > 192:
-            errors.invalid(f"{here}.nodeID", identity, "must be 192 characters or less")
-        count = (driver.get("allocatable") or {}).get("count")
-        if count is not None and count < 0:
-            errors.invalid(f"{here}.allocatable.count", count, "must be greater than or equal to 0")
+            identity.invalid("must be 192 characters or less")
+        driver["allocatable"]["count"].not_negative()
         keys: set[str] = set()
-        for key in driver.get("topologyKeys") or ():
-            if not key:
-                errors.required(f"{here}.topologyKeys")
-            elif key in keys:
-                errors.duplicate(f"{here}.topologyKeys", key)
-            keys.add(key)
-            errors.check(f"{here}.topologyKeys", key, names.qualified_name)
+        for topology_key in driver.get("topologyKeys") or ():
+            key = driver.at("topologyKeys", topology_key)
+            key.present()
+            if key and key.value in keys:
+                key.duplicate()
+            keys.add(key.value)
+            key.label_name()
 
 
-def validate_csi_node_update(errors: Errors, obj: Object, old: Object) -> None:
-    validate_csi_node(errors, obj)
-    known = {each.get("name"): each for each in (old.get("spec") or {}).get("drivers") or ()}
-    for index, driver in enumerate((obj.get("spec") or {}).get("drivers") or ()):
+def validate_csi_node_update(obj: Field, old: Field) -> None:
+    validate_csi_node(obj)
+    known = {each.get("name"): each.value for each in old["spec"]["drivers"]}
+    for driver in obj["spec"]["drivers"]:
         before = known.get(driver.get("name"))
         if before is not None:
             new, old_driver = (
                 {key: value for key, value in each.items() if key != "allocatable"}
-                for each in (driver, before)
+                for each in (driver.value, before)
             )
-            errors.immutable(f"spec.drivers[{index}]", new, old_driver)
+            driver.showing(new).immutable(old_driver)
 
 
-def validate_capacity(errors: Errors, obj: Object) -> None:
-    errors.label_selector("nodeTopology", obj.get("nodeTopology"))
-    errors.check("storageClassName", obj.get("storageClassName") or "", dns1123_subdomain)
-    if obj.get("capacity") is not None:
-        errors.quantity_not_negative("capacity", obj["capacity"])
+def validate_capacity(obj: Field) -> None:
+    obj["nodeTopology"].label_selector()
+    obj["storageClassName"].check(dns1123_subdomain)
+    if obj["capacity"].is_set:
+        obj["capacity"].quantity_not_negative()
 
 
-def validate_capacity_update(errors: Errors, obj: Object, old: Object) -> None:
-    validate_capacity(errors, obj)
-    for field in ("nodeTopology", "storageClassName"):
-        errors.immutable(field, obj.get(field), old.get(field))
+def validate_capacity_update(obj: Field, old: Field) -> None:
+    validate_capacity(obj)
+    obj.keeps(old, "nodeTopology", "storageClassName")
 
 
-def validate_attachment(errors: Errors, obj: Object) -> None:
-    spec = obj.get("spec") or {}
-    check_driver_name(errors, "spec.attacher", spec.get("attacher") or "")
-    source = spec.get("source") or {}
-    volume, inline = source.get("persistentVolumeName"), source.get("inlineVolumeSpec")
+def validate_attachment(obj: Field) -> None:
+    spec = obj["spec"]
+    check_driver_name(spec["attacher"])
+    source = spec["source"]
+    volume, inline = source["persistentVolumeName"], source["inlineVolumeSpec"]
     detail = "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
-    if volume is None and inline is None:
-        errors.required("spec.source", detail)
-    elif volume is not None and inline is not None:
-        errors.forbidden("spec.source", detail)
-    elif volume is not None:
-        missing = "must specify non empty persistentVolumeName"
-        errors.name("spec.source.persistentVolumeName", volume, dns1123_subdomain, missing)
-    errors.check("spec.nodeName", spec.get("nodeName") or "", dns1123_subdomain)
-    status = obj.get("status") or {}
-    for field in ("attachError", "detachError"):
-        code = (status.get(field) or {}).get("errorCode")
-        if code is not None and code < 0:
-            detail = names.in_range(0, MAX_INT32)
-            errors.invalid(f"status.{field}.errorCode", code, detail)
+    if not volume.is_set and not inline.is_set:
+        source.required(detail)
+    elif volume.is_set and inline.is_set:
+        source.forbidden(detail)
+    elif volume.is_set:
+        volume.name(dns1123_subdomain, "must specify non empty persistentVolumeName")
+    spec["nodeName"].check(dns1123_subdomain)
+    for error in obj["status"].each("attachError", "detachError"):
+        if (error.get("errorCode") or 0) < 0:
+            error["errorCode"].invalid(names.in_range(0, MAX_INT32))
 
 
-def validate_attachment_update(errors: Errors, obj: Object, old: Object) -> None:
-    validate_attachment(errors, obj)
-    if obj.get("spec") != old.get("spec"):
-        errors.invalid("spec", obj.get("spec"), "field is immutable")
+def validate_attachment_update(obj: Field, old: Field) -> None:
+    validate_attachment(obj)
+    obj.keeps(old, "spec")

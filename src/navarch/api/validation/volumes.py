@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from navarch.api.validation.claims import check_claim_spec
 from navarch.api.validation.common import (
-    Errors,
     Object,
     dns1123_label,
     dns1123_subdomain,
-    indexed,
-    qualified_name,
     quantity,
 )
+from navarch.api.validation.fields import Field
 from navarch.api.validation.meta import validate_template_meta
 
 BAD_MODE = "must be a number between 0 and 0777 (octal), both inclusive"
@@ -58,172 +55,164 @@ RESOURCE_FIELDS = (
     "requests.ephemeral-storage",
     "requests.memory",
 )
+NOT_CONVERTIBLE = "error converting fieldPath: field label not supported"
 _UNITS = ("1", *(f"1{unit}" for unit in "kMGTPE"), *(f"1{unit}i" for unit in "KMGTPE"))
 
-Check = Callable[[Errors, str, Object], None]
+Check = Callable[[Field], None]
 
 
-def check_volumes(errors: Errors, path: str, spec: Object, pod_name: str) -> dict[str, Object]:
+def check_volumes(volumes: Field, pod_name: str) -> dict[str, Object]:
     """Check the volumes of a pod spec; returns the valid ones by name."""
     result: dict[str, Object] = {}
-    volumes = spec.get("volumes") or ()
     created = {
         f"{pod_name}-{volume.get('name')}"
-        for volume in volumes
+        for volume in volumes.value or ()
         if pod_name and "ephemeral" in volume
     }
-    for here, volume in indexed(path, volumes):
-        name = volume.get("name") or ""
-        before = len(errors)
-        _check_source(errors, here, volume, pod_name)
-        errors.name(f"{here}.name", name, dns1123_label)
-        if name in result:
-            errors.duplicate(f"{here}.name", name)
-        if len(errors) == before:
-            result[name] = volume
-        claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
-        if claim in created:
-            detail = "must not reference a PVC that gets created for an ephemeral volume"
-            errors.invalid(f"{here}.persistentVolumeClaim.claimName", claim, detail)
+    for volume in volumes:
+        name, before = volume.text("name"), len(volumes.errors)
+        _check_source(volume, pod_name)
+        name.name(dns1123_label)
+        if name.value in result:
+            name.duplicate()
+        if len(volumes.errors) == before:
+            result[name.value] = volume.value
+        claim = volume["persistentVolumeClaim"]["claimName"]
+        if claim.value in created:
+            claim.invalid("must not reference a PVC that gets created for an ephemeral volume")
     return result
 
 
-def _check_source(errors: Errors, path: str, volume: Object, pod_name: str) -> None:
-    found = False
-    for field in volume:
-        if field == "name":
-            continue
-        if found:
-            errors.forbidden(f"{path}.{field}", "may not specify more than 1 volume type")
-            continue
-        found = True
-        source = volume[field] or {}
-        checker = _SOURCES.get(field)
-        if checker is not None:
-            checker(errors, f"{path}.{field}", source)
-        for key in _REQUIRED.get(field, ()):
-            errors.present(f"{path}.{field}.{key}", source.get(key))
-    errors.present(path, found, "must specify a volume type")
+def _check_source(volume: Field, pod_name: str) -> None:
+    given = [field for field in volume.value if field != "name"]
+    for field in given[:1]:
+        source = volume[field]
+        if field in _SOURCES:
+            _SOURCES[field](source)
+        for part in source.each(*_REQUIRED.get(field, ())):
+            part.present()
+    for field in given[1:]:
+        volume[field].forbidden("may not specify more than 1 volume type")
+    if not given:
+        volume.required("must specify a volume type")
     if "ephemeral" in volume and pod_name and volume.get("name"):
-        claim = f"{pod_name}-{volume['name']}"
+        claim = f"{pod_name}-{volume.get('name')}"
         problems = (f'PVC name "{claim}": {text}' for text in dns1123_subdomain(claim))
-        errors.problems(f"{path}.name", volume["name"], problems)
+        volume["name"].problems(problems)
 
 
-def check_mode(errors: Errors, path: str, mode: Any) -> None:
-    if mode is not None and not 0 <= mode <= 0o777:
-        errors.invalid(path, mode, BAD_MODE)
+def check_mode(mode: Field) -> None:
+    if mode.is_set and not 0 <= mode.value <= 0o777:
+        mode.invalid(BAD_MODE)
 
 
-def check_no_backsteps(errors: Errors, path: str, target: str) -> None:
-    if ".." in target and ".." in target.split("/"):
-        errors.invalid(path, target, "must not contain '..'")
+def check_no_backsteps(path: Field) -> None:
+    if ".." in path and ".." in path.value.split("/"):
+        path.invalid("must not contain '..'")
 
 
-def check_descending(errors: Errors, path: str, target: str) -> None:
+def check_descending(path: Field) -> None:
     """A path that stays below where it starts."""
-    if target.startswith("/"):
-        errors.invalid(path, target, "must be a relative path")
-    check_no_backsteps(errors, path, target)
+    if path and path.value.startswith("/"):
+        path.invalid("must be a relative path")
+    check_no_backsteps(path)
 
 
-def check_not_reserved(errors: Errors, path: str, target: str) -> None:
+def check_not_reserved(path: Field) -> None:
     """A descending path that is none of the atomic writer's own (`..data`)."""
-    check_descending(errors, path, target)
-    if target.startswith("..") and not target.startswith("../"):
-        errors.invalid(path, target, "must not start with '..'")
+    check_descending(path)
+    if path and path.value.startswith("..") and not path.value.startswith("../"):
+        path.invalid("must not start with '..'")
 
 
-def _check_items(errors: Errors, path: str, source: Object) -> None:
-    for here, item in indexed(f"{path}.items", source.get("items")):
-        for key in ("key", "path"):
-            errors.present(f"{here}.{key}", item.get(key))
-        check_not_reserved(errors, f"{here}.path", item.get("path") or "")
-        check_mode(errors, f"{here}.mode", item.get("mode"))
+def check_absolute(path: Field) -> None:
+    if path and not path.value.startswith("/"):
+        path.invalid("must be an absolute path")
 
 
-def _empty_dir(errors: Errors, path: str, source: Object) -> None:
-    limit = quantity(source["sizeLimit"]) if source.get("sizeLimit") is not None else None
-    if limit is not None and limit.sign() < 0:
-        errors.forbidden(f"{path}.sizeLimit", "SizeLimit field must be a valid resource quantity")
+def _check_items(source: Field) -> None:
+    for item in source["items"]:
+        item["key"].present()
+        item["path"].present()
+        check_not_reserved(item["path"])
+        check_mode(item["mode"])
 
 
-def _host_path(errors: Errors, path: str, source: Object) -> None:
-    target = source.get("path")
-    if not target:
-        errors.required(f"{path}.path")
-        return
-    check_no_backsteps(errors, f"{path}.path", target)
-    errors.optional_choice(f"{path}.type", source.get("type"), HOST_PATH_TYPES)
+def _empty_dir(source: Field) -> None:
+    limit = source["sizeLimit"]
+    amount = quantity(limit.value) if limit.is_set else None
+    if amount is not None and amount.sign() < 0:
+        limit.forbidden("SizeLimit field must be a valid resource quantity")
 
 
-def _files(errors: Errors, path: str, source: Object) -> None:
-    check_mode(errors, f"{path}.defaultMode", source.get("defaultMode"))
-    _check_items(errors, path, source)
+def _host_path(source: Field) -> None:
+    source["path"].present()
+    if source.get("path"):
+        check_no_backsteps(source["path"])
+        source["type"].optional_choice(HOST_PATH_TYPES)
 
 
-def _downward_api(errors: Errors, path: str, source: Object) -> None:
-    check_mode(errors, f"{path}.defaultMode", source.get("defaultMode"))
+def _files(source: Field) -> None:
+    check_mode(source["defaultMode"])
+    _check_items(source)
+
+
+def _downward_api(source: Field) -> None:
+    check_mode(source["defaultMode"])
     for item in source.get("items") or ():
-        _check_downward_file(errors, path, item)
+        _check_downward_file(source.showing(item))
 
 
-def _check_downward_file(errors: Errors, path: str, item: Object) -> None:
-    errors.present(f"{path}.path", item.get("path"))
-    check_not_reserved(errors, f"{path}.path", item.get("path") or "")
-    field, resource = item.get("fieldRef"), item.get("resourceFieldRef")
-    if field is not None:
-        check_field_reference(errors, f"{path}.fieldRef", field, VOLUME_FIELD_PATHS)
-        if resource is not None:
+def _check_downward_file(item: Field) -> None:
+    item["path"].present()
+    check_not_reserved(item["path"])
+    field, resource = item["fieldRef"], item["resourceFieldRef"]
+    if field.is_set:
+        check_field_reference(field, VOLUME_FIELD_PATHS)
+        if resource.is_set:
             detail = "fieldRef and resourceFieldRef can not be specified simultaneously"
-            errors.invalid(path, "resource", detail)
-    elif resource is not None:
-        check_resource_reference(errors, f"{path}.resourceFieldRef", resource, volume=True)
+            item.showing("resource").invalid(detail)
+    elif resource.is_set:
+        check_resource_reference(resource, volume=True)
     else:
-        errors.required(path, "one of fieldRef and resourceFieldRef is required")
-    check_mode(errors, f"{path}.mode", item.get("mode"))
+        item.required("one of fieldRef and resourceFieldRef is required")
+    check_mode(item["mode"])
 
 
-def check_field_reference(
-    errors: Errors, path: str, reference: Object, known: tuple[str, ...]
-) -> None:
+def check_field_reference(reference: Field, known: tuple[str, ...]) -> None:
     """A fieldRef of the downward API: one of the known paths, or one label or annotation."""
-    for key in ("apiVersion", "fieldPath"):
-        if not reference.get(key):
-            errors.required(f"{path}.{key}")
+    for part in reference.each("apiVersion", "fieldPath"):
+        if not part:
+            part.required()
             return
     field = reference["fieldPath"]
-    base, bracket, rest = field.partition("['")
+    base, bracket, rest = field.value.partition("['")
     if bracket and rest.endswith("']"):
-        key = rest[:-2]
+        key = reference.showing(rest[:-2])
         if base == "metadata.annotations":
-            errors.check(path, key.lower(), qualified_name)
+            key.showing(key.value.lower()).label_name()
         elif base == "metadata.labels":
-            errors.check(path, key, qualified_name)
+            key.label_name()
         elif base in CONVERTIBLE_PATHS:
-            errors.invalid(path, base, "does not support subscript")
+            reference.showing(base).invalid("does not support subscript")
         else:
-            _not_convertible(errors, path, field)
-    elif field not in CONVERTIBLE_PATHS:
-        _not_convertible(errors, path, field)
-    elif field not in known:
-        errors.not_supported(f"{path}.fieldPath", field, known)
+            field.invalid(f"{NOT_CONVERTIBLE}: {field.value}")
+    elif field.value not in CONVERTIBLE_PATHS:
+        field.invalid(f"{NOT_CONVERTIBLE}: {field.value}")
+    else:
+        field.optional_choice(known)
 
 
-def _not_convertible(errors: Errors, path: str, field: str) -> None:
-    detail = f"error converting fieldPath: field label not supported: {field}"
-    errors.invalid(f"{path}.fieldPath", field, detail)
-
-
-def check_resource_reference(errors: Errors, path: str, reference: Object, volume: bool) -> None:
-    resource = reference.get("resource") or ""
+def check_resource_reference(reference: Field, volume: bool) -> None:
+    name = reference.text("resource")
+    resource = name.value
     huge_page = resource.startswith(("requests.hugepages-", "limits.hugepages-"))
     if volume and not reference.get("containerName"):
-        errors.required(f"{path}.containerName")
+        reference["containerName"].required()
     elif not resource:
-        errors.required(f"{path}.resource")
+        name.required()
     elif resource not in RESOURCE_FIELDS and not huge_page:
-        errors.not_supported(f"{path}.resource", resource, RESOURCE_FIELDS)
+        name.not_supported(RESOURCE_FIELDS)
     divisor = quantity(reference.get("divisor") or "0")
     if divisor is None or divisor.is_zero():
         return
@@ -237,108 +226,95 @@ def check_resource_reference(errors: Errors, path: str, reference: Object, volum
     if str(divisor) not in allowed and (resource in RESOURCE_FIELDS or huge_page):
         values = "values 1m and 1" if kind == "cpu" else f"values {', '.join(_UNITS)}"
         detail = f"only divisor's {values} are supported with the {kind} resource"
-        errors.invalid(f"{path}.divisor", resource, detail)
+        reference.at("divisor", resource).invalid(detail)
 
 
-def _projected(errors: Errors, path: str, source: Object) -> None:
-    check_mode(errors, f"{path}.defaultMode", source.get("defaultMode"))
+def _projected(source: Field) -> None:
+    check_mode(source["defaultMode"])
     paths: set[str] = set()
 
     def claim(target: str, named: str) -> None:
         if target and target in paths:
-            errors.invalid(path, named, "conflicting duplicate paths")
+            source.showing(named).invalid("conflicting duplicate paths")
         paths.add(target)
 
-    for here, each in indexed(f"{path}.sources", source.get("sources")):
-        for field in ("secret", "configMap"):
-            part = each.get(field)
-            if part is None:
+    for projection in source["sources"]:
+        for part in projection.each("secret", "configMap"):
+            if not part.is_set:
                 continue
-            errors.present(f"{here}.{field}.name", part.get("name"))
-            _check_items(errors, f"{here}.{field}", part)
+            part["name"].present()
+            _check_items(part)
             for item in part.get("items") or ():
                 claim(item.get("path") or "", part.get("name") or "")
-        for item in (each.get("downwardAPI") or {}).get("items") or ():
-            _check_downward_file(errors, f"{here}.downwardAPI", item)
+        files = projection["downwardAPI"]
+        for item in files.get("items") or ():
+            _check_downward_file(files.showing(item))
             claim(item.get("path") or "", item.get("path") or "")
-        if (token := each.get("serviceAccountToken")) is not None:
-            _check_token(errors, path, here, token)
-        if (bundle := each.get("clusterTrustBundle")) is not None:
-            _check_bundle(errors, f"{here}.clusterTrustBundle", bundle)
+        if projection.get("serviceAccountToken") is not None:
+            _check_token(projection["serviceAccountToken"], source)
+        if (bundle := projection["clusterTrustBundle"]).is_set:
+            _check_bundle(bundle)
             claim(bundle.get("path") or "", bundle.get("path") or "")
-        if len(each) > 1:
-            errors.forbidden(here, "may not specify more than 1 volume type per source")
+        if len(projection) > 1:
+            projection.forbidden("may not specify more than 1 volume type per source")
 
 
-def _check_token(errors: Errors, path: str, source_path: str, token: Object) -> None:
-    seconds = token.get("expirationSeconds")
-    here = f"{source_path}.serviceAccountToken.expirationSeconds"
-    if seconds is not None and seconds < 600:
-        errors.invalid(here, seconds, "may not specify a duration less than 10 minutes")
-    if seconds is not None and seconds > 1 << 32:
-        errors.invalid(here, seconds, "may not specify a duration larger than 2^32 seconds")
-    if not token.get("path"):
-        errors.required(f"{path}.path")
+def check_token_lifetime(seconds: Field) -> None:
+    if seconds.is_set and seconds.value < 600:
+        seconds.invalid("may not specify a duration less than 10 minutes")
+    if seconds.is_set and seconds.value > 1 << 32:
+        seconds.invalid("may not specify a duration larger than 2^32 seconds")
+
+
+def _check_token(token: Field, volume: Field) -> None:
+    check_token_lifetime(token["expirationSeconds"])
+    path = volume.at("path", token.get("path"))
+    path.present()
+    check_not_reserved(path)
+
+
+def _check_bundle(bundle: Field) -> None:
+    name, signer, selector = bundle.each("name", "signerName", "labelSelector")
+    if name.is_set and signer.is_set:
+        bundle.invalid("only one of name and signerName may be used")
+    elif name.is_set:
+        name.present("must be a valid object name")
+        if selector.is_set:
+            selector.invalid("labelSelector must be unset if name is specified")
+    elif signer.is_set:
+        signer.present("must be a valid signer name")
+        selector.label_selector()
     else:
-        check_not_reserved(errors, f"{path}.path", token["path"])
+        bundle.required("either name or signerName must be specified")
+    bundle["path"].present()
+    check_not_reserved(bundle["path"])
 
 
-def _check_bundle(errors: Errors, path: str, bundle: Object) -> None:
-    name, signer = bundle.get("name"), bundle.get("signerName")
-    if name is not None and signer is not None:
-        errors.invalid(path, bundle, "only one of name and signerName may be used")
-    elif name is not None:
-        errors.present(f"{path}.name", name, "must be a valid object name")
-        if bundle.get("labelSelector") is not None:
-            detail = "labelSelector must be unset if name is specified"
-            errors.invalid(f"{path}.labelSelector", bundle["labelSelector"], detail)
-    elif signer is not None:
-        errors.present(f"{path}.signerName", signer, "must be a valid signer name")
-        errors.label_selector(f"{path}.labelSelector", bundle.get("labelSelector"))
-    else:
-        errors.required(path, "either name or signerName must be specified")
-    errors.present(f"{path}.path", bundle.get("path"))
-    check_not_reserved(errors, f"{path}.path", bundle.get("path") or "")
-
-
-def _nfs(errors: Errors, path: str, source: Object) -> None:
-    target = source.get("path")
-    if target and not target.startswith("/"):
-        errors.invalid(f"{path}.path", target, "must be an absolute path")
-
-
-def check_driver_name(errors: Errors, path: str, name: str) -> None:
+def check_driver_name(name: Field) -> None:
     """The name of a CSI driver."""
-    if not name:
-        errors.required(path)
+    name.present()
+    name.no_longer(63)
+    if name:
+        name.problems(dns1123_subdomain(name.value.lower()))
+
+
+def _csi(source: Field) -> None:
+    check_driver_name(source["driver"])
+    if (secret := source["nodePublishSecretRef"]).is_set:
+        secret["name"].name(dns1123_subdomain)
+
+
+def _ephemeral(source: Field) -> None:
+    template = source["volumeClaimTemplate"]
+    if not template.is_set:
+        template.required()
         return
-    errors.no_longer(path, name, 63)
-    errors.problems(path, name, dns1123_subdomain(name.lower()))
+    validate_template_meta(template["metadata"])
+    check_claim_spec(template["spec"])
 
 
-def _csi(errors: Errors, path: str, source: Object) -> None:
-    check_driver_name(errors, f"{path}.driver", source.get("driver") or "")
-    secret = source.get("nodePublishSecretRef")
-    if secret is not None:
-        errors.name(f"{path}.nodePublishSecretRef.name", secret.get("name"), dns1123_subdomain)
-
-
-def _ephemeral(errors: Errors, path: str, source: Object) -> None:
-    template = source.get("volumeClaimTemplate")
-    if template is None:
-        errors.required(f"{path}.volumeClaimTemplate")
-        return
-    here = f"{path}.volumeClaimTemplate"
-    validate_template_meta(errors, f"{here}.metadata", template.get("metadata") or {})
-    check_claim_spec(errors, f"{here}.spec", template.get("spec") or {})
-
-
-def _image(errors: Errors, path: str, source: Object) -> None:
-    policy = source.get("pullPolicy")
-    errors.present(f"{path}.pullPolicy", policy)
-    errors.optional_choice(
-        f"{path}.pullPolicy", policy or None, ("Always", "IfNotPresent", "Never")
-    )
+def _image(source: Field) -> None:
+    source["pullPolicy"].choice(("Always", "IfNotPresent", "Never"))
 
 
 _SOURCES: dict[str, Check] = {
@@ -348,7 +324,7 @@ _SOURCES: dict[str, Check] = {
     "configMap": _files,
     "downwardAPI": _downward_api,
     "projected": _projected,
-    "nfs": _nfs,
+    "nfs": lambda source: check_absolute(source["path"]),
     "csi": _csi,
     "ephemeral": _ephemeral,
     "image": _image,

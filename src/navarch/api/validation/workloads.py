@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from navarch.api import names
 from navarch.api.validation.claims import check_claim_spec
 from navarch.api.validation.common import (
-    IMMUTABLE,
-    Errors,
     Object,
-    indexed,
+    dns1123_label,
     relative_amount,
     selector_matches,
     selects_everything,
 )
+from navarch.api.validation.fields import Field
 from navarch.api.validation.podspec import check_template
 
 MISMATCH = "`selector` does not match template `labels`"
@@ -26,156 +25,146 @@ STATEFUL_SET_UPDATE = (
 _REPLICA_COUNTS = ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas")
 
 
-def _check_selected_template(errors: Errors, spec: Object, kind: str, selector_name: str) -> None:
+def _check_selected_template(spec: Field, kind: str, selector_name: str) -> None:
     """Selector and template of a controller with a LabelSelector."""
-    selector = spec.get("selector")
-    if selector is None:
+    selector, before = spec["selector"], len(spec.errors)
+    if not selector.is_set:
         if kind != "DaemonSet":
-            errors.required("spec.selector")
-        _check_match(errors, spec, None)
+            selector.required()
+        _check_match(spec, None)
     else:
-        before = len(errors)
-        errors.label_selector("spec.selector", selector)
-        if selects_everything(selector):
-            detail = f"empty selector is invalid for {selector_name}"
-            errors.invalid("spec.selector", selector, detail)
-        elif len(errors) == before:
-            _check_match(errors, spec, selector)
+        selector.label_selector()
+        if selects_everything(selector.value):
+            selector.invalid(f"empty selector is invalid for {selector_name}")
+        elif len(spec.errors) == before:
+            _check_match(spec, selector.value)
         elif kind != "DaemonSet":
             # What a selector that means nothing selects is not asked.
-            detail = "" if kind == "StatefulSet" else "invalid label selector"
-            errors.invalid("spec.selector", selector, detail)
+            selector.invalid("" if kind == "StatefulSet" else "invalid label selector")
             return
-    _check_endless_template(errors, spec, kind)
+    _check_endless_template(spec["template"], kind)
 
 
-def _check_match(errors: Errors, spec: Object, selector: Object | None) -> None:
+def _check_match(spec: Field, selector: Object | None) -> None:
     """The selector, which selects nothing when it is missing, has to match the template."""
-    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
-    if selector is None or not selector_matches(selector, labels or {}):
-        errors.invalid("spec.template.metadata.labels", labels, MISMATCH)
+    labels = spec["template"]["metadata"]["labels"]
+    if selector is None or not selector_matches(selector, labels.value or {}):
+        labels.invalid(MISMATCH)
 
 
-def _check_endless_template(errors: Errors, spec: Object, kind: str) -> None:
-    template = spec.get("template") or {}
-    pod = template.get("spec") or {}
-    check_template(errors, "spec.template", template)
-    policy = pod.get("restartPolicy") or ""
-    if policy != "Always":
-        errors.not_supported("spec.template.spec.restartPolicy", policy, ("Always",))
-    if pod.get("activeDeadlineSeconds") is not None:
-        detail = f"activeDeadlineSeconds in {kind} is not Supported"
-        errors.forbidden("spec.template.spec.activeDeadlineSeconds", detail)
+def _check_endless_template(template: Field, kind: str) -> None:
+    check_template(template)
+    template["spec"].text("restartPolicy").optional_choice(("Always",))
+    deadline = template["spec"]["activeDeadlineSeconds"]
+    if deadline.is_set:
+        deadline.forbidden(f"activeDeadlineSeconds in {kind} is not Supported")
 
 
-def validate_deployment(errors: Errors, obj: Object) -> None:
+def validate_deployment(obj: Field) -> None:
     spec = obj["spec"]
-    for field in ("replicas", "minReadySeconds", "revisionHistoryLimit"):
-        errors.not_negative(f"spec.{field}", spec.get(field))
-    _check_selected_template(errors, spec, "ReplicaSet", "deployment")
-    _check_deployment_strategy(errors, spec.get("strategy") or {})
-    deadline = spec.get("progressDeadlineSeconds")
-    if deadline is not None:
-        errors.not_negative("spec.progressDeadlineSeconds", deadline)
-        if deadline <= (spec.get("minReadySeconds") or 0):
-            detail = "must be greater than minReadySeconds"
-            errors.invalid("spec.progressDeadlineSeconds", deadline, detail)
+    for field in spec.each("replicas", "minReadySeconds", "revisionHistoryLimit"):
+        field.not_negative()
+    _check_selected_template(spec, "ReplicaSet", "deployment")
+    _check_deployment_strategy(spec["strategy"])
+    deadline = spec["progressDeadlineSeconds"]
+    deadline.not_negative()
+    if deadline.is_set and deadline.value <= (spec.get("minReadySeconds") or 0):
+        deadline.invalid("must be greater than minReadySeconds")
 
 
-def _check_deployment_strategy(errors: Errors, strategy: Object) -> None:
-    here, kind, rolling = "spec.strategy", strategy.get("type"), strategy.get("rollingUpdate")
+def _check_deployment_strategy(strategy: Field) -> None:
+    kind, rolling = strategy.get("type"), strategy["rollingUpdate"]
     if kind == "Recreate":
-        if rolling is not None:
-            detail = "may not be specified when strategy `type` is 'Recreate'"
-            errors.forbidden(f"{here}.rollingUpdate", detail)
+        if rolling.is_set:
+            rolling.forbidden("may not be specified when strategy `type` is 'Recreate'")
     elif kind != "RollingUpdate":
-        errors.not_supported(here, strategy, ("Recreate", "RollingUpdate"))
-    elif rolling is None:
-        errors.required(f"{here}.rollingUpdate", "this should be defaulted and never be nil")
+        strategy.not_supported(("Recreate", "RollingUpdate"))
+    elif not rolling.is_set:
+        rolling.required("this should be defaulted and never be nil")
     else:
-        unavailable, surge = rolling.get("maxUnavailable", 0), rolling.get("maxSurge", 0)
-        errors.int_or_percent(f"{here}.rollingUpdate.maxUnavailable", unavailable)
-        errors.int_or_percent(f"{here}.rollingUpdate.maxSurge", surge)
-        if not relative_amount(unavailable) and not relative_amount(surge):
-            detail = "may not be 0 when `maxSurge` is 0"
-            errors.invalid(f"{here}.rollingUpdate.maxUnavailable", unavailable, detail)
-        errors.not_more_than_all(f"{here}.rollingUpdate.maxUnavailable", unavailable)
+        unavailable, surge = rolling.number("maxUnavailable"), rolling.number("maxSurge")
+        unavailable.int_or_percent()
+        surge.int_or_percent()
+        if not relative_amount(unavailable.value) and not relative_amount(surge.value):
+            unavailable.invalid("may not be 0 when `maxSurge` is 0")
+        unavailable.not_more_than_all()
 
 
-def validate_deployment_update(errors: Errors, obj: Object, old: Object) -> None:
-    validate_deployment(errors, obj)
-    errors.immutable("spec.selector", obj["spec"].get("selector"), old["spec"]["selector"])
+def validate_deployment_update(obj: Field, old: Field) -> None:
+    validate_deployment(obj)
+    obj["spec"].keeps(old["spec"], "selector")
 
 
-def validate_deployment_status(errors: Errors, obj: Object, old: Object) -> None:
-    status, before = obj.get("status") or {}, old.get("status") or {}
+def _check_counts(status: Field, fields: Sequence[str], most: Sequence[str] = ()) -> None:
+    """Counters of a replica status: not negative, and those in `most` not above `replicas`."""
+    for count in status.each(*fields):
+        count.not_negative()
+    replicas, available = status.get("replicas") or 0, status.number("availableReplicas")
+    for count in map(status.number, most):
+        if count.value > replicas:
+            count.invalid("cannot be greater than status.replicas")
+    if "availableReplicas" in most and available.value > (status.get("readyReplicas") or 0):
+        available.invalid("cannot be greater than readyReplicas")
+
+
+def validate_deployment_status(obj: Field, old: Field) -> None:
     below = ("updatedReplicas", "readyReplicas", "availableReplicas")
     counts = ("observedGeneration", "replicas", "unavailableReplicas", "terminatingReplicas")
-    errors.status_counts(status, (*counts, *below, "collisionCount"), below)
-    _check_collisions(errors, status, before)
+    _check_counts(obj["status"], (*counts, *below, "collisionCount"), below)
+    known, collisions = old["status"].get("collisionCount"), obj["status"].number("collisionCount")
+    if known is not None and collisions.value < known:
+        collisions.invalid("cannot be decremented")
 
 
-def _check_collisions(errors: Errors, status: Object, before: Object) -> None:
-    known = before.get("collisionCount")
-    if known is not None and (status.get("collisionCount") or 0) < known:
-        value = status.get("collisionCount") or 0
-        errors.invalid("status.collisionCount", value, "cannot be decremented")
+def validate_replica_set(obj: Field) -> None:
+    for field in obj["spec"].each("replicas", "minReadySeconds"):
+        field.not_negative()
+    _check_selected_template(obj["spec"], "ReplicaSet", "deployment")
 
 
-def validate_replica_set(errors: Errors, obj: Object) -> None:
-    for field in ("replicas", "minReadySeconds"):
-        errors.not_negative(f"spec.{field}", obj["spec"].get(field))
-    _check_selected_template(errors, obj["spec"], "ReplicaSet", "deployment")
+def validate_replica_set_update(obj: Field, old: Field) -> None:
+    validate_replica_set(obj)
+    obj["spec"].keeps(old["spec"], "selector")
 
 
-def validate_replica_set_update(errors: Errors, obj: Object, old: Object) -> None:
-    validate_replica_set(errors, obj)
-    errors.immutable("spec.selector", obj["spec"].get("selector"), old["spec"]["selector"])
-
-
-def validate_replica_status(errors: Errors, obj: Object) -> None:
+def validate_replica_status(obj: Field) -> None:
     """The status of a ReplicaSet or ReplicationController."""
     counts = (*_REPLICA_COUNTS, "terminatingReplicas", "observedGeneration")
-    errors.status_counts(obj.get("status") or {}, counts, _REPLICA_COUNTS[1:])
+    _check_counts(obj["status"], counts, _REPLICA_COUNTS[1:])
 
 
-def validate_replication_controller(errors: Errors, obj: Object) -> None:
+def validate_replication_controller(obj: Field) -> None:
     spec = obj["spec"]
-    for field in ("minReadySeconds", "replicas"):
-        errors.not_negative(f"spec.{field}", spec.get(field))
-    selector = spec.get("selector")
-    errors.present("spec.selector", selector)
-    if spec.get("template") is None:
-        errors.required("spec.template")
+    for field in spec.each("minReadySeconds", "replicas"):
+        field.not_negative()
+    selector = spec["selector"]
+    selector.present()
+    if not spec["template"].is_set:
+        spec["template"].required()
         return
     if selector:
-        _check_match(errors, spec, {"matchLabels": selector})
-    _check_endless_template(errors, spec, "ReplicationController")
+        _check_match(spec, {"matchLabels": selector.value})
+    _check_endless_template(spec["template"], "ReplicationController")
 
 
-def validate_stateful_set(errors: Errors, obj: Object) -> None:
+def validate_stateful_set(obj: Field) -> None:
     spec = obj["spec"]
-    policy = spec.get("podManagementPolicy") or ""
-    if not policy:
-        errors.required("spec.podManagementPolicy")
-    elif policy not in ("OrderedReady", "Parallel"):
-        errors.invalid("spec.podManagementPolicy", policy, "must be 'OrderedReady' or 'Parallel'")
-    _check_stateful_strategy(errors, spec.get("updateStrategy") or {})
-    retention = spec.get("persistentVolumeClaimRetentionPolicy") or {}
-    for field in ("whenDeleted", "whenScaled"):
-        if retention.get(field) not in (None, "Retain", "Delete"):
-            here = f"spec.persistentVolumeClaimRetentionPolicy.{field}"
-            errors.not_supported(here, retention[field], ("Retain", "Delete"))
-    for field in ("replicas", "minReadySeconds", "revisionHistoryLimit"):
-        if field != "revisionHistoryLimit":
-            errors.not_negative(f"spec.{field}", spec.get(field))
-    errors.not_negative("spec.ordinals.start", (spec.get("ordinals") or {}).get("start"))
-    if spec.get("serviceName"):
-        errors.check("spec.serviceName", spec["serviceName"], names.dns1123_label)
-    claims = spec.get("volumeClaimTemplates") or ()
-    for here, claim in indexed("spec.volumeClaimTemplates", claims):
-        check_claim_spec(errors, f"{here}.spec", claim.get("spec") or {})
-    _check_selected_template(errors, _as_pods_get_it(spec), "StatefulSet", "statefulset")
+    policy = spec["podManagementPolicy"]
+    policy.present()
+    if policy and policy.value not in ("OrderedReady", "Parallel"):
+        policy.invalid("must be 'OrderedReady' or 'Parallel'")
+    _check_stateful_strategy(spec["updateStrategy"])
+    for field in spec["persistentVolumeClaimRetentionPolicy"].each("whenDeleted", "whenScaled"):
+        field.optional_choice(("Retain", "Delete"))
+    for field in spec.each("replicas", "minReadySeconds"):
+        field.not_negative()
+    spec["ordinals"]["start"].not_negative()
+    spec["serviceName"].check_unless_empty(dns1123_label)
+    for claim in spec["volumeClaimTemplates"]:
+        check_claim_spec(claim["spec"])
+    _check_selected_template(
+        spec.showing(_as_pods_get_it(spec.value)), "StatefulSet", "statefulset"
+    )
 
 
 def _as_pods_get_it(spec: Object) -> Object:
@@ -195,23 +184,20 @@ def _as_pods_get_it(spec: Object) -> Object:
     return {**spec, "template": {**spec["template"], "spec": pod}}
 
 
-def _check_stateful_strategy(errors: Errors, strategy: Object) -> None:
-    kind, rolling = strategy.get("type"), strategy.get("rollingUpdate")
-    here = "spec.updateStrategy"
+def _check_stateful_strategy(strategy: Field) -> None:
+    kind, rolling = strategy.get("type"), strategy["rollingUpdate"]
     if not kind:
-        errors.required(here)
+        strategy.required()
     elif kind == "OnDelete":
-        if rolling is not None:
-            detail = "only allowed for updateStrategy 'RollingUpdate'"
-            errors.invalid(f"{here}.rollingUpdate", rolling, detail)
+        if rolling.is_set:
+            rolling.invalid("only allowed for updateStrategy 'RollingUpdate'")
     elif kind == "RollingUpdate":
-        if rolling is not None:
-            errors.not_negative(f"{here}.rollingUpdate.partition", rolling.get("partition"))
+        rolling["partition"].not_negative()
     else:
-        errors.invalid(here, strategy, "must be 'RollingUpdate' or 'OnDelete'")
+        strategy.invalid("must be 'RollingUpdate' or 'OnDelete'")
 
 
-def validate_stateful_set_update(errors: Errors, obj: Object, old: Object) -> None:
+def validate_stateful_set_update(obj: Field, old: Field) -> None:
     mutable = (
         "replicas",
         "template",
@@ -221,54 +207,51 @@ def validate_stateful_set_update(errors: Errors, obj: Object, old: Object) -> No
         "minReadySeconds",
         "ordinals",
     )
-    validate_stateful_set(errors, obj)
+    validate_stateful_set(obj)
     new, before = (
-        {key: value for key, value in each["spec"].items() if key not in mutable}
+        {key: value for key, value in each["spec"].value.items() if key not in mutable}
         for each in (obj, old)
     )
     if new != before:
-        errors.forbidden("spec", STATEFUL_SET_UPDATE)
+        obj["spec"].forbidden(STATEFUL_SET_UPDATE)
 
 
-def validate_stateful_set_status(errors: Errors, obj: Object) -> None:
+def validate_stateful_set_status(obj: Field) -> None:
     below = ("readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas")
     counts = ("replicas", *below, "observedGeneration", "collisionCount")
-    errors.status_counts(obj.get("status") or {}, counts, below)
+    _check_counts(obj["status"], counts, below)
 
 
-def validate_daemon_set(errors: Errors, obj: Object) -> None:
+def validate_daemon_set(obj: Field) -> None:
     spec = obj["spec"]
-    _check_selected_template(errors, spec, "DaemonSet", "daemonset")
-    for field in ("minReadySeconds", "revisionHistoryLimit"):
-        errors.not_negative(f"spec.{field}", spec.get(field))
-    strategy = spec.get("updateStrategy") or {}
-    kind, rolling = strategy.get("type"), strategy.get("rollingUpdate")
-    here = "spec.updateStrategy"
+    _check_selected_template(spec, "DaemonSet", "daemonset")
+    for field in spec.each("minReadySeconds", "revisionHistoryLimit"):
+        field.not_negative()
+    strategy = spec["updateStrategy"]
+    kind, rolling = strategy.get("type"), strategy["rollingUpdate"]
     if kind == "RollingUpdate":
-        if rolling is None:
-            errors.required(f"{here}.rollingUpdate")
+        if not rolling.is_set:
+            rolling.required()
             return
-        unavailable, surge = rolling.get("maxUnavailable", 0), rolling.get("maxSurge", 0)
-        for field, value in (("maxUnavailable", unavailable), ("maxSurge", surge)):
-            errors.int_or_percent(f"{here}.rollingUpdate.{field}", value)
-            errors.not_more_than_all(f"{here}.rollingUpdate.{field}", value)
-        both = relative_amount(unavailable), relative_amount(surge)
+        unavailable, surge = rolling.number("maxUnavailable"), rolling.number("maxSurge")
+        for field in (unavailable, surge):
+            field.int_or_percent()
+            field.not_more_than_all()
+        both = relative_amount(unavailable.value), relative_amount(surge.value)
         if all(both):
-            detail = "may not be set when maxUnavailable is non-zero"
-            errors.invalid(f"{here}.rollingUpdate.maxSurge", surge, detail)
+            surge.invalid("may not be set when maxUnavailable is non-zero")
         elif not any(both):
-            detail = "cannot be 0 when maxSurge is 0"
-            errors.required(f"{here}.rollingUpdate.maxUnavailable", detail)
+            unavailable.required("cannot be 0 when maxSurge is 0")
     elif kind != "OnDelete":
-        errors.not_supported(here, strategy, ("RollingUpdate", "OnDelete"))
+        strategy.not_supported(("RollingUpdate", "OnDelete"))
 
 
-def validate_daemon_set_update(errors: Errors, obj: Object, old: Object) -> None:
-    validate_daemon_set(errors, obj)
-    errors.immutable("spec.selector", obj["spec"].get("selector"), old["spec"]["selector"])
+def validate_daemon_set_update(obj: Field, old: Field) -> None:
+    validate_daemon_set(obj)
+    obj["spec"].keeps(old["spec"], "selector")
 
 
-def validate_daemon_set_status(errors: Errors, obj: Object) -> None:
+def validate_daemon_set_status(obj: Field) -> None:
     fields = (
         "currentNumberScheduled",
         "numberMisscheduled",
@@ -280,23 +263,22 @@ def validate_daemon_set_status(errors: Errors, obj: Object) -> None:
         "numberUnavailable",
         "collisionCount",
     )
-    errors.status_counts(obj.get("status") or {}, fields)
+    _check_counts(obj["status"], fields)
 
 
-def validate_pod_template(errors: Errors, obj: Object) -> None:
-    check_template(errors, "template", obj.get("template") or {})
+def validate_pod_template(obj: Field) -> None:
+    check_template(obj["template"])
 
 
-def validate_controller_revision(errors: Errors, obj: Object) -> None:
-    errors.not_negative("revision", obj.get("revision"))
-    data = obj.get("data")
-    if data is None:
-        errors.required("data", "data is mandatory")
-    elif not isinstance(data, dict):
-        errors.required("data", "data must be a valid JSON object")
+def validate_controller_revision(obj: Field) -> None:
+    obj["revision"].not_negative()
+    data = obj["data"]
+    if not data.is_set:
+        data.required("data is mandatory")
+    elif not isinstance(data.value, dict):
+        data.required("data must be a valid JSON object")
 
 
-def validate_controller_revision_update(errors: Errors, obj: Object, old: Object) -> None:
-    errors.not_negative("revision", obj.get("revision"))
-    if obj.get("data") != old.get("data"):
-        errors.invalid("data", obj.get("data"), IMMUTABLE)
+def validate_controller_revision_update(obj: Field, old: Field) -> None:
+    obj["revision"].not_negative()
+    obj.keeps(old, "data")

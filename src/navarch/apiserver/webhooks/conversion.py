@@ -23,7 +23,7 @@ import msgspec
 from navarch.api.errors import ApiError
 from navarch.api.patch.common import copy_json
 from navarch.api.schema.decode import FieldValidation
-from navarch.api.validation.common import Errors
+from navarch.api.validation.fields import Field
 from navarch.api.validation.meta import check_annotations
 from navarch.apiserver.hub.entry import Entry, StoredKind, encode_stored, facts_of
 from navarch.apiserver.registry.shape import Shape
@@ -338,13 +338,13 @@ def _map_problem(field: str, value: Any, before: Object) -> str:
         if not isinstance(text, str):
             where = f"metadata.{field}[{key}]"
             return f"{where} must be a string, but is {_go_type(text)} in converted object"
-    errors = Errors()
+    checked = Field(value, step=f"metadata.{field}")
     if value != before:
         if field == "labels":
-            errors.labels("metadata.labels", value)
+            checked.labels()
         else:
-            check_annotations(errors, "metadata.annotations", value)
-    return ", ".join(map(str, errors))
+            check_annotations(checked)
+    return ", ".join(map(str, checked.errors))
 
 
 _GO_TYPES = {

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import copy
+from collections.abc import Callable
 from typing import Any
 
+from navarch.api.errors import FieldError
 from navarch.api.kinds import KINDS, Kind
 from navarch.api.schema.decode import normalise_object
 from navarch.api.schema.defaults import apply_defaults
 from navarch.api.strategies.registry import strategy_for
+from navarch.api.validation.fields import Field
 
 Object = dict[str, Any]
 KIND_OF = {f"{kind.plural}.{kind.version}": kind for kind in reversed(KINDS) if kind.is_stored}
@@ -48,6 +51,13 @@ def prepared(kind: Kind, obj: Object) -> Object:
     strategy.defaults(obj)
     strategy.prepare_create(obj)
     return obj
+
+
+def judged(rule: Callable[..., None], obj: Object, *old: Object) -> list[FieldError]:
+    """What a rule says of an object, or of its change."""
+    field = Field(obj)
+    rule(field, *map(Field, old))
+    return field.errors
 
 
 def update(plural: str, old: Object, subresource: str = "", **changes: Any) -> tuple[Object, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.api.validation.samples import judged
 
 from navarch.api.strategies.extensions import CustomResourceDefinitionStrategy
 from navarch.api.validation.definitions import validate_definition, validate_definition_update
@@ -110,7 +111,7 @@ CLIENT: Object = {"service": {"name": "a", "namespace": "b"}}
 )
 def test_what_is_refused(obj: Object, complaints: list[str]) -> None:
     whole = obj if "spec" in obj else definition(obj)
-    assert [str(each) for each in validate_definition(whole)] == complaints
+    assert [str(each) for each in judged(validate_definition, whole)] == complaints
 
 
 DEFAULT = "spec.validation.openAPIV3Schema.properties[a].default"
@@ -153,7 +154,7 @@ EMBEDDED = {
 def test_what_schemas_are_refused_for(schema: Object, complaints: list[str]) -> None:
     whole = {"type": "object", "properties": {"a": schema}}
     obj = definition(version(schema={"openAPIV3Schema": whole}))
-    assert [str(each) for each in validate_definition(obj)] == complaints
+    assert [str(each) for each in judged(validate_definition, obj)] == complaints
 
 
 def test_defaults_are_plain_numbers() -> None:
@@ -211,7 +212,7 @@ def test_groups_of_the_community_need_approval(
         return obj
 
     if before is None:
-        errors = validate_definition(approved(approval))
+        errors = judged(validate_definition, approved(approval))
     else:
-        errors = validate_definition_update(approved(approval), approved(before))
+        errors = judged(validate_definition_update, approved(approval), approved(before))
     assert [str(each)[: len(complaint)] for each in errors] == ([complaint] if complaint else [])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.api.validation.samples import judged
 
 from navarch.api.validation import device_slices
 from navarch.api.validation import devices as rules
-from navarch.api.validation.common import Errors
 
 Object = dict[str, Any]
 DRIVER = "gpu.example.com"
@@ -102,9 +102,7 @@ def claim(*requests: Object, **devices: Any) -> Object:
     ],
 )  # fmt: skip
 def test_claims(obj: Object, expected: list[str]) -> None:
-    errors = Errors()
-    rules.validate_claim(errors, obj)
-    found = [str(each) for each in errors]
+    found = [str(each) for each in judged(rules.validate_claim, obj)]
     assert [each.splitlines()[0] for each in found] == expected
 
 
@@ -196,9 +194,7 @@ def slice_(*devices: Object, **spec: Any) -> Object:
     ],
 )  # fmt: skip
 def test_slices(obj: Object, expected: list[str]) -> None:
-    errors = Errors()
-    device_slices.validate_slice(errors, obj)
-    assert [str(each) for each in errors] == expected
+    assert [str(each) for each in judged(device_slices.validate_slice, obj)] == expected
 
 
 def test_devices_that_a_claim_has_no_more_are_not_reported() -> None:
@@ -211,6 +207,4 @@ def test_devices_that_a_claim_has_no_more_are_not_reported() -> None:
     kept = {**claim(request()), "status": {"allocation": allocation, "devices": [one]}}
     rules.drop_deallocated(kept, old)
     assert kept["status"]["devices"] == [one]
-    errors = Errors()
-    rules.validate_claim_status(errors, kept, old)
-    assert not errors
+    assert not judged(rules.validate_claim_status, kept, old)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.api.validation.samples import judged
 
 from navarch.api.validation.batch import validate_job_status_update, validate_job_update
-from navarch.api.validation.common import Errors
 
 Object = dict[str, Any]
 START = "2026-01-01T00:00:00Z"
@@ -69,8 +69,7 @@ OVER = {"conditions": true("SuccessCriteriaMet", "Complete"), "completionTime": 
     ],
 )
 def test_status(spec: Object, before: Object, after: Object, complaint: str) -> None:
-    errors = Errors()
-    validate_job_status_update(errors, job(after, **spec), job(before, **spec))
+    errors = judged(validate_job_status_update, job(after, **spec), job(before, **spec))
     text = "; ".join(f"{error.field} {error.message}" for error in errors)
     assert complaint in text
     assert bool(errors) == bool(complaint)
@@ -119,7 +118,5 @@ RESTING = {"startTime": START, "conditions": true("Suspended")}
 def test_template(status: Object, before: Object, after: Object, allowed: bool) -> None:
     old = job(status, suspend=True, template=template(**before))
     new = job(status, suspend=True, template=template(**after))
-    errors = Errors()
-    validate_job_update(errors, new, old)
-    fields = [error.field for error in errors]
+    fields = [error.field for error in judged(validate_job_update, new, old)]
     assert ("spec.template" not in fields) is allowed

@@ -10,7 +10,6 @@ from navarch.api.kinds import kind_by_name
 from navarch.api.schema.decode import normalise_object
 from navarch.api.schema.defaults import apply_defaults
 from navarch.api.strategies.registry import strategy_for
-from navarch.api.validation.pod import validate_pod
 
 _found = kind_by_name("", "v1", "Pod")
 assert _found is not None
@@ -53,14 +52,14 @@ def pod(name: str, volume: str, *more: str, mount: str = "", **spec: Any) -> dic
     ids=["mount", "literal", "case", "twice", "policy"],
 )
 def test_what_resembles_a_valid_spec_is_judged_anew(wrong: dict[str, Any]) -> None:
-    assert not validate_pod(pod("one", "kube-api-access-aaaaa"))
+    assert not strategy_for(POD).validate(pod("one", "kube-api-access-aaaaa"))
     for _ in range(2):
-        assert validate_pod(wrong)
+        assert strategy_for(POD).validate(wrong)
 
 
 def test_specs_of_one_workload_stay_valid() -> None:
     for number in range(3):
-        assert not validate_pod(pod(f"pod-{number}", f"kube-api-access-aaaa{number}"))
+        assert not strategy_for(POD).validate(pod(f"pod-{number}", f"kube-api-access-aaaa{number}"))
 
 
 def test_what_depends_on_the_name_is_judged_each_time() -> None:
@@ -74,5 +73,5 @@ def test_what_depends_on_the_name_is_judged_each_time() -> None:
         made["spec"]["volumes"] = volumes
         return made
 
-    assert not validate_pod(named("short"))
-    assert validate_pod(named("x" * 252))
+    assert not strategy_for(POD).validate(named("short"))
+    assert strategy_for(POD).validate(named("x" * 252))
