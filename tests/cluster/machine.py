@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.images.busybox import build_busybox
 
 from navarch.cluster import namespaces, processes
 from navarch.cluster.namespaces import Pins
@@ -175,3 +179,18 @@ def pod(name: str, command: str, node: str = "", **spec: Any) -> str:
         body["nodeName"] = node
     metadata = {"name": name, "labels": {"app": name}}
     return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": body})
+
+
+@contextmanager
+def a_cluster(name: str, *flags: str) -> Iterator[Machine]:
+    """A machine with a cluster that has the shell's image; in the end there is nothing of it."""
+    home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
+    machine = Machine(home / "home", home / "kubeconfig")
+    try:
+        machine.navarch("start", "-p", name, *flags)
+        archive = build_busybox(home / "shell.tar", SHELL_IMAGE)
+        machine.navarch("image", "load", "-p", name, str(archive))
+        yield machine
+    finally:
+        machine.navarch("delete", "--all", expect=None)
+        shutil.rmtree(home, ignore_errors=True)

@@ -15,11 +15,17 @@ import asyncio
 import itertools
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,10 +34,9 @@ from typing import Any
 import aiohttp
 import pytest
 from tests.certificates import authority
-from tests.cluster.machine import SHELL_IMAGE, Machine
+from tests.cluster.machine import SHELL_IMAGE, Machine, a_cluster
 from tests.cluster.three_nodes import NAME as TRIO
 from tests.cluster.three_nodes import Trio
-from tests.images.busybox import build_busybox
 
 import dns
 from navarch.api.errors import ApiError
@@ -157,16 +162,21 @@ class Stage:
 
     machine: Machine
     profile: str
-    nodes: dict[str, str] = field(default_factory=dict)
-    """Nodes' addresses, by name."""
     pods: dict[str, str] = field(default_factory=dict)
     """Pods' addresses, by name."""
+    nodes: dict[str, str] = field(init=False)
+    """Nodes' addresses, by name."""
 
-    def fill(self) -> None:
+    def __post_init__(self) -> None:
         profile = self.machine.profile(self.profile)
         self.nodes = {name: profile.node_address(name) for name in profile.node_names()}
+
+    def fill(self) -> None:
+        self.bring(_cast(self.nodes, self.machine.profile(self.profile).dns_address))
+
+    def bring(self, members: Sequence[Object]) -> None:
+        """The cast, and where everybody is when all are ready."""
         space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}}
-        members = _cast(self.nodes, profile.dns_address)
         made = {"apiVersion": "v1", "kind": "List", "items": [space, *members]}
         self.machine.kubectl("create", "-f", "-", feed=json.dumps(made))
         names = [pod["metadata"]["name"] for pod in members]
@@ -293,18 +303,10 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
         finally:
             trio.machine.kubectl("delete", "namespace", SPACE, "--wait=false", expect=None)
         return
-    home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
-    machine = Machine(home / "home", home / "kubeconfig")
-    try:
-        machine.navarch("start", "-p", SOLO)
-        archive = build_busybox(home / "shell.tar", SHELL_IMAGE)
-        machine.navarch("image", "load", "-p", SOLO, str(archive))
+    with a_cluster(SOLO) as machine:
         found = Stage(machine, SOLO)
         found.fill()
         yield found
-    finally:
-        machine.navarch("delete", "--all", expect=None)
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @asynccontextmanager

@@ -4,9 +4,7 @@ nobody who looks into the node notices. What lives so briefly is signed by
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,9 +15,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests.cluster.machine import SHELL_IMAGE, Machine, pod
+from tests.cluster.machine import Machine, a_cluster, pod
 from tests.cluster.three_nodes import eventually, marks
-from tests.images.busybox import build_busybox
 
 pytestmark = marks
 
@@ -35,23 +32,15 @@ serverTLSBootstrap: true
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[Machine]:
-    home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
-    found = Machine(home / "home", home / "kubeconfig")
-    file = home / "kubelet.yaml"
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    file = tmp_path_factory.mktemp("settings") / "kubelet.yaml"
     file.write_text(CONFIGURATION)
     brief = ("--kubelet-config", str(file), "--cluster-signing-duration", f"{LIFE}s")
-    try:
-        found.navarch("start", "-p", NAME, *brief)
-        archive = build_busybox(home / "shell.tar", SHELL_IMAGE)
-        found.navarch("image", "load", "-p", NAME, str(archive))
+    with a_cluster(NAME, *brief) as found:
         talk = "i=0; while true; do i=$((i+1)); echo $i; sleep 1; done"
         found.kubectl("apply", "-f", "-", feed=pod("talker", talk))
         found.kubectl("wait", "--for=condition=Ready", "pod/talker", "--timeout=120s")
         yield found
-    finally:
-        found.navarch("delete", "--all", expect=None)
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def certificates(machine: Machine) -> dict[str, Path]:

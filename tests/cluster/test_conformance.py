@@ -14,18 +14,27 @@ import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 import pytest
 import websocket
-from tests.cluster.machine import SHELL_IMAGE, Machine, pod
+from tests.cluster.machine import SHELL_IMAGE, Machine, a_cluster, pod
+from tests.cluster.workloads import (
+    Object,
+    create,
+    eventually,
+    gone,
+    ready,
+    service,
+    serving,
+    shell,
+    workload,
+)
 from tests.images.busybox import build_busybox
 
-from navarch.cluster import processes
 from navarch.node.images.oci import ImageConfig
 
 pytestmark = [
@@ -36,7 +45,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="run: navarch setup"),
 ]
 
-Object = dict[str, Any]
 NAME = "conformance"
 OTHER_IMAGE = "navarch.local/test-shell:2"
 CLIENT = "Kubectl client "
@@ -44,98 +52,12 @@ FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[Machine]:
-    home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
-    found = Machine(home / "home", home / "kubeconfig")
-    try:
-        found.navarch("start", "-p", NAME)
-        for image, config in (
-            (SHELL_IMAGE, None),
-            (OTHER_IMAGE, ImageConfig(cmd=["sh"], env={"OTHER": "yes"})),
-        ):
-            archive = build_busybox(home / "shell.tar", image, config)
-            found.navarch("image", "load", "-p", NAME, str(archive))
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with a_cluster(NAME) as found:
+        other = ImageConfig(cmd=["sh"], env={"OTHER": "yes"})
+        archive = build_busybox(tmp_path_factory.mktemp("images") / "o.tar", OTHER_IMAGE, other)
+        found.navarch("image", "load", "-p", NAME, str(archive))
         yield found
-    finally:
-        found.navarch("delete", "--all", expect=None)
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    assert processes.wait_until(lambda: bool(condition()), 60, 0.1), what
-
-
-def create(machine: Machine, *objects: Object) -> None:
-    made = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-    machine.kubectl("create", "-f", "-", feed=json.dumps(made))
-
-
-def workload(kind: str, name: str, replicas: int, spec: Object) -> Object:
-    """A controller of pods that have its name as their label, and `role=main`."""
-    labels = {"app": name, "role": "main"}
-    is_old = kind == "ReplicationController"
-    return {
-        "apiVersion": "v1" if is_old else "apps/v1",
-        "kind": kind,
-        "metadata": {"name": name, "labels": labels},
-        "spec": {
-            "replicas": replicas,
-            "selector": labels if is_old else {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": spec},
-        },
-    }
-
-
-def shell(script: str, **container: Any) -> Object:
-    """The containers of a pod that runs a script and is ready when it serves."""
-    main = {
-        "name": "main",
-        "image": SHELL_IMAGE,
-        "imagePullPolicy": "Never",
-        "command": ["sh", "-c", script],
-        "ports": [{"containerPort": 8080}],
-        "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
-        **container,
-    }
-    return {"containers": [main], "terminationGracePeriodSeconds": 1}
-
-
-def service(name: str, port: int = 80) -> Object:
-    labels = {"app": name, "role": "main"}
-    spec = {"selector": labels, "ports": [{"port": port, "targetPort": 8080}]}
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "labels": labels},
-        "spec": spec,
-    }
-
-
-def serving(text: str) -> Object:
-    script = f"mkdir /www && echo {text} > /www/index.html && exec httpd -f -p 8080 -h /www"
-    return shell(script)
-
-
-def ready(machine: Machine, app: str, count: int) -> list[Object]:
-    """The application's pods, when as many as there shall be are ready and no other is left."""
-
-    def pods() -> list[Object]:
-        found: list[Object] = machine.get("pods", "-l", f"app={app}")["items"]
-        return found
-
-    def settled() -> bool:
-        found = [each["status"].get("conditions") or () for each in pods()]
-        states = [{c["type"]: c["status"] for c in conditions} for conditions in found]
-        return [each.get("Ready") for each in states] == ["True"] * count
-
-    eventually(settled, f"{count} pods of {app}")
-    return pods()
-
-
-def gone(machine: Machine, *names: str) -> None:
-    selector = f"app in ({','.join(names)})"
-    listed = partial(machine.kubectl, "get", "pods,services", "-l", selector, "-o", "name")
-    eventually(lambda: not listed(), f"the end of {names}")
 
 
 @pytest.mark.conformance(

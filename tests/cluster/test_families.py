@@ -9,15 +9,12 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-import shutil
 import subprocess
-import tempfile
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
-from pathlib import Path
 
 import pytest
-from tests.cluster.machine import SHELL_IMAGE, Machine
+from tests.cluster.machine import a_cluster
 from tests.cluster.service_ground import (
     HOST_HTTP,
     SPACE,
@@ -32,7 +29,6 @@ from tests.cluster.service_ground import (
     soon,
 )
 from tests.cluster.three_nodes import marks
-from tests.images.busybox import build_busybox
 
 from navarch.api.errors import ApiError
 
@@ -67,18 +63,10 @@ class Family(Stage):
             member("host-0", NAME, [("http", HOST_HTTP, "")], hostNetwork=True,
                    dnsPolicy="ClusterFirstWithHostNet"),
         ]  # fmt: skip
-        space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}}
-        made = {"apiVersion": "v1", "kind": "List", "items": [space, *cast]}
-        self.machine.kubectl("create", "-f", "-", feed=json.dumps(made))
-        names = [f"pod/{each['metadata']['name']}" for each in cast]
-        words = ("--for=condition=Ready", *names, "-n", SPACE, "--timeout=120s")
-        self.machine.kubectl("wait", *words)
-        self.nodes = {name: profile.node_address(name) for name in profile.node_names()}
-        found = self.machine.get("pods", "-n", SPACE)["items"]
-        self.pods = {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in found}
+        self.bring(cast)
         self.every = {
             pod["metadata"]["name"]: [each["ip"] for each in pod["status"]["podIPs"]]
-            for pod in found
+            for pod in self.machine.get("pods", "-n", SPACE)["items"]
         }
 
     def of(self, name: str, version: int) -> str:
@@ -92,18 +80,10 @@ class Family(Stage):
 
 @pytest.fixture(scope="module", params=["dual", "ipv6"])
 def family(request: pytest.FixtureRequest) -> Iterator[Family]:
-    home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
-    machine = Machine(home / "home", home / "kubeconfig")
-    try:
-        machine.navarch("start", "-p", NAME, "--nodes", "2", "--ip-family", request.param)
-        archive = build_busybox(home / "shell.tar", SHELL_IMAGE)
-        machine.navarch("image", "load", "-p", NAME, str(archive))
+    with a_cluster(NAME, "--nodes", "2", "--ip-family", request.param) as machine:
         found = Family(machine, NAME)
         found.fill()
         yield found
-    finally:
-        machine.navarch("delete", "--all", expect=None)
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture

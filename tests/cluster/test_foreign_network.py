@@ -10,15 +10,13 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from tests.cluster.machine import SHELL_IMAGE, Machine
+from tests.cluster.machine import a_cluster
 from tests.cluster.service_ground import (
     HOST_HTTP,
     SPACE,
@@ -31,7 +29,6 @@ from tests.cluster.service_ground import (
     playing,
 )
 from tests.cluster.three_nodes import marks
-from tests.images.busybox import build_busybox
 
 from navarch.api.errors import ApiError
 
@@ -71,41 +68,25 @@ CONFIGURATION = {
 def fill(stage: Stage) -> None:
     serves = [("http", 80, ""), ("udp", 80, "")]
     ports = [{"containerPort": 80, "hostPort": HOST_PORT}]
-    made = [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}},
+    cast = [
         member("net-0", NAME, serves, labels={"app": "net"}),
         member("net-1", NAME, serves, labels={"app": "net", "place": "last"},
                container={"ports": ports}),
         member("host-0", NAME, [("http", HOST_HTTP, "")], hostNetwork=True,
                dnsPolicy="ClusterFirstWithHostNet"),
     ]  # fmt: skip
-    feed = json.dumps({"apiVersion": "v1", "kind": "List", "items": made})
-    kubectl = stage.machine.kubectl
-    kubectl("create", "-f", "-", feed=feed)
-    words = ("--for=condition=Ready", "pod", "--all", "-n", SPACE, "--timeout=120s")
-    kubectl("wait", *words)
-    found = stage.machine.get("pods", "-n", SPACE)["items"]
-    stage.pods = {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in found}
-    stage.nodes = {NAME: stage.machine.profile(NAME).node_address(NAME)}
+    stage.bring(cast)
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
-    machine = Machine(home / "home", home / "kubeconfig")
-    file = home / "stranger.conflist"
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    file = tmp_path_factory.mktemp("cni") / "stranger.conflist"
     file.write_text(json.dumps(CONFIGURATION))
-    try:
-        forbidden = ("--block-metadata", "--enable-admission-plugins", "DenyServiceExternalIPs")
-        machine.navarch("start", "-p", NAME, "--cni", str(file), "--pod-cidr", RANGE, *forbidden)
-        archive = build_busybox(home / "shell.tar", SHELL_IMAGE)
-        machine.navarch("image", "load", "-p", NAME, str(archive))
+    forbidden = ("--block-metadata", "--enable-admission-plugins", "DenyServiceExternalIPs")
+    with a_cluster(NAME, "--cni", str(file), "--pod-cidr", RANGE, *forbidden) as machine:
         found = Stage(machine, NAME)
         fill(found)
         yield found
-    finally:
-        machine.navarch("delete", "--all", expect=None)
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import select
 import shutil
 import subprocess
 import tarfile
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -19,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.machine import SHELL_IMAGE, Machine, pod
-from tests.images.busybox import build_busybox
+from tests.cluster.machine import SHELL_IMAGE, Machine, a_cluster, pod
 
 pytestmark = [
     pytest.mark.cluster,
@@ -35,16 +33,8 @@ NAME = "kubectl"
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
-    home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
-    found = Machine(home / "home", home / "kubeconfig")
-    archive = build_busybox(home / "shell.tar", SHELL_IMAGE)
-    try:
-        found.navarch("start", "-p", NAME)
-        found.navarch("image", "load", "-p", NAME, str(archive))
+    with a_cluster(NAME) as found:
         yield found
-    finally:
-        found.navarch("delete", "--all", expect=None)
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def run(machine: Machine, name: str, command: str, **spec: Any) -> None:

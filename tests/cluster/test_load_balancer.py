@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -22,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.machine import SHELL_IMAGE, Machine
-from tests.images.busybox import build_busybox
+from tests.cluster.machine import SHELL_IMAGE, Machine, a_cluster
 
 from navarch.cluster import processes
 
@@ -45,12 +43,7 @@ FAR = "198.51.100.7"
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
-    home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
-    found = Machine(home / "home", home / "kubeconfig")
-    archive = build_busybox(home / "shell.tar", SHELL_IMAGE)
-    try:
-        found.navarch("start", "-p", NAME)
-        found.navarch("image", "load", "-p", NAME, str(archive))
+    with a_cluster(NAME) as found:
         container = {"name": "web", "image": SHELL_IMAGE, "command": ["sh", "-c", SERVE]}
         container["readinessProbe"] = {  # type: ignore[assignment]
             "httpGet": {"path": "/cgi-bin/who", "port": 8080},
@@ -65,9 +58,6 @@ def machine() -> Iterator[Machine]:
         found.kubectl("apply", "-f", "-", feed=json.dumps(pod))
         found.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=120s")
         yield found
-    finally:
-        found.navarch("delete", "--all", expect=None)
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def eventually(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:

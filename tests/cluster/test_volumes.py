@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.machine import SHELL_IMAGE, Machine
-from tests.images.busybox import build_busybox
+from tests.cluster.machine import SHELL_IMAGE, Machine, a_cluster
 
 from navarch.cluster import processes
 
@@ -31,16 +29,8 @@ WRITE = "echo $HOSTNAME >> /data/log; ln -sfn /etc /data/link; sleep 1000000"
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
-    home = Path(tempfile.mkdtemp(prefix="navarch-test-"))
-    found = Machine(home / "home", home / "kubeconfig")
-    archive = build_busybox(home / "shell.tar", SHELL_IMAGE)
-    try:
-        found.navarch("start", "-p", NAME, "--nodes", "2")
-        found.navarch("image", "load", "-p", NAME, str(archive))
+    with a_cluster(NAME, "--nodes", "2") as found:
         yield found
-    finally:
-        found.navarch("delete", "--all", expect=None)
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def stateful_set() -> str:
