@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tests.csi_driver import Capability, CsiDriver
 
 from navarch.api.csi import attachment_name, unique_name
 from navarch.api.errors import ApiError
-from navarch.api.types.core_v1 import Node
+from navarch.api.types.core_v1 import Node, Pod
 from navarch.api.types.storage_v1 import CSINode, VolumeAttachment
 from navarch.controllers.manager import ManagerOptions, run_controllers
 from navarch.node.volumes import csi_client
@@ -202,6 +202,44 @@ async def test_drivers_show_in_the_api(cluster: Cluster, driver: CsiDriver) -> N
     await eventually(is_gone)
 
 
+def assert_staged(cluster: Cluster, driver: CsiDriver) -> None:
+    """Once, with all that the volume says."""
+    (stage,) = driver.of("NodeStageVolume")
+    assert stage.fields["secrets"] == {"key": "for staging"}
+    assert stage.fields["volume_context"] == {"a": "b"}
+    assert stage.fields["publish_context"] == {"device": "/dev/x"}
+    assert stage.fields["volume_capability"] == {
+        "mount": {"fs_type": "ext4", "mount_flags": ["noatime"]},
+        "access_mode": {"mode": "SINGLE_NODE_WRITER"},
+    }
+    plugins = cluster.options.root_directory / "plugins/kubernetes.io/csi"
+    assert stage.request.staging_target_path.startswith(f"{plugins}/{DRIVER}/")
+
+
+def assert_published(cluster: Cluster, driver: CsiDriver, pods: Sequence[Pod]) -> None:
+    """To each pod, from where it was staged, and with what the driver wants to know of the pod."""
+    (stage,), publish = driver.of("NodeStageVolume"), driver.of("NodePublishVolume")
+    assert len(publish) == len(pods)
+    by_pod = {
+        call.fields["volume_context"]["csi.storage.k8s.io/pod.name"]: call.fields
+        for call in publish
+    }
+    for made in pods:
+        fields = by_pod[made.metadata.name]
+        assert fields["secrets"] == {"key": "for publishing"}
+        assert fields["staging_target_path"] == stage.request.staging_target_path
+        directory = cluster.options.root_directory / "pods" / made.metadata.uid
+        assert fields["target_path"] == str(directory / "volumes/kubernetes.io~csi/disk/mount")
+        assert fields["volume_context"] == {
+            "a": "b",
+            "csi.storage.k8s.io/pod.name": made.metadata.name,
+            "csi.storage.k8s.io/pod.namespace": "default",
+            "csi.storage.k8s.io/pod.uid": made.metadata.uid,
+            "csi.storage.k8s.io/serviceAccount.name": "default",
+            "csi.storage.k8s.io/ephemeral": "false",
+        }
+
+
 async def test_pods_share_a_staged_volume(cluster: Cluster, driver: CsiDriver) -> None:
     await csi_driver(cluster, attachRequired=True, podInfoOnMount=True, fsGroupPolicy="File")
     await create(cluster, "secrets", "Secret", "stage", data=text("for staging"))
@@ -225,37 +263,8 @@ async def test_pods_share_a_staged_volume(cluster: Cluster, driver: CsiDriver) -
         status = (await nodes.get(NODE)).status
         assert status.volumesInUse == [unique]
         assert [each.name for each in status.volumesAttached] == [unique]
-        (stage,), publish = driver.of("NodeStageVolume"), driver.of("NodePublishVolume")
-        assert stage.fields["secrets"] == {"key": "for staging"}
-        assert stage.fields["volume_context"] == {"a": "b"}
-        assert stage.fields["publish_context"] == {"device": "/dev/x"}
-        assert stage.fields["volume_capability"] == {
-            "mount": {"fs_type": "ext4", "mount_flags": ["noatime"]},
-            "access_mode": {"mode": "SINGLE_NODE_WRITER"},
-        }
-        staging = stage.request.staging_target_path
-        assert staging.startswith(
-            f"{cluster.options.root_directory}/plugins/kubernetes.io/csi/{DRIVER}/"
-        )
-        assert len(publish) == 2
-        by_pod = {call.fields["volume_context"]["csi.storage.k8s.io/pod.name"]: call.fields
-                  for call in publish}  # fmt: skip
-        for made in pods:
-            fields = by_pod[made.metadata.name]
-            assert fields["secrets"] == {"key": "for publishing"}
-            assert fields["staging_target_path"] == staging
-            assert fields["target_path"] == str(
-                cluster.options.root_directory / "pods" / made.metadata.uid
-                / "volumes/kubernetes.io~csi/disk/mount"
-            )  # fmt: skip
-            assert fields["volume_context"] == {
-                "a": "b",
-                "csi.storage.k8s.io/pod.name": made.metadata.name,
-                "csi.storage.k8s.io/pod.namespace": "default",
-                "csi.storage.k8s.io/pod.uid": made.metadata.uid,
-                "csi.storage.k8s.io/serviceAccount.name": "default",
-                "csi.storage.k8s.io/ephemeral": "false",
-            }
+        assert_staged(cluster, driver)
+        assert_published(cluster, driver, pods)
         # The first pod's end leaves the volume to the second; its end gives it back.
         gone = asyncio.create_task(cluster.wait_gone("one"))
         await cluster.delete("one")
