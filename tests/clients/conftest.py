@@ -43,8 +43,15 @@ def cluster() -> Iterator[Cluster]:
         for name, value in cluster.environ().items():
             patch.setenv(name, value)
         yield cluster
-        # Sockets that clients left open are found here, where that is no error.
         gc.collect()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_clients_leave() -> Iterator[None]:
+    """Sockets that they left open are found here, where that is no error; and what the cluster's
+    end leaves of them, there."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kopf import OperatorRegistry
 from kopf.testing import KopfRunner
 
 from navarch.testing import Cluster, KubectlError
@@ -40,8 +41,9 @@ metadata: {name: widgets}
 
 @contextmanager
 def running(*arguments: str, operator: str = "widgets") -> Iterator[KopfRunner]:
+    """With handlers of its own: kopf would add them to those of operators that ran before."""
     command = ["run", *arguments, str(OPERATORS / f"{operator}.py")]
-    with KopfRunner(command, timeout=60, reraise=True) as runner:
+    with KopfRunner(command, registry=OperatorRegistry(), timeout=60, reraise=True) as runner:
         yield runner
     assert runner.exit_code == 0, runner.output
 
