@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import ContainerStatus, Pod, PodCondition, PodStatus
 
@@ -87,20 +89,13 @@ def conditions(
     generations["AllContainersRestarting"] = 0
     for kind, condition in own:
         old = before.get(kind)
-        same = old is not None and old.status == condition.status
+        since = old.lastTransitionTime if old and old.status == condition.status else None
         result.append(
-            PodCondition(
+            replace(
+                condition,
                 type=kind,
-                status=condition.status,
-                reason=condition.reason,
-                message=condition.message,
                 observedGeneration=generations.get(kind, pod.metadata.generation),
-                lastProbeTime=None,
-                lastTransitionTime=(
-                    old.lastTransitionTime
-                    if old is not None and same and old.lastTransitionTime
-                    else format_time(inputs.now)
-                ),
+                lastTransitionTime=since or format_time(inputs.now),
             )
         )
     return result
@@ -132,11 +127,19 @@ def _initialized(pod: Pod, status: PodStatus) -> PodCondition:
             unknown.append(spec.name)
         elif not (container.started if spec.kind is ContainerKind.SIDECAR else container.ready):
             incomplete.append(spec.name)
-    if not incomplete and not unknown:
+    return _unless("ContainersNotInitialized", {"unknown": unknown, "incomplete": incomplete})
+
+
+def _unless(reason: str, missing: Mapping[str, Sequence[str]]) -> PodCondition:
+    """True unless there are names of containers, by what is said of their status."""
+    texts = [
+        f"containers with {what} status: {_listed(names)}"
+        for what, names in missing.items()
+        if names
+    ]
+    if not texts:
         return PodCondition(status="True")
-    texts = [f"containers with unknown status: {_listed(unknown)}"] if unknown else []
-    texts += [f"containers with incomplete status: {_listed(incomplete)}"] if incomplete else []
-    return PodCondition(status="False", reason="ContainersNotInitialized", message=", ".join(texts))
+    return PodCondition(status="False", reason=reason, message=", ".join(texts))
 
 
 def _containers_ready(pod: Pod, status: PodStatus) -> PodCondition:
@@ -155,11 +158,7 @@ def _containers_ready(pod: Pod, status: PodStatus) -> PodCondition:
             unready.append(spec.name)
     if status.phase == "Succeeded" and not unknown:
         return PodCondition(status="False", reason="PodCompleted")
-    if not unready and not unknown:
-        return PodCondition(status="True")
-    texts = [f"containers with unknown status: {_listed(unknown)}"] if unknown else []
-    texts += [f"containers with unready status: {_listed(unready)}"] if unready else []
-    return PodCondition(status="False", reason="ContainersNotReady", message=", ".join(texts))
+    return _unless("ContainersNotReady", {"unknown": unknown, "unready": unready})
 
 
 def _readiness_gates(pod: Pod, foreign: Mapping[str, PodCondition]) -> PodCondition:
