@@ -301,7 +301,7 @@ async def leaving(node: Node) -> None:
 
     async def talks() -> bool:
         writer.write(b"?\n")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             return (await reader.readline()).decode().strip() == PODS[0]
 
     assert await talks()
@@ -341,9 +341,12 @@ async def repair(node: Node) -> None:
         text = "add map ip kube-proxy service-ips { type inet_service : verdict ; }"
         nft(f"delete table ip kube-proxy ; add table ip kube-proxy ; {text}")
         await until(lambda: nft("-s list ruleset") == whole, text)
+        before = 0.0
+        while before != node.proxier.last_updated:  # the rules are there before the repair is over
+            before = node.proxier.last_updated
+            await asyncio.sleep(1)
         # Somebody else's table is none of our business.
         nft("add table ip other")
-        before = node.proxier.last_updated
         await asyncio.sleep(1)
         assert node.proxier.last_updated == before
 
