@@ -240,11 +240,17 @@ _SIZED = (("bytes", t.BYTES), ("list", LIST), ("map", MAP), ("string", t.STRING)
 _TEXT = (t.STRING, t.STRING)
 
 
-def _conversion(name: str, result: CelType, rows: Sequence[tuple[CelType, Any]]) -> Function:
-    short = {"google.protobuf.Timestamp": "timestamp", "google.protobuf.Duration": "duration"}
+_SHORT_NAMES = {"google.protobuf.Timestamp": "timestamp", "google.protobuf.Duration": "duration"}
+
+
+def _conversion(result: CelType) -> Function:
+    """A type as a function: of its own values, and of the others it can be made of."""
+    name = _SHORT_NAMES.get(result.name, result.name)
     made = []
-    for source, run in rows:
-        id_ = f"{short.get(source.name, source.name)}_to_{name}"
+    for target, source, run in ((result, result, convert.identity), *_CONVERSIONS):
+        if target is not result:
+            continue
+        id_ = f"{_SHORT_NAMES.get(source.name, source.name)}_to_{name}"
         cost = estimate = None
         if id_ in ("string_to_bytes", "bytes_to_string"):
             cost, estimate = traversal(), _estimate_recoding(4 if name == "bytes" else 1)
@@ -265,81 +271,32 @@ def _estimate_recoding(growth: int) -> Callable[[Sequence[CostNode]], CallEstima
     return estimate
 
 
-def _bool_text(value: bool) -> str:
-    return "true" if value else "false"
-
-
-_CONVERSIONS = (
-    _conversion("bool", t.BOOL, [(t.BOOL, convert.identity), (t.STRING, convert.string_to_bool)]),
-    _conversion(
-        "bytes", t.BYTES, [(t.BYTES, convert.identity), (t.STRING, convert.string_to_bytes)]
-    ),
-    _conversion(
-        "double",
-        t.DOUBLE,
-        [
-            (t.DOUBLE, convert.identity),
-            (t.INT, float),
-            (t.STRING, convert.string_to_double),
-            (t.UINT, float),
-        ],
-    ),
-    _conversion(
-        "duration",
-        t.DURATION,
-        [
-            (t.DURATION, convert.identity),
-            (t.INT, convert.int_to_duration),
-            (t.STRING, convert.parse_duration),
-        ],
-    ),
-    call("dyn", "to_dyn", (A,), t.DYN, convert.identity),
-    _conversion(
-        "int",
-        t.INT,
-        [
-            (t.INT, convert.identity),
-            (t.DOUBLE, convert.double_to_int),
-            (t.DURATION, convert.duration_to_int),
-            (t.STRING, convert.string_to_int),
-            (t.TIMESTAMP, convert.timestamp_to_int),
-            (t.UINT, convert.uint_to_int),
-        ],
-    ),
-    _conversion(
-        "string",
-        t.STRING,
-        [
-            (t.STRING, convert.identity),
-            (t.BOOL, _bool_text),
-            (t.BYTES, convert.bytes_to_string),
-            (t.DOUBLE, convert.double_to_string),
-            (t.DURATION, str),
-            (t.INT, str),
-            (t.TIMESTAMP, str),
-            (t.UINT, lambda value: str(int(value))),
-        ],
-    ),
-    _conversion(
-        "timestamp",
-        t.TIMESTAMP,
-        [
-            (t.TIMESTAMP, convert.identity),
-            (t.INT, convert.int_to_timestamp),
-            (t.STRING, convert.parse_timestamp),
-        ],
-    ),
-    _conversion(
-        "uint",
-        t.UINT,
-        [
-            (t.UINT, convert.identity),
-            (t.DOUBLE, convert.double_to_uint),
-            (t.INT, convert.int_to_uint),
-            (t.STRING, convert.string_to_uint),
-        ],
-    ),
-    call("type", "type", (A,), t.type_of(A), type_of),
+_CONVERSIONS: tuple[tuple[CelType, CelType, Callable[[Any], Any]], ...] = (
+    # to, from
+    (t.BOOL, t.STRING, convert.string_to_bool),
+    (t.BYTES, t.STRING, convert.string_to_bytes),
+    (t.DOUBLE, t.INT, float),
+    (t.DOUBLE, t.STRING, convert.string_to_double),
+    (t.DOUBLE, t.UINT, float),
+    (t.DURATION, t.INT, convert.int_to_duration),
+    (t.DURATION, t.STRING, convert.parse_duration),
+    (t.INT, t.DOUBLE, convert.double_to_int),
+    (t.INT, t.DURATION, convert.duration_to_int),
+    (t.INT, t.STRING, convert.string_to_int),
+    (t.INT, t.TIMESTAMP, convert.timestamp_to_int),
+    (t.INT, t.UINT, convert.uint_to_int),
+    (t.STRING, t.BOOL, lambda value: "true" if value else "false"),
+    (t.STRING, t.BYTES, convert.bytes_to_string),
+    (t.STRING, t.DOUBLE, convert.double_to_string),
+    (t.STRING, t.DURATION, str),
+    (t.STRING, t.INT, str),
+    (t.STRING, t.TIMESTAMP, str),
+    (t.STRING, t.UINT, lambda value: str(int(value))),
+    (t.TIMESTAMP, t.INT, convert.int_to_timestamp),
+    (t.TIMESTAMP, t.STRING, convert.parse_timestamp),
+    (t.UINT, t.DOUBLE, convert.double_to_uint),
+    (t.UINT, t.INT, convert.int_to_uint),
+    (t.UINT, t.STRING, convert.string_to_uint),
 )
 _OFFSET = re.compile(r"([+-]?\d+):([+-]?\d+)", re.ASCII)
 
@@ -450,7 +407,10 @@ STANDARD = Library(
         *_OPERATORS,
         function("size", *(overload(f"size_{n}", (x,), t.INT, _size) for n, x in _SIZED)),
         member("size", *(overload(f"{n}_size", (x,), t.INT, _size) for n, x in _SIZED)),
-        *_CONVERSIONS,
+        *map(_conversion, (t.BOOL, t.BYTES, t.DOUBLE, t.DURATION)),
+        call("dyn", "to_dyn", (A,), t.DYN, convert.identity),
+        *map(_conversion, (t.INT, t.STRING, t.TIMESTAMP, t.UINT)),
+        call("type", "type", (A,), t.type_of(A), type_of),
         method(
             "contains",
             "contains_string",

@@ -289,18 +289,24 @@ def selinux_options(types: frozenset[str], pod: Object) -> Violation | None:
     return Violation("seLinuxOptions", detail)
 
 
-def app_armor_profile(pod: Object) -> Violation | None:
+def _odd_profiles(pod: Object, field: str) -> tuple[str, list[str]]:
+    """Who sets a profile of a type that is not one of the harmless ones, and which types."""
     values: set[str] = set()
 
     def is_bad(holder: Object) -> bool:
-        profile = _security(holder).get("appArmorProfile")
+        profile = _security(holder).get(field)
         if profile is None or profile.get("type") in _PROFILES:
             return False
         values.add(profile.get("type", ""))
         return True
 
     pod_is_bad = is_bad(spec_of(pod))
-    setters = [text for text in [_setters(pod_is_bad, _named(pod, is_bad))] if text]
+    return _setters(pod_is_bad, _named(pod, is_bad)), sorted(values)
+
+
+def app_armor_profile(pod: Object) -> Violation | None:
+    setter, values = _odd_profiles(pod, "appArmorProfile")
+    setters = [setter] if setter else []
     annotations = sorted(
         f"{key}={quoted(value)}"
         for key, value in annotations_of(pod).items()
@@ -308,7 +314,7 @@ def app_armor_profile(pod: Object) -> Violation | None:
         and value not in ("", "runtime/default")
         and not value.startswith("localhost/")
     )
-    shown = sorted(values) + annotations
+    shown = values + annotations
     if annotations:
         setters.append(_count(annotations, "annotation"))
     if not setters:
@@ -338,19 +344,9 @@ def seccomp_annotations(pod: Object) -> Violation | None:
 
 def seccomp_profile(demanded: bool, pod: Object) -> Violation | None:
     """`demanded`: every container must have a profile, its own or the pod's."""
-    values: set[str] = set()
-
-    def is_bad(holder: Object) -> bool:
-        profile = _security(holder).get("seccompProfile")
-        if profile is None or profile.get("type") in _PROFILES:
-            return False
-        values.add(profile.get("type", ""))
-        return True
-
-    pod_is_bad = is_bad(spec_of(pod))
-    setters = _setters(pod_is_bad, _named(pod, is_bad))
+    setters, values = _odd_profiles(pod, "seccompProfile")
     if setters:
-        what = f"securityContext.seccompProfile.type to {_join(sorted(values))}"
+        what = f"securityContext.seccompProfile.type to {_join(values)}"
         return Violation("seccompProfile", f"{setters} must not set {what}")
     if not demanded or _security(spec_of(pod)).get("seccompProfile") is not None:
         return None
