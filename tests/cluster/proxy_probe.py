@@ -341,10 +341,9 @@ async def repair(node: Node) -> None:
         text = "add map ip kube-proxy service-ips { type inet_service : verdict ; }"
         nft(f"delete table ip kube-proxy ; add table ip kube-proxy ; {text}")
         await until(lambda: nft("-s list ruleset") == whole, text)
+        # The rules are there before the repair is over.
         before = None
-        while (
-            not before or before != node.proxier.last_updated
-        ):  # the rules are there before the repair is over
+        while not before or before != node.proxier.last_updated:
             before = node.proxier.last_updated
             await asyncio.sleep(1)
         # Somebody else's table is none of our business.
