@@ -55,8 +55,7 @@ def _check_webhook(webhook: Field) -> None:
     effects, seconds = webhook["sideEffects"], webhook["timeoutSeconds"]
     webhook["failurePolicy"].optional_choice(("Fail", "Ignore"))
     webhook["matchPolicy"].optional_choice(("Equivalent", "Exact"))
-    if not effects.is_set:
-        effects.required("must specify one of None, NoneOnDryRun")
+    effects.must_be_set("must specify one of None, NoneOnDryRun")
     effects.optional_choice(("None", "NoneOnDryRun"))
     if seconds.is_set and not 1 <= seconds.value <= 30:
         seconds.invalid("the timeout value must be between 1 and 30 seconds")
@@ -238,8 +237,7 @@ def _check_validation(validation: Field, checks: ExpressionChecks) -> None:
 def _check_match(match: Field) -> None:
     match["matchPolicy"].choice(("Equivalent", "Exact"))
     for selector in match.each("namespaceSelector", "objectSelector"):
-        if not selector.is_set:
-            selector.required()
+        selector.must_be_set()
         selector.label_selector()
     for rules in match.each("resourceRules", "excludeResourceRules"):
         for rule in rules:
@@ -283,6 +281,5 @@ def _check_parameters(reference: Field) -> None:
         reference.required("one of name or selector must be specified")
     selector.label_selector()
     action = reference["parameterNotFoundAction"]
-    if not action.is_set:
-        action.required()
+    action.must_be_set()
     action.optional_choice(("Deny", "Allow"))

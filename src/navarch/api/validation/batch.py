@@ -132,8 +132,7 @@ def _only_indexed(spec: Field, *fields: str) -> None:
 def _check_indexed(spec: Field) -> None:
     completions, parallelism = spec["completions"], spec.number("parallelism")
     failed = spec["maxFailedIndexes"]
-    if not completions.is_set:
-        completions.required("when completion mode is Indexed")
+    completions.must_be_set("when completion mode is Indexed")
     if parallelism.value > MAX_PARALLELISM:
         detail = f"must be less than or equal to {MAX_PARALLELISM} when completion mode is Indexed"
         parallelism.invalid(detail)

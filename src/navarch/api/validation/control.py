@@ -148,8 +148,7 @@ def _check_metric_target(target: Field, source: str) -> None:
         if utilization.is_set and average.is_set:
             average.forbidden("may not set both a target raw value and a target utilization")
     elif source == "pods":
-        if not average.is_set:
-            average.required("must specify a positive target averageValue")
+        average.must_be_set("must specify a positive target averageValue")
     elif not value.is_set and not average.is_set:
         is_external = source == "external"
         either = "value for metric or a per-pod target" if is_external else "value or averageValue"
@@ -315,8 +314,7 @@ def validate_priority_level(obj: Field) -> None:
     if kind.value == "Limited":
         if exempt.is_set:
             exempt.forbidden("must be nil if the type is Limited")
-        if not limited.is_set:
-            limited.required("must not be empty when type is Limited")
+        limited.must_be_set("must not be empty when type is Limited")
     for level in (limited, exempt):
         _check_shares(level)
     if limited.is_set:

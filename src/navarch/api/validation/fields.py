@@ -152,6 +152,11 @@ class Field(msgspec.Struct, eq=False, gc=False):
         if not self.value:
             self.required(detail)
 
+    def must_be_set(self, detail: str = "") -> None:
+        """It must be there, be it empty."""
+        if self.value is None:
+            self.required(detail)
+
     def at_most(self, limit: int) -> None:
         if len(self) > limit:
             self.too_many(limit)

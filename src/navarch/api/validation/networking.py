@@ -130,8 +130,7 @@ def validate_ingress_class(obj: Field) -> None:
         return
     _check_reference(parameters)
     scope, namespace = parameters["scope"], parameters["namespace"]
-    if not scope.is_set:
-        scope.required()
+    scope.must_be_set()
     scope.optional_choice(("Cluster", "Namespace"))
     if scope.value == "Namespace":
         namespace.name(dns1123_label, "`parameters.scope` is set to 'Namespace'")

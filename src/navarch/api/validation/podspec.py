@@ -53,8 +53,7 @@ def check_pod_spec(spec: Field, pod: Object | None = None) -> None:
     """A pod's spec; `pod` is the pod itself, None inside a template."""
     metadata = (pod or {}).get("metadata") or {}
     grace = spec["terminationGracePeriodSeconds"]
-    if not grace.is_set:
-        grace.required()
+    grace.must_be_set()
     volumes = check_volumes(spec["volumes"], metadata.get("name") or "")
     claims = {each["name"] for each in spec.get("resourceClaims") or () if each.get("name")}
     if spec.get("resourceClaims"):

@@ -272,8 +272,7 @@ def validate_service_status(obj: Field, old: Field) -> None:
         if address:
             if address.value not in known:
                 address.address()
-            if not mode.is_set:
-                mode.required("must be specified when `ip` is set")
+            mode.must_be_set("must be specified when `ip` is set")
         elif mode.is_set:
             mode.forbidden("may not be specified when `ip` is not set")
         mode.optional_choice(("Proxy", "VIP"))

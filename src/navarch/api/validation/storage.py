@@ -79,8 +79,7 @@ def validate_volume(obj: Field) -> None:
     attributes = spec["volumeAttributesClassName"]
     if attributes.is_set:
         attributes.name(dns1123_subdomain, "an empty string is disallowed")
-        if not spec["csi"].is_set:
-            spec["csi"].required("has to be specified when using volumeAttributesClassName")
+        spec["csi"].must_be_set("has to be specified when using volumeAttributesClassName")
 
 
 def _check_volume_source(spec: Field) -> None:
@@ -182,8 +181,7 @@ def validate_class(obj: Field) -> None:
     if policy := obj["reclaimPolicy"]:
         policy.optional_choice(("Delete", "Retain"))
     mode = obj["volumeBindingMode"]
-    if not mode.is_set:
-        mode.required()
+    mode.must_be_set()
     mode.optional_choice(("Immediate", "WaitForFirstConsumer"))
     for term in obj["allowedTopologies"]:
         seen: set[str] = set()
