@@ -94,7 +94,8 @@ async def serving(client: Client, options: ServingOptions, told: Told) -> AsyncI
     server = _Server(client, told)
     app = web.Application()
     app.router.add_get("/{path:.*}", server.answer)
-    runner = web.AppRunner(app, access_log=None)
+    # Who asks while the API server is silent is not waited for when this process ends.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         port = max(options.port, 0)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import aiohttp
 import pytest
@@ -105,3 +108,27 @@ async def test_a_port_needs_a_certificate(admin: tuple[Client, Client]) -> None:
     with pytest.raises(ValueError, match="needs a certificate"):
         async with serving(admin[1], ServingOptions(10259), Told()):
             pass
+
+
+async def test_a_question_that_waits_for_a_silent_server_keeps_nobody_from_ending(
+    tmp_path: Path,
+) -> None:
+    begun = asyncio.Event()
+
+    class Silent:
+        async def create(self, review: object) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+    client = cast("Client", SimpleNamespace(resource=lambda kind: Silent()))
+    certificates(tmp_path, "127.0.0.1")
+    file = str(tmp_path / "127.0.0.1.pem")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+        async with asyncio.timeout(30):
+            async with serving(client, ServingOptions(-1, "127.0.0.1", file, file), Told()) as port:
+                asking = asyncio.create_task(session.get(f"https://127.0.0.1:{port}/metrics"))
+                await begun.wait()
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)

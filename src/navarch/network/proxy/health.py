@@ -54,14 +54,14 @@ class Listener:
         async def handle(request: web.BaseRequest) -> web.Response:
             return answer(request)
 
-        self._runner = web.ServerRunner(web.Server(handle, access_log=None))
+        self._runner = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=1.0)
 
     async def start(self, addresses: Sequence[str], port: int) -> None:
         """Raises OSError, and then listens nowhere."""
         await self._runner.setup()
         try:
             for address in addresses:
-                await web.TCPSite(self._runner, address, port, shutdown_timeout=1).start()
+                await web.TCPSite(self._runner, address, port).start()
         except OSError:
             await self._runner.cleanup()
             raise
