@@ -14,7 +14,13 @@ from typing import Any
 
 import pytest
 from tests.api.conftest import running_server
-from tests.cluster.node.environment import RuntimeEnvironment, containerd, enter_network, run
+from tests.cluster.node.environment import (
+    RuntimeEnvironment,
+    containerd,
+    enter_network,
+    network,
+    run,
+)
 
 from navarch.api.errors import ApiError
 from navarch.api.types.core_v1 import Event, Namespace, Pod
@@ -30,18 +36,26 @@ NODE = "node-1"
 Check = Callable[[Pod], bool]
 
 
-@pytest.fixture(scope="module")
-def runtime_environment() -> Iterator[RuntimeEnvironment]:
-    """containerd, and this process in its network: for one module, other tests have their own."""
+@pytest.fixture(scope="session")
+def node_network() -> Iterator[str]:
+    """The same for all modules: gRPC's threads, which open its connections, stay where they were
+    made, and a probe in another network than theirs would reach nobody."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
+    with network() as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def runtime_environment(node_network: str) -> Iterator[RuntimeEnvironment]:
+    """containerd, and this process in its network: for one module, other tests have their own."""
     # Socket paths are limited to 107 bytes; pytest's own directories are too deep.
     directory = Path(tempfile.mkdtemp(prefix="nvtest-", dir="/tmp"))
     with (
-        containerd(directory, "10.251.7.0/24") as environment,
+        containerd(directory, node_network, "10.251.7.0/24") as environment,
         open("/proc/self/ns/net") as outside,
     ):
-        enter_network(f"/run/netns/{environment.namespace}")
+        enter_network(f"/run/netns/{node_network}")
         try:
             yield environment
         finally:

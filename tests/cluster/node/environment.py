@@ -53,10 +53,10 @@ class RuntimeEnvironment:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def wait_until_serving(self) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         command = ["ctr", "-a", str(self.socket), "version"]
         while subprocess.run(command, capture_output=True, check=False).returncode != 0:
             assert time.monotonic() < deadline, (self.directory / "containerd.log").read_text()
@@ -82,13 +82,23 @@ def import_image(environment: RuntimeEnvironment, archive: Path) -> None:
 
 
 @contextmanager
-def containerd(directory: Path, subnet: str) -> Iterator[RuntimeEnvironment]:
-    """Starts containerd with two images and takes everything away at the end."""
+def network() -> Iterator[str]:
+    """A network namespace, by its name."""
     name = f"nvtest-{os.getpid()}"
-    environment = RuntimeEnvironment(directory, directory / "containerd.sock", name, CGROUP_ROOT)
-    _write_configuration(environment, subnet)
     run("ip", "netns", "add", name)
-    run("ip", "-n", name, "link", "set", "lo", "up")
+    try:
+        run("ip", "-n", name, "link", "set", "lo", "up")
+        yield name
+    finally:
+        run("ip", "netns", "del", name)
+
+
+@contextmanager
+def containerd(directory: Path, namespace: str, subnet: str) -> Iterator[RuntimeEnvironment]:
+    """Starts containerd with two images and takes everything of it away at the end."""
+    socket = directory / "containerd.sock"
+    environment = RuntimeEnvironment(directory, socket, namespace, CGROUP_ROOT)
+    _write_configuration(environment, subnet)
     environment.start()
     try:
         environment.wait_until_serving()
@@ -153,7 +163,6 @@ def _tear_down(environment: RuntimeEnvironment) -> None:
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for point in reversed([point for point in points if point.startswith(base + "/")]):
         subprocess.run(["umount", "-l", point], check=False)
-    run("ip", "netns", "del", environment.namespace)
     for tree in Path("/sys/fs/cgroup").iterdir():
         own = Path(f"{tree}{environment.cgroup_root}")
         for directory, _, _ in os.walk(own, topdown=False):
