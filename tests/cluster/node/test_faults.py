@@ -82,7 +82,8 @@ async def test_the_runtime_is_killed(
     """Containers run on, the node says what it lacks, and what ended or was begun meanwhile is
     found when the runtime is back."""
     before = leftovers(served)
-    probe = {"exec": {"command": ["true"]}, "periodSeconds": 1, "failureThreshold": 1}
+    probe = {"exec": {"command": ["true"]}, "periodSeconds": 1, "failureThreshold": 1,
+             "timeoutSeconds": 20}  # fmt: skip
     always = shell("main", f"echo x >> /out/steady; {FOREVER}", livenessProbe=probe,
                    readinessProbe=probe, **OUT)  # fmt: skip
     fragile = shell("main", f"echo x >> /out/fragile; {FOREVER}", **OUT)
@@ -139,8 +140,8 @@ async def test_the_runtime_hangs(
     impatient: None, cluster: Cluster, served: RuntimeEnvironment, tmp_path: Path
 ) -> None:
     """Nobody waits for it for ever, no probe fails because of it, and afterwards all goes on."""
-    probe = {"exec": {"command": ["true"]}, "periodSeconds": 1, "failureThreshold": 1,
-             "timeoutSeconds": 1}  # fmt: skip
+    probe = {"exec": {"command": ["true"]}, "periodSeconds": 1, "failureThreshold": 2,
+             "timeoutSeconds": 2}  # fmt: skip
     probed = shell("main", f"echo x >> /out/steady; {FOREVER}", livenessProbe=probe, **OUT)
     await cluster.create(pod("steady", probed, volumes=[out(tmp_path)]))
     await cluster.create(pod("leaving", shell("main", FOREVER)))
@@ -150,7 +151,7 @@ async def test_the_runtime_hangs(
     await cluster.create(pod("late", shell("main", FOREVER)))
     await cluster.delete("leaving")
     assert await node_until(cluster, "False") == "container runtime is down"
-    await asyncio.sleep(5)  # longer than probes take
+    await asyncio.sleep(8)  # longer than two probes take
     served.process.send_signal(signal.SIGCONT)
     await node_until(cluster, "True")
     late = await cluster.wait("late", is_ready)

@@ -216,8 +216,8 @@ async def test_the_api_is_away(cluster: Cluster, tmp_path: Path) -> None:
             await cluster.wait(name, is_running_in_part)
         door.shut()
         (tmp_path / "go").touch()
-        await eventually(lambda: asyncio.to_thread((tmp_path / "started").exists), 20)
-        await eventually(lambda: asyncio.to_thread((tmp_path / "second").exists), 20)
+        await eventually(lambda: asyncio.to_thread((tmp_path / "started").exists))
+        await eventually(lambda: asyncio.to_thread((tmp_path / "second").exists))
         await cluster.delete("probed", grace=1)
         # It does not know of the deletion, but the others have come to their ends.
         await asyncio.sleep(2)

@@ -200,7 +200,7 @@ async def test_who_does_not_stop_is_killed(cluster: Cluster) -> None:
     begun = time.monotonic()
     await cluster.delete("stubborn")
     last = await watching
-    assert 1.5 < time.monotonic() - begun < 6
+    assert 1.5 < time.monotonic() - begun < 25
     ended = last.status.containerStatuses[0].state.terminated
     assert ended is not None and ended.exitCode == 137
     assert last.status.phase == "Failed"

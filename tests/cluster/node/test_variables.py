@@ -183,4 +183,4 @@ async def test_a_change_of_a_mounted_object_is_there_within_seconds(cluster: Clu
     await create(cluster, "secrets", "Secret", "later", data={"key": "Ym9ybg=="})
     for name in ("one", "two", "three"):
         await cluster.wait(name, ended_well)
-    assert loop.time() - before < 15, "the next refresh would have come after 50 seconds"
+    assert loop.time() - before < 40, "the next refresh would have come after 50 seconds"
