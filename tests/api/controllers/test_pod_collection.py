@@ -19,6 +19,7 @@ async def collecting(client: Client, quarantine: float) -> AsyncIterator[None]:
     context = ControllerContext(client, InformerFactory(client))
     collector = PodGarbageCollector(context, quarantine=quarantine)
     await context.informers.start()
+    await context.informers.wait_synced()
     task = asyncio.create_task(collector.run())
     try:
         yield
@@ -41,8 +42,9 @@ async def test_pods_of_a_lost_node_are_failed_and_deleted(client: Client) -> Non
     made = pod("lost")
     made.metadata.finalizers = ["example.com/hold"]
     await client.resource(Pod).create(made)
+    await client.resource(Pod).create(pod("stray", node="nowhere"))
     async with collecting(client, 0.1):
-        await asyncio.sleep(0.3)
+        await eventually(lambda: is_gone(client, "stray"), "the end of a pod of no node")
         assert not (await client.resource(Pod).get("lost", "default")).metadata.deletionTimestamp
         await client.resource(Node).delete("n1")
 
@@ -63,13 +65,14 @@ async def test_pods_of_a_lost_node_are_failed_and_deleted(client: Client) -> Non
 
 async def test_a_node_that_comes_back_in_time_keeps_its_pods(client: Client) -> None:
     await add_node(client)
+    await add_node(client, "n2")
     await client.resource(Pod).create(pod("kept"))
-    async with collecting(client, 2.0):
-        await asyncio.sleep(0.1)
-        await client.resource(Node).delete("n1")
-        await asyncio.sleep(0.1)
+    await client.resource(Pod).create(pod("lost", node="n2"))
+    async with collecting(client, 3.0):
+        for name in ("n1", "n2"):
+            await client.resource(Node).delete(name)
         await add_node(client)
-        await asyncio.sleep(2.3)
+        await eventually(lambda: is_gone(client, "lost"), "the end of a pod whose turn is later")
         assert not await is_gone(client, "kept")
 
 
