@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
+from operator import contains
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -238,6 +239,8 @@ def _size(value: Any) -> int:
 
 _SIZED = (("bytes", t.BYTES), ("list", LIST), ("map", MAP), ("string", t.STRING))
 _TEXT = (t.STRING, t.STRING)
+_WALK = (traversal(0), estimate_traversal(1))
+_CONTAINS = (_contains_cost, _estimate_contains)
 
 
 _SHORT_NAMES = {"google.protobuf.Timestamp": "timestamp", "google.protobuf.Duration": "duration"}
@@ -411,33 +414,9 @@ STANDARD = Library(
         call("dyn", "to_dyn", (A,), t.DYN, convert.identity),
         *map(_conversion, (t.INT, t.STRING, t.TIMESTAMP, t.UINT)),
         call("type", "type", (A,), t.type_of(A), type_of),
-        method(
-            "contains",
-            "contains_string",
-            _TEXT,
-            t.BOOL,
-            lambda text, part: part in text,
-            _contains_cost,
-            _estimate_contains,
-        ),
-        method(
-            "endsWith",
-            "ends_with_string",
-            _TEXT,
-            t.BOOL,
-            str.endswith,
-            traversal(0),
-            estimate_traversal(1),
-        ),
-        method(
-            "startsWith",
-            "starts_with_string",
-            _TEXT,
-            t.BOOL,
-            str.startswith,
-            traversal(0),
-            estimate_traversal(1),
-        ),
+        method("contains", "contains_string", _TEXT, t.BOOL, contains, *_CONTAINS),
+        method("endsWith", "ends_with_string", _TEXT, t.BOOL, str.endswith, *_WALK),
+        method("startsWith", "starts_with_string", _TEXT, t.BOOL, str.startswith, *_WALK),
         call("matches", "matches", _TEXT, t.BOOL, matches),
         method(
             "matches", "matches_string", _TEXT, t.BOOL, matches, _matches_cost, _estimate_matches
