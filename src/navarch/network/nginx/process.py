@@ -239,7 +239,7 @@ class Nginx:
 
     def listening(self) -> set[int]:
         """The ports that nginx has."""
-        return _ports(self._served) if self._pid and _is_alive(self._pid) else set()
+        return _ports(self._served) if _is_alive(self._pid) else set()
 
     def obstacle(self, port: int) -> str:
         """Why nginx could not listen on another port."""
