@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar, cast
@@ -55,7 +56,7 @@ class ControllerContext:
             await self.informers.stop()
 
 
-class Controller:
+class Controller(ABC):
     """Subclasses set `name` and perhaps `workers`, call `self.watch(...)` in their `__init__`, and
     implement `reconcile`."""
 
@@ -106,10 +107,10 @@ class Controller:
         for key in (keys,) if isinstance(keys, str) else keys:
             self.queue.add(key)
 
+    @abstractmethod
     async def reconcile(self, key: str) -> None:
         """Bring the world closer to what the object with this key wants. Idempotent, and safe to
         be killed between any two lines. To come back later: `self.queue.add_after(key, s)`."""
-        raise NotImplementedError
 
     async def run(self) -> None:
         """Work until cancelled. Ends with an exception when an informer fails."""

@@ -10,7 +10,7 @@ Source: upstream's `pkg/controller/volume/pvcprotection`, `pvprotection` and `va
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Generic, TypeVar
 
 from navarch.api.persistent_volumes import claim_name
@@ -58,7 +58,7 @@ def classes_of(user: PersistentVolumeClaim | PersistentVolume) -> list[str]:
     return [name for name in found if name]
 
 
-class Protection(Controller, ABC, Generic[T]):
+class Protection(Controller, Generic[T]):
     """Gives objects of a kind their finalizer, and takes it away from deleted ones out of use."""
 
     finalizer = ""
