@@ -309,14 +309,14 @@ def test_leader_election(
 
     silence = {"a": threading.Event(), "b": threading.Event()}
     first = candidate("a", silence["a"])
-    assert leading["a"].wait(20)
+    assert leading["a"].wait(60)
     second = candidate("b", silence["b"])
     silence["a"].set()
-    first.join(30)
+    first.join(60)
     assert not first.is_alive()
-    assert leading["b"].wait(30)
+    assert leading["b"].wait(60)
     silence["b"].set()
-    second.join(30)
+    second.join(60)
     stopped.set()
 
 

@@ -46,7 +46,7 @@ def test_the_first_runs_while_the_next_is_read() -> None:
         await asyncio.Event().wait()
 
     def load() -> tuple[Run, Any]:
-        assert is_running.wait(10), "nothing runs yet"
+        assert is_running.wait(60), "nothing runs yet"
         return returns, None
 
     assert run_components({"first": lambda: (first, None), "second": load}) == 1

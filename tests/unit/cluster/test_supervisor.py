@@ -171,7 +171,7 @@ def test_a_supervisor_that_comes_too_late_starts_nothing(harness: Harness) -> No
     assert harness.pid("a") == 0
     harness.start()
     assert harness.process is not None
-    assert harness.process.wait(30) == 1
+    assert harness.process.wait(60) == 1
     assert harness.pid("a") == 0
 
 
@@ -210,8 +210,8 @@ def test_termination_stops_everything(harness: Harness) -> None:
     pids = [harness.pid("a"), harness.pid("b")]
     harness.send(signal.SIGTERM)
     assert harness.process is not None
-    assert harness.process.wait(10) == 0
-    assert not processes.wait_gone(pids, 1.0)
+    assert harness.process.wait(60) == 0
+    assert not processes.wait_gone(pids, 20.0)
     assert not list(harness.run.glob("*.pid"))
 
 
@@ -266,9 +266,9 @@ def test_ending_processes_waits_and_then_insists() -> None:
     stubborn.stdout.readline()
     begin = time.monotonic()
     processes.end([polite.pid, stubborn.pid], grace=0.2)
-    assert time.monotonic() - begin < 5
-    assert polite.wait(1) is not None
-    assert stubborn.wait(1) is not None
+    assert time.monotonic() - begin < 20
+    assert polite.wait(20) is not None
+    assert stubborn.wait(20) is not None
     stubborn.stdout.close()
 
 

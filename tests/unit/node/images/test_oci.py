@@ -102,4 +102,4 @@ def test_pause_waits_and_stops(tmp_path: Path) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.1)
     process.terminate()
-    assert process.wait(5) == 0
+    assert process.wait(60) == 0

@@ -573,7 +573,7 @@ async def test_a_long_change_of_ownership_is_told(
 
     def give(self: Ownership, root: Path) -> None:
         self.changed = 17
-        over.wait(10)
+        over.wait(60)
 
     monkeypatch.setattr(Ownership, "give", give)
     pod = make_pod(securityContext={"fsGroup": 7}, volumes=[{"name": "v"}])

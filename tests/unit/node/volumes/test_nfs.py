@@ -77,7 +77,7 @@ async def test_a_server_that_does_not_answer_is_not_waited_for(
 
     def look(target: Path) -> VolumeUsage:
         asked.release()
-        answer.wait(10)
+        answer.wait(60)
         return VolumeUsage(7)
 
     monkeypatch.setattr(nfs, "file_system", look)
@@ -110,12 +110,12 @@ async def test_a_dead_server_is_let_go_by_force(
             forced.set()
         else:
             began.set()
-            assert forced.wait(10)
+            assert forced.wait(60)
 
     monkeypatch.setattr(nfs, "mounts_under", lambda target: [target])
     monkeypatch.setattr(nfs, "unmount", unmount)
     done = asyncio.create_task(plugin.tear_down("u-1", "v", tmp_path))
-    assert await asyncio.to_thread(began.wait, 10)
+    assert await asyncio.to_thread(began.wait, 60)
     assert not forced.is_set()
     await clock.advance(nfs.UNMOUNT_SECONDS)
     await done
