@@ -257,6 +257,10 @@ def distinct(values: List) -> List:
     return result
 
 
+def turned(values: List) -> List:
+    return list(values)[::-1]
+
+
 def count_up(count: int) -> List:
     _refuse_dear(count)
     return list(range(count))
@@ -312,6 +316,17 @@ def _estimate_pairs(factor: float, argument: int = 0) -> Estimator:
     return estimate
 
 
+# What a call costs, and what it is estimated at.
+_CUT = (_output_cost, _estimate_cut)
+_FLATTEN = (_flatten_cost, _estimate_flatten)
+_DISTINCT = (_pairs_cost(0), _estimate_pairs(2))
+_REVERSE = (_output_cost, lambda nodes: _estimate_list(1, nodes[0].size))
+_RANGE = (
+    _output_cost,
+    lambda nodes: _estimate_list(1, fixed(_literal(nodes[0], UNBOUNDED))),
+)
+
+
 def _sort_overloads() -> tuple[Function, Function]:
     sorts, keyed = [], []
     for each in COMPARABLE:
@@ -345,56 +360,16 @@ MORE_LISTS = Library(
     since=(1, 34),
     macros=(SORT_BY,),
     functions=(
-        method(
-            "slice", "list_slice", (_LIST_T, INT, INT), _LIST_T, cut, _output_cost, _estimate_cut
-        ),
+        method("slice", "list_slice", (_LIST_T, INT, INT), _LIST_T, cut, *_CUT),
         member(
             "flatten",
-            overload(
-                "list_flatten",
-                (list_of(_LIST_T),),
-                _LIST_T,
-                flatten,
-                _flatten_cost,
-                _estimate_flatten,
-            ),
-            overload(
-                "list_flatten_int",
-                (list_of(DYN), INT),
-                list_of(DYN),
-                flatten,
-                _flatten_cost,
-                _estimate_flatten,
-            ),
+            overload("list_flatten", (list_of(_LIST_T),), _LIST_T, flatten, *_FLATTEN),
+            overload("list_flatten_int", (list_of(DYN), INT), list_of(DYN), flatten, *_FLATTEN),
         ),
         *_sort_overloads(),
-        call(
-            "lists.range",
-            "lists_range",
-            (INT,),
-            list_of(INT),
-            count_up,
-            _output_cost,
-            lambda nodes: _estimate_list(1, fixed(_literal(nodes[0], UNBOUNDED))),
-        ),
-        method(
-            "reverse",
-            "list_reverse",
-            (_LIST_T,),
-            _LIST_T,
-            lambda values: list(values)[::-1],
-            _output_cost,
-            lambda nodes: _estimate_list(1, nodes[0].size),
-        ),
-        method(
-            "distinct",
-            "list_distinct",
-            (_LIST_T,),
-            _LIST_T,
-            distinct,
-            _pairs_cost(0),
-            _estimate_pairs(2),
-        ),
+        call("lists.range", "lists_range", (INT,), list_of(INT), count_up, *_RANGE),
+        method("reverse", "list_reverse", (_LIST_T,), _LIST_T, turned, *_REVERSE),
+        method("distinct", "list_distinct", (_LIST_T,), _LIST_T, distinct, *_DISTINCT),
     ),
 )
 
