@@ -105,10 +105,9 @@ def _filter(cycle: Cycle, profile: Profile) -> list[Filtered]:
         if not verdicts:
             continue
         filtered.append(Filtered((plugin.name,), cycle.feasible, verdicts))
-        rejected = verdicts[0].rejected
-        for verdict in verdicts[1:]:
-            rejected = rejected | verdict.rejected
-        cycle.feasible = cycle.feasible & ~rejected
+        for verdict in verdicts:
+            # Of two masks: where the first holds and the second does not.
+            cycle.feasible = cycle.feasible > verdict.rejected
     return filtered
 
 

@@ -7,6 +7,9 @@ score counts preferences in both directions, and required affinities of pods tha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import reduce
+from operator import or_
 from typing import ClassVar
 
 import numpy as np
@@ -53,25 +56,26 @@ class InterPodAffinity(Plugin):
         return not kinds.isdisjoint((Kind.REQUIRED, Kind.REQUIRED_ANTI))
 
     def filter(self, cycle: Cycle) -> list[Verdict] | None:
-        cluster = cycle.cluster
-        lonely = _without_friends(cycle)
-        beside_foes = _beside_foes(cycle)
         unwanted = _unwanted(cycle)
         if unwanted is not None and not unwanted.any():
             unwanted = None
-        if lonely is None and beside_foes is None and unwanted is None:
+        reasons = (
+            (_without_friends(cycle), AFFINITY, Code.UNRESOLVABLE),
+            (_beside_foes(cycle), ANTI_AFFINITY, Code.UNSCHEDULABLE),
+            (unwanted, EXISTING, Code.UNSCHEDULABLE),
+        )
+        verdicts: list[Verdict] = []
+        judged: Mask | None = None
+        # A node has one reason, the first of these that holds.
+        for rejected, reason, code in reasons:
+            if rejected is not None:
+                mine = rejected if judged is None else rejected > judged
+                verdicts.append(Verdict(mine, reason, code))
+                judged = rejected if judged is None else judged | rejected
+        if not verdicts:
             cycle.skipped.add(self.name)
             return None
-        # A node has one reason, the first of these that holds.
-        none = np.zeros(cluster.size, np.bool_)
-        lonely = none if lonely is None else lonely
-        beside_foes = none if beside_foes is None else beside_foes & ~lonely
-        unwanted = none if unwanted is None else unwanted & ~lonely & ~beside_foes
-        return [
-            Verdict(lonely, AFFINITY),
-            Verdict(beside_foes, ANTI_AFFINITY, Code.UNSCHEDULABLE),
-            Verdict(unwanted, EXISTING, Code.UNSCHEDULABLE),
-        ]
+        return verdicts
 
     def score(self, cycle: Cycle) -> Numbers | None:
         cluster, pod, nodes = cycle.cluster, cycle.pod, cycle.nodes
@@ -135,37 +139,37 @@ def _without_friends(cycle: Cycle) -> Mask | None:
     if not terms:
         return None
     friends = _matching(cycle, terms)
-    rejected = np.zeros(cluster.size, np.bool_)
-    unlabelled = np.zeros(cluster.size, np.bool_)
-    exist = False
-    for term in terms:
-        exist = exist or bool(_sums(cluster, term, friends).any())
-        unlabelled |= cluster.label(term.topology_key).column < 0
-        rejected |= ~_where_any(cluster, term, friends)
-    if not exist and all(term.matches(pod, cycle.objects.namespaces) for term in terms):
-        return unlabelled
-    return rejected | unlabelled
+    sums = [_sums(cluster, term, friends) for term in terms]
+    columns = [cluster.label(term.topology_key).column for term in terms]
+    if not any(each.any() for each in sums) and all(
+        term.matches(pod, cycle.objects.namespaces) for term in terms
+    ):
+        return _any_of(column < 0 for column in columns)
+    # Without the label a node is in the last place, which stays zero.
+    return _any_of((each == 0)[column] for each, column in zip(sums, columns, strict=True))
 
 
 def _beside_foes(cycle: Cycle) -> Mask | None:
     """Nodes in a domain with a pod that this one must be apart from."""
-    terms = cycle.pod.terms_of_kind(Kind.REQUIRED_ANTI)
+    terms = [term for _, term in cycle.pod.terms_of_kind(Kind.REQUIRED_ANTI)]
     if not terms:
         return None
-    rejected = np.zeros(cycle.cluster.size, np.bool_)
-    for _, term in terms:
-        rejected |= _where_any(cycle.cluster, term, _matching(cycle, [term]))
-    return rejected
+    cluster = cycle.cluster
+    return _any_of(_where_any(cluster, term, _matching(cycle, [term])) for term in terms)
 
 
 def _unwanted(cycle: Cycle) -> Mask | None:
     """Nodes in a domain with a pod that must be apart from this one."""
-    rejected = None
-    for group in cycle.cluster.counts.groups_about(cycle.pod, cycle.objects.namespaces):
-        if group.kind is Kind.REQUIRED_ANTI:
-            there = _where_any(cycle.cluster, group.term, group)
-            rejected = there if rejected is None else rejected | there
-    return rejected
+    about = cycle.cluster.counts.groups_about(cycle.pod, cycle.objects.namespaces)
+    groups = [group for group in about if group.kind is Kind.REQUIRED_ANTI]
+    if not groups:
+        return None
+    return _any_of(_where_any(cycle.cluster, group.term, group) for group in groups)
+
+
+def _any_of(masks: Iterable[Mask]) -> Mask:
+    together: Mask = reduce(or_, masks)
+    return together
 
 
 def _helped_by_pod(pod: PodInfo, change: Change) -> bool:

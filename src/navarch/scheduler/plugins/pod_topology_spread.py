@@ -114,21 +114,21 @@ class PodTopologySpread(Plugin):
         # Labels that somebody asked for must be there; those of the system's defaults may lack.
         given = self.is_listed or bool(pod.pod.spec.topologySpreadConstraints)
         keys = tuple(constraint.key for constraint in constraints) if given else ()
-        scored = with_labels(cluster, keys)[nodes]
+        scored = with_labels(cluster, keys)[nodes] if _lack_any(cluster, keys) else None
         raw = np.zeros(len(nodes), np.float64)
         for constraint in constraints:
             column = cluster.label(constraint.key).column[nodes]
             if constraint.key == HOSTNAME:
-                size = int(np.count_nonzero(scored))
+                size = len(nodes) if scored is None else int(np.count_nonzero(scored))
                 here = matching_pods(cluster, pod, constraint).counts[nodes]
             else:
                 # Without the label counts as one more value.
-                size = int(np.count_nonzero(np.bincount(column[scored] + 1)))
+                values = column if scored is None else column[scored]
+                size = int(np.count_nonzero(np.bincount(values + 1)))
                 here = LookedAt(cluster, pod, constraint, keys).pods()[column]
             value = here * math.log(size + 2) + (constraint.max_skew - 1)
-            lacks = without_label(cluster, constraint.key)[nodes]
-            if lacks.any():
-                value[lacks] = 0.0
+            if _lack_any(cluster, (constraint.key,)):
+                value[column < 0] = 0.0
             raw += value
         return _normalised(np.floor(raw + 0.5).astype(np.int64), scored)
 
@@ -284,9 +284,15 @@ def matching_pods(cluster: Cluster, pod: PodInfo, constraint: Constraint) -> Tal
     return cluster.tally(((frozenset(names), selector),), skip_deleting=True)
 
 
-def _normalised(raw: Numbers, scored: Mask) -> Numbers:
-    """Fewer is better; nodes that are not scored get nothing."""
-    if scored.all():
+def _lack_any(cluster: Cluster, keys: tuple[str, ...]) -> bool:
+    """Whether there are nodes without some of these labels."""
+    there = cluster.alive
+    return cluster.cached(("lack any", keys), lambda: not with_labels(cluster, keys)[there].all())
+
+
+def _normalised(raw: Numbers, scored: Mask | None) -> Numbers:
+    """Fewer is better; nodes that are not scored get nothing. None: all are."""
+    if scored is None or scored.all():
         lowest, highest = int(raw.min()), int(raw.max())
         if highest == 0:
             return np.full_like(raw, MAX_SCORE)
