@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.api.validation.samples import CLAIM, Object, data, deployment, job, new, update
+from tests.unit.api.validation.samples import (
+    CLAIM,
+    Object,
+    data,
+    deployment,
+    job,
+    judged,
+    new,
+    update,
+)
+
+from navarch.api.validation.workloads import validate_replica_status
 
 
 @pytest.mark.parametrize(
@@ -121,3 +132,14 @@ from tests.unit.api.validation.samples import CLAIM, Object, data, deployment, j
 def test_updates(plural: str, content: Object, changes: Object, expected: str) -> None:
     _, found = update(plural, new(plural, **content), **changes)
     assert expected in found if expected else not found
+
+
+def test_counts_that_a_status_leaves_out_are_zero() -> None:
+    found = judged(validate_replica_status, {"status": {"replicas": -1}})
+    assert [f"{error.field} {error.message}" for error in found] == [
+        "status.replicas Invalid value: -1: must be greater than or equal to 0",
+        *(
+            f"status.{count} Invalid value: 0: cannot be greater than status.replicas"
+            for count in ("fullyLabeledReplicas", "readyReplicas", "availableReplicas")
+        ),
+    ]
