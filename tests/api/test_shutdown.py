@@ -114,7 +114,7 @@ async def test_watches_end_as_they_should() -> None:
 
 async def test_not_ready_before_it_stops() -> None:
     """Load balancers and endpoints get time to hear of it; until then everything works."""
-    server = await started(shutdown_delay_seconds=1.0)
+    server = await started(shutdown_delay_seconds=4.0)
     async with asyncio.timeout(60), aiohttp.ClientSession() as session:
         api = Api(server, session)
         assert (await api.get("/readyz")).status == 200
@@ -136,7 +136,7 @@ async def test_not_ready_before_it_stops() -> None:
 async def test_connections_that_rest_do_not_hold_it_up() -> None:
     server = await started()
     held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(20)]
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(7):
         await server.stop()
     for _, writer in held:
         writer.transport.abort()
