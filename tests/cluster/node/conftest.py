@@ -74,6 +74,15 @@ def text_of(path: str | Path) -> str:
     return Path(path).read_text()
 
 
+async def written(path: Path, text: str) -> None:
+    """Waits for what a container writes: one that runs may not have come to it yet."""
+
+    def found() -> bool:
+        return path.exists() and path.read_text() == text
+
+    await eventually(lambda: asyncio.to_thread(found))
+
+
 @dataclass
 class Cluster:
     """One node and its API server."""

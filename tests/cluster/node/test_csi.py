@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.cluster.node.conftest import NODE, Cluster, eventually, pod, shell, text_of
+from tests.cluster.node.conftest import NODE, Cluster, eventually, pod, shell, text_of, written
 from tests.cluster.node.test_pod_life import FOREVER, is_ready
 from tests.cluster.node.test_pod_surroundings import create, ended_well
 from tests.csi_driver import Capability, CsiDriver
@@ -258,7 +258,8 @@ async def test_pods_share_a_staged_volume(cluster: Cluster, driver: CsiDriver) -
         for name in ("one", "two"):
             await cluster.create(with_claim(name, "disk", write, **group))
         pods = [await cluster.wait(name, is_ready) for name in ("one", "two")]
-        assert text_of(driver.data("disk") / "one") == "from one\n"
+        for name in ("one", "two"):
+            await written(driver.data("disk") / name, f"from {name}\n")
         assert (driver.data("disk") / "two").stat().st_gid == 4321
         status = (await nodes.get(NODE)).status
         assert status.volumesInUse == [unique]

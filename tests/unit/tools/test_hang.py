@@ -36,4 +36,3 @@ def test_a_test_that_waits_for_a_thread_ends(tmp_path: Path) -> None:
     )  # fmt: skip
     assert ended.returncode == 1, ended
     assert "Timeout (0:00:01.5" in ended.stderr, ended
-    assert "runners.py" in ended.stderr
