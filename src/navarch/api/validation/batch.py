@@ -46,6 +46,7 @@ _IMMUTABLE = (
 )
 _ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
 _ZONE = re.compile(r"[A-Za-z\._\-0-9+]{1,14}")
+_LEADING_ZONE = re.compile(r"\A(CRON_)?TZ=[^ ]* *")
 
 
 def validate_job(obj: Field) -> None:
@@ -459,15 +460,12 @@ def _check_schedule(schedule: Field, before: str) -> None:
     schedule.present()
     if not schedule:
         return
-    if "TZ" in schedule:
-        if "TZ" not in before:
-            detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
-            schedule.invalid(detail)
-        return
     try:
-        parse_schedule(schedule.value)
+        parse_schedule(_LEADING_ZONE.sub("", schedule.value))
     except CronError as error:
         schedule.invalid(str(error))
+    if "TZ" in schedule and "TZ" not in before:
+        schedule.invalid("cannot use TZ or CRON_TZ in schedule, use timeZone field instead")
 
 
 def _check_zone(zone: Field) -> None:

@@ -54,6 +54,10 @@ def check_client(client: Field) -> None:
 
 def _check_url(url: Field) -> None:
     form = "; desired format: https://host[/path]"
+    if url.value.startswith(":"):
+        problem = f'parse "{url.value}": missing protocol scheme'
+        url.required(f"url must be a valid URL: {problem}{form}")
+        return
     try:
         parts = urlsplit(url.value)
         host = parts.hostname

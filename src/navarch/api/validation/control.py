@@ -5,7 +5,7 @@ from __future__ import annotations
 from navarch.api import names
 from navarch.api.validation.common import dns1123_label, dns1123_subdomain, quantity
 from navarch.api.validation.fields import Field
-from navarch.api.validation.resources import check_requirements
+from navarch.api.validation.resources import check_requirements, container_name_problems
 from navarch.api.validation.scheduling import check_tolerations
 
 HIGHEST_USER_PRIORITY = 1_000_000_000
@@ -76,7 +76,9 @@ def validate_autoscaler_v1(obj: Field) -> None:
 
 def validate_autoscaler_v1_update(obj: Field, old: Field) -> None:
     _check_range_and_target(obj["spec"], old)
-    _positive(obj["spec"]["targetCPUUtilizationPercentage"])
+    percentage = obj["spec"].get("targetCPUUtilizationPercentage")
+    # Upstream's rules know the target by its place in v2.
+    _positive(obj["spec"].at("metrics[0].resource.target.averageUtilization", percentage))
 
 
 def validate_autoscaler(obj: Field) -> None:
@@ -100,41 +102,47 @@ _METRICS = {
     "Pods": "pods",
     "Resource": "resource",
 }
+_SOURCES = ("object", "external", "pods", "resource", "containerResource")
+"""In the order in which upstream looks for them: only the first is checked."""
 
 
 def _check_metric(metric: Field) -> None:
-    kind = metric["type"]
+    kind = metric.text("type")
     if not kind:
         kind.required("must specify a metric source type")
-    elif kind.value not in _METRICS:
+    if kind.value not in _METRICS:
         kind.not_supported(tuple(_METRICS))
     wanted = _METRICS.get(kind.value)
-    for field in _METRICS.values():
-        if field != wanted and metric.get(field) is not None:
-            metric[field].forbidden("must populate the given metric source only")
-    if wanted is None:
-        return
-    source = metric[wanted]
-    if not source.is_set:
-        source.required("must populate information for the given metric source")
-        return
-    if wanted in ("resource", "containerResource"):
-        source["name"].present("must specify a resource name")
-        if wanted == "containerResource":
-            source["container"].present("must specify a container")
+    sources = [field for field in _SOURCES if metric[field].is_set]
+    for field in sources[:1]:
+        _check_metric_source(metric[field], field)
+    if wanted and wanted not in sources:
+        metric[wanted].required("must populate information for the given metric source")
+    if len(sources) > 1:
+        for field in sources:
+            if field != wanted:
+                metric[field].forbidden("must populate the given metric source only")
+
+
+def _check_metric_source(source: Field, kind: str) -> None:
+    if kind in ("resource", "containerResource"):
+        name = source["name"]
+        name.present("must specify a resource name")
+        if kind == "containerResource":
+            name.check_unless_empty(container_name_problems)
+            source["container"].name(dns1123_label, "must specify a container")
     else:
+        if kind == "object":
+            _check_target(source["describedObject"])
         source["metric"]["name"].name(names.path_segment_name, "must specify a metric name")
-        source["metric"]["selector"].label_selector()
-    if wanted == "object":
-        _check_target(source["describedObject"])
-    _check_metric_target(source["target"], wanted)
+    _check_metric_target(source["target"], kind)
 
 
 def _check_metric_target(target: Field, source: str) -> None:
-    kind, value, average = target["type"], target["value"], target["averageValue"]
+    kind, value, average = target.text("type"), target["value"], target["averageValue"]
     if not kind:
         kind.required("must specify a metric target type")
-    elif kind.value not in ("Utilization", "Value", "AverageValue"):
+    if kind.value not in ("Utilization", "Value", "AverageValue"):
         kind.invalid("must be either Utilization, Value, or AverageValue")
     for field in (value, average):
         amount = quantity(field.value) if field.is_set else None
@@ -153,6 +161,8 @@ def _check_metric_target(target: Field, source: str) -> None:
         is_external = source == "external"
         either = "value for metric or a per-pod target" if is_external else "value or averageValue"
         average.required(f"must set either a target {either}")
+    if source == "external" and value.is_set and average.is_set:
+        value.forbidden("may not set both a target value for metric and a per-pod target")
 
 
 def _check_scaling(rules: Field) -> None:
@@ -170,6 +180,8 @@ def _check_scaling(rules: Field) -> None:
         _positive(period, "must be greater than zero")
         if period.value > 1800:
             period.invalid("must be less than or equal to 1800")
+    if rules["tolerance"].is_set:
+        rules["tolerance"].quantity_not_negative()
 
 
 def validate_priority_class(obj: Field) -> None:
@@ -203,7 +215,7 @@ def validate_runtime_class(obj: Field) -> None:
     obj["handler"].name(dns1123_label)
     overhead, scheduling = obj["overhead"], obj["scheduling"]
     if amounts := overhead.get("podFixed"):
-        check_requirements(overhead.at("podFixed", {"limits": amounts}), set())
+        check_requirements(overhead.showing({"limits": amounts}), set())
     scheduling["nodeSelector"].labels()
     tolerations = scheduling["tolerations"]
     check_tolerations(tolerations)
@@ -242,6 +254,19 @@ def validate_lease_candidate(obj: Field) -> None:
         _check_lease_strategy(spec["strategy"])
 
 
+_FLOW_VERBS = (
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "proxy",
+    "update",
+    "watch",
+)
+
+
 def validate_flow_schema(obj: Field) -> None:
     spec = obj["spec"]
     precedence, method = spec.number("matchingPrecedence"), spec["distinguisherMethod"]
@@ -267,21 +292,53 @@ def _check_flow_rule(rule: Field) -> None:
         rule.required(detail)
     for each in rule["resourceRules"]:
         _check_flow_values(each, "verbs", "verbs")
-        _check_flow_values(each, "apiGroups", "api groups")
-        _check_flow_values(each, "resources", "resources")
+        for field, one, many in (
+            ("apiGroups", "api group", "api groups"),
+            ("resources", "resource", "resources"),
+        ):
+            _check_flow_values(each, field, many, f"resource rules must supply at least one {one}")
         if not each.get("namespaces") and not each.get("clusterScope"):
             detail = "resource rules that are not cluster scoped must supply at least one namespace"
             each["namespaces"].required(detail)
+        elif each.get("namespaces"):
+            _check_flow_values(each, "namespaces", "namespaces")
+        for namespace in each["namespaces"] if "*" not in each["namespaces"] else ():
+            for problem in dns1123_label(namespace.value):
+                namespace.invalid(
+                    f"each member of this list must be '*' or a DNS-1123 label; {problem}"
+                )
     for each in rule["nonResourceRules"]:
         _check_flow_values(each, "verbs", "verbs")
         _check_flow_values(each, "nonResourceURLs", "non-resource URLs")
+        urls = each["nonResourceURLs"]
+        for url in urls if "*" not in urls else ():
+            if problem := _url_problem(url.value):
+                url.invalid(problem)
 
 
-def _check_flow_values(rule: Field, field: str, what: str) -> None:
+def _check_flow_values(rule: Field, field: str, what: str, missing: str = "") -> None:
     values = rule[field]
-    values.present(f"{field} must contain at least one value")
-    if len(values) > 1 and "*" in values:
-        values.invalid(f"if '*' is present, must not specify other {what}")
+    values.present(missing or f"{field} must contain at least one value")
+    if "*" in values:
+        if len(values) > 1:
+            values.invalid(f"if '*' is present, must not specify other {what}")
+    elif field == "verbs" and not set(values.value or ()) <= set(_FLOW_VERBS):
+        values.not_supported(_FLOW_VERBS)
+
+
+def _url_problem(url: str) -> str:
+    """What is wrong with a path that a flow schema names, of which the end may be `*`."""
+    if not url:
+        return "must not be empty"
+    if not url.startswith("/"):
+        return "must start with slash"
+    if " " in url:
+        return "must not contain white-space"
+    if "//" in url:
+        return "must not contain double slash"
+    if "*" in url.removesuffix("/*"):
+        return "wildcard can only do suffix matching"
+    return ""
 
 
 def _check_flow_subject(subject: Field) -> None:
@@ -298,9 +355,12 @@ def _check_flow_subject(subject: Field) -> None:
         elif not field.is_set:
             field.required(f"{name} is required when subject kind is '{other}'")
         else:
-            field["name"].present()
+            account = field.text("name")
+            account.present()
             if other == "ServiceAccount":
-                field["namespace"].present("must specify namespace for service account")
+                if account.value != "*":
+                    account.check_unless_empty(dns1123_subdomain)
+                field["namespace"].name(dns1123_label, "must specify namespace for service account")
 
 
 def validate_priority_level(obj: Field) -> None:

@@ -361,7 +361,8 @@ def validate_api_service(obj: Field) -> None:
     group, version = spec.text("group"), spec.text("version")
     service, bundle, skips = spec.each("service", "caBundle", "insecureSkipTLSVerify")
     if name.value != f"{version.value}.{group.value}":
-        name.invalid('must be `spec.version+"."+spec.group`')
+        wanted = f'"{version.value}.{group.value}"'
+        name.invalid(f'must be `spec.version+"."+spec.group`: {wanted}')
     if not group and version.value != "v1":
         group.required("only v1 may have an empty group and it better be legacy kube")
     group.check_unless_empty(dns1123_subdomain)
@@ -379,7 +380,9 @@ def validate_api_service(obj: Field) -> None:
         return
     for part in service.each("namespace", "name"):
         part.present()
-    service["port"].port()
+    port = service.number("port")
+    if problems := names.port_number(port.value):
+        port.invalid(f"port is not valid: {', '.join(problems)}")
     if skips and bundle:
         skips.invalid("may not be true if caBundle is present")
 

@@ -71,8 +71,6 @@ def validate_slice(obj: Field) -> None:
             name.duplicate()
         seen.add(port.get("name"))
         port["protocol"].choice(PROTOCOLS)
-        if port["port"].is_set:
-            port["port"].port()
         port["appProtocol"].check_if_set(qualified_name)
 
 

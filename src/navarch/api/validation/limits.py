@@ -65,13 +65,17 @@ def _check_limit(limit: Field, kind: str) -> None:
     ):
         detail = "either minimum or maximum storage value is required, but neither was provided"
         limit["limits"].required(detail)
-    for name in sorted({name for field in _BOUNDS for name in limit.get(field) or ()}):
-        _check_limit_order(limit, name)
+    # Defaults of pods, which are forbidden, are compared with nothing.
+    bounds = [each for each in _BOUNDS if kind != "Pod" or not each.startswith("default")]
+    for name in sorted({name for field in bounds for name in limit.get(field) or ()}):
+        _check_limit_order(limit, name, bounds)
 
 
-def _check_limit_order(limit: Field, name: str) -> None:
+def _check_limit_order(limit: Field, name: str, bounds: Sequence[str]) -> None:
     low, high, default, request, ratio = (
-        quantity(text) if (text := (limit.get(field) or {}).get(name)) is not None else None
+        quantity(text)
+        if field in bounds and (text := (limit.get(field) or {}).get(name)) is not None
+        else None
         for field in ("min", "max", "default", "defaultRequest", "maxLimitRequestRatio")
     )
 

@@ -155,6 +155,7 @@ def validate_network_policy(obj: Field) -> None:
     kinds = spec["policyTypes"]
     if len(kinds) > 2:
         kinds.invalid("may not specify more than two policyTypes")
+        return
     for kind in kinds:
         kind.optional_choice(("Ingress", "Egress"))
 
@@ -221,6 +222,7 @@ def validate_service_cidr(obj: Field) -> None:
     ranges.present("at least one CIDR required")
     if len(ranges) > 2:
         ranges.showing(obj.get("spec")).invalid("may only hold up to 2 values")
+        return
     for each in ranges:
         if problem := canonical_problem(each.value, is_range=True):
             each.invalid(problem)

@@ -11,7 +11,9 @@ from navarch.api.validation.claims import (
     check_claim_spec,
 )
 from navarch.api.validation.common import (
+    IMMUTABLE,
     MAX_INT32,
+    dns1123_label,
     dns1123_subdomain,
     qualified_name,
     quantity,
@@ -45,6 +47,12 @@ CLAIM_IMMUTABLE = (
     "spec is immutable after creation except resources.requests and volumeAttributesClassName "
     "for bound claims\n"
 )
+_CSI_SECRETS = (
+    "controllerPublishSecretRef",
+    "controllerExpandSecretRef",
+    "nodePublishSecretRef",
+    "nodeExpandSecretRef",
+)
 MAX_PARAMETERS = 512
 MAX_PARAMETERS_SIZE = 256 * 1024
 
@@ -65,6 +73,9 @@ def validate_volume(obj: Field) -> None:
         capacity.showing(capacity.value or None).not_supported(("storage",))
     for _, amount in capacity.entries():
         size = quantity(amount.value)
+        if size is None or size.value() < 0:
+            shown = amount if size is None else amount.showing(size.value())
+            shown.invalid("must be a valid resource quantity")
         if size is None or size.sign() <= 0:
             amount.invalid("must be greater than zero")
     if policy := spec["persistentVolumeReclaimPolicy"]:
@@ -105,6 +116,10 @@ def _check_volume_source(spec: Field) -> None:
         if field == "csi":
             check_driver_name(source["driver"])
             source["volumeHandle"].present()
+            for reference in source.each(*_CSI_SECRETS):
+                if reference.is_set:
+                    reference["name"].name(dns1123_subdomain)
+                    reference["namespace"].name(dns1123_label)
 
 
 def validate_volume_update(obj: Field, old: Field) -> None:
@@ -154,6 +169,7 @@ def validate_claim_update(obj: Field, old: Field) -> None:
             spec["dataSourceRef"] = dict(spec["dataSource"])
     if new != before:
         obj["spec"].forbidden(CLAIM_IMMUTABLE + difference(before, new))
+    Field(obj["spec"].value, obj.errors).keeps(old["spec"], "volumeMode")
     has = quantity(old["status"]["capacity"].get("storage") or "0")
     size, known = quantity(wanted.value or "0"), quantity(old_size or "0")
     if size is not None and known is not None and has is not None and size < known and size <= has:
@@ -187,7 +203,10 @@ def validate_class(obj: Field) -> None:
         seen: set[str] = set()
         for expression in term["matchLabelExpressions"]:
             key = expression.text("key")
+            values: set[str] = set()
             expression["values"].present()
+            for value in expression["values"]:
+                value.once(values)
             key.label_name()
             key.once(seen)
 
@@ -204,8 +223,9 @@ def _check_parameters(field: Field) -> None:
 
 
 def validate_class_update(obj: Field, old: Field) -> None:
-    _forbid_updates(obj, old, "parameters", "provisioner")
-    obj.keeps(old, "reclaimPolicy", "volumeBindingMode")
+    if (obj.get("parameters") or None) != (old.get("parameters") or None):
+        obj["parameters"].invalid(IMMUTABLE)
+    obj.keeps(old, "provisioner", "reclaimPolicy", "volumeBindingMode")
 
 
 def _forbid_updates(obj: Field, old: Field, *fields: str) -> None:

@@ -98,12 +98,6 @@ from navarch.api.validation.workloads import validate_replica_status
         ),
         ("persistentvolumeclaims", {"spec": CLAIM}, {"spec__volumeName": "v"}, ""),
         (
-            "storageclasses",
-            {"provisioner": "a.b/c"},
-            {"provisioner": "a.b/d"},
-            "provisioner: Forbidden: updates to provisioner are forbidden.",
-        ),
-        (
             "nodes",
             {"spec": {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"]}},
             {"spec__podCIDRs": ["10.2.0.0/24"]},
@@ -126,6 +120,24 @@ from navarch.api.validation.workloads import validate_replica_status
             {"handler": "a"},
             {"handler": "b"},
             'handler: Invalid value: "b": field is immutable',
+        ),
+        (
+            "storageclasses",
+            {"provisioner": "a/b"},
+            {"provisioner": "c/d"},
+            'provisioner: Invalid value: "c/d": field is immutable',
+        ),
+        (
+            "storageclasses",
+            {"provisioner": "a/b"},
+            {"parameters": {"a": "b"}},
+            'parameters: Invalid value: {"a":"b"}: field is immutable',
+        ),
+        (
+            "persistentvolumeclaims",
+            {"spec": CLAIM},
+            {"spec__volumeMode": "Block"},
+            '\nvolumeMode: Invalid value: "Block": field is immutable',
         ),
     ],
 )

@@ -16,6 +16,18 @@ from tests.unit.api.validation.samples import (
 )
 
 
+def metrics(*metrics: Object) -> Object:
+    return {"spec": {"maxReplicas": 1, "metrics": list(metrics)}}
+
+
+def flow(rule: Object) -> Object:
+    return {"spec": {"rules": [rule]}}
+
+
+def account(**fields: str) -> Object:
+    return {"kind": "ServiceAccount", "serviceAccount": fields}
+
+
 @pytest.mark.parametrize(
     ("plural", "content", "expected"),
     [
@@ -333,7 +345,134 @@ from tests.unit.api.validation.samples import (
             {"spec": {"request": "eA==", "usages": ["client auth"], "signerName": "a.b/c"}},
             "PEM block type must be CERTIFICATE REQUEST",
         ),
+        (
+            "cronjobs",
+            {"spec": {"schedule": "TZ=UTC * * *", "jobTemplate": {"spec": {}}}},
+            "expected exactly 5 fields, found 3: [* * *]",
+        ),
+        (
+            "mutatingwebhookconfigurations",
+            {"webhooks": [{"name": "a.b.c", "clientConfig": {"url": ":x"}}]},
+            'Required value: url must be a valid URL: parse ":x": missing protocol scheme; desired',
+        ),
+        (
+            "apiservices",
+            {"spec": {"group": "a.io", "version": "v1", "service": {"port": 0}}},
+            'must be `spec.version+"."+spec.group`: "v1.a.io"',
+        ),
+        (
+            "apiservices",
+            {"spec": {"group": "a.io", "version": "v1", "service": {"port": 0}}},
+            "spec.service.port: Invalid value: 0: port is not valid: must be between 1 and 65535",
+        ),
+        (
+            "horizontalpodautoscalers",
+            metrics({"type": "Resource", "pods": {"metric": {}, "target": {}}}),
+            "spec.metrics[0].pods.target.averageValue: Required value: must specify a positive",
+        ),
+        (
+            "horizontalpodautoscalers",
+            metrics({"type": "Object", "object": {"target": {"type": "", "value": 1}}}),
+            'object.target.type: Invalid value: "": must be either Utilization, Value, or Average',
+        ),
+        (
+            "horizontalpodautoscalers",
+            metrics({"type": "External", "external": {"target": {"value": 1, "averageValue": 1}}}),
+            "external.target.value: Forbidden: may not set both a target value for metric and a",
+        ),
+        (
+            "horizontalpodautoscalers",
+            metrics({"type": "ContainerResource", "containerResource": {"container": "A_"}}),
+            'containerResource.container: Invalid value: "A_": a lowercase RFC 1123 label',
+        ),
+        (
+            "horizontalpodautoscalers",
+            {"spec": {"maxReplicas": 1, "behavior": {"scaleUp": {"tolerance": "-1"}}}},
+            'spec.behavior.scaleUp.tolerance: Invalid value: "-1": must be greater than or equal',
+        ),
+        (
+            "horizontalpodautoscalers.v1",
+            {"spec": {"maxReplicas": 1, "targetCPUUtilizationPercentage": -3}},
+            "spec.metrics[0].resource.target.averageUtilization: Invalid value: -3: must be great",
+        ),
+        (
+            "runtimeclasses",
+            {"handler": "a", "overhead": {"podFixed": {"cpu": "-1"}}},
+            'overhead.limits[cpu]: Invalid value: "-1": must be greater than or equal to 0',
+        ),
+        (
+            "storageclasses",
+            {
+                "provisioner": "a/b",
+                "allowedTopologies": [{"matchLabelExpressions": [{"values": ["b", "b"]}]}],
+            },
+            'allowedTopologies[0].matchLabelExpressions[0].values[1]: Duplicate value: "b"',
+        ),
+        (
+            "persistentvolumes",
+            {"spec": {"capacity": {"storage": "-1"}, "nfs": {}}},
+            "spec.capacity[storage]: Invalid value: -1: must be a valid resource quantity",
+        ),
+        (
+            "persistentvolumes",
+            {"spec": {"csi": {"controllerPublishSecretRef": {"name": "a"}}}},
+            "spec.csi.controllerPublishSecretRef.namespace: Required value",
+        ),
+        (
+            "flowschemas",
+            flow({"subjects": [account(name="a", namespace="A_")]}),
+            'subjects[0].serviceAccount.namespace: Invalid value: "A_": a lowercase RFC 1123',
+        ),
+        (
+            "flowschemas",
+            flow({"nonResourceRules": [{"verbs": ["fly"], "nonResourceURLs": ["x"]}]}),
+            'nonResourceRules[0].nonResourceURLs[0]: Invalid value: "x": must start with slash',
+        ),
+        (
+            "flowschemas",
+            flow({"nonResourceRules": [{"verbs": ["fly"], "nonResourceURLs": ["/a*b"]}]}),
+            'verbs: Unsupported value: ["fly"]: supported values: "create", "delete"',
+        ),
+        (
+            "flowschemas",
+            flow({"resourceRules": [{"verbs": ["*"], "namespaces": ["A_"]}]}),
+            "resourceRules[0].apiGroups: Required value: resource rules must supply at least one",
+        ),
+        (
+            "flowschemas",
+            flow({"resourceRules": [{"verbs": ["*"], "namespaces": ["A_"]}]}),
+            "each member of this list must be '*' or a DNS-1123 label; a lowercase RFC 1123 label",
+        ),
     ],
 )
 def test_invalid(plural: str, content: Object, expected: str) -> None:
     assert expected in complaints(plural, new(plural, **content))
+
+
+@pytest.mark.parametrize(
+    ("plural", "content", "unexpected"),
+    [
+        ("networkpolicies", {"spec": {"policyTypes": ["Ingress", "a", "b"]}}, "Unsupported value"),
+        ("servicecidrs", {"spec": {"cidrs": ["a", "b", "c"]}}, "spec.cidrs["),
+        (
+            "endpointslices",
+            {"addressType": "IPv4", "ports": [{"port": 0, "protocol": "Q"}]},
+            "].port",
+        ),
+        (
+            "limitranges",
+            {"spec": {"limits": [{"type": "Pod", "min": {"cpu": "2"}, "default": {"cpu": "1"}}]}},
+            "is greater than default value",
+        ),
+        (
+            "horizontalpodautoscalers",
+            metrics({"type": "Value", "pods": {"metric": {}, "target": {}}}),
+            "must populate the given metric source only",
+        ),
+    ],
+)
+def test_what_upstream_does_not_complain_of(plural: str, content: Object, unexpected: str) -> None:
+    """One complaint is enough where others would follow from it, and some rules do not exist."""
+    found = complaints(plural, new(plural, **content))
+    assert found
+    assert unexpected not in found
