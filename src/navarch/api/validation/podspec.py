@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from navarch.api import names
-from navarch.api.validation.common import MAX_INT32, Object, dns1123_label, dns1123_subdomain
+from navarch.api.pod_resources import pod_limits, pod_requests
+from navarch.api.validation.common import (
+    MAX_INT32,
+    Object,
+    dns1123_label,
+    dns1123_subdomain,
+    quantity,
+)
 from navarch.api.validation.containers import (
     PodFacts,
     check_containers,
@@ -12,15 +19,23 @@ from navarch.api.validation.containers import (
 )
 from navarch.api.validation.fields import Field
 from navarch.api.validation.meta import check_annotations
-from navarch.api.validation.resources import check_requirements
+from navarch.api.validation.resources import check_requirements, is_huge_page
 from navarch.api.validation.scheduling import check_affinity, check_spread, check_tolerations
-from navarch.api.validation.security import check_host_users, check_pod_context
+from navarch.api.validation.security import (
+    check_host_users,
+    check_operating_system,
+    check_pod_context,
+)
 from navarch.api.validation.volumes import check_volumes
 
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
 DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+APP_ARMOR_ANNOTATION = "container.apparmor.security.beta.kubernetes.io/"
+"""With a container's name: what had the profile before the field `appArmorProfile`."""
+_PROFILES = ("", "runtime/default", "unconfined")
+_KINDS = ("containers", "initContainers", "ephemeralContainers")
 
 
 def check_template(template: Field) -> None:
@@ -47,6 +62,13 @@ def check_pod_annotations(annotations: Field, spec: Field) -> None:
         fits = digits.isascii() and digits.isdigit() and -(2**31) <= int(cost[:12]) < 2**31
         if not fits or (len(digits) > 1 and digits.startswith("0")) or cost == "-0":
             annotations.at(f"[{DELETION_COST}]", cost).invalid("must be a 32bit integer")
+    for key, profile in annotations.entries():
+        if key.startswith(APP_ARMOR_ANNOTATION):
+            name = key.removeprefix(APP_ARMOR_ANNOTATION)
+            if not any(each.get("name") == name for kind in spec.each(*_KINDS) for each in kind):
+                profile.showing(name).invalid("container not found")
+            if profile.value not in _PROFILES and not profile.value.startswith("localhost/"):
+                profile.invalid(f'invalid AppArmor profile name: "{profile.value}"')
 
 
 def check_pod_spec(spec: Field, pod: Object | None = None) -> None:
@@ -73,6 +95,7 @@ def check_pod_spec(spec: Field, pod: Object | None = None) -> None:
         check_ephemeral_containers(spec, facts)
     if spec.get("resources"):
         check_requirements(spec["resources"], claims, pod_level=True)
+        _check_pod_level(spec)
     if spec.get("hostNetwork"):
         _check_host_network_ports(spec["containers"], pod is not None)
     spec["restartPolicy"].choice(RESTART_POLICIES)
@@ -84,6 +107,31 @@ def check_pod_spec(spec: Field, pod: Object | None = None) -> None:
     _check_names(spec)
     _check_lists(spec)
     _check_file_references(spec)
+
+
+def _check_pod_level(spec: Field) -> None:
+    """What is set for the pod as a whole is enough for its containers."""
+    resources = spec["resources"]
+    containers = {"spec": {**spec.value, "resources": {}}}
+    for kind, amounts in (
+        ("requests", pod_requests(containers, overhead=False)),
+        ("limits", pod_limits(containers, overhead=False)),
+    ):
+        for name, level in resources[kind].entries():
+            own, whole = amounts.get(name), quantity(level.value)
+            counts = kind == "requests" or is_huge_page(name)
+            if counts and own is not None and whole is not None and own > whole:
+                level.invalid(
+                    f"must be greater than or equal to aggregate container {kind} of {own}"
+                )
+    most = resources["limits"]
+    for container in spec["containers"]:
+        place = resources["containers"].at(f"[{container.step}]", None)
+        for name, limit in container["resources"]["limits"].entries():
+            own, whole = quantity(limit.value), quantity(most.get(name) or "")
+            if own is not None and whole is not None and own > whole:
+                shown = place.at(f"[{name}]", None).at("limits", limit.value)
+                shown.invalid(f"must be less than or equal to pod limits of {whole}")
 
 
 def _check_placement(spec: Field) -> None:
@@ -103,6 +151,7 @@ def _check_placement(spec: Field) -> None:
         name.present()
         if name:
             spec["os"].showing(name.value).optional_choice(("linux", "windows"))
+            check_operating_system(spec)
 
 
 def _check_names(spec: Field) -> None:

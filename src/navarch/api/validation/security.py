@@ -54,6 +54,57 @@ def check_pod_context(spec: Field) -> None:
     _check_app_armor(context["appArmorProfile"])
 
 
+_NO_WINDOWS = "cannot be set for a windows pod"
+_LINUX_POD = (
+    "appArmorProfile",
+    "seLinuxOptions",
+    "seccompProfile",
+    "fsGroup",
+    "fsGroupChangePolicy",
+    "sysctls",
+    "runAsUser",
+    "runAsGroup",
+    "supplementalGroups",
+    "supplementalGroupsPolicy",
+    "seLinuxChangePolicy",
+)
+_LINUX_CONTAINER = (
+    "appArmorProfile",
+    "seLinuxOptions",
+    "seccompProfile",
+    "capabilities",
+    "readOnlyRootFilesystem",
+    "privileged",
+    "allowPrivilegeEscalation",
+    "procMount",
+    "runAsUser",
+    "runAsGroup",
+)
+
+
+def check_operating_system(spec: Field) -> None:
+    """A pod that names its system has no settings of the other one."""
+    system, context = spec["os"].get("name"), spec["securityContext"]
+    contexts = [
+        container["securityContext"]
+        for containers in spec.each("containers", "initContainers", "ephemeralContainers")
+        for container in containers
+    ]
+    if system == "linux":
+        for field in (each["windowsOptions"] for each in (context, *contexts)):
+            if field.is_set:
+                field.forbidden("windows options cannot be set for a linux pod")
+    elif system == "windows":
+        host = [field for field in spec.each("hostPID", "hostIPC") if field]
+        host += [field for field in spec.each("hostUsers", "shareProcessNamespace") if field.is_set]
+        settings = [*context.each(*_LINUX_POD), *host]
+        for each in contexts:
+            settings += each.each(*_LINUX_CONTAINER)
+        for field in settings:
+            if field.is_set:
+                field.forbidden(_NO_WINDOWS)
+
+
 def _check_ids(context: Field, *fields: str) -> None:
     for field in context.each(*fields):
         field.check_if_set(names.user_or_group_id)

@@ -276,6 +276,43 @@ LONG = "a" * 64
             id="node selector",
         ),
         pytest.param({"hostname": LONG}, "must be no more than 63 characters", id="hostname"),
+        pytest.param(
+            {"os": {"name": "windows"}, "hostPID": True},
+            "spec.hostPID: Forbidden: cannot be set for a windows pod",
+            id="settings of Linux",
+        ),
+        pytest.param(
+            {
+                "os": {"name": "windows"},
+                "containers": [container(securityContext={"privileged": False})],
+            },
+            "spec.containers[0].securityContext.privileged: Forbidden: cannot be set for a windows",
+            id="settings of Linux in a container",
+        ),
+        pytest.param(
+            {"os": {"name": "linux"}, "securityContext": {"windowsOptions": {}}},
+            "spec.securityContext.windowsOptions: Forbidden: windows options cannot be set for a",
+            id="settings of Windows",
+        ),
+        pytest.param(
+            {
+                "resources": {"limits": {"cpu": "500m"}},
+                "containers": [container(resources={"limits": {"cpu": "1"}})],
+            },
+            'spec.resources.containers[0][cpu].limits: Invalid value: "1": must be less than or',
+            id="more than the pod's limit",
+        ),
+        pytest.param(
+            {
+                "resources": {"requests": {"cpu": "500m"}},
+                "containers": [
+                    container(name=name, resources={"requests": {"cpu": "300m"}}) for name in "ab"
+                ],
+            },
+            'spec.resources.requests[cpu]: Invalid value: "500m": must be greater than or equal to '
+            "aggregate container requests of 600m",
+            id="more than the pod asks for",
+        ),
     ],
 )
 def test_invalid(spec: Object, expected: str) -> None:
@@ -288,3 +325,15 @@ def test_valid_pods() -> None:
     assert errors_of(pod(hostNetwork=True, dnsPolicy="ClusterFirstWithHostNet")) == []
     sidecar = container(name="s", restartPolicy="Always", startupProbe={"grpc": {"port": 1}})
     assert errors_of(pod(initContainers=[sidecar])) == []
+
+
+def test_app_armor_annotations_name_a_container_and_a_profile() -> None:
+    prefix = "container.apparmor.security.beta.kubernetes.io/"
+    obj = pod()
+    obj["metadata"]["annotations"] = {f"{prefix}c": "localhost/a"}
+    assert errors_of(obj) == []
+    obj["metadata"]["annotations"] = {f"{prefix}c": "a", f"{prefix}d": "unconfined"}
+    assert errors_of(obj) == [
+        f'metadata.annotations[{prefix}c]: Invalid value: "a": invalid AppArmor profile name: "a"',
+        f'metadata.annotations[{prefix}d]: Invalid value: "d": container not found',
+    ]
