@@ -46,7 +46,7 @@ _IMMUTABLE = (
 )
 _ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
 _ZONE = re.compile(r"[A-Za-z\._\-0-9+]{1,14}")
-_LEADING_ZONE = re.compile(r"\A(CRON_)?TZ=[^ ]* *")
+_LEADING_ZONE = re.compile(r"\A(CRON_)?TZ=([^ ]*) *")
 
 
 def validate_job(obj: Field) -> None:
@@ -461,6 +461,9 @@ def _check_schedule(schedule: Field, before: str) -> None:
     if not schedule:
         return
     try:
+        zone = _LEADING_ZONE.match(schedule.value)
+        if zone is not None and not _is_zone(zone[2]):
+            raise CronError(f"provided bad location {zone[2]}: unknown time zone {zone[2]}")
         parse_schedule(_LEADING_ZONE.sub("", schedule.value))
     except CronError as error:
         schedule.invalid(str(error))
@@ -483,7 +486,13 @@ def _check_zone(zone: Field) -> None:
             "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
         )
         return
-    try:
-        zoneinfo.ZoneInfo(zone.value)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+    if not _is_zone(zone.value):
         zone.invalid(f"unknown time zone {zone.value}")
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return name in ("", "Local")
+    return True

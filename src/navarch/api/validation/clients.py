@@ -69,7 +69,9 @@ def _check_url(url: Field) -> None:
     if not host:
         url.showing("").invalid(f"host must be specified{form}")
     if parts.username is not None:
-        url.showing(parts.username).invalid("user information is not permitted in the URL")
+        url.showing(parts.netloc.rpartition("@")[0]).invalid(
+            "user information is not permitted in the URL"
+        )
     if parts.fragment:
         url.showing(parts.fragment).invalid("fragments are not permitted in the URL")
     if parts.query:

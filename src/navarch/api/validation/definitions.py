@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -373,7 +374,7 @@ def validate_api_service(obj: Field) -> None:
             number.invalid(f"must be positive and less than {most}")
     if not service.is_set:
         if bundle:
-            shown = bundle.showing(f"{len(bundle)} bytes")
+            shown = bundle.showing(f"{len(base64.b64decode(bundle.value))} bytes")
             shown.invalid("local APIServices may not have a caBundle")
         if skips:
             skips.invalid("local APIServices may not have insecureSkipTLSVerify")

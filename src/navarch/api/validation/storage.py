@@ -199,8 +199,10 @@ def validate_class(obj: Field) -> None:
     mode = obj["volumeBindingMode"]
     mode.must_be_set()
     mode.optional_choice(("Immediate", "WaitForFirstConsumer"))
+    terms: list[dict[str, set[str]]] = []
     for term in obj["allowedTopologies"]:
         seen: set[str] = set()
+        requirements: dict[str, set[str]] = {}
         for expression in term["matchLabelExpressions"]:
             key = expression.text("key")
             values: set[str] = set()
@@ -209,6 +211,10 @@ def validate_class(obj: Field) -> None:
                 value.once(values)
             key.label_name()
             key.once(seen)
+            requirements[key.value] = values
+        if requirements in terms:
+            term["matchLabelExpressions"].showing("").duplicate()
+        terms.append(requirements)
 
 
 def _check_parameters(field: Field) -> None:

@@ -443,6 +443,32 @@ def account(**fields: str) -> Object:
             flow({"resourceRules": [{"verbs": ["*"], "namespaces": ["A_"]}]}),
             "each member of this list must be '*' or a DNS-1123 label; a lowercase RFC 1123 label",
         ),
+        (
+            "cronjobs",
+            {"spec": {"schedule": "CRON_TZ=No/Zone * * * * *", "jobTemplate": {"spec": {}}}},
+            "provided bad location No/Zone: unknown time zone No/Zone",
+        ),
+        (
+            "mutatingwebhookconfigurations",
+            {"webhooks": [{"name": "a.b.c", "clientConfig": {"url": "https://u:p@h"}}]},
+            'Invalid value: "u:p": user information is not permitted in the URL',
+        ),
+        (
+            "apiservices",
+            {"spec": {"group": "a.io", "version": "v1", "caBundle": "YQ=="}},
+            'Invalid value: "1 bytes": local APIServices may not have a caBundle',
+        ),
+        (
+            "storageclasses",
+            {
+                "provisioner": "a/b",
+                "allowedTopologies": [
+                    {"matchLabelExpressions": [{"key": "a", "values": values}]}
+                    for values in (["x", "y"], ["y", "x"])
+                ],
+            },
+            'allowedTopologies[1].matchLabelExpressions: Duplicate value: ""',
+        ),
     ],
 )
 def test_invalid(plural: str, content: Object, expected: str) -> None:
