@@ -22,7 +22,10 @@ FAMILY_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 
 
 def validate_service(obj: Field) -> None:
-    check_service(obj, Field(None))
+    """A new service, which gets its addresses before upstream looks at the rest of it."""
+    _check_addresses(obj["spec"], Field(None))
+    if not obj.errors:
+        check_service(obj, Field(None))
 
 
 def check_service(obj: Field, old: Field) -> None:

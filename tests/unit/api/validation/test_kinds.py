@@ -481,6 +481,11 @@ def test_invalid(plural: str, content: Object, expected: str) -> None:
         ("networkpolicies", {"spec": {"policyTypes": ["Ingress", "a", "b"]}}, "Unsupported value"),
         ("servicecidrs", {"spec": {"cidrs": ["a", "b", "c"]}}, "spec.cidrs["),
         (
+            "services",
+            service(clusterIP="None", clusterIPs=["None", "10.0.0.1"], ports=[{"nodePort": 3}]),
+            "spec.ports",
+        ),
+        (
             "endpointslices",
             {"addressType": "IPv4", "ports": [{"port": 0, "protocol": "Q"}]},
             "].port",
