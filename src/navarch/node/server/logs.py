@@ -15,6 +15,7 @@ import asyncio
 import gzip
 import os
 import re
+import stat
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,7 +32,7 @@ LONGEST_ENTRY = 16 << 20
 STATE_CHECK_SECONDS = 0.5
 """How often a silent container is asked whether it still runs."""
 SWITCH_SECONDS = 0.2
-"""How long a runtime may go on writing to a file that it has just been told to leave."""
+"""How long a runtime that writes to the new file may still write to the one it leaves."""
 
 _ORDINARY = re.compile(rb"\n[^ \n]{20,40} std(?:out|err) F ")
 _TIMED = re.compile(rb"\n([0-9T:-]{19}\.[0-9]{9}(?:Z|[+-][0-9:]{5}) )std(?:out|err) F ")
@@ -166,6 +167,15 @@ class _Source:
         following = self.path.with_name(later[0]) if later else self.path
         return following if following.exists() else None
 
+    def is_left(self, following: Path) -> bool:
+        """Whether the runtime has begun to write to the file after ours. An empty one is made
+        before the runtime leaves ours, and has nothing to show yet."""
+        try:
+            found = os.lstat(following)
+        except FileNotFoundError:
+            return False
+        return found.st_size > 0 or not stat.S_ISREG(found.st_mode)
+
     def go_on(self, following: Path) -> None:
         """Continues with the file that `successor` has named. Raises OSError if it is none."""
         self.file.close()
@@ -233,7 +243,8 @@ async def read_log(
     it wrote was read. Raises OSError when there is no such file."""
     source, renderer = _Source(path), Renderer(options)
     left = options.limit
-    is_switching = False
+    loop = asyncio.get_running_loop()
+    left_since: float | None = None
     try:
         source.file.seek(0 if options.tail is None else tail_offset(source.file, options.tail))
         with Watcher() as watcher:
@@ -243,7 +254,7 @@ async def read_log(
                 # Asked before reading: what an ended container wrote is complete in the file.
                 running = options.follow and is_running()
                 while block := source.read() or (b"" if running else source.take_rest()):
-                    is_switching = False
+                    left_since = None
                     shown = renderer.render(block)[:left]
                     if shown:
                         yield shown
@@ -254,18 +265,22 @@ async def read_log(
                     # A reader that is faster than we are must not keep the loop to itself.
                     await asyncio.sleep(0)
                 following = source.successor()
-                if following is not None and (is_switching or not running):
-                    try:
-                        source.go_on(following)
-                    except OSError:
-                        return  # deleted meanwhile, or somebody has put there what is no log
-                    is_switching = False
-                elif following is not None:
-                    is_switching = True
-                    await watcher.wait(SWITCH_SECONDS)
-                elif running:
+                if following is None:
+                    if not running:
+                        return
                     await watcher.wait(STATE_CHECK_SECONDS)
-                else:
-                    return
+                    continue
+                if left_since is None and source.is_left(following):
+                    left_since = loop.time()
+                # What has been rotated as well came long after ours was left.
+                is_over = left_since is not None and loop.time() >= left_since + SWITCH_SECONDS
+                if running and following == path and not is_over:
+                    await watcher.wait(SWITCH_SECONDS)
+                    continue
+                try:
+                    source.go_on(following)
+                except OSError:
+                    return  # deleted meanwhile, or somebody has put there what is no log
+                left_since = None
     finally:
         source.file.close()

@@ -144,6 +144,28 @@ async def test_follow_through_rotation_until_the_container_ends(tmp_path: Path) 
         assert await seen.get() == b"last words\n"
 
 
+async def test_the_old_file_is_read_until_the_new_one_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the runtime takes from making the new file to using it."""
+    monkeypatch.setattr(logs, "SWITCH_SECONDS", 0)
+    path, old = tmp_path / "0.log", tmp_path / "0.log.20260102"
+    path.write_bytes(entry(1, "one"))
+    reader = read_log(path, LogOptions(follow=True), lambda: True)
+    assert await anext(reader) == b"one\n"
+    path.rename(old)
+    path.touch()
+    following = asyncio.ensure_future(anext(reader))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not following.done()
+    old.write_bytes(entry(1, "one") + entry(2, "two"))
+    path.write_bytes(entry(3, "three"))
+    async with asyncio.timeout(60):
+        assert await following + await anext(reader) == b"two\nthree\n"
+    await reader.aclose()
+
+
 async def test_the_last_entry_of_the_dead_needs_no_end(tmp_path: Path) -> None:
     path = tmp_path / "0.log"
     path.write_bytes(entry(1, "one") + entry(2, "cut off")[:-1])
