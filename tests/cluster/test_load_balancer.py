@@ -232,6 +232,8 @@ def test_a_tunnel_leads_to_pools_elsewhere(machine: Machine) -> None:
         env=machine.environment(),
         stdout=subprocess.PIPE,
         text=True,
+        # A run of tests in the background of a shell ignores Ctrl-C, and what it starts as well.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert tunnel.stdout is not None
