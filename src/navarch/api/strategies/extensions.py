@@ -4,6 +4,8 @@ is written: most servers start without."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from navarch.api import names
 from navarch.api.errors import FieldError
 from navarch.api.schema import structural
@@ -92,7 +94,7 @@ class APIServiceStrategy(GenericStrategy):
         return names.path_segment_name(name)
 
 
-class _AdmissionStrategy(GenericStrategy):
+class _AdmissionStrategy(GenericStrategy, ABC):
     """Kinds of which there is a validating and a mutating one. `old` is the stored state, if there
     is one."""
 
@@ -100,8 +102,9 @@ class _AdmissionStrategy(GenericStrategy):
     allow_unconditional_update = False
     mutating = False
 
+    @abstractmethod
     def check(self, obj: Field, old: Field) -> None:
-        raise NotImplementedError
+        """Complain about what is wrong."""
 
     def validate(self, obj: Object) -> list[FieldError]:
         field = Field(obj)
