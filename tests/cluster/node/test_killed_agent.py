@@ -85,7 +85,8 @@ async def test_every_step_of_a_pod_kills_its_agent(
     cluster: Cluster, runtime_environment: RuntimeEnvironment, tmp_path: Path
 ) -> None:
     """One pod, and at each of its steps another agent: nothing that runs is ended, no container
-    begins twice, and in the end nothing is left."""
+    begins twice, and in the end nothing is left. Only a start that was cut off leaves it open: the
+    runtime ends what it has begun by then, and calls it never started."""
     await cluster.stop_agent()
     before = leftovers(runtime_environment)
     mount = {"volumeMounts": [
@@ -133,7 +134,9 @@ async def test_every_step_of_a_pod_kills_its_agent(
         deaths.append(died_at)
     cluster.start_agent()
     await until_clean(runtime_environment, before)
-    assert counted(tmp_path, "init") == counted(tmp_path, "main") == 1
+    cut_off = deaths.count("start_container during")
+    assert 1 <= counted(tmp_path, "init") <= 1 + cut_off, deaths
+    assert 1 <= counted(tmp_path, "main") <= 1 + cut_off, deaths
     assert counted(tmp_path, "preStop") >= 1
 
 
