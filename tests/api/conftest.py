@@ -211,9 +211,11 @@ async def secured_server(
 
 
 @pytest.fixture
-async def api_server() -> AsyncIterator[Server]:
-    """A server that lets everybody do everything."""
-    async with running_server() as server:
+async def api_server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Server]:
+    """A server that lets everybody do everything, or the one with real security where a test or its
+    module is marked `secured`."""
+    secured = request.node.get_closest_marker("secured")
+    async with secured_server(tmp_path) if secured else running_server() as server:
         yield server
 
 

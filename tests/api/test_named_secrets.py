@@ -4,12 +4,10 @@ credentials on a node read others."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.api.conftest import Api, secured_server
+from tests.api.conftest import Api
 from tests.api.controllers.conftest import client_as, eventually
 from tests.unit.network.gateways import gateway, grant, listener
 
@@ -23,6 +21,8 @@ from navarch.cluster.gateway_addon import gateway_objects
 from navarch.cluster.ingress_addon import ingress_objects
 from navarch.network.nginx.secrets import Secrets
 
+pytestmark = pytest.mark.secured
+
 ROOT: Any = {"user": "root", "groups": "system:masters"}
 NODE = {"user": "system:node:n1", "groups": "system:nodes"}
 PROXY = {"user": "system:kube-proxy"}
@@ -31,12 +31,6 @@ GATEWAY_API = "/apis/gateway.networking.k8s.io"
 INGRESSES = "/apis/networking.k8s.io/v1/namespaces/infra/ingresses"
 MERGE = "application/merge-patch+json"
 NAMESPACES = ("infra", "web")
-
-
-@pytest.fixture
-async def api_server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with secured_server(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture

@@ -6,15 +6,15 @@ everything else go through the real authenticator.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from tests.api.conftest import secured_server
 
 from navarch.apiserver.bootstrap import plan
 from navarch.apiserver.server import Server
+
+pytestmark = pytest.mark.secured
 
 Object = dict[str, Any]
 
@@ -22,12 +22,6 @@ ROOT = {"user": "root", "groups": "system:masters"}
 NODE = {"user": "system:node:n1", "groups": "system:nodes"}
 PODS = "/api/v1/namespaces/default/pods"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
-
-
-@pytest.fixture
-async def api_server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with secured_server(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from tests.api.conftest import Api, secured_server
+from tests.api.conftest import Api
 
 from navarch.apiserver.server import Server
 from navarch.cluster import pki
 from navarch.cluster.profile import Profile
+
+pytestmark = pytest.mark.secured
 
 Object = dict[str, Any]
 
@@ -22,12 +23,6 @@ RBAC = "/apis/rbac.authorization.k8s.io/v1"
 REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 ACCESS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 PLANTED = "planted-secret-value"
-
-
-@pytest.fixture
-async def api_server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with secured_server(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture

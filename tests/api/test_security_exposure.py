@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from navarch.apiserver.encryption.config import ConfiguredSealer
 from navarch.apiserver.options import ServerOptions
 from navarch.apiserver.server import Server
 
+pytestmark = pytest.mark.secured
+
 Object = dict[str, Any]
 
 ROOT = {"user": "root", "groups": "system:masters"}
@@ -27,12 +28,6 @@ SECRETS = "/api/v1/namespaces/default/secrets"
 ACCOUNTS = "/api/v1/namespaces/default/serviceaccounts"
 PLANTED = "planted-where-nobody-may-see-it"
 ENCODED = base64.b64encode(PLANTED.encode()).decode()
-
-
-@pytest.fixture
-async def api_server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with secured_server(tmp_path) as server:
-        yield server
 
 
 def is_exposed(text: str) -> bool:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.api.conftest import Api, secured_server
+from tests.api.conftest import Api
 
-from navarch.apiserver.server import Server
+pytestmark = pytest.mark.secured
 
 Object = dict[str, Any]
 
 ROOT = {"user": "root", "groups": "system:masters"}
 ACCOUNTS = "/api/v1/namespaces/default/serviceaccounts"
 PODS = "/api/v1/namespaces/default/pods"
-
-
-@pytest.fixture
-async def api_server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with secured_server(tmp_path) as server:
-        yield server
 
 
 async def account(api: Api, name: str, **fields: Any) -> Object:

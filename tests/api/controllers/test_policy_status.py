@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.api.conftest import secured_server
 
 from navarch.api.types.admissionregistration_v1 import TypeChecking, ValidatingAdmissionPolicy
 from navarch.apiserver.server import Server
@@ -15,15 +13,11 @@ from navarch.client import Client
 
 from .conftest import client_as, eventually, running
 
+pytestmark = pytest.mark.secured
+
 Object = dict[str, Any]
 POLICIES = ("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies")
 DEFINITIONS = ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
-
-
-@pytest.fixture
-async def api_server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with secured_server(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture

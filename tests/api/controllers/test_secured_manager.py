@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.api.conftest import secured_server
 
 from navarch.api.errors import ApiError
 from navarch.api.types.apps_v1 import (
@@ -34,13 +32,9 @@ from .conftest import (
     template,
 )
 
+pytestmark = pytest.mark.secured
+
 LABELS = {"app": "web"}
-
-
-@pytest.fixture
-async def api_server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with secured_server(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture

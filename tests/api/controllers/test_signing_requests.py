@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.api.conftest import secured_server
 from tests.certificates import authority, signing_request
 
 from navarch.api.errors import ApiError
@@ -27,15 +26,11 @@ from navarch.controllers.csr_checks import CLIENT, KUBELET_CLIENT, KUBELET_SERVI
 
 from .conftest import client_as, eventually, running
 
+pytestmark = pytest.mark.secured
+
 NODE = "system:node:n1"
 SIGNATURE = "digital signature"
 APPROVED = CertificateSigningRequestCondition(type="Approved", status="True", reason="Test")
-
-
-@pytest.fixture
-async def api_server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with secured_server(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture
