@@ -27,6 +27,7 @@ from navarch.api.types.core_v1 import Event, Namespace, Pod
 from navarch.apiserver.options import ServerOptions
 from navarch.client.client import Client
 from navarch.client.config import ClientConfig
+from navarch.cluster.composition import EVICTION_HARD
 from navarch.node.cri.client import CriRuntime
 from navarch.node.cri.values import RuntimeFailure
 from navarch.node.main import run_with
@@ -158,6 +159,17 @@ class Cluster:
             (each.reason, each.message) for each in found.items if each.involvedObject.name == name
         ]
 
+    async def told(self, name: str, *wanted: tuple[str, str]) -> None:
+        """Waits for these events of the pod: they are written beside its status."""
+
+        async def are_there() -> bool:
+            return set(wanted) <= set(await self.events(name))
+
+        try:
+            await eventually(are_there)
+        except TimeoutError:
+            raise AssertionError(f"{name}: {await self.events(name)}") from None
+
     async def logs(self, pod: Pod, container: str, attempt: int = 0) -> str:
         """What a container has printed."""
         meta = pod.metadata
@@ -191,6 +203,9 @@ async def _cluster(environment: RuntimeEnvironment, directory: Path) -> AsyncIte
         cluster_dns=("10.96.0.10",),
         resolv_conf=root / "resolv.conf",
         cgroup_root=environment.cgroup_root,
+        # As in clusters: the machine's disk may be fuller than upstream's shares of it allow.
+        eviction_hard=EVICTION_HARD,
+        image_gc_high_threshold_percent=95,
     )
     # Pods are not given a loopback address for the API server.
     server_options = ServerOptions(port=0, advertise_address="192.0.2.1")

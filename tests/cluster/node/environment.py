@@ -12,7 +12,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,12 +158,24 @@ def _tear_down(environment: RuntimeEnvironment) -> None:
     for task in listed:
         subprocess.run([*ctr, "tasks", "rm", "-f", task], capture_output=True, check=False)
     environment.process.terminate()
-    environment.process.wait(10)
-    base = str(environment.directory)
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for point in reversed([point for point in points if point.startswith(base + "/")]):
-        subprocess.run(["umount", "-l", point], check=False)
-    for tree in Path("/sys/fs/cgroup").iterdir():
-        own = Path(f"{tree}{environment.cgroup_root}")
-        for directory, _, _ in os.walk(own, topdown=False):
-            Path(directory).rmdir()
+    try:
+        environment.process.wait(60)
+    finally:
+        base = str(environment.directory)
+        points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        for point in reversed([point for point in points if point.startswith(base + "/")]):
+            subprocess.run(["umount", "-l", point], check=False)
+        _remove_cgroups(environment.cgroup_root)
+
+
+def _remove_cgroups(root: str) -> None:
+    """Shims may still be about to do the same, and processes about to end."""
+    deadline = time.monotonic() + 60
+    roots = [Path(f"{tree}{root}") for tree in Path("/sys/fs/cgroup").iterdir()]
+    while left := [own for own in roots if own.exists()]:
+        assert time.monotonic() < deadline, left
+        for own in left:
+            for directory, _, _ in os.walk(own, topdown=False):
+                with suppress(OSError):
+                    Path(directory).rmdir()
+        time.sleep(0.05)

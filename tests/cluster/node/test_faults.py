@@ -239,11 +239,12 @@ async def test_the_machine_reboots(
     assert last is not None and [last.containerID] == [
         first.status.containerStatuses[0].containerID
     ]
-    assert text_of(tmp_path / "init") == "xx"
+    # What it had begun when it was killed may begin once more.
+    assert text_of(tmp_path / "init") in ("xx", "xxx")
     listed = ["/disk:", "/memory:", "/disk:", "d", "/memory:"]
 
     async def has_listed() -> bool:
-        return text_of(tmp_path / "main").split() == listed
+        return text_of(tmp_path / "main").split()[: len(listed)] == listed
 
     await eventually(has_listed)
     failed = await cluster.wait("job", lambda each: each.status.phase == "Failed")

@@ -174,7 +174,7 @@ async def test_secrets_open_the_registry_for_those_who_have_them(
         "Unable to retrieve some image pull secrets (gone); attempting to pull the image may not "
         "succeed.",
     )
-    assert missing in await cluster.events("failing")
+    await cluster.told("failing", missing)
     assert not any("never shown" in each.authorization for each in hub.asked)
 
 
@@ -331,7 +331,7 @@ async def test_an_image_volume_that_cannot_be_pulled(cluster: Cluster, hub: Regi
     await cluster.create(mounting(f"{hub.host}/open/nothing:1", "true"))
     await cluster.wait("mounting", lambda each: waits(each, "ErrImagePull"))
     await cluster.wait("mounting", lambda each: waits(each, "ImagePullBackOff"))
-    assert ("Failed", "Error: ErrImagePull") in await cluster.events("mounting")
+    await cluster.told("mounting", ("Failed", "Error: ErrImagePull"))
 
 
 async def test_unused_images_go_when_the_disk_fills(

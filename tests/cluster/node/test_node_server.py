@@ -148,7 +148,7 @@ async def _check_rates(kubelet: Kubelet) -> None:
                 break
             await asyncio.sleep(0.5)
     rate = (after.value - before.value) / (after.seconds - before.seconds)
-    assert 0.05 < rate < 0.26
+    assert 0.02 < rate < 0.5
     idle = one(second, cpu, container="idle", **PLACE)
     whole = one(second, "pod_cpu_usage_seconds_total", **PLACE)
     assert idle.value < after.value <= whole.value
@@ -173,7 +173,7 @@ async def _check_summary(kubelet: Kubelet) -> None:
     assert found["podRef"]["name"] == "busy"
     containers = {each["name"]: each for each in found["containers"]}
     burner = containers["burner"]
-    assert 20_000_000 < burner["cpu"]["usageNanoCores"] < 300_000_000
+    assert 10_000_000 < burner["cpu"]["usageNanoCores"] < 600_000_000
     assert burner["memory"]["availableBytes"] <= 64 << 20
     assert "availableBytes" not in containers["idle"]["memory"]
     assert containers["idle"]["logs"]["usedBytes"] > 0

@@ -104,13 +104,15 @@ async def test_a_crashing_container_backs_off(cluster: Cluster) -> None:
 
 async def test_a_liveness_probe_restarts(cluster: Cluster) -> None:
     probe = {"exec": {"command": ["cat", "/tmp/healthy"]}, "periodSeconds": 1,
-             "failureThreshold": 1}  # fmt: skip
+             "failureThreshold": 1, "timeoutSeconds": 20}  # fmt: skip
     script = "touch /tmp/healthy; (sleep 1; rm /tmp/healthy) & " + FOREVER
     await cluster.create(pod("sick", shell("main", script, livenessProbe=probe)))
     restarted = await cluster.wait("sick", lambda each: restarts_of(each) == 1)
     assert restarted.status.containerStatuses[0].lastState.terminated is not None
+    await cluster.told(
+        "sick", ("Killing", "Container main failed liveness probe, will be restarted")
+    )
     told = await cluster.events("sick")
-    assert ("Killing", "Container main failed liveness probe, will be restarted") in told
     assert any(
         reason == "Unhealthy" and text.startswith("Liveness probe failed: cat: can't open")
         for reason, text in told
@@ -126,7 +128,7 @@ async def test_readiness_follows_an_http_probe(cluster: Cluster) -> None:
     await cluster.create(pod("http", container))
     await cluster.wait("http", is_ready)
     state = (await cluster.runtime.pods())[0]
-    await cluster.runtime.exec_sync(state.containers[0].id, ["rm", "/www/ready"], 5)
+    await cluster.runtime.exec_sync(state.containers[0].id, ["rm", "/www/ready"], 60)
     unready = await cluster.wait("http", lambda each: not is_ready(each))
     assert unready.status.containerStatuses[0].restartCount == 0
     ready = next(each for each in unready.status.conditions if each.type == "Ready")

@@ -145,7 +145,7 @@ async def test_pods_that_fill_the_disk(attentive: None, cluster: Cluster) -> Non
     for name, (_, message) in expected.items():
         evicted = await cluster.wait(name, has_failed)
         assert (evicted.status.reason, evicted.status.message) == ("Evicted", message), name
-        assert ("Evicted", message) in await cluster.events(name)
+        await cluster.told(name, ("Evicted", message))
         assert "DisruptionTarget" not in {each.type for each in evicted.status.conditions}
         ended = evicted.status.containerStatuses[0].state.terminated
         assert ended is not None, name
@@ -255,7 +255,7 @@ async def test_the_kernel_tells_of_memory_running_out() -> None:
         eaten: list[bytearray] = []
         async with asyncio.timeout(60):
             while not waiting.done():
-                if len(eaten) < 40:
+                if len(eaten) < 150:  # others may give some back meanwhile
                     eaten.append(bytearray(os.urandom(1 << 20)) * 8)
                 await asyncio.wait({waiting}, timeout=0.02)
         await waiting

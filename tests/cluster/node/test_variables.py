@@ -146,7 +146,7 @@ async def test_a_required_source_is_waited_for(cluster: Cluster) -> None:
     await cluster.create(pod("waits", shell("main", "echo $KEY", envFrom=[source]),
                              restartPolicy="Never"))  # fmt: skip
     await cluster.wait("waits", lambda each: reason_of(each) == "CreateContainerConfigError")
-    assert ("Failed", 'Error: configmap "late" not found') in await cluster.events("waits")
+    await cluster.told("waits", ("Failed", 'Error: configmap "late" not found'))
     await create(cluster, "configmaps", "ConfigMap", "late", data={"KEY": "came"})
     assert await cluster.logs(await cluster.wait("waits", ended_well), "main") == "came"
 

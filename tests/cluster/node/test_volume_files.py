@@ -305,7 +305,7 @@ async def test_files_follow_their_objects(cluster: Cluster) -> None:
 
     async def shown() -> list[str]:
         container = ready.status.containerStatuses[0].containerID.removeprefix("containerd://")
-        done = await cluster.runtime.exec_sync(container, ["sh", "-c", script], 10)
+        done = await cluster.runtime.exec_sync(container, ["sh", "-c", script], 60)
         return sorted(done.stdout.decode().splitlines())
 
     before = [f"{short(kind)}-{name}/data-1 old"

@@ -305,12 +305,12 @@ async def test_mounts_spread_as_asked(cluster: Cluster, shared: Path) -> None:
            for each in ready.status.containerStatuses}  # fmt: skip
 
     async def sees(name: str, path: str) -> bool:
-        done = await cluster.runtime.exec_sync(ids[name], ["grep", f" {path} ", "/proc/mounts"], 10)
+        done = await cluster.runtime.exec_sync(ids[name], ["grep", f" {path} ", "/proc/mounts"], 60)
         return done.exit_code == 0
 
     mount("tmpfs", shared / "from-node", "tmpfs")
     making = ["mount", "-t", "tmpfs", "tmpfs", "/v/from-pod"]
-    done = await cluster.runtime.exec_sync(ids["both"], making, 10)
+    done = await cluster.runtime.exec_sync(ids["both"], making, 60)
     assert done.exit_code == 0, done.stderr
     assert shared / "from-pod" in mounts_under(shared)
     seen = {(name, path): await sees(name, f"/v/{path}")
