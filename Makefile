@@ -33,15 +33,15 @@ format: $(STAMP)  ## Put the code into the project's format
 
 # Many tests watch real processes on a machine that others may load: what failed is tried once more,
 # alone, and fails for good if it fails again.
-AGAIN := $(BIN)/pytest --last-failed --last-failed-no-failures none
+AGAIN := $(BIN)/python -P tools/again.py
 
 FAST := tests/unit tests/equivalence tests/convergence tests/api tests/store tests/reliability tests/scale tests/clients
 
 test-fast: $(STAMP)  ## The tests that need neither root nor containers
-	$(BIN)/pytest -n 3 $(FAST) || $(AGAIN) $(FAST)
+	$(BIN)/pytest --cache-clear -n 3 $(FAST) || $(AGAIN) $(FAST)
 
 test-cluster: $(SETUP)  ## Real clusters with real containers
-	$(BIN)/pytest -n 2 --dist loadfile tests/cluster || $(AGAIN) tests/cluster
+	$(BIN)/pytest --cache-clear -n 2 --dist loadfile tests/cluster || $(AGAIN) tests/cluster
 
 test: lint test-fast test-cluster  ## Everything
 
