@@ -66,6 +66,8 @@ class FieldModel:
     omit_zero: bool
     default: str
     required: bool
+    within: str = ""
+    """The embedded Go structs the field is part of: `RuleWithOperations.Rule`."""
 
     @property
     def pointer(self) -> bool:
@@ -132,7 +134,8 @@ def load() -> dict[str, TypeModel]:
         required = set(schema.get("required", ()))
         fields = []
         for text in go_facts()[package].get(name, ()):
-            field_name, go_type, flags, *default = text.split(" ", 3)
+            dotted, go_type, flags, *default = text.split(" ", 3)
+            within, _, field_name = dotted.rpartition(".")
             fields.append(
                 FieldModel(
                     name=field_name,
@@ -142,6 +145,7 @@ def load() -> dict[str, TypeModel]:
                     omit_zero="z" in flags,
                     default=default[0] if default else "",
                     required=field_name in required,
+                    within=within,
                 )
             )
         if {item.name for item in fields} != set(properties):

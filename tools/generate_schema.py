@@ -128,6 +128,8 @@ def render_field(item: FieldModel, module: str, default: Any) -> list[Any]:
         extras["g"] = go_type
     if default is not None:
         extras["d"] = default
+    if item.within:
+        extras["e"] = item.within
     result: list[Any] = [text, flags]
     if extras:
         result.append(extras)

@@ -64,21 +64,24 @@ def scan_file(text: str, structs: dict[str, Any], named: dict[str, str]) -> None
 
 
 def flatten(name: str, structs: dict[str, Any], foreign: dict[str, Any]) -> list[str]:
-    """The fields of a struct in encoding order, embedded structs in place."""
+    """The fields of a struct in encoding order, those of embedded structs in place under a dotted
+    name: `VolumeSource.hostPath`."""
     result = []
     for field, go_type, flags, default in structs[name]:
         if field:
             result.append(" ".join(filter(None, (field, go_type, flags or "-", default))))
             continue
         embedded = go_type.rpartition(".")[2].lstrip("*")
-        if embedded in structs:
-            result.extend(flatten(embedded, structs, foreign))
-        elif embedded == "TypeMeta":
+        if embedded == "TypeMeta":
             result.extend(["kind string o", "apiVersion string o"])
+            continue
+        if embedded in structs:
+            inner = flatten(embedded, structs, foreign)
         elif embedded in foreign:
-            result.extend(flatten(embedded, foreign, {}))
+            inner = flatten(embedded, foreign, {})
         else:
             raise SystemExit(f"{name}: cannot find the embedded {go_type}")
+        result.extend(f"{embedded}.{line}" for line in inner)
     return result
 
 

@@ -126,11 +126,11 @@ def check_type_meta(kind: HasKind, value: Any, data: bytes) -> None:
     """A body is an object, and its apiVersion and kind are text if they are there. Raises 400."""
     problem = None
     if not isinstance(value, dict):
-        problem = type_problem(value, None, "", _META_STRUCT)
+        problem = type_problem(value, "", _META_STRUCT)
     else:
         for key in ("kind", "apiVersion"):
             if not isinstance(value.get(key, ""), str | None):
-                problem = type_problem(value[key], (None, key), "", "string")
+                problem = type_problem(value[key], f".{key}", "string")
     if problem is not None:
         why = f"couldn't get version/kind; json parse error: {problem}"
         raise unrecognised(kind, data, why)

@@ -141,6 +141,9 @@ class FieldFacts:
     patch_strategies: tuple[str, ...] = ()
     """Of strategic merge: merge, replace, retainKeys."""
     patch_merge_key: str = ""
+    within: str = ""
+    """The embedded Go structs the field is part of, which only the errors of Go's decoder show:
+    `VolumeSource`, `RuleWithOperations.Rule`."""
 
 
 def go_scalar(scalar: str) -> str:
@@ -195,6 +198,7 @@ class _Module:
             default=extras.get("d"),
             patch_strategies=tuple(strategies.split(",")) if strategies else (),
             patch_merge_key=extras.get("pk", ""),
+            within=extras.get("e", ""),
         )
 
     def _type(self, text: str, extras: dict[str, Any]) -> TypeFacts:

@@ -29,24 +29,20 @@ MAX_PROBLEMS = 100
 """Upstream stops collecting there; so does this, for the sake of the response headers."""
 
 
-class MapKey(str):
-    """A path element that is a map's key: part of strict errors, not of Go's type errors."""
-
-    __slots__ = ()
-
-
 class TypeProblem(ValueError):
     """A value of the wrong type; the message is that of Go's decoder."""
 
 
 class _Mismatch(Exception):
-    """A wrong type, on its way to the innermost struct, whose name belongs into the message."""
+    """A wrong type, on its way out through the structs around it: Go's complaint names the
+    innermost and the fields that lead there, those of embedded structs included."""
 
-    def __init__(self, value: Any, path: Path, go_type: str) -> None:
+    def __init__(self, value: Any, go_type: str) -> None:
         super().__init__()
         self.value = value
-        self.path = path
         self.go_type = go_type
+        self.owner = ""
+        self.fields: list[str] = []
 
 
 class Walk:
@@ -68,28 +64,17 @@ Step = Callable[[Any, Path, Walk], Any]
 """Checks one value and returns what takes its place."""
 
 
-def _elements(path: Path) -> list[Any]:
-    result: list[Any] = []
-    while path is not None:
-        path, key = path
-        result.append(key)
-    result.reverse()
-    return result
-
-
 def strict_path(path: Path) -> str:
     """`spec.containers[0].image`."""
     text = ""
-    for key in _elements(path):
-        if isinstance(key, int):
-            text += f"[{key}]"
-        else:
-            text += f".{key}" if text else key
-    return text
+    while path is not None:
+        path, key = path
+        text = (f"[{key}]" if isinstance(key, int) else f".{key}") + text
+    return text.removeprefix(".")
 
 
-def type_problem(value: Any, path: Path, owner: str, go_type: str) -> TypeProblem:
-    """Go's complaint; `owner` is the innermost struct around the value."""
+def type_problem(value: Any, field: str, go_type: str) -> TypeProblem:
+    """Go's complaint; `field` is the innermost struct around the value and the way to it."""
     if isinstance(value, bool):
         found = "bool"
     elif isinstance(value, int | float):
@@ -98,10 +83,7 @@ def type_problem(value: Any, path: Path, owner: str, go_type: str) -> TypeProble
         found = "string"
     else:
         found = "array" if isinstance(value, list) else "object"
-    names = ".".join(
-        key for key in _elements(path) if isinstance(key, str) and not isinstance(key, MapKey)
-    )
-    where = f"Go struct field {owner}.{names}" if names else "Go value"
+    where = f"Go struct field {field}" if field else "Go value"
     return TypeProblem(f"json: cannot unmarshal {found} into {where} of type {go_type}")
 
 
@@ -110,7 +92,7 @@ def type_problem(value: Any, path: Path, owner: str, go_type: str) -> TypeProble
 
 def _wrong(go_type: str) -> Step:
     def step(value: Any, path: Path, walk: Walk) -> Any:
-        raise _Mismatch(value, path, go_type)
+        raise _Mismatch(value, go_type)
 
     return step
 
@@ -122,7 +104,7 @@ def _integer(bits: int, go_type: str) -> Step:
     def step(value: Any, path: Path, walk: Walk) -> Any:
         if value.__class__ is int and low <= value < high:
             return value
-        raise _Mismatch(value, path, go_type)
+        raise _Mismatch(value, go_type)
 
     return step
 
@@ -131,7 +113,7 @@ def _double(go_type: str) -> Step:
     def step(value: Any, path: Path, walk: Walk) -> Any:
         if value.__class__ is int or value.__class__ is float:
             return value
-        raise _Mismatch(value, path, go_type)
+        raise _Mismatch(value, go_type)
 
     return step
 
@@ -148,7 +130,7 @@ def _quantity(value: Any, path: Path, walk: Walk) -> Any:
 def _int_or_string(value: Any, path: Path, walk: Walk) -> Any:
     if value.__class__ is str or (value.__class__ is int and -(2**31) <= value < 2**31):
         return value
-    raise type_problem(value, None, "", "int32")
+    raise _Mismatch(value, "int32")
 
 
 def _time(value: Any, path: Path, walk: Walk) -> Any:
@@ -161,7 +143,7 @@ def _micro_time(value: Any, path: Path, walk: Walk) -> Any:
 
 def _canonical_time(value: Any, convert: Callable[[str], str]) -> str:
     if value.__class__ is not str:
-        raise type_problem(value, None, "", "string")
+        raise _Mismatch(value, "string")
     try:
         return convert(value)
     except TimeError as error:
@@ -171,7 +153,7 @@ def _canonical_time(value: Any, convert: Callable[[str], str]) -> str:
 def _bytes(go_type: str) -> Step:
     def step(value: Any, path: Path, walk: Walk) -> Any:
         if value.__class__ is not str:
-            raise _Mismatch(value, path, go_type)
+            raise _Mismatch(value, go_type)
         try:
             raw = binascii.a2b_base64(value.replace("\n", "").replace("\r", ""), strict_mode=True)
         except (binascii.Error, ValueError):
@@ -270,12 +252,13 @@ def _is_dropped_when_empty(field: FieldFacts) -> bool:
 class Walker:
     """The walk over one struct type."""
 
-    __slots__ = ("_always", "_fields", "go_type", "name")
+    __slots__ = ("_always", "_fields", "_within", "go_type", "name")
 
     def __init__(self, facts: TypeFacts) -> None:
         self.go_type = facts.go_type
         self.name = facts.go_type.rpartition(".")[2]
         self._fields: dict[str, tuple[type | None, Step | None, bool]] = {}
+        self._within: dict[str, str] = {}
         self._always: list[tuple[str, Callable[[], Any]]] = []
 
     def compile(self, facts: TypeFacts) -> None:
@@ -283,6 +266,8 @@ class Walker:
         for field in facts.fields.values():
             step = _step(field.type)
             self._fields[field.name] = (*step, _is_dropped_when_empty(field))
+            if field.within:
+                self._within[field.name] = field.within
             if _is_always_there(field):
                 self._always.append((field.name, _zero(field.type)))
 
@@ -294,10 +279,11 @@ class Walker:
         """Check and normalise an object; a part of one is not filled up."""
         if value.__class__ is not dict:
             if not isinstance(value, dict):
-                raise _Mismatch(value, path, self.go_type)
+                raise self._named(_Mismatch(value, self.go_type), path)
             return self._repeated(value, path, walk)
         fields = self._fields
         dropped = []
+        key = ""
         try:
             for key, item in value.items():
                 entry = fields.get(key)
@@ -311,7 +297,9 @@ class Walker:
                         continue
                 dropped.append(key)
         except _Mismatch as found:
-            raise type_problem(found.value, found.path, self.name, found.go_type) from None
+            found.owner = found.owner or self.name
+            found.fields += filter(None, (key, self._within.get(key)))
+            raise self._named(found, path) from None
         for key in dropped:
             del value[key]
         if not is_part:
@@ -319,6 +307,13 @@ class Walker:
                 if name not in value:
                     value[name] = zero()
         return value
+
+    def _named(self, found: _Mismatch, path: Path) -> Exception:
+        """The finding, on its way out until nothing is around it any more."""
+        if path is not None:
+            return found
+        field = ".".join((found.owner, *reversed(found.fields))) if found.fields else ""
+        return type_problem(found.value, field, found.go_type)
 
     def _repeated(self, value: Object, path: Path, walk: Walk) -> Object:
         """An object with repeated keys: problems come in the order of the text, the last wins."""
@@ -345,7 +340,7 @@ def _list_step(facts: TypeFacts) -> Step:
 
     def walk_list(value: Any, path: Path, walk: Walk) -> Any:
         if value.__class__ is not list:
-            raise _Mismatch(value, path, go_type)
+            raise _Mismatch(value, go_type)
         for index, item in enumerate(value):
             if item is None:
                 value[index] = zero()
@@ -365,13 +360,13 @@ def _map_step(facts: TypeFacts) -> Step:
     def walk_map(value: Any, path: Path, walk: Walk) -> Any:
         if value.__class__ is not dict:
             if not isinstance(value, dict):
-                raise _Mismatch(value, path, go_type)
+                raise _Mismatch(value, go_type)
             value = _merge_repeated(value, path, walk)
         for key, item in value.items():
             if item is None:
                 value[key] = zero()
             elif item.__class__ is not expected and step is not None:
-                value[key] = step(item, (path, MapKey(key)), walk)
+                value[key] = step(item, (path, key), walk)
         return value
 
     return walk_map

@@ -114,7 +114,7 @@ class CustomShape:
             obj["metadata"] = {}
             return []
         if not isinstance(metadata, dict):
-            raise type_problem(metadata, None, "", "v1.ObjectMeta")
+            raise type_problem(metadata, "", "v1.ObjectMeta")
         walk = Walk()
         obj["metadata"] = walker_of(schema_for("", "v1", "ObjectMeta"))(metadata, None, walk)
         marker = 'unknown field "'

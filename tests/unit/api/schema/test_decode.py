@@ -232,11 +232,18 @@ POD_PREFIX = 'Pod in version "v1" cannot be handled as a Pod: '
         ),
         (
             {"template": {"metadata": {"creationTimestamp": 5}}},
-            "json: cannot unmarshal number into Go value of type string",
+            "json: cannot unmarshal number into Go struct field "
+            "ObjectMeta.spec.template.metadata.creationTimestamp of type string",
         ),
         (
             {"strategy": {"rollingUpdate": {"maxSurge": 1.5}}},
-            "json: cannot unmarshal number 1.5 into Go value of type int32",
+            "json: cannot unmarshal number 1.5 into Go struct field "
+            "RollingUpdateDeployment.spec.strategy.rollingUpdate.maxSurge of type int32",
+        ),
+        (
+            {"template": {"spec": {"volumes": [{"hostPath": {"path": 5}}]}}},
+            "json: cannot unmarshal number into Go struct field HostPathVolumeSource."
+            "spec.template.spec.volumes.VolumeSource.hostPath.path of type string",
         ),
     ],
 )
