@@ -2,175 +2,128 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
 
-from navarch.apiserver.tables.table import Cells, MakeCells, Object, Table, columns
+from navarch.apiserver.tables.table import table
 from navarch.apiserver.tables.text import (
     NONE,
     UNSET,
-    age,
+    Object,
     at,
     condition,
     human_duration,
-    label_text,
-    name,
     number,
+    pair,
     selector_text,
     word,
 )
 
-
-def _binding(obj: Object, now: datetime) -> Cells:
-    names: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
-    for subject in obj.get("subjects") or ():
-        text = word(subject, "name")
-        if subject.get("kind") == "ServiceAccount":
-            text = f"{word(subject, 'namespace')}/{text}"
-        names.get(subject.get("kind"), []).append(text)
-    role = f"{word(obj, 'roleRef', 'kind')}/{word(obj, 'roleRef', 'name')}"
-    return [name(obj), role, age(obj, now), *(", ".join(each) for each in names.values())]
+_account = pair("namespace", "name")
 
 
-def _signing_request(obj: Object, now: datetime) -> Cells:
-    types = {each.get("type") for each in at(obj, "status", "conditions") or ()}
+def _subjects(kind: str) -> Callable[[Sequence[Object] | None], str]:
+    text = _account if kind == "ServiceAccount" else lambda each: word(each, "name")
+    return lambda found: ", ".join(text(each) for each in found or () if each.get("kind") == kind)
+
+
+def _request_state(status: Object | None) -> str:
+    types = {each.get("type") for each in at(status, "conditions") or ()}
     state = "Denied" if "Denied" in types else "Approved" if "Approved" in types else "Pending"
     if "Failed" in types:
         state += ",Failed"
-    if at(obj, "status", "certificate"):
-        state += ",Issued"
-    seconds = at(obj, "spec", "expirationSeconds")
-    return [
-        name(obj),
-        age(obj, now),
-        word(obj, "spec", "signerName", otherwise=NONE),
-        word(obj, "spec", "username"),
-        NONE if seconds is None else human_duration(timedelta(seconds=seconds)),
-        state,
-    ]
+    return state + ",Issued" if at(status, "certificate") else state
 
 
-def _trust_bundle(obj: Object, now: datetime) -> Cells:
-    return [name(obj), word(obj, "spec", "signerName", otherwise=NONE)]
+def _issue_state(conditions: Sequence[Object] | None) -> str:
+    types = [each.get("type") for each in conditions or ()]
+    return next((str(t) for t in reversed(types) if t in ("Issued", "Denied", "Failed")), "Pending")
 
 
-def _pod_certificate_request(obj: Object, now: datetime) -> Cells:
-    state = "Pending"
-    for each in at(obj, "status", "conditions") or ():
-        if each.get("type") in ("Issued", "Denied", "Failed"):
-            state = each["type"]
-    fields = ("podName", "serviceAccountName", "nodeName", "signerName")
-    words = [word(obj, "spec", field) for field in fields]
-    return [name(obj), *words, state, label_text(at(obj, "spec", "unverifiedUserAnnotations"))]
-
-
-def _counting(*path: str) -> MakeCells:
-    """The length of a list, and the age."""
-
-    def cells(obj: Object, now: datetime) -> Cells:
-        return [name(obj), len(at(obj, *path) or ()), age(obj, now)]
-
-    return cells
-
-
-def _policy(rules: str) -> MakeCells:
-    """An admission policy: how many rules it has, and what kind its parameters are."""
-
-    def cells(obj: Object, now: datetime) -> Cells:
-        kind = at(obj, "spec", "paramKind")
-        text = UNSET
-        if kind is not None:
-            text = f"{word(kind, 'apiVersion')}/{word(kind, 'kind')}"
-        return [name(obj), len(at(obj, "spec", rules) or ()), text, age(obj, now)]
-
-    return cells
-
-
-def _policy_binding(obj: Object, now: datetime) -> Cells:
-    reference = at(obj, "spec", "paramRef") or {}
-    text = UNSET
+def _parameters(reference: Object | None) -> str:
+    reference = reference or {}
     if reference.get("name"):
-        text = f"{reference.get('namespace') or '*'}/{reference['name']}"
-    elif reference.get("selector") is not None:
-        text = selector_text(reference["selector"], empty="")
-    return [name(obj), word(obj, "spec", "policyName"), text, age(obj, now)]
+        return f"{reference.get('namespace') or '*'}/{reference['name']}"
+    if reference.get("selector") is not None:
+        return selector_text(reference["selector"], empty="")
+    return UNSET
 
 
-def _flow_schema(obj: Object, now: datetime) -> Cells:
-    return [
-        name(obj),
-        word(obj, "spec", "priorityLevelConfiguration", "name"),
-        number(obj, "spec", "matchingPrecedence"),
-        word(obj, "spec", "distinguisherMethod", "type", otherwise=NONE),
-        age(obj, now),
-        condition(obj, "Dangling").get("status", "?"),
-    ]
+def _number_in(field: str) -> Callable[[Object | None], Any]:
+    return lambda obj: NONE if obj is None else number(obj, field)
 
 
-def _priority_level(obj: Object, now: datetime) -> Cells:
-    limited = at(obj, "spec", "limited")
-    queuing = at(limited, "limitResponse", "queuing")
-    shares = NONE if limited is None else number(limited, "nominalConcurrencyShares")
-    fields = ("queues", "handSize", "queueLengthLimit")
-    queues = [NONE if queuing is None else number(queuing, field) for field in fields]
-    return [name(obj), word(obj, "spec", "type"), shares, *queues, age(obj, now)]
-
-
-def _api_service(obj: Object, now: datetime) -> Cells:
-    service = at(obj, "spec", "service")
-    target = "Local"
-    if service is not None:
-        target = f"{word(service, 'namespace')}/{word(service, 'name')}"
+def _available(obj: Object) -> str:
     available = condition(obj, "Available")
     state = str(available.get("status", "Unknown"))
-    if available and state != "True":
-        state = f"{state} ({word(available, 'reason')})"
-    return [name(obj), target, state, age(obj, now)]
+    return f"{state} ({word(available, 'reason')})" if available and state != "True" else state
 
 
-def _definition(obj: Object, now: datetime) -> Cells:
-    return [name(obj), at(obj, "metadata", "creationTimestamp")]
-
-
-_BINDING = Table(columns("Name|Role|Age|Users*|Groups*|ServiceAccounts*"), _binding)
-_WEBHOOKS = Table(columns("Name|Webhooks:integer|Age"), _counting("webhooks"))
-_POLICY_BINDING = Table(columns("Name|PolicyName|ParamRef|Age"), _policy_binding)
+_BINDING = table(
+    "Name|Role=role(roleRef)|Age|Users*=users(subjects)|Groups*=groups(subjects)|"
+    "ServiceAccounts*=accounts(subjects)",
+    role=pair("kind", "name"),
+    users=_subjects("User"),
+    groups=_subjects("Group"),
+    accounts=_subjects("ServiceAccount"),
+)
+_WEBHOOKS = table("Name|Webhooks:integer=count(webhooks)|Age")
+_POLICY = "ParamKind=kind(spec.paramKind)?<unset>|Age"
+_POLICY_BINDING = table(
+    "Name|PolicyName=spec.policyName|ParamRef=reference(spec.paramRef)|Age", reference=_parameters
+)
+_QUEUING = "spec.limited.limitResponse.queuing"
 _ADMISSION = "admissionregistration.k8s.io"
 _FLOW = "flowcontrol.apiserver.k8s.io"
 TABLES = {
     "rolebindings.rbac.authorization.k8s.io": _BINDING,
     "clusterrolebindings.rbac.authorization.k8s.io": _BINDING,
-    "certificatesigningrequests.certificates.k8s.io": Table(
-        columns("Name|Age|SignerName|Requestor|RequestedDuration|Condition"), _signing_request
+    "certificatesigningrequests.certificates.k8s.io": table(
+        "Name|Age|SignerName=spec.signerName?<none>|Requestor=spec.username|"
+        "RequestedDuration=span(spec.expirationSeconds)?<none>|Condition=state(status)",
+        span=lambda seconds: human_duration(timedelta(seconds=seconds)),
+        state=_request_state,
     ),
-    "clustertrustbundles.certificates.k8s.io": Table(columns("Name|SignerName"), _trust_bundle),
-    "podcertificaterequests.certificates.k8s.io": Table(
-        columns(
-            "Name|PodName|ServiceAccountName|NodeName|SignerName|State|UnverifiedUserAnnotations"
-        ),
-        _pod_certificate_request,
+    "clustertrustbundles.certificates.k8s.io": table("Name|SignerName=spec.signerName?<none>"),
+    "podcertificaterequests.certificates.k8s.io": table(
+        "Name|PodName=spec.podName|ServiceAccountName=spec.serviceAccountName|"
+        "NodeName=spec.nodeName|SignerName=spec.signerName|State=state(status.conditions)|"
+        "UnverifiedUserAnnotations=labels(spec.unverifiedUserAnnotations)",
+        state=_issue_state,
     ),
     f"mutatingwebhookconfigurations.{_ADMISSION}": _WEBHOOKS,
     f"validatingwebhookconfigurations.{_ADMISSION}": _WEBHOOKS,
-    f"validatingadmissionpolicies.{_ADMISSION}": Table(
-        columns("Name|Validations:integer|ParamKind|Age"), _policy("validations")
+    f"validatingadmissionpolicies.{_ADMISSION}": table(
+        f"Name|Validations:integer=count(spec.validations)|{_POLICY}",
+        kind=pair("apiVersion", "kind"),
     ),
-    f"mutatingadmissionpolicies.{_ADMISSION}": Table(
-        columns("Name|Mutations:integer|ParamKind|Age"), _policy("mutations")
+    f"mutatingadmissionpolicies.{_ADMISSION}": table(
+        f"Name|Mutations:integer=count(spec.mutations)|{_POLICY}", kind=pair("apiVersion", "kind")
     ),
     f"validatingadmissionpolicybindings.{_ADMISSION}": _POLICY_BINDING,
     f"mutatingadmissionpolicybindings.{_ADMISSION}": _POLICY_BINDING,
-    f"flowschemas.{_FLOW}": Table(
-        columns("Name|PriorityLevel|MatchingPrecedence|DistinguisherMethod|Age|MissingPL"),
-        _flow_schema,
+    f"flowschemas.{_FLOW}": table(
+        "Name|PriorityLevel=spec.priorityLevelConfiguration.name|"
+        "MatchingPrecedence=number(spec.matchingPrecedence)|"
+        "DistinguisherMethod=spec.distinguisherMethod.type?<none>|Age|MissingPL=dangling()",
+        dangling=lambda obj: condition(obj, "Dangling").get("status", "?"),
     ),
-    f"prioritylevelconfigurations.{_FLOW}": Table(
-        columns("Name|Type|NominalConcurrencyShares|Queues|HandSize|QueueLengthLimit|Age"),
-        _priority_level,
+    f"prioritylevelconfigurations.{_FLOW}": table(
+        f"Name|Type=spec.type|NominalConcurrencyShares=shares(spec.limited)|"
+        f"Queues=queues({_QUEUING})|HandSize=hand({_QUEUING})|"
+        f"QueueLengthLimit=length({_QUEUING})|Age",
+        shares=_number_in("nominalConcurrencyShares"),
+        queues=_number_in("queues"),
+        hand=_number_in("handSize"),
+        length=_number_in("queueLengthLimit"),
     ),
-    "apiservices.apiregistration.k8s.io": Table(
-        columns("Name|Service|Available|Age"), _api_service
+    "apiservices.apiregistration.k8s.io": table(
+        "Name|Service=service(spec.service)?Local|Available=available()|Age",
+        service=_account,
+        available=_available,
     ),
-    "customresourcedefinitions.apiextensions.k8s.io": Table(
-        columns("Name|Created At:date"), _definition
+    "customresourcedefinitions.apiextensions.k8s.io": table(
+        "Name|Created At:date=value(metadata.creationTimestamp)"
     ),
 }

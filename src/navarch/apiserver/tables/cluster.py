@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from navarch.apiserver.tables.table import Cells, Object, Table, column, columns
+from navarch.apiserver.tables.table import Cells, Object, Table, columns, table
 from navarch.apiserver.tables.text import (
     NONE,
     UNKNOWN,
-    age,
     at,
     condition,
+    grouped,
     name,
     number,
     since,
@@ -18,92 +19,71 @@ from navarch.apiserver.tables.text import (
 )
 
 _ROLE_PREFIX = "node-role.kubernetes.io/"
-_ROLE_LABEL = "kubernetes.io/role"
 
 
-def _roles(node: Object) -> str:
-    found = set()
-    for key, value in (at(node, "metadata", "labels") or {}).items():
-        if key.startswith(_ROLE_PREFIX):
-            found.add(key.removeprefix(_ROLE_PREFIX))
-        elif key == _ROLE_LABEL:
-            found.add(value)
+def _roles(labels: Mapping[str, str] | None) -> str:
+    found = {
+        key.removeprefix(_ROLE_PREFIX) if key.startswith(_ROLE_PREFIX) else value
+        for key, value in (labels or {}).items()
+        if key.startswith(_ROLE_PREFIX) or key == "kubernetes.io/role"
+    }
     return ",".join(sorted(found - {""})) or NONE
 
 
-def _address(node: Object, of_type: str) -> str:
-    for each in at(node, "status", "addresses") or ():
-        if each.get("type") == of_type:
-            return word(each, "address")
-    return NONE
+def _address(of_type: str) -> Callable[[Sequence[Object] | None], str]:
+    return lambda found: next(
+        (word(each, "address") for each in found or () if each.get("type") == of_type), NONE
+    )
 
 
-def _node(obj: Object, now: datetime) -> Cells:
+def _node_status(obj: Object) -> str:
     ready = condition(obj, "Ready").get("status")
-    states = ["Unknown" if ready is None else "Ready" if ready == "True" else "NotReady"]
-    if at(obj, "spec", "unschedulable"):
-        states.append("SchedulingDisabled")
-    info = at(obj, "status", "nodeInfo") or {}
-    architecture = f" ({info['architecture']})" if info.get("architecture") else ""
-    return [
-        name(obj),
-        ",".join(states),
-        _roles(obj),
-        age(obj, now),
-        word(info, "kubeletVersion"),
-        _address(obj, "InternalIP"),
-        _address(obj, "ExternalIP"),
-        word(info, "osImage", otherwise=UNKNOWN),
-        word(info, "kernelVersion", otherwise=UNKNOWN) + architecture,
-        word(info, "containerRuntimeVersion", otherwise=UNKNOWN),
-    ]
+    state = "Unknown" if ready is None else "Ready" if ready == "True" else "NotReady"
+    return f"{state},SchedulingDisabled" if at(obj, "spec", "unschedulable") else state
 
 
-def _namespace(obj: Object, now: datetime) -> Cells:
-    return [name(obj), word(obj, "status", "phase"), age(obj, now)]
+def _kernel(info: Object | None) -> str:
+    architecture = word(info, "architecture")
+    version = word(info, "kernelVersion", otherwise=UNKNOWN)
+    return f"{version} ({architecture})" if architecture else version
 
 
-def _event(obj: Object, now: datetime) -> Cells:
-    first = since(obj.get("firstTimestamp") or obj.get("eventTime"), now)
-    last = since(obj["lastTimestamp"], now) if obj.get("lastTimestamp") else first
-    count = number(obj, "count") or 1
+def _first_seen(obj: Object, now: datetime) -> str:
+    return since(obj.get("firstTimestamp") or obj.get("eventTime"), now)
+
+
+def _last_seen(obj: Object, now: datetime) -> str:
+    if (series := obj.get("series")) is not None:
+        return since(series.get("lastObservedTime"), now)
+    return since(obj["lastTimestamp"], now) if obj.get("lastTimestamp") else _first_seen(obj, now)
+
+
+def _times(obj: Object) -> int:
     series = obj.get("series")
-    if series is not None:
-        last, count = since(series.get("lastObservedTime"), now), number(series, "count")
-    about = obj.get("involvedObject") or {}
-    target = word(about, "kind").lower()
+    return number(obj, "count") or 1 if series is None else number(series, "count")
+
+
+def _about(reference: Object | None) -> str:
+    kind, name = word(reference, "kind").lower(), word(reference, "name")
+    return f"{kind}/{name}" if name else kind
+
+
+def _source(obj: Object) -> str:
     component = word(obj, "source", "component") or word(obj, "reportingComponent")
     host = word(obj, "source", "host") or word(obj, "reportingInstance")
-    return [
-        last,
-        word(obj, "type"),
-        word(obj, "reason"),
-        f"{target}/{about['name']}" if about.get("name") else target,
-        word(about, "fieldPath"),
-        f"{component}, {host}" if host else component,
-        word(obj, "message").strip(),
-        first,
-        count,
-        name(obj),
-    ]
+    return f"{component}, {host}" if host else component
 
 
-def _config_map(obj: Object, now: datetime) -> Cells:
-    size = len(obj.get("data") or ()) + len(obj.get("binaryData") or ())
-    return [name(obj), size, age(obj, now)]
+def _quota(limits: bool) -> Callable[[Object | None], str]:
+    def cell(status: Object | None) -> str:
+        hard, used = at(status, "hard") or {}, at(status, "used") or {}
+        return ", ".join(
+            f"{resource}: {used.get(resource, '0')}/{hard[resource]}"
+            for resource in sorted(hard)
+            if resource.startswith("limits.") is limits
+        )
 
-
-def _secret(obj: Object, now: datetime) -> Cells:
-    return [name(obj), word(obj, "type"), len(obj.get("data") or ()), age(obj, now)]
-
-
-def _quota(obj: Object, now: datetime) -> Cells:
-    hard, used = at(obj, "status", "hard") or {}, at(obj, "status", "used") or {}
-    parts: dict[bool, list[str]] = {False: [], True: []}
-    for resource in sorted(hard):
-        text = f"{resource}: {used.get(resource, '0')}/{hard[resource]}"
-        parts[resource.startswith("limits.")].append(text)
-    return [name(obj), ", ".join(parts[False]), ", ".join(parts[True]), age(obj, now)]
+    return cell
 
 
 def _component_status(obj: Object, now: datetime) -> Cells:
@@ -112,30 +92,6 @@ def _component_status(obj: Object, now: datetime) -> Cells:
             state = "Healthy" if each.get("status") == "True" else "Unhealthy"
             return [name(obj), state, word(each, "message"), word(each, "error")]
     return [name(obj), "Unknown", "", ""]
-
-
-def _lease(obj: Object, now: datetime) -> Cells:
-    return [name(obj), word(obj, "spec", "holderIdentity"), age(obj, now)]
-
-
-def _lease_candidate(obj: Object, now: datetime) -> Cells:
-    fields = ("leaseName", "binaryVersion", "emulationVersion")
-    return [name(obj), *(word(obj, "spec", field) for field in fields), age(obj, now)]
-
-
-def _priority_class(obj: Object, now: datetime) -> Cells:
-    is_default = bool(obj.get("globalDefault"))
-    policy = word(obj, "preemptionPolicy")
-    return [name(obj), number(obj, "value"), is_default, age(obj, now), policy]
-
-
-def _runtime_class(obj: Object, now: datetime) -> Cells:
-    return [name(obj), word(obj, "handler"), age(obj, now)]
-
-
-def plain(obj: Object, now: datetime) -> Cells:
-    """Of kinds that have nothing else to show."""
-    return [name(obj), age(obj, now)]
 
 
 def _claim_state(obj: Object) -> str:
@@ -148,60 +104,73 @@ def _claim_state(obj: Object) -> str:
     return ",".join(states)
 
 
-def _resource_claim(obj: Object, now: datetime) -> Cells:
-    return [name(obj), _claim_state(obj), age(obj, now)]
+def _migration_state(conditions: Sequence[Object] | None) -> str:
+    true = [each["type"] for each in conditions or () if each.get("status") == "True"]
+    return next((t for t in reversed(true) if t in ("Running", "Failed", "Succeeded")), "Unknown")
 
 
-def _resource_slice(obj: Object, now: datetime) -> Cells:
-    spec = obj.get("spec") or {}
-    pool = word(spec, "pool", "name")
-    return [name(obj), word(spec, "nodeName"), word(spec, "driver"), pool, age(obj, now)]
-
-
-def _migration(obj: Object, now: datetime) -> Cells:
-    resource = at(obj, "spec", "resource") or {}
-    group = word(resource, "group")
-    target = word(resource, "resource")
-    state = "Unknown"
-    for each in at(obj, "status", "conditions") or ():
-        if each.get("status") == "True" and each["type"] in ("Running", "Failed", "Succeeded"):
-            state = each["type"]
-    return [name(obj), f"{target}.{group}" if group else target, state]
-
-
-_EVENT = Table(
-    columns("Last Seen|Type|Reason|Object|Subobject*|Source*|Message|First Seen*|Count*|Name*"),
-    _event,
+_EVENT = table(
+    "Last Seen=last(, now)|Type=type|Reason=reason|Object=about(involvedObject)|"
+    "Subobject*=involvedObject.fieldPath|Source*=source()|Message=stripped(message)|"
+    "First Seen*=first(, now)|Count*=times()|Name*",
+    last=_last_seen,
+    first=_first_seen,
+    about=_about,
+    source=_source,
+    stripped=lambda text: str(text or "").strip(),
+    times=_times,
 )
-_PLAIN = Table(columns("Name|Age"), plain)
-_MIGRATION = [column("Name"), *columns("Resource|Status")]
+PLAIN = table("Name|Age")
+"""Of kinds that have nothing else to show."""
+_MIGRATION = table(
+    "Name|Resource=resource(spec.resource)|Status=state(status.conditions)",
+    resource=lambda found: grouped(word(found, "resource"), word(found, "group")),
+    state=_migration_state,
+)
+_MIGRATION.columns[0]["format"] = ""
 TABLES = {
-    "nodes": Table(
-        columns(
-            "Name|Status|Roles|Age|Version|Internal-IP*|External-IP*|OS-Image*|Kernel-Version*|"
-            "Container-Runtime*"
-        ),
-        _node,
+    "nodes": table(
+        "Name|Status=status()|Roles=roles(metadata.labels)|Age|"
+        "Version=status.nodeInfo.kubeletVersion|Internal-IP*=internal(status.addresses)|"
+        "External-IP*=external(status.addresses)|OS-Image*=status.nodeInfo.osImage?<unknown>|"
+        "Kernel-Version*=kernel(status.nodeInfo)|"
+        "Container-Runtime*=status.nodeInfo.containerRuntimeVersion?<unknown>",
+        status=_node_status,
+        roles=_roles,
+        internal=_address("InternalIP"),
+        external=_address("ExternalIP"),
+        kernel=_kernel,
     ),
-    "namespaces": Table(columns("Name|Status|Age"), _namespace),
+    "namespaces": table("Name|Status=status.phase|Age"),
     "events": _EVENT,
     "events.events.k8s.io": _EVENT,
-    "configmaps": Table(columns("Name|Data|Age"), _config_map),
-    "secrets": Table(columns("Name|Type|Data|Age"), _secret),
-    "serviceaccounts": _PLAIN,
-    "resourcequotas": Table(columns("Name|Request|Limit|Age"), _quota),
+    "configmaps": table(
+        "Name|Data=size()|Age",
+        size=lambda obj: len(obj.get("data") or ()) + len(obj.get("binaryData") or ()),
+    ),
+    "secrets": table("Name|Type=type|Data=count(data)|Age"),
+    "serviceaccounts": PLAIN,
+    "resourcequotas": table(
+        "Name|Request=requests(status)|Limit=limits(status)|Age",
+        requests=_quota(limits=False),
+        limits=_quota(limits=True),
+    ),
     "componentstatuses": Table(columns("Name|Status|Message|Error"), _component_status),
-    "leases.coordination.k8s.io": Table(columns("Name|Holder|Age"), _lease),
-    "leasecandidates.coordination.k8s.io": Table(
-        columns("Name|LeaseName|BinaryVersion|EmulationVersion|Age"), _lease_candidate
+    "leases.coordination.k8s.io": table("Name|Holder=spec.holderIdentity|Age"),
+    "leasecandidates.coordination.k8s.io": table(
+        "Name|LeaseName=spec.leaseName|BinaryVersion=spec.binaryVersion|"
+        "EmulationVersion=spec.emulationVersion|Age"
     ),
-    "priorityclasses.scheduling.k8s.io": Table(
-        columns("Name|Value:integer|Global-Default:boolean|Age|PreemptionPolicy"), _priority_class
+    "priorityclasses.scheduling.k8s.io": table(
+        "Name|Value:integer=number(value)|Global-Default:boolean=flag(globalDefault)|Age|"
+        "PreemptionPolicy=preemptionPolicy"
     ),
-    "runtimeclasses.node.k8s.io": Table(columns("Name|Handler|Age"), _runtime_class),
-    "deviceclasses.resource.k8s.io": _PLAIN,
-    "resourceclaimtemplates.resource.k8s.io": _PLAIN,
-    "resourceclaims.resource.k8s.io": Table(columns("Name|State|Age"), _resource_claim),
-    "resourceslices.resource.k8s.io": Table(columns("Name|Node|Driver|Pool|Age"), _resource_slice),
-    "storageversionmigrations.storagemigration.k8s.io": Table(_MIGRATION, _migration),
+    "runtimeclasses.node.k8s.io": table("Name|Handler=handler|Age"),
+    "deviceclasses.resource.k8s.io": PLAIN,
+    "resourceclaimtemplates.resource.k8s.io": PLAIN,
+    "resourceclaims.resource.k8s.io": table("Name|State=state()|Age", state=_claim_state),
+    "resourceslices.resource.k8s.io": table(
+        "Name|Node=spec.nodeName|Driver=spec.driver|Pool=spec.pool.name|Age"
+    ),
+    "storageversionmigrations.storagemigration.k8s.io": _MIGRATION,
 }

@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 
 from navarch.api.jsonpath import JsonPathError, parse_jsonpath
-from navarch.apiserver.tables.cluster import plain
+from navarch.apiserver.tables.cluster import PLAIN as BUILT_IN
 from navarch.apiserver.tables.table import Cells, Object, Table, column
 from navarch.apiserver.tables.text import name, since
 
 _NAME = column("Name", format_="name")
 _AGE = column("Age", "date") | {"description": "How long ago the object was made."}
 _encode = msgspec.json.Encoder(order="deterministic").encode
-PLAIN = Table([_NAME, _AGE], plain)
+PLAIN = Table([_NAME, _AGE], BUILT_IN.cells)
 
 
 def custom_table(printer_columns: list[Object] | None) -> Table:

@@ -9,7 +9,6 @@ from typing import Any
 from navarch.apiserver.tables.table import Cells, Object, Table, columns
 from navarch.apiserver.tables.text import (
     NONE,
-    age,
     at,
     condition,
     is_true,
@@ -159,7 +158,7 @@ def pod_cells(pod: Object, now: datetime) -> Cells:
         f"{tally.ready}/{summary.total}",
         summary.reason,
         restarts,
-        age(pod, now),
+        since(at(pod, "metadata", "creationTimestamp"), now),
         some(addresses[:1], 1, empty=NONE),
         word(pod, "spec", "nodeName", otherwise=NONE),
         word(pod, "status", "nominatedNodeName", otherwise=NONE),

@@ -11,18 +11,13 @@ from navarch.api.kinds import Kind
 from navarch.apiserver.tables import access, cluster, network, storage, workloads
 from navarch.apiserver.tables.custom import custom_table
 from navarch.apiserver.tables.pods import PODS
-from navarch.apiserver.tables.table import Cells, Object, Table, columns
-from navarch.apiserver.tables.text import at, name
+from navarch.apiserver.tables.table import Object, Table, table
+from navarch.apiserver.tables.text import at
 
 if TYPE_CHECKING:
     from navarch.apiserver.registry.resource import Resource
 
-
-def _default_cells(obj: Object, now: datetime) -> Cells:
-    return [name(obj), at(obj, "metadata", "creationTimestamp")]
-
-
-DEFAULT = Table(columns("Name|Created At:date"), _default_cells)
+DEFAULT = table("Name|Created At:date=value(metadata.creationTimestamp)")
 """Of built-in kinds without columns of their own: roles, limit ranges."""
 
 TABLES: dict[str, Table] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -58,10 +58,6 @@ def since(time: str | None, now: datetime) -> str:
         return "<invalid>"
 
 
-def age(obj: Object, now: datetime) -> str:
-    return since(obj["metadata"].get("creationTimestamp"), now)
-
-
 def at(obj: Any, *path: str) -> Any:
     """What is below a path of fields; None where it ends."""
     for name in path:
@@ -95,15 +91,6 @@ def selector_text(selector: Object | None, empty: str = NONE) -> str:
         return "<error>"
 
 
-def container_cells(pod_spec: Object | None) -> list[str]:
-    """The names and the images of containers, in their order."""
-    containers = at(pod_spec, "containers") or ()
-    return [
-        ",".join(each.get("name", "") for each in containers),
-        ",".join(each.get("image", "") for each in containers),
-    ]
-
-
 def some(items: Sequence[str], limit: int, separator: str = ",", empty: str = "") -> str:
     """The first items, and how many more there are."""
     text = separator.join(items[:limit])
@@ -125,11 +112,46 @@ def is_true(obj: Object, of_type: str) -> bool:
     return condition(obj, of_type).get("status") == "True"
 
 
-def is_default_class(obj: Object, annotations: Iterable[str]) -> bool:
-    """Whether one of the annotations marks a class as the default one."""
-    found = at(obj, "metadata", "annotations") or {}
-    return any(found.get(name) == "true" for name in annotations)
+def default_marker(*annotations: str) -> Callable[[Object], str]:
+    """A class's name, marked if one of the annotations makes it the default one."""
+
+    def cell(obj: Object) -> str:
+        found = at(obj, "metadata", "annotations") or {}
+        is_default = any(found.get(each) == "true" for each in annotations)
+        return f"{name(obj)} (default)" if is_default else name(obj)
+
+    return cell
 
 
 def name(obj: Object) -> str:
     return word(obj, "metadata", "name")
+
+
+def grouped(name: str, group: str) -> str:
+    """A resource or kind with its group behind it, as kubectl takes it."""
+    return f"{name}.{group}" if group else name
+
+
+def pair(first: str, second: str) -> Callable[[Object | None], str]:
+    """`a/b` of two fields."""
+    return lambda obj: f"{word(obj, first)}/{word(obj, second)}"
+
+
+def _all(field: str) -> Callable[[Sequence[Object] | None], str]:
+    return lambda items: ",".join(each.get(field, "") for each in items or ())
+
+
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "value": lambda value: value,
+    "number": lambda value: value or 0,
+    "count": lambda value: len(value or ()),
+    "flag": bool,
+    "unset": lambda value: UNSET if value is None else str(value),
+    "joined": lambda items: ",".join(items or ()),
+    "names": _all("name"),
+    "images": _all("image"),
+    "labels": label_text,
+    "selector": selector_text,
+    "since": since,
+}
+"""What lines of tables may call."""

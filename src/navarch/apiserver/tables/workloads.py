@@ -2,96 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from navarch.api.times import parse_time
-from navarch.apiserver.tables.table import Cells, Object, Table, columns
+from navarch.apiserver.tables.table import Object, table
 from navarch.apiserver.tables.text import (
     NONE,
     UNKNOWN,
-    UNSET,
-    age,
     at,
-    container_cells,
+    grouped,
     human_duration,
     is_true,
-    label_text,
-    name,
     number,
-    selector_text,
-    since,
+    pair,
     some,
     word,
 )
 
 
-def _pod_spec(obj: Object) -> Object | None:
-    spec: Object | None = at(obj, "spec", "template", "spec")
-    return spec
-
-
-def _pod_template(obj: Object, now: datetime) -> Cells:
-    template = obj.get("template") or {}
-    labels = label_text(at(template, "metadata", "labels"))
-    return [name(obj), *container_cells(template.get("spec")), labels]
-
-
-def _replicas(obj: Object, now: datetime) -> Cells:
-    """Of a replica set or a replication controller, up to its age."""
-    return [
-        name(obj),
-        number(obj, "spec", "replicas"),
-        number(obj, "status", "replicas"),
-        number(obj, "status", "readyReplicas"),
-        age(obj, now),
-        *container_cells(_pod_spec(obj)),
-    ]
-
-
-def _replication_controller(obj: Object, now: datetime) -> Cells:
-    return [*_replicas(obj, now), label_text(at(obj, "spec", "selector"))]
-
-
-def _replica_set(obj: Object, now: datetime) -> Cells:
-    return [*_replicas(obj, now), selector_text(at(obj, "spec", "selector"))]
-
-
 def _ready(obj: Object) -> str:
     return f"{number(obj, 'status', 'readyReplicas')}/{number(obj, 'spec', 'replicas')}"
-
-
-def _deployment(obj: Object, now: datetime) -> Cells:
-    return [
-        name(obj),
-        _ready(obj),
-        number(obj, "status", "updatedReplicas"),
-        number(obj, "status", "availableReplicas"),
-        age(obj, now),
-        *container_cells(_pod_spec(obj)),
-        selector_text(at(obj, "spec", "selector"), empty=""),
-    ]
-
-
-def _stateful_set(obj: Object, now: datetime) -> Cells:
-    return [name(obj), _ready(obj), age(obj, now), *container_cells(_pod_spec(obj))]
-
-
-def _daemon_set(obj: Object, now: datetime) -> Cells:
-    counts = (
-        "desiredNumberScheduled",
-        "currentNumberScheduled",
-        "numberReady",
-        "updatedNumberScheduled",
-        "numberAvailable",
-    )
-    return [
-        name(obj),
-        *(number(obj, "status", count) for count in counts),
-        label_text(at(_pod_spec(obj), "nodeSelector")),
-        age(obj, now),
-        *container_cells(_pod_spec(obj)),
-        selector_text(at(obj, "spec", "selector")),
-    ]
 
 
 def _job_status(obj: Object) -> str:
@@ -122,45 +53,6 @@ def _job_duration(obj: Object, now: datetime) -> str:
         return ""
     end = parse_time(completed) if completed else now
     return human_duration(end - parse_time(started))
-
-
-def _job(obj: Object, now: datetime) -> Cells:
-    return [
-        name(obj),
-        _job_status(obj),
-        _job_completions(obj),
-        _job_duration(obj, now),
-        age(obj, now),
-        *container_cells(_pod_spec(obj)),
-        selector_text(at(obj, "spec", "selector")),
-    ]
-
-
-def _cron_job(obj: Object, now: datetime) -> Cells:
-    suspend = at(obj, "spec", "suspend")
-    last = at(obj, "status", "lastScheduleTime")
-    job = at(obj, "spec", "jobTemplate", "spec") or {}
-    return [
-        name(obj),
-        word(obj, "spec", "schedule"),
-        word(obj, "spec", "timeZone", otherwise=NONE),
-        UNSET if suspend is None else str(bool(suspend)),
-        len(at(obj, "status", "active") or ()),
-        since(last, now) if last else NONE,
-        age(obj, now),
-        *container_cells(at(job, "template", "spec")),
-        selector_text(job.get("selector")),
-    ]
-
-
-def _disruption_budget(obj: Object, now: datetime) -> Cells:
-    limits = [at(obj, "spec", field) for field in ("minAvailable", "maxUnavailable")]
-    return [
-        name(obj),
-        *("N/A" if limit is None else str(limit) for limit in limits),
-        number(obj, "status", "disruptionsAllowed"),
-        age(obj, now),
-    ]
 
 
 _METRIC_FIELDS = {
@@ -194,77 +86,90 @@ def _metric(spec: Object, status: Object | None) -> str:
     return f"{current.get('value', UNKNOWN)}/{target.get('value')}"
 
 
-def _autoscaler(obj: Object, now: datetime) -> Cells:
+def _metrics(obj: Object) -> str:
     specs = at(obj, "spec", "metrics") or []
     statuses = at(obj, "status", "currentMetrics") or []
     texts = [
         _metric(spec, statuses[index] if index < len(statuses) else None)
         for index, spec in enumerate(specs)
     ]
-    minimum = at(obj, "spec", "minReplicas")
-    target = at(obj, "spec", "scaleTargetRef") or {}
-    return [
-        name(obj),
-        f"{word(target, 'kind')}/{word(target, 'name')}",
-        some(texts, 2, ", ", empty=NONE),
-        UNSET if minimum is None else str(minimum),
-        number(obj, "spec", "maxReplicas"),
-        number(obj, "status", "currentReplicas"),
-        age(obj, now),
-    ]
+    return some(texts, 2, ", ", empty=NONE)
 
 
-def _controller_revision(obj: Object, now: datetime) -> Cells:
-    owner = NONE
-    for each in at(obj, "metadata", "ownerReferences") or ():
+def _owner(references: Sequence[Object] | None) -> str:
+    for each in references or ():
         if each.get("controller"):
-            group = word(each, "apiVersion").rpartition("/")[0]
-            kind = f"{each.get('kind', '')}.{group}" if group else word(each, "kind")
-            owner = f"{kind.lower()}/{each.get('name', '')}"
-            break
-    return [name(obj), owner, number(obj, "revision"), age(obj, now)]
+            kind = grouped(word(each, "kind"), word(each, "apiVersion").rpartition("/")[0])
+            return f"{kind.lower()}/{each.get('name', '')}"
+    return NONE
 
 
-def _scale(obj: Object, now: datetime) -> Cells:
-    replicas = number(obj, "spec", "replicas"), number(obj, "status", "replicas")
-    return [name(obj), *replicas, age(obj, now)]
+def _limit(value: object) -> str:
+    return "N/A" if value is None else str(value)
 
 
-_COUNTED = "Name|Desired:integer|Current:integer|Ready:integer|Age|Containers*|Images*|Selector*"
-SCALE = Table(columns("Name|Desired:integer|Available:integer|Age"), _scale)
+def _containers(path: str, star: str = "*") -> str:
+    return f"Containers{star}=names({path}.containers)|Images{star}=images({path}.containers)"
+
+
+_OF_TEMPLATE = _containers("spec.template.spec")
+_COUNTED = (
+    "Name|Desired:integer=number(spec.replicas)|Current:integer=number(status.replicas)|"
+    f"Ready:integer=number(status.readyReplicas)|Age|{_OF_TEMPLATE}"
+)
+SCALE = table(
+    "Name|Desired:integer=number(spec.replicas)|Available:integer=number(status.replicas)|Age"
+)
 TABLES = {
-    "podtemplates": Table(columns("Name|Containers|Images|Pod Labels"), _pod_template),
-    "replicationcontrollers": Table(columns(_COUNTED), _replication_controller),
-    "replicasets.apps": Table(columns(_COUNTED), _replica_set),
-    "deployments.apps": Table(
-        columns("Name|Ready|Up-to-date|Available|Age|Containers*|Images*|Selector*"), _deployment
+    "podtemplates": table(
+        f"Name|{_containers('template.spec', '')}|Pod Labels=labels(template.metadata.labels)"
     ),
-    "statefulsets.apps": Table(columns("Name|Ready|Age|Containers*|Images*"), _stateful_set),
-    "daemonsets.apps": Table(
-        columns(
-            "Name|Desired:integer|Current:integer|Ready:integer|Up-to-date:integer|"
-            "Available:integer|Node Selector|Age|Containers*|Images*|Selector*"
-        ),
-        _daemon_set,
+    "replicationcontrollers": table(f"{_COUNTED}|Selector*=labels(spec.selector)"),
+    "replicasets.apps": table(f"{_COUNTED}|Selector*=selector(spec.selector)"),
+    "deployments.apps": table(
+        "Name|Ready=ready()|Up-to-date=number(status.updatedReplicas)|"
+        f"Available=number(status.availableReplicas)|Age|{_OF_TEMPLATE}|"
+        "Selector*=selector(spec.selector)?",
+        ready=_ready,
     ),
-    "controllerrevisions.apps": Table(
-        columns("Name|Controller|Revision|Age"), _controller_revision
+    "statefulsets.apps": table(f"Name|Ready=ready()|Age|{_OF_TEMPLATE}", ready=_ready),
+    "daemonsets.apps": table(
+        "Name|Desired:integer=number(status.desiredNumberScheduled)|"
+        "Current:integer=number(status.currentNumberScheduled)|"
+        "Ready:integer=number(status.numberReady)|"
+        "Up-to-date:integer=number(status.updatedNumberScheduled)|"
+        "Available:integer=number(status.numberAvailable)|"
+        "Node Selector=labels(spec.template.spec.nodeSelector)|Age|"
+        f"{_OF_TEMPLATE}|Selector*=selector(spec.selector)"
     ),
-    "jobs.batch": Table(
-        columns("Name|Status|Completions|Duration|Age|Containers*|Images*|Selector*"), _job
+    "controllerrevisions.apps": table(
+        "Name|Controller=owner(metadata.ownerReferences)|Revision=number(revision)|Age",
+        owner=_owner,
     ),
-    "cronjobs.batch": Table(
-        columns(
-            "Name|Schedule|Timezone|Suspend:boolean|Active:integer|Last Schedule|Age|"
-            "Containers*|Images*|Selector*"
-        ),
-        _cron_job,
+    "jobs.batch": table(
+        "Name|Status=status()|Completions=completions()|Duration=duration(, now)|Age|"
+        f"{_OF_TEMPLATE}|Selector*=selector(spec.selector)",
+        status=_job_status,
+        completions=_job_completions,
+        duration=_job_duration,
     ),
-    "poddisruptionbudgets.policy": Table(
-        columns("Name|Min Available|Max Unavailable|Allowed Disruptions:integer|Age"),
-        _disruption_budget,
+    "cronjobs.batch": table(
+        "Name|Schedule=spec.schedule|Timezone=spec.timeZone?<none>|"
+        "Suspend:boolean=unset(spec.suspend)|Active:integer=count(status.active)|"
+        "Last Schedule=since(status.lastScheduleTime, now)?<none>|Age|"
+        f"{_containers('spec.jobTemplate.spec.template.spec')}|"
+        "Selector*=selector(spec.jobTemplate.spec.selector)"
     ),
-    "horizontalpodautoscalers.autoscaling": Table(
-        columns("Name|Reference|Targets|MinPods|MaxPods|Replicas|Age"), _autoscaler
+    "poddisruptionbudgets.policy": table(
+        "Name|Min Available=limit(spec.minAvailable)|Max Unavailable=limit(spec.maxUnavailable)|"
+        "Allowed Disruptions:integer=number(status.disruptionsAllowed)|Age",
+        limit=_limit,
+    ),
+    "horizontalpodautoscalers.autoscaling": table(
+        "Name|Reference=target(spec.scaleTargetRef)|Targets=metrics()|"
+        "MinPods=unset(spec.minReplicas)|MaxPods=number(spec.maxReplicas)|"
+        "Replicas=number(status.currentReplicas)|Age",
+        target=pair("kind", "name"),
+        metrics=_metrics,
     ),
 }
