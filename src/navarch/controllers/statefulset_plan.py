@@ -78,7 +78,6 @@ def claim_name(owner: StatefulSet, template: PersistentVolumeClaim, number: int)
 
 def new_pod(owner: StatefulSet, template: PodTemplateSpec, revision: str, number: int) -> Pod:
     pod = pod_from_template(template, owner)
-    pod.metadata.generateName = ""
     pod.metadata.name = f"{owner.metadata.name}-{number}"
     pod.metadata.labels[HASH] = revision
     pod.spec.hostname = pod.metadata.name

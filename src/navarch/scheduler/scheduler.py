@@ -243,6 +243,7 @@ class Scheduler:
         written: list[ResourceClaim] = []
         self._preparing.add(info.uid)
         try:
+            await self._expect(info, node)
             if volumes is not None:
                 await self.volumes.bind(info, volumes, current, is_wanted)
             if claims is not None:
@@ -267,6 +268,18 @@ class Scheduler:
             self.claims.forget(claims)
         self._forget(info)
         await self._fail(info, Failure(problem, nominated=""), "SchedulerError")
+
+    async def _expect(self, info: PodInfo, node: str) -> None:
+        """Say where the pod will be once its volumes and devices are there (KEP-5278): who scales
+        clusters then does not take the node for unused, and a scheduler that is started meanwhile
+        stays with the choice. Nothing depends on it."""
+        if info.pod.status.nominatedNodeName == node:
+            return
+        try:
+            async with self._slots:
+                await patch_status(self.client, info.pod, {"nominatedNodeName": node})
+        except ApiError as error:
+            log.info("%s: nomination not written: %s", info.key, error)
 
     async def _bind(
         self, info: PodInfo, node: str, undo: Callable[[], Awaitable[None]] | None = None
@@ -379,7 +392,9 @@ class Scheduler:
         status: Object = {}
         if (condition := not_scheduled(pod, reason, failure.message, now)) is not None:
             status["conditions"] = [to_object(condition)]
-        if failure.nominated not in (None, pod.status.nominatedNodeName):
+        # Of a binding that failed, the cache may not know yet what the pod was told to expect.
+        is_told = pod.status.nominatedNodeName if reason == "Unschedulable" else None
+        if failure.nominated is not None and failure.nominated != is_told:
             status["nominatedNodeName"] = failure.nominated or None
         if not status:
             return

@@ -228,7 +228,11 @@ async def test_topology_and_capacity_decide_where_volumes_can_be_made(
     # Nobody makes it; the pod waits for that, and holds up no other.
     await add_pod(client, "other")
     await bound(client, "other")
-    assert not (await client.resource(Pod).get("limited", "default")).spec.nodeName
+    waiting = await when(client, "limited", lambda pod: bool(pod.status.nominatedNodeName))
+    chosen = (await of(client, "limited")).metadata.annotations[
+        "volume.kubernetes.io/selected-node"
+    ]
+    assert (waiting.spec.nodeName, waiting.status.nominatedNodeName) == ("", chosen)
     # The driver gives up on this node, and the scheduler begins anew.
     gone = {"metadata": {"annotations": {"volume.kubernetes.io/selected-node": None}}}
     await storage.raw_claims.patch("limited", "default", gone)

@@ -41,14 +41,27 @@ class JobStrategy(GenericStrategy):
             _generate_selector(obj)
             # Upstream defaults once more when it reads what it stored.
             _label_like_template(obj)
+        _own_labels(obj)
+
+    def prepare_update(self, obj: Object, old: Object, subresource: str) -> None:
+        super().prepare_update(obj, old, subresource)
+        _own_labels(obj)
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         return {"status.successful": str((obj.get("status") or {}).get("succeeded") or 0)}
 
 
 def _label_like_template(obj: Object) -> None:
+    """A Job without labels of its own has its template's, and, like upstream, the very same ones:
+    what the selector adds to them shows on the Job, where people look for `job-name`."""
     labels = ((obj["spec"].get("template") or {}).get("metadata") or {}).get("labels")
     if labels and not obj["metadata"].get("labels"):
+        obj["metadata"]["labels"] = labels
+
+
+def _own_labels(obj: Object) -> None:
+    """What is stored shares nothing."""
+    if labels := obj["metadata"].get("labels"):
         obj["metadata"]["labels"] = dict(labels)
 
 
@@ -56,7 +69,7 @@ def _generate_selector(obj: Object) -> None:
     """Values that are there already stay; validation refuses those that do not fit."""
     spec, metadata = obj["spec"], obj["metadata"]
     template = spec.setdefault("template", {}).setdefault("metadata", {})
-    labels = template["labels"] = dict(template.get("labels") or {})
+    labels = template["labels"] = template.get("labels") or {}
     for key in JOB_NAME_LABELS:
         labels.setdefault(key, metadata.get("name", ""))
     for key in CONTROLLER_UID_LABELS:

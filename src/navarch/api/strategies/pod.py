@@ -38,7 +38,7 @@ class PodStrategy(GenericStrategy):
                     "type": "PodScheduled",
                     "status": "False",
                     "lastProbeTime": None,
-                    "lastTransitionTime": None,
+                    "lastTransitionTime": obj["metadata"].get("creationTimestamp"),
                     "reason": "SchedulingGated",
                     "message": GATED_MESSAGE,
                 }

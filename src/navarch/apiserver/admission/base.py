@@ -74,10 +74,13 @@ class ReadingPlugin(Plugin):
 
 
 def denied(request: AdmissionRequest, why: str) -> ApiError:
-    """The 403 of a plug-in. A new object may have no name yet: then its generateName stands."""
+    """The 403 of a plug-in. A new object may have no name yet: then its generateName stands. So
+    does it while a generated name is not to be seen yet: told again by those who try again, the
+    same complaint is then one event, and one condition."""
     info = request.info
     metadata = (request.obj or {}).get("metadata") or {}
-    name = info.name or metadata.get("name") or metadata.get("generateName") or "Unknown"
+    given = "" if request.is_name_generated else info.name or metadata.get("name")
+    name = given or metadata.get("generateName") or "Unknown"
     return forbidden(info.resource, info.group, name, why)
 
 

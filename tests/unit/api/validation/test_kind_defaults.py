@@ -53,6 +53,11 @@ def test_job_selector_and_labels() -> None:
         "batch.kubernetes.io/controller-uid": "0e1c",
     }
     assert created["spec"]["template"]["metadata"]["labels"] == expected
+    # Without labels of its own a Job shows its template's, to the last; else none of them.
+    assert created["metadata"]["labels"] == expected
+    assert created["metadata"]["labels"] is not created["spec"]["template"]["metadata"]["labels"]
+    own = new("jobs", "pi", metadata={"labels": {"app": "web"}}, **job())
+    assert own["metadata"]["labels"] == {"app": "web"}
     assert created["spec"]["selector"] == {
         "matchLabels": {"batch.kubernetes.io/controller-uid": "0e1c"}
     }

@@ -101,9 +101,11 @@ def test_gates_and_label_keys() -> None:
     obj = pod(schedulingGates=[{"name": "g"}], topologySpreadConstraints=[constraint])
     (condition,) = obj["status"]["conditions"]
     assert (condition["type"], condition["reason"]) == ("PodScheduled", "SchedulingGated")
-    obj["metadata"]["labels"] = {"app": "web"}
+    obj["metadata"] |= {"labels": {"app": "web"}, "creationTimestamp": "2026-01-01T00:00:00Z"}
     for _ in ("as it was sent", "as a webhook changed it"):
         STRATEGY.prepare_create(obj)
+    (condition,) = obj["status"]["conditions"]
+    assert condition["lastTransitionTime"] == "2026-01-01T00:00:00Z"
     assert obj["spec"]["topologySpreadConstraints"][0]["labelSelector"] == {
         "matchExpressions": [{"key": "app", "operator": "In", "values": ["web"]}]
     }

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from navarch.api.errors import ApiError
+from navarch.apiserver.admission.base import denied
 from navarch.apiserver.admission.certificates import (
     CertificateApproval,
     CertificateSigning,
@@ -24,7 +25,13 @@ from navarch.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from navarch.apiserver.admission.pod_resize import PodResizeValidator
 from navarch.apiserver.admission.storage_protection import StorageObjectInUseProtection
 from navarch.apiserver.admission.taint_nodes import TaintNodesByCondition
-from navarch.apiserver.contracts import Attributes, Decision
+from navarch.apiserver.contracts import (
+    AdmissionRequest,
+    Attributes,
+    Decision,
+    RequestInfo,
+    UserInfo,
+)
 
 Object = dict[str, Any]
 
@@ -55,6 +62,16 @@ async def test_a_missing_namespace(world: Any) -> None:
     assert raised.value.message == 'namespaces "ns" not found'
     await world.run(plugin, "nodes", named(namespace=""))
     await world.run(plugin, "authorization.k8s.io:localsubjectaccessreviews", named())
+
+
+def test_a_name_that_is_generated_is_not_told_before_it_is_settled() -> None:
+    """Whoever tries again would else get another complaint each time."""
+    info = RequestInfo(True, "", "create", "", "v1", "pods", "", "ns", "")
+    made = named("web-x7x2q", metadata={"generateName": "web-"})
+    request = AdmissionRequest("CREATE", info, "Pod", UserInfo("alice"), made, None)
+    for is_generated, name in ((True, "web-"), (False, "web-x7x2q")):
+        request.is_name_generated = is_generated
+        assert denied(request, "no").message == f'pods "{name}" is forbidden: no'
 
 
 async def test_a_namespace_that_ends(world: Any) -> None:
