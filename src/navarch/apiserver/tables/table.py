@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from navarch.apiserver.tables.text import FUNCTIONS, at
+from navarch.apiserver.tables.text import FUNCTIONS
 
 Object = dict[str, Any]
 Cells = list[Any]
@@ -74,12 +74,14 @@ def _maker(text: str, functions: Mapping[str, Callable[..., Any]]) -> MakeCell:
     assert found is not None, text
     name, dotted, with_now, otherwise = found.groups()
     path = tuple(dotted.split(".")) if dotted else ()
+    function = str if name is None else functions.get(name) or FUNCTIONS[name]
     if name is None:
-        return lambda obj, now: str(at(obj, *path) or otherwise or "")
-    function = functions.get(name) or FUNCTIONS[name]
+        otherwise = otherwise or ""
 
     def make(obj: Object, now: datetime) -> Any:
-        value = at(obj, *path)
+        value: Any = obj
+        for field in path:  # once for every cell of every row: not worth a call
+            value = value.get(field) if type(value) is dict else None
         if otherwise is not None and not value:
             return otherwise
         return function(value, now) if with_now else function(value)
