@@ -29,7 +29,7 @@ _FILTER = re.compile(
 _COMPARISON = re.compile(
     r"""((?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^=!<>'"])+?)\s*(==|!=|<=|>=|<|>)\s*(.+)""", re.S
 )
-_INTEGER = re.compile(r"[+-]?\d+")
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _QUOTED = re.compile(r"""'((?:\\.|[^'\\])*)'|"((?:\\.|[^"\\])*)\"""")
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,

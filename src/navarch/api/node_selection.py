@@ -18,7 +18,7 @@ from navarch.api.types.core_v1 import (
     Toleration,
 )
 
-_INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 
 
 def may_be_on(spec: PodSpec, name: str, labels: Mapping[str, str]) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from navarch.api.numbers import natural
+
 
 def parse_indexes(text: str | None, completions: int) -> frozenset[int]:
     """The indexes below `completions`. Parts that are no numbers are passed over, for a status can
@@ -11,9 +13,9 @@ def parse_indexes(text: str | None, completions: int) -> frozenset[int]:
     found: set[int] = set()
     for part in (text or "").split(","):
         first, dash, last = part.partition("-")
-        if first.isdecimal() and (last.isdecimal() or not dash):
-            end = int(last) if dash else int(first)
-            found.update(range(int(first), min(end, completions - 1) + 1))
+        begin, end = natural(first), natural(last if dash else first)
+        if begin is not None and end is not None:
+            found.update(range(begin, min(end, completions - 1) + 1))
     return frozenset(found)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from navarch.api.numbers import natural
 from navarch.api.times import parse_time
 from navarch.api.types.batch_v1 import (
     Job,
@@ -63,8 +64,7 @@ def is_failed(pod: Pod, job: Job) -> bool:
 
 
 def index_of(pod: Pod) -> int | None:
-    text = pod.metadata.annotations.get(INDEX, "")
-    return int(text) if text.isdecimal() else None
+    return natural(pod.metadata.annotations.get(INDEX, ""))
 
 
 def valid_index(pod: Pod, job: Job) -> int | None:
@@ -83,8 +83,7 @@ def total_failure_count(pod: Pod) -> int:
 
 
 def _count(pod: Pod, annotation: str) -> int:
-    text = pod.metadata.annotations.get(annotation, "0")
-    value = int(text) if text.isdecimal() else 0
+    value = natural(pod.metadata.annotations.get(annotation, "")) or 0
     return value if value <= MAX_COUNT else 0
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from navarch.api.intstr import scaled_value
+from navarch.api.numbers import natural
 from navarch.api.types.apps_v1 import Deployment, ReplicaSet
 from navarch.controllers.revisions import DESIRED_REPLICAS, MAX_REPLICAS, revision_of, same_template
 
@@ -181,9 +182,8 @@ def is_scaling(view: View) -> bool:
 
 def _noted(rs: ReplicaSet, annotation: str) -> int | None:
     """The number in an annotation; None where there is none that makes sense."""
-    text = rs.metadata.annotations.get(annotation, "")
-    is_number = text.isascii() and text.isdigit() and int(text) <= NO_LIMIT
-    return int(text) if is_number else None
+    number = natural(rs.metadata.annotations.get(annotation, ""))
+    return number if number is not None and number <= NO_LIMIT else None
 
 
 def size_annotations(deployment: Deployment) -> dict[str, str]:

@@ -11,6 +11,7 @@ import logging
 from typing import Any, Protocol
 
 from navarch.api.errors import ApiError
+from navarch.api.numbers import natural
 from navarch.api.objects import Object, to_object
 from navarch.api.types.core_v1 import Pod, PodStatus
 from navarch.client.client import Client
@@ -191,5 +192,4 @@ class StatusWriter:
 
 
 def _version(pod: Pod) -> int:
-    text = pod.metadata.resourceVersion
-    return int(text) if text.isdecimal() else 0
+    return natural(pod.metadata.resourceVersion) or 0

@@ -13,7 +13,7 @@ from navarch.api.types.meta_v1 import LabelSelector
 from navarch.scheduler.cluster import Cluster, Mask
 from navarch.scheduler.podinfo import PodInfo
 
-_INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 
 
 def matching_nodes(cluster: Cluster, pod: PodInfo) -> Mask:

@@ -120,7 +120,14 @@ def test_how_indexes_are_written(indexes: list[int], text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "indexes"),
-    [(None, []), ("1-3,9", [1, 2, 3]), ("x,2,-", [2]), ("4-99", [4]), ("3-1", [])],
+    [
+        (None, []),
+        ("1-3,9", [1, 2, 3]),
+        ("x,2,-", [2]),
+        ("4-99", [4]),
+        ("3-1", []),
+        ("3-" + "9" * 5000, [3, 4]),
+    ],
 )
 def test_how_indexes_are_read(text: str | None, indexes: list[int]) -> None:
     assert sorted(parse_indexes(text, 5)) == indexes
@@ -195,6 +202,14 @@ def test_doubled_and_foreign_indexes_are_removed() -> None:
     ]
     change = manage(view(indexed(2), *pods))
     assert sorted(p.metadata.uid for p in change.delete) == ["b", "c", "d"]
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "²", "٣"])
+def test_an_index_that_somebody_made_up_is_foreign(text: str) -> None:
+    made_up = pod("a", index=0)
+    made_up.metadata.annotations[INDEX] = text
+    change = manage(view(indexed(2), made_up))
+    assert [each.metadata.uid for each in change.delete] == ["a"]
 
 
 @pytest.mark.parametrize(

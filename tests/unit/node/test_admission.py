@@ -52,6 +52,8 @@ def sysctl(name: str) -> dict[str, Any]:
                      id="affine"),
         pytest.param({}, affinity({"key": "cores", "operator": "Lt", "values": ["4"]}),
                      "NodeAffinity", id="not affine"),
+        pytest.param({}, affinity({"key": "cores", "operator": "Lt", "values": ["9" * 5000]}),
+                     "NodeAffinity", id="no number of 64 bits"),
         pytest.param({}, affinity(fields=[
             {"key": "metadata.name", "operator": "In", "values": ["node-1"]}]), "", id="by name"),
         pytest.param({}, sysctl("net.ipv4.tcp_syncookies"), "", id="safe sysctl"),

@@ -88,6 +88,7 @@ def test_a_named_node() -> None:
         ({"affinity": required(expression("gen", "Lt", "10"))}, "a"),
         ({"affinity": required(expression("disk", "Gt", "3"))}, ""),
         ({"affinity": required(expression("gen", "Gt", "x"))}, ""),
+        ({"affinity": required(expression("gen", "Lt", "9" * 5000))}, ""),
         ({"affinity": required({})}, ""),
         ({"affinity": required(expression("gen", "In", "3"), expression("gen", "In", "10"))}, "ab"),
         (

@@ -4,6 +4,7 @@ StatefulSet, DaemonSet, and the helpers PodTemplate and ControllerRevision."""
 from __future__ import annotations
 
 from navarch.api import names
+from navarch.api.numbers import natural
 from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy, Rules, keep
 from navarch.api.strategies.podspec import default_pod_spec
@@ -157,8 +158,9 @@ class DaemonSetStrategy(GenericStrategy):
             return
         key = "deprecated.daemonset.template.generation"
         before = (old["metadata"].get("annotations") or {}).get(key, "1")
-        if obj["spec"].get("template") != old["spec"].get("template") and before.isdigit():
-            before = str(int(before) + 1)
+        is_new = obj["spec"].get("template") != old["spec"].get("template")
+        if is_new and (number := natural(before)) is not None:
+            before = str(number + 1)
         obj["metadata"].setdefault("annotations", {})[key] = before
 
 

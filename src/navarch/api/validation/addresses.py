@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from navarch.api.numbers import natural
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _BAD_ADDRESS = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
@@ -42,9 +44,8 @@ def cidr_problem(text: str) -> str:
     """What is wrong with a range of addresses."""
     address, slash, length = (text or "").partition("/")
     parsed = sloppy_address(address) if slash else None
-    if parsed is None or not (length.isascii() and length.isdigit()):
-        return _BAD_CIDR
-    if int(length) > parsed.max_prefixlen:
+    bits = natural(length)
+    if parsed is None or bits is None or bits > parsed.max_prefixlen:
         return _BAD_CIDR
     if parse_address(address) is None or (length != "0" and length.startswith("0")):
         return "must not have leading 0s in IP or prefix length"

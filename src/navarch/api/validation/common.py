@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from navarch.api import names
+from navarch.api.numbers import natural
 from navarch.api.quantity import Quantity, QuantityError, parse_quantity
 
 Object = dict[str, Any]
@@ -57,6 +58,5 @@ def selector_matches(selector: Object, labels: Mapping[str, str]) -> bool:
 def relative_amount(value: Any) -> int:
     """The number of an int-or-percent, whatever its unit; 0 for nothing."""
     if isinstance(value, str):
-        number = value.removesuffix("%")
-        return int(number[:9]) if number.isdigit() else 0
+        return natural(value.removesuffix("%")) or 0
     return int(value or 0)

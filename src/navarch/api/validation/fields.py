@@ -20,6 +20,7 @@ import msgspec
 
 from navarch.api import errors, names
 from navarch.api.errors import FieldError
+from navarch.api.numbers import natural
 from navarch.api.validation.addresses import address_problem, cidr_problem, endpoint_problem
 from navarch.api.validation.common import (
     IMMUTABLE,
@@ -236,7 +237,7 @@ class Field(msgspec.Struct, eq=False, gc=False):
     def not_more_than_all(self) -> None:
         """A percentage of something, of which there is only so much."""
         digits = self.value.removesuffix("%") if isinstance(self.value, str) else self.value
-        if digits != self.value and digits.isdigit() and int(digits[:9]) > 100:
+        if digits != self.value and (natural(digits) or 0) > 100:
             self.invalid("must not be greater than 100%")
 
     def quantity_not_negative(self) -> None:

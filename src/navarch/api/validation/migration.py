@@ -23,7 +23,7 @@ def validate_migration_update(obj: Field, old: Field) -> None:
 def validate_migration_status(obj: Field, old: Field) -> None:
     version, conditions = obj["status"].text("resourceVersion"), obj["status"]["conditions"]
     text = version.value
-    if text and not (text.isascii() and text.isdigit() and int(text) < _MAX):
+    if text and not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < _MAX):
         version.invalid(f"resource version is not well formed: {text}")
     if known := old["status"].get("resourceVersion"):
         version.immutable(known)

@@ -17,6 +17,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from navarch.api.errors import ApiError, service_unavailable
+from navarch.api.numbers import natural
 from navarch.apiserver.connect.nodes import Backend
 from navarch.apiserver.http.call import Call
 from navarch.streaming import splice
@@ -139,8 +140,8 @@ async def _relay_refusal(
     """An answer other than 101 is an ordinary response, and the end of both connections: what the
     client sends next must not reach the backend."""
     try:
-        length = upgraded.header("Content-Length")
-        size = min(int(length), 1 << 20) if length.isdigit() else 1 << 16
+        length = natural(upgraded.header("Content-Length"))
+        size = min(length, 1 << 20) if length is not None else 1 << 16
         async with asyncio.timeout(CONNECT_SECONDS):
             body = await _read_up_to(upgraded.connection.reader, size)
     except (OSError, TimeoutError) as error:
@@ -306,9 +307,7 @@ async def _stream_answer(
                 raise unreachable(error, backend) from error
             return web.Response(status=answer.status, body=body, headers=headers)
     response = web.StreamResponse(status=answer.status, headers=headers)
-    length = answer.headers.get("Content-Length", "")
-    if length.isdigit():
-        response.content_length = int(length)
+    response.content_length = natural(answer.headers.get("Content-Length", ""))
     if call.trail is not None:
         call.trail.started(answer.status)
     writer = await response.prepare(call.request)

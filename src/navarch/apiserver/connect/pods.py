@@ -17,6 +17,7 @@ from navarch.api.errors import (
     invalid,
     invalid_object,
 )
+from navarch.api.numbers import natural
 from navarch.api.times import TimeError, parse_time
 from navarch.apiserver.connect.forward import Forwarder, UnreachableError, is_upgrade, upgrade
 from navarch.apiserver.connect.nodes import Backend, Kubelets
@@ -212,9 +213,10 @@ def _stream_options(call: Call) -> Object:
 
 
 def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not 0 < int(text) < 65536:
+    number = natural(text) or 0
+    if not 0 < number < 65536:
         raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
-    return int(text)
+    return number
 
 
 def _kubelet_path(what: str, pod: Object, container: str, query: list[tuple[str, str]]) -> str:

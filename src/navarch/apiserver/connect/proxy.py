@@ -12,6 +12,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from navarch.api.errors import bad_request, not_found, service_unavailable
+from navarch.api.numbers import natural
 from navarch.apiserver.connect.forward import Forwarder, Rewrite, is_upgrade, upgrade
 from navarch.apiserver.connect.nodes import Backend, Kubelets, check_address, unverified_tls
 from navarch.apiserver.core import Core
@@ -126,16 +127,15 @@ class Proxy:
         if service is None:
             raise not_found("services", "", name)
         ports = (service.get("spec") or {}).get("ports") or []
-        if port.isdigit():
-            named = [each for each in ports if each.get("port") == int(port)]
+        if (number := natural(port)) is not None:
+            named = [each for each in ports if each.get("port") == number]
             if not named:
                 raise service_unavailable(f'no service port {port} found for service "{name}"')
             port = named[0].get("name") or ""
         found = self._endpoints(core, namespace, name, port)
         if not found:
             raise service_unavailable(f'no endpoints available for service "{call.info.name}"')
-        host, number = random.choice(found)
-        return self._backend(scheme, host, number)
+        return self._backend(scheme, *random.choice(found))
 
     @staticmethod
     def _endpoints(core: Core, namespace: str, name: str, port: str) -> list[tuple[str, int]]:
@@ -167,9 +167,10 @@ class Proxy:
 
 
 def _port_number(text: str, name: str) -> int:
-    if not text.isdigit() or not 0 < int(text) < 65536:
+    number = natural(text) or 0
+    if not 0 < number < 65536:
         raise bad_request(f'invalid proxy request "{name}"')
-    return int(text)
+    return number
 
 
 _LINKS = re.compile(

@@ -32,6 +32,7 @@ from navarch.api.errors import (
     not_found,
     too_large,
 )
+from navarch.api.numbers import natural
 from navarch.api.patch.common import copy_json
 from navarch.api.validation.meta import (
     NameRule,
@@ -332,10 +333,10 @@ class Registry:
                 raise invalid_object(kind.plural, kind.group, entry.name, [error])
             metadata["resourceVersion"] = str(entry.revision)
             return False
-        if not (version.isascii() and version.isdigit()):
+        if (number := natural(version)) is None:
             error = invalid("metadata.resourceVersion", version, "must be an unsigned integer")
             raise bad_request(str(error))
-        if int(version) != entry.revision:
+        if number != entry.revision:
             raise conflict(kind.plural, kind.group, entry.name, OBJECT_MODIFIED)
         return True
 

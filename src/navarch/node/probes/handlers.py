@@ -18,6 +18,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from navarch.api.numbers import natural
 from navarch.api.times import format_duration
 from navarch.api.types.core_v1 import Container, GRPCAction, HTTPGetAction, Probe
 
@@ -73,8 +74,8 @@ def resolve_port(port: int | str, container: Container) -> int:
     """A number, or the number of the container's port of that name."""
     if isinstance(port, int):
         return port
-    if port.isdecimal():
-        return int(port)
+    if (number := natural(port)) is not None:
+        return number
     for each in container.ports:
         if each.name == port:
             return each.containerPort

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from aiohttp import WSMsgType, web
 
 from navarch.api.errors import ApiError
+from navarch.api.numbers import natural
 from navarch.streaming import splice
 from navarch.streaming.channels import PORT_FORWARD_TUNNEL, STREAM_TYPES, V5, Channel, parse_message
 from navarch.streaming.spdy import DataReceived, PingReceived, SpdyConnection, SpdyError
@@ -50,7 +51,7 @@ def forwarded_ports(request: web.BaseRequest) -> tuple[int, ...]:
     if not ports:
         raise ApiError(400, "BadRequest", 'query parameter "port" is required')
     for port in ports:
-        if not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        if not 0 < (natural(port) or 0) < 65536:
             raise ApiError(400, "BadRequest", f'unable to parse "{port}" as a port')
     return tuple(map(int, ports))
 
