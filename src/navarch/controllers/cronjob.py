@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 
 from navarch.api.cron import CronError, Every, Schedule, parse_schedule
 from navarch.api.errors import ApiError
-from navarch.api.objects import copy_object
+from navarch.api.objects import copy_object, to_object
 from navarch.api.times import format_time, parse_time
 from navarch.api.types.batch_v1 import CronJob, Job
 from navarch.api.types.core_v1 import ObjectReference
@@ -27,6 +27,7 @@ from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.client import (
     Controller,
     ControllerContext,
+    Writes,
     is_controlled_by,
     object_key,
     owner_reference,
@@ -34,7 +35,7 @@ from navarch.client import (
 )
 from navarch.controllers.job_view import is_finished
 from navarch.controllers.pods import controller_key, find_condition, is_namespace_terminating
-from navarch.controllers.workload import controlled, index_by_controller
+from navarch.controllers.workload import LAG_SECONDS, controlled, index_by_controller
 
 TIMESTAMP = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 TOO_MANY = 100
@@ -207,6 +208,7 @@ class CronJobController(Controller):
         self.crons = context.informers.informer(CronJob)
         self.jobs = context.informers.informer(Job)
         self.recorder = context.recorder("cronjob-controller")
+        self.writes = Writes(self.clock)
         index_by_controller(self.jobs)
         self.depends_on(self.crons)
         self.crons.add_handler(lambda cron: self.queue.add(object_key(cron)), self._changed)
@@ -223,6 +225,11 @@ class CronJobController(Controller):
     async def reconcile(self, key: str) -> None:
         cached = self.crons.cache.get(key)
         if cached is None:
+            self.writes.forget(key)
+            return
+        if not self.writes.are_seen(key):
+            # Else a Job just made were a stranger, and one just deleted were missing.
+            self.queue.add_after(key, LAG_SECONDS)
             return
         jobs = controlled(self.jobs, cached.metadata.uid)
         round_ = Round(copy_object(cached), jobs)
@@ -234,18 +241,37 @@ class CronJobController(Controller):
                 return
             round_ = Round(copy_object(cached), jobs)
         try:
+            # First, or those that are to go at once would be told of as done, and as missing.
+            spare = surplus(round_.cron, jobs)
+            failures = [await self._delete(round_, j.metadata.name, j.metadata.uid) for j in spare]
             wait = await self._run(round_)
-            for job in surplus(round_.cron, jobs):
-                await self._delete(round_, job.metadata.name, job.metadata.uid)
         finally:
             # What was done is written down even if the rest failed: a Job that was made must not
             # be taken for a stranger.
             for kind, reason, message in round_.events:
                 self.recorder.event(cached, kind, reason, message)
             if round_.cron.status != cached.status:
-                await self.client.resource(CronJob).update_status(round_.cron)
+                await self._write(round_.cron)
         if wait is not None:
             self.queue.add_after(key, wait)
+        for failure in filter(None, failures):
+            raise failure
+
+    async def _write(self, cron: CronJob) -> None:
+        """Nobody else writes this status, so it is right whatever else has changed meanwhile."""
+        meta, status = cron.metadata, cron.status
+        body = {
+            "active": [to_object(each) for each in status.active] or None,
+            "lastScheduleTime": status.lastScheduleTime,
+            "lastSuccessfulTime": status.lastSuccessfulTime,
+        }
+        written = await self.client.resource(CronJob).patch(
+            meta.name,
+            meta.namespace,
+            {"metadata": {"uid": meta.uid}, "status": body},
+            subresource="status",
+        )
+        self.writes.wrote(object_key(cron), self.crons, written)
 
     async def _run(self, round_: Round) -> float | None:
         """Do what is due; the seconds until the next moment."""
@@ -330,9 +356,11 @@ class CronJobController(Controller):
     async def _replace(self, round_: Round) -> None:
         if round_.cron.spec.concurrencyPolicy == "Replace":
             for reference in [*round_.cron.status.active]:
-                await self._delete(round_, reference.name, reference.uid)
+                failure = await self._delete(round_, reference.name, reference.uid)
+                if failure is not None:
+                    raise failure
 
-    async def _delete(self, round_: Round, name: str, uid: str) -> None:
+    async def _delete(self, round_: Round, name: str, uid: str) -> ApiError | None:
         namespace = round_.cron.metadata.namespace
         try:
             await self.client.resource(Job).delete(
@@ -341,10 +369,14 @@ class CronJobController(Controller):
         except ApiError as error:
             if not (error.is_not_found or error.is_conflict):
                 round_.tell("Warning", "FailedDelete", f"Deleted job: {error}")
-                raise
+                return error
         else:
             round_.tell("Normal", "SuccessfulDelete", f"Deleted job {name}")
+            known = next((job for job in round_.jobs if job.metadata.uid == uid), None)
+            if known is not None:
+                self.writes.deleted(object_key(round_.cron), self.jobs, known)
         round_.drop(uid)
+        return None
 
     async def _start(self, round_: Round, at: datetime, zone: tzinfo) -> None:
         cron, resource = round_.cron, self.client.resource(Job)
@@ -365,6 +397,7 @@ class CronJobController(Controller):
         else:
             text = f"Created job {made.metadata.name}"
             round_.tell("Normal", "SuccessfulCreate", text)
+            self.writes.wrote(object_key(cron), self.jobs, made)
         if not is_finished(made) and not round_.is_active(made.metadata.uid):
             cron.status.active.append(reference_to(made))
         cron.status.lastScheduleTime = format_time(at)

@@ -168,6 +168,28 @@ async def test_finished_jobs_leave_the_list_and_are_not_kept_for_ever(
         assert status.lastScheduleTime
 
 
+async def test_what_is_not_kept_at_all_is_not_told_of_as_missing(
+    client: Client, clock: MovedClock
+) -> None:
+    async with running(client, "cronjob", "job"), Kubelet(client) as kubelet:
+        await make(client, successfulJobsHistoryLimit=0)
+        await a_minute_passes(client, clock)
+        await until_active(client, 1)
+
+        async def is_finished() -> bool:
+            for pod in kubelet.informer.cache.list():
+                await kubelet.finish(pod)
+            return not await jobs(client)
+
+        await eventually(is_finished, "the end of the Job")
+        await until_active(client, 0)
+        await until_looked(client, "SuccessfulDelete")
+        events = (await client.dynamic("", "v1", "events").list("default")).items
+        told = {e["reason"] for e in events if e["involvedObject"]["kind"] == "CronJob"}
+        assert told == {"SuccessfulCreate", "SuccessfulDelete"}
+        assert (await client.resource(CronJob).get(NAME, "default")).status.lastSuccessfulTime
+
+
 async def test_too_late_is_too_late(client: Client, clock: MovedClock) -> None:
     await make(client, startingDeadlineSeconds=10)
     witness = await client.resource(CronJob).get(NAME, "default")
