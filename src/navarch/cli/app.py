@@ -15,14 +15,7 @@ from navarch.cli.images import app as image_app
 from navarch.cli.join import join, leave, token_app
 from navarch.cli.nodes import app as node_app
 from navarch.cli.nodes import joined_nodes
-from navarch.cli.options import (
-    Output,
-    ProfileOption,
-    existing,
-    node_named,
-    owned,
-    profile_name,
-)
+from navarch.cli.options import Output, ProfileOption, existing, node_named, owned, profile_name
 from navarch.cli.output import Steps, printable
 from navarch.cli.profiles import app as profile_app
 from navarch.cli.services import service, tunnel
@@ -221,9 +214,7 @@ def setup(
 
 
 @app.command()
-def doctor(
-    output: Annotated[Output, typer.Option("--output", "-o")] = Output.TABLE,
-) -> None:
+def doctor(output: Annotated[Output, typer.Option("--output", "-o")] = Output.TABLE) -> None:
     """Check what this machine offers and say how to mend what is missing."""
     from navarch.cluster.doctor import Level, examine
 

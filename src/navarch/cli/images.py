@@ -42,8 +42,7 @@ def load(
         typer.Argument(help="Archives (docker save, OCI), OCI directories, or - for one to read."),
     ],
     name: Annotated[
-        str,
-        typer.Option(help="Name the image; needed for the tar file of a root file system."),
+        str, typer.Option(help="Name the image; needed for the tar file of a root file system.")
     ] = "",
     profile: ProfileOption = None,
 ) -> None:

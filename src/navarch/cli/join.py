@@ -140,8 +140,7 @@ def join(
         typer.Option(help="Where others reach this machine. Default: by the way to the server."),
     ] = "",
     boot: Annotated[
-        bool,
-        typer.Option(help="Start the node when this machine boots: a unit, where systemd is."),
+        bool, typer.Option(help="Start the node when this machine boots: a unit, where systemd is.")
     ] = True,
     wait_timeout: Annotated[float, typer.Option(help="How long to wait, in seconds.")] = 120.0,
     profile: ProfileOption = None,

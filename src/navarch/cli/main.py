@@ -54,12 +54,7 @@ def _application(words: list[str]) -> int:
 
 
 def _component(name: str, words: list[str]) -> int:
-    from navarch.cluster.components import (
-        COMPONENTS,
-        options_from,
-        parser_for,
-        values_from_flags,
-    )
+    from navarch.cluster.components import COMPONENTS, options_from, parser_for, values_from_flags
     from navarch.cluster.daemon import run_components, start_logging
 
     run, kind = COMPONENTS[name].load()

@@ -21,8 +21,7 @@ class Flags:
     """What was typed; None and empty leave things as they are."""
 
     ip_family: Annotated[
-        str,
-        _flag(help="ipv4, ipv6 or dual, for a new cluster.", show_default="ipv4"),
+        str, _flag(help="ipv4, ipv6 or dual, for a new cluster.", show_default="ipv4")
     ] = ""
     service_range: Annotated[
         str,
@@ -90,20 +89,16 @@ class Flags:
         list[str] | None,
         _flag(
             help="Where the API server listens as well, for other machines; off ends it. "
-            "Repeatable.",
+            "Repeatable."
         ),
     ] = None
     apiserver_ips: Annotated[
         list[str] | None,
-        _flag(
-            help="Further addresses its certificate is good for. Repeatable, or with commas.",
-        ),
+        _flag(help="Further addresses its certificate is good for. Repeatable, or with commas."),
     ] = None
     apiserver_names: Annotated[
         list[str] | None,
-        _flag(
-            help="Further names its certificate is good for. Repeatable, or with commas.",
-        ),
+        _flag(help="Further names its certificate is good for. Repeatable, or with commas."),
     ] = None
 
     def creation(self, found: Profile) -> Profile:

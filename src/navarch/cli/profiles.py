@@ -14,9 +14,7 @@ app = typer.Typer(help="List profiles and choose the current one.", no_args_is_h
 
 
 @app.command("list")
-def list_profiles(
-    output: Annotated[Output, typer.Option("--output", "-o")] = Output.TABLE,
-) -> None:
+def list_profiles(output: Annotated[Output, typer.Option("--output", "-o")] = Output.TABLE) -> None:
     """List all profiles."""
     from navarch.cluster import profile as profiles
     from navarch.cluster import status as states

@@ -26,8 +26,7 @@ class Files:
         typer.Option(help="Encrypt what is stored by this EncryptionConfiguration file."),
     ] = None
     kubelet_config: Annotated[
-        str | None,
-        typer.Option(help="Run nodes by this KubeletConfiguration file; off ends it."),
+        str | None, typer.Option(help="Run nodes by this KubeletConfiguration file; off ends it.")
     ] = None
     scheduler_config: Annotated[
         str | None,

@@ -342,9 +342,7 @@ def configured(
     except ValueError as error:
         raise ClusterError(f"{name}: {error}") from error
     return replace(
-        choices,
-        settings={**choices.settings, name: settings},
-        applied=choices.applied - {name},
+        choices, settings={**choices.settings, name: settings}, applied=choices.applied - {name}
     )
 
 
@@ -400,4 +398,4 @@ def _note(paths: Paths, applied: Iterable[str]) -> None:
 def _apply(api: Api, collection: str, value: dict[str, Any]) -> None:
     """Server-side apply: what the user added to an object stays."""
     path = f"{collection}/{value['metadata']['name']}?fieldManager={MANAGER}&force=true"
-    api.request("PATCH", path, json.dumps(value).encode(), APPLY)
+    api.send("PATCH", path, value, APPLY)

@@ -88,7 +88,7 @@ class Connection:
     def create_missing(self, collection: str, value: dict[str, Any]) -> None:
         """Create an object unless it is there, in whatever state somebody brought it to."""
         try:
-            self.request("POST", collection, json.dumps(value).encode())
+            self.send("POST", collection, value)
         except ApiUnavailableError as error:
             if error.status != 409:
                 raise
@@ -97,12 +97,17 @@ class Connection:
         """Create an object, or bring one that is there to the same state."""
         path = f"{collection}/{value['metadata']['name']}"
         if self.find(path) is None:
-            self.request("POST", collection, json.dumps(value).encode())
+            self.send("POST", collection, value)
         else:
             self.merge(path, value)
 
     def merge(self, path: str, value: dict[str, Any]) -> None:
-        self.request("PATCH", path, json.dumps(value).encode(), MERGE_PATCH)
+        self.send("PATCH", path, value, MERGE_PATCH)
+
+    def send(
+        self, method: str, path: str, value: dict[str, Any], kind: str = "application/json"
+    ) -> bytes:
+        return self.request(method, path, json.dumps(value).encode(), kind)
 
     def request(
         self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"

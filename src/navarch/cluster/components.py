@@ -26,54 +26,50 @@ Run = Callable[[Any], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """Where a component's code is."""
+    """Where a component's code is: its module, below `navarch`."""
 
     module: str
     options: str
     summary: str
 
     def load(self) -> tuple[Run, type]:
-        module = importlib.import_module(self.module)
+        module = importlib.import_module(f"navarch.{self.module}")
         return module.run, getattr(module, self.options)
 
 
 COMPONENTS = {
-    "apiserver": Component("navarch.apiserver.server", "ServerOptions", "the API server"),
+    "apiserver": Component("apiserver.server", "ServerOptions", "the API server"),
     "controllers": Component(
-        "navarch.controllers.manager", "ManagerOptions", "all controllers (controller manager)"
+        "controllers.manager", "ManagerOptions", "all controllers (controller manager)"
     ),
-    "scheduler": Component("navarch.scheduler.main", "SchedulerOptions", "the scheduler"),
-    "kubelet": Component("navarch.node.main", "NodeOptions", "the agent of one node"),
-    "proxy": Component("navarch.network.proxy.main", "ProxyOptions", "the Service proxy of a node"),
+    "scheduler": Component("scheduler.main", "SchedulerOptions", "the scheduler"),
+    "kubelet": Component("node.main", "NodeOptions", "the agent of one node"),
+    "proxy": Component("network.proxy.main", "ProxyOptions", "the Service proxy of a node"),
     "announce": Component(
-        "navarch.network.announce.main",
+        "network.announce.main",
         "AnnounceOptions",
         "the announcer of LoadBalancer addresses of a node",
     ),
-    "policy": Component(
-        "navarch.network.policy.main", "PolicyOptions", "the network policies of a node"
-    ),
-    "dns": Component("navarch.network.dns.main", "DnsOptions", "the cluster's name server"),
+    "policy": Component("network.policy.main", "PolicyOptions", "the network policies of a node"),
+    "dns": Component("network.dns.main", "DnsOptions", "the cluster's name server"),
     "ingress": Component(
-        "navarch.network.ingress.main", "IngressOptions", "the ingress controller with its nginx"
+        "network.ingress.main", "IngressOptions", "the ingress controller with its nginx"
     ),
     "gateway": Component(
-        "navarch.network.gateway.main", "GatewayOptions", "the Gateway API with its nginx"
+        "network.gateway.main", "GatewayOptions", "the Gateway API with its nginx"
     ),
     "simulated": Component(
-        "navarch.node.simulated", "SimulatedOptions", "nodes without containers, for tests of scale"
+        "node.simulated", "SimulatedOptions", "nodes without containers, for tests of scale"
     ),
-    "guardian": Component(
-        "navarch.cluster.guardian", "GuardianOptions", "the watch over the supervisor"
-    ),
+    "guardian": Component("cluster.guardian", "GuardianOptions", "the watch over the supervisor"),
     "hostroutes": Component(
-        "navarch.cluster.host_routes", "HostRoutesOptions", "the host's way into several nodes"
+        "cluster.host_routes", "HostRoutesOptions", "the host's way into several nodes"
     ),
     "certificates": Component(
-        "navarch.node.certificates", "CertificatesOptions", "the renewal of a node's certificates"
+        "node.certificates", "CertificatesOptions", "the renewal of a node's certificates"
     ),
     "podnetwork": Component(
-        "navarch.network.pods.main", "PodNetworkOptions", "a node's pod network and its routes"
+        "network.pods.main", "PodNetworkOptions", "a node's pod network and its routes"
     ),
 }
 

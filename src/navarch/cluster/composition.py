@@ -226,12 +226,7 @@ def node_components(profile: Profile, paths: Paths, node: str) -> dict[str, Opti
         "directory": POLICY_DIRECTORY,
         "enforce": profile.enforces_policies,
     }
-    own: dict[str, Options] = {
-        "proxy": proxy,
-        "dns": dns,
-        "policy": policy,
-        "podnetwork": network,
-    }
+    own: dict[str, Options] = {"proxy": proxy, "dns": dns, "policy": policy, "podnetwork": network}
     if profile.enforces_policies:
         kubelet["policy_socket"] = f"{POLICY_DIRECTORY}/{SOCKET_NAME}"
     if profile.joined:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from navarch.cluster import kernel
 from navarch.cluster.namespaces import Pins
-from navarch.cluster.profile import ClusterError, write_file
+from navarch.cluster.profile import ClusterError, update_file
 from navarch.network.pods.cni import PREPARE, PREPARE_PROGRAM
 
 SOCKET = "/run/containerd/containerd.sock"
@@ -144,9 +144,7 @@ def plugins(directory: Path) -> Path:
         if not link.exists():
             link.unlink(missing_ok=True)
             link.symlink_to(program)
-    own, content = directory / PREPARE, PREPARE_PROGRAM.encode()
-    if not own.is_file() or own.read_bytes() != content:
-        write_file(own, content, 0o755)
+    update_file(directory / PREPARE, PREPARE_PROGRAM.encode(), 0o755)
     return directory
 
 
@@ -181,9 +179,7 @@ def overlay_works(directory: Path) -> bool:
 def prepare(directory: Path, pause_image: str) -> Path:
     """Write the node's containerd configuration; returns its path."""
     path = directory / "containerd.toml"
-    content = config(settings(directory, pause_image)).encode()
-    if not path.is_file() or path.read_bytes() != content:
-        write_file(path, content)
+    update_file(path, config(settings(directory, pause_image)).encode())
     return path
 
 
@@ -240,8 +236,7 @@ def ctr(
     if result.returncode != 0:
         complaint = result.stderr.strip().removeprefix("ctr: ")
         raise ClusterError(
-            f"node {pins.node}: {complaint}",
-            "See the node's log: navarch logs --file containerd",
+            f"node {pins.node}: {complaint}", "See the node's log: navarch logs --file containerd"
         )
     return result.stdout or ""
 

@@ -343,9 +343,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     lambda: _feature("veth", lambda: _try_link("veth", peer="nvtest1"), MODULES.format("veth")),
     lambda: _feature("bridge", lambda: _try_link("bridge"), MODULES.format("bridge")),
     lambda: _feature(
-        "VXLAN",
-        lambda: _try_link("vxlan", vxlan_id=1, vxlan_port=4789),
-        MODULES.format("vxlan"),
+        "VXLAN", lambda: _try_link("vxlan", vxlan_id=1, vxlan_port=4789), MODULES.format("vxlan")
     ),
     lambda: _feature("nftables", _try_rules, MODULES.format("nf_tables nft_nat nft_reject")),
     forwarding_firewall,

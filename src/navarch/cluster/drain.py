@@ -8,7 +8,6 @@ Nobody ends the pods of a node that is not ready, so there is nothing to wait fo
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -81,7 +80,7 @@ def _send_away(api: Api, pod: dict[str, Any], *, by_force: bool) -> None:
             return
         named = {"name": metadata["name"], "namespace": metadata["namespace"]}
         eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": named}
-        api.request("POST", f"{path}/eviction", json.dumps(eviction).encode())
+        api.send("POST", f"{path}/eviction", eviction)
     except ApiUnavailableError as error:
         # 404: it has ended; 409: it is about to; 429: a budget says not yet.
         if error.status not in (404, 409, 429):

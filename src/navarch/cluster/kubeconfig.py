@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from navarch.cluster.profile import ClusterError, Paths, Profile, write_file
+from navarch.cluster.profile import ClusterError, Paths, Profile, update_file, write_file
 
 Config = dict[str, Any]
 SECTIONS = ("clusters", "contexts", "users")
@@ -104,19 +104,12 @@ def write_component_files(profile: Profile, paths: Paths) -> None:
 
 def write(path: Path, config: Config) -> None:
     """Bring a file of ours to this content."""
-    content = _dump(config)
-    if not path.is_file() or path.read_bytes() != content:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_file(path, content)
+    update_file(path, _dump(config))
 
 
 def published_authority(paths: Paths, node: str) -> None:
     """Copy the authority's certificate to where the node can see it."""
-    content = (paths.pki / "ca.crt").read_bytes()
-    target = paths.node(node) / "pki" / "ca.crt"
-    if not target.is_file() or target.read_bytes() != content:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_file(target, content, mode=0o644)
+    update_file(paths.node(node) / "pki" / "ca.crt", (paths.pki / "ca.crt").read_bytes(), 0o644)
 
 
 def user_files(environ: Mapping[str, str] | None = None) -> list[Path]:

@@ -7,7 +7,6 @@ taints by coming back), so that is left to who may: as after `kubeadm reset`.
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
 from navarch.api.times import format_time
@@ -61,9 +60,9 @@ def _farewell(api: Api, node: str, *, cordoned: bool) -> None:
         "lastHeartbeatTime": now,
         "lastTransitionTime": now,
     }
-    body = json.dumps({"status": {"conditions": [ready]}}).encode()
     try:
-        api.request("PATCH", f"/api/v1/nodes/{node}/status", body, STRATEGIC)
+        status = {"status": {"conditions": [ready]}}
+        api.send("PATCH", f"/api/v1/nodes/{node}/status", status, STRATEGIC)
         if cordoned:
             api.merge(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": None}})
     except ApiUnavailableError as error:

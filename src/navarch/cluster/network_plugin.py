@@ -21,6 +21,7 @@ from navarch.cluster.profile import (
     ClusterError,
     Paths,
     Profile,
+    update_file,
     write_file,
 )
 from navarch.cluster.progress import Progress
@@ -73,10 +74,8 @@ def place(profile: Profile, paths: Paths, node: str) -> None:
         if old != suffix:
             (directory / f"05-user{old}").unlink(missing_ok=True)
     if suffix in CNI_CONFIGURATIONS:
-        target = directory / f"05-user{suffix}"
         content = (paths.root / profile.cni).read_bytes()
-        if not target.is_file() or target.read_bytes() != content:
-            write_file(target, content, 0o644)
+        update_file(directory / f"05-user{suffix}", content, 0o644)
 
 
 def notes(profile: Profile, paths: Paths, has_filter: bool) -> list[str]:

@@ -157,8 +157,6 @@ def ensure(profile: Profile, paths: Paths, now: datetime | None = None) -> Renew
     now = now or datetime.now(UTC)
     index_path = paths.pki / "index.json"
     index = _read_index(index_path)
-    if "authority" in index:  # as an earlier version called it
-        index[AUTHORITY] = index.pop("authority")
     authorities = {AUTHORITY: f"{profile.name}-ca", FRONT_PROXY_AUTHORITY: FRONT_PROXY_AUTHORITY}
     worn = {name for name in authorities if not _is_good_authority(name, index, paths.pki, now)}
     wanted = requests(profile)
@@ -336,7 +334,5 @@ def _pem(key: EllipticCurvePrivateKey) -> bytes:
     from cryptography.hazmat.primitives import serialization
 
     return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

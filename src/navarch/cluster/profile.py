@@ -315,6 +315,13 @@ def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
         raise
 
 
+def update_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Bring a file to this content; one that has it is left alone."""
+    if not path.is_file() or path.read_bytes() != content:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_file(path, content, mode)
+
+
 def load(name: str) -> Profile | None:
     """The profile as it was saved, None when there is no such cluster."""
     import msgspec
@@ -500,11 +507,7 @@ def switched(profile: Profile, names: Collection[str], *, on: bool) -> Profile:
     return replace(profile, stopped=others if on else (*others, *sorted(names)))
 
 
-FAMILIES = {
-    "ipv4": ("ipv4",),
-    "ipv6": ("ipv6",),
-    "dual": ("ipv4", "ipv6"),
-}
+FAMILIES = {"ipv4": ("ipv4",), "ipv6": ("ipv6",), "dual": ("ipv4", "ipv6")}
 """What `--ip-family` takes."""
 
 

@@ -7,12 +7,11 @@ imported.
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from navarch.api.trust import trusting
 from navarch.cluster import kubeconfig, processes
+from navarch.cluster.api import Api
 from navarch.cluster.namespaces import Pins
 from navarch.cluster.profile import Paths, Profile
 
@@ -121,14 +120,8 @@ def _kubelet(paths: Paths, node: str) -> str:
 def _apiserver(profile: Profile, paths: Paths) -> str:
     if not processes.is_running(paths.run, "apiserver"):
         return STOPPED
+    api = Api(profile, paths, timeout=2.0)
     try:
-        context = trusting(file=paths.pki / "ca.crt")
-        connection = http.client.HTTPSConnection(
-            "127.0.0.1", profile.api_port, context=context, timeout=2.0
-        )
-        connection.request("GET", "/readyz")
-        healthy = connection.getresponse().status == 200
-        connection.close()
-    except (OSError, http.client.HTTPException):
-        return ERROR
-    return RUNNING if healthy else ERROR
+        return RUNNING if api.is_ready() else ERROR
+    finally:
+        api.close()

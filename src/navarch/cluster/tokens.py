@@ -82,9 +82,8 @@ def secret(token: str, ttl: timedelta, description: str, now: datetime) -> dict[
 
 def create(api: Api, wanted: str, ttl: timedelta, description: str) -> str:
     token = wanted or new_token()
-    body = json.dumps(secret(token, ttl, description, datetime.now(UTC))).encode()
     try:
-        api.request("POST", SECRETS, body)
+        api.send("POST", SECRETS, secret(token, ttl, description, datetime.now(UTC)))
     except ApiUnavailableError as error:
         if error.status == 409:
             raise ClusterError(f"a token with the id {token[:6]} exists already") from error
