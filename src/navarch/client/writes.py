@@ -19,8 +19,12 @@ from typing import Any
 from navarch.client.clock import Clock
 from navarch.client.informer import Informer
 from navarch.client.objects import KubernetesObject, object_key
+from navarch.client.queue import WorkQueue
 
 TIMEOUT_SECONDS = 300.0
+LAG_SECONDS = 1.0
+"""After this long caches that lagged behind are looked at again: most times an event says sooner
+that they have caught up, but a list that is read anew tells of nothing that was known already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,13 @@ class Writes:
             del self._pending[key]
             return True
         return False
+
+    def hold_back(self, key: str, queue: WorkQueue) -> bool:
+        """Whether the key has to wait until the informers show everything; then it comes again."""
+        if self.are_seen(key):
+            return False
+        queue.add_after(key, LAG_SECONDS)
+        return True
 
     @staticmethod
     def _shows(pending: _Pending) -> bool:

@@ -35,7 +35,7 @@ from navarch.client import (
 )
 from navarch.controllers.job_view import is_finished
 from navarch.controllers.pods import controller_key, find_condition, is_namespace_terminating
-from navarch.controllers.workload import LAG_SECONDS, controlled, index_by_controller
+from navarch.controllers.workload import controlled, index_by_controller
 
 TIMESTAMP = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 TOO_MANY = 100
@@ -227,10 +227,8 @@ class CronJobController(Controller):
         if cached is None:
             self.writes.forget(key)
             return
-        if not self.writes.are_seen(key):
-            # Else a Job just made were a stranger, and one just deleted were missing.
-            self.queue.add_after(key, LAG_SECONDS)
-            return
+        if self.writes.hold_back(key, self.queue):
+            return  # else a Job just made were a stranger, and one just deleted were missing
         jobs = controlled(self.jobs, cached.metadata.uid)
         round_ = Round(copy_object(cached), jobs)
         if round_.has_strangers():

@@ -222,8 +222,8 @@ class DisruptionController(Controller):
         if key.startswith(POD):
             await self._look_at_pod(key)
             return
-        if not self.writes.are_seen(key):
-            return  # the event of what was written queues the key again
+        if self.writes.hold_back(key, self.queue):
+            return
         budget = self.budgets.cache.get(key)
         if budget is None:
             self.writes.forget(key)

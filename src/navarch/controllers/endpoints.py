@@ -119,8 +119,8 @@ class EndpointsController(ServiceController):
         self.recorder = context.recorder("endpoint-controller")
 
     async def reconcile(self, key: str) -> None:
-        if not self.writes.are_seen(key):
-            return  # the event of what was written queues the key again
+        if self.writes.hold_back(key, self.queue):
+            return
         service = self.services.cache.get(key)
         present = self.endpoints.cache.get(key)
         resource = self.client.resource(Endpoints)

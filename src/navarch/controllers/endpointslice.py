@@ -48,8 +48,6 @@ from navarch.controllers.service_pods import (
 )
 
 MAX_ENDPOINTS = 100
-PATIENCE_SECONDS = 5.0
-"""When it is looked again whether the cache shows what was written, if no event tells of it."""
 SERVICE_LABEL = "kubernetes.io/service-name"
 MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "endpointslice-controller.k8s.io"
@@ -282,10 +280,8 @@ class EndpointSliceController(ServiceController):
         self.enqueue({key for key, _ in self._hints.told})
 
     async def reconcile(self, key: str) -> None:
-        if not self.writes.are_seen(key):
-            # To plan without these slices would write them twice. Their event queues the key again.
-            self.queue.add_after(key, PATIENCE_SECONDS)
-            return
+        if self.writes.hold_back(key, self.queue):
+            return  # to plan without these slices would write them twice
         service = self.services.cache.get(key)
         namespace, _, name = key.partition("/")
         existing = [

@@ -46,9 +46,6 @@ W = TypeVar("W", bound=KubernetesObject)
 S = TypeVar("S", bound=KubernetesObject)
 
 BY_CONTROLLER = "controller"
-LAG_SECONDS = 1.0
-"""After this long caches that lagged behind are looked at again, should no event say that they have
-caught up."""
 
 
 def index_by_controller(informer: Informer[Any]) -> None:
@@ -157,10 +154,7 @@ class WorkloadController(Controller, Generic[W]):
     def is_behind(self, key: str) -> bool:
         """Whether the caches do not show yet what was written for this object; it comes back when
         they do."""
-        if self.writes.are_seen(key):
-            return False
-        self.queue.add_after(key, LAG_SECONDS)
-        return True
+        return self.writes.hold_back(key, self.queue)
 
     def dependents(self, informer: Informer[S], owner: W) -> list[S]:
         """What the object controls and what it might adopt."""
