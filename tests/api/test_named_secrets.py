@@ -13,12 +13,19 @@ from tests.unit.network.gateways import gateway, grant, listener
 
 from navarch.api.errors import ApiError
 from navarch.api.named_secrets import ANNOTATION_PREFIX, GATEWAY_USER, INGRESS_USER
-from navarch.api.types.core_v1 import Secret
+from navarch.api.objects import Object, to_object
+from navarch.api.types.core_v1 import Secret, Service
+from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.apiserver.server import Server
 from navarch.client.clock import RealClock
 from navarch.client.informer import InformerFactory
 from navarch.cluster.gateway_addon import gateway_objects
 from navarch.cluster.ingress_addon import ingress_objects
+from navarch.network.gateway import MANAGER
+from navarch.network.gateway.listeners import GatewayState, ListenerState
+from navarch.network.gateway.objects import Gateway, GatewaySpec, Listener
+from navarch.network.gateway.publish import service_of
+from navarch.network.nginx.publish import Place, slices_of
 from navarch.network.nginx.secrets import Secrets
 
 pytestmark = pytest.mark.secured
@@ -144,3 +151,76 @@ async def test_who_follows_a_secret_sees_it_change(ready: Api, api_server: Serve
         assert refused.value.status == 403
         assert "only what Ingresses and Gateways name can be read" in refused.value.message
         await informers.stop()
+
+
+SERVICES = "/api/v1/namespaces/infra/services"
+SLICES = "/apis/discovery.k8s.io/v1/namespaces/infra/endpointslices"
+
+
+async def written(api: Api, collection: str, value: Object, verb: str = "PATCH") -> int:
+    """The status when the gateway applies an object, or deletes it."""
+    path = f"{collection}/{value['metadata']['name']}"
+    if verb == "DELETE":
+        return (await api.request(verb, path, user=GATEWAY_USER)).status
+    path += "?fieldManager=navarch-gateway&force=true"
+    kind = "application/apply-patch+yaml"
+    return (await api.request(verb, path, value, content_type=kind, user=GATEWAY_USER)).status
+
+
+async def test_only_what_gateways_need_is_written(ready: Api) -> None:
+    """As the controller makes them; and neither others' Services and slices, nor slices that would
+    lead another Service's clients away, nor Services with addresses of somebody else."""
+    meta = ObjectMeta(name="gw", namespace="infra", uid="u1")
+    state = GatewayState(Gateway(metadata=meta, spec=GatewaySpec(gatewayClassName="navarch")))
+    state.listeners = [ListenerState(Listener(name="http", port=80, protocol="HTTP"))]
+    made = service_of(state)
+    assert made is not None
+    service = to_object(made) | {"apiVersion": "v1", "kind": "Service"}
+    shop = {
+        **{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "shop"}},
+        "spec": {"ports": [{"port": 80}], "selector": {"app": "shop"}},
+    }
+    (await ready.post(SERVICES, shop, **ROOT)).ok()
+
+    def slice_of(of: str, name: str = "", manager: str = MANAGER) -> Object:
+        place = Place("n1", ("10.0.0.1",))
+        (found,) = slices_of(Service(metadata=ObjectMeta(name=of, uid="u2")), place, {}, manager)
+        value = to_object(found) | {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice"}
+        value["metadata"]["name"] = name or value["metadata"]["name"]
+        return value
+
+    async def refuses_others() -> bool:
+        """New policies are in force after a moment."""
+        return await written(ready, SERVICES, shop | {"metadata": {"name": "other"}}) == 403
+
+    await eventually(refuses_others, "the policies are in force")
+    assert await written(ready, SERVICES, service) == 201
+    assert await written(ready, SLICES, slice_of("gw-navarch")) == 201
+    assert await written(ready, SLICES, slice_of("gw-navarch")) == 200
+    with_address = {**service, "spec": service["spec"] | {"externalIPs": ["10.9.9.9"]}}
+    with_pods = {**service, "spec": service["spec"] | {"selector": {"app": "shop"}}}
+    inward = {**service, "spec": {"ports": [{"port": 53}]}}
+    unmarked = {**service, "metadata": {"name": "another"}}
+    for value in (with_address, with_pods, inward, unmarked, shop):
+        assert await written(ready, SERVICES, value) == 403, value
+    taken_over = {**service, "metadata": service["metadata"] | {"name": "shop"}}
+    assert await written(ready, SERVICES, taken_over) == 403
+    for each in (
+        slice_of("shop"),
+        slice_of("shop", "gw-navarch-ipv4-n1"),
+        slice_of("gw-navarch", "gw-navarch-x"),
+        slice_of("gw-navarch", "gw-navarch-ipv4-n2", manager="endpointslice-controller.k8s.io"),
+    ):
+        assert await written(ready, SLICES, each) == 403, each
+    theirs = slice_of("gw-navarch", "of-another", manager="endpointslice-controller.k8s.io")
+    (await ready.post(SLICES, theirs, **ROOT)).ok()
+    assert await written(ready, SLICES, theirs, "DELETE") == 403
+    assert await written(ready, SERVICES, shop, "DELETE") == 403
+    # What a user puts in does not keep the gateway from its work, or its work from ending.
+    added = {"spec": {"externalIPs": ["10.9.9.9"]}}
+    path = f"{SERVICES}/gw-navarch"
+    (await ready.request("PATCH", path, added, content_type=MERGE, **ROOT)).ok()
+    service["metadata"]["labels"]["more"] = "true"
+    assert await written(ready, SERVICES, service) == 200
+    assert await written(ready, SLICES, slice_of("gw-navarch"), "DELETE") == 200
+    assert await written(ready, SERVICES, service, "DELETE") == 200

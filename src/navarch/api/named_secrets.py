@@ -10,6 +10,8 @@ INGRESS_USER, GATEWAY_USER = "system:navarch:ingress", "system:navarch:gateway"
 ANNOTATION_PREFIX = "nginx.ingress.kubernetes.io/"
 SECRET_ANNOTATIONS = ("auth-secret", "auth-tls-secret", "proxy-ssl-secret")
 GATEWAY_GROUP = "gateway.networking.k8s.io"
+GATEWAY_LABEL = f"{GATEWAY_GROUP}/gateway-name"
+"""On the Service of a Gateway."""
 
 Object = dict[str, Any]
 Key = tuple[str, str]

@@ -13,16 +13,15 @@ from typing import Any
 
 from navarch.api.named_secrets import GATEWAY_USER
 from navarch.cluster.manifests import Placed, manifests
-from navarch.network.gateway import CLASS, CONTROLLER, LEASE
+from navarch.network.gateway import CLASS, CONTROLLER, LEASE, MANAGER
 
 
 def gateway_objects() -> Iterable[Placed]:
     """In the order in which they are made."""
     for definition in definitions():
         yield "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition
-    yield from manifests(
-        "gateway", user=GATEWAY_USER, lease=LEASE, controller=CONTROLLER, **{"class": CLASS}
-    )
+    values = {"user": GATEWAY_USER, "lease": LEASE, "manager": MANAGER}
+    yield from manifests("gateway", controller=CONTROLLER, **values, **{"class": CLASS})
 
 
 def definitions() -> Iterable[dict[str, Any]]:

@@ -25,11 +25,13 @@ def manifests(name: str, **values: Any) -> list[Placed]:
 
 def collection_of(value: dict[str, Any]) -> str:
     """The path under which objects of this kind are made. All our kinds have regular plurals."""
+    import re
+
     version, kind, namespace = (
         value["apiVersion"],
         value["kind"],
         value["metadata"].get("namespace"),
     )
     within = f"namespaces/{namespace}/" if namespace else ""
-    plural = kind.lower() + ("es" if kind.endswith("s") else "s")
+    plural = re.sub("([^aeiou])ys$", r"\1ies", kind.lower() + ("es" if kind.endswith("s") else "s"))
     return f"/{'apis' if '/' in version else 'api'}/{version}/{within}{plural}"

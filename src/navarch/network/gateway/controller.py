@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from navarch.api.named_secrets import GATEWAY_LABEL
 from navarch.api.objects import Object, to_object
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Namespace, Service
@@ -17,11 +18,11 @@ from navarch.api.types.discovery_v1 import EndpointSlice
 from navarch.client.controller import ControllerContext
 from navarch.client.objects import drop_managed_fields
 from navarch.client.resource import ResourceClient
-from navarch.network.gateway import LEASE
+from navarch.network.gateway import LEASE, MANAGER
 from navarch.network.gateway.around import Around
 from navarch.network.gateway.listeners import GatewayState
 from navarch.network.gateway.objects import Gateway, GatewayClass, HTTPRoute, Resources
-from navarch.network.gateway.publish import GATEWAY_LABEL, port_name, service_name, service_of
+from navarch.network.gateway.publish import port_name, service_name, service_of
 from navarch.network.gateway.status import class_status, gateway_status, route_status
 from navarch.network.gateway.translate import Translation, View, is_ours, translate
 from navarch.network.nginx.backends import Services
@@ -33,7 +34,7 @@ PORTS_SECONDS = 5.0
 
 
 class GatewayServing(Serving[Translation]):
-    name, manager = "gateway", "gateway.navarch.dev"
+    name, manager = "gateway", MANAGER
     lease = LEASE
 
     def __init__(self, context: ControllerContext, nginx: Nginx, place: Place) -> None:

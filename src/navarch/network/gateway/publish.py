@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 
+from navarch.api.named_secrets import GATEWAY_LABEL
 from navarch.api.types.core_v1 import Service, ServicePort, ServiceSpec
 from navarch.api.types.meta_v1 import ObjectMeta
 from navarch.network.gateway import GROUP, HOSTNAMES
@@ -14,7 +15,6 @@ from navarch.network.gateway.listeners import GatewayState
 from navarch.network.gateway.objects import Gateway
 from navarch.network.nginx.publish import owner
 
-GATEWAY_LABEL = f"{GROUP}/gateway-name"
 ADDRESSES = "metallb.io/loadBalancerIPs"
 LONGEST = 63
 MOST_HOSTNAMES = 500
