@@ -155,7 +155,12 @@ class Machine:
         found = []
         for directory in Path("/proc").glob("[0-9]*"):
             try:
-                command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                command = (
+                    (directory / "cmdline")
+                    .read_bytes()
+                    .replace(b"\0", b" ")
+                    .decode(errors="replace")
+                )
                 groups = (directory / "cgroup").read_text()
                 inside = (directory / "ns" / "mnt").stat().st_ino in known and groups == inherited
             except OSError:

@@ -218,7 +218,7 @@ def on_terminal(machine: Machine, words: list[str], keys: bytes, until: bytes) -
         return seen
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
         os.close(main)
 
 
@@ -335,7 +335,7 @@ def test_port_forward_and_api_proxy(machine: Machine) -> None:
                 assert fetch(f"http://127.0.0.1:{port[1]}/") == "forwarded\n"
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
     raw = machine.kubectl("get", "--raw", "/api/v1/namespaces/default/pods/web:8080/proxy/")
     assert raw == "forwarded\n"
 
@@ -404,7 +404,9 @@ def test_deployment_from_create_to_undo(machine: Machine) -> None:
     machine.kubectl("set", "image", "deploy/shop", "main=navarch.local/nothing:1")
     text = machine_error(machine, "rollout", "status", "deploy/shop", "--timeout=4s")
     assert "timed out" in text
-    assert "ErrImageNeverPull" in machine.kubectl("get", "pods", "-l", "app=shop")
+    deadline = time.monotonic() + 60
+    while "ErrImageNeverPull" not in machine.kubectl("get", "pods", "-l", "app=shop"):
+        assert time.monotonic() < deadline
     eventually_serves(urls, "one\n")
     machine.kubectl("rollout", "undo", "deploy/shop")
     machine.kubectl("rollout", "status", "deploy/shop")
@@ -465,7 +467,7 @@ def test_refused_addresses(machine: Machine) -> None:
 
 
 KNOCK = (
-    "nc -w 1 $KUBERNETES_SERVICE_HOST 443 </dev/null >/dev/null 2>&1 && echo open || echo closed"
+    "nc -w {} $KUBERNETES_SERVICE_HOST 443 </dev/null >/dev/null 2>&1 && echo open || echo closed"
 )
 
 
@@ -484,8 +486,8 @@ def test_a_walled_pod_is_so_from_its_first_moment(machine: Machine) -> None:
     ]
     machine.kubectl("apply", "-f", "-", feed="---\n" + "\n---\n".join(documents))
 
-    def knock(name: str, namespace: str) -> str:
-        shell = f"while :; do {KNOCK}; sleep 0.1; done"
+    def knock(name: str, namespace: str, seconds: int = 1) -> str:
+        shell = f"while :; do {KNOCK.format(seconds)}; sleep 0.1; done"
         machine.kubectl("-n", namespace, "apply", "-f", "-", feed=pod(name, shell))
         machine.kubectl(
             "-n", namespace, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s"
@@ -496,7 +498,7 @@ def test_a_walled_pod_is_so_from_its_first_moment(machine: Machine) -> None:
             time.sleep(0.1)
         return lines[0]
 
-    assert knock("free", "default") == "open"
+    assert knock("free", "default", 20) == "open"
     assert knock("walled", "walled") == "closed"
     machine.kill(NAME, [f"node-{NAME}"])
     assert knock("meanwhile", "walled") == "closed"

@@ -193,7 +193,7 @@ def test_the_ingress_addon(machine: Machine) -> None:
     def answers(address: str, host: str = "web.example") -> bool:
         request = urllib.request.Request(f"http://{address}/cgi-bin/who", headers={"Host": host})
         try:
-            with urllib.request.urlopen(request, timeout=2.0) as answer:
+            with urllib.request.urlopen(request, timeout=10.0) as answer:
                 return bool(answer.status == 200)
         except urllib.error.HTTPError as error:
             error.close()
@@ -241,7 +241,7 @@ def test_a_tunnel_leads_to_pools_elsewhere(machine: Machine) -> None:
         assert FAR in row
         eventually(partial(says, "", FAR, timeout=1.0), "the far address")
         tunnel.send_signal(signal.SIGINT)
-        said, _ = tunnel.communicate(timeout=20)
+        said, _ = tunnel.communicate(timeout=60)
     finally:
         tunnel.kill()
         tunnel.wait()

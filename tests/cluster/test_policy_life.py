@@ -339,23 +339,24 @@ async def test_a_pod_cannot_take_addresses_on_the_link(scene: Scene) -> None:
 async def test_rules_with_ports_are_not_about_icmp(scene: Scene) -> None:
     a, b = scene.address("x/a"), scene.address("x/b")
 
-    def echo(number: int) -> bool:
+    def echo(number: int, seconds: float) -> bool:
         # Each with a number of its own: or it would be the connection that there was before.
         header = struct.pack(">BBHHH", 8, 0, 0xF7FF - number, number, 0)
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as asking:
-            asking.settimeout(1)
+            asking.settimeout(seconds)
             asking.sendto(header, (a, 0))
             with suppress(TimeoutError):
                 return bool(asking.recv(100))
         return False
 
-    async def answers(number: int) -> bool:
+    async def answers(number: int, seconds: float = 30.0) -> bool:
         await scene.enforcer.sync()
-        return await asyncio.to_thread(inside, scene.ground.places[b], lambda: echo(number))
+        place = scene.ground.places[b]
+        return await asyncio.to_thread(inside, place, lambda: echo(number, seconds))
 
     assert await answers(1)
     scene.put({"ingress": [{"ports": [{"port": 80}, {"protocol": "UDP"}]}]})
-    assert not await answers(2)
+    assert not await answers(2, 1.0)
     scene.put({"ingress": [{"from": [{"podSelector": {}}]}]})
     assert await answers(3)
 

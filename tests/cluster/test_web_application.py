@@ -304,7 +304,7 @@ def test_a_shop_that_does_not_live_is_restarted(machine: Machine) -> None:
     text = "Warning   Liveness probe failed: HTTP probe failed with statuscode: 404"
     eventually(lambda: text in events(machine, name, "Unhealthy"), "told")
     text = "Normal   Container shop failed liveness probe, will be restarted"
-    assert text in events(machine, name, "Killing")
+    eventually(lambda: text in events(machine, name, "Killing"), "told")
     for other in others:
         found = container(machine.get("pod", other["metadata"]["name"]))
         assert found["containerID"] == container(other)["containerID"]
@@ -391,7 +391,7 @@ FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 
 def test_a_slow_start_is_waited_for(machine: Machine) -> None:
     """Before the startup probe has passed nobody asks whether the container lives or is ready."""
-    probe = {"periodSeconds": 1, "failureThreshold": 1}
+    probe = {"periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 20}
     manifest = shell_pod(
         "slow",
         FOREVER,
@@ -429,9 +429,10 @@ def test_a_pod_leaves_its_service_before_it_ends(machine: Machine) -> None:
         "echo here > /www/index.html; httpd -f -p 8080 -h /www & "
         "trap 'echo signal; sleep 0.5; echo bye; exit 0' TERM; echo up; while :; do wait; done"
     )
-    hook = {"exec": {"command": ["sh", "-c", "echo hook > /proc/1/fd/1; sleep 3"]}}
+    wait = "until [ -e /seen ]; do sleep 0.1; done"
+    hook = {"exec": {"command": ["sh", "-c", f"echo hook > /proc/1/fd/1; {wait}"]}}
     probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
-    manifest = shell_pod("leaver", command, 30, lifecycle={"preStop": hook}, readinessProbe=probe)
+    manifest = shell_pod("leaver", command, 120, lifecycle={"preStop": hook}, readinessProbe=probe)
     machine.kubectl("apply", "-f", "-", feed=manifest)
     machine.kubectl("expose", "pod", "leaver", "--port=80", "--target-port=8080")
     wait_for(machine, "condition=Ready", "pod/leaver")
@@ -448,6 +449,7 @@ def test_a_pod_leaves_its_service_before_it_ends(machine: Machine) -> None:
         conditions = endpoints(machine, "leaver")["leaver"]
         assert (conditions["serving"], conditions["terminating"]) == (True, True)
         assert fetch(f"http://{address}:8080/") == "here\n"
+        machine.kubectl("exec", "leaver", "--", "touch", "/seen")
         assert logs.stdout is not None
         assert logs.stdout.read() == "up\nhook\nsignal\nbye\n"
     wait_for(machine, "delete", "pod/leaver")
