@@ -119,8 +119,12 @@ def run_components(components: Mapping[str, Load], ended: Callable[[], None] = l
         log.info("stopped")
         return 0
     except BaseExceptionGroup as group:
+        from navarch.api.component_config import ConfigurationError
+
         for error in group.exceptions:
-            log.error("%s", error, exc_info=error)
+            # What is wrong with a file or a flag is mended there, by its words.
+            is_theirs = isinstance(error, ConfigurationError)
+            log.error("%s", error, exc_info=None if is_theirs else error)
         return 1
     return 0
 

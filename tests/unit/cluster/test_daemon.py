@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from navarch.api.component_config import ConfigurationError
 from navarch.cluster.components import Run
 from navarch.cluster.daemon import RecordFormatter, run_components
 from navarch.node.settings import REPLACED
@@ -35,6 +36,16 @@ async def fails(_: Any) -> None:
 def test_one_that_ends_ends_all(other: Any, reason: str, caplog: pytest.LogCaptureFixture) -> None:
     assert run_components({"a": lambda: (for_ever, []), "b": lambda: (other, None)}) == 1
     assert reason in caplog.text
+
+
+async def misconfigured(_: Any) -> None:
+    raise ConfigurationError("parallelism: Invalid value: 0")
+
+
+def test_bad_configuration_is_told_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    assert run_components({"a": lambda: (misconfigured, None)}) == 1
+    (record,) = (each for each in caplog.records if each.levelname == "ERROR")
+    assert (record.getMessage(), record.exc_info) == ("parallelism: Invalid value: 0", None)
 
 
 def test_the_first_runs_while_the_next_is_read() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from navarch.api import names
+from navarch.api.component_config import ConfigurationError
 from navarch.api.quantity import parse_quantity
 from navarch.api.selectors import (
     EVERYTHING,
@@ -36,7 +37,7 @@ MOST_NODES = 20_000
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
-class ConfigError(ValueError):
+class ConfigError(ConfigurationError):
     """What is wrong with a configuration, and where."""
 
 
@@ -218,6 +219,15 @@ def parse_group(data: object, where: str) -> NodeGroup:
     )
     _check_group(group, where)
     return group
+
+
+def check_options(group: NodeGroup, called: Sequence[str]) -> None:
+    """Nodes that flags describe, whose names are whatever they are called."""
+    for name in called:
+        for problem in names.dns1123_subdomain(name):
+            raise ConfigError(f"names: {name!r}: {problem}")
+    (written,) = render(Fleet((replace(group, name="sim"),)), ())["nodes"]
+    parse_group(written, "options")
 
 
 def _check_group(group: NodeGroup, where: str) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .config import DEFAULT_CAPACITY, Fleet, NodeGroup, load
+from .config import DEFAULT_CAPACITY, Fleet, NodeGroup, check_options, load
 from .timetable import Span, Timetable, merged, parse_setting
 
 QUICKEST, SLOWEST = 10.0, 25.0
@@ -78,7 +78,7 @@ def fleet_of(options: SimulatedOptions) -> Fleet:
 
 
 def members(options: SimulatedOptions, fleet: Fleet) -> list[Member]:
-    """All nodes, those of the file first."""
+    """All nodes, those of the file first. Raises ConfigError."""
     found = [
         Member(f"{group.name}-{number}", number, group)
         for group in fleet.nodes
@@ -86,16 +86,24 @@ def members(options: SimulatedOptions, fleet: Fleet) -> list[Member]:
     ]
     first = options.first_number
     count = options.nodes or int(not fleet.nodes)
-    names = options.names or [f"{options.name_prefix}{n}" for n in range(first, first + count)]
+    names = _split(options.names) or [
+        f"{options.name_prefix}{number}" for number in range(first, first + count)
+    ]
     group = NodeGroup(
         name=options.name_prefix,
         capacity={**DEFAULT_CAPACITY, **options.capacity},
         labels=options.labels,
-        taints=options.taints,
-        zones=options.zones,
+        taints=_split(options.taints),
+        zones=_split(options.zones),
         region=options.region,
     )
+    check_options(group, names)
     return [*found, *(Member(name, number, group) for number, name in enumerate(names, first))]
+
+
+def _split(entries: Sequence[str]) -> tuple[str, ...]:
+    """Flags may be repeated, or take several with commas between them."""
+    return tuple(part for entry in entries for part in entry.split(",") if part)
 
 
 def default_timetable(options: SimulatedOptions) -> Timetable:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from navarch.api.component_config import ConfigurationError
 from navarch.api.quantity import parse_quantity
 from navarch.api.times import parse_duration
 
@@ -30,7 +31,7 @@ EXIT_CODE = f"{PREFIX}/exit-code"
 """Annotation: what they end with."""
 
 
-class TimetableError(ValueError):
+class TimetableError(ConfigurationError):
     """A setting that is not known or has no such value; the message names it."""
 
 

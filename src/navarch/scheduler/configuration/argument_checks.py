@@ -108,7 +108,7 @@ def node_affinity(path: str, args: NodeAffinityArgs) -> Found:
     here = f"{path}.addedAffinity"
     chosen = added.requiredDuringSchedulingIgnoredDuringExecution
     for index, term in enumerate(chosen.nodeSelectorTerms if chosen else ()):
-        at = f"{here}.requiredDuringSchedulingIgnoredDuringExecution[{index}]"
+        at = f"{here}.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[{index}]"
         yield from _node_term(at, term)
     for index, each in enumerate(added.preferredDuringSchedulingIgnoredDuringExecution):
         at = f"{here}.preferredDuringSchedulingIgnoredDuringExecution[{index}]"

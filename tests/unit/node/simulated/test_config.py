@@ -156,6 +156,33 @@ def test_growing_and_shrinking() -> None:
         shrunk(fleet, "sim-1")
 
 
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"capacity": {"cpu": "much"}}, "options.capacity.cpu: 'much'"),
+        ({"capacity": {"cpu": "8,memory=32Gi"}}, "options.capacity.cpu: '8,memory=32Gi'"),
+        ({"labels": {"a b": "c"}}, "options.labels.a b: "),
+        ({"taints": ("a=b:NoSchedule,c",)}, "options.taints[1]: 'c' is no taint"),
+        ({"zones": ("a,b c",)}, "options.zones[1]: 'b c': "),
+        ({"names": ("Upper",)}, "names: 'Upper': "),
+        ({"name_prefix": "a b", "nodes": 2}, "names: 'a b0': "),
+    ],
+)
+def test_bad_options(given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        members(SimulatedOptions("", **given), Fleet())
+    assert str(raised.value).startswith(problem)
+
+
+def test_options_with_commas() -> None:
+    options = SimulatedOptions(
+        "", names=("x,y",), zones=("a,b",), taints=("k=v:NoSchedule,e:NoExecute",)
+    )
+    found = members(options, Fleet())
+    assert [(m.name, m.group.zone(m.number)) for m in found] == [("x", "a"), ("y", "b")]
+    assert found[0].group.taints == ("k=v:NoSchedule", "e:NoExecute")
+
+
 def test_options_and_file_together(tmp_path: Path) -> None:
     options = SimulatedOptions("", nodes=2, first_number=5, zones=("a", "b"))
     found = [(m.name, m.group.zone(m.number)) for m in members(options, Fleet())]

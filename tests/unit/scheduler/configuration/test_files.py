@@ -321,7 +321,7 @@ WRONG = [
                 },
             )
         ),
-        f"{P}.addedAffinity.requiredDuringSchedulingIgnoredDuringExecution[0]."
+        f"{P}.addedAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]."
         'matchExpressions[0].operator: Unsupported value: "Is": supported values: "In", "NotIn", '
         '"Exists", "DoesNotExist", "Gt", "Lt"',
     ),
