@@ -74,7 +74,7 @@ class DevicePlugin:
                 request_serializer=pb.RegisterRequest.SerializeToString,
                 response_deserializer=pb.Empty.FromString,
             )
-            await call(request, wait_for_ready=True, timeout=10)
+            await call(request, wait_for_ready=True, timeout=60)
 
     async def change(self, **health: str) -> None:
         self.health.update(health)

@@ -240,7 +240,7 @@ async def test_an_upgraded_connection_is_passed_through(api: Api, kubelet: Backe
     protocols = ("echo", "base64url.bearer.authorization.k8s.io.c2VjcmV0")
     async with api.session.ws_connect(url, protocols=protocols) as socket:
         await socket.send_str("hello")
-        assert await socket.receive_str(timeout=5) == "HELLO"
+        assert await socket.receive_str(timeout=60) == "HELLO"
     asked = kubelet.requests[-1]
     assert asked.path == "/exec/default/p/c"
     assert asked.query.getall("command") == ["ls", "-l"]

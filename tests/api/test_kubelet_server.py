@@ -489,7 +489,7 @@ async def test_a_renewed_certificate_is_shown(start: Start) -> None:
     def serial() -> int:
         from cryptography import x509
 
-        pem = ssl.get_server_certificate(("127.0.0.1", node.port), timeout=10)
+        pem = ssl.get_server_certificate(("127.0.0.1", node.port), timeout=60)
         return x509.load_pem_x509_certificate(pem.encode()).serial_number
 
     before = await asyncio.to_thread(serial)

@@ -81,7 +81,7 @@ async def running(options: DnsOptions) -> AsyncIterator[None]:
 
 async def ask(options: DnsOptions, name: str, type_: str = "A") -> dns.message.Message:
     query = dns.message.make_query(name, type_)
-    return await dns.asyncquery.udp(query, HOST, port=options.port, timeout=2)
+    return await dns.asyncquery.udp(query, HOST, port=options.port, timeout=20)
 
 
 async def until(

@@ -236,7 +236,7 @@ def serial_of(server: Server, name: str) -> int:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain,
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as plain,
         context.wrap_socket(plain, server_hostname=name) as connection,
     ):
         der = connection.getpeercert(binary_form=True)

@@ -29,6 +29,6 @@ async def test_traffic_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert proxy.counts["echoes"] > 100
     assert proxy.counts["new connections"] > 100
     assert plane.is_kept, str(plane)
-    assert plane.counts["requests"] > 900
+    assert plane.counts["requests"] > 100
     assert plane.counts["echoes of held connections"] > 100
     assert endpoint.is_kept, str(endpoint)

@@ -142,7 +142,7 @@ async def test_a_port_that_is_lost_is_waited_for(ground: Ground) -> None:
         master = int(ground.nginx.settings.pid_file.read_text())
         for pid in (master, *children(master)):
             os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while thief.getsockname()[1] != HTTP:
                 with contextlib.suppress(OSError):
                     thief.bind((ADDRESS, HTTP))

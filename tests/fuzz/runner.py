@@ -200,7 +200,7 @@ async def fuzz(
             path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
             (await api.post(path, THING_DEFINITION, **ROOT)).ok(201)
             things = "/apis/fuzz.example/v1/namespaces/default/things"
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (await api.get(things, **ROOT)).status != 200:  # noqa: ASYNC110 - over HTTP
                     await asyncio.sleep(0.02)
             report = await Fuzzer(api, seed, on_finding).run(requests)

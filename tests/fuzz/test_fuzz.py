@@ -56,6 +56,6 @@ async def send_spoiled(api: Api, rounds: int) -> None:
         ] == []
     assert resident() - before < 50 * MEBIBYTE
     (await api.get("/version", **ROOT)).ok()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while api.server.app.metrics.in_flight:  # noqa: ASYNC110 - a plain number
             await asyncio.sleep(0.02)

@@ -107,7 +107,7 @@ async def test_what_has_not_changed_is_not_written_again(client: Client) -> None
         before = await writes(client)
         anew = Listening(ClientConfig(client.config.server))
         async with anew, running(run_nodes(anew, options)):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await anew.knows_pods.wait()
             # Keys are handed out in order: when this one has come, all others have been looked at.
             await client.resource(Pod).create(bound("last"))

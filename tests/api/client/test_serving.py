@@ -126,7 +126,7 @@ async def test_a_question_that_waits_for_a_silent_server_keeps_nobody_from_endin
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async with serving(client, ServingOptions(-1, "127.0.0.1", file, file), Told()) as port:
                 asking = asyncio.create_task(session.get(f"https://127.0.0.1:{port}/metrics"))
                 await begun.wait()

@@ -164,7 +164,7 @@ async def monitored(cluster: Cluster) -> list[tuple[str, str]]:
             request_serializer=resources.ListPodResourcesRequest.SerializeToString,
             response_deserializer=resources.ListPodResourcesResponse.FromString,
         )
-        answer = await call(resources.ListPodResourcesRequest(), timeout=10)
+        answer = await call(resources.ListPodResourcesRequest(), timeout=60)
     return [
         (claim.claim_name, f"{each.driver_name}/{each.pool_name}/{each.device_name}")
         for claim in answer.pod_resources[0].containers[0].dynamic_resources
