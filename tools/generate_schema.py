@@ -42,6 +42,7 @@ GO_SCALARS = {
 GO_PACKAGES = {
     "metav1": "v1",
     "corev1": "v1",
+    "apiv1": "v1",
     "autoscalingv1": "v1",
     "authenticationv1": "v1",
     "api": "v1",

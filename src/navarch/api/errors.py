@@ -81,10 +81,18 @@ def not_found_field(path: str, value: object) -> FieldError:
     return FieldError("FieldValueNotFound", path, f"Not found: {render_value(value)}")
 
 
+class Verbatim(str):
+    """What stands for a value in an error as it is."""
+
+    __slots__ = ()
+
+
 def render_value(value: object) -> str:
     """A value as upstream prints it in a field error: strings quoted, the rest as JSON."""
     if value is None:
         return "null"
+    if isinstance(value, Verbatim):
+        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):

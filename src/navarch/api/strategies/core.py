@@ -71,6 +71,12 @@ class NodeStrategy(GenericStrategy):
         status = obj.get("status") or {}
         if status.get("capacity") and not status.get("allocatable"):
             status["allocatable"] = dict(status["capacity"])
+        spec = obj.get("spec") or {}
+        # One range is written in two fields, of which the older one wins.
+        if (first := spec.get("podCIDR")) and (spec.get("podCIDRs") or [""])[0] != first:
+            spec["podCIDRs"] = [first]
+        elif spec.get("podCIDRs") and not first:
+            spec["podCIDR"] = spec["podCIDRs"][0]
 
     def empty_status(self, obj: Object) -> Object:
         # A node registers together with its status.

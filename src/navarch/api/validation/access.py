@@ -152,7 +152,9 @@ def _check_signer(signer: Field) -> None:
     if problems:
         signer.invalid(f'validating label "{domain}": {"; ".join(problems)}')
     elif "." not in domain:
-        signer.invalid("should be a domain with at least two segments separated by dots")
+        signer.showing(domain).invalid(
+            "should be a domain with at least two segments separated by dots"
+        )
     if segment := dns1123_subdomain(path):
         signer.invalid(f'validating label "{path}": {"; ".join(segment)}')
 

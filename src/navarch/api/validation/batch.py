@@ -14,7 +14,7 @@ from navarch.api.validation.common import (
     selector_matches,
 )
 from navarch.api.validation.fields import Errors, Field
-from navarch.api.validation.meta import check_annotations
+from navarch.api.validation.go_values import shown_as
 from navarch.api.validation.podspec import check_template
 
 MAX_PARALLELISM = 100_000
@@ -57,9 +57,12 @@ def validate_job(obj: Field) -> None:
         selector.required()
     else:
         selector.label_selector()
-        labels = spec["template"]["metadata"]["labels"]
-        if len(obj.errors) == before and not selector_matches(selector.value, labels.value or {}):
-            labels.invalid("`selector` does not match template `labels`")
+        before -= len(obj.errors)
+    labels = spec["template"]["metadata"]["labels"]
+    # Without a selector nothing is selected.
+    matches = selector.is_set and selector_matches(selector.value, labels.value or {})
+    if not matches and before >= 0:
+        labels.invalid("`selector` does not match template `labels`")
     check_job_spec(spec)
     completions = spec.get("completions")
     if spec.get("completionMode") == "Indexed" and completions:
@@ -95,7 +98,9 @@ def check_job_spec(spec: Field) -> None:
         spec["backoffLimitPerIndex"].required("when maxFailedIndexes is specified")
     manager = spec["managedBy"]
     if manager.is_set:
-        if "/" not in manager:
+        if not manager:
+            manager.required()
+        elif "/" not in manager:
             manager.invalid('must be a domain-prefixed path (such as "acme.io/foo")')
         else:
             manager.label_name()
@@ -127,7 +132,9 @@ def check_job_spec(spec: Field) -> None:
 def _only_indexed(spec: Field, *fields: str) -> None:
     for field in spec.each(*fields):
         if field.is_set:
-            field.invalid("requires indexed completion mode")
+            policy = field.step == "successPolicy"
+            shown = shown_as(field, "batch_v1.SuccessPolicy") if policy else field
+            shown.invalid("requires indexed completion mode")
 
 
 def _check_indexed(spec: Field) -> None:
@@ -189,8 +196,11 @@ def _check_failure_policy(spec: Field) -> None:
 
 def _check_exit_codes(codes: Field, containers: set[Any]) -> None:
     operator, name = codes["operator"], codes["containerName"]
-    values = codes.at("values", codes.get("values") or [])
-    operator.choice(("In", "NotIn"))
+    values = codes["values"]
+    if not operator:
+        operator.required('valid values: ["In" "NotIn"]')
+    else:
+        operator.optional_choice(("In", "NotIn"))
     if name.is_set and name.value not in containers:
         name.invalid("must be one of the container or initContainer names in the pod template")
     if not values:
@@ -201,7 +211,7 @@ def _check_exit_codes(codes: Field, containers: set[Any]) -> None:
         if operator.value == "In" and value.value == 0:
             value.invalid("must not be 0 for the In operator")
         value.once(seen)
-    if values.value != sorted(values.value):
+    if values and values.value != sorted(values.value):
         values.invalid("must be ordered")
 
 
@@ -223,7 +233,7 @@ def _check_success_policy(spec: Field) -> None:
                 found = intervals(indexes.value, completions)
             except ValueError as error:
                 indexes.invalid(f"error parsing succeededIndexes: {error}")
-                continue
+                found = []
             total = sum(last - first + 1 for first, last in found)
         if not count.is_set:
             continue
@@ -445,10 +455,7 @@ def validate_cron_job_update(obj: Field, old: Field) -> None:
     spec["concurrencyPolicy"].choice(("Allow", "Forbid", "Replace"))
     for field in spec.each("successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
         field.not_negative()
-    template = spec["jobTemplate"]
-    job, metadata = template["spec"], template["metadata"]
-    template.at("labels", metadata.get("labels")).labels()
-    check_annotations(template.at("annotations", metadata.get("annotations")))
+    job = spec["jobTemplate"]["spec"]
     check_job_spec(job)
     if job["selector"].is_set:
         job["selector"].invalid("`selector` will be auto-generated")

@@ -34,7 +34,7 @@ def check_claim_spec(spec: Field) -> None:
     if source.is_set and reference.is_set and not reference.get("namespace"):
         alike = {key: value for key, value in reference.value.items() if key != "namespace"}
         if source.value != alike:
-            spec.showing(source.value).invalid("must match dataSourceRef")
+            spec.showing({}).invalid("must match dataSourceRef")
     spec["volumeAttributesClassName"].check_unless_empty(dns1123_subdomain)
 
 

@@ -8,14 +8,13 @@ from typing import Any
 
 from navarch.api import names
 from navarch.api.validation.common import PROTOCOLS, Object, dns1123_label, dns1123_subdomain
+from navarch.api.validation.drivers import check_descending, check_no_backsteps
 from navarch.api.validation.fields import Field
 from navarch.api.validation.resources import check_requirements
 from navarch.api.validation.security import check_container_context
 from navarch.api.validation.volumes import (
     ENV_FIELD_PATHS,
-    check_descending,
     check_field_reference,
-    check_no_backsteps,
     check_resource_reference,
 )
 
@@ -338,22 +337,23 @@ def _check_handler(handler: Field, pod: PodFacts) -> None:
     given = [field for field in _HANDLERS if handler.get(field) is not None]
     if not given:
         handler.required("must specify a handler type")
-    for field in given[1:]:
+        return
+    first, *more = given
+    action = handler[first]
+    if first == "exec":
+        action["command"].present()
+    elif first == "httpGet":
+        _check_http(action)
+    elif first == "sleep":
+        seconds, most = action.get("seconds") or 0, pod.grace_seconds
+        if most is not None and not 0 <= seconds <= most:
+            action.showing(seconds).invalid(
+                f"must be non-negative and less than terminationGracePeriodSeconds ({most})"
+            )
+    else:
+        action["port"].port_or_name()
+    for field in more:
         handler[field].forbidden("may not specify more than 1 handler type")
-    for field in given[:1]:
-        action = handler[field]
-        if field == "exec":
-            action["command"].present()
-        elif field == "httpGet":
-            _check_http(action)
-        elif field == "sleep":
-            seconds, most = action.get("seconds") or 0, pod.grace_seconds
-            if most is not None and not 0 <= seconds <= most:
-                action.showing(seconds).invalid(
-                    f"must be non-negative and less than terminationGracePeriodSeconds ({most})"
-                )
-        else:
-            action["port"].port_or_name()
 
 
 def _check_http(action: Field) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from navarch.api import names
 from navarch.api.validation.common import dns1123_label, dns1123_subdomain, quantity
 from navarch.api.validation.fields import Field
+from navarch.api.validation.go_values import shown_as
 from navarch.api.validation.resources import check_requirements, container_name_problems
 from navarch.api.validation.scheduling import check_tolerations
 
@@ -18,7 +19,8 @@ SYSTEM_CLASSES = {
 def validate_disruption_budget(obj: Field) -> None:
     spec = obj["spec"]
     if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
-        spec.invalid("minAvailable and maxUnavailable cannot be both set")
+        shown = shown_as(spec, "policy_v1.PodDisruptionBudgetSpec")
+        shown.invalid("minAvailable and maxUnavailable cannot be both set")
     for field in spec.each("minAvailable", "maxUnavailable"):
         field.int_or_percent()
         field.not_more_than_all()
@@ -108,12 +110,15 @@ _SOURCES = ("object", "external", "pods", "resource", "containerResource")
 
 def _check_metric(metric: Field) -> None:
     kind = metric.text("type")
+    sources = [field for field in _SOURCES if metric[field].is_set]
     if not kind:
         kind.required("must specify a metric source type")
     if kind.value not in _METRICS:
         kind.not_supported(tuple(_METRICS))
+        if sources:
+            # Upstream looks at the type once more when it has counted the sources.
+            kind.not_supported(tuple(_METRICS))
     wanted = _METRICS.get(kind.value)
-    sources = [field for field in _SOURCES if metric[field].is_set]
     for field in sources[:1]:
         _check_metric_source(metric[field], field)
     if wanted and wanted not in sources:
@@ -202,7 +207,8 @@ def validate_priority_class(obj: Field) -> None:
     elif value > HIGHEST_USER_PRIORITY:
         detail = f"maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}"
         obj["value"].forbidden(detail)
-    obj["preemptionPolicy"].optional_choice(("PreemptLowerPriority", "Never"))
+    if obj["preemptionPolicy"].is_set:
+        obj["preemptionPolicy"].choice(("PreemptLowerPriority", "Never"))
 
 
 def validate_priority_class_update(obj: Field, old: Field) -> None:
@@ -221,7 +227,7 @@ def validate_runtime_class(obj: Field) -> None:
     check_tolerations(tolerations)
     for index, toleration in enumerate(tolerations):
         if toleration.value in tolerations.value[:index]:
-            toleration.duplicate()
+            shown_as(toleration, "core_v1.Toleration").duplicate()
 
 
 def validate_runtime_class_update(obj: Field, old: Field) -> None:
@@ -407,5 +413,5 @@ def _check_limit_response(response: Field) -> None:
         _positive(field, "must be positive")
     if queues.value > 10_000_000:
         queues.invalid("must not be greater than 10000000")
-    if hand.value > queues.value > 0:
+    if hand.value > queues.value:
         hand.invalid(f"should not be greater than queues ({queues.value})")

@@ -25,6 +25,7 @@ from navarch.api.validation.device_parts import (
     name_of,
 )
 from navarch.api.validation.fields import Field
+from navarch.api.validation.go_values import shown_as
 from navarch.api.validation.scheduling import check_node_selector
 from navarch.api.validation.volumes import check_driver_name
 
@@ -96,7 +97,7 @@ def _check_places(holder: Field, fields: Sequence[str]) -> None:
         chosen.append("`nodeSelector`")
         check_node_selector(selector)
         terms = selector["nodeSelectorTerms"]
-        if len(terms) > 1:
+        if len(terms) != 1:
             terms.invalid("must have exactly one node selector term")
     for field in fields[2:]:
         if holder.get(field):
@@ -162,8 +163,8 @@ def _check_counters(counters: Field) -> None:
 def _check_attribute(attribute: Field) -> None:
     given = [each for each in attribute.each("int", "bool", "string", "version") if each.is_set]
     if len(given) != 1:
-        shown = attribute.showing(attribute.value if given else "")
-        shown.invalid("exactly one value must be specified")
+        shown = shown_as(attribute, "resource_v1.DeviceAttribute")
+        (shown if given else attribute.showing("")).invalid("exactly one value must be specified")
     version = attribute["version"]
     attribute["string"].no_longer(MAX_VALUE)
     if version.is_set and SEMVER.fullmatch(version.value) is None:

@@ -26,6 +26,7 @@ from navarch.api.validation.device_parts import (
     name_of,
 )
 from navarch.api.validation.fields import Field
+from navarch.api.validation.meta import validate_template_meta
 from navarch.api.validation.resources import is_extended
 from navarch.api.validation.scheduling import check_node_selector
 from navarch.api.validation.volumes import check_driver_name
@@ -192,6 +193,7 @@ def validate_spec_update(obj: Field, old: Field) -> None:
 
 
 def validate_template(obj: Field) -> None:
+    validate_template_meta(obj["spec"]["metadata"])
     _Claim(obj["spec"]["spec"]["devices"]).check()
 
 

@@ -70,7 +70,7 @@ def validate_slice(obj: Field) -> None:
         if port.get("name") in seen:
             name.duplicate()
         seen.add(port.get("name"))
-        port["protocol"].choice(PROTOCOLS)
+        port.text("protocol").optional_choice(PROTOCOLS)
         port["appProtocol"].check_if_set(qualified_name)
 
 

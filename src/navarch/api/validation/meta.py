@@ -73,7 +73,7 @@ def validate_template_meta(metadata: Field) -> None:
     metadata["labels"].labels()
     for key in metadata.value or ():
         if key not in ("labels", "annotations") and metadata.get(key):
-            metadata[key].forbidden("cannot be set for an Ephemeral Volume's PVC template")
+            metadata["uID" if key == "uid" else key].forbidden("cannot be set")
 
 
 def check_annotations(field: Field) -> None:

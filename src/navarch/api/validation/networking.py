@@ -19,6 +19,7 @@ from navarch.api.validation.common import (
     dns1123_subdomain,
 )
 from navarch.api.validation.fields import Field
+from navarch.api.validation.go_values import shown_as
 from navarch.api.validation.service import check_hostname
 
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
@@ -133,7 +134,8 @@ def validate_ingress_class(obj: Field) -> None:
     scope.must_be_set()
     scope.optional_choice(("Cluster", "Namespace"))
     if scope.value == "Namespace":
-        namespace.name(dns1123_label, "`parameters.scope` is set to 'Namespace'")
+        namespace.must_be_set("`parameters.scope` is set to 'Namespace'")
+        namespace.check_if_set(dns1123_label)
     elif scope.value == "Cluster" and namespace.is_set:
         namespace.forbidden("`parameters.scope` is set to 'Cluster'")
 
@@ -221,12 +223,14 @@ def validate_service_cidr(obj: Field) -> None:
     ranges = obj["spec"]["cidrs"]
     ranges.present("at least one CIDR required")
     if len(ranges) > 2:
-        ranges.showing(obj.get("spec")).invalid("may only hold up to 2 values")
+        shown = shown_as(obj["spec"], "networking_v1.ServiceCIDRSpec")
+        ranges.showing(shown.value).invalid("may only hold up to 2 values")
         return
+    found = len(obj.errors)
     for each in ranges:
         if problem := canonical_problem(each.value, is_range=True):
             each.invalid(problem)
-    if len(ranges) == 2 and len({":" in each for each in ranges}) < 2:
+    if len(ranges) == 2 and found == len(obj.errors) and len({":" in each for each in ranges}) < 2:
         ranges.invalid(
             "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and "
             "2001:db8::/64"

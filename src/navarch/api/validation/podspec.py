@@ -18,6 +18,7 @@ from navarch.api.validation.containers import (
     check_init_containers,
 )
 from navarch.api.validation.fields import Field
+from navarch.api.validation.go_values import shown_as
 from navarch.api.validation.meta import check_annotations
 from navarch.api.validation.resources import check_requirements, is_huge_page
 from navarch.api.validation.scheduling import check_affinity, check_spread, check_tolerations
@@ -143,7 +144,8 @@ def _check_placement(spec: Field) -> None:
     deadline = spec["activeDeadlineSeconds"]
     if deadline.is_set and not 1 <= deadline.value <= MAX_INT32:
         deadline.invalid(names.in_range(1, MAX_INT32))
-    spec["preemptionPolicy"].optional_choice(("PreemptLowerPriority", "Never"))
+    if spec["preemptionPolicy"].is_set:
+        spec["preemptionPolicy"].choice(("PreemptLowerPriority", "Never"))
     if spec.get("overhead"):
         check_requirements(spec.at("overhead", {"limits": spec.get("overhead")}), set())
     if spec.get("os") is not None:
@@ -155,8 +157,9 @@ def _check_placement(spec: Field) -> None:
 
 
 def _check_names(spec: Field) -> None:
-    for field in ("serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"):
+    for field in ("serviceAccountName", "nodeName", "priorityClassName"):
         spec[field].check_unless_empty(dns1123_subdomain)
+    spec["runtimeClassName"].check_if_set(dns1123_subdomain)
     for field in ("hostname", "subdomain"):
         spec[field].check_unless_empty(dns1123_label)
     override = spec["hostnameOverride"]
@@ -231,13 +234,14 @@ def _check_claims(claims: Field, metadata: Object) -> None:
             seen.add(name.value)
         sources = claim.each("resourceClaimName", "resourceClaimTemplateName")
         given = [field for field in sources if field.is_set]
+        shown = claim if len(given) == 1 else shown_as(claim, "core_v1.PodResourceClaim")
         if len(given) == 2:
-            claim.invalid(
+            shown.invalid(
                 "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
             )
         if not given:
             detail = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"
-            claim.invalid(detail)
+            shown.invalid(detail)
         for field in given:
             field.check(dns1123_subdomain)
 

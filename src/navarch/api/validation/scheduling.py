@@ -5,6 +5,7 @@ from __future__ import annotations
 from navarch.api.errors import FieldError, duplicate
 from navarch.api.validation.common import dns1123_label, dns1123_subdomain, label_value
 from navarch.api.validation.fields import Field
+from navarch.api.validation.go_values import shown_as
 
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -143,7 +144,7 @@ def check_taints(taints: Field) -> None:
         effect.choice(EFFECTS)
         pair = (key.value or "", effect.value or "")
         if pair in seen:
-            doubled = duplicate(taint.path, taint.value)
+            doubled = duplicate(taint.path, shown_as(taint, "core_v1.Taint").value)
             detail = "taints must be unique by key and effect pair"
             message = f"{doubled.message}: {detail}"
             taint.errors.append(FieldError(doubled.reason, doubled.field, message))
@@ -156,7 +157,7 @@ def check_spread(constraints: Field) -> None:
         skew, minimum = constraint.number("maxSkew"), constraint["minDomains"]
         topology, action = constraint.text("topologyKey"), constraint.text("whenUnsatisfiable")
         if skew.value <= 0:
-            skew.invalid("must be greater than 0")
+            skew.invalid("must be greater than zero")
         topology.present("can not be empty")
         action.optional_choice(("DoNotSchedule", "ScheduleAnyway"))
         pair = (topology.value, action.value)
@@ -166,7 +167,7 @@ def check_spread(constraints: Field) -> None:
         seen.add(pair)
         if minimum.is_set:
             if minimum.value <= 0:
-                minimum.invalid("must be greater than 0")
+                minimum.invalid("must be greater than zero")
             if action.value != "DoNotSchedule":
                 wanted = "can only use minDomains if whenUnsatisfiable=DoNotSchedule"
                 minimum.invalid(f"{wanted}, not {action.value}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 from navarch.api import names
+from navarch.api.validation.drivers import check_descending
 from navarch.api.validation.fields import Field
+from navarch.api.validation.go_values import shown_as
 
 PROFILES = ("Localhost", "RuntimeDefault", "Unconfined")
 _SYSCTL = re.compile(r"([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?")
@@ -27,10 +29,14 @@ def check_container_context(context: Field, host_users: bool) -> None:
     _check_app_armor(context["appArmorProfile"])
     if context.get("allowPrivilegeEscalation") is False:
         forbidden = "cannot set `allowPrivilegeEscalation` to false and"
+        is_admin = "CAP_SYS_ADMIN" in context["capabilities"]["add"]
+        if not is_admin and not context.get("privileged"):
+            return
+        shown = shown_as(context, "core_v1.SecurityContext")
         if context.get("privileged"):
-            context.invalid(f"{forbidden} `privileged` to true")
-        if "CAP_SYS_ADMIN" in context["capabilities"]["add"]:
-            context.invalid(f"{forbidden} `capabilities.Add` CAP_SYS_ADMIN")
+            shown.invalid(f"{forbidden} `privileged` to true")
+        if is_admin:
+            shown.invalid(f"{forbidden} `capabilities.Add` CAP_SYS_ADMIN")
 
 
 def check_pod_context(spec: Field) -> None:
@@ -137,15 +143,11 @@ def _check_seccomp(profile: Field) -> None:
     if kind:
         kind.optional_choice(PROFILES)
     if kind.value == "Localhost":
-        if not file:
-            file.required("must be set when seccomp type is Localhost")
-        elif file.value.startswith("/"):
-            file.invalid("must be a relative path")
-        if file and ".." in file.value.split("/"):
-            file.invalid("must not contain '..'")
+        file.must_be_set("must be set when seccomp type is Localhost")
+        check_descending(file)
     elif file.is_set:
-        shown = file.showing(profile.value)
-        shown.invalid("can only be set when seccomp type is Localhost")
+        shown = shown_as(profile, "core_v1.SeccompProfile")
+        file.showing(shown.value).invalid("can only be set when seccomp type is Localhost")
 
 
 def _check_app_armor(profile: Field) -> None:

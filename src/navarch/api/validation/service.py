@@ -11,6 +11,7 @@ from navarch.api.validation.common import (
     qualified_name,
 )
 from navarch.api.validation.fields import Errors, Field
+from navarch.api.validation.go_values import shown_as
 
 TOPOLOGY_MODE = "service.kubernetes.io/topology-mode"
 TOPOLOGY_HINTS = "service.kubernetes.io/topology-aware-hints"
@@ -102,7 +103,8 @@ def _check_ports(spec: Field) -> None:
                 node_port.duplicate()
             node_ports.add((protocol, node_port.value))
         if (protocol, number) in numbers:
-            port.showing({"protocol": protocol, "port": number}).duplicate()
+            same = port.showing({"protocol": protocol, "port": number})
+            shown_as(same, "core_v1.ServicePort").duplicate()
         numbers.add((protocol, number))
 
 

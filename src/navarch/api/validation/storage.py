@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from posixpath import normpath
+
 from navarch.api import names
 from navarch.api.patch.common import copy_json
 from navarch.api.validation.claims import (
@@ -18,31 +20,18 @@ from navarch.api.validation.common import (
     qualified_name,
     quantity,
 )
+from navarch.api.validation.drivers import (
+    LASTING_DRIVERS,
+    TOO_LONG_PORTAL,
+    check_one_source,
+    is_portal_too_long,
+)
 from navarch.api.validation.fields import Field
 from navarch.api.validation.pod import difference
 from navarch.api.validation.scheduling import check_node_selector
-from navarch.api.validation.volumes import (
-    check_absolute,
-    check_driver_name,
-    check_no_backsteps,
-    check_token_lifetime,
-)
+from navarch.api.validation.volumes import check_driver_name, check_token_lifetime
 
 RECLAIM_POLICIES = ("Delete", "Recycle", "Retain")
-_NO_SOURCE = frozenset(
-    {
-        "accessModes",
-        "capacity",
-        "claimRef",
-        "mountOptions",
-        "nodeAffinity",
-        "persistentVolumeReclaimPolicy",
-        "storageClassName",
-        "volumeAttributesClassName",
-        "volumeMode",
-    }
-)
-"""Fields of a volume's spec that are no volume source."""
 CLAIM_IMMUTABLE = (
     "spec is immutable after creation except resources.requests and volumeAttributesClassName "
     "for bound claims\n"
@@ -57,8 +46,26 @@ MAX_PARAMETERS = 512
 MAX_PARAMETERS_SIZE = 256 * 1024
 
 
+def _csi(source: Field) -> None:
+    check_driver_name(source["driver"])
+    source["volumeHandle"].present()
+    for reference in source.each(*_CSI_SECRETS):
+        if reference.is_set:
+            reference["name"].name(dns1123_subdomain)
+            reference["namespace"].name(dns1123_label)
+
+
+_ORDER = (
+    "hostPath gcePersistentDisk awsElasticBlockStore glusterfs flocker nfs rbd quobyte cephfs "
+    "iscsi cinder fc flexVolume azureFile vsphereVolume photonPersistentDisk portworxVolume "
+    "azureDisk scaleIO local storageos csi"
+)
+_SOURCES = {name: (LASTING_DRIVERS | {"csi": _csi})[name] for name in _ORDER.split()}
+"""In the order in which upstream looks for them."""
+
+
 def _sources(spec: Field) -> list[str]:
-    return [field for field in spec.value if field not in _NO_SOURCE and spec[field].is_set]
+    return [field for field in spec.value if field in _SOURCES and spec[field].is_set]
 
 
 def validate_volume(obj: Field) -> None:
@@ -70,7 +77,7 @@ def validate_volume(obj: Field) -> None:
         modes.required()
     capacity.present()
     if set(capacity.value or ()) != {"storage"}:
-        capacity.showing(capacity.value or None).not_supported(("storage",))
+        capacity.not_supported(("storage",))
     for _, amount in capacity.entries():
         size = quantity(amount.value)
         if size is None or size.value() < 0:
@@ -84,7 +91,7 @@ def validate_volume(obj: Field) -> None:
         check_node_selector(affinity["required"])
     elif affinity.is_set:
         affinity["required"].required("must specify required node constraints")
-    _check_volume_source(spec)
+    _check_volume_source(spec, obj["metadata"].get("name") or "")
     spec["storageClassName"].check_unless_empty(dns1123_subdomain)
     spec["volumeMode"].optional_choice(VOLUME_MODES)
     attributes = spec["volumeAttributesClassName"]
@@ -93,33 +100,16 @@ def validate_volume(obj: Field) -> None:
         spec["csi"].must_be_set("has to be specified when using volumeAttributesClassName")
 
 
-def _check_volume_source(spec: Field) -> None:
-    sources = _sources(spec)
-    if not sources:
-        spec.required("must specify a volume type")
-    for field in sources[1:]:
-        spec[field].forbidden("may not specify more than 1 volume type")
-    for field in sources[:1]:
-        source, path = spec[field], spec[field]["path"]
-        if field in ("hostPath", "local"):
-            path.present()
-            check_no_backsteps(path)
-        if field == "local" and spec.get("nodeAffinity") is None:
-            spec["nodeAffinity"].required("Local volume requires node affinity")
-        policy = spec["persistentVolumeReclaimPolicy"]
-        if field == "hostPath" and policy.value == "Recycle" and path.value == "/":
-            policy.forbidden("may not be 'recycle' for a hostPath mount of '/'")
-        if field == "nfs":
-            source["server"].present()
-            path.present()
-            check_absolute(path)
-        if field == "csi":
-            check_driver_name(source["driver"])
-            source["volumeHandle"].present()
-            for reference in source.each(*_CSI_SECRETS):
-                if reference.is_set:
-                    reference["name"].name(dns1123_subdomain)
-                    reference["namespace"].name(dns1123_label)
+def _check_volume_source(spec: Field, name: str) -> None:
+    first = check_one_source(spec, _SOURCES)
+    if first == "iscsi" and is_portal_too_long(spec["iscsi"], name):
+        portal = spec["iscsi"].text("targetPortal")
+        spec["iscsi"].at("targetportal", portal.value).invalid(TOO_LONG_PORTAL)
+    if first == "local" and spec.get("nodeAffinity") is None:
+        spec["nodeAffinity"].required("Local volume requires node affinity")
+    policy, path = spec["persistentVolumeReclaimPolicy"], spec["hostPath"]["path"]
+    if policy.value == "Recycle" and path and normpath(path.value) == "/":
+        policy.forbidden("may not be 'recycle' for a hostPath mount of '/'")
 
 
 def validate_volume_update(obj: Field, old: Field) -> None:
@@ -191,8 +181,7 @@ def validate_claim_status_update(obj: Field, old: Field) -> None:
 
 
 def validate_class(obj: Field) -> None:
-    provisioner = obj.text("provisioner")
-    provisioner.showing(provisioner.value.lower()).name(qualified_name)
+    _check_provisioner(obj.text("provisioner"))
     _check_parameters(obj["parameters"])
     if policy := obj["reclaimPolicy"]:
         policy.optional_choice(("Delete", "Retain"))
@@ -212,7 +201,7 @@ def validate_class(obj: Field) -> None:
             key.label_name()
             key.once(seen)
             requirements[key.value] = values
-        if requirements in terms:
+        if requirements in (terms or [{}]):
             term["matchLabelExpressions"].showing("").duplicate()
         terms.append(requirements)
 
@@ -228,6 +217,10 @@ def _check_parameters(field: Field) -> None:
         field.too_long(MAX_PARAMETERS_SIZE)
 
 
+def _check_provisioner(name: Field) -> None:
+    name.showing(name.value.lower()).name(qualified_name)
+
+
 def validate_class_update(obj: Field, old: Field) -> None:
     if (obj.get("parameters") or None) != (old.get("parameters") or None):
         obj["parameters"].invalid(IMMUTABLE)
@@ -241,7 +234,7 @@ def _forbid_updates(obj: Field, old: Field, *fields: str) -> None:
 
 
 def validate_attributes_class(obj: Field) -> None:
-    check_driver_name(obj["driverName"])
+    _check_provisioner(obj.text("driverName"))
     _check_parameters(obj["parameters"])
     obj["parameters"].present("must contain at least one key/value pair")
 
@@ -277,16 +270,14 @@ def validate_csi_node(obj: Field) -> None:
         check_driver_name(name)
         name.once(seen)
         identity.present()
-        if len(identity) > 192:
-            identity.invalid("must be 192 characters or less")
+        if len(identity) > 256:
+            identity.invalid("must be 256 characters or less")
         driver["allocatable"]["count"].not_negative()
         keys: set[str] = set()
         for topology_key in driver.get("topologyKeys") or ():
-            key = driver.at("topologyKeys", topology_key)
+            key = driver.showing(topology_key)
             key.present()
-            if key and key.value in keys:
-                key.duplicate()
-            keys.add(key.value)
+            key.once(keys)
             key.label_name()
 
 
@@ -326,7 +317,8 @@ def validate_attachment(obj: Field) -> None:
     elif volume.is_set and inline.is_set:
         source.forbidden(detail)
     elif volume.is_set:
-        volume.name(dns1123_subdomain, "must specify non empty persistentVolumeName")
+        volume.present("must specify non empty persistentVolumeName")
+        volume.check(dns1123_subdomain)
     spec["nodeName"].check(dns1123_subdomain)
     for error in obj["status"].each("attachError", "detachError"):
         if (error.get("errorCode") or 0) < 0:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from navarch.api.validation.claims import check_claim_spec
 from navarch.api.validation.common import (
     Object,
@@ -11,20 +9,19 @@ from navarch.api.validation.common import (
     dns1123_subdomain,
     quantity,
 )
+from navarch.api.validation.drivers import (
+    DRIVERS,
+    TOO_LONG_PORTAL,
+    Check,
+    check_descending,
+    check_one_source,
+    is_portal_too_long,
+    needing,
+)
 from navarch.api.validation.fields import Field
 from navarch.api.validation.meta import validate_template_meta
 
 BAD_MODE = "must be a number between 0 and 0777 (octal), both inclusive"
-HOST_PATH_TYPES = (
-    "",
-    "BlockDevice",
-    "CharDevice",
-    "Directory",
-    "DirectoryOrCreate",
-    "File",
-    "FileOrCreate",
-    "Socket",
-)
 VOLUME_FIELD_PATHS = (
     "metadata.annotations",
     "metadata.labels",
@@ -58,8 +55,6 @@ RESOURCE_FIELDS = (
 NOT_CONVERTIBLE = "error converting fieldPath: field label not supported"
 _UNITS = ("1", *(f"1{unit}" for unit in "kMGTPE"), *(f"1{unit}i" for unit in "KMGTPE"))
 
-Check = Callable[[Field], None]
-
 
 def check_volumes(volumes: Field, pod_name: str) -> dict[str, Object]:
     """Check the volumes of a pod spec; returns the valid ones by name."""
@@ -84,21 +79,13 @@ def check_volumes(volumes: Field, pod_name: str) -> dict[str, Object]:
 
 
 def _check_source(volume: Field, pod_name: str) -> None:
-    given = [field for field in volume.value if field != "name"]
-    for field in given[:1]:
-        source = volume[field]
-        if field in _SOURCES:
-            _SOURCES[field](source)
-        for part in source.each(*_REQUIRED.get(field, ())):
-            part.present()
-    for field in given[1:]:
-        volume[field].forbidden("may not specify more than 1 volume type")
-    if not given:
-        volume.required("must specify a volume type")
-    if "ephemeral" in volume and pod_name and volume.get("name"):
-        claim = f"{pod_name}-{volume.get('name')}"
+    name, first = volume.text("name"), check_one_source(volume, _SOURCES)
+    if (iscsi := volume["iscsi"]).is_set and is_portal_too_long(iscsi, name.value):
+        name.invalid(TOO_LONG_PORTAL)
+    if first == "ephemeral" and pod_name and name:
+        claim = f"{pod_name}-{name.value}"
         problems = (f'PVC name "{claim}": {text}' for text in dns1123_subdomain(claim))
-        volume["name"].problems(problems)
+        name.problems(problems)
 
 
 def check_mode(mode: Field) -> None:
@@ -106,28 +93,11 @@ def check_mode(mode: Field) -> None:
         mode.invalid(BAD_MODE)
 
 
-def check_no_backsteps(path: Field) -> None:
-    if ".." in path and ".." in path.value.split("/"):
-        path.invalid("must not contain '..'")
-
-
-def check_descending(path: Field) -> None:
-    """A path that stays below where it starts."""
-    if path and path.value.startswith("/"):
-        path.invalid("must be a relative path")
-    check_no_backsteps(path)
-
-
 def check_not_reserved(path: Field) -> None:
     """A descending path that is none of the atomic writer's own (`..data`)."""
     check_descending(path)
     if path and path.value.startswith("..") and not path.value.startswith("../"):
         path.invalid("must not start with '..'")
-
-
-def check_absolute(path: Field) -> None:
-    if path and not path.value.startswith("/"):
-        path.invalid("must be an absolute path")
 
 
 def _check_items(source: Field) -> None:
@@ -143,13 +113,6 @@ def _empty_dir(source: Field) -> None:
     amount = quantity(limit.value) if limit.is_set else None
     if amount is not None and amount.sign() < 0:
         limit.forbidden("SizeLimit field must be a valid resource quantity")
-
-
-def _host_path(source: Field) -> None:
-    source["path"].present()
-    if source.get("path"):
-        check_no_backsteps(source["path"])
-        source["type"].optional_choice(HOST_PATH_TYPES)
 
 
 def _files(source: Field) -> None:
@@ -317,41 +280,23 @@ def _image(source: Field) -> None:
     source["pullPolicy"].choice(("Always", "IfNotPresent", "Never"))
 
 
-_SOURCES: dict[str, Check] = {
+_OTHERS: dict[str, Check] = {
     "emptyDir": _empty_dir,
-    "hostPath": _host_path,
-    "secret": _files,
-    "configMap": _files,
+    "gitRepo": needing("repository", then=lambda source: check_descending(source["directory"])),
+    "secret": needing("secretName", then=_files),
+    "persistentVolumeClaim": needing("claimName"),
     "downwardAPI": _downward_api,
+    "configMap": needing("name", then=_files),
     "projected": _projected,
-    "nfs": lambda source: check_absolute(source["path"]),
     "csi": _csi,
     "ephemeral": _ephemeral,
-    "image": _image,
+    "image": needing("reference", then=_image),
 }
-
-_REQUIRED: dict[str, tuple[str, ...]] = {
-    "secret": ("secretName",),
-    "configMap": ("name",),
-    "persistentVolumeClaim": ("claimName",),
-    "image": ("reference",),
-    "nfs": ("server", "path"),
-    "gitRepo": ("repository",),
-    "gcePersistentDisk": ("pdName",),
-    "awsElasticBlockStore": ("volumeID",),
-    "iscsi": ("targetPortal", "iqn"),
-    "glusterfs": ("endpoints", "path"),
-    "rbd": ("monitors", "image"),
-    "cinder": ("volumeID",),
-    "cephfs": ("monitors",),
-    "quobyte": ("registry", "volume"),
-    "flexVolume": ("driver",),
-    "azureFile": ("secretName", "shareName"),
-    "azureDisk": ("diskName", "diskURI"),
-    "vsphereVolume": ("volumePath",),
-    "photonPersistentDisk": ("pdID",),
-    "portworxVolume": ("volumeID",),
-    "storageos": ("volumeName",),
-    "scaleIO": ("gateway", "system", "volumeName"),
-}
-"""Fields that the drivers of old cannot do without."""
+_ORDER = (
+    "emptyDir hostPath gitRepo gcePersistentDisk awsElasticBlockStore secret nfs iscsi glusterfs "
+    "flocker persistentVolumeClaim rbd cinder cephfs quobyte downwardAPI fc flexVolume configMap "
+    "azureFile vsphereVolume photonPersistentDisk portworxVolume azureDisk storageos projected "
+    "scaleIO csi ephemeral image"
+)
+_SOURCES = {name: (_OTHERS | DRIVERS)[name] for name in _ORDER.split()}
+"""In the order in which upstream looks for them."""

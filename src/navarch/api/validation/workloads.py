@@ -14,6 +14,7 @@ from navarch.api.validation.common import (
     selects_everything,
 )
 from navarch.api.validation.fields import Field
+from navarch.api.validation.go_values import shown_as
 from navarch.api.validation.podspec import check_template
 
 MISMATCH = "`selector` does not match template `labels`"
@@ -78,7 +79,8 @@ def _check_deployment_strategy(strategy: Field) -> None:
         if rolling.is_set:
             rolling.forbidden("may not be specified when strategy `type` is 'Recreate'")
     elif kind != "RollingUpdate":
-        strategy.not_supported(("Recreate", "RollingUpdate"))
+        shown = shown_as(strategy, "apps_v1.DeploymentStrategy")
+        shown.not_supported(("Recreate", "RollingUpdate"))
     elif not rolling.is_set:
         rolling.required("this should be defaulted and never be nil")
     else:

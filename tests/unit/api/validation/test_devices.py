@@ -123,7 +123,9 @@ def slice_(*devices: Object, **spec: Any) -> Object:
         pytest.param(
             slice_({"name": "a", "attributes": {"x": {"int": 1, "string": ""}}}),
             ["spec.devices[0].attributes[x]: Invalid value: "
-             '{"int":1,"string":""}: exactly one value must be specified'],
+             '{"IntValue":1,"BoolValue":null,"StringValue":"","VersionValue":null,"IntValues":null,'
+             '"BoolValues":null,"StringValues":null,"VersionValues":null}: '
+             "exactly one value must be specified"],
             id="two values",
         ),
         pytest.param(

@@ -100,7 +100,7 @@ from navarch.api.validation.workloads import validate_replica_status
         (
             "nodes",
             {"spec": {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"]}},
-            {"spec__podCIDRs": ["10.2.0.0/24"]},
+            {"spec__podCIDR": "10.2.0.0/24"},
             'spec.podCIDRs: Forbidden: node updates may not change podCIDR except from "" to valid',
         ),
         (

@@ -151,7 +151,7 @@ ZEROS = "must not have leading 0s"
         (
             "servicecidrs",
             cidrs("10.0.0.0/24", "fd00::/64", "10.0.1.0/24"),
-            'spec.cidrs: {"cidrs":["10.0.0.0/24","fd00::/64","10.0.1.0/24"]}: may only hold',
+            'spec.cidrs: {"CIDRs":["10.0.0.0/24","fd00::/64","10.0.1.0/24"]}: may only hold',
         ),
         ("servicecidrs", cidrs("10.0.0.0/24", "10.0.1.0/24"), "may specify no more than one IP"),
         ("ipaddresses", {"spec": {}}, "spec.parentRef: Required value"),

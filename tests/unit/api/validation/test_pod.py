@@ -211,7 +211,7 @@ LONG = "a" * 64
                     {"maxSkew": 0, "topologyKey": "z", "whenUnsatisfiable": "DoNotSchedule"}
                 ]
             },
-            "topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than 0",
+            "topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero",
             id="skew",
         ),
         pytest.param(
