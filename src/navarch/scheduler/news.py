@@ -21,7 +21,7 @@ class News:
     def of(self, keys: Iterable[str]) -> Iterator[asyncio.Event]:
         """An event that is set when there are news of one of these."""
         woken = asyncio.Event()
-        keys = [*keys]
+        keys = {*keys}  # a pod may name a claim twice
         for key in keys:
             self._waiting.setdefault(key, set()).add(woken)
         try:
