@@ -221,24 +221,32 @@ async def test_backends_that_speak_http_2_only(ground: Ground) -> None:
 async def test_scripts_from_other_origins(ground: Ground) -> None:
     cors = filtered(
         "CORS",
-        allowOrigins=["https://www.foo.com", "https://*.bar.com"],
+        allowOrigins=["https://www.foo.com:443", "https://*.bar.com"],
         allowMethods=["GET", "OPTIONS"],
         allowHeaders=["x-header-1", "x-header-2"],
         exposeHeaders=["x-header-3"],
         allowCredentials=True,
         maxAge=3600,
     )
-    await ground.make(gateway(), route("r", rule("a", filters=[cors])))
-    await ground.answers([({}, "a")])
+    kinds = ("allowOrigins", "allowMethods", "allowHeaders", "exposeHeaders")
+    stars = filtered("CORS", **{kind: ["*"] for kind in kinds}, allowCredentials=True)
+    every = rule("a", path="/any", filters=[stars])
+    await ground.make(gateway(), route("r", rule("a", filters=[cors]), every))
+    await ground.answers([({}, "a"), ({"path": "/any"}, "a")])
     asking = {"Access-Control-Request-Method": "GET"}
-    answer = await ground.ask(method="OPTIONS", headers=asking | {"Origin": "https://www.foo.com"})
-    allowed = {
-        key.removeprefix("Access-Control-").lower(): value
-        for key, value in answer.headers.items()
-        if key.startswith("Access-Control-")
-    }
-    assert answer.status in (200, 204)
-    assert allowed == {
+    headers = {"Access-Control-Request-Headers": "x-header-2"}
+
+    async def preflight(path: str, origin: str, headers: dict[str, str]) -> dict[str, str]:
+        given = {"Origin": origin, **headers}
+        answer = await ground.ask(path=path, method="OPTIONS", headers=given)
+        assert answer.status in (200, 204)
+        return {
+            key.removeprefix("Access-Control-").lower(): value
+            for key, value in answer.headers.items()
+            if key.startswith("Access-Control-")
+        }
+
+    assert await preflight("/", "https://www.foo.com", asking | headers) == {
         "allow-origin": "https://www.foo.com",
         "allow-methods": "GET, OPTIONS",
         "allow-headers": "x-header-1, x-header-2",
@@ -246,7 +254,19 @@ async def test_scripts_from_other_origins(ground: Ground) -> None:
         "expose-headers": "x-header-3",
         "max-age": "3600",
     }
-    for origin, expected in (("https://a.bar.com", True), ("https://evil.com", False)):
+    assert "allow-headers" not in await preflight("/", "https://www.foo.com", asking)
+    # A wildcard is what was asked for, as browsers take none along with credentials.
+    shared = {"allow-origin": "https://x.y", "allow-credentials": "true", "max-age": "5"}
+    asked = {"allow-methods": "GET", "allow-headers": "x-header-2"}
+    assert await preflight("/any", "https://x.y", asking | headers) == shared | asked
+    for origin, expected in (
+        ("https://a.bar.com", True),
+        ("https://a.b.bar.com", True),
+        ("https://www.foo.com", True),
+        ("https://bar.com", False),
+        ("https://evil.com", False),
+        ("https://evil.com/a.bar.com", False),
+    ):
         answer = await ground.ask(headers={"Origin": origin})
         assert (answer.headers.get("Access-Control-Allow-Origin") == origin) is expected
 

@@ -78,7 +78,8 @@ OWN_HEADERS = frozenset(
     )
 )
 """What the data plane itself tells backends about a request."""
-METHODS = "GET, HEAD, POST, PUT, DELETE, CONNECT, OPTIONS, TRACE, PATCH"
+_DEFAULT_PORT = re.compile(r"^(http://.*):80$|^(https://.*):443$")
+"""Browsers leave it out of origins."""
 
 Precedence = tuple[int, int, bool, int, int]
 
@@ -403,16 +404,16 @@ def _cors(given: CorsFilter) -> Cors:
         *given.exposeHeaders,
     ):
         _check(text)
-    if given.allowCredentials and "*" in (*given.allowHeaders, *given.exposeHeaders):
-        raise RefusedError("browsers take no wildcard for headers along with credentials")
-    methods = METHODS if "*" in given.allowMethods else ", ".join(given.allowMethods)
+    # Browsers take no wildcard along with credentials.
+    hidden = given.allowCredentials and "*" in given.exposeHeaders
     return Cors(
-        origins=tuple(given.allowOrigins),
-        methods=methods,
+        origins=tuple(_DEFAULT_PORT.sub(r"\1\2", each) for each in given.allowOrigins),
+        methods=", ".join(given.allowMethods),
         headers=", ".join(given.allowHeaders),
         credentials=given.allowCredentials,
-        expose=", ".join(given.exposeHeaders),
+        expose="" if hidden else ", ".join(given.exposeHeaders),
         max_age=given.maxAge,
+        of_gateway=True,
     )
 
 

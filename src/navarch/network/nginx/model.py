@@ -236,6 +236,9 @@ class Cors(Value, frozen=True):
     credentials: bool = False
     expose: str = ""
     max_age: int = 1728000
+    of_gateway: bool = False
+    """A wildcard is any number of labels, and among methods and headers what was asked for; and
+    only who asks for methods or headers is told of them (Gateway API)."""
 
 
 class BasicAuth(Value, frozen=True):

@@ -232,13 +232,21 @@ end
 local function origin_allowed(cors, origin)
   for _, pattern in ipairs(cors.origins) do
     if pattern == "*" or pattern == origin then return true end
-    local scheme, rest = pattern:match("^(%a+://)%*(%..+)$")
-    if scheme and sub(origin, 1, #scheme) == scheme and sub(origin, -#rest) == rest then
-      local label = sub(origin, #scheme + 1, -#rest - 1)
-      if label ~= "" and not label:find("[^%w%-]") then return true end
+    local scheme, rest = pattern:match("^(%a[%w+.-]*://)%*(.*)$")
+    if scheme and sub(origin, 1, #scheme) == scheme and sub(origin, #origin - #rest + 1) == rest then
+      local labels = sub(origin, #scheme + 1, #origin - #rest)
+      local others = cors.of_gateway and "[^%w%-.]" or "[^%w%-]"
+      if labels ~= "" and not labels:find(others) then return true end
     end
   end
   return false
+end
+
+-- What is told of methods or headers, where `asked` is what the request asks for.
+local function told(cors, allowed, asked)
+  if not cors.of_gateway then return allowed end
+  if not asked or allowed == "" then return nil end
+  return allowed == "*" and asked or allowed
 end
 
 function M.add_cors(route)
@@ -251,14 +259,17 @@ function M.add_cors(route)
   elseif origin and origin_allowed(cors, origin) then
     header["Access-Control-Allow-Origin"] = origin
     header["Vary"] = "Origin"
-  elseif any then
+  elseif any and not cors.of_gateway then
     header["Access-Control-Allow-Origin"] = "*"
   else
     return
   end
   if cors.credentials then header["Access-Control-Allow-Credentials"] = "true" end
-  header["Access-Control-Allow-Methods"] = cors.methods
-  header["Access-Control-Allow-Headers"] = cors.headers
+  local var = ngx.var
+  header["Access-Control-Allow-Methods"] =
+    told(cors, cors.methods, var.http_access_control_request_method)
+  header["Access-Control-Allow-Headers"] =
+    told(cors, cors.headers, var.http_access_control_request_headers)
   header["Access-Control-Expose-Headers"] = cors.expose
   header["Access-Control-Max-Age"] = cors.max_age and tostring(cors.max_age) or nil
 end
