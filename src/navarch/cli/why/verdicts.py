@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
+from navarch.api.persistent_volumes import SELECTED_NODE
 from navarch.api.types.core_v1 import Pod
 from navarch.cli.why import placement
 from navarch.cli.why.containers import Trouble, as_verdict, last_end, trouble
@@ -40,6 +41,7 @@ PLAINLY = {
     "NetworkNotReady": "the node's network is not ready",
 }
 TEMPLATE = "resourceclaimtemplate.resource.k8s.io"
+CLAIM = "resourceclaim.resource.k8s.io"
 PATIENCE = 5.0
 """Seconds that a scheduler may take before its silence means something."""
 
@@ -179,7 +181,9 @@ def _unscheduled(facts: Facts) -> Verdict | None:
         if failed is not None and "ResourceClaim not created" in found.rejection:
             text = f"a device claim cannot be made for it: {shortened(failed.message, 300)}"
             return _waits(facts, text, *_surrounding_remedy(failed.message))
-        return _waits(facts, found.rejection)
+        return _waits(facts, found.rejection, *_surrounding_remedy(found.rejection))
+    if being_made := _volume_being_made(facts):
+        return _waits(facts, being_made.text, *being_made.remedies)
     if found.feasible:
         return _could_run(facts, found.feasible)
     if waits_for := pod.status.nominatedNodeName:
@@ -234,12 +238,29 @@ def _claim_trouble(facts: Facts) -> Trouble | None:
             text = f"its claim {name} has no volume" + (
                 f" (class {storage_class})" if storage_class else " (no storage class)"
             )
-            events = facts.claim_events.get(name, ())
-            said = max(events, key=lambda e: e.lastTimestamp or e.eventTime or "", default=None)
-            if said is not None:
-                text += f": {shortened(said.message)}"
+            if said := _last_said(facts, name):
+                text += f": {said}"
             return Trouble(text, (f"navarch why pvc/{name}",))
     return None
+
+
+def _volume_being_made(facts: Facts) -> Trouble | None:
+    """The claim whose volume is to be made where the scheduler will put the pod."""
+    node = facts.pod.status.nominatedNodeName
+    for name, claim in facts.claims.items():
+        if not node or claim is None or claim.status.phase != "Pending":
+            continue
+        if claim.metadata.annotations.get(SELECTED_NODE) == node:
+            text = f"it will be on node {node} once the volume of its claim {name} is made"
+            said = _last_said(facts, name)
+            return Trouble(text + (f": {said}" if said else ""), (f"navarch why pvc/{name}",))
+    return None
+
+
+def _last_said(facts: Facts, claim: str) -> str:
+    events = facts.claim_events.get(claim, ())
+    said = max(events, key=lambda e: e.lastTimestamp or e.eventTime or "", default=None)
+    return shortened(said.message) if said is not None else ""
 
 
 def _node_trouble(facts: Facts) -> str:
@@ -264,8 +285,10 @@ def _on_dead_node(facts: Facts) -> Verdict | None:
     if not found:
         return None
     text = f"{_name(facts)} cannot be relied upon: {found}"
-    return Verdict(State.BROKEN, text, ("see the node: kubectl describe node "
-                                        f"{facts.pod.spec.nodeName}",))  # fmt: skip
+    remedy = f"see the node: kubectl describe node {facts.pod.spec.nodeName}"
+    if facts.node is None:
+        remedy = "delete the pod, or bring the node (back): kubectl get nodes"
+    return Verdict(State.BROKEN, text, (remedy,))
 
 
 def _containers(facts: Facts) -> Verdict | None:
@@ -298,7 +321,7 @@ def _not_begun(facts: Facts) -> Verdict | None:
 
 
 def _surrounding_remedy(message: str) -> tuple[str, ...]:
-    for kind in ("configmap", "secret", "persistentvolumeclaim", TEMPLATE):
+    for kind in ("configmap", "secret", "persistentvolumeclaim", TEMPLATE, CLAIM):
         if f'{kind} "' in message.lower() and "not found" in message:
             name = message.lower().partition(f'{kind} "')[2].partition('"')[0]
             kind = kind.partition(".")[0]

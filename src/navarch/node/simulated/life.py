@@ -410,7 +410,7 @@ class _Living(_Life):
     def step(self) -> Step:
         now, spec = self.moment.now, self.pod.spec
         deadline = None
-        if spec.activeDeadlineSeconds is not None and self.pod.status.startTime:
+        if spec.activeDeadlineSeconds is not None:
             deadline = self.began + timedelta(seconds=spec.activeDeadlineSeconds)
             if now >= deadline:
                 return self._past_its_deadline()

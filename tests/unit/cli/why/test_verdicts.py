@@ -335,6 +335,17 @@ TAINT = rule(1, "node(s) had untolerated taint(s)", "taint k=v:NoSchedule is not
             id="a claim that is not bound",
         ),
         pytest.param(
+            facts(pod_of({"nominatedNodeName": "n2"}, nodeName=""),
+                  claims={"data": from_object(PersistentVolumeClaim, {
+                      "metadata": {"annotations": {"volume.kubernetes.io/selected-node": "n2"}},
+                      "status": {"phase": "Pending"}})},
+                  claim_events={"data": (event("ExternalProvisioning", "waiting"),)},
+                  explanation=Explanation(2, 1)),
+            State.PENDING,
+            "it will be on node n2 once the volume of its claim data is made: waiting",
+            id="a volume that is being made",
+        ),
+        pytest.param(
             facts(pod_of({"phase": "Running"}, meta={
                 "deletionTimestamp": ago(-20), "deletionGracePeriodSeconds": 30})),
             State.TERMINATING,
@@ -395,6 +406,11 @@ NO_TEMPLATE = (
         (facts(pod_of(nodeName=""), event("FailedResourceClaimCreation", NO_TEMPLATE),
                explanation=Explanation(2, rejection='pod "x": ResourceClaim not created yet')),
          "create the resourceclaimtemplate one, or correct its name in the pod"),
+        (facts(pod_of(nodeName=""), explanation=Explanation(
+            2, rejection='resourceclaim.resource.k8s.io "gpu" not found')),
+         "create the resourceclaim gpu, or correct its name in the pod"),
+        (facts(pod_of({"phase": "Running"}), node=None),
+         "delete the pod, or bring the node (back): kubectl get nodes"),
     ],
 )  # fmt: skip
 def test_remedies(given: Facts, remedy: str) -> None:

@@ -306,7 +306,9 @@ def test_single_containers_have_settings_of_their_own() -> None:
 
 def test_the_deadline() -> None:
     life = Life(pod(activeDeadlineSeconds=10))
-    life.step()
+    # The first step is the last one that anything but time brings about.
+    first = life.step()
+    assert isinstance(first, Write) and first.then == Wait(10.0)
     assert life.step(4.0) == Wait(6.0)
     life.step(6.0)
     assert (life.pod.status.phase, life.pod.status.reason) == ("Failed", "DeadlineExceeded")
