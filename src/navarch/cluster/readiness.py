@@ -37,29 +37,27 @@ A, AAAA = 1, 28
 Check = Callable[[], bool]
 
 
+LACKS_IMAGES = "lacks-images"
+"""A mark in the directory of a node that has yet to get the images that were loaded into others. It
+stays until they are there: whoever brings them may be ended on the way."""
+
+
 def complete(
-    profile: Profile,
-    paths: Paths,
-    progress: Progress,
-    timeout: float,
-    *,
-    wait: bool,
-    newcomers: Sequence[str] = (),
+    profile: Profile, paths: Paths, progress: Progress, timeout: float, *, wait: bool
 ) -> None:
     """Give a cluster that is starting what its processes do not make themselves: its own objects
     (the Service of the name servers and its endpoints, rights, addons), the image of every pod, the
-    first node's role, and to newcomers the images that the other nodes have. To `wait` is to return
+    first node's role, and to nodes that lack images those that others have. To `wait` is to return
     when the cluster is usable. Raises ClusterError when something is not there in time."""
     api = Api(profile, paths)
     waiting = Waiting(paths, time.monotonic() + timeout)
     with ThreadPoolExecutor(max(1, 2 * profile.nodes), "images") as pool:
         running = profile.running_nodes()
         images = [pool.submit(bring_pause_image, profile, paths, node) for node in running]
-        others = [node for node in running if node not in newcomers]
+        lacking = sources_of_images(paths, running)
         copies = {
-            node: pool.submit(bring_loaded_images, paths, others[0], node)
-            for node in newcomers
-            if others
+            node: pool.submit(bring_loaded_images, paths, source, node)
+            for node, source in lacking.items()
         }
         waiting.until("the API server", api.is_ready, "apiserver")
         simulated = frozenset(simulation.names(paths)) if profile.simulated else frozenset()
@@ -85,7 +83,7 @@ def complete(
             try:
                 copied.result()  # it takes as long as it takes
             except ClusterError as error:
-                progress.note(f"{node} lacks images that {others[0]} has: {error}")
+                progress.note(f"{node} lacks images that {lacking[node]} has: {error}")
     api.close()
 
 
@@ -288,6 +286,24 @@ def bring_pause_image(profile: Profile, paths: Paths, node: str) -> None:
         archive.unlink()
 
 
+def expect_images(paths: Paths, nodes: Iterable[str]) -> None:
+    """Note that these nodes have missed what was loaded into others so far."""
+    for node in nodes:
+        paths.node(node).mkdir(mode=0o700, exist_ok=True)
+        (paths.node(node) / LACKS_IMAGES).touch()
+
+
+def sources_of_images(paths: Paths, running: Sequence[str]) -> dict[str, str]:
+    """From which node each gets the images that it lacks. Where all are new, none has any."""
+    lacking = [node for node in running if (paths.node(node) / LACKS_IMAGES).exists()]
+    complete_ones = [node for node in running if node not in lacking]
+    if complete_ones:
+        return dict.fromkeys(lacking, complete_ones[0])
+    for node in lacking:
+        (paths.node(node) / LACKS_IMAGES).unlink()
+    return {}
+
+
 def bring_loaded_images(paths: Paths, source: str, target: str) -> None:
     """Copy what was loaded into a node to another one, as soon as both runtimes answer."""
     from navarch.cluster import images
@@ -296,6 +312,7 @@ def bring_loaded_images(paths: Paths, source: str, target: str) -> None:
     for each in pins:
         wait_for_runtime(each, paths, each.node)
     images.copy(*pins)
+    (paths.node(target) / LACKS_IMAGES).unlink()
 
 
 def wait_for_runtime(pins: Pins, paths: Paths, node: str, timeout: float = 30.0) -> None:

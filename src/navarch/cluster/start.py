@@ -136,6 +136,8 @@ def _start_own(request: StartRequest, progress: Progress) -> Profile:
             simulation.adopt(paths, wanted.simulated)
         if request.cni is not None:
             wanted = network_plugin.adopt(wanted, paths, request.cni)
+        if before is not None:
+            readiness.expect_images(paths, {*wanted.running_nodes()} - {*before.running_nodes()})
         profile.save(wanted)
         if request.addons is not None:
             addons.save(paths, chosen)
@@ -153,10 +155,7 @@ def _start_own(request: StartRequest, progress: Progress) -> Profile:
             progress.note(note)
         if wanted.cni:
             network_plugin.install(wanted, paths, progress, request.timeout)
-        known = before.running_nodes() if before is not None else wanted.running_nodes()
-        new = [node for node in wanted.running_nodes() if node not in known]
-        wait, timeout = request.wait, request.timeout
-        readiness.complete(wanted, paths, progress, timeout, wait=wait, newcomers=new)
+        readiness.complete(wanted, paths, progress, request.timeout, wait=request.wait)
         return wanted
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from navarch.cluster import readiness
+from navarch.cluster import images, readiness
 from navarch.cluster.api import ApiUnavailableError
 from navarch.cluster.name_server import dns_objects
+from navarch.cluster.namespaces import Pins
 from navarch.cluster.profile import ClusterError, Paths, Profile
 from navarch.cluster.readiness import Waiting, dns_question, is_answer
 
@@ -182,22 +183,39 @@ def test_who_does_not_wait_gets_a_whole_cluster_all_the_same(
     assert sorted(images) == ["dev", "dev-m02"] and api.labelled == 2
 
 
-def test_a_newcomer_that_lacks_images_is_a_node_all_the_same(
+def test_a_newcomer_gets_the_images_that_it_lacks_though_the_first_attempt_fails(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def bring(paths: Paths, source: str, target: str) -> None:
-        copies.add((source, target))
-        raise ClusterError("no room")
+    """Or though whoever brings them is ended on the way: the node is one all the same."""
 
-    copies, told = set[tuple[str, str]](), Silent()
+    def bring(source: Pins, target: Pins) -> None:
+        copies.add((source.node, target.node))
+        if fails:
+            raise ClusterError("no room")
+
+    copies, told, fails = set[tuple[str, str]](), Silent(), True
     monkeypatch.setattr(readiness, "Api", lambda *_: Answers())
     monkeypatch.setattr(readiness, "bring_pause_image", lambda *_: None)
-    monkeypatch.setattr(readiness, "bring_loaded_images", bring)
-    profile = Profile("dev", nodes=3)
-    new = ["dev", "dev-m03"]
-    readiness.complete(profile, paths, told, 5.0, wait=False, newcomers=new)
-    assert copies == {("dev-m02", "dev"), ("dev-m02", "dev-m03")}
+    monkeypatch.setattr(readiness, "wait_for_runtime", lambda *_: None)
+    monkeypatch.setattr(images, "copy", bring)
+    profile, new = Profile("dev", nodes=3), ["dev", "dev-m03"]
+    readiness.expect_images(paths, new)
+    for is_last in (False, True):
+        fails = not is_last
+        readiness.complete(profile, paths, told, 5.0, wait=False)
+        assert copies == {("dev-m02", "dev"), ("dev-m02", "dev-m03")}
+        copies.clear()
     assert told.notes == [f"{name} lacks images that dev-m02 has: no room" for name in new]
+    readiness.complete(profile, paths, told, 5.0, wait=False)
+    assert copies == set()
+
+
+def test_where_all_nodes_are_new_none_has_images_for_others(paths: Paths) -> None:
+    readiness.expect_images(paths, ["dev", "dev-m02"])
+    assert readiness.sources_of_images(paths, ["dev", "dev-m02"]) == {}
+    readiness.expect_images(paths, ["dev-m03"])
+    running = ["dev", "dev-m02", "dev-m03"]
+    assert readiness.sources_of_images(paths, running) == {"dev-m03": "dev"}
 
 
 def test_nodes_that_are_switched_off_are_not_waited_for(
