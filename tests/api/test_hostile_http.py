@@ -168,6 +168,14 @@ async def test_requests_in_a_row_on_one_connection(api: Api) -> None:
     assert (await talk(api.server, pipelined)).statuses == [200] * 21
 
 
+async def test_a_body_that_nobody_reads(api: Api) -> None:
+    """It is taken in, and what follows is the next request; if it does not come, nothing does."""
+    head = b"GET /version HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n"
+    heard = await talk(api.server, head, b"GET ", b"/api" + get(b"Host: x"), pause=0.05)
+    assert heard.statuses == [200, 200]
+    assert (await talk(api.server, head, b"half", pause=0.05)).statuses == [200]
+
+
 async def test_chunks_above_the_limit_end_early(api: Api) -> None:
     """The server does not read on to the end of what it will not take."""
     piece = b"100000\r\n" + b" " * (1 << 20) + b"\r\n"

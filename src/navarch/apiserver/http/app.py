@@ -102,8 +102,7 @@ class App:
         call = Call(request, parse_target(request.method, raw_path), audit_id)
         started = time.perf_counter()
         self.metrics.begin(call.info)
-        task = asyncio.current_task()
-        assert task is not None
+        task = request.task
         self._running[call] = task, started
         status = 500
         try:

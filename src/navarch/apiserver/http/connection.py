@@ -12,12 +12,14 @@ import random
 import re
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.http import StreamWriter
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.web_protocol import ERROR, RequestHandler, _ErrInfo
 
 from navarch.apiserver.contracts import PeerCertificate
 
@@ -104,6 +106,69 @@ class Connection(RequestHandler):
                 self._say_and_close(431)
             elif self._head_timer is None:
                 self._head_timer = self._loop.call_later(REQUEST_HEAD_SECONDS, self._head_late)
+
+    async def start(self) -> None:
+        """One request after the other, each handled in the connection's own task. aiohttp's loop
+        makes a task for each and waits for its end: three turns of the event loop more."""
+        manager, loop = self._manager, self._loop
+        assert manager is not None
+        task = self._task_handler or asyncio.current_task()
+        assert task is not None
+        while not (self._force_close or self._close):
+            while not self._messages:
+                self._waiter = loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            message, payload = self._messages.popleft()
+            self._parser_goes_on()
+            manager.requests_count += 1
+            handler: Handler = manager.request_handler
+            if isinstance(message, _ErrInfo):
+                handler, message = self._make_error_handler(message), ERROR
+            writer = StreamWriter(self, loop)
+            request = manager.request_factory(message, payload, self, writer, task)
+            try:
+                response, is_cut = await self._handle_request(request, None, handler)
+            except ConnectionError:
+                break
+            except BaseException:
+                self.force_close()
+                raise
+            if is_cut:
+                break
+            self._keepalive = bool(response.keep_alive)
+            if not payload.is_eof():
+                await self._linger(payload)
+            if not self._keepalive:
+                break
+            self._next_keepalive_close_time = loop.time() + IDLE_SECONDS
+            if self._keepalive_handle is None:
+                self._keepalive_handle = loop.call_at(
+                    self._next_keepalive_close_time, self._process_keepalive
+                )
+        if not self._force_close:
+            self._task_handler = None
+            if self.transport is not None:
+                self.transport.close()
+
+    def _parser_goes_on(self) -> None:
+        """A request was taken: of those that a client sends ahead, few are parsed."""
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+
+    async def _linger(self, payload: StreamReader) -> None:
+        """Take in what is left of a body that nobody read, for a while: a connection that is closed
+        while its client sends may lose the answer. It ends if there is more."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._lingering_time):
+                while not (payload.is_eof() or self._force_close):
+                    await payload.readany()
+        if not payload.is_eof() and not self._force_close:
+            self.close()
 
     def _say_and_close(self, status: int) -> None:
         """A bare status where no request is being handled."""
