@@ -34,7 +34,7 @@ class Plugin:
 
     name: str = ""
     mutates: ClassVar[bool] = False
-    """Whether `admit` may change the object, so that it has to be defaulted again."""
+    """Whether `admit` may add what has to be defaulted: the object is defaulted again then."""
     operations: ClassVar[tuple[str, ...]] = ("CREATE", "UPDATE")
     resources: ClassVar[frozenset[tuple[str, str]]] = frozenset()
     """(group, resource) of what it looks at; empty for everything."""

@@ -11,7 +11,6 @@ TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 class DefaultTolerationSeconds(Plugin):
     name = "DefaultTolerationSeconds"
-    mutates = True
     resources = frozenset({("", "pods")})
 
     async def admit(self, request: AdmissionRequest) -> None:

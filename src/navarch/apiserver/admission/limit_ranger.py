@@ -30,7 +30,8 @@ class LimitRanger(ReadingPlugin):
         if not super().handles(request):
             return False
         is_pod, is_update = request.info.resource == "pods", request.operation == "UPDATE"
-        return is_pod and is_update if request.info.subresource else not (is_pod and is_update)
+        concerns = is_pod and is_update if request.info.subresource else not (is_pod and is_update)
+        return concerns and any(self._limit_ranges(request))
 
     async def admit(self, request: AdmissionRequest) -> None:
         if request.info.resource != "pods" or request.obj is None:

@@ -89,7 +89,8 @@ class PodSecurity(ReadingPlugin):
             self._validate_namespace(request, obj)
             return
         namespace = await self._access.find("namespaces", "", info.namespace)
-        policy, _ = parse_policy(labels_of(namespace))
+        stated = (pair for pair in labels_of(namespace).items() if pair[0].startswith(PREFIX))
+        policy = _policy_of(tuple(stated))
         if info.resource == "pods":
             if request.operation == "UPDATE" and not _is_significant(obj, request.old or {}):
                 return
@@ -213,6 +214,11 @@ def _is_significant(new: Object, old: Object) -> bool:
 
 def _print(violations: Iterable[Violation]) -> str:
     return ", ".join(str(violation) for violation in violations)
+
+
+@lru_cache(maxsize=64)
+def _policy_of(labels: tuple[tuple[str, str], ...]) -> Policy:
+    return parse_policy(dict(labels))[0]
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from navarch.apiserver.admission.base import ReadingPlugin, denied
+from navarch.apiserver.admission.base import AdmissionAccess, ReadingPlugin, denied
 from navarch.apiserver.contracts import AdmissionRequest, Object
 
 RESOURCE = "priorityclasses.scheduling.k8s.io"
@@ -11,8 +11,19 @@ PREEMPT = "PreemptLowerPriority"
 
 class Priority(ReadingPlugin):
     name = "Priority"
-    mutates = True
     resources = frozenset({("", "pods"), ("scheduling.k8s.io", "priorityclasses")})
+
+    def __init__(self, access: AdmissionAccess) -> None:
+        super().__init__(access)
+        self._defaults: dict[str, Object] = {}
+        """The classes that say they are the default, by name."""
+        access.lookup.subscribe(RESOURCE, self._class_changed)
+
+    def _class_changed(self, old: Object | None, new: Object | None) -> None:
+        if old is not None:
+            self._defaults.pop(old["metadata"]["name"], None)
+        if new is not None and new.get("globalDefault"):
+            self._defaults[new["metadata"]["name"]] = new
 
     async def admit(self, request: AdmissionRequest) -> None:
         if request.info.resource != "pods" or request.obj is None:
@@ -68,7 +79,5 @@ class Priority(ReadingPlugin):
 
     def _default(self) -> Object | None:
         """Should two writers have raced to make a default, the one of the lowest value counts."""
-        defaults = [
-            item for item in self._access.lookup.list(RESOURCE) if item.get("globalDefault")
-        ]
-        return min(defaults, key=lambda item: int(item.get("value", 0)), default=None)
+        found = self._defaults.values()
+        return min(found, key=lambda item: int(item.get("value", 0)), default=None)

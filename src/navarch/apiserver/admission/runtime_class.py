@@ -10,7 +10,6 @@ RESOURCE = "runtimeclasses.node.k8s.io"
 
 class RuntimeClass(ReadingPlugin):
     name = "RuntimeClass"
-    mutates = True
     operations = ("CREATE",)
     resources = frozenset({("", "pods")})
 

@@ -29,7 +29,6 @@ _ENFORCE = "kubernetes.io/enforce-mountable-secrets"
 
 class ServiceAccount(Plugin):
     name = "ServiceAccount"
-    mutates = True
     resources = frozenset({("", "pods")})
     subresources = ("", "ephemeralcontainers")
 

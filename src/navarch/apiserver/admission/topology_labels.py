@@ -13,7 +13,6 @@ LABELS = ("topology.kubernetes.io/zone", "topology.kubernetes.io/region")
 
 class PodTopologyLabels(ReadingPlugin):
     name = "PodTopologyLabels"
-    mutates = True
     operations = ("CREATE",)
     resources = frozenset({("", "pods")})
     subresources = ("", "binding")

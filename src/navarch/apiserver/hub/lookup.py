@@ -55,7 +55,7 @@ class HubLookup:
 
     def list(self, resource: str, namespace: str = "") -> Iterator[Object]:
         cache = self.cache(resource)
-        if cache is None:
+        if cache is None or not cache.count_in(namespace):
             return
         for entry in list(cache.scan(namespace)):
             yield self._shared(cache, entry)
