@@ -185,31 +185,37 @@ def track_create(obj: Object, kind: FieldType, writer: Writer, empty: Object | N
     }
     spec = claimed.pop("spec", None)
     known = {name: value for name, value in empty.items() if name != "spec"}
-    fields = compare(known, claimed, kind).without(writer.ignored_set).written
-    if spec is not None and "spec" not in writer.ignored:
-        fields = union(fields, _spec_fields(kind, empty.get("spec"), spec))
+    if spec is None:
+        fields = compare(known, claimed, kind).without(writer.ignored_set).written
+    else:
+        fields = _written(kind, known, claimed, writer.ignored)
+        if "spec" not in writer.ignored:
+            before = {"spec": empty["spec"]} if empty.get("spec") is not None else {}
+            fields = union(fields, _written(kind, before, {"spec": spec}))
     if fields:
         entry = _entry(writer, "Update", fields)
         _encode(obj, {entry.identity: entry})
 
 
-_spec_sets: dict[tuple[FieldType, bytes], Node] = {}
-MAX_SPEC_SETS = 256
-MAX_SPEC_BYTES = 16 * 1024
+_sets: dict[tuple[FieldType, tuple[str, ...], bytes], Node] = {}
+MAX_SETS = 512
+MAX_SET_BYTES = 16 * 1024
 
 
-def _spec_fields(kind: FieldType, empty: Any, spec: Any) -> Node:
-    """The fields of a new object's spec. A workload makes many objects with the same one, so the
-    sets of the last specs are kept: to encode a spec costs a tenth of walking through it."""
-    key = (kind, encode_json((empty, spec)))
-    fields = _spec_sets.pop(key, None)
+def _written(kind: FieldType, before: Any, part: Any, ignored: tuple[str, ...] = ()) -> Node:
+    """The fields that part of a new object sets; never to be changed. A workload makes many objects
+    that have their spec and their labels in common, so the last sets are kept: to encode a part
+    costs a tenth of walking through it."""
+    key = (kind, ignored, encode_json((before, part)))
+    fields = _sets.pop(key, None)
     if fields is None:
-        before = {} if empty is None else {"spec": empty}
-        fields = compare(before, {"spec": spec}, kind).written
-        if len(_spec_sets) >= MAX_SPEC_SETS:
-            del _spec_sets[next(iter(_spec_sets))]
-    if len(key[1]) <= MAX_SPEC_BYTES:
-        _spec_sets[key] = fields
+        fields = compare(before, part, kind).written
+        if ignored:
+            fields = recursive_difference(fields, {f"f:{name}": LEAF for name in ignored})
+        if len(_sets) >= MAX_SETS:
+            del _sets[next(iter(_sets))]
+    if len(key[2]) <= MAX_SET_BYTES:
+        _sets[key] = fields
     return fields
 
 

@@ -310,6 +310,19 @@ def test_objects_of_one_spec_are_tracked_alike_and_others_are_not() -> None:
     }
 
 
+def test_objects_of_one_spec_own_labels_of_their_own() -> None:
+    def labels_of(ignored: tuple[str, ...] = (), **labels: str) -> Any:
+        obj = deployment(replicas=1)
+        obj["metadata"]["labels"] = labels
+        track_create(obj, DEPLOYMENT, replace(ANN, ignored=ignored))
+        return owners(obj)["ann Update"].get("f:metadata", {}).get("f:labels")
+
+    assert labels_of(a="1") == labels_of(a="1") == {".": {}, "f:a": {}}
+    assert labels_of(b="1") == {".": {}, "f:b": {}}
+    assert labels_of(("metadata",), a="1") is None
+    assert labels_of(a="1") == {".": {}, "f:a": {}}
+
+
 def test_a_create_owns_what_is_never_absent_once_it_is_set() -> None:
     empty: Object = {"metadata": {}, "spec": {"maxReplicas": 0, "scaleTargetRef": {"name": ""}}}
     kind = field_type(schema_for("autoscaling", "v2", "HorizontalPodAutoscaler"))
