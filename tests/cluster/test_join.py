@@ -90,8 +90,9 @@ def joined() -> Iterator[tuple[Trio, Far]]:
         command = machine.navarch("token", "create", "-p", NAME).split()
         assert command[:3] == ["navarch", "join", f"{HERE}:{trio.profile.api_port}"]
         far.navarch(*command[1:], "-p", OTHER, "--node-name", OTHER)
-        machine.navarch("image", "load", "-p", NAME, archive)
-        far.navarch("image", "load", "-p", OTHER, archive)
+        told = machine.navarch("image", "load", "-p", NAME, archive)
+        assert f"Not on other machines: load it there, too ({OTHER})" in told
+        assert "Not on" not in far.navarch("image", "load", "-p", OTHER, archive)
         for node in (NAME, OTHER):
             trio.add_pod(node, node)
         yield trio, far

@@ -64,6 +64,8 @@ def load(
             if archive.parent != Path(scratch):
                 record.note(nodes, archive, name, names)
             steps.done(f"Loaded {', '.join(names)}")
+        if hint := images.missing_there(found.profile, found.paths):
+            steps.note(hint)
 
 
 @app.command("pull")
@@ -257,3 +259,5 @@ def build(
     )
     images.pin(nodes, [name])
     print(f"* Built {name}")
+    if hint := images.missing_there(found.profile, found.paths):
+        print(f"  - {hint}")

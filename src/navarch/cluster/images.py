@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 from navarch.cluster import containerd, processes
+from navarch.cluster.api import Api, ApiUnavailableError
 from navarch.cluster.namespaces import Pins
 from navarch.cluster.profile import ClusterError, Paths, Profile, write_json
 
 PINNED = "io.cri-containerd.pinned=pinned"
+JOINED = "navarch.dev/joined"
 ARE_PINNED = 'labels."io.cri-containerd.pinned"==pinned'
 
 
@@ -44,6 +46,19 @@ def running_nodes(profile: Profile, paths: Paths) -> list[Pins]:
                 f"the cluster {profile.name} is not running", "Start it: navarch start"
             )
     return pins
+
+
+def missing_there(profile: Profile, paths: Paths) -> str:
+    """What there is to say about other machines that are the cluster's nodes: nothing of this one
+    gets into their runtimes. Nobody who only loads an image has to wait for the API server."""
+    if profile.joined:
+        return ""
+    try:
+        found = Api(profile, paths, timeout=2.0).get(f"/api/v1/nodes?labelSelector={JOINED}")
+    except ApiUnavailableError:
+        return ""
+    there = [each["metadata"]["name"] for each in found["items"]]
+    return f"Not on other machines: load it there, too ({', '.join(there)})" if there else ""
 
 
 def load(nodes: Sequence[Pins], source: Path, name: str = "") -> list[str]:

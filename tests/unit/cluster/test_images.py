@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from navarch.cluster import containerd, image_service, images
+from navarch.cluster.api import ApiUnavailableError
 from navarch.cluster.namespaces import Pins
-from navarch.cluster.profile import ClusterError
+from navarch.cluster.profile import ClusterError, Paths, Profile
 from navarch.node.cri.values import Credentials
 
 MIB = 1 << 20
@@ -172,3 +173,30 @@ def test_programs_that_keep_the_users_passwords(
         image_service.own_credentials("r.example/a")
     configure({"credsStore": "../../bin/evil", "auths": {"r.example": {"username": "v"}}})
     assert image_service.own_credentials("r.example/a") == Credentials("v")
+
+
+@pytest.mark.parametrize(
+    ("profile", "nodes", "told"),
+    [
+        (Profile("mine"), ["far", "farther"], "load it there, too (far, farther)"),
+        (Profile("mine"), [], ""),
+        (Profile("mine"), None, ""),
+        (Profile("mine", joined="10.0.0.1:8443"), ["far"], ""),
+    ],
+)
+def test_other_machines_are_told_of(
+    profile: Profile, nodes: list[str] | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Answers:
+        def __init__(self, *_: object, timeout: float) -> None:
+            pass
+
+        def get(self, path: str) -> Any:
+            if nodes is None:
+                raise ApiUnavailableError("silent")
+            assert path == "/api/v1/nodes?labelSelector=navarch.dev/joined"
+            return {"items": [{"metadata": {"name": each}} for each in nodes]}
+
+    monkeypatch.setattr(images, "Api", Answers)
+    found = images.missing_there(profile, Paths(Path("/nowhere")))
+    assert found.endswith(told) if told else found == ""
