@@ -9,6 +9,7 @@ have seen instead of walking it again.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from navarch.api.cel.types import ERROR, CelType
@@ -18,57 +19,51 @@ if TYPE_CHECKING:
     from navarch.api.cel.functions import Overload
 
 
+@dataclass(slots=True, eq=False)
 class Expr:
     """A node. `position` is the offset its errors point at; `depth` its height above the leaves."""
 
-    __slots__ = ("depth", "position", "type")
+    position: int
+    depth: int = field(init=False)
+    type: CelType = field(default=ERROR, init=False)
 
-    def __init__(self, position: int, depth: int = 1) -> None:
-        self.position = position
-        self.depth = depth
-        self.type: CelType = ERROR
+    def __post_init__(self) -> None:
+        self.depth = 1 + max((child.depth for child in self.children()), default=0)
 
     def children(self) -> Iterator[Expr]:
         return iter(())
 
 
+@dataclass(slots=True, eq=False)
 class Literal(Expr):
     """A constant: a value as in `values`."""
 
-    __slots__ = ("value",)
-
-    def __init__(self, position: int, value: Any) -> None:
-        super().__init__(position)
-        self.value = value
+    value: Any
 
 
+@dataclass(slots=True, eq=False)
 class Ident(Expr):
     """A name; `constant` is its value if it names one (a type), once checked."""
 
-    __slots__ = ("constant", "name")
-
-    def __init__(self, position: int, name: str) -> None:
-        super().__init__(position)
-        self.name = name
-        self.constant: Any = MISSING
+    name: str
+    constant: Any = MISSING
 
 
+@dataclass(slots=True, eq=False)
 class Select(Expr):
     """`operand.field`, or `has(operand.field)` if `test_only`."""
 
-    __slots__ = ("field", "operand", "qualified", "test_only")
-
-    def __init__(self, position: int, operand: Expr, field: str, test_only: bool = False) -> None:
-        super().__init__(position, operand.depth + 1)
-        self.operand = operand
-        self.field = field
-        self.test_only = test_only
-        self.qualified: Ident | None = None  # set by the checker: the whole chain is one name
+    operand: Expr
+    field: str
+    test_only: bool = False
+    qualified: Ident | None = None
+    """Set by the checker: the whole chain is one name."""
 
     def children(self) -> Iterator[Expr]:
         yield self.operand
 
 
+@dataclass(slots=True, eq=False)
 class Call(Expr):
     """A function, an operator (`_+_`) or, with a target, a member function.
 
@@ -76,17 +71,10 @@ class Call(Expr):
     same results, types and costs.
     """
 
-    __slots__ = ("args", "function", "overloads", "target")
-
-    def __init__(
-        self, position: int, function: str, args: list[Expr], target: Expr | None = None
-    ) -> None:
-        deepest = max((arg.depth for arg in args), default=0)
-        super().__init__(position, max(deepest, target.depth if target else 0) + 1)
-        self.function = function
-        self.args = args
-        self.target = target
-        self.overloads: list[Overload] = []
+    function: str
+    args: list[Expr]
+    target: Expr | None = None
+    overloads: list[Overload] = field(default_factory=list)
 
     def children(self) -> Iterator[Expr]:
         if self.target is not None:
@@ -94,47 +82,34 @@ class Call(Expr):
         yield from self.args
 
 
+@dataclass(slots=True, eq=False)
 class ListExpr(Expr):
     """`[a, ?b]`; `optional` holds the indexes of elements that may be left out."""
 
-    __slots__ = ("elements", "optional")
-
-    def __init__(
-        self, position: int, elements: list[Expr], optional: frozenset[int] = frozenset()
-    ) -> None:
-        super().__init__(position, max((e.depth for e in elements), default=0) + 1)
-        self.elements = elements
-        self.optional = optional
+    elements: list[Expr]
+    optional: frozenset[int] = frozenset()
 
     def children(self) -> Iterator[Expr]:
         return iter(self.elements)
 
 
+@dataclass(slots=True, eq=False)
 class Entry:
     """`key: value` of a map, or `field: value` of a struct (then `key` is None)."""
 
-    __slots__ = ("field", "key", "optional", "position", "value")
-
-    def __init__(
-        self, position: int, key: Expr | None, field: str, value: Expr, optional: bool
-    ) -> None:
-        self.position = position
-        self.key = key
-        self.field = field
-        self.value = value
-        self.optional = optional
+    position: int
+    key: Expr | None
+    field: str
+    value: Expr
+    optional: bool
 
 
+@dataclass(slots=True, eq=False)
 class MapExpr(Expr):
     """`{k: v, ?k2: v2}`, or with a type name `T{f: v}`."""
 
-    __slots__ = ("entries", "type_name")
-
-    def __init__(self, position: int, entries: list[Entry], type_name: str = "") -> None:
-        depths = [max(e.value.depth, e.key.depth if e.key else 0) for e in entries]
-        super().__init__(position, max(depths, default=0) + 1)
-        self.entries = entries
-        self.type_name = type_name
+    entries: list[Entry]
+    type_name: str = ""
 
     def children(self) -> Iterator[Expr]:
         for entry in self.entries:
@@ -143,6 +118,7 @@ class MapExpr(Expr):
             yield entry.value
 
 
+@dataclass(slots=True, eq=False)
 class Comprehension(Expr):
     """What the macros over lists and maps become: a fold over `range`.
 
@@ -150,38 +126,18 @@ class Comprehension(Expr):
     is `result`. With a second variable the first one is the index or key.
     """
 
-    __slots__ = (
-        "accumulator",
-        "condition",
-        "init",
-        "range",
-        "result",
-        "step",
-        "variable",
-        "variable2",
-    )
+    range: Expr
+    variable: str
+    variable2: str
+    accumulator: str
+    init: Expr
+    condition: Expr
+    step: Expr
+    result: Expr
 
-    def __init__(  # the seven parts of a fold belong together
-        self,
-        position: int,
-        range: Expr,
-        variable: str,
-        variable2: str,
-        accumulator: str,
-        init: Expr,
-        condition: Expr,
-        step: Expr,
-        result: Expr,
-    ) -> None:
-        super().__init__(position, max(range.depth, init.depth, step.depth, result.depth) + 1)
-        self.range = range
-        self.variable = variable
-        self.variable2 = variable2
-        self.accumulator = accumulator
-        self.init = init
-        self.condition = condition
-        self.step = step
-        self.result = result
+    def __post_init__(self) -> None:  # the condition is the macro's, not of the expression's depth
+        parts = (self.range, self.init, self.step, self.result)
+        self.depth = 1 + max(part.depth for part in parts)
 
     @property
     def is_binding(self) -> bool:

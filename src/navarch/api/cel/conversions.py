@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, NoReturn
 
 from navarch.api.cel.errors import EvaluationError
-from navarch.api.cel.operators import duration, integer, timestamp, unsigned
+from navarch.api.cel.operators import timestamp
 from navarch.api.cel.values import EPOCH, INT_MAX, INT_MIN, NANOS, Duration, Timestamp, UInt
 
 _DECIMAL = re.compile(r"[+-]?[0-9]+")
@@ -164,21 +164,9 @@ def identity(value: Any) -> Any:
     return value
 
 
-def int_to_uint(value: int) -> UInt:
-    return unsigned(value)
-
-
-def uint_to_int(value: int) -> int:
-    return integer(int(value))
-
-
 def timestamp_to_int(value: Timestamp) -> int:
     return value.nanoseconds // NANOS
 
 
 def duration_to_int(value: Duration) -> int:
     return value.nanoseconds
-
-
-def int_to_duration(value: int) -> Duration:
-    return duration(value)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from navarch.api.cel.costs import TRAVERSAL, CallEstimate, Estimate, scaled
 from navarch.api.cel.errors import EvaluationError
-from navarch.api.cel.types import CelType
+from navarch.api.cel.types import BOOL, INT, CelType
 from navarch.api.cel.values import size_of
 
 if TYPE_CHECKING:
@@ -160,6 +160,22 @@ def method(
 ) -> Function:
     """A function called as `receiver.name(...)` with one overload only."""
     return member(name, overload(id, parameters, result, implementation, *costs))
+
+
+def comparisons(id: str, type_: CelType) -> tuple[Function, ...]:
+    """The order of an opaque type, whose values compare as what they wrap does."""
+
+    def compare(left: Any, right: Any) -> Any:
+        return (left.value > right.value) - (left.value < right.value)
+
+    pair = (type_, type_)
+    return (
+        method(
+            "isGreaterThan", f"{id}_is_greater_than", pair, BOOL, lambda a, b: compare(a, b) > 0
+        ),
+        method("isLessThan", f"{id}_is_less_than", pair, BOOL, lambda a, b: compare(a, b) < 0),
+        method("compareTo", f"{id}_compare_to", pair, INT, compare),
+    )
 
 
 def succeeds(convert: Callable[..., Any]) -> Callable[..., bool]:

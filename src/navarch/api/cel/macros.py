@@ -94,28 +94,25 @@ def _has(context: MacroContext, target: Expr | None, args: list[Expr]) -> Expr:
     return Select(context.position, selection.operand, selection.field, test_only=True)
 
 
-def _all(context: MacroContext, target: Expr, variables: Variables, args: list[Expr]) -> Expr:
-    accumulator = context.ident(ACCUMULATOR)
-    return context.fold(
-        target,
-        variables,
-        context.literal(True),
-        context.call("@not_strictly_false", accumulator),
-        context.call("_&&_", accumulator, args[0]),
-        accumulator,
-    )
+def _quantifier(default: bool, operator: str) -> Expander:
+    """A fold that ends at the first element which decides."""
+
+    def expand(context: MacroContext, target: Expr, variables: Variables, args: list[Expr]) -> Expr:
+        accumulator = context.ident(ACCUMULATOR)
+        undecided = accumulator if default else context.call("!_", accumulator)
+        return context.fold(
+            target,
+            variables,
+            context.literal(default),
+            context.call("@not_strictly_false", undecided),
+            context.call(operator, accumulator, args[0]),
+            accumulator,
+        )
+
+    return expand
 
 
-def _exists(context: MacroContext, target: Expr, variables: Variables, args: list[Expr]) -> Expr:
-    accumulator = context.ident(ACCUMULATOR)
-    return context.fold(
-        target,
-        variables,
-        context.literal(False),
-        context.call("@not_strictly_false", context.call("!_", accumulator)),
-        context.call("_||_", accumulator, args[0]),
-        accumulator,
-    )
+_all, _exists = _quantifier(True, "_&&_"), _quantifier(False, "_||_")
 
 
 def _exists_one(

@@ -43,10 +43,6 @@ def _unfit(clause: str, value: Any) -> EvaluationError:
     return EvaluationError(f"error during formatting: {_ALLOWED[clause]}, was given {name}")
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _plain(value: Any) -> str:
     """`%s`: strings bare, aggregates with quoted members."""
     if isinstance(value, str):
@@ -114,43 +110,28 @@ def _scientific(value: Any, precision: int) -> str:
     return f"{mantissa}×10{power}"
 
 
-def _decimal(value: Any, precision: int) -> str:
-    if not _is_integer(value):
-        raise _unfit("d", value)
-    return str(int(value))
+def _integer(clause: str, value: Any) -> str:
+    """An integer by the letter that Python has for it too."""
+    if not isinstance(value, int) or (isinstance(value, bool) and clause != "b"):
+        raise _unfit(clause, value)
+    return format(int(value), clause)
 
 
-def _binary(value: Any, precision: int) -> str:
-    if not isinstance(value, int):
-        raise _unfit("b", value)
-    return f"{int(value):b}"
-
-
-def _octal(value: Any, precision: int) -> str:
-    if not _is_integer(value):
-        raise _unfit("o", value)
-    return f"{int(value):o}"
-
-
-def _hex(value: Any, precision: int) -> str:
+def _hex(value: Any) -> str:
     if isinstance(value, str):
         return value.encode("utf-8", "replace").hex()
-    if isinstance(value, bytes):
-        return value.hex()
-    if not _is_integer(value):
-        raise _unfit("x", value)
-    return f"{int(value):x}"
+    return value.hex() if isinstance(value, bytes) else _integer("x", value)
 
 
 _CLAUSES: dict[str, Callable[[Any, int], str]] = {
     "s": lambda value, precision: _plain(value),
-    "d": _decimal,
+    "d": lambda value, precision: _integer("d", value),
     "f": _fixed,
     "e": _scientific,
-    "b": _binary,
-    "o": _octal,
-    "x": _hex,
-    "X": lambda value, precision: _hex(value, precision).upper(),
+    "b": lambda value, precision: _integer("b", value),
+    "o": lambda value, precision: _integer("o", value),
+    "x": lambda value, precision: _hex(value),
+    "X": lambda value, precision: _hex(value).upper(),
 }
 
 

@@ -8,6 +8,7 @@ from navarch.api.cel.errors import EvaluationError
 from navarch.api.cel.functions import (
     Library,
     call,
+    comparisons,
     estimate_traversal,
     member,
     method,
@@ -48,10 +49,6 @@ def _quantity(value: Any) -> Quantity:
     return value.value if isinstance(value, QuantityValue) else Quantity.of(value)
 
 
-def compare(left: QuantityValue, right: QuantityValue) -> int:
-    return (left.value > right.value) - (left.value < right.value)
-
-
 def add(left: QuantityValue, right: Any) -> QuantityValue:
     return QuantityValue(left.value + _quantity(right))
 
@@ -74,17 +71,7 @@ QUANTITIES = Library(
         method("isInteger", "quantity_is_integer", (_Q,), BOOL, is_integer),
         method("asInteger", "quantity_get_int", (_Q,), INT, as_integer),
         method("asApproximateFloat", "quantity_get_float", (_Q,), DOUBLE, lambda q: float(q.value)),
-        method(
-            "isGreaterThan",
-            "quantity_is_greater_than",
-            (_Q, _Q),
-            BOOL,
-            lambda a, b: compare(a, b) > 0,
-        ),
-        method(
-            "isLessThan", "quantity_is_less_than", (_Q, _Q), BOOL, lambda a, b: compare(a, b) < 0
-        ),
-        method("compareTo", "quantity_compare_to", (_Q, _Q), INT, compare),
+        *comparisons("quantity", _Q),
         member(
             "add",
             overload("quantity_add", (_Q, _Q), _Q, add),

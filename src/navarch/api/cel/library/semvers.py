@@ -5,6 +5,7 @@ from __future__ import annotations
 from navarch.api.cel.errors import EvaluationError
 from navarch.api.cel.functions import (
     Library,
+    comparisons,
     estimate_traversal,
     function,
     method,
@@ -30,10 +31,6 @@ def to_semver(text: str, is_tolerant: bool = False) -> SemverValue:
         raise EvaluationError(str(error)) from None
 
 
-def compare(left: SemverValue, right: SemverValue) -> int:
-    return (left.value > right.value) - (left.value < right.value)
-
-
 _PARSE = (traversal(), estimate_traversal())
 _V = SEMVER
 
@@ -54,14 +51,6 @@ SEMVERS = Library(
         method("major", "semver_major", (_V,), INT, lambda v: v.value.major),
         method("minor", "semver_minor", (_V,), INT, lambda v: v.value.minor),
         method("patch", "semver_patch", (_V,), INT, lambda v: v.value.patch),
-        method(
-            "isGreaterThan",
-            "semver_is_greater_than",
-            (_V, _V),
-            BOOL,
-            lambda a, b: compare(a, b) > 0,
-        ),
-        method("isLessThan", "semver_is_less_than", (_V, _V), BOOL, lambda a, b: compare(a, b) < 0),
-        method("compareTo", "semver_compare_to", (_V, _V), INT, compare),
+        *comparisons("semver", _V),
     ),
 )
