@@ -22,6 +22,7 @@ from navarch.cluster import containerd, processes
 from navarch.cluster.api import Api
 from navarch.cluster.manifests import Placed, manifests
 from navarch.cluster.namespaces import Pins
+from navarch.cluster.profile import ClusterError
 from navarch.cluster.supervisor import Description
 from navarch.network.ingress import LEASE
 from navarch.network.nginx import shared_directory
@@ -29,7 +30,7 @@ from navarch.network.nginx import shared_directory
 if TYPE_CHECKING:
     from navarch.cluster.profile import Paths
 
-REPLACED_SECONDS, DRAIN_SECONDS = 30.0, 5.0
+REPLACED_SECONDS, DRAIN_SECONDS = 60.0, 5.0
 NAMESPACE, SERVICE = "ingress-nginx", "ingress-nginx-controller"
 _NETWORKING = "/apis/networking.k8s.io/v1"
 
@@ -65,9 +66,13 @@ def _addresses(each: dict[str, Any]) -> list[str]:
 
 def end_nginx(paths: Paths, component: str) -> None:
     """End the nginx of all nodes, and remove what they kept, keys among it. They outlive their
-    controllers, so that new ones can go on with them: when the addon is off, none come."""
-    # A controller that is still there would start its nginx anew.
-    processes.wait_until(lambda: _are_as_described(paths), REPLACED_SECONDS)
+    controllers, so that new ones can go on with them: when the addon is off, none come. Raises
+    ClusterError while a controller is still there, which would start its nginx anew."""
+    if not processes.wait_until(lambda: _are_as_described(paths), REPLACED_SECONDS):
+        raise ClusterError(
+            f"nodes still run the {component} controllers, so their nginx cannot be taken away",
+            "See: navarch status; then: navarch start",
+        )
     directories = [*paths.root.glob(f"nodes/*/{component}")]
     pids = [pid for each in directories if (pid := _nginx_of(each))]
     for pid in pids:

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from navarch.cluster import processes
+from navarch.cluster import ingress_addon, processes
 from navarch.cluster.api import Api, ApiUnavailableError, Connection
 from navarch.cluster.gateway_addon import gateway_objects
 from navarch.cluster.ingress_addon import end_nginx, ingress_objects, take_back
 from navarch.cluster.processes import ProcessId
-from navarch.cluster.profile import Paths
+from navarch.cluster.profile import ClusterError, Paths
 from navarch.cluster.supervisor import Description, Spec
 from navarch.network.gateway.controller import GatewayServing
 from navarch.network.ingress.controller import IngressServing
@@ -113,6 +115,22 @@ time.sleep(60)
 """
 
 
+@contextmanager
+def controller(paths: Paths, seconds: float) -> Iterator[int]:
+    """A node's process that began before the addon was off, and goes on for so long."""
+    spec = Spec("node-dev", ["true"], {}, node="dev", log="", level=1, digest="new")
+    described = Description(str(paths.run), str(paths.pins), [spec])
+    (paths.run / "supervisor.json").write_bytes(described.encode())
+    with subprocess.Popen(["sleep", str(seconds)]) as process:
+        started = processes.start_time(process.pid) or 0
+        old = ProcessId(process.pid, started, "old")
+        processes.write_pid_file(paths.run / "node-dev.pid", old)
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
 def test_nginx_ends_after_those_who_would_start_it_again(tmp_path: Path) -> None:
     """And in its own time; nothing stays behind."""
     paths = Paths(tmp_path / "dev")
@@ -120,17 +138,24 @@ def test_nginx_ends_after_those_who_would_start_it_again(tmp_path: Path) -> None
     directory, told = paths.node("dev") / "ingress", tmp_path / "told"
     directory.mkdir(parents=True)
     (directory / "certificates.json").write_text("keys")
-    spec = Spec("node-dev", ["true"], {}, node="dev", log="", level=1, digest="new")
-    described = Description(str(paths.run), str(paths.pins), [spec])
-    (paths.run / "supervisor.json").write_bytes(described.encode())
-    with subprocess.Popen(["sleep", "0.5"]) as controller:
-        started = processes.start_time(controller.pid) or 0
-        old = ProcessId(controller.pid, started, "old")
-        processes.write_pid_file(paths.run / "node-dev.pid", old)
-        words = [sys.executable, "-S", "-c", NGINX, str(directory), str(old.pid), str(told)]
+    with controller(paths, 0.5) as old:
+        words = [sys.executable, "-S", "-c", NGINX, str(directory), str(old), str(told)]
         with subprocess.Popen(words, stdout=subprocess.PIPE) as nginx:
             assert nginx.stdout is not None and nginx.stdout.readline() == b"ready\n"
             (directory / "nginx.pid").write_text(str(nginx.pid))
             end_nginx(paths, "ingress")
     assert told.read_text() == "SIGQUIT after"
     assert not directory.exists()
+
+
+def test_what_a_controller_would_start_again_is_left_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingress_addon, "REPLACED_SECONDS", 0.1)
+    paths = Paths(tmp_path / "dev")
+    paths.create()
+    directory = paths.node("dev") / "ingress"
+    directory.mkdir(parents=True)
+    with controller(paths, 600), pytest.raises(ClusterError, match="still run the ingress"):
+        end_nginx(paths, "ingress")
+    assert directory.exists()
