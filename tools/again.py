@@ -18,12 +18,14 @@ MEMORY = Path(".pytest_cache/v/cache/lastfailed")
 STORIES = "tests/cluster/test_"
 
 
-def chosen(failed: Iterable[str], folders: Sequence[str]) -> list[str]:
-    """What to give to pytest for the failed tests below these folders."""
-    here = [test for test in failed if test.startswith(tuple(f"{each}/" for each in folders))]
-    return list(dict.fromkeys(
-        test.partition("::")[0] if test.startswith(STORIES) else test for test in here
-    ))  # fmt: skip
+def chosen(failed: Iterable[str], paths: Sequence[str]) -> list[str]:
+    """What to give to pytest for the failed tests below these paths."""
+    found: dict[str, None] = {}
+    for test in failed:
+        file = test.partition("::")[0]
+        if any(Path(file).is_relative_to(each) for each in paths):
+            found[file if file.startswith(STORIES) else test] = None
+    return list(found)
 
 
 def main() -> int:

@@ -29,6 +29,7 @@ def test_what_is_tried_again(again: Any) -> None:
         "tests/cluster/test_broken.py",
     ]
     assert again.chosen(failed, ["tests/unit", "tests/api"]) == [failed[3]]
+    assert again.chosen(failed, ["tests/unit/test_d.py"]) == [failed[3]]
 
 
 @pytest.mark.parametrize("memory", [None, "{}", '{"tests/api/test_x.py::test_x": true}'])
