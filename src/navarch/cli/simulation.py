@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from navarch.api.numbers import natural
 from navarch.cluster.profile import ClusterError
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def group(flags: Flags, count: int) -> NodeGroup:
         values["taints"] = _split(flags.taints)
     if flags.zones:
         values["zones"] = _zones(flags.zones)
-    if flags.region or (flags.zones and flags.zones.isdigit()):
+    if flags.region or natural(flags.zones or "") is not None:
         values["region"] = flags.region or "region-1"
     try:
         return parse_group(values, "")
@@ -118,11 +119,12 @@ def group(flags: Flags, count: int) -> NodeGroup:
 
 
 def _zones(text: str) -> list[str]:
-    if not text.isdigit():
+    count = natural(text)
+    if count is None:
         return _split([text])
-    if not 1 <= int(text) <= 1000:
+    if not 1 <= count <= 1000:
         raise ClusterError("--zones is a number from 1 to 1000, or names")
-    return [f"zone-{number}" for number in range(1, int(text) + 1)]
+    return [f"zone-{number}" for number in range(1, count + 1)]
 
 
 def _split(given: Sequence[str]) -> list[str]:

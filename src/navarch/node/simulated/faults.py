@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 
+from navarch.api.numbers import natural
 from navarch.api.times import format_time
 from navarch.api.types.core_v1 import Node, NodeCondition, Pod
 
@@ -57,6 +58,10 @@ HEALTHY = {
 }
 
 
+FAR_FUTURE = 1 << 36
+"""Seconds; what a node bears can be written by others, and dates end with the year 9999."""
+
+
 def boot_id(name: str, booted: datetime | None) -> str:
     """A node that has come back from the dead bears the moment."""
     return name if booted is None else f"{name}-{int(booted.timestamp())}"
@@ -70,8 +75,9 @@ def boot_id_of_the_dead(name: str) -> str:
 
 def booted_at(node: Node) -> datetime | None:
     """When the node came back from the dead, by what it bears."""
-    since = node.status.nodeInfo.bootID.removeprefix(f"{node.metadata.name}-")
-    return datetime.fromtimestamp(int(since), UTC) if since.isdecimal() else None
+    _, _, text = node.status.nodeInfo.bootID.partition(f"{node.metadata.name}-")
+    since = natural(text)
+    return datetime.fromtimestamp(since, UTC) if since is not None and since < FAR_FUTURE else None
 
 
 def fault_of(node: Node) -> Fault | None:

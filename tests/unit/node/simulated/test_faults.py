@@ -14,6 +14,9 @@ from navarch.node.simulated.faults import (
     CONDITIONS,
     FAULT,
     Fault,
+    boot_id,
+    boot_id_of_the_dead,
+    booted_at,
     conditions,
     fault_of,
     parse_conditions,
@@ -109,3 +112,21 @@ def test_sums_of_what_pods_take() -> None:
     assert [
         each.reason for each in problems(pod("d", nodeSelector={"a": "b"}), load.view(), view)
     ] == ["NodeAffinity"]
+
+
+@pytest.mark.parametrize(
+    ("borne", "when"),
+    [
+        (boot_id("n-1", NOW), NOW),
+        (boot_id("n-1", None), None),
+        (boot_id_of_the_dead("n-1"), None),
+        ("n-1-" + "9" * 15, None),
+        ("n-1-" + "9" * 5000, None),
+        ("n-1-²", None),
+        ("1767225600", None),
+    ],
+)
+def test_when_a_node_came_back(borne: str, when: datetime | None) -> None:
+    found = node()
+    found.metadata.name, found.status.nodeInfo.bootID = "n-1", borne
+    assert booted_at(found) == when
