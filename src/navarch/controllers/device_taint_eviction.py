@@ -71,7 +71,7 @@ class DeviceTaintEvictionController(Controller):
 
     def __init__(self, context: ControllerContext) -> None:
         super().__init__(context)
-        self.recorder = context.recorder("device-taint-eviction")
+        self.recorder = context.recorder("device-taint-eviction-controller")
         self.pods = context.informers.informer(Pod)
         self.claims = context.informers.informer(ResourceClaim, transform=drop_managed_fields)
         self.slices = context.informers.informer(ResourceSlice, transform=drop_managed_fields)

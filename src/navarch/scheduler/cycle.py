@@ -19,7 +19,7 @@ import numpy as np
 from navarch.api.types.resource_v1 import ResourceClaim
 from navarch.scheduler.cluster import Cluster, Mask, Numbers
 from navarch.scheduler.dra.plans import ClaimPlan
-from navarch.scheduler.explain import NO_NODES, NO_STATE, available, histogram
+from navarch.scheduler.explain import NO_CLAIMS, NO_NODES, NO_STATE, available, histogram
 from navarch.scheduler.filtering import Filtered, filter_nodes
 from navarch.scheduler.framework import Code, Cycle, PodRejected, Profile, VolumePlan
 from navarch.scheduler.objects import Objects
@@ -79,7 +79,7 @@ def attempt(
 ) -> Choice | Failure | Diagnosis:
     """As far as it goes without other pods making room."""
     filtered = feasible(cycle, profile)
-    if isinstance(filtered, Failure):
+    if not isinstance(filtered, list):
         return filtered
     slot = nominated(cycle)
     if slot is None:
@@ -96,7 +96,7 @@ def attempt(
     return chosen(cycle, profile, slot)
 
 
-def feasible(cycle: Cycle, profile: Profile) -> list[Filtered] | Failure:
+def feasible(cycle: Cycle, profile: Profile) -> list[Filtered] | Failure | Diagnosis:
     """Leaves the feasible nodes in the cycle, and tells what became of the others."""
     cluster = cycle.cluster
     cycle.percentage = profile.percentage
@@ -106,7 +106,22 @@ def feasible(cycle: Cycle, profile: Profile) -> list[Filtered] | Failure:
     try:
         return filter_nodes(cycle, profile)
     except PodRejected as rejection:
+        if rejection.plugin == DynamicResources.name:
+            # The plug-in that is asked first for what else might help has looked at the pod, and
+            # the next one is asked, too; where others reject before it, it knows of none.
+            return _claims_rejected(cluster, profile, rejection)
         return rejected(cluster, profile, rejection)
+
+
+def _claims_rejected(cluster: Cluster, profile: Profile, rejection: PodRejected) -> Diagnosis:
+    return Diagnosis(
+        available(cluster.count, ", ".join(rejection.reasons)),
+        frozenset([rejection.plugin]),
+        np.zeros_like(cluster.alive),
+        (NO_CLAIMS,) if DynamicResources.name in profile.post_filters else (),
+        None,
+        "DefaultPreemption" in profile.post_filters,
+    )
 
 
 def rejected(cluster: Cluster, profile: Profile, rejection: PodRejected) -> Failure:

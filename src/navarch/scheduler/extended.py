@@ -52,6 +52,8 @@ async def schedule_with(
     """`schedule` with extenders. Raises ExtenderFailed, ClusterChanged."""
     asked = [each for each in extenders if each.is_interested(cycle.pod)]
     filtered = feasible(cycle, profile)
+    if isinstance(filtered, Diagnosis):
+        return await make_room(asked, cycle, profile, filtered, mark)
     if isinstance(filtered, Failure):
         return filtered
     names = [*cycle.cluster.names]

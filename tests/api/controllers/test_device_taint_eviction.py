@@ -93,6 +93,13 @@ async def test_a_pod_leaves_its_tainted_device(client: Client) -> None:
             "DeletionByDeviceTaintManager",
             "Device Taint manager: deleting due to NoExecute taint",
         )
+
+        async def is_told() -> bool:
+            events = (await client.dynamic("", "v1", "events").list("ns")).items
+            told = {(each["source"].get("component"), each["reason"]) for each in events}
+            return ("device-taint-eviction-controller", "DeviceTaintManagerEviction") in told
+
+        await eventually(is_told, "the event")
         # Who has no part in the claim stays.
         assert not (await pods.get("waiting", "ns")).metadata.deletionTimestamp
         assert waiting.metadata.uid

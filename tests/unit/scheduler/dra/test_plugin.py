@@ -121,17 +121,34 @@ def class_for(select: str) -> DeviceClass:
     return from_object(DeviceClass, {"metadata": {"name": "gpu"}, "spec": spec})
 
 
+HOPELESS = (
+    "no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful "
+    "for scheduling."
+)
+
+
+def test_a_pod_waits_for_its_class() -> None:
+    """Seen with upstream's scheduler: whoever else may help is asked, for it was this plug-in that
+    rejected the pod."""
+    devices = with_claim(world(), claim(exactly()))
+    devices.remove_class(devices.classes["gpu"])
+    found = tried(using("c"), devices)
+    assert isinstance(found, Failure)
+    text = "0/2 nodes are available: request r: device class gpu does not exist. "
+    assert found.message == text + HOPELESS
+
+
 @pytest.mark.parametrize(
     ("info", "message"),
     [
         pytest.param(
             using("none"),
-            '0/2 nodes are available: resourceclaim.resource.k8s.io "none" not found. not found',
+            '0/2 nodes are available: resourceclaim.resource.k8s.io "none" not found. ' + HOPELESS,
             id="no claim",
         ),
         pytest.param(
             pod({"name": "gpu", "resourceClaimTemplateName": "t"}),
-            '0/2 nodes are available: pod "ns/p": ResourceClaim not created yet. not found',
+            '0/2 nodes are available: pod "ns/p": ResourceClaim not created yet. ' + HOPELESS,
             id="not made yet",
         ),
         pytest.param(
@@ -140,7 +157,7 @@ def class_for(select: str) -> DeviceClass:
                 status={"resourceClaimStatuses": [{"name": "gpu", "resourceClaimName": "c"}]},
             ),
             "0/2 nodes are available: ResourceClaim ns/c was not created for Pod ns/p (Pod is not "
-            "owner). not found",
+            "owner). " + HOPELESS,
             id="another's",
         ),
         pytest.param(
