@@ -28,7 +28,7 @@ def machines_note() -> Path:
 
 def switch_on(names: Iterable[str], note: Path) -> None:
     """Bring settings (names below /proc/sys) to 1."""
-    with _locked():
+    with locked(SETTINGS):
         changed = _read(note)
         for name in names:
             setting = SETTINGS / name
@@ -43,7 +43,7 @@ def switch_on(names: Iterable[str], note: Path) -> None:
 
 def switch_back(note: Path, is_needed: Callable[[], bool] = lambda: False) -> None:
     """Undo `switch_on`, unless somebody else needs it."""
-    with _locked():
+    with locked(SETTINGS):
         if is_needed():
             return
         for name in _read(note):
@@ -60,9 +60,10 @@ def _read(note: Path) -> list[str]:
 
 
 @contextmanager
-def _locked() -> Iterator[None]:
-    """One at a time on this machine. The lock is on a directory that is always there."""
-    descriptor = os.open(SETTINGS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def locked(directory: Path) -> Iterator[None]:
+    """One at a time on this machine. The lock is on a directory that is always there, so it leaves
+    no file."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -27,6 +27,7 @@ from navarch.cluster import (
     addons,
     boot,
     composition,
+    forwarding,
     guardian,
     kubeconfig,
     namespaces,
@@ -108,8 +109,9 @@ def _start_own(request: StartRequest, progress: Progress) -> Profile:
     """A cluster whose control plane is here."""
     with exclusive(request.name), ExitStack() as until_wired:
         if profile.load(request.name) is None:
-            # Addresses are chosen by what is there; so nobody else may choose until ours are, too.
-            until_wired.enter_context(machine_lock())
+            # Addresses are chosen by what is there; so nobody on this machine, whosever cluster it
+            # is, may choose until ours are, too.
+            until_wired.enter_context(forwarding.locked(Path("/run")))
         nodes_wanted = None
         if request.simulation is not None:
             nodes_wanted = simulation.changed(profile.paths_of(request.name), request.simulation)
@@ -237,18 +239,6 @@ def exclusive(name: str) -> Iterator[None]:
         os.close(descriptor)
         if home.is_dir() and not any(home.iterdir()):
             home.rmdir()
-
-
-@contextmanager
-def machine_lock() -> Iterator[None]:
-    """One cluster at a time chooses its addresses on this machine, whosever it is. The lock is on
-    a directory that is always there, so it leaves no file."""
-    descriptor = os.open("/run", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _remove_surplus(

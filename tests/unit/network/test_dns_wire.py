@@ -201,7 +201,7 @@ def test_a_maze_of_pointers_ends_soon() -> None:
 def test_no_answer_of_a_stranger_does_harm(body: bytes, answers: int, authority: int) -> None:
     packet = struct.pack("!6H", 7, 0x8180, 1, answers, authority, 0) + body
     try:
-        _, _, reply = wire.parse_reply(packet)
+        reply = wire.parse_reply(packet)
     except wire.Malformed:
         return
     asked = wire.parse_query(QUESTION)
@@ -228,10 +228,8 @@ _x._tcp.example.com. 60 IN SRV 1 2 3 ns1.example.com.
 example.com. 60 IN TXT "a" "b"
 """
     message = dns.message.from_text(text)
-    flags, question, reply = wire.parse_reply(message.to_wire())
-    assert flags & wire.QR
+    reply = wire.parse_reply(message.to_wire())
     asked = wire.parse_query(dns.message.make_query("www.example.com", "A", id=7).to_wire())
-    assert question == asked.question
     again = dns.message.from_wire(asked.id + wire.render(asked, reply, wire.MAX_MESSAGE))
     for before, after in zip(message.sections, again.sections, strict=True):
         assert before == after

@@ -84,14 +84,9 @@ class ServiceAccountTokens:
         self._jws = jwt.PyJWS()
         self._known: dict[str, _Known] = {}
 
-    def authenticate(self, token: str) -> UserInfo:
-        """Whose token it is, for this API server. Raises TokenError."""
-        known = self._check(token)
-        self._match_audiences(known.claims, self.audiences)
-        return known.user
-
     def verify(self, token: str, audiences: Sequence[str] = ()) -> VerifiedToken:
-        """As `authenticate`, for any of the audiences given (none: this API server's)."""
+        """Whose token it is, for any of the audiences given (none: this API server's). Raises
+        TokenError."""
         known = self._check(token)
         matched = self._match_audiences(known.claims, tuple(audiences) or self.audiences)
         return VerifiedToken(known.user, matched)

@@ -161,7 +161,7 @@ class Forwarder:
                 try:
                     async with asyncio.timeout(min(ATTEMPT_SECONDS, left)):
                         packet = await ask_once(upstream.address, asked, tcp=tcp)
-                    _, _, reply = wire.parse_reply(packet)
+                    reply = wire.parse_reply(packet)
                 except (TimeoutError, OSError, wire.Malformed, asyncio.IncompleteReadError):
                     self._failed(upstream)
                     continue

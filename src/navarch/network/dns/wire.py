@@ -204,14 +204,13 @@ class Reply:
     additional: Sequence[Record] = ()
 
 
-def parse_reply(packet: bytes) -> tuple[int, bytes, Reply]:
-    """Read another server's answer: flags, question and records. Raises Malformed."""
+def parse_reply(packet: bytes) -> Reply:
+    """Read another server's answer. Raises Malformed."""
     try:
         flags, questions, *counts = struct.unpack_from("!5H", packet, 2)
         if not flags & QR or questions != 1 or sum(counts) * 11 > len(packet):
             raise Malformed
         position = _skip_name(packet, HEADER) + 4
-        question = packet[HEADER:position]
         sections: list[list[Record]] = []
         for count in counts:
             section: list[Record] = []
@@ -220,7 +219,7 @@ def parse_reply(packet: bytes) -> tuple[int, bytes, Reply]:
             sections.append(section)
     except (IndexError, struct.error) as error:
         raise Malformed from error
-    return flags, question, Reply(flags & (AA | AD | 15), *sections)
+    return Reply(flags & (AA | AD | 15), *sections)
 
 
 def _read_record(packet: bytes, position: int, section: list[Record]) -> int:

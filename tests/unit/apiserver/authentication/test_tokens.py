@@ -90,7 +90,7 @@ def test_a_plain_token(issuer: TokenIssuer, tokens: ServiceAccountTokens, keys: 
             "serviceaccount": {"name": "robot", "uid": "sa-uid"},
         },
     }
-    assert tokens.authenticate(token) == UserInfo(
+    assert tokens.verify(token).user == UserInfo(
         "system:serviceaccount:ns:robot",
         "sa-uid",
         ("system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated"),
@@ -103,7 +103,7 @@ def test_a_pod_token_says_pod_and_node(issuer: TokenIssuer, tokens: ServiceAccou
     kubernetes = claims_of(token)["kubernetes.io"]
     assert kubernetes["pod"] == {"name": "web", "uid": "pod-uid"}
     assert kubernetes["node"] == {"name": "n1", "uid": "node-uid"}
-    extra = tokens.authenticate(token).extra
+    extra = tokens.verify(token).user.extra
     prefix = "authentication.kubernetes.io/"
     assert extra[f"{prefix}pod-name"] == ("web",)
     assert extra[f"{prefix}pod-uid"] == ("pod-uid",)
@@ -120,7 +120,7 @@ def test_the_token_of_a_pods_volume_is_good_for_longer(
     assert claims["kubernetes.io"]["warnafter"] == 1_800_003_607
     assert answer["status"]["expirationTimestamp"] == "2027-01-15T09:00:07Z"
     clock.now += 7200
-    tokens.authenticate(answer["status"]["token"])
+    tokens.verify(answer["status"]["token"])
 
 
 @pytest.mark.parametrize(
@@ -203,14 +203,14 @@ def test_a_token_dies_with_what_it_is_bound_to(
     recreated: bool,
 ) -> None:
     token = token_for(issuer, boundObjectRef=ref)
-    tokens.authenticate(token)
+    tokens.verify(token)
     lookup.remove(resource, namespace, name)
     if recreated:
         metadata = {"name": name, "namespace": namespace, "uid": "another"}
         lookup.put(resource, {"metadata": metadata})
     clock.now += RECHECK_SECONDS + 0.1
     with pytest.raises(TokenError):
-        tokens.authenticate(token)
+        tokens.verify(token)
 
 
 def test_a_deleted_pod_counts_a_little_longer(
@@ -222,28 +222,28 @@ def test_a_deleted_pod_counts_a_little_longer(
     metadata = {**pod["metadata"], "deletionTimestamp": "2027-01-15T08:00:10Z"}
     lookup.put("pods", {**pod, "metadata": metadata})
     clock.now += 60
-    tokens.authenticate(token)
+    tokens.verify(token)
     clock.now += 11
     with pytest.raises(TokenError, match="invalidated"):
-        tokens.authenticate(token)
+        tokens.verify(token)
 
 
 def test_times(issuer: TokenIssuer, tokens: ServiceAccountTokens, clock: Any) -> None:
     token = token_for(issuer)
     clock.now -= 120
     with pytest.raises(TokenError, match="not valid yet"):
-        tokens.authenticate(token)
+        tokens.verify(token)
     clock.now += 120 + 3600 + 59
-    tokens.authenticate(token)
+    tokens.verify(token)
     clock.now += 2
     with pytest.raises(TokenError, match="has expired"):
-        tokens.authenticate(token)
+        tokens.verify(token)
 
 
 def test_audiences(issuer: TokenIssuer, tokens: ServiceAccountTokens) -> None:
     token = token_for(issuer, audiences=["vault", "other"])
     with pytest.raises(TokenError) as raised:
-        tokens.authenticate(token)
+        tokens.verify(token)
     assert str(raised.value) == (
         '[invalid bearer token, token audiences ["vault" "other"] is invalid '
         f'for the target audiences ["{ISSUER}"]]'
@@ -287,7 +287,7 @@ def test_forgeries(
     ]
     for text in bad:
         with pytest.raises(TokenError):
-            tokens.authenticate(text)
+            tokens.verify(text)
 
 
 def test_rotation(
@@ -303,7 +303,7 @@ def test_rotation(
     tokens = ServiceAccountTokens(rotated, [ISSUER], [ISSUER], lookup, clock)
     new_issuer = TokenIssuer(rotated, TokenPolicy(ISSUER, (ISSUER,)), lookup, clock)
     new_token = token_for(new_issuer)
-    assert tokens.authenticate(old_token).name == tokens.authenticate(new_token).name
+    assert tokens.verify(old_token).user.name == tokens.verify(new_token).user.name
     published = {key["kid"]: jwt.PyJWK(key) for key in rotated.to_jwks()["keys"]}
     for token in (old_token, new_token):
         key = published[jwt.get_unverified_header(token)["kid"]]
