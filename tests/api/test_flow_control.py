@@ -207,11 +207,14 @@ async def test_the_flood_of_one_tenant() -> None:
             await asyncio.gather(*(api.post(CM, obj) for obj in many))
         stop = asyncio.Event()
         answers: list[int] = []
+        waited: list[float] = []
 
         async def greedy() -> None:
             while not stop.is_set():
+                began = time.perf_counter()
                 # A selector on everything: looked at one by one, and nothing is kept.
                 answer = await api.get(f"{CM}?labelSelector=a%21%3Db", user="greedy", groups=USERS)
+                waited.append(time.perf_counter() - began)
                 answers.append(answer.status)
 
         async def latency(user: str, groups: str) -> list[float]:
@@ -230,11 +233,11 @@ async def test_the_flood_of_one_tenant() -> None:
         )
         stop.set()
         await asyncio.gather(*flood)
-        # A list takes some 20 ms here, and the client takes turns with the server in one loop.
-        alone = statistics.median(await latency("quiet", USERS))
+        # A list takes some 20 ms, and the client takes turns with the server in one loop: what a
+        # queue for all would cost is what the greedy one waits, however slow the machine is.
         tally = control_of(api).tallies["global-default", "global-default"]
-        assert statistics.median(quiet) < 0.5 + 10 * alone
-        assert statistics.median(node) < 0.5 + 10 * alone
+        assert statistics.median(quiet) < statistics.median(waited) / 3
+        assert statistics.median(node) < statistics.median(waited) / 3
         assert sum(tally.waits) > 0, "the flood never had to wait"
         assert set(answers) <= {200, 429}
 
