@@ -249,6 +249,26 @@ def _is_dropped_when_empty(field: FieldFacts) -> bool:
     return True
 
 
+SWITCHED_OFF = {
+    "core_v1.PodSpec": ("schedulingGroup",),
+    "core_v1.TypedObjectReference": ("namespace",),
+    "resource_v1.DeviceAttribute": ("bools", "ints", "strings", "versions"),
+    "storage_v1.CSIDriverSpec": ("preventPodSchedulingIfMissing",),
+}
+"""Fields of features that are off by default: known, and dropped without a word."""
+KEPT_EMPTY = {"autoscaling_v2.HPAScalingRules": ("policies",)}
+"""Empty lists that `omitempty` would hide but that are refused before anything is encoded."""
+
+
+def _switched_off(expected: type | None, step: Step | None) -> Step:
+    def walk(value: Any, path: Path, walk: Walk) -> Any:
+        if value.__class__ is not expected and step is not None:
+            step(value, path, walk)
+        return None
+
+    return walk
+
+
 class Walker:
     """The walk over one struct type."""
 
@@ -264,8 +284,13 @@ class Walker:
     def compile(self, facts: TypeFacts) -> None:
         """Apart from the constructor, because types may contain themselves."""
         for field in facts.fields.values():
-            step = _step(field.type)
-            self._fields[field.name] = (*step, _is_dropped_when_empty(field))
+            expected, step = _step(field.type)
+            drops = _is_dropped_when_empty(field)
+            if field.name in KEPT_EMPTY.get(facts.name, ()):
+                drops = False
+            elif field.name in SWITCHED_OFF.get(facts.name, ()):
+                expected, step, drops = None, _switched_off(expected, step), True
+            self._fields[field.name] = expected, step, drops
             if field.within:
                 self._within[field.name] = field.within
             if _is_always_there(field):

@@ -4,8 +4,8 @@ pods, so that no two Jobs ever fight over a pod."""
 from __future__ import annotations
 
 from navarch.api.strategies.base import Object
-from navarch.api.strategies.generic import GenericStrategy, Rules
-from navarch.api.strategies.workloads import default_template
+from navarch.api.strategies.generic import Rules
+from navarch.api.strategies.workloads import PodMakerStrategy, default_template
 from navarch.api.validation import batch as validation
 
 MAX_INT32 = 2**31 - 1
@@ -13,8 +13,8 @@ JOB_NAME_LABELS = ("job-name", "batch.kubernetes.io/job-name")
 CONTROLLER_UID_LABELS = ("controller-uid", "batch.kubernetes.io/controller-uid")
 
 
-class JobStrategy(GenericStrategy):
-    has_generation = True
+class JobStrategy(PodMakerStrategy):
+    names_pods = True
     rules = Rules(
         validation.validate_job,
         validation.validate_job_update,
@@ -31,7 +31,7 @@ class JobStrategy(GenericStrategy):
             per_index = spec.get("backoffLimitPerIndex") is not None
             spec["backoffLimit"] = MAX_INT32 if per_index else 6
         _label_like_template(obj)
-        if not spec.get("podReplacementPolicy"):
+        if spec.get("podReplacementPolicy") is None:
             failed = spec.get("podFailurePolicy") is not None
             spec["podReplacementPolicy"] = "Failed" if failed else "TerminatingOrFailed"
 
@@ -78,8 +78,9 @@ def _generate_selector(obj: Object) -> None:
     selector.setdefault(CONTROLLER_UID_LABELS[1], metadata.get("uid", ""))
 
 
-class CronJobStrategy(GenericStrategy):
-    has_generation = True
+class CronJobStrategy(PodMakerStrategy):
+    names_pods = True
+    template_path = "spec.jobTemplate.spec.template"
     rules = Rules(validation.validate_cron_job, validation.validate_cron_job_update)
 
     def defaults(self, obj: Object) -> None:

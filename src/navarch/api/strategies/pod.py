@@ -7,6 +7,7 @@ from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy, Rules, keep, reset_metadata
 from navarch.api.strategies.podspec import default_pod_only, default_pod_spec, quality_of_service
 from navarch.api.validation import pod as validation
+from navarch.api.validation.pod_warnings import pod_warnings
 
 GATED_MESSAGE = "Scheduling is blocked due to non-empty scheduling gates"
 
@@ -67,6 +68,10 @@ class PodStrategy(GenericStrategy):
             _keep_in_status(obj, old)
             return
         super().prepare_update(obj, old, "")
+
+    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+        # Pods that are there are hardly ever written by somebody who would read them.
+        return pod_warnings(obj) if old is None else []
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         spec, status = obj.get("spec") or {}, obj.get("status") or {}

@@ -6,7 +6,9 @@ from limits, service links and the ports of host-network pods. The rest applies 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from navarch.api.pod_resources import pod_requests
@@ -22,13 +24,25 @@ def containers_of(spec: Object, *lists: str) -> Iterator[Object]:
         yield from spec.get(name) or ()
 
 
+_PART = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_REGISTRY = rf"(?:(?=[^/]*[.:A-Z]|localhost/){_PART}(?:\.{_PART})*(?::[0-9]+)?/)?"
+_WORD = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?P<name>{_REGISTRY}{_WORD}(?:/{_WORD})*)"
+    r"(?::(?P<tag>\w[\w.-]{0,127}))?(?P<digest>@[A-Za-z][\w.+-]*:[0-9a-fA-F]{32,})?",
+    re.ASCII,
+)
+
+
+@lru_cache(1024)
 def default_pull_policy(image: str) -> str:
-    """Always for the tag `latest`, said or meant; otherwise IfNotPresent."""
-    name, _, digest = image.partition("@")
-    tag = name.rpartition("/")[2].partition(":")[2]
-    if tag == "latest" or (image and not tag and not digest):
-        return "Always"
-    return "IfNotPresent"
+    """Always for the tag `latest`, said or meant; otherwise, and for what names no image (see the
+    grammar of references of the distribution project), IfNotPresent."""
+    found = _IMAGE.fullmatch(image)
+    if found is None or len(found["name"]) > 255:
+        return "IfNotPresent"
+    tag = found["tag"] or ("" if found["digest"] else "latest")
+    return "Always" if tag == "latest" else "IfNotPresent"
 
 
 def default_pod_spec(spec: Object) -> None:

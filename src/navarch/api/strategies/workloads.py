@@ -9,6 +9,7 @@ from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy, Rules, keep
 from navarch.api.strategies.podspec import default_pod_spec
 from navarch.api.validation import workloads as validation
+from navarch.api.validation.pod_warnings import pod_warnings
 
 
 def default_template(spec: Object) -> None:
@@ -17,8 +18,32 @@ def default_template(spec: Object) -> None:
         default_pod_spec(template["spec"])
 
 
-class DeploymentStrategy(GenericStrategy):
+class PodMakerStrategy(GenericStrategy):
+    """A kind with a template of pods, about which there are warnings when it may have changed."""
+
     has_generation = True
+    template_path = "spec.template"
+    names_pods = False
+    """Whether the object's name becomes part of host names, which must be DNS labels."""
+
+    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+        metadata, found = obj["metadata"], []
+        if old is not None and metadata.get("generation") == old["metadata"].get("generation"):
+            return []
+        problems = names.dns1123_label(metadata.get("name") or "") if self.names_pods else []
+        if old is None and problems:
+            found.append(
+                "metadata.name: this is used in Pod names and hostnames, which can result in "
+                f"surprising behavior; a DNS label is recommended: [{' '.join(problems)}]"
+            )
+        template = obj
+        for name in self.template_path.split("."):
+            template = template.get(name) or {}
+        return found + pod_warnings(template, self.template_path)
+
+
+class DeploymentStrategy(PodMakerStrategy):
+    names_pods = True
     rules = Rules(
         validation.validate_deployment,
         validation.validate_deployment_update,
@@ -43,12 +68,9 @@ class DeploymentStrategy(GenericStrategy):
         if subresource:
             keep(obj["metadata"], old["metadata"], "labels")
 
-    def warnings(self, obj: Object, old: Object | None) -> list[str]:
-        return _hostname_warning(obj) if old is None else []
 
-
-class ReplicaSetStrategy(GenericStrategy):
-    has_generation = True
+class ReplicaSetStrategy(PodMakerStrategy):
+    names_pods = True
     rules = Rules(
         validation.validate_replica_set,
         validation.validate_replica_set_update,
@@ -60,9 +82,6 @@ class ReplicaSetStrategy(GenericStrategy):
 
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         return {"status.replicas": str((obj.get("status") or {}).get("replicas") or 0)}
-
-    def warnings(self, obj: Object, old: Object | None) -> list[str]:
-        return _hostname_warning(obj) if old is None else []
 
 
 class ReplicationControllerStrategy(ReplicaSetStrategy):
@@ -82,8 +101,7 @@ class ReplicationControllerStrategy(ReplicaSetStrategy):
                 obj["metadata"]["labels"] = dict(labels)
 
 
-class StatefulSetStrategy(GenericStrategy):
-    has_generation = True
+class StatefulSetStrategy(PodMakerStrategy):
     rules = Rules(
         validation.validate_stateful_set,
         validation.validate_stateful_set_update,
@@ -120,17 +138,16 @@ class StatefulSetStrategy(GenericStrategy):
         super().prepare_update(obj, old, subresource)
 
     def warnings(self, obj: Object, old: Object | None) -> list[str]:
-        limit = obj["spec"].get("revisionHistoryLimit")
+        found, limit = super().warnings(obj, old), obj["spec"].get("revisionHistoryLimit")
         if isinstance(limit, int) and limit < 0:
-            return [
+            found.append(
                 "spec.revisionHistoryLimit: a negative value retains all historical revisions; "
                 "a value >= 0 is recommended"
-            ]
-        return []
+            )
+        return found
 
 
-class DaemonSetStrategy(GenericStrategy):
-    has_generation = True
+class DaemonSetStrategy(PodMakerStrategy):
     rules = Rules(
         validation.validate_daemon_set,
         validation.validate_daemon_set_update,
@@ -164,7 +181,8 @@ class DaemonSetStrategy(GenericStrategy):
         obj["metadata"].setdefault("annotations", {})[key] = before
 
 
-class PodTemplateStrategy(GenericStrategy):
+class PodTemplateStrategy(PodMakerStrategy):
+    template_path = "template"
     has_generation = True
     rules = Rules(validation.validate_pod_template)
 
@@ -176,13 +194,3 @@ class ControllerRevisionStrategy(GenericStrategy):
     rules = Rules(
         validation.validate_controller_revision, validation.validate_controller_revision_update
     )
-
-
-def _hostname_warning(obj: Object) -> list[str]:
-    problems = names.dns1123_label(obj["metadata"].get("name") or "")
-    if not problems:
-        return []
-    return [
-        "metadata.name: this is used in Pod names and hostnames, which can result in surprising "
-        f"behavior; a DNS label is recommended: [{' '.join(problems)}]"
-    ]

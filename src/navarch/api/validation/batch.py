@@ -204,7 +204,7 @@ def _check_exit_codes(codes: Field, containers: set[Any]) -> None:
     if name.is_set and name.value not in containers:
         name.invalid("must be one of the container or initContainer names in the pod template")
     if not values:
-        values.invalid("at least one value is required")
+        values.showing(None).invalid("at least one value is required")
     values.at_most(255)
     seen: set[int] = set()
     for value in values:

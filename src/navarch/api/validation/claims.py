@@ -31,10 +31,8 @@ def check_claim_spec(spec: Field) -> None:
     source, reference = spec["dataSource"], spec["dataSourceRef"]
     _check_source(source)
     _check_source(reference)
-    if source.is_set and reference.is_set and not reference.get("namespace"):
-        alike = {key: value for key, value in reference.value.items() if key != "namespace"}
-        if source.value != alike:
-            spec.showing({}).invalid("must match dataSourceRef")
+    if source.is_set and reference.is_set and source.value != reference.value:
+        spec.showing({}).invalid("must match dataSourceRef")
     spec["volumeAttributesClassName"].check_unless_empty(dns1123_subdomain)
 
 

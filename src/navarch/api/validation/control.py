@@ -115,9 +115,8 @@ def _check_metric(metric: Field) -> None:
         kind.required("must specify a metric source type")
     if kind.value not in _METRICS:
         kind.not_supported(tuple(_METRICS))
-        if sources:
-            # Upstream looks at the type once more when it has counted the sources.
-            kind.not_supported(tuple(_METRICS))
+        # Upstream looks at the type once more when it has counted the sources.
+        kind.not_supported(tuple(_METRICS))
     wanted = _METRICS.get(kind.value)
     for field in sources[:1]:
         _check_metric_source(metric[field], field)

@@ -47,7 +47,7 @@ def _encoded(facts: TypeFacts, value: Any, pointer: bool = False) -> Any:
             )
             for name, field in facts.fields.items()
         }
-    if value is None:
+    if value is None or value == []:
         if pointer or facts.shape is not Shape.SCALAR or facts.scalar in _NULLS:
             return None
         return _ZEROS.get(facts.scalar, 0)

@@ -164,6 +164,19 @@ def test_json_schemas_are_walked_without_strictness_where_go_is_lenient() -> Non
     assert stored == {"type": "array", "items": {"type": "string"}, "additionalProperties": True}
 
 
+def test_fields_of_features_that_are_off_are_dropped() -> None:
+    pod = decode(kind("Pod"), {"spec": {"schedulingGroup": {}, "containers": []}})
+    assert "schedulingGroup" not in pod["spec"]
+    driver = {"spec": {"preventPodSchedulingIfMissing": True}}
+    assert decode(kind("CSIDriver", "storage.k8s.io"), driver)["spec"] == {}
+
+
+def test_an_empty_list_of_scaling_policies_is_told_from_none() -> None:
+    rules: dict[str, Any] = {"behavior": {"scaleUp": {"policies": []}, "scaleDown": {}}}
+    scaler = decode(kind("HorizontalPodAutoscaler", "autoscaling", "v2"), {"spec": rules})
+    assert scaler["spec"]["behavior"] == {"scaleUp": {"policies": []}, "scaleDown": {}}
+
+
 PREFIX = 'Deployment in version "v1" cannot be handled as a Deployment: '
 POD_PREFIX = 'Pod in version "v1" cannot be handled as a Pod: '
 

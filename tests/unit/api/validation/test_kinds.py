@@ -41,7 +41,7 @@ def account(**fields: str) -> Object:
         (
             "services",
             service(ports=[{"port": 1, "name": "a"}, {"port": 1, "name": "b"}]),
-            'spec.ports[1]: Duplicate value: {"Name":"","Protocol":"TCP","AppProtocol":null,"Port":1,',
+            'spec.ports[1]: Duplicate value: {"Name":"","Protocol":"TCP","AppProtocol":null,',
         ),
         (
             "services",

@@ -13,6 +13,8 @@ from tests.unit.api.validation.pods import STRATEGY, Object, container, errors_o
         ("web:latest", "Always"),
         ("host:5000/web", "Always"),
         ("web:1", "IfNotPresent"),
+        ("Web", "IfNotPresent"),
+        ("Host.example/web", "Always"),
         ("host:5000/web:1", "IfNotPresent"),
         ("web@sha256:" + "0" * 64, "IfNotPresent"),
     ],

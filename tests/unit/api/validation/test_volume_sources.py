@@ -1,4 +1,4 @@
-"""What a pod's volume or a PersistentVolume must say to its driver: upstream's complaints, in order."""
+"""What a pod's volume or a PersistentVolume must say to its driver, in upstream's order."""
 
 from __future__ import annotations
 
