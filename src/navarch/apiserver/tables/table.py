@@ -74,8 +74,7 @@ def _maker(text: str, functions: Mapping[str, Callable[..., Any]]) -> MakeCell:
     assert found is not None, text
     name, dotted, with_now, otherwise = found.groups()
     path = tuple(dotted.split(".")) if dotted else ()
-    function: Callable[..., Any]
-    function = str if name is None else functions.get(name) or FUNCTIONS[name]
+    function = FUNCTIONS["text"] if name is None else functions.get(name) or FUNCTIONS[name]
     if name is None:
         otherwise = otherwise or ""
 

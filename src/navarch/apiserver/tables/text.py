@@ -142,6 +142,7 @@ def _all(field: str) -> Callable[[Sequence[Object] | None], str]:
 
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "text": str,
     "value": lambda value: value,
     "number": lambda value: value or 0,
     "count": lambda value: len(value or ()),
