@@ -41,6 +41,9 @@ class RbacEscalation:
     """Implements `AdmissionPlugin` for writes of roles and bindings."""
 
     name = "RBACEscalation"
+    admits = False
+    is_static = True
+    """What it handles depends on operation and resource alone."""
 
     def __init__(self, authorization: Authorization) -> None:
         self._authorization = authorization

@@ -10,7 +10,8 @@ import msgspec
 from aiohttp import HttpVersion11
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.web import BaseRequest, Response, StreamResponse
+from aiohttp.http_writer import StreamWriter, _serialize_headers
+from aiohttp.web import BaseRequest, Response
 from multidict import CIMultiDict
 
 from navarch.api.errors import ApiError
@@ -20,6 +21,8 @@ from navarch.apiserver.http.negotiation import JSON, YAML
 Object = dict[str, Any]
 
 GZIP_THRESHOLD = 128 * 1024
+COPIED_BYTES = 64 * 1024
+"""A smaller body is copied behind its head, so that both are one record of TLS."""
 WARNING_RUNES, SHORT_WARNING_RUNES = 4096, 256
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -59,12 +62,22 @@ class Answer(Response):
     async def write_eof(self, data: bytes = b"") -> None:
         if not self._is_plain or self._eof_sent:
             return await super().write_eof(data)
-        writer, headers = self._payload_writer, self._headers
-        assert writer is not None
-        headers["Content-Length"] = str(len(self._whole))
+        writer, headers, body = self._payload_writer, self._headers, self._whole
+        assert isinstance(writer, StreamWriter)
+        headers["Content-Length"] = str(len(body))
         headers["Date"] = rfc822_formatted_time()
-        await writer.write_headers(f"HTTP/1.1 {self._status} {self._reason}", headers)
-        await StreamResponse.write_eof(self, self._whole)
+        head = _serialize_headers(f"HTTP/1.1 {self._status} {self._reason}", headers)
+        transport = writer.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        if len(body) < COPIED_BYTES:
+            transport.write(head + body)
+        else:
+            transport.writelines((head, body))
+        writer.output_size += len(head) + len(body)
+        self._eof_sent = True
+        self._payload_writer = self._req = None
+        await writer.drain()
 
 
 def base_headers(call: Call) -> CIMultiDict[str]:
