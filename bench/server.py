@@ -33,7 +33,7 @@ from navarch.cluster.composition import DAEMON_ENVIRONMENT, apiserver_options
 from navarch.cluster.profile import Paths, Profile
 
 STARTS = 5
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
 
 
 class Server:

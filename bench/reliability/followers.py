@@ -69,6 +69,15 @@ class Truth:
     start: int
     log: dict[int, Happened] = field(default_factory=dict)
     contradictions: int = 0
+    hearsay: dict[int, str] = field(default_factory=dict)
+    """Names that watches with a selector were told to be gone: deleted, or no longer selected."""
+
+    def believe(self, witnessed: Callable[[int], bool]) -> None:
+        """What nobody has seen who sees everything, because all of them had to list anew, and what
+        was not acknowledged either, is a deletion for all that is known."""
+        for revision, name in self.hearsay.items():
+            if revision not in self.log and not witnessed(revision):
+                self.log[revision] = Happened(name, None, "")
 
     def add(self, revision: int, happened: Happened) -> None:
         known = self.log.setdefault(revision, happened)
@@ -228,6 +237,13 @@ class Follower:
             self._truth.add(revision, Happened(obj.metadata.name, value, part))
         elif not self.selector:
             self._truth.add(revision, Happened(obj.metadata.name, None, ""))
+        else:
+            self._truth.hearsay[revision] = obj.metadata.name
+
+    def has_seen(self, revision: int) -> bool:
+        """Whether this one has been told all that happened then."""
+        within = any(each.start < revision <= each.end for each in self.segments)
+        return within and not self.selector
 
     def _fault(self, note: str) -> None:
         self.verdict.notes.append(f"watch of {self._path} {self.selector!r}: {note}")

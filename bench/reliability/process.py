@@ -21,7 +21,7 @@ from navarch.cluster import pki
 from navarch.cluster.composition import apiserver_options
 from navarch.cluster.profile import Paths, Profile
 
-READY_SECONDS = 60.0
+READY_SECONDS = 90.0
 FIRST_REVISION = 1
 """The revision of a store without any writes, as etcd's."""
 FAILURES = (aiohttp.ClientError, ConnectionError, TimeoutError)

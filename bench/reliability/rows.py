@@ -179,7 +179,7 @@ async def reads(directory: Path, sizes: Sizes) -> list[Figure]:
             "no reader goes back in time",
             sizes.seed,
             repeat,
-            {"requests": monotonic.requests},
+            {"requests": monotonic.requests, "moments of the past": monotonic.past},
             {"backwards": monotonic.backwards, "differences": monotonic.differences},
         ),
         Figure(

@@ -282,6 +282,7 @@ class Storm:
     def judge(self) -> None:
         self.retired += self.registers
         self.judge_histories()
+        self.truth.believe(lambda at: any(each.has_seen(at) for each in self.followers))
         expected = {selector: self.truth.expected(selector) for selector in SELECTORS}
         for follower in self.followers:
             found = follower.judge(expected[follower.selector])

@@ -85,6 +85,21 @@ def test_judgement(lines: list[bytes], broken: list[str]) -> None:
     assert [name for name in names if getattr(verdict, name)] == broken
 
 
+def test_what_nobody_saw_who_sees_everything_is_believed() -> None:
+    truth = Truth(10, {11: Happened("x", "11", "a")})
+    every, some = (Follower(truth, "n", each, random.Random(1)) for each in ("", "part=a"))
+    every.begin(10)
+    every.begin(15)
+    some.begin(10)
+    for each in (line("ADDED", 11), line("DELETED", 12), line("ADDED", 16), line("DELETED", 17)):
+        some.take(EVENT.decode(each))
+    every.take(EVENT.decode(line("ADDED", 18)))
+    truth.believe(every.has_seen)
+    assert truth.log[12] == Happened("x", None, "") and 17 not in truth.log
+    verdict = some.judge(truth.expected("part=a"))
+    assert (verdict.wrong, verdict.missing) == (1, 0)
+
+
 def test_contradictions_are_noticed() -> None:
     truth = Truth(10)
     truth.add(11, Happened("x", "1", "a"))

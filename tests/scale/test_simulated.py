@@ -77,7 +77,7 @@ def pod(name: str, cpu: str = "100m", **annotations: str) -> Pod:
 async def watched(client: Client, done: Callable[[dict[str, Pod]], bool]) -> dict[str, Pod]:
     """All pods, once they are as wanted."""
     pods: dict[str, Pod] = {}
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         async for event in client.resource(Pod).watch("default"):
             if event.type == "DELETED":
                 del pods[event.object.metadata.name]
@@ -169,7 +169,7 @@ async def test_three_hundred_nodes_get_ranges_of_their_own(client: Client) -> No
         running(
             run_controllers(client, manager), run_nodes(client, SimulatedOptions("", nodes=300))
         ),
-        asyncio.timeout(60),
+        asyncio.timeout(180),
     ):
         ranges: dict[str, str] = {}
         async for event in client.resource(Node).watch():
