@@ -51,7 +51,7 @@ def parse_json_with_repeats(data: bytes) -> Any:
         value = json.loads(
             text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float
         )
-        return _repair(value) if "\\ud" in text.lower() else value
+        return repaired(value) if "\\ud" in text.lower() else value
     except RecursionError:
         raise JsonError(TOO_DEEP) from None
     except json.JSONDecodeError as error:
@@ -78,16 +78,16 @@ def _float(text: str) -> float:
     return value
 
 
-def _repair(value: Any) -> Any:
+def repaired(value: Any) -> Any:
     """Halves of surrogate pairs become the replacement character, as in Go."""
     if isinstance(value, str):
         return _SURROGATE.sub("\ufffd", value)
     if isinstance(value, Repeated):
-        return Repeated([(_repair(key), _repair(item)) for key, item in value.pairs])
+        return Repeated([(repaired(key), repaired(item)) for key, item in value.pairs])
     if isinstance(value, dict):
-        return {_repair(key): _repair(item) for key, item in value.items()}
+        return {repaired(key): repaired(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_repair(item) for item in value]
+        return [repaired(item) for item in value]
     return value
 
 

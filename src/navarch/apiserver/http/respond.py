@@ -15,6 +15,7 @@ from aiohttp.web import BaseRequest, Response
 from multidict import CIMultiDict
 
 from navarch.api.errors import ApiError
+from navarch.api.schema.json_body import repaired
 from navarch.apiserver.http.call import Call
 from navarch.apiserver.http.negotiation import JSON, YAML
 
@@ -29,7 +30,11 @@ _decode = msgspec.json.Decoder().decode
 
 
 def encode_json(value: object) -> bytes:
-    return _encode(value)
+    """JSON. Bytes that are no text, which headers that name users may have, are shown as Go does."""
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        return _encode(repaired(value))
 
 
 class Answer(Response):
@@ -136,7 +141,7 @@ def respond_object(call: Call, obj: Object, status: int = 200) -> Response:
     """A decoded object or list."""
     if call.trail is not None and obj.get("kind") == "Status":
         call.trail.response_status(obj)
-    return respond_bytes(call, _encode(obj), status)
+    return respond_bytes(call, encode_json(obj), status)
 
 
 def respond_text(call: Call, text: str, status: int = 200) -> Response:
@@ -154,7 +159,7 @@ def respond_not_found(call: Call) -> Response:
 def respond_error(call: Call, error: ApiError) -> Response:
     """A failure as a Status; always JSON unless YAML was asked for and can be given."""
     headers = base_headers(call)
-    body = _encode(error.to_status())
+    body = encode_json(error.to_status())
     if call.trail is not None:
         call.trail.response_status(error.to_status())
     if call.representation.media_type == YAML:
