@@ -30,7 +30,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 def encode_json(value: object) -> bytes:
-    """JSON. Bytes that are no text, which headers that name users may have, are shown as Go does."""
+    """JSON. Bytes that are no text, as headers that name users may have, are shown as Go does."""
     try:
         return _encode(value)
     except UnicodeEncodeError:
