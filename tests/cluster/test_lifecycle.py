@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.machine import SHELL_IMAGE, Machine, a_cluster, pod
+from tests.pace import slowness
 
 from navarch.cluster import kernel, namespaces, processes
 from navarch.cluster.namespaces import Pins
@@ -76,12 +77,16 @@ def test_the_cluster_is_usable_when_start_returns(machine: Machine) -> None:
 
 
 def test_status_is_quick(machine: Machine) -> None:
-    """Measured in processor time, since other tests may keep the machine busy."""
-    machine.navarch("status", "-p", NAME)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    machine.navarch("status", "-p", NAME)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.4
+    """Measured in processor time, since other tests may keep the machine busy; and the best of a
+    few, since they share its caches as well."""
+
+    def spent() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        machine.navarch("status", "-p", NAME)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(spent() for _ in range(4)) < 0.4 * slowness()
 
 
 def test_nobody_listens_to_the_world(machine: Machine) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Options = Mapping[str, Any]
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STOP_SECONDS = 15.0
 
 

@@ -34,7 +34,7 @@ NAME_VARIABLE = "KIND_CLUSTER_NAME"
 DEFAULT_NAME = "kind"
 RECORD = "kind.json"
 """Marks a profile's directory as one of ours: nodes' names as kind says them, and the mode."""
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 SAVERS = ("docker", "podman", "nerdctl")
 
 
