@@ -99,6 +99,19 @@ def test_seccomp(whole: Fields, own: Fields, default: bool, expected: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("field", "problem"),
+    [
+        ("seccompProfile", "localhostProfile must be set"),
+        ("appArmorProfile", "missing localhost apparmor profile name"),
+    ],
+)
+def test_an_empty_name_of_a_profile_is_refused(field: str, problem: str) -> None:
+    """CVE-2023-2431: it would mean no profile at all."""
+    with pytest.raises(ConfigProblem, match=problem):
+        security({}, {field: {"type": "Localhost", "localhostProfile": ""}})
+
+
+@pytest.mark.parametrize(
     ("own", "masked", "no_new"),
     [
         pytest.param({}, True, False, id="plain"),
