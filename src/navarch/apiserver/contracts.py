@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from navarch.apiserver.warnings import Warnings
+
 Object = dict[str, Any]
 """A Kubernetes object as plain JSON data."""
 
@@ -152,7 +154,7 @@ class AdmissionRequest:
     dry_run: bool = False
     options: Object = field(default_factory=dict)
     """CreateOptions, UpdateOptions, ... as given by the client."""
-    warnings: list[str] = field(default_factory=list)
+    warnings: Warnings = field(default_factory=Warnings)
     """Texts for `Warning` headers; plug-ins append."""
     is_name_generated: bool = False
     """The object asked for a name made of its generateName, and has it already, which mutating

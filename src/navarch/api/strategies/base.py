@@ -7,6 +7,7 @@ Pure: no I/O, no clock of its own. The generic write path calls, in this order: 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from navarch.api import names
@@ -71,6 +72,6 @@ class Strategy:
         """Field-selector values beyond metadata.name and metadata.namespace."""
         return {}
 
-    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+    def warnings(self, obj: Object, old: Object | None) -> Iterable[str]:
         """Texts of `Warning` headers for this write."""
         return []

@@ -4,6 +4,7 @@ limits."""
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 
 from navarch.api import names
 from navarch.api.strategies.base import Object
@@ -143,7 +144,7 @@ class EndpointsStrategy(GenericStrategy):
             for port in subset.get("ports") or ():
                 port.setdefault("protocol", "TCP")
 
-    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+    def warnings(self, obj: Object, old: Object | None) -> Iterable[str]:
         return endpoints_rules.endpoints_warnings(obj)
 
 

@@ -5,6 +5,7 @@ is written: most servers start without."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 from navarch.api import names
 from navarch.api.errors import FieldError
@@ -59,7 +60,7 @@ class CustomResourceDefinitionStrategy(GenericStrategy):
             if version.get("storage") and version.get("name") not in stored:
                 status["storedVersions"] = [*stored, version.get("name")]
 
-    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+    def warnings(self, obj: Object, old: Object | None) -> Iterable[str]:
         before = set() if old is None else set(definition_rules.unknown_formats(old))
         found = definition_rules.unknown_formats(obj)
         return [f'unrecognized format "{each}"' for each in found if each not in before]

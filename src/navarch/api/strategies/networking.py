@@ -3,6 +3,8 @@ ServiceCIDR and IPAddress."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy, Rules
 from navarch.api.validation import endpoints as endpoints_rules
@@ -17,7 +19,7 @@ class IngressStrategy(GenericStrategy):
         status=lambda obj, _: validation.validate_ingress_status(obj),
     )
 
-    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+    def warnings(self, obj: Object, old: Object | None) -> Iterable[str]:
         if old is not None:
             changed = obj.get("status") != old.get("status")
             return validation.ingress_status_warnings(obj) if changed else []
@@ -43,7 +45,7 @@ class NetworkPolicyStrategy(GenericStrategy):
         if not spec.get("policyTypes"):
             spec["policyTypes"] = ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]
 
-    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+    def warnings(self, obj: Object, old: Object | None) -> Iterable[str]:
         return validation.policy_warnings(obj)
 
 
@@ -67,7 +69,7 @@ class EndpointSliceStrategy(GenericStrategy):
             if endpoint.get("deprecatedTopology") not in known:
                 endpoint.pop("deprecatedTopology", None)
 
-    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+    def warnings(self, obj: Object, old: Object | None) -> Iterable[str]:
         return endpoints_rules.slice_warnings(obj, old)
 
 

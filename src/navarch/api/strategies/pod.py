@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from navarch.api.patch.common import copy_json
 from navarch.api.strategies.base import Object
 from navarch.api.strategies.generic import GenericStrategy, Rules, keep, reset_metadata
@@ -69,7 +71,7 @@ class PodStrategy(GenericStrategy):
             return
         super().prepare_update(obj, old, "")
 
-    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+    def warnings(self, obj: Object, old: Object | None) -> Iterable[str]:
         # Pods that are there are hardly ever written by somebody who would read them.
         return pod_warnings(obj) if old is None else []
 

@@ -3,6 +3,7 @@ fields a change of type drops, and the rules."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import copy
 
 from navarch.api import names
@@ -50,7 +51,7 @@ class ServiceStrategy(GenericStrategy):
                 if ingress.get("ip"):
                     ingress.setdefault("ipMode", "VIP")
 
-    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+    def warnings(self, obj: Object, old: Object | None) -> Iterable[str]:
         """Fields that are set and do nothing, or not for long any more."""
         spec = obj["spec"]
         if old is not None and spec == old["spec"] and obj.get("status") != old.get("status"):

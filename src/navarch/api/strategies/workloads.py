@@ -3,6 +3,9 @@ StatefulSet, DaemonSet, and the helpers PodTemplate and ControllerRevision."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
+
 from navarch.api import names
 from navarch.api.numbers import natural
 from navarch.api.strategies.base import Object
@@ -26,7 +29,7 @@ class PodMakerStrategy(GenericStrategy):
     names_pods = False
     """Whether the object's name becomes part of host names, which must be DNS labels."""
 
-    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+    def warnings(self, obj: Object, old: Object | None) -> Iterable[str]:
         metadata, found = obj["metadata"], []
         if old is not None and metadata.get("generation") == old["metadata"].get("generation"):
             return []
@@ -39,7 +42,7 @@ class PodMakerStrategy(GenericStrategy):
         template = obj
         for name in self.template_path.split("."):
             template = template.get(name) or {}
-        return found + pod_warnings(template, self.template_path)
+        return chain(found, pod_warnings(template, self.template_path))
 
 
 class DeploymentStrategy(PodMakerStrategy):
@@ -137,14 +140,14 @@ class StatefulSetStrategy(PodMakerStrategy):
         rolling.pop("maxUnavailable", None)
         super().prepare_update(obj, old, subresource)
 
-    def warnings(self, obj: Object, old: Object | None) -> list[str]:
-        found, limit = super().warnings(obj, old), obj["spec"].get("revisionHistoryLimit")
+    def warnings(self, obj: Object, old: Object | None) -> Iterable[str]:
+        yield from super().warnings(obj, old)
+        limit = obj["spec"].get("revisionHistoryLimit")
         if isinstance(limit, int) and limit < 0:
-            found.append(
+            yield (
                 "spec.revisionHistoryLimit: a negative value retains all historical revisions; "
                 "a value >= 0 is recommended"
             )
-        return found
 
 
 class DaemonSetStrategy(PodMakerStrategy):

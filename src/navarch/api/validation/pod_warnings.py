@@ -4,7 +4,11 @@ nothing any more, or not what they seem to. The write goes on; kubectl prints th
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
+from heapq import merge
+from operator import itemgetter
+from typing import Any
 
 from navarch.api.errors import go_quoted
 from navarch.api.validation.addresses import address_warnings
@@ -57,20 +61,20 @@ _TERMS = (
 )
 
 
-def pod_warnings(pod: Object, path: str = "") -> list[str]:
+def pod_warnings(pod: Object, path: str = "") -> Iterator[str]:
     """The warnings about a pod, or about the template at `path`, in upstream's order."""
     spec, annotations = pod.get("spec") or {}, (pod.get("metadata") or {}).get("annotations") or {}
     above, at = f"{path}." if path else "", f"{path}.spec" if path else "spec"
     affinity = spec.get("affinity") or {}
-    found = [*_about_nodes(spec, affinity.get("nodeAffinity") or {}, at)]
+    yield from _about_nodes(spec, affinity.get("nodeAffinity") or {}, at)
     for key, message in _ANNOTATIONS.items() if annotations else ():
         if key in annotations:
-            found.append(f"{above}metadata.annotations[{key}]: {message}")
-    found += _about_volumes(spec, at)
-    found += _about_lists(spec, at)
-    found += _fractions(spec.get("overhead"), f"{at}.overhead")
+            yield f"{above}metadata.annotations[{key}]: {message}"
+    yield from _about_volumes(spec, at)
+    yield from _about_lists(spec, at)
+    yield from _fractions(spec.get("overhead"), f"{at}.overhead")
     if _SECCOMP in annotations and not (spec.get("securityContext") or {}).get("seccompProfile"):
-        found.append(f"{above}metadata.annotations[{_SECCOMP}]: {_NO_SECCOMP}")
+        yield f"{above}metadata.annotations[{_SECCOMP}]: {_NO_SECCOMP}"
     containers = [
         (f"{at}.{field}[{index}]", container)
         for field in ("initContainers", "containers", "ephemeralContainers")
@@ -80,23 +84,22 @@ def pod_warnings(pod: Object, path: str = "") -> list[str]:
         key = f"{_CONTAINER_SECCOMP}{container.get('name')}" if annotations else ""
         context = container.get("securityContext") or {}
         if key in annotations and not context.get("seccompProfile"):
-            found.append(f"{above}metadata.annotations[{key}]: {_NO_SECCOMP}")
-        found += _about_container(container, place)
-    found += _about_ports(containers)
+            yield f"{above}metadata.annotations[{key}]: {_NO_SECCOMP}"
+        yield from _about_container(container, place)
+    yield from _about_ports(containers)
     if (spec.get("terminationGracePeriodSeconds") or 0) < 0:
         wanted = "must be >= 0; negative values are invalid and will be treated as 1"
-        found.append(f"{at}.terminationGracePeriodSeconds: {wanted}")
+        yield f"{at}.terminationGracePeriodSeconds: {wanted}"
     for side in ("podAffinity", "podAntiAffinity"):
         for field, inner in _TERMS:
             for index, term in enumerate((affinity.get(side) or {}).get(field) or ()):
                 if (term.get(inner) if inner else term or {}).get("labelSelector") is None:
                     place = f"{at}.affinity.{side}.{field}[{index}]{'.' if inner else ''}{inner}"
-                    found.append(f"{place}.labelSelector: {_NO_POD}")
+                    yield f"{place}.labelSelector: {_NO_POD}"
     for index, server in enumerate((spec.get("dnsConfig") or {}).get("nameservers") or ()):
-        found += address_warnings(f"{at}.dnsConfig.nameservers[{index}]", server)
+        yield from address_warnings(f"{at}.dnsConfig.nameservers[{index}]", server)
     for index, alias in enumerate(spec.get("hostAliases") or ()):
-        found += address_warnings(f"{at}.hostAliases[{index}].ip", alias.get("ip") or "")
-    return found
+        yield from address_warnings(f"{at}.hostAliases[{index}].ip", alias.get("ip") or "")
 
 
 def _about_nodes(spec: Object, affinity: Object, at: str) -> Iterator[str]:
@@ -185,44 +188,66 @@ def _about_container(container: Object, place: str) -> Iterator[str]:
         seen.add(name)
 
 
-def _about_ports(containers: list[tuple[str, Object]]) -> list[str]:
+def _about_ports(containers: list[tuple[str, Object]]) -> Iterator[str]:
     ports = [
         (f"{place}.ports[{index}]", port)
         for place, container in containers
         for index, port in enumerate(container.get("ports") or ())
     ]
-    found = []
-    others: dict[tuple[int, str], list[tuple[str, Object]]] = {}
+    before = _Ports()
     for place, port in ports:
         if port.get("hostIP") and not port.get("hostPort"):
             shown = (
                 f"{{Name:{port.get('name') or ''} HostPort:0 ContainerPort:{port['containerPort']} "
                 f"Protocol:{port.get('protocol')} HostIP:{port['hostIP']}}}"
             )
-            found.append(f"{place}: hostIP set without hostPort: {shown}")
-        same = others.setdefault((port.get("containerPort") or 0, port.get("protocol") or ""), [])
-        for other, taken in same:
-            if how := _overlap(port, taken):
-                found.append(f"{place}: {how} port definition with {other}")
-        same.append((place, port))
+            yield f"{place}: hostIP set without hostPort: {shown}"
+        for other, how in before.rivals(port):
+            yield f"{place}: {how} port definition with {other}"
+        before.add(place, port)
     named: dict[str, str] = {}
     for place, port in ports:
         if name := port.get("name"):
             first = named.setdefault(name, place)
             if first != place:
-                found.append(
+                yield (
                     f"{place}: duplicate port name {go_quoted(name)} with {first}, services and "
                     f"probes that select ports by name will use {first}"
                 )
-    return found
 
 
-def _overlap(port: Object, taken: Object) -> str:
-    """How two definitions of one container port get into each other's way."""
-    mine, theirs = port.get("hostPort") or 0, taken.get("hostPort") or 0
-    address, other = port.get("hostIP") or "", taken.get("hostIP") or ""
-    if (mine, address) == (theirs, other):
-        return "duplicate"
-    if not mine or not theirs:
-        return "overlapping"
-    return "dangerously ambiguous" if mine == theirs and (not address) != (not other) else ""
+class _Ports:
+    """Definitions of ports, to be found by what another would collide with: going through all of
+    them for each would take too long for thousands."""
+
+    def __init__(self) -> None:
+        self._found: defaultdict[tuple[Any, ...], list[tuple[int, str, Object]]] = defaultdict(list)
+        self._count = 0
+
+    def add(self, place: str, port: Object) -> None:
+        same, number, address = _port_key(port)
+        for key in ((same,), (same, number), (same, number, address)):
+            self._found[key].append((self._count, place, port))
+        self._count += 1
+
+    def rivals(self, port: Object) -> Iterator[tuple[str, str]]:
+        """Those of the same container port that get into its way, and how."""
+        same, number, address = _port_key(port)
+        if not number:
+            keys: list[tuple[Any, ...]] = [(same,)]
+        elif not address:
+            keys = [(same, 0), (same, number)]
+        else:
+            keys = [(same, 0), (same, number, ""), (same, number, address)]
+        found = [self._found.get(key, ()) for key in keys]
+        for _, place, other in merge(*found, key=itemgetter(0)):
+            _, taken, where = _port_key(other)
+            if (number, address) == (taken, where):
+                yield place, "duplicate"
+            else:
+                yield place, "dangerously ambiguous" if number and taken else "overlapping"
+
+
+def _port_key(port: Object) -> tuple[tuple[int, str], int, str]:
+    same = (port.get("containerPort") or 0, port.get("protocol") or "")
+    return same, port.get("hostPort") or 0, port.get("hostIP") or ""

@@ -114,7 +114,7 @@ class PodSecurity(ReadingPlugin):
             request.annotate(f"{PREFIX}audit-violations", text)
         if violations := policy.warn.violations(pod):
             told = _print(violations)
-            request.warnings.append(f'would violate PodSecurity "{policy.warn}": {told}')
+            request.warnings.add(f'would violate PodSecurity "{policy.warn}": {told}')
 
     def _validate_namespace(self, request: AdmissionRequest, namespace: Object) -> None:
         policy, errors = parse_policy(labels_of(namespace))
@@ -129,7 +129,7 @@ class PodSecurity(ReadingPlugin):
             return
         name = namespace["metadata"]["name"]
         pods = list(self._access.lookup.list("pods", name))
-        request.warnings += existing_warnings(name, new, pods)
+        request.warnings.take(existing_warnings(name, new, pods))
 
 
 def parse_policy(labels: Mapping[str, str]) -> tuple[Policy, list[FieldError]]:

@@ -153,9 +153,7 @@ class _Webhooks(Plugin):
         response = answer_of(content, uid, version, self.is_mutating)
         for key, value in (response.auditAnnotations or {}).items():
             request.annotate(f"{hook.name}/{key}", value)
-        for text in response.warnings or ():
-            if text not in request.warnings:
-                request.warnings.append(text)
+        request.warnings.take(response.warnings or ())
         if not response.allowed:
             raise _Rejected(rejection(hook.name, response.status))
         return response

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -190,7 +190,7 @@ class CustomStrategy(GenericStrategy):
     def selectable_fields(self, obj: Object) -> dict[str, str]:
         return {path: _text_at(obj, path) for path in self._selectable}
 
-    def warnings(self, obj: Object, old: Object | None) -> list[str]:
+    def warnings(self, obj: Object, old: Object | None) -> Iterable[str]:
         """Finalizers of custom resources may have any name; that of a domain keeps them apart."""
         before = ((old or {}).get("metadata") or {}).get("finalizers") or ()
         return [

@@ -311,7 +311,7 @@ class App:
     async def _dispatch_resource(self, call: Call, resource: Resource) -> web.StreamResponse:
         info, kind = call.info, resource.kind
         if resource.deprecation:
-            call.warn(resource.deprecation)
+            call.warnings.add(resource.deprecation)
         is_namespaces = info.resource == "namespaces" and not info.group
         if not kind.namespaced and info.namespace and not is_namespaces:
             return respond_not_found(call)
@@ -332,7 +332,7 @@ class App:
         if verb == "create" and kind.namespaced and not info.namespace:
             raise method_not_allowed()
         if resource.name in _DEPRECATED:
-            call.warn(_DEPRECATED[resource.name])
+            call.warnings.add(_DEPRECATED[resource.name])
         return await self.verbs[verb](self.core, call, resource)
 
     def _subresource_handler(self, call: Call, resource: Resource) -> ResourceHandler | None:

@@ -11,6 +11,7 @@ from navarch.apiserver.contracts import ANONYMOUS, RequestInfo, UserInfo
 from navarch.apiserver.http.connection import Connection
 from navarch.apiserver.http.negotiation import PLAIN, Representation
 from navarch.apiserver.http.request_info import Target, query_flag
+from navarch.apiserver.warnings import Warnings
 
 if TYPE_CHECKING:
     from navarch.apiserver.flowcontrol.control import Flow
@@ -42,7 +43,7 @@ class Call:
         self.audit_id = audit_id
         self.user: UserInfo = ANONYMOUS
         self.representation: Representation = PLAIN
-        self.warnings: list[str] = []
+        self.warnings = Warnings()
         self.flow_marks: tuple[str, str] = ("", "")
         """UIDs of the flow schema and the priority level."""
         self.cors: dict[str, str] = {}
@@ -69,11 +70,6 @@ class Call:
 
     def flag(self, name: str) -> bool:
         return query_flag(self.target.query.get(name))
-
-    def warn(self, text: str) -> None:
-        """Add a `Warning` header, once per text."""
-        if text not in self.warnings:
-            self.warnings.append(text)
 
     @property
     def field_manager(self) -> str:

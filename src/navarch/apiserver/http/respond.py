@@ -24,7 +24,6 @@ Object = dict[str, Any]
 GZIP_THRESHOLD = 128 * 1024
 COPIED_BYTES = 64 * 1024
 """A smaller body is copied behind its head, so that both are one record of TLS."""
-WARNING_RUNES, SHORT_WARNING_RUNES = 4096, 256
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -92,31 +91,11 @@ def base_headers(call: Call) -> CIMultiDict[str]:
     if schema:
         headers["X-Kubernetes-Pf-Flowschema-Uid"] = schema
         headers["X-Kubernetes-Pf-Prioritylevel-Uid"] = level
-    for text in fitting(call.warnings):
-        headers.add("Warning", warning_header(text))
+    for warning in call.warnings.headers():
+        headers.add("Warning", warning)
     if call.cors:
         headers.update(call.cors)
     return headers
-
-
-def fitting(warnings: Sequence[str]) -> Sequence[str]:
-    """Warnings that headers have room for: all as they are, or the first ones, each shortened."""
-    if sum(map(len, warnings)) <= WARNING_RUNES:
-        return warnings
-    size = 0
-    result = []
-    for text in warnings:
-        if size < WARNING_RUNES:
-            result.append(text[:SHORT_WARNING_RUNES])
-            size += len(result[-1])
-    return result
-
-
-def warning_header(text: str) -> str:
-    """`299 - "text"` (RFC 7234), the text on one line and its quotes escaped."""
-    clean = "".join(each if each.isprintable() else " " for each in text)
-    escaped = clean.replace("\\", "\\\\").replace('"', '\\"')
-    return f'299 - "{escaped}"'
 
 
 def respond_bytes(call: Call, body: bytes, status: int = 200) -> Response:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from navarch.apiserver.contracts import RequestInfo, Trail, UserInfo
+from navarch.apiserver.warnings import Warnings
 
 Object = dict[str, Any]
 
@@ -37,11 +38,7 @@ class WriteContext(msgspec.Struct, frozen=True):
     is_apply: bool = False
     """Server-side apply, which has booked its fields itself."""
     options: Object = msgspec.field(default_factory=dict)
-    warnings: list[str] = msgspec.field(default_factory=list)
+    warnings: Warnings = msgspec.field(default_factory=Warnings)
     is_name_generated: bool = False
     face: Face | None = None
     trail: Trail | None = None
-
-    def warn(self, text: str) -> None:
-        if text not in self.warnings:
-            self.warnings.append(text)

@@ -160,8 +160,7 @@ class Registry:
                 raise bad_request(OTHER_NAMESPACE)
             meta.clear_server_fields(metadata)
             metadata |= stamp
-            for text in meta.dedup_owner_references(metadata):
-                context.warn(text)
+            context.warnings.take(meta.dedup_owner_references(metadata))
             resource.shape.default(obj)
             strategy.defaults(obj)
             strategy.prepare_create(obj)
@@ -184,7 +183,7 @@ class Registry:
         self, resource: Resource, obj: Object, context: WriteContext
     ) -> list[FieldError]:
         errors = _metadata_errors(resource, obj["metadata"], resource.strategy.validate_name)
-        errors += resource.shape.validate(obj, None, context.warn)
+        errors += resource.shape.validate(obj, None, context.warnings.add)
         errors += resource.strategy.validate(obj)
         return errors
 
@@ -274,8 +273,7 @@ class Registry:
 
         def prepare(obj: Object) -> None:
             meta.carry_over(obj["metadata"], old_metadata)
-            for text in meta.dedup_owner_references(obj["metadata"]):
-                context.warn(text)
+            context.warnings.take(meta.dedup_owner_references(obj["metadata"]))
             if shares:
                 default_unshared(resource, obj, old)
             else:
@@ -346,7 +344,7 @@ class Registry:
         errors = validate_object_meta_update(obj["metadata"], old["metadata"])
         if obj["metadata"] != old["metadata"]:
             errors += _metadata_errors(resource, obj["metadata"], lambda name: [])
-        errors += resource.shape.validate(obj, old, context.warn)
+        errors += resource.shape.validate(obj, old, context.warnings.add)
         errors += resource.strategy.validate_update(obj, old, subresource)
         return errors
 
@@ -509,8 +507,7 @@ class Registry:
         may_differ = await self.chain.admit(request)
         request.is_name_generated = False
         if request.is_rewritten:
-            for text in restore_fields(obj, fields):
-                request.warnings.append(text)
+            request.warnings.take(restore_fields(obj, fields))
             prepare(obj)
         elif may_differ:
             resource.shape.default(obj)
@@ -531,8 +528,7 @@ class Registry:
     ) -> None:
         """Validating admission, and the warnings about the new and the old state."""
         await self.chain.validate(request)
-        for text in resource.strategy.warnings(*states):
-            context.warn(text)
+        context.warnings.take(resource.strategy.warnings(*states))
 
     def _check(self, resource: Resource, obj: Object, errors: list[FieldError]) -> None:
         if errors:

@@ -100,8 +100,7 @@ async def request_token(core: Core, call: Call, resource: Resource) -> StreamRes
     issued = issuer.issue(prepared)
     if call.trail is not None:
         call.trail.annotate("authentication.kubernetes.io/issued-credential-id", issued.credential)
-    for text in issued.warnings:
-        call.warn(text)
+    call.warnings.take(issued.warnings)
     return respond_object(call, issued.obj, 201)
 
 
@@ -119,7 +118,7 @@ def _component_statuses(core: Core) -> list[Object]:
 async def component_statuses(core: Core, call: Call) -> StreamResponse:
     if call.info.verb not in ("get", "list"):
         raise method_not_allowed()
-    call.warn("v1 ComponentStatus is deprecated in v1.19+")
+    call.warnings.add("v1 ComponentStatus is deprecated in v1.19+")
     rows = _component_statuses(core)
     wanted, include = call.representation, call.parameter("includeObject")
     if call.info.verb == "list":

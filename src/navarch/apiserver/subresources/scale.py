@@ -167,16 +167,14 @@ async def patch_scale(core: Core, call: Call, resource: Resource) -> StreamRespo
     value, problems = parse_document(await read_body(call.request), JSON)
     if call.trail is not None:
         call.trail.request_patch(value)
-    for text in problems:
-        context.warn(text)
+    context.warnings.take(problems)
     validation = FieldValidation(options.field_validation)
 
     def patched(current: Object) -> Object:
         # A Scale has no lists, so a strategic patch of it is a merge patch.
         apply = apply_json_patch if media_type == JSON_PATCH else apply_merge_patch
         scale, warnings = normalise_object(SCALE, apply(current, value), validation)
-        for text in warnings:
-            context.warn(text)
+        context.warnings.take(warnings)
         return scale
 
     return await _write(core, call, resource, patched, context)

@@ -173,7 +173,7 @@ async def _options_for(call: Call, resource: Resource) -> DeleteOptions:
     """Raises 400, 422."""
     options = await read_options(call)
     if resource.name == "jobs.batch" and not options.propagation and options.orphan is None:
-        call.warn(JOBS_LEAVE_PODS)
+        call.warnings.add(JOBS_LEAVE_PODS)
     return options
 
 

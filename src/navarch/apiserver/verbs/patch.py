@@ -105,8 +105,7 @@ def report(
     if problems and options.field_validation == "Strict":
         raise strictly(resource.kind, problems)
     if options.field_validation == "Warn":
-        for text in problems:
-            context.warn(text)
+        context.warnings.take(problems)
 
 
 def patch_transform(

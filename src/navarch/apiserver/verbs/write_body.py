@@ -37,8 +37,7 @@ async def read_object(
 def accept(decoded: tuple[Object, list[str]], context: WriteContext) -> Object:
     """A decoded object, its warnings given and its metadata there."""
     obj, warnings = decoded
-    for text in warnings:
-        context.warn(text)
+    context.warnings.take(warnings)
     if not isinstance(obj.get("metadata"), dict):
         obj["metadata"] = {}
     return obj

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import combinations, islice
+from random import Random
+
 import pytest
 from tests.unit.api.validation.samples import KIND_OF, Object, new, template
 
@@ -108,7 +111,7 @@ def in_container(**fields: object) -> Object:
     ],
 )
 def test_one_warning(spec: Object, start: str) -> None:
-    found = pod_warnings({"spec": spec})
+    found = [*pod_warnings({"spec": spec})]
     assert len(found) == 1, found
     assert found[0].startswith(start)
 
@@ -122,7 +125,7 @@ def test_one_warning(spec: Object, start: str) -> None:
     ],
 )
 def test_no_warning(spec: Object) -> None:
-    assert pod_warnings({"metadata": {"annotations": {"a": "b"}}, "spec": spec}) == []
+    assert not [*pod_warnings({"metadata": {"annotations": {"a": "b"}}, "spec": spec})]
 
 
 def test_annotations_of_old() -> None:
@@ -147,8 +150,60 @@ def test_templates_are_looked_at_when_they_may_have_changed(plural: str) -> None
     pods["spec"]["imagePullSecrets"] = [{}]
     obj = new(plural, spec={"template": pods})
     said = ['spec.template.spec.imagePullSecrets[0].name: invalid empty name ""']
-    assert strategy.warnings(obj, None) == said
+    assert [*strategy.warnings(obj, None)] == said
     obj["metadata"]["generation"] = 1
-    assert strategy.warnings(obj, obj) == []
+    assert not [*strategy.warnings(obj, obj)]
     newer = {**obj, "metadata": {**obj["metadata"], "generation": 2}}
-    assert strategy.warnings(newer, obj) == said
+    assert [*strategy.warnings(newer, obj)] == said
+
+
+def how(port: Object, taken: Object) -> str:
+    """What two definitions of one container port are to each other, literally."""
+    mine, theirs = port.get("hostPort", 0), taken.get("hostPort", 0)
+    address, other = port.get("hostIP", ""), taken.get("hostIP", "")
+    if (mine, address) == (theirs, other):
+        return "duplicate"
+    if not mine or not theirs:
+        return "overlapping"
+    return "dangerously ambiguous" if mine == theirs and (not address) != (not other) else ""
+
+
+def test_ports_in_each_others_way() -> None:
+    """As if each was compared with each."""
+    random = Random(5)
+    for _ in range(200):
+        ports = [
+            port(random.choice((80, 81)), **{
+                name: value for name, value in (
+                    ("hostPort", random.choice((0, 7, 8))),
+                    ("hostIP", random.choice(("", "1.2.3.4", "1.2.3.5"))),
+                ) if value
+            }) for _ in range(6)
+        ]  # fmt: skip
+        expected = {
+            f"spec.containers[0].ports[{later}]: {text} port definition with "
+            f"spec.containers[0].ports[{earlier}]"
+            for earlier, later in combinations(range(6), 2)
+            if ports[earlier]["containerPort"] == ports[later]["containerPort"]
+            if (text := how(ports[later], ports[earlier]))
+        }
+        found = [each for each in pod_warnings({"spec": in_container(ports=ports)})
+                 if "port definition" in each]  # fmt: skip
+        assert set(found) == expected and len(found) == len(expected)
+
+
+def test_thousands_of_ports_are_gone_through_once() -> None:
+    class Counted(dict[str, object]):
+        looks = 0
+
+        def get(self, key: str, default: object = None) -> object:
+            Counted.looks += 1
+            return super().get(key, default)
+
+    ports = [Counted(port(80, hostPort=number)) for number in range(1, 3001)]
+    assert not [*pod_warnings({"spec": in_container(ports=ports)})]
+    assert Counted.looks < 100 * len(ports)
+    same = [Counted(port(80)) for _ in range(3000)]
+    Counted.looks = 0
+    assert len([*islice(pod_warnings({"spec": in_container(ports=same)}), 100)]) == 100
+    assert Counted.looks < 100 * len(same)

@@ -260,17 +260,17 @@ async def test_workloads_and_lax_modes_only_warn(world: Any) -> None:
     plugin = PodSecurity(world.access)
     request = await world.run(plugin, "pods", pod({**HARDENED, "runAsUser": 0}))
     warning = 'would violate PodSecurity "restricted:latest": runAsUser=0 (container "c0" must not'
-    assert request.warnings == [f"{warning} set runAsUser=0)"]
+    assert list(request.warnings) == [f"{warning} set runAsUser=0)"]
     template = pod(hostNetwork=True)
     deployment = {
         "metadata": {"name": "d", "namespace": "ns"},
         "spec": {"template": template},
     }
     request = await world.run(plugin, "apps:deployments", deployment)
-    assert len(request.warnings) == 1
+    assert len(list(request.warnings)) == 1
     job = {**deployment, "spec": {"jobTemplate": {"spec": {"template": template}}}}
     request = await world.run(plugin, "batch:cronjobs", job)
-    assert len(request.warnings) == 1
+    assert len(list(request.warnings)) == 1
 
 
 async def test_only_changes_that_matter_are_checked(world: Any) -> None:
@@ -311,7 +311,7 @@ async def test_raising_the_level_warns_of_pods_that_are_there(world: Any) -> Non
     world.lookup.put("pods", pod(hostPID=True, hostIPC=True, metadata={"name": "c"}))
     world.lookup.put("pods", pod({"privileged": True}, metadata={"name": "d"}))
     request = await world.run(plugin, "namespaces", labelled(enforce="baseline"), labelled())
-    assert request.warnings == [
+    assert list(request.warnings) == [
         'existing pods in namespace "ns" violate the new PodSecurity enforce level '
         '"baseline:latest"',
         "a (and 2 other pods): host namespaces",
@@ -320,7 +320,7 @@ async def test_raising_the_level_warns_of_pods_that_are_there(world: Any) -> Non
     relaxed = await world.run(
         plugin, "namespaces", labelled(enforce="baseline"), labelled(enforce="restricted")
     )
-    assert relaxed.warnings == []
+    assert list(relaxed.warnings) == []
 
 
 def test_many_pods_are_sampled_by_owner(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,4 +190,4 @@ def test_names_of_finalizers(finalizers: list[str], before: list[str], hints: li
             f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name {more}'
             "to avoid accidental conflicts with other finalizer writers"
         )
-    assert strategy.warnings({"metadata": {"finalizers": finalizers}}, old) == expected
+    assert [*strategy.warnings({"metadata": {"finalizers": finalizers}}, old)] == expected

@@ -85,8 +85,7 @@ def _act(
             f"Validation failed for ValidatingAdmissionPolicy '{hook.name}' with binding "
             f"'{binding.name}': {denial.message}"
         )
-        if text not in request.warnings:
-            request.warnings.append(text)
+        request.warnings.add(text)
     if "Audit" in binding.actions:
         failure = {
             "message": denial.message,
