@@ -13,7 +13,7 @@ from tests.scale.test_simulated import client as client
 from tests.scale.test_simulated import pod, ready, watched
 from tests.tasks import running
 
-from navarch.api.errors import ApiError
+from navarch.api.errors import ApiError, service_unavailable
 from navarch.api.types.apps_v1 import ReplicaSet, ReplicaSetSpec
 from navarch.api.types.batch_v1 import Job, JobSpec
 from navarch.api.types.coordination_v1 import Lease
@@ -27,6 +27,7 @@ from navarch.api.types.core_v1 import (
 )
 from navarch.api.types.meta_v1 import LabelSelector, ObjectMeta
 from navarch.client import Client
+from navarch.client.resource import ResourceClient
 from navarch.controllers.manager import ManagerOptions, run_controllers
 from navarch.node.simulated import SimulatedOptions, run_nodes
 from navarch.node.simulated.faults import CONDITIONS, FAULT
@@ -364,9 +365,19 @@ async def test_another_process_takes_over(client: Client) -> None:
     assert after["new"].status.podIP != after["stays"].status.podIP
 
 
-async def test_a_node_lives_while_others_are_still_made(client: Client) -> None:
-    """One of them never will be: it is called as no node may be."""
-    options = SimulatedOptions("", names=("good", "Bad_Name"), heartbeat_seconds=0.1)
+async def test_a_node_lives_while_others_are_still_made(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them never will be: the server has no room for it."""
+    create = ResourceClient.create
+
+    async def create_others(self: ResourceClient[Any], obj: Any, **more: Any) -> Any:
+        if obj.metadata.name == "unwanted":
+            raise service_unavailable("no room")
+        return await create(self, obj, **more)
+
+    monkeypatch.setattr(ResourceClient, "create", create_others)
+    options = SimulatedOptions("", names=("good", "unwanted"), heartbeat_seconds=0.1)
     seen = set[str]()
     async with running(run_nodes(client, options)), asyncio.timeout(60):
         async for event in client.resource(Lease).watch("kube-node-lease"):
