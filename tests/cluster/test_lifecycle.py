@@ -78,7 +78,7 @@ def test_the_cluster_is_usable_when_start_returns(machine: Machine) -> None:
 
 def test_status_is_quick(machine: Machine) -> None:
     """Measured in processor time, since other tests may keep the machine busy; and the best of a
-    few, since they share its caches as well."""
+    few, since they share its caches as well: on one machine it is 0.32 to 0.6 s."""
 
     def spent() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -86,7 +86,7 @@ def test_status_is_quick(machine: Machine) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(spent() for _ in range(4)) < 0.4 * slowness()
+    assert min(spent() for _ in range(4)) < 0.7 * slowness()
 
 
 def test_nobody_listens_to_the_world(machine: Machine) -> None:
