@@ -169,7 +169,8 @@ def _tear_down(environment: RuntimeEnvironment) -> None:
 
 
 def _remove_cgroups(root: str) -> None:
-    """Shims may still be about to do the same, and processes about to end."""
+    """Shims may still be about to do the same, and processes about to end. The kernel tells nobody
+    when a group can go, so it is tried again and again."""
     deadline = time.monotonic() + 60
     roots = [Path(f"{tree}{root}") for tree in Path("/sys/fs/cgroup").iterdir()]
     while left := [own for own in roots if own.exists()]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from navarch.api import names
 from navarch.api.validation.common import PROTOCOLS, Object, dns1123_label, dns1123_subdomain
-from navarch.api.validation.drivers import check_descending, check_no_backsteps
 from navarch.api.validation.fields import Field
 from navarch.api.validation.resources import check_requirements
 from navarch.api.validation.security import check_container_context
+from navarch.api.validation.volume_sources import check_descending, check_no_backsteps
 from navarch.api.validation.volumes import (
     ENV_FIELD_PATHS,
     check_field_reference,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from navarch.api import names
-from navarch.api.validation.drivers import check_descending
 from navarch.api.validation.fields import Field
 from navarch.api.validation.go_values import shown_as
+from navarch.api.validation.volume_sources import check_descending
 
 PROFILES = ("Localhost", "RuntimeDefault", "Unconfined")
 _SYSCTL = re.compile(r"([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?")

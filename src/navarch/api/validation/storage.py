@@ -20,15 +20,15 @@ from navarch.api.validation.common import (
     qualified_name,
     quantity,
 )
-from navarch.api.validation.drivers import (
+from navarch.api.validation.fields import Field
+from navarch.api.validation.pod import difference
+from navarch.api.validation.scheduling import check_node_selector
+from navarch.api.validation.volume_sources import (
     LASTING_DRIVERS,
     TOO_LONG_PORTAL,
     check_one_source,
     is_portal_too_long,
 )
-from navarch.api.validation.fields import Field
-from navarch.api.validation.pod import difference
-from navarch.api.validation.scheduling import check_node_selector
 from navarch.api.validation.volumes import check_driver_name, check_token_lifetime
 
 RECLAIM_POLICIES = ("Delete", "Recycle", "Retain")

@@ -9,7 +9,9 @@ from navarch.api.validation.common import (
     dns1123_subdomain,
     quantity,
 )
-from navarch.api.validation.drivers import (
+from navarch.api.validation.fields import Field
+from navarch.api.validation.meta import validate_template_meta
+from navarch.api.validation.volume_sources import (
     DRIVERS,
     TOO_LONG_PORTAL,
     Check,
@@ -18,8 +20,6 @@ from navarch.api.validation.drivers import (
     is_portal_too_long,
     needing,
 )
-from navarch.api.validation.fields import Field
-from navarch.api.validation.meta import validate_template_meta
 
 BAD_MODE = "must be a number between 0 and 0777 (octal), both inclusive"
 VOLUME_FIELD_PATHS = (
